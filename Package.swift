@@ -1,0 +1,91 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// Every target of ours: Swift 6 mode, warnings are errors, imports are internal unless said otherwise.
+let settings: [SwiftSetting] = [
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableExperimentalFeature("Lifetimes"),
+    .treatAllWarnings(as: .error),
+]
+
+func module(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+    .target(name: name, dependencies: dependencies, swiftSettings: settings)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .testTarget(name: name + "Tests", dependencies: [.init(stringLiteral: name)] + dependencies, swiftSettings: settings)
+}
+
+let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
+
+let package = Package(
+    name: "cfsoci",
+    products: [
+        .library(name: "ComposefsOCI", targets: ["ComposefsOCI"]),
+        .executable(name: "cfsoci", targets: ["cfsoci"]),
+    ],
+    dependencies: [
+        // Argument parsing with help, completion and typo hints: the field's standard, and nothing a store should reinvent.
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.5.0")
+    ],
+    targets: [
+        // C: thin shims returning -errno, and system libraries.
+        .target(name: "CLinux"),
+        .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
+        .systemLibrary(name: "CISAL", pkgConfig: "libisal", providers: [.apt(["libisal-dev"])]),
+        .systemLibrary(name: "CCurl", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"])]),
+
+        // Floor 0: bytes.
+        module("Bytes"),
+        // Floor 1: know no format of ours.
+        module("Hashing", ["Bytes", "COpenSSL"]),
+        module("Compression", ["Bytes", "CISAL", "CZstd"]),
+        module("LinuxSystem", ["Bytes", "CLinux"]),
+        module("JSON", ["Bytes"]),
+        // Floor 2: pure formats, bytes in, values out.
+        module("FileTree", ["Bytes", "Hashing"]),
+        module("Tar", ["Bytes"]),
+        module("SplitStream", ["Bytes", "Hashing", "Compression"]),
+        // Floor 3: pure formats of a tree.
+        module("EROFS", ["Bytes", "Hashing", "FileTree"]),
+        module("Dumpfile", ["Bytes", "Hashing", "FileTree"]),
+        // Floor 4: the repository; knows no OCI.
+        module("Repository", ["Bytes", "Hashing", "LinuxSystem", "JSON", "FileTree", "SplitStream", "EROFS"]),
+        // Floor 5: OCI images in a repository; knows no HTTP.
+        module(
+            "OCI",
+            [
+                "Bytes", "Hashing", "Compression", "LinuxSystem", "JSON", "FileTree", "Tar", "SplitStream", "EROFS", "Dumpfile",
+                "Repository",
+            ]),
+        // Floor 6: the world around the store.
+        module("Registry", ["Bytes", "Hashing", "LinuxSystem", "JSON", "OCI", "CCurl"]),
+        module("Mounting", ["Bytes", "Hashing", "LinuxSystem", "Repository", "CLinux"]),
+        // Floor 7: one import for Swift programs.
+        module("ComposefsOCI", ["Bytes", "Hashing", "LinuxSystem", "JSON", "FileTree", "EROFS", "Dumpfile", "Repository", "OCI", "Registry", "Mounting"]),
+        // Floor 8 and 9: the command.
+        module("Commands", ["Bytes", "Hashing", "LinuxSystem", "JSON", "FileTree", "ComposefsOCI", argumentParser]),
+        .executableTarget(name: "cfsoci", dependencies: ["Commands"], swiftSettings: settings),
+
+        tests("Bytes", []),
+        tests("Hashing", ["Bytes"]),
+        tests("Compression", ["Bytes"]),
+        tests("LinuxSystem", ["Bytes"]),
+        tests("JSON", ["Bytes"]),
+        tests("FileTree", ["Bytes", "Hashing"]),
+        tests("Tar", ["Bytes"]),
+        tests("SplitStream", ["Bytes", "Hashing", "Compression"]),
+        tests("EROFS", ["Bytes", "Hashing", "FileTree", "Dumpfile"]),
+        tests("Dumpfile", ["Bytes", "Hashing", "FileTree"]),
+        tests("Repository", ["Bytes", "Hashing", "LinuxSystem", "FileTree", "SplitStream", "EROFS"]),
+        tests("OCI", ["Bytes", "Hashing", "LinuxSystem", "JSON", "FileTree", "Dumpfile", "EROFS", "SplitStream", "Repository"]),
+        tests("Registry", ["Bytes", "Hashing", "LinuxSystem", "JSON", "OCI"]),
+        tests("Mounting", ["Bytes", "Hashing", "LinuxSystem", "Repository"]),
+        tests("ComposefsOCI", ["Bytes", "Hashing"]),
+        .testTarget(name: "CommandTests", dependencies: ["Bytes", "Hashing", "JSON", "LinuxSystem", "FileTree", "Dumpfile", "cfsoci"], swiftSettings: settings),
+    ],
+    swiftLanguageModes: [.v6]
+)

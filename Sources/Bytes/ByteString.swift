@@ -1,0 +1,84 @@
+/// A name, path, xattr or link target: bytes that the kernel gave us or will get, with no encoding promised.
+///
+/// `String` is not used for these: it compares precomposed and decomposed names as equal and silently replaces what is not UTF-8.
+/// Ordering is by unsigned byte value, as the EROFS and dumpfile formats need it.
+public struct ByteString: Hashable, Sendable, Comparable, ExpressibleByStringLiteral, CustomStringConvertible {
+    public var bytes: [UInt8]
+
+    @inlinable
+    public init() { bytes = [] }
+
+    @inlinable
+    public init(_ bytes: [UInt8]) { self.bytes = bytes }
+
+    @inlinable
+    public init(_ bytes: some Sequence<UInt8>) { self.bytes = Array(bytes) }
+
+    @inlinable
+    public init(_ buffer: UnsafeRawBufferPointer) { bytes = Array(buffer) }
+
+    /// The UTF-8 bytes of `string`.
+    @inlinable
+    public init(_ string: String) { bytes = Array(string.utf8) }
+
+    @inlinable
+    public init(stringLiteral value: StaticString) {
+        bytes = value.withUTF8Buffer { Array($0) }
+    }
+
+    @inlinable public var count: Int { bytes.count }
+    @inlinable public var isEmpty: Bool { bytes.isEmpty }
+
+    @inlinable
+    public static func < (lhs: ByteString, rhs: ByteString) -> Bool {
+        lhs.bytes.withUnsafeBytes { l in rhs.bytes.withUnsafeBytes { r in compareBytes(l, r) < 0 } }
+    }
+
+    @inlinable
+    public static func + (lhs: ByteString, rhs: ByteString) -> ByteString { ByteString(lhs.bytes + rhs.bytes) }
+
+    @inlinable
+    public func hasPrefix(_ prefix: ByteString) -> Bool { bytes.starts(with: prefix.bytes) }
+
+    @inlinable
+    public func hasSuffix(_ suffix: ByteString) -> Bool { bytes.suffix(suffix.count).elementsEqual(suffix.bytes) }
+
+    /// The text, or nil where the bytes are not valid UTF-8.
+    public var utf8Text: String? { String(validating: bytes, as: UTF8.self) }
+
+    /// For messages: printable ASCII as it is, a backslash as `\\`, every other byte as `\xHH`. Safe to write to a terminal.
+    public var description: String {
+        var text = ""
+        text.reserveCapacity(bytes.count)
+        for byte in bytes {
+            switch byte {
+            case 0x5c: text += "\\\\"
+            case 0x20...0x7e: text.unicodeScalars.append(Unicode.Scalar(byte))
+            default: text += "\\x" + Hex.encode(CollectionOfOne(byte))
+            }
+        }
+        return text
+    }
+}
+
+/// Three-way comparison by unsigned byte value, the shorter first where one is the beginning of the other.
+@inlinable
+public func compareBytes(_ lhs: UnsafeRawBufferPointer, _ rhs: UnsafeRawBufferPointer) -> Int {
+    let shared = min(lhs.count, rhs.count)
+    if shared > 0, let l = lhs.baseAddress, let r = rhs.baseAddress {
+        var offset = 0
+        while offset + 8 <= shared {
+            let a = l.loadUnaligned(fromByteOffset: offset, as: UInt64.self)
+            let b = r.loadUnaligned(fromByteOffset: offset, as: UInt64.self)
+            if a != b { return UInt64(bigEndian: a) < UInt64(bigEndian: b) ? -1 : 1 }
+            offset += 8
+        }
+        while offset < shared {
+            let a = l.load(fromByteOffset: offset, as: UInt8.self)
+            let b = r.load(fromByteOffset: offset, as: UInt8.self)
+            if a != b { return a < b ? -1 : 1 }
+            offset += 1
+        }
+    }
+    return lhs.count == rhs.count ? 0 : (lhs.count < rhs.count ? -1 : 1)
+}

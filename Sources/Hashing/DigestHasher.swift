@@ -1,0 +1,47 @@
+internal import COpenSSL
+
+/// A running SHA-2 digest over OpenSSL. `finalize` begins anew, so one hasher can serve many contents.
+public struct DigestHasher: ~Copyable {
+    public let algorithm: DigestAlgorithm
+    private let context: OpaquePointer
+    private let method: OpaquePointer
+
+    public init(_ algorithm: DigestAlgorithm) {
+        self.algorithm = algorithm
+        // Both only fail when memory is exhausted or libcrypto itself is broken: no input reaches this.
+        guard let context = EVP_MD_CTX_new(), let method = Self.method(algorithm) else {
+            fatalError("libcrypto has no \(algorithm.rawValue)")
+        }
+        self.context = context
+        self.method = method
+        EVP_DigestInit_ex(context, method, nil)
+    }
+
+    deinit { EVP_MD_CTX_free(context) }
+
+    public mutating func update(_ bytes: UnsafeRawBufferPointer) {
+        EVP_DigestUpdate(context, bytes.baseAddress, bytes.count)
+    }
+
+    /// The digest of all bytes since the last `finalize`.
+    public mutating func finalize() -> ContentDigest {
+        let bytes = [UInt8](unsafeUninitializedCapacity: Int(EVP_MAX_MD_SIZE)) { out, count in
+            var length: UInt32 = 0
+            EVP_DigestFinal_ex(context, out.baseAddress, &length)
+            count = Int(length)
+        }
+        EVP_DigestInit_ex(context, method, nil)
+        guard let digest = ContentDigest(algorithm: algorithm, bytes: bytes) else {
+            fatalError("libcrypto returned \(bytes.count) bytes for \(algorithm.rawValue)")
+        }
+        return digest
+    }
+
+    private static func method(_ algorithm: DigestAlgorithm) -> OpaquePointer? {
+        switch algorithm {
+        case .sha256: EVP_sha256()
+        case .sha384: EVP_sha384()
+        case .sha512: EVP_sha512()
+        }
+    }
+}

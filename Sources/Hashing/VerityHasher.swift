@@ -1,0 +1,141 @@
+internal import COpenSSL
+
+/// Computes fs-verity digests in user space: Merkle tree over 4096-byte blocks, no salt
+/// (Documentation/filesystems/fsverity.rst, "File digest computation").
+///
+/// Feed any split of the content to `update`; `finalize` gives the identifier and begins anew. Memory is one block a tree level.
+public struct VerityHasher: ~Copyable {
+    /// Bytes in a Merkle tree block.
+    public static let blockSize = 4096
+
+    public let algorithm: VerityAlgorithm
+    private let context: OpaquePointer
+    private let method: OpaquePointer
+    /// What is left of the content that does not fill a block yet.
+    private let partial: UnsafeMutableRawPointer
+    private var partialCount = 0
+    private var size: UInt64 = 0
+    /// One block of hashes for each tree level above the data. Eight levels of 64-byte digests hold any 64-bit size.
+    private let levels: UnsafeMutableRawPointer
+    private var levelCounts: [Int]
+    private static let levelCount = 12
+
+    public init(_ algorithm: VerityAlgorithm) {
+        self.algorithm = algorithm
+        // Both only fail when memory is exhausted or libcrypto itself is broken: no input reaches this.
+        guard let context = EVP_MD_CTX_new(), let method = algorithm == .sha256 ? EVP_sha256() : EVP_sha512() else {
+            fatalError("libcrypto has no \(algorithm.name)")
+        }
+        self.context = context
+        self.method = method
+        partial = .allocate(byteCount: Self.blockSize, alignment: 64)
+        levels = .allocate(byteCount: Self.blockSize * Self.levelCount, alignment: 64)
+        levelCounts = Array(repeating: 0, count: Self.levelCount)
+    }
+
+    deinit {
+        EVP_MD_CTX_free(context)
+        partial.deallocate()
+        levels.deallocate()
+    }
+
+    /// The identifier of content that is in memory as a whole.
+    public static func objectID(of content: UnsafeRawBufferPointer, _ algorithm: VerityAlgorithm) -> ObjectID {
+        var hasher = VerityHasher(algorithm)
+        hasher.update(content)
+        return hasher.finalize()
+    }
+
+    public mutating func update(_ content: UnsafeRawBufferPointer) {
+        guard var at = content.baseAddress, content.count > 0 else { return }
+        var left = content.count
+        size += UInt64(left)
+        if partialCount > 0 {
+            let part = min(Self.blockSize - partialCount, left)
+            (partial + partialCount).copyMemory(from: at, byteCount: part)
+            partialCount += part
+            at += part
+            left -= part
+            guard partialCount == Self.blockSize else { return }
+            hash(partial, level: 0)
+            partialCount = 0
+        }
+        while left >= Self.blockSize {
+            hash(at, level: 0)
+            at += Self.blockSize
+            left -= Self.blockSize
+        }
+        if left > 0 {
+            partial.copyMemory(from: at, byteCount: left)
+            partialCount = left
+        }
+    }
+
+    public mutating func finalize() -> ObjectID {
+        if partialCount > 0 {
+            memset(partial + partialCount, 0, Self.blockSize - partialCount)
+            hash(partial, level: 0)
+        }
+        // An empty file's root is all zero; a single block's hash is the root itself; otherwise hash each level's
+        // zero-padded last block until one hash is left.
+        var level = 0
+        let digestSize = algorithm.digestSize
+        if size > 0 {
+            while levelCounts[level] != digestSize || levelCounts[(level + 1)...].contains(where: { $0 != 0 }) {
+                let filled = levelCounts[level]
+                if filled > 0 {
+                    let block = levels + level * Self.blockSize
+                    memset(block + filled, 0, Self.blockSize - filled)
+                    levelCounts[level] = 0
+                    hash(block, level: level + 1)
+                }
+                level += 1
+            }
+        }
+        let descriptor = self.descriptor(rootAt: size > 0 ? level * Self.blockSize : nil)
+        var digest = descriptor
+        descriptor.withUnsafeBytes { sum($0.baseAddress, 256, into: &digest) }
+        size = 0
+        partialCount = 0
+        for index in levelCounts.indices { levelCounts[index] = 0 }
+        guard let id = digest.withUnsafeBytes({ ObjectID(algorithm: algorithm, bytes: UnsafeRawBufferPointer(rebasing: $0[..<digestSize])) })
+        else { fatalError("the digest's length is the algorithm's") }
+        return id
+    }
+
+    /// `struct fsverity_descriptor`: version, algorithm, log2 of the block size, salt size, 4 reserved, data size, root hash[64],
+    /// salt[32], 144 reserved.
+    private func descriptor(rootAt offset: Int?) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: 256)
+        bytes[0] = 1
+        bytes[1] = algorithm.rawValue
+        bytes[2] = 12
+        for index in 0..<8 { bytes[8 + index] = UInt8(truncatingIfNeeded: size >> UInt64(8 * index)) }
+        if let offset {
+            for index in 0..<algorithm.digestSize { bytes[16 + index] = levels.load(fromByteOffset: offset + index, as: UInt8.self) }
+        }
+        return bytes
+    }
+
+    /// Hashes one block and appends the hash to `level`; a level that is full is hashed into the next one.
+    private mutating func hash(_ block: UnsafeRawPointer, level: Int) {
+        // A full level is passed on only when one more hash comes: a level of exactly one block may be the root's.
+        if levelCounts[level] == Self.blockSize {
+            levelCounts[level] = 0
+            hash(levels + level * Self.blockSize, level: level + 1)
+        }
+        let at = level * Self.blockSize + levelCounts[level]
+        EVP_DigestInit_ex(context, method, nil)
+        EVP_DigestUpdate(context, block, Self.blockSize)
+        EVP_DigestFinal_ex(context, (levels + at).assumingMemoryBound(to: UInt8.self), nil)
+        levelCounts[level] += algorithm.digestSize
+    }
+
+    private func sum(_ bytes: UnsafeRawPointer?, _ count: Int, into digest: inout [UInt8]) {
+        EVP_DigestInit_ex(context, method, nil)
+        EVP_DigestUpdate(context, bytes, count)
+        digest.withUnsafeMutableBufferPointer { out in
+            _ = EVP_DigestFinal_ex(context, out.baseAddress, nil)
+        }
+    }
+}

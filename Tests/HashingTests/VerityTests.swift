@@ -1,0 +1,119 @@
+import Testing
+
+@testable import Hashing
+
+/// Values from the specification's golden file (fs-verity of 4 KiB blocks, no salt), pinned by other implementations.
+@Suite struct VerityDigests {
+    private func sha256(_ content: [UInt8]) -> String {
+        content.withUnsafeBytes { VerityHasher.objectID(of: $0, .sha256).hex }
+    }
+
+    @Test(arguments: [
+        (0, "3d248ca542a24fc62d1c43b916eae5016878e2533c88238480b26128a1f1af95"),
+        (1000, "f6fa43bbc0a7908e2ef77438244159e9dec289dfc4c49d229237f9797a6a9b79"),
+        (2000, "f13c0c1a5b8bc8b8983be2761bae9dd229cc951b260dab7b2558987542c45c23"),
+        (3000, "0000610752b6366b2bd42ce92fa0c0089bc132408b8f3dc20f879a06d0e05aaf"),
+        (4095, "5372beb83c78537c8970c8361e3254119fafdf1763854ecd57d3f0fe2da7c719"),
+        (4096, "babc284ee4ffe7f449377fbf6692715b43aec7bc39c094a95878904d34bac97e"),
+        (4097, "093756e4ea9683329106d4a16982682ed182c14bf076463a9e7f97305cbac743"),
+    ])
+    func zeros(count: Int, expected: String) {
+        #expect(sha256([UInt8](repeating: 0, count: count)) == expected)
+    }
+
+    @Test func helloWorld() {
+        #expect(sha256(Array("hello world".utf8)) == "1e2eaa4202d750a41174ee454970b92c1bc2f925b1e35076d8c7d5f56362ba64")
+        let long = Array("hello world".utf8).withUnsafeBytes { VerityHasher.objectID(of: $0, .sha512) }
+        #expect(
+            long.hex
+                == "18430270729d162d4e469daca123ae61893db4b0583d8f7081e3bf4f92b88ba514e7982f10733fb6aa895195c5ae8fd2eb2c47a8be05513ce5a0c51a6f570409"
+        )
+        #expect(sha256(Array("{}".utf8)) == "7f943a505c946ab0b3bc97afd3ab20cc376b16a0560b1da6f9abf5f6086d4515")
+    }
+
+    /// A plain model of the definition: whole levels in memory, one after the other.
+    private func model(_ content: [UInt8], _ algorithm: VerityAlgorithm) -> [UInt8] {
+        let digest: DigestAlgorithm = algorithm == .sha256 ? .sha256 : .sha512
+        var level = content
+        var root = [UInt8](repeating: 0, count: algorithm.digestSize)
+        if !content.isEmpty {
+            repeat {
+                var next: [UInt8] = []
+                for start in stride(from: 0, to: level.count, by: 4096) {
+                    var block = Array(level[start..<min(start + 4096, level.count)])
+                    block += [UInt8](repeating: 0, count: 4096 - block.count)
+                    next += ContentDigest.of(block, digest).bytes
+                }
+                level = next
+            } while level.count > algorithm.digestSize
+            root = level
+        }
+        var descriptor: [UInt8] = [1, algorithm.rawValue, 12, 0, 0, 0, 0, 0]
+        descriptor += (0..<8).map { UInt8(truncatingIfNeeded: content.count >> (8 * $0)) }
+        descriptor += root + [UInt8](repeating: 0, count: 256 - 16 - root.count)
+        return ContentDigest.of(descriptor, digest).bytes
+    }
+
+    /// Sizes around every level's edge: 128 blocks of SHA-256 hashes and 64 of SHA-512 fill a tree block.
+    @Test(arguments: VerityAlgorithm.allCases)
+    func treeLevels(algorithm: VerityAlgorithm) {
+        let fan = 4096 / algorithm.digestSize
+        var hasher = VerityHasher(algorithm)
+        for blocks in [1, 2, fan - 1, fan, fan + 1, 2 * fan, fan * fan, fan * fan + 1] {
+            for extra in [-1, 0, 1] {
+                let count = blocks * 4096 + extra
+                let content = [UInt8](unsafeUninitializedCapacity: count) { out, used in
+                    for index in 0..<count { out[index] = UInt8(truncatingIfNeeded: index &* 31 &+ index >> 12) }
+                    used = count
+                }
+                let expected = model(content, algorithm)
+                // Odd pieces, so that blocks never line up with updates.
+                content.withUnsafeBytes { all in
+                    var at = 0
+                    while at < count {
+                        let end = min(at + 7919, count)
+                        hasher.update(UnsafeRawBufferPointer(rebasing: all[at..<end]))
+                        at = end
+                    }
+                }
+                #expect(hasher.finalize().bytes == expected, "\(blocks) blocks \(extra)")
+            }
+        }
+    }
+}
+
+@Suite struct ContentDigests {
+    @Test func knownValues() {
+        #expect(ContentDigest.of(Array("".utf8)).description == "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
+        #expect(
+            ContentDigest.of(Array("hello world".utf8)).description
+                == "sha256:b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9")
+        #expect(ContentDigest.of(Array("{}".utf8)).hex == "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a")
+        #expect(ContentDigest.of([], .sha384).hex.hasPrefix("38b060a7"))
+        #expect(ContentDigest.of([], .sha512).hex.hasPrefix("cf83e135"))
+    }
+
+    @Test(arguments: [
+        "", "sha256", "sha256:", "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8",
+        "sha256:44136FA355B3678A1146AD16F7E8649E94FB4FC21FE77E8310C060F61CAAFF8A",
+        "md5:d41d8cd98f00b204e9800998ecf8427e", "sha256:../../../../../../etc/passwd0000000000000000000000000000000000000000",
+        " sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",
+    ])
+    func malformed(text: String) {
+        #expect(ContentDigest(text) == nil)
+    }
+}
+
+@Suite struct ObjectIDs {
+    @Test func pathsAndHex() throws {
+        let hex = "1e2eaa4202d750a41174ee454970b92c1bc2f925b1e35076d8c7d5f56362ba64"
+        let id = try #require(ObjectID(hex: hex))
+        #expect(id.algorithm == .sha256)
+        #expect(id.objectPath == "1e/2eaa4202d750a41174ee454970b92c1bc2f925b1e35076d8c7d5f56362ba64")
+        #expect(ObjectID(objectPath: id.objectPath.utf8) == id)
+        #expect(id.hex == hex)
+        #expect(ObjectID(hex: hex.uppercased()) == nil)
+        #expect(ObjectID(hex: String(hex.dropLast())) == nil)
+        #expect(ObjectID(hex: hex + hex)?.algorithm == .sha512)
+    }
+}
