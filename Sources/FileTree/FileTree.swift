@@ -1,0 +1,235 @@
+public import Bytes
+internal import Hashing
+
+/// A file system tree in memory: inodes and directory entries in flat arrays, addressed by index.
+///
+/// Hard links are several entries that lead to one inode. Adding, looking up and removing an entry costs constant time whatever the
+/// directory's size; a removed subtree costs its own size. Space of what was removed is not reused: a tree is built once and then read.
+public struct FileTree: Sendable {
+    /// Names an inode of one tree. Stays valid until the tree is dropped; a removed inode's is never given out again.
+    public struct InodeID: Hashable, Sendable, Comparable {
+        @usableFromInline let index: UInt32
+        @usableFromInline init(_ index: UInt32) { self.index = index }
+        /// Position in the arena, below `inodeCapacity`: for side tables of a tree's reader.
+        @inlinable public var arenaIndex: Int { Int(index) }
+        public static func < (lhs: InodeID, rhs: InodeID) -> Bool { lhs.index < rhs.index }
+    }
+
+    /// Names a directory entry of one tree.
+    public struct EntryID: Hashable, Sendable {
+        @usableFromInline let index: UInt32
+        @usableFromInline init(_ index: UInt32) { self.index = index }
+    }
+
+    /// The root directory's inode.
+    public static let root = InodeID(0)
+
+    struct Inode {
+        var modified: Timestamp
+        /// File size, device number, or length of inline content or target.
+        var value: UInt64 = 0
+        var uid: UInt32
+        var gid: UInt32
+        /// Index of the extended attribute list; 0 is the empty one.
+        var attributes: UInt32
+        /// Index into `digests` or offset into `blob`; for a directory the first entry.
+        var reference: UInt32
+        /// For a directory the last entry.
+        var last: UInt32 = none
+        /// Entries that lead here: 0 once removed. For a directory, 1.
+        var links: UInt32
+        var permissions: UInt16
+        var shape: Shape
+    }
+
+    enum Shape: UInt8 {
+        case directory, inline, external, externalWithoutVerity, sparse, blockDevice, characterDevice, fifo, socket, symbolicLink
+    }
+
+    struct Entry {
+        var name: UInt32
+        var nameLength: UInt16
+        var parent: UInt32
+        var inode: UInt32
+        var next: UInt32
+        var previous: UInt32
+    }
+
+    static let none = UInt32.max
+
+    var inodes: [Inode] = []
+    var entries: [Entry] = []
+    /// All names, one after the other.
+    var names: [UInt8] = []
+    /// Inline contents and symlink targets.
+    var blob: [UInt8] = []
+    var digests: [ObjectID] = []
+    var attributeLists: [[ExtendedAttribute]] = [[]]
+    var attributeIndex: [[ExtendedAttribute]: UInt32] = [[]: 0]
+    /// Entry of (directory, name).
+    var table = EntryTable()
+
+    public init(root metadata: Metadata) {
+        inodes.append(makeInode(metadata, shape: .directory))
+    }
+
+    // MARK: Inodes
+
+    /// One past the largest index an inode has had.
+    public var inodeCapacity: Int { inodes.count }
+
+    public func kind(of inode: InodeID) -> FileKind {
+        switch self[inode].shape {
+        case .directory: .directory
+        case .inline, .external, .externalWithoutVerity, .sparse: .regular
+        case .blockDevice: .blockDevice
+        case .characterDevice: .characterDevice
+        case .fifo: .fifo
+        case .socket: .socket
+        case .symbolicLink: .symbolicLink
+        }
+    }
+
+    public func isDirectory(_ inode: InodeID) -> Bool { self[inode].shape == .directory }
+
+    /// How many entries lead to the inode; for a directory always 1.
+    public func linkCount(of inode: InodeID) -> UInt32 { self[inode].links }
+
+    public func metadata(of inode: InodeID) -> Metadata {
+        let it = self[inode]
+        return Metadata(
+            permissions: it.permissions, uid: it.uid, gid: it.gid, modified: it.modified, sorted: attributeLists[Int(it.attributes)])
+    }
+
+    public func permissions(of inode: InodeID) -> UInt16 { self[inode].permissions }
+    public func uid(of inode: InodeID) -> UInt32 { self[inode].uid }
+    public func gid(of inode: InodeID) -> UInt32 { self[inode].gid }
+    public func modified(of inode: InodeID) -> Timestamp { self[inode].modified }
+
+    /// In ascending byte order of the name.
+    public func extendedAttributes(of inode: InodeID) -> [ExtendedAttribute] { attributeLists[Int(self[inode].attributes)] }
+
+    /// Inodes with the same number have the same attributes; 0 means none. For grouping without comparing.
+    public func extendedAttributeGroup(of inode: InodeID) -> Int { Int(self[inode].attributes) }
+
+    public mutating func setMetadata(of inode: InodeID, to metadata: Metadata) {
+        let attributes = intern(metadata.extendedAttributes)
+        withInode(inode) {
+            $0.permissions = metadata.permissions
+            $0.uid = metadata.uid
+            $0.gid = metadata.gid
+            $0.modified = metadata.modified
+            $0.attributes = attributes
+        }
+    }
+
+    public mutating func setModified(of inode: InodeID, to time: Timestamp) {
+        withInode(inode) { $0.modified = time }
+    }
+
+    /// Rewrites the attribute lists of all inodes at once: `transform` is called once for each distinct list.
+    public mutating func mapExtendedAttributes(_ transform: ([ExtendedAttribute]) -> [ExtendedAttribute]) {
+        let old = attributeLists
+        attributeLists = [[]]
+        attributeIndex = [[]: 0]
+        let moved = old.map { intern(transform($0)) }
+        for index in inodes.indices { inodes[index].attributes = moved[Int(inodes[index].attributes)] }
+    }
+
+    public mutating func setExtendedAttributes(of inode: InodeID, to attributes: [ExtendedAttribute]) {
+        var metadata = Metadata(permissions: 0)
+        metadata.setExtendedAttributes(attributes)
+        let interned = intern(metadata.extendedAttributes)
+        withInode(inode) { $0.attributes = interned }
+    }
+
+    /// Nil for a directory.
+    public func content(of inode: InodeID) -> Content? {
+        let it = self[inode]
+        switch it.shape {
+        case .directory: return nil
+        case .inline: return .inline(bytes(of: it))
+        case .external: return .external(digests[Int(it.reference)], size: it.value)
+        case .externalWithoutVerity: return .externalWithoutVerity(digests[Int(it.reference)], size: it.value)
+        case .sparse: return .sparse(size: it.value)
+        case .blockDevice: return .blockDevice(it.value)
+        case .characterDevice: return .characterDevice(it.value)
+        case .fifo: return .fifo
+        case .socket: return .socket
+        case .symbolicLink: return .symbolicLink(bytes(of: it))
+        }
+    }
+
+    /// Whether this is a character device 0:0, overlayfs's whiteout.
+    public func isWhiteout(_ inode: InodeID) -> Bool {
+        let it = self[inode]
+        return it.shape == .characterDevice && it.value == 0
+    }
+
+    private func bytes(of it: Inode) -> ByteString {
+        let start = Int(it.reference)
+        return ByteString(Array(blob[start..<(start + Int(it.value))]))
+    }
+
+    // MARK: Entries
+
+    /// The entry's name, borrowed for the call.
+    public func withName<Result>(of entry: EntryID, _ body: (UnsafeRawBufferPointer) -> Result) -> Result {
+        names.withUnsafeBytes { all in
+            let it = entries[Int(entry.index)]
+            return body(UnsafeRawBufferPointer(rebasing: all[Int(it.name)..<(Int(it.name) + Int(it.nameLength))]))
+        }
+    }
+
+    public func name(of entry: EntryID) -> ByteString { withName(of: entry) { ByteString($0) } }
+
+    public func inode(of entry: EntryID) -> InodeID { InodeID(entries[Int(entry.index)].inode) }
+
+    public func parent(of entry: EntryID) -> InodeID { InodeID(entries[Int(entry.index)].parent) }
+
+    public func entry(_ name: ByteString, in directory: InodeID) -> EntryID? {
+        name.bytes.withUnsafeBytes { entry($0, in: directory) }
+    }
+
+    public func entry(_ name: UnsafeRawBufferPointer, in directory: InodeID) -> EntryID? {
+        find(name, in: directory).map(EntryID.init)
+    }
+
+    public func lookup(_ name: ByteString, in directory: InodeID) -> InodeID? { entry(name, in: directory).map(inode(of:)) }
+
+    /// The entries of a directory in no particular order of names (that of their making). Empty for what is no directory.
+    public func entries(of directory: InodeID) -> [EntryID] {
+        let it = self[directory]
+        guard it.shape == .directory else { return [] }
+        var list: [EntryID] = []
+        var at = it.reference
+        while at != Self.none {
+            list.append(EntryID(at))
+            at = entries[Int(at)].next
+        }
+        return list
+    }
+
+    /// The entries of a directory in ascending byte order of their names.
+    public func sortedEntries(of directory: InodeID) -> [EntryID] {
+        var list = entries(of: directory)
+        names.withUnsafeBytes { all in
+            func name(_ entry: EntryID) -> UnsafeRawBufferPointer {
+                let it = entries[Int(entry.index)]
+                return UnsafeRawBufferPointer(rebasing: all[Int(it.name)..<(Int(it.name) + Int(it.nameLength))])
+            }
+            list.sort { compareBytes(name($0), name($1)) < 0 }
+        }
+        return list
+    }
+
+    /// The inode at a path of names separated by `/`, following no symlinks; empty names are skipped.
+    public func lookup(path: ByteString) -> InodeID? {
+        var at = Self.root
+        for name in path.bytes.split(separator: UInt8(ascii: "/")) {
+            guard let next = lookup(ByteString(Array(name)), in: at) else { return nil }
+            at = next
+        }
+        return at
+    }
+}

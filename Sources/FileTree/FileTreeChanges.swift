@@ -1,0 +1,292 @@
+public import Bytes
+internal import Hashing
+
+/// Why a change to a tree was refused.
+public enum FileTreeError: Error, Equatable, CustomStringConvertible {
+    case notADirectory
+    case hardLinkToDirectory
+    case exists
+    /// A name is empty, longer than 65,535 bytes, `.`, `..`, or holds `/` or NUL.
+    case invalidName(ByteString)
+    /// The tree's arrays are addressed with 32 bits.
+    case tooLarge
+
+    public var description: String {
+        switch self {
+        case .notADirectory: "not a directory"
+        case .hardLinkToDirectory: "a directory cannot have a second name"
+        case .exists: "the name exists already"
+        case .invalidName(let name): "'\(name)' is no valid file name"
+        case .tooLarge: "the tree has more than 4 GiB of names or contents, or too many inodes"
+        }
+    }
+}
+
+extension FileTree {
+    /// Adds an empty directory. The name must be free.
+    @discardableResult
+    public mutating func addDirectory(_ name: ByteString, in directory: InodeID, _ metadata: Metadata) throws(FileTreeError) -> InodeID {
+        try checkRoom(name, in: directory)
+        let inode = UInt32(inodes.count)
+        inodes.append(makeInode(metadata, shape: .directory))
+        addEntry(name, in: directory, to: inode)
+        return InodeID(inode)
+    }
+
+    /// Adds a new leaf with one name. The name must be free.
+    @discardableResult
+    public mutating func addLeaf(
+        _ name: ByteString, in directory: InodeID, _ metadata: Metadata, _ content: Content
+    ) throws(FileTreeError) -> InodeID {
+        try checkRoom(name, in: directory)
+        var it = makeInode(metadata, shape: .inline)
+        try fill(&it, with: content)
+        let inode = UInt32(inodes.count)
+        inodes.append(it)
+        addEntry(name, in: directory, to: inode)
+        return InodeID(inode)
+    }
+
+    /// Gives a leaf another name. The name must be free.
+    public mutating func addLink(_ name: ByteString, in directory: InodeID, to leaf: InodeID) throws(FileTreeError) {
+        guard !isDirectory(leaf) else { throw .hardLinkToDirectory }
+        try checkRoom(name, in: directory)
+        inodes[Int(leaf.index)].links &+= 1
+        addEntry(name, in: directory, to: leaf.index)
+    }
+
+    /// Replaces a leaf's content, for all its names.
+    public mutating func setContent(of leaf: InodeID, to content: Content) throws(FileTreeError) {
+        guard !isDirectory(leaf) else { throw .notADirectory }
+        var it = self[leaf]
+        it.value = 0
+        try fill(&it, with: content)
+        inodes[Int(leaf.index)] = it
+    }
+
+    /// Leads an existing entry to another leaf, which gains a name; the old leaf loses one.
+    public mutating func redirect(_ entry: EntryID, to leaf: InodeID) throws(FileTreeError) {
+        let old = inode(of: entry)
+        guard !isDirectory(leaf), !isDirectory(old) else { throw .hardLinkToDirectory }
+        inodes[Int(leaf.index)].links &+= 1
+        inodes[Int(old.index)].links &-= 1
+        entries[Int(entry.index)].inode = leaf.index
+    }
+
+    /// A copy of a leaf that no entry leads to yet.
+    public mutating func cloneLeaf(_ leaf: InodeID) -> InodeID {
+        var it = self[leaf]
+        it.links = 0
+        inodes.append(it)
+        return InodeID(UInt32(inodes.count - 1))
+    }
+
+    /// Removes a name; a directory goes with all that is below it. Returns whether there was one.
+    @discardableResult
+    public mutating func remove(_ name: ByteString, from directory: InodeID) -> Bool {
+        guard let entry = entry(name, in: directory) else { return false }
+        remove(entry)
+        return true
+    }
+
+    public mutating func remove(_ entry: EntryID) {
+        let it = entries[Int(entry.index)]
+        unlink(entry.index)
+        if self[InodeID(it.inode)].shape == .directory { removeChildren(of: InodeID(it.inode)) }
+        inodes[Int(it.inode)].links &-= 1
+    }
+
+    /// Empties a directory.
+    public mutating func removeChildren(of directory: InodeID) {
+        // A list instead of recursion: depth is the input's choice.
+        var pending = [directory]
+        while let next = pending.popLast() {
+            for entry in entries(of: next) {
+                let child = entries[Int(entry.index)].inode
+                unlink(entry.index)
+                inodes[Int(child)].links &-= 1
+                if inodes[Int(child)].shape == .directory { pending.append(InodeID(child)) }
+            }
+        }
+    }
+
+    // MARK: Below
+
+    @inline(__always)
+    subscript(inode: InodeID) -> Inode { inodes[Int(inode.index)] }
+
+    mutating func withInode(_ inode: InodeID, _ body: (inout Inode) -> Void) { body(&inodes[Int(inode.index)]) }
+
+    mutating func makeInode(_ metadata: Metadata, shape: Shape) -> Inode {
+        Inode(
+            modified: metadata.modified, uid: metadata.uid, gid: metadata.gid, attributes: intern(metadata.extendedAttributes),
+            reference: Self.none, links: 1, permissions: metadata.permissions, shape: shape)
+    }
+
+    mutating func intern(_ attributes: [ExtendedAttribute]) -> UInt32 {
+        if attributes.isEmpty { return 0 }
+        if let known = attributeIndex[attributes] { return known }
+        let index = UInt32(attributeLists.count)
+        attributeLists.append(attributes)
+        attributeIndex[attributes] = index
+        return index
+    }
+
+    private mutating func fill(_ it: inout Inode, with content: Content) throws(FileTreeError) {
+        switch content {
+        case .inline(let bytes):
+            it.shape = .inline
+            try keep(bytes, in: &it)
+        case .symbolicLink(let target):
+            it.shape = .symbolicLink
+            try keep(target, in: &it)
+        case .external(let id, let size):
+            it.shape = .external
+            it.reference = UInt32(digests.count)
+            it.value = size
+            digests.append(id)
+        case .externalWithoutVerity(let id, let size):
+            it.shape = .externalWithoutVerity
+            it.reference = UInt32(digests.count)
+            it.value = size
+            digests.append(id)
+        case .sparse(let size):
+            it.shape = .sparse
+            it.value = size
+        case .blockDevice(let number):
+            it.shape = .blockDevice
+            it.value = number
+        case .characterDevice(let number):
+            it.shape = .characterDevice
+            it.value = number
+        case .fifo: it.shape = .fifo
+        case .socket: it.shape = .socket
+        }
+    }
+
+    private mutating func keep(_ bytes: ByteString, in it: inout Inode) throws(FileTreeError) {
+        guard blob.count + bytes.count < Int(UInt32.max) else { throw .tooLarge }
+        it.reference = UInt32(blob.count)
+        it.value = UInt64(bytes.count)
+        blob.append(contentsOf: bytes.bytes)
+    }
+
+    private func checkRoom(_ name: ByteString, in directory: InodeID) throws(FileTreeError) {
+        guard isDirectory(directory) else { throw .notADirectory }
+        guard !name.isEmpty, name.count <= Int(UInt16.max), name != ".", name != "..",
+            !name.bytes.contains(where: { $0 == 0 || $0 == UInt8(ascii: "/") })
+        else { throw .invalidName(name) }
+        guard entry(name, in: directory) == nil else { throw .exists }
+        guard names.count + name.count < Int(UInt32.max), inodes.count < Int(UInt32.max), entries.count < Int(UInt32.max) else {
+            throw .tooLarge
+        }
+    }
+
+    private mutating func addEntry(_ name: ByteString, in directory: InodeID, to inode: UInt32) {
+        let index = UInt32(entries.count)
+        let last = inodes[Int(directory.index)].last
+        entries.append(
+            Entry(
+                name: UInt32(names.count), nameLength: UInt16(name.count), parent: directory.index, inode: inode, next: Self.none,
+                previous: last))
+        names.append(contentsOf: name.bytes)
+        if last == Self.none {
+            inodes[Int(directory.index)].reference = index
+        } else {
+            entries[Int(last)].next = index
+        }
+        inodes[Int(directory.index)].last = index
+        name.bytes.withUnsafeBytes { table.insert(index, hash: EntryTable.hash($0, directory.index)) }
+    }
+
+    private mutating func unlink(_ index: UInt32) {
+        let it = entries[Int(index)]
+        if it.previous == Self.none {
+            inodes[Int(it.parent)].reference = it.next
+        } else {
+            entries[Int(it.previous)].next = it.next
+        }
+        if it.next == Self.none {
+            inodes[Int(it.parent)].last = it.previous
+        } else {
+            entries[Int(it.next)].previous = it.previous
+        }
+        let hash = withName(of: EntryID(index)) { EntryTable.hash($0, it.parent) }
+        table.remove(index, hash: hash)
+    }
+
+    func find(_ name: UnsafeRawBufferPointer, in directory: InodeID) -> UInt32? {
+        names.withUnsafeBytes { all in
+            table.find(hash: EntryTable.hash(name, directory.index)) { candidate in
+                let it = entries[Int(candidate)]
+                guard it.parent == directory.index, Int(it.nameLength) == name.count else { return false }
+                return compareBytes(UnsafeRawBufferPointer(rebasing: all[Int(it.name)..<(Int(it.name) + name.count)]), name) == 0
+            }
+        }
+    }
+}
+
+/// Open addressing over entry indices; the keys stay in the tree. The seed is the process's, so names cannot be chosen to collide.
+struct EntryTable: Sendable {
+    private var slots: [UInt64] = []
+    private var used = 0
+    private static let empty = UInt64.max
+    private static let removed = UInt64.max - 1
+
+    static func hash(_ name: UnsafeRawBufferPointer, _ directory: UInt32) -> UInt32 {
+        var hasher = Hasher()
+        hasher.combine(directory)
+        hasher.combine(bytes: name)
+        return UInt32(truncatingIfNeeded: hasher.finalize())
+    }
+
+    func find(hash: UInt32, where matches: (UInt32) -> Bool) -> UInt32? {
+        guard !slots.isEmpty else { return nil }
+        let mask = slots.count - 1
+        var at = Int(hash) & mask
+        while slots[at] != Self.empty {
+            let slot = slots[at]
+            if slot != Self.removed, UInt32(truncatingIfNeeded: slot >> 32) == hash, matches(UInt32(truncatingIfNeeded: slot)) {
+                return UInt32(truncatingIfNeeded: slot)
+            }
+            at = (at + 1) & mask
+        }
+        return nil
+    }
+
+    mutating func insert(_ entry: UInt32, hash: UInt32) {
+        if (used + 1) * 4 > slots.count * 3 { grow() }
+        place(UInt64(hash) << 32 | UInt64(entry))
+        used += 1
+    }
+
+    mutating func remove(_ entry: UInt32, hash: UInt32) {
+        guard !slots.isEmpty else { return }
+        let mask = slots.count - 1
+        let wanted = UInt64(hash) << 32 | UInt64(entry)
+        var at = Int(hash) & mask
+        while slots[at] != Self.empty {
+            if slots[at] == wanted {
+                slots[at] = Self.removed
+                return
+            }
+            at = (at + 1) & mask
+        }
+    }
+
+    private mutating func place(_ slot: UInt64) {
+        let mask = slots.count - 1
+        var at = Int(slot >> 32) & mask
+        while slots[at] != Self.empty { at = (at + 1) & mask }
+        slots[at] = slot
+    }
+
+    private mutating func grow() {
+        let live = slots.filter { $0 != Self.empty && $0 != Self.removed }
+        var capacity = 64
+        while capacity < live.count * 3 { capacity *= 2 }
+        slots = Array(repeating: Self.empty, count: capacity)
+        for slot in live { place(slot) }
+        used = live.count
+    }
+}
