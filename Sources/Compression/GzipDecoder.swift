@@ -113,7 +113,7 @@ final class GzipDecoder {
             try accept(byte)
             at += 1
         }
-        if stage != .body, stage != .headerChecksum { sum(input, summed..<at) }
+        if stage != .body, stage != .headerChecksum || position == 0 { sum(input, summed..<at) }
     }
 
     private func sum(_ input: UnsafeRawBufferPointer, _ range: Range<Int>) {
