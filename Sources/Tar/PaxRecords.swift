@@ -1,0 +1,147 @@
+internal import Bytes
+
+/// What a PAX extended header says about the next entry. A record with an empty value says nothing, as POSIX has it.
+struct PaxRecords {
+    var path: ByteString?
+    var linkTarget: ByteString?
+    var size: UInt64?
+    var uid: UInt32?
+    var gid: UInt32?
+    var mtime: (seconds: Int64, nanoseconds: UInt32)?
+    var extendedAttributes: [(name: ByteString, value: ByteString)] = []
+
+    /// Limits of Linux (XATTR_NAME_MAX, XATTR_SIZE_MAX).
+    private static let longestName = 255
+    private static let longestValue = 65_536
+
+    /// `<decimal length of the whole record> <key>=<value>\n`, one after the other, to the last byte.
+    init(_ data: [UInt8]) throws(TarFault) {
+        var places: [ByteString: Int] = [:]
+        var at = 0
+        while at < data.count {
+            var length = 0
+            var digits = at
+            while digits < data.count, data[digits] &- 0x30 < 10 {
+                // The header has a mebibyte at most: seven digits are enough, and no sum can overflow.
+                guard digits - at < 7 else { throw TarFault(.badRecord("its length has too many digits")) }
+                length = length * 10 + Int(data[digits] - 0x30)
+                digits += 1
+            }
+            guard digits > at, digits < data.count, data[digits] == 0x20 else {
+                throw TarFault(.badRecord("it does not begin with a length and a space"))
+            }
+            let start = digits + 1
+            let end = at + length
+            guard end <= data.count else { throw TarFault(.badRecord("its length reaches past the header's data")) }
+            guard end > start else { throw TarFault(.badRecord("its length is too short")) }
+            guard data[end - 1] == 0x0a else { throw TarFault(.badRecord("it does not end with a newline")) }
+            guard let equals = data[start..<(end - 1)].firstIndex(of: 0x3d) else { throw TarFault(.badRecord("it has no =")) }
+            guard equals > start else { throw TarFault(.badRecord("its key is empty")) }
+            try take(data[start..<equals], data[(equals + 1)..<(end - 1)], &places)
+            at = end
+        }
+    }
+
+    private mutating func take(
+        _ key: ArraySlice<UInt8>, _ value: ArraySlice<UInt8>, _ places: inout [ByteString: Int]
+    ) throws(TarFault) {
+        func matches(_ name: StaticString) -> Bool {
+            name.utf8CodeUnitCount == key.count && name.withUTF8Buffer { key.elementsEqual($0) }
+        }
+        // The first byte sorts out nearly everything.
+        switch key.first {
+        case UInt8(ascii: "p") where matches("path"): path = try name(key, value)
+        case UInt8(ascii: "l") where matches("linkpath"): linkTarget = try name(key, value)
+        case UInt8(ascii: "s") where matches("size"): size = try number(key, value, max: UInt64(Int64.max))
+        case UInt8(ascii: "u") where matches("uid"):
+            uid = try number(key, value, max: UInt64(UInt32.max)).map { UInt32(truncatingIfNeeded: $0) }
+        case UInt8(ascii: "g") where matches("gid"):
+            gid = try number(key, value, max: UInt64(UInt32.max)).map { UInt32(truncatingIfNeeded: $0) }
+        case UInt8(ascii: "m") where matches("mtime"): mtime = try Self.time(key, value)
+        case UInt8(ascii: "S") where key.starts(with: "SCHILY.xattr.".utf8):
+            try attribute(key, value, &places)
+        case UInt8(ascii: "G") where key.starts(with: "GNU.sparse.".utf8): throw TarFault(.sparse)
+        default: break
+        }
+    }
+
+    private func name(_ key: ArraySlice<UInt8>, _ value: ArraySlice<UInt8>) throws(TarFault) -> ByteString? {
+        guard !value.contains(0) else { throw TarFault(.badValue(key: ByteString(key), "it holds a NUL byte")) }
+        return value.isEmpty ? nil : ByteString(value)
+    }
+
+    private mutating func attribute(
+        _ key: ArraySlice<UInt8>, _ value: ArraySlice<UInt8>, _ places: inout [ByteString: Int]
+    ) throws(TarFault) {
+        let name = ByteString(key.dropFirst("SCHILY.xattr.".utf8.count))
+        guard !name.isEmpty, !name.bytes.contains(0) else {
+            throw TarFault(.badValue(key: ByteString(key), "it does not name an extended attribute"))
+        }
+        guard name.count <= Self.longestName else {
+            throw TarFault(.badValue(key: ByteString(key), "the attribute's name is longer than \(Self.longestName) bytes"))
+        }
+        guard value.count <= Self.longestValue else {
+            throw TarFault(.badValue(key: ByteString(key), "the attribute's value is longer than \(Self.longestValue) bytes"))
+        }
+        if let place = places[name] {
+            extendedAttributes[place].value = ByteString(value)
+        } else {
+            places[name] = extendedAttributes.count
+            extendedAttributes.append((name, ByteString(value)))
+        }
+    }
+
+    private func number(_ key: ArraySlice<UInt8>, _ value: ArraySlice<UInt8>, max: UInt64) throws(TarFault) -> UInt64? {
+        guard !value.isEmpty else { return nil }
+        var result: UInt64 = 0
+        for character in value {
+            let digit = character &- 0x30
+            guard digit < 10 else {
+                let isNegative = value.first == UInt8(ascii: "-")
+                throw TarFault(.badValue(key: ByteString(key), isNegative ? "it is negative" : "it is not a number"))
+            }
+            let (product, overflow) = result.multipliedReportingOverflow(by: 10)
+            let (sum, carry) = product.addingReportingOverflow(UInt64(digit))
+            guard !overflow, !carry else { throw TarFault(.badValue(key: ByteString(key), "it is too large")) }
+            result = sum
+        }
+        guard result <= max else { throw TarFault(.badValue(key: ByteString(key), "it is too large")) }
+        return result
+    }
+
+    /// `[-]seconds[.fraction]`; digits of the fraction after the ninth are cut.
+    static func time(
+        _ key: ArraySlice<UInt8>, _ value: ArraySlice<UInt8>
+    ) throws(TarFault) -> (seconds: Int64, nanoseconds: UInt32)? {
+        guard !value.isEmpty else { return nil }
+        let isNegative = value.first == UInt8(ascii: "-")
+        let isSigned = isNegative || value.first == UInt8(ascii: "+")
+        let parts = value.dropFirst(isSigned ? 1 : 0).split(separator: UInt8(ascii: "."), maxSplits: 1, omittingEmptySubsequences: false)
+        let fault = TarFault(.badValue(key: ByteString(key), "it is not a time"))
+        guard let whole = parts.first, !whole.isEmpty else { throw fault }
+        var seconds: Int64 = 0
+        for character in whole {
+            guard character &- 0x30 < 10 else { throw fault }
+            let (product, overflow) = seconds.multipliedReportingOverflow(by: 10)
+            let (sum, carry) = product.subtractingReportingOverflow(Int64(character &- 0x30))
+            guard !overflow, !carry else { throw TarFault(.badValue(key: ByteString(key), "it is too large")) }
+            // Kept negative, because that is the larger half of the range.
+            seconds = sum
+        }
+        var nanoseconds: UInt32 = 0
+        var scale: UInt32 = 100_000_000
+        for character in parts.count > 1 ? parts[1] : [] {
+            guard character &- 0x30 < 10 else { throw fault }
+            nanoseconds += UInt32(character &- 0x30) * scale
+            scale /= 10
+        }
+        if isNegative {
+            guard nanoseconds > 0 else { return (seconds, 0) }
+            let (floor, overflow) = seconds.subtractingReportingOverflow(1)
+            guard !overflow else { throw TarFault(.badValue(key: ByteString(key), "it is too large")) }
+            return (floor, 1_000_000_000 - nanoseconds)
+        }
+        guard seconds != .min else { throw TarFault(.badValue(key: ByteString(key), "it is too large")) }
+        return (-seconds, nanoseconds)
+    }
+}
