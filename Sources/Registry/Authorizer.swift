@@ -1,0 +1,170 @@
+internal import JSON
+
+/// Bearer tokens and Basic credentials by registry and scope, fetched once for all threads that need them.
+final class Authorizer: Sendable {
+    private struct Key: Hashable {
+        var apiHost: String
+        var scope: String
+    }
+
+    private struct Entry {
+        var authorization: String
+        var challenge: Challenge
+        var registry: HTTPURL
+        /// Nil does not expire.
+        var renewal: MonotonicTime?
+    }
+
+    /// Guarded by `monitor`.
+    private final class State: @unchecked Sendable {
+        var entries: [Key: Entry] = [:]
+        var inFlight: Set<Key> = []
+    }
+
+    /// What a token lives where its server does not say (token authentication specification).
+    private static let defaultLifetime: Int64 = 60
+    private static let responseLimit = 1 << 20
+
+    private let session: HTTPSession
+    private let store: CredentialStore
+    private let monitor = Monitor()
+    private let state = State()
+
+    init(_ session: HTTPSession, _ store: CredentialStore) {
+        self.session = session
+        self.store = store
+    }
+
+    /// What worked last for this repository, renewed where it is about to expire; nil before the registry's first challenge.
+    func authorization(for repository: RemoteRepository) throws(Failure) -> String? {
+        let key = Key(apiHost: repository.apiHost, scope: repository.pullScope)
+        guard let entry = monitor.withLock({ state.entries[key] }) else { return nil }
+        guard let renewal = entry.renewal, renewal <= .now else { return entry.authorization }
+        return try renew(repository, [entry.challenge], rejected: entry.authorization, from: entry.registry)
+    }
+
+    /// Answers a 401. `rejected` is the value that the request carried: where another thread has renewed it since, its result is taken.
+    func renew(
+        _ repository: RemoteRepository, _ challenges: [Challenge], rejected: String?, from registry: HTTPURL
+    ) throws(Failure) -> String {
+        let key = Key(apiHost: repository.apiHost, scope: repository.pullScope)
+        let renewed: String? = monitor.withLock {
+            while state.inFlight.contains(key) { monitor.wait() }
+            if let entry = state.entries[key], entry.authorization != rejected { return entry.authorization }
+            state.inFlight.insert(key)
+            return nil
+        }
+        if let renewed { return renewed }
+        do throws(Failure) {
+            let entry = try answer(challenges, repository, registry)
+            monitor.withLock {
+                state.entries[key] = entry
+                state.inFlight.remove(key)
+                monitor.wakeAll()
+            }
+            return entry.authorization
+        } catch {
+            monitor.withLock {
+                state.entries[key] = nil
+                state.inFlight.remove(key)
+                monitor.wakeAll()
+            }
+            throw error
+        }
+    }
+
+    /// For messages about refused requests.
+    func advice(for repository: RemoteRepository) -> String {
+        guard let found = try? store.find(for: repository) else {
+            return "no credentials for \(repository.domain) were found: log in with a container tool (podman, skopeo or docker login "
+                + "\(repository.domain)) or name an auth file with --authfile"
+        }
+        return "the credentials from \(found.origin) are not accepted: log in again"
+    }
+
+    private func answer(_ challenges: [Challenge], _ repository: RemoteRepository, _ registry: HTTPURL) throws(Failure) -> Entry {
+        let found: FoundCredentials?
+        do { found = try store.find(for: repository) } catch { throw Failure(error) }
+        if let bearer = challenges.first(where: { $0.scheme == "bearer" && $0.parameters["realm"] != nil }) {
+            if case .registryToken(let token) = found?.credentials {
+                guard Self.isFieldValue(token) else { throw unusableToken(registry.display) }
+                return Entry(authorization: "Bearer " + token, challenge: bearer, registry: registry)
+            }
+            return try fetchToken(bearer, repository, found, registry)
+        }
+        if let basic = challenges.first(where: { $0.scheme == "basic" }) {
+            guard let authorization = found?.credentials.basicAuthorization else {
+                throw Failure(
+                    RegistryError(.unauthorized, "\(repository.apiHost) wants a user and password: \(advice(for: repository))", status: 401)
+                )
+            }
+            return Entry(authorization: authorization, challenge: basic, registry: registry)
+        }
+        let schemes = challenges.map { printable($0.scheme, limit: 20) }.joined(separator: ", ")
+        throw Failure(
+            RegistryError(
+                .badResponse,
+                "\(registry.display) answers 401 with no challenge that we can answer (\(schemes.isEmpty ? "none" : schemes))",
+                status: 401))
+    }
+
+    private func fetchToken(
+        _ challenge: Challenge, _ repository: RemoteRepository, _ found: FoundCredentials?, _ registry: HTTPURL
+    ) throws(Failure) -> Entry {
+        let realm = challenge.parameters["realm"] ?? ""
+        guard let base = HTTPURL(realm) else {
+            throw Failure(
+                RegistryError(.badResponse, "\(registry.display): the token realm \(printable(realm)) is no http or https URL", status: 401)
+            )
+        }
+        if registry.scheme == "https", base.scheme == "http", session.options.tlsVerify != false {
+            throw Failure(
+                RegistryError(
+                    .tls, "\(registry.authority) wants tokens from \(base.display) without TLS; --tls-verify=false would allow it",
+                    status: 401))
+        }
+        var fields = [("scope", challenge.parameters["scope"] ?? repository.pullScope)]
+        if let service = challenge.parameters["service"] { fields.insert(("service", service), at: 0) }
+        let response: HTTPResponse
+        if case .identityToken(let token) = found?.credentials {
+            fields.insert(("grant_type", "refresh_token"), at: 0)
+            fields += [("client_id", "cfsoci"), ("refresh_token", token)]
+            response = try session.open(base, headers: ["Accept: application/json"], form: Array(Self.query(fields).utf8))
+        } else {
+            if case .password(let user, _) = found?.credentials { fields.append(("account", user)) }
+            guard let url = HTTPURL(base.text + (base.text.contains("?") ? "&" : "?") + Self.query(fields)) else {
+                throw Failure(
+                    RegistryError(.badResponse, "\(registry.display): no token URL can be made of \(printable(realm))", status: 401))
+            }
+            response = try session.open(url, headers: ["Accept: application/json"], authorization: found?.credentials.basicAuthorization)
+        }
+        guard response.head.status == 200 else {
+            var failure = session.failure(status: response, what: "token for \(repository.domain)/\(repository.name)")
+            if [400, 401, 403].contains(response.head.status) {
+                failure.error = RegistryError(
+                    .unauthorized, "\(failure.error.description); \(advice(for: repository))", status: failure.error.status,
+                    code: failure.error.code)
+            }
+            throw failure
+        }
+        let body = try session.body(of: response, limit: Self.responseLimit, what: "token")
+        guard let value = try? JSONValue.parse(body), let token = value["token"]?.string ?? value["access_token"]?.string,
+            Self.isFieldValue(token)
+        else { throw unusableToken(response.url.display) }
+        let lifetime = value["expires_in"]?.int64.flatMap { $0 > 0 ? $0 : nil } ?? Self.defaultLifetime
+        // A tenth early, at most ten seconds: a request that is under way when the token expires is refused otherwise.
+        let usable = Duration.seconds(min(lifetime, 86400 * 365)) - min(.seconds(10), .milliseconds(min(lifetime, 1000) * 100))
+        return Entry(authorization: "Bearer " + token, challenge: challenge, registry: registry, renewal: .now + usable)
+    }
+
+    private func unusableToken(_ origin: String) -> Failure {
+        Failure(RegistryError(.badResponse, "\(origin): there is no usable token in the answer"))
+    }
+
+    private static func query(_ fields: [(String, String)]) -> String {
+        fields.map { "\($0)=\(percentEncoded($1))" }.joined(separator: "&")
+    }
+
+    /// A line break in a token would start a header field of its own.
+    private static func isFieldValue(_ text: String) -> Bool { !text.isEmpty && text.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7f } }
+}

@@ -1,0 +1,117 @@
+internal import Glibc
+internal import JSON
+
+/// `docker-credential-NAME get`: server name on standard input, a JSON object with the secret on standard output.
+struct CredentialHelper {
+    private static let oneAtATime = Monitor()
+    private static let outputLimit = 1 << 20
+    /// A helper may ask its user for a passphrase.
+    private static let timeout = Duration.seconds(120)
+
+    let name: String
+    let environment: Environment
+
+    /// Nil where the helper knows nothing of the server.
+    func get(server: String) throws(RegistryError) -> RegistryCredentials? {
+        let program = "docker-credential-" + name
+        guard !name.isEmpty, !name.utf8.contains(where: { $0 == UInt8(ascii: "/") || $0 < 0x21 || $0 > 0x7e }) else {
+            throw RegistryError(.credentials, "\(printable(name)) is no name of a credential helper")
+        }
+        guard let path = search(program) else { throw RegistryError(.credentials, "the credential helper \(program) is not in PATH") }
+        // One at a time: a helper that inherited another's pipe would keep it open.
+        let (status, output) = try Self.oneAtATime.withLock { () throws(RegistryError) in
+            try run(path, program, input: Array((server + "\n").utf8))
+        }
+        guard status == 0 else {
+            // The protocol's only way to say "none": this text.
+            if String(decoding: output, as: UTF8.self).contains("credentials not found") { return nil }
+            throw RegistryError(.credentials, "\(program) get failed for \(server) with status \(status)")
+        }
+        // Neither the output nor an error about it is shown: it holds the secret.
+        guard let value = try? JSONValue.parse(output), let user = value["Username"]?.string, let secret = value["Secret"]?.string else {
+            throw RegistryError(.credentials, "\(program) get gave no JSON object with Username and Secret for \(server)")
+        }
+        if secret.isEmpty { return nil }
+        return user == "<token>" ? .identityToken(secret) : .password(user: user, password: secret)
+    }
+
+    private func search(_ program: String) -> String? {
+        for directory in (environment["PATH"] ?? "/usr/local/bin:/usr/bin:/bin").split(separator: ":") where directory.hasPrefix("/") {
+            let path = "\(directory)/\(program)"
+            if access(path, X_OK) == 0 { return path }
+        }
+        return nil
+    }
+
+    private func run(_ path: String, _ program: String, input: [UInt8]) throws(RegistryError) -> (status: Int32, output: [UInt8]) {
+        func failure(_ what: String, _ code: Int32) -> RegistryError {
+            RegistryError(.credentials, "\(program): \(what): \(String(cString: strerror(code)))")
+        }
+        var toChild: (read: Int32, write: Int32) = (-1, -1)
+        var fromChild: (read: Int32, write: Int32) = (-1, -1)
+        defer { for raw in [toChild.read, toChild.write, fromChild.read, fromChild.write] where raw >= 0 { close(raw) } }
+        func makePipe(_ ends: inout (read: Int32, write: Int32)) -> Bool {
+            var raw: [Int32] = [-1, -1]
+            guard pipe(&raw) == 0 else { return false }
+            ends = (raw[0], raw[1])
+            return raw.allSatisfy { fcntl($0, F_SETFD, FD_CLOEXEC) == 0 }
+        }
+        guard makePipe(&toChild), makePipe(&fromChild) else { throw failure("pipe", errno) }
+        // Written before there is a reader that could be gone: it fits the pipe's buffer, and can raise no SIGPIPE.
+        guard input.count <= 4096, write(toChild.write, input, input.count) == input.count else { throw failure("write", errno) }
+
+        var actions = posix_spawn_file_actions_t()
+        posix_spawn_file_actions_init(&actions)
+        defer { posix_spawn_file_actions_destroy(&actions) }
+        posix_spawn_file_actions_adddup2(&actions, toChild.read, 0)
+        posix_spawn_file_actions_adddup2(&actions, fromChild.write, 1)
+        posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0)
+        var arguments: [UnsafeMutablePointer<CChar>?] = [strdup(program), strdup("get"), nil]
+        var variables: [UnsafeMutablePointer<CChar>?] = environment.lines.map { strdup($0) } + [nil]
+        defer { for line in arguments + variables { free(line) } }
+        var child: pid_t = 0
+        let spawned = posix_spawn(&child, path, &actions, nil, &arguments, &variables)
+        guard spawned == 0 else { throw failure("cannot be started", spawned) }
+        for raw in [toChild.read, toChild.write, fromChild.write] { close(raw) }
+        toChild = (-1, -1)
+        fromChild.write = -1
+
+        let deadline = MonotonicTime.now + Self.timeout
+        let output = Self.readAll(fromChild.read, until: deadline)
+        var status: Int32 = 0
+        if output == nil { kill(child, SIGKILL) }
+        while true {
+            let result = waitpid(child, &status, output == nil ? 0 : WNOHANG)
+            if result == child { break }
+            if result < 0, errno != EINTR { throw failure("waitpid", errno) }
+            if MonotonicTime.now >= deadline { kill(child, SIGKILL) }
+            usleep(2000)
+        }
+        guard let output else {
+            throw RegistryError(.credentials, "\(program) did not answer in \(Self.timeout.components.seconds) s, or said too much")
+        }
+        let exitStatus = status & 0x7f == 0 ? (status >> 8) & 0xff : 128 + (status & 0x7f)
+        return (exitStatus, output)
+    }
+
+    /// Nil at the deadline or past the limit.
+    private static func readAll(_ raw: Int32, until deadline: MonotonicTime) -> [UInt8]? {
+        var output: [UInt8] = []
+        var chunk = [UInt8](repeating: 0, count: 4096)
+        while true {
+            let left = deadline - MonotonicTime.now
+            guard left > .zero else { return nil }
+            var request = pollfd(fd: raw, events: Int16(POLLIN), revents: 0)
+            let ready = poll(&request, 1, Int32(clamping: left.milliseconds(atLeast: 1)))
+            if ready <= 0 { continue }
+            let count = read(raw, &chunk, chunk.count)
+            if count == 0 { return output }
+            if count < 0 {
+                if errno == EINTR || errno == EAGAIN { continue }
+                return nil
+            }
+            output += chunk[..<count]
+            guard output.count <= outputLimit else { return nil }
+        }
+    }
+}

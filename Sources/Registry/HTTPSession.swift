@@ -1,0 +1,212 @@
+internal import CCurl
+internal import JSON
+
+/// An answered request whose body waits to be read.
+struct HTTPResponse {
+    let transfer: Transfer
+    let head: ResponseHead
+    /// Where the answer came from, after redirects.
+    let url: HTTPURL
+}
+
+/// Requests with redirects followed, and failures put into words.
+final class HTTPSession: Sendable {
+    static let redirectLimit = 10
+    /// Error bodies and redirects are read up to here, so that the connection can be used again.
+    static let errorBodyLimit = 64 << 10
+
+    let options: RegistryOptions
+    let interruption = Interruption()
+    private let network: Network
+
+    init(_ options: RegistryOptions, environment: Environment) throws(RegistryError) {
+        self.options = options
+        var settings = NetworkSettings()
+        settings.verifiesTLS = options.tlsVerify != false
+        settings.certificateAuthorities = options.certificateAuthorities ?? environment["SSL_CERT_FILE"]
+        settings.userAgent = options.userAgent
+        settings.stallTimeout = options.stallTimeout
+        network = try Network(settings)
+    }
+
+    /// Ends pauses and running transfers, and refuses new ones. For good.
+    func cancel() {
+        interruption.set()
+        network.cancelAll()
+    }
+
+    /// Follows redirects of a GET; every other status is returned as it is.
+    ///
+    /// `authorization` goes to `url`'s own origin only: once a redirect has left it, it is gone for good.
+    func open(
+        _ url: HTTPURL, headers: [String] = [], authorization: String? = nil, form: [UInt8]? = nil, connectTimeout: Duration? = nil
+    ) throws(Failure) -> HTTPResponse {
+        var target = url
+        var secret = authorization
+        for _ in 0...Self.redirectLimit {
+            if interruption.isSet { throw cancelled(target) }
+            var lines = headers
+            if let secret { lines.append("Authorization: " + secret) }
+            let request = HTTPRequest(url: target, headers: lines, form: form, connectTimeout: connectTimeout ?? options.connectTimeout)
+            let transfer = network.start(request)
+            let head: ResponseHead
+            do { head = try transfer.waitForHead() } catch { throw failure(error, target) }
+            let response = HTTPResponse(transfer: transfer, head: head, url: target)
+            guard [301, 302, 303, 307, 308].contains(head.status), form == nil else { return response }
+            guard let location = head["location"], let next = target.resolving(location) else {
+                transfer.cancel()
+                throw Failure(
+                    RegistryError(.badResponse, "\(target.display): status \(head.status) without a usable Location", status: head.status))
+            }
+            drain(transfer)
+            if target.scheme == "https", next.scheme == "http", options.tlsVerify != false {
+                throw Failure(
+                    RegistryError(
+                        .tls, "\(target.display) redirects to \(next.display) without TLS; --tls-verify=false would allow it",
+                        status: head.status))
+            }
+            if !next.hasSameOrigin(as: target) { secret = nil }
+            target = next
+        }
+        throw Failure(RegistryError(.badResponse, "\(url.display): more than \(Self.redirectLimit) redirects"))
+    }
+
+    /// The whole body; more than `limit` bytes are an error at the first byte too many.
+    func body(of response: HTTPResponse, limit: Int, what: String) throws(Failure) -> [UInt8] {
+        if let length = response.head.contentLength, length > UInt64(limit) {
+            response.transfer.cancel()
+            throw Failure(tooLarge(what, "\(length) bytes", limit, response.url))
+        }
+        var bytes: [UInt8] = []
+        let chunk = UnsafeMutableRawBufferPointer.allocate(byteCount: 64 << 10, alignment: 16)
+        defer { chunk.deallocate() }
+        while true {
+            let count: Int
+            do { count = try response.transfer.read(into: chunk) } catch { throw failure(error, response.url) }
+            if count == 0 { return bytes }
+            guard bytes.count + count <= limit else {
+                response.transfer.cancel()
+                throw Failure(tooLarge(what, "more bytes", limit, response.url))
+            }
+            bytes.append(contentsOf: UnsafeRawBufferPointer(rebasing: chunk[..<count]))
+        }
+    }
+
+    private func tooLarge(_ what: String, _ size: String, _ limit: Int, _ url: HTTPURL) -> RegistryError {
+        RegistryError(.tooLarge, "\(url.display): the \(what) has \(size), the limit is \(limit)")
+    }
+
+    /// Reads a small body away; gives up, and the connection with it, at a larger one.
+    func drain(_ transfer: Transfer) { _ = smallBody(of: transfer) }
+
+    private func smallBody(of transfer: Transfer) -> [UInt8] {
+        var bytes: [UInt8] = []
+        let chunk = UnsafeMutableRawBufferPointer.allocate(byteCount: 8 << 10, alignment: 16)
+        defer { chunk.deallocate() }
+        while bytes.count < Self.errorBodyLimit {
+            guard let count = try? transfer.read(into: chunk), count > 0 else { return bytes }
+            bytes.append(contentsOf: UnsafeRawBufferPointer(rebasing: chunk[..<count]))
+        }
+        transfer.cancel()
+        return bytes
+    }
+
+    /// The failure that an error status is. Reads the body for the registry's own words.
+    func failure(status response: HTTPResponse, what: String) -> Failure {
+        let (code, message) = Self.registryError(in: smallBody(of: response.transfer))
+        let status = response.head.status
+        var text = "\(what): \(response.url.display) answers \(status)"
+        if let reason = Self.reasons[status] { text += " " + reason }
+        if code != nil || message != nil {
+            text += " (" + [code, message].compactMap { $0 }.joined(separator: ": ") + ")"
+        }
+        var retry = Failure.Retry.never
+        let kind: RegistryError.Kind
+        switch status {
+        case 401:
+            kind = .unauthorized
+        case 403:
+            kind = .forbidden
+            text += "; the repository may be private or the account without access: log in with another one"
+        case 404, 410: kind = .notFound
+        case 429:
+            kind = .rateLimited
+            text += "; logging in may raise the limit"
+            retry = .transient(after: response.head.retryAfter)
+        case 408, 425, 500, 502, 503, 504:
+            kind = .server
+            retry = .transient(after: response.head.retryAfter)
+        default: kind = .server
+        }
+        return Failure(RegistryError(kind, text, status: status, code: code), retry: retry)
+    }
+
+    private static let reasons: [Int: String] = [
+        400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed", 408: "Request Timeout",
+        410: "Gone", 416: "Range Not Satisfiable", 425: "Too Early", 429: "Too Many Requests", 500: "Internal Server Error",
+        502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout",
+    ]
+
+    /// `{"errors":[{"code":…,"message":…}]}` (distribution-spec, error codes), or a token server's `{"details":…}`.
+    private static func registryError(in body: [UInt8]) -> (code: String?, message: String?) {
+        guard let value = try? JSONValue.parse(body) else { return (nil, nil) }
+        let first = value["errors"]?.array?.first
+        let code = first?["code"]?.string ?? value["error"]?.string
+        let message =
+            first?["message"]?.string ?? value["details"]?.string ?? value["error_description"]?.string ?? value["message"]?.string
+        func tidy(_ text: String?) -> String? { text.map { printable($0) }.flatMap { $0.isEmpty ? nil : $0 } }
+        return (tidy(code), tidy(message))
+    }
+
+    private func cancelled(_ url: HTTPURL) -> Failure { Failure(RegistryError(.cancelled, "\(url.display): cancelled")) }
+
+    /// The failure that a broken transfer is.
+    func failure(_ failure: TransferFailure, _ url: HTTPURL) -> Failure {
+        let detail = printable(failure.message)
+        switch failure.cause {
+        case .cancelled: return cancelled(url)
+        case .stalled:
+            let seconds = Double(options.stallTimeout.clampedNanoseconds) / 1e9
+            return Failure(
+                RegistryError(.timeout, "\(url.display): the server sent next to nothing for \(seconds) s"), retry: .transient(after: nil))
+        case .headersTooLarge:
+            return Failure(RegistryError(.badResponse, "\(url.display): more than \(Transfer.headerLimit) bytes of header fields"))
+        case .curl(let raw):
+            return self.failure(curl: CURLcode(raw), failure, detail, url)
+        }
+    }
+
+    private func failure(curl code: CURLcode, _ failure: TransferFailure, _ detail: String, _ url: HTTPURL) -> Failure {
+        let before = url.scheme == "https" && !failure.wasEncrypted
+        switch code {
+        case CURLE_COULDNT_RESOLVE_HOST, CURLE_COULDNT_RESOLVE_PROXY:
+            return Failure(
+                RegistryError(.connection, "cannot reach \(url.authority): \(detail); check the name and the network"), retry: .unreachable)
+        case CURLE_COULDNT_CONNECT:
+            return Failure(
+                RegistryError(.connection, "cannot reach \(url.authority): \(detail)"), retry: .unreachable,
+                mayBePlainHTTP: before && url.isDefaultPort)
+        case CURLE_SSL_CONNECT_ERROR:
+            return Failure(
+                RegistryError(.tls, "no TLS with \(url.authority): \(detail); --tls-verify=false allows plain HTTP"), retry: .unreachable,
+                mayBePlainHTTP: before)
+        case CURLE_PEER_FAILED_VERIFICATION, CURLE_SSL_ISSUER_ERROR, CURLE_SSL_INVALIDCERTSTATUS, CURLE_SSL_CRL_BADFILE:
+            return Failure(
+                RegistryError(
+                    .tls,
+                    "the certificate of \(url.authority) is not trusted: \(detail); install its authority, or use --tls-verify=false"))
+        case CURLE_SSL_CACERT_BADFILE:
+            return Failure(RegistryError(.tls, "the certificate authorities cannot be read: \(detail)"))
+        case CURLE_OPERATION_TIMEDOUT:
+            return Failure(
+                RegistryError(.timeout, "no connection to \(url.authority): \(detail)"), retry: .unreachable,
+                mayBePlainHTTP: before && failure.wasConnected)
+        case CURLE_GOT_NOTHING, CURLE_SEND_ERROR, CURLE_RECV_ERROR, CURLE_PARTIAL_FILE, CURLE_HTTP2, CURLE_HTTP2_STREAM, CURLE_AGAIN:
+            return Failure(
+                RegistryError(.connection, "\(url.display): the connection broke: \(detail)"), retry: .transient(after: nil),
+                mayBePlainHTTP: before)
+        case CURLE_OUT_OF_MEMORY: return Failure(RegistryError(.resources, "\(url.display): out of memory"))
+        default: return Failure(RegistryError(.badResponse, "\(url.display): \(detail)"))
+        }
+    }
+}

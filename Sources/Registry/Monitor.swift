@@ -1,0 +1,77 @@
+internal import Glibc
+
+/// A point on the kernel's monotonic clock, in nanoseconds.
+struct MonotonicTime: Comparable {
+    var nanoseconds: UInt64
+
+    static var now: MonotonicTime {
+        var time = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &time)
+        return MonotonicTime(nanoseconds: UInt64(clamping: time.tv_sec) &* 1_000_000_000 &+ UInt64(clamping: time.tv_nsec))
+    }
+
+    static func + (time: MonotonicTime, duration: Duration) -> MonotonicTime {
+        MonotonicTime(nanoseconds: time.nanoseconds &+ duration.clampedNanoseconds)
+    }
+
+    static func - (late: MonotonicTime, early: MonotonicTime) -> Duration {
+        .nanoseconds(Int64(clamping: late.nanoseconds > early.nanoseconds ? late.nanoseconds - early.nanoseconds : 0))
+    }
+
+    static func < (lhs: MonotonicTime, rhs: MonotonicTime) -> Bool { lhs.nanoseconds < rhs.nanoseconds }
+}
+
+extension Duration {
+    /// At least 0, at most 100 years, so that adding it to the clock cannot wrap.
+    var clampedNanoseconds: UInt64 {
+        let (seconds, attoseconds) = components
+        guard seconds >= 0, attoseconds >= 0 else { return 0 }
+        return UInt64(min(seconds, 3_155_760_000)) &* 1_000_000_000 &+ UInt64(attoseconds / 1_000_000_000)
+    }
+
+    /// Whole milliseconds, at least `minimum`, for curl's options and poll timeouts.
+    func milliseconds(atLeast minimum: Int) -> Int {
+        max(minimum, Int(clamping: clampedNanoseconds / 1_000_000))
+    }
+}
+
+/// A mutex with one condition that waits on the monotonic clock.
+final class Monitor: @unchecked Sendable {
+    private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+    private let condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
+
+    init() {
+        pthread_mutex_init(mutex, nil)
+        var attributes = pthread_condattr_t()
+        pthread_condattr_init(&attributes)
+        pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
+        pthread_cond_init(condition, &attributes)
+        pthread_condattr_destroy(&attributes)
+    }
+
+    deinit {
+        pthread_cond_destroy(condition)
+        pthread_mutex_destroy(mutex)
+        condition.deallocate()
+        mutex.deallocate()
+    }
+
+    func withLock<Value, Failure: Error>(_ body: () throws(Failure) -> Value) throws(Failure) -> Value {
+        pthread_mutex_lock(mutex)
+        defer { pthread_mutex_unlock(mutex) }
+        return try body()
+    }
+
+    /// Only inside `withLock`. Wakes for no reason at times, as conditions do.
+    func wait() { pthread_cond_wait(condition, mutex) }
+
+    /// Only inside `withLock`. False once `deadline` has passed.
+    func wait(until deadline: MonotonicTime) -> Bool {
+        var time = timespec()
+        time.tv_sec = Int(clamping: deadline.nanoseconds / 1_000_000_000)
+        time.tv_nsec = Int(clamping: deadline.nanoseconds % 1_000_000_000)
+        return pthread_cond_timedwait(condition, mutex, &time) != ETIMEDOUT
+    }
+
+    func wakeAll() { pthread_cond_broadcast(condition) }
+}

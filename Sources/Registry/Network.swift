@@ -1,0 +1,258 @@
+internal import CCurl
+internal import Glibc
+internal import Synchronization
+
+/// What all transfers of one client share.
+struct NetworkSettings: Sendable {
+    var verifiesTLS = true
+    /// A PEM file instead of the system's certificate authorities.
+    var certificateAuthorities: String?
+    var userAgent = ""
+    var stallTimeout = Duration.seconds(60)
+    /// A transfer that brings fewer bytes than this in a stall timeout has stalled.
+    var stallMinimum = 1024
+}
+
+/// One thread that owns a curl multi handle: all connections of a client, pooled, with HTTP/2 streams sharing one.
+final class Network: Sendable {
+    private let core: NetworkCore
+    private let thread: pthread_t
+
+    init(_ settings: NetworkSettings) throws(RegistryError) {
+        _ = Self.globalInitialisation
+        guard let multi = curl_multi_init() else { throw RegistryError(.resources, "libcurl could not be initialised") }
+        core = NetworkCore(multi: multi, settings: settings)
+        var thread = pthread_t()
+        let status = pthread_create(
+            &thread, nil,
+            { context in
+                guard let context else { return nil }
+                Unmanaged<NetworkCore>.fromOpaque(context).takeRetainedValue().run()
+                return nil
+            }, Unmanaged.passRetained(core).toOpaque())
+        guard status == 0 else {
+            Unmanaged.passUnretained(core).release()
+            throw RegistryError(.resources, "cannot start the network thread: \(String(cString: strerror(status)))")
+        }
+        self.thread = thread
+    }
+
+    deinit {
+        core.post(.stop)
+        // The core knows no `Network`, so this never runs on the thread it waits for.
+        pthread_join(thread, nil)
+    }
+
+    func start(_ request: HTTPRequest) -> Transfer {
+        let transfer = Transfer(request, core: core)
+        core.post(.start(transfer))
+        return transfer
+    }
+
+    /// Every transfer that is under way fails as cancelled.
+    func cancelAll() { core.post(.cancelAll) }
+
+    private static let globalInitialisation: CURLcode = curl_global_init(Int(CURL_GLOBAL_ALL))
+}
+
+/// The thread's own state. Everything but `commands` and the wake-up belongs to the thread.
+final class NetworkCore: @unchecked Sendable {
+    enum Command {
+        case start(Transfer)
+        case resume(Transfer)
+        case cancel(Transfer)
+        case cancelAll
+        case stop
+    }
+
+    private let multi: UnsafeMutableRawPointer
+    private let settings: NetworkSettings
+    private let commands = Mutex<[Command]>([])
+    private var isCancelled = false
+    private var active: [UnsafeMutableRawPointer: Transfer] = [:]
+    /// Handles keep TLS sessions, so they are used again.
+    private var idle: [UnsafeMutableRawPointer] = []
+    private static let idleLimit = 16
+
+    init(multi: UnsafeMutableRawPointer, settings: NetworkSettings) {
+        self.multi = multi
+        self.settings = settings
+    }
+
+    deinit {
+        for handle in idle { curl_easy_cleanup(handle) }
+        curl_multi_cleanup(multi)
+    }
+
+    /// From any thread.
+    func post(_ command: Command) {
+        commands.withLock { $0.append(command) }
+        curl_multi_wakeup(multi)
+    }
+
+    func run() {
+        // OpenSSL writes with write(2): a peer that is gone must be an error here, not a signal that ends the program.
+        var signals = sigset_t()
+        sigemptyset(&signals)
+        sigaddset(&signals, SIGPIPE)
+        pthread_sigmask(SIG_BLOCK, &signals, nil)
+        _ = ccurl_multi_set_long(multi, CURLMOPT_MAXCONNECTS, 32)
+        // A stall is noticed at most a quarter of its timeout late.
+        let pollTimeout = Int32(clamping: min(settings.stallTimeout.milliseconds(atLeast: 40) / 4, 1000))
+        while true {
+            let batch = commands.withLock { queue in
+                defer { queue.removeAll(keepingCapacity: true) }
+                return queue
+            }
+            for command in batch {
+                guard obey(command) else { return }
+            }
+            var running: Int32 = 0
+            curl_multi_perform(multi, &running)
+            collectFinished()
+            checkForStalls()
+            curl_multi_poll(multi, nil, 0, active.isEmpty ? 60_000 : pollTimeout, nil)
+        }
+    }
+
+    /// False ends the thread.
+    private func obey(_ command: Command) -> Bool {
+        switch command {
+        case .start(let transfer):
+            start(transfer)
+        case .resume(let transfer):
+            guard let handle = transfer.handle else { return true }
+            transfer.restartWindow(at: .now)
+            _ = ccurl_resume(handle)
+        case .cancel(let transfer):
+            end(transfer, .failure(TransferFailure(cause: .cancelled)))
+        case .cancelAll:
+            isCancelled = true
+            endAll()
+        case .stop:
+            endAll()
+            return false
+        }
+        return true
+    }
+
+    private func endAll() {
+        for transfer in Array(active.values) { end(transfer, .failure(TransferFailure(cause: .cancelled))) }
+    }
+
+    private func collectFinished() {
+        var left: Int32 = 0
+        while let message = curl_multi_info_read(multi, &left) {
+            guard message.pointee.msg == CURLMSG_DONE, let handle = message.pointee.easy_handle, let transfer = active[handle] else {
+                continue
+            }
+            let code = message.pointee.data.result
+            transfer.finish(curl: code)
+            end(transfer, .success(()))
+        }
+    }
+
+    private func checkForStalls() {
+        guard !active.isEmpty else { return }
+        let now = MonotonicTime.now
+        let stalled = active.values.filter { $0.hasStalled(at: now, timeout: settings.stallTimeout, minimum: settings.stallMinimum) }
+        for transfer in stalled { end(transfer, .failure(TransferFailure(cause: .stalled, wasConnected: true))) }
+    }
+
+    /// Takes the transfer out of curl's hands; `result` counts unless it already has one.
+    private func end(_ transfer: Transfer, _ result: Result<Void, TransferFailure>) {
+        transfer.finish(result)
+        guard let handle = transfer.handle else { return }
+        transfer.handle = nil
+        active[handle] = nil
+        curl_multi_remove_handle(multi, handle)
+        curl_easy_reset(handle)
+        if idle.count < Self.idleLimit { idle.append(handle) } else { curl_easy_cleanup(handle) }
+        curl_slist_free_all(transfer.headerLines)
+        transfer.headerLines = nil
+    }
+
+    private func start(_ transfer: Transfer) {
+        guard !isCancelled else { return transfer.finish(.failure(TransferFailure(cause: .cancelled))) }
+        guard let handle = idle.popLast() ?? curl_easy_init() else {
+            return transfer.finish(.failure(TransferFailure(cause: .curl(CURLE_OUT_OF_MEMORY.rawValue))))
+        }
+        transfer.handle = handle
+        active[handle] = transfer
+        transfer.restartWindow(at: .now)
+        guard configure(handle, transfer), curl_multi_add_handle(multi, handle) == CURLM_OK else {
+            return end(
+                transfer, .failure(TransferFailure(cause: .curl(CURLE_FAILED_INIT.rawValue), message: "libcurl refused the request")))
+        }
+    }
+
+    private func configure(_ handle: UnsafeMutableRawPointer, _ transfer: Transfer) -> Bool {
+        let request = transfer.request
+        let context = Unmanaged.passUnretained(transfer).toOpaque()  // `active` keeps it alive for as long as curl calls back
+        var isRight = true
+        func set(_ option: CURLoption, _ value: Int) { isRight = isRight && ccurl_set_long(handle, option, value) == CURLE_OK }
+        func set(_ option: CURLoption, _ value: String) { isRight = isRight && ccurl_set_string(handle, option, value) == CURLE_OK }
+        func set(_ option: CURLoption, pointer: UnsafeMutableRawPointer?) {
+            isRight = isRight && ccurl_set_pointer(handle, option, pointer) == CURLE_OK
+        }
+        set(CURLOPT_URL, request.url.text)
+        set(CURLOPT_PROTOCOLS_STR, "http,https")
+        set(CURLOPT_DISALLOW_USERNAME_IN_URL, 1)
+        set(CURLOPT_FOLLOWLOCATION, 0)  // by hand, in HTTPSession: curl of this age forwards custom headers to every host
+        set(CURLOPT_NOSIGNAL, 1)
+        set(CURLOPT_USERAGENT, settings.userAgent)
+        set(CURLOPT_HTTP_VERSION, Int(CURL_HTTP_VERSION_2TLS))
+        set(CURLOPT_PIPEWAIT, 1)  // rather one more stream than one more connection
+        set(CURLOPT_BUFFERSIZE, 512 << 10)
+        set(CURLOPT_TCP_KEEPALIVE, 1)
+        set(CURLOPT_CONNECTTIMEOUT_MS, request.connectTimeout.milliseconds(atLeast: 1))
+        set(CURLOPT_SSLVERSION, Int(CURL_SSLVERSION_TLSv1_2))
+        set(CURLOPT_SSL_VERIFYPEER, settings.verifiesTLS ? 1 : 0)
+        set(CURLOPT_SSL_VERIFYHOST, settings.verifiesTLS ? 2 : 0)
+        if let file = settings.certificateAuthorities { set(CURLOPT_CAINFO, file) }
+        // Proxies come from the environment, but never for this machine itself.
+        if request.url.isLoopback { set(CURLOPT_PROXY, "") }
+        set(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1)
+        set(CURLOPT_HEADEROPT, Int(CURLHEADER_SEPARATE))  // no Authorization of ours to a proxy
+        for line in request.headers {
+            guard let lines = curl_slist_append(transfer.headerLines, line) else { return false }
+            transfer.headerLines = lines
+        }
+        set(CURLOPT_HTTPHEADER, pointer: transfer.headerLines)
+        if let form = request.form {
+            set(CURLOPT_POSTFIELDSIZE, form.count)
+            isRight =
+                isRight
+                && form.withUnsafeBufferPointer { bytes in
+                    bytes.withMemoryRebound(to: CChar.self) { ccurl_set_string(handle, CURLOPT_COPYPOSTFIELDS, $0.baseAddress) == CURLE_OK }
+                }
+        }
+        set(CURLOPT_ERRORBUFFER, pointer: transfer.errorText.baseAddress)
+        set(CURLOPT_HEADERDATA, pointer: context)
+        set(CURLOPT_WRITEDATA, pointer: context)
+        isRight = isRight && ccurl_set_receiver(handle, CURLOPT_HEADERFUNCTION, receiveHeader) == CURLE_OK
+        isRight = isRight && ccurl_set_receiver(handle, CURLOPT_WRITEFUNCTION, receiveBody) == CURLE_OK
+        return isRight
+    }
+}
+
+private let receiveHeader: @convention(c) (UnsafeMutablePointer<CChar>?, Int, Int, UnsafeMutableRawPointer?) -> Int = {
+    bytes, size, count, context in
+    guard let context else { return 0 }
+    let (length, overflow) = size.multipliedReportingOverflow(by: count)
+    guard !overflow else { return 0 }
+    let transfer = Unmanaged<Transfer>.fromOpaque(context).takeUnretainedValue()
+    return transfer.receiveHeader(UnsafeRawBufferPointer(start: bytes, count: length)) ? length : 0
+}
+
+private let receiveBody: @convention(c) (UnsafeMutablePointer<CChar>?, Int, Int, UnsafeMutableRawPointer?) -> Int = {
+    bytes, size, count, context in
+    guard let context else { return 0 }
+    let (length, overflow) = size.multipliedReportingOverflow(by: count)
+    guard !overflow else { return 0 }
+    let transfer = Unmanaged<Transfer>.fromOpaque(context).takeUnretainedValue()
+    switch transfer.receiveBody(UnsafeRawBufferPointer(start: bytes, count: length)) {
+    case .taken: return length
+    case .paused: return ccurl_pause_result()
+    }
+}

@@ -1,0 +1,154 @@
+internal import Hashing
+internal import JSON
+internal import Synchronization
+
+/// A client of OCI distribution registries: one pool of connections, one set of tokens. Its calls block; make them from threads of your own,
+/// as many at once as you like.
+///
+/// TLS: see `RegistryOptions.tlsVerify`. Where plain HTTP is allowed, TLS is tried first and what was found is kept for the client's life.
+public final class RegistryClient: Sendable {
+    let session: HTTPSession
+    private let authorizer: Authorizer
+    private let schemes = Mutex<[String: String]>([:])
+
+    /// Credentials and proxies come from the process's environment unless the options say otherwise.
+    public convenience init(_ options: RegistryOptions = RegistryOptions()) throws(RegistryError) {
+        try self.init(options, environment: .ofProcess)
+    }
+
+    init(_ options: RegistryOptions, environment: Environment) throws(RegistryError) {
+        session = try HTTPSession(options, environment: environment)
+        authorizer = Authorizer(session, CredentialStore(options, environment))
+    }
+
+    var options: RegistryOptions { session.options }
+
+    /// Ends transfers and pauses between tries, and refuses new requests, with `RegistryError.Kind.cancelled`. For good.
+    public func cancel() { session.cancel() }
+
+    // MARK: Requests
+
+    /// Runs `body` again as the policy says.
+    func retrying<Value>(_ body: () throws(Failure) -> Value) throws(RegistryError) -> Value {
+        var tries = RetryState()
+        while true {
+            do throws(Failure) {
+                return try body()
+            } catch {
+                try pause(after: error, &tries)
+            }
+        }
+    }
+
+    func pause(after failure: Failure, _ tries: inout RetryState) throws(RegistryError) {
+        let duration = try tries.pause(after: failure, options.retry)
+        guard session.interruption.sleep(duration) else {
+            throw RegistryError(.cancelled, "cancelled; before that: \(failure.error.description)")
+        }
+    }
+
+    /// GET of a path below the registry; throws for every status but 2xx. `what` begins the error.
+    func open(_ repository: RemoteRepository, _ path: String, headers: [String], what: String) throws(Failure) -> HTTPResponse {
+        let host = repository.apiHost
+        let known = schemes.withLock { $0[host] }
+        do throws(Failure) {
+            return try open(repository, path, headers: headers, scheme: known ?? "https", isProbe: known == nil, what: what)
+        } catch {
+            guard known == nil, error.mayBePlainHTTP, mayUsePlainHTTP(host) else { throw error }
+            return try open(repository, path, headers: headers, scheme: "http", isProbe: false, what: what)
+        }
+    }
+
+    private func mayUsePlainHTTP(_ host: String) -> Bool {
+        switch options.tlsVerify {
+        case true: false
+        case false: true
+        case nil: HTTPURL("https://\(host)/")?.isLoopback ?? false
+        }
+    }
+
+    private func open(
+        _ repository: RemoteRepository, _ path: String, headers: [String], scheme: String, isProbe: Bool, what: String
+    ) throws(Failure) -> HTTPResponse {
+        let host = repository.apiHost
+        guard let url = HTTPURL("\(scheme)://\(host)\(path)"), url.text.hasPrefix("\(scheme)://\(host)/v2/") else {
+            throw Failure(RegistryError(.invalidRequest, "\(printable(host + path)) cannot be put into a URL"))
+        }
+        // A server without TLS may wait for the end of what it takes for a request line.
+        let connectTimeout = isProbe && mayUsePlainHTTP(host) ? min(options.connectTimeout, .seconds(5)) : options.connectTimeout
+        var authorization = try authorizer.authorization(for: repository)
+        var renewals = 0
+        while true {
+            let response = try session.open(
+                url, headers: headers + ["Accept-Encoding: identity"], authorization: authorization, connectTimeout: connectTimeout)
+            schemes.withLock { $0[host] = scheme }
+            switch response.head.status {
+            case 200..<300: return response
+            case 401 where response.url.hasSameOrigin(as: url):
+                let challenges = Challenge.parse(response.head.all("www-authenticate"))
+                let rejected = authorization
+                if renewals < 2 {
+                    session.drain(response.transfer)
+                    authorization = try authorizer.renew(repository, challenges, rejected: rejected, from: url)
+                    renewals += 1
+                    if authorization != rejected { continue }
+                    throw refusal(repository, url, what, "")
+                }
+                let failure = session.failure(status: response, what: what)
+                throw refusal(repository, url, failure.error.description, failure.error.code)
+            default: throw session.failure(status: response, what: what)
+            }
+        }
+    }
+
+    /// The registry refuses what its own challenge asked for.
+    private func refusal(_ repository: RemoteRepository, _ url: HTTPURL, _ what: String, _ code: String?) -> Failure {
+        let text = code == "" ? "\(what): \(url.display) answers 401 Unauthorized" : what
+        return Failure(
+            RegistryError(.unauthorized, "\(text); \(authorizer.advice(for: repository))", status: 401, code: code == "" ? nil : code))
+    }
+
+    // MARK: Manifests
+
+    /// The manifest types that are understood, in the order of preference.
+    private static let manifestTypes = [
+        "application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json", "application/vnd.docker.distribution.manifest.v2+json",
+    ]
+
+    struct FetchedManifest {
+        var bytes: [UInt8]
+        var mediaType: String?
+    }
+
+    /// A manifest by tag or digest. Compared with `expected` and with the Docker-Content-Digest field where the registry sends one.
+    func fetchManifest(
+        _ repository: RemoteRepository, reference: String, expected: ContentDigest?, limit: Int
+    ) throws(RegistryError) -> FetchedManifest {
+        let what = "manifest \(repository.domain)/\(repository.name)\(expected == nil ? ":" : "@")\(reference)"
+        return try retrying { () throws(Failure) in
+            let response = try open(
+                repository, "/v2/\(repository.name)/manifests/\(reference)",
+                headers: ["Accept: " + Self.manifestTypes.joined(separator: ", ")], what: what)
+            let bytes = try session.body(of: response, limit: limit, what: "manifest")
+            if let expected { try Self.check(bytes, expected, "was asked for", response.url) }
+            if let announced = response.head["docker-content-digest"] {
+                guard let digest = ContentDigest(announced) else {
+                    throw Failure(
+                        RegistryError(
+                            .badResponse,
+                            "\(response.url.display): its Docker-Content-Digest \(printable(announced, limit: 80)) is no digest"))
+                }
+                try Self.check(bytes, digest, "its Docker-Content-Digest says", response.url)
+            }
+            return FetchedManifest(bytes: bytes, mediaType: response.head.mediaType)
+        }
+    }
+
+    private static func check(_ bytes: [UInt8], _ expected: ContentDigest, _ why: String, _ url: HTTPURL) throws(Failure) {
+        let digest = ContentDigest.of(bytes, expected.algorithm)
+        guard digest == expected else {
+            throw Failure(RegistryError(.digestMismatch, "\(url.display): the manifest's digest is \(digest), where \(expected) \(why)"))
+        }
+    }
+}

@@ -1,0 +1,57 @@
+/// Who we are to a registry. Prints without its secret.
+public enum RegistryCredentials: Sendable, Hashable, CustomStringConvertible, CustomDebugStringConvertible, CustomReflectable {
+    case password(user: String, password: String)
+    /// A refresh token, exchanged for bearer tokens (the OAuth2 flow of the token authentication specification).
+    case identityToken(String)
+    /// A bearer token for the registry itself.
+    case registryToken(String)
+
+    public var description: String {
+        switch self {
+        case .password: "user and password (not shown)"
+        case .identityToken: "identity token (not shown)"
+        case .registryToken: "registry token (not shown)"
+        }
+    }
+
+    public var debugDescription: String { description }
+    public var customMirror: Mirror { Mirror(self, children: [(label: String?, value: Any)]()) }
+
+    /// The value of an Authorization field with the Basic scheme (RFC 7617); nil where it is none of user and password.
+    var basicAuthorization: String? {
+        guard case .password(let user, let password) = self else { return nil }
+        return "Basic " + Base64.encode(Array("\(user):\(password)".utf8))
+    }
+}
+
+/// Credentials and where they come from, for messages.
+struct FoundCredentials: Sendable {
+    var credentials: RegistryCredentials
+    var origin: String
+}
+
+/// A repository as the network sees it.
+struct RemoteRepository: Hashable, Sendable {
+    /// Host and port as references name them, in lower case: `docker.io`, `localhost:5000`, `[::1]:5000`.
+    let domain: String
+    /// `library/alpine`.
+    let name: String
+
+    /// Where its API is. Docker Hub is the one registry that is not where its name says.
+    var apiHost: String { domain == "docker.io" ? "registry-1.docker.io" : domain }
+    var pullScope: String { "repository:\(name):pull" }
+
+    /// Keys of auth files that may hold its credentials, the most specific first: the repository, each parent, the domain.
+    var credentialKeys: [String] {
+        var keys: [String] = []
+        var path = "\(domain)/\(name)"
+        while true {
+            keys.append(path)
+            guard let slash = path.lastIndex(of: "/") else { return keys }
+            path = String(path[..<slash])
+        }
+    }
+
+    /// What credential helpers and old auth files call the domain.
+    var serverNames: [String] { domain == "docker.io" ? ["https://index.docker.io/v1/", "index.docker.io", "docker.io"] : [domain] }
+}

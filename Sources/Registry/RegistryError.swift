@@ -1,0 +1,73 @@
+/// Why something about a registry failed: one line that names host, URL (without its query), status and what to do. Holds no secret.
+public struct RegistryError: Error, Sendable, CustomStringConvertible {
+    public enum Kind: Sendable, Hashable {
+        /// No credentials, or ones that the registry refuses (401).
+        case unauthorized
+        /// 403.
+        case forbidden
+        /// 404, 410.
+        case notFound
+        /// 429 until the retries were used up.
+        case rateLimited
+        /// The certificate or the TLS handshake.
+        case tls
+        /// The name does not resolve, nobody listens, or the connection breaks again and again.
+        case connection
+        /// Nothing came for the stall timeout, again and again.
+        case timeout
+        /// 408, 425 or 5xx until the retries were used up, and statuses that mean nothing here.
+        case server
+        /// An answer that breaks HTTP or the distribution specification.
+        case badResponse
+        /// Content does not have the digest that was asked for or announced.
+        case digestMismatch
+        /// A body longer or shorter than its descriptor says.
+        case sizeMismatch
+        /// More bytes than the limit for what was asked.
+        case tooLarge
+        /// An auth file or a credential helper cannot be used.
+        case credentials
+        /// What the caller asked for cannot be put into a request.
+        case invalidRequest
+        case cancelled
+        /// Threads or memory.
+        case resources
+    }
+
+    public let kind: Kind
+    /// One line.
+    public let description: String
+    /// The HTTP status, where an answer was the reason.
+    public let status: Int?
+    /// The registry's own code, as `MANIFEST_UNKNOWN`, where it gave one (distribution-spec, error codes).
+    public let code: String?
+
+    init(_ kind: Kind, _ description: String, status: Int? = nil, code: String? = nil) {
+        self.kind = kind
+        self.description = description
+        self.status = status
+        self.code = code
+    }
+}
+
+/// An error together with whether, and when, another try makes sense.
+struct Failure: Error {
+    enum Retry: Equatable {
+        case never
+        /// The host could not be reached at all: a few tries only, since this is mostly a wrong name.
+        case unreachable
+        /// Broken connections, stalls, and statuses that say "later". `after` is the server's Retry-After.
+        case transient(after: Duration?)
+    }
+
+    var error: RegistryError
+    var retry = Retry.never
+    /// The server does not seem to speak TLS.
+    var mayBePlainHTTP = false
+
+    init(_ error: RegistryError, retry: Retry = .never, mayBePlainHTTP: Bool = false) {
+        self.error = error
+        self.retry = retry
+        self.mayBePlainHTTP = mayBePlainHTTP
+    }
+}

@@ -1,0 +1,25 @@
+public import Bytes
+
+/// How a `RegistryClient` connects and who it is.
+public struct RegistryOptions: Sendable {
+    /// True: TLS with a trusted certificate, always. False: any certificate, and plain HTTP where the server has no TLS. Nil, the default, is
+    /// true for all hosts but this machine (`localhost`, 127.0.0.0/8, `[::1]`): there a server without TLS is spoken to in plain HTTP.
+    public var tlsVerify: Bool?
+    /// Used for every registry, before any file is looked at.
+    public var credentials: RegistryCredentials?
+    /// An auth file as container tools write it, instead of the usual places. It has to exist.
+    public var authFile: ByteString?
+    /// A PEM file of certificate authorities instead of the system's; nil takes `SSL_CERT_FILE` where that is set.
+    public var certificateAuthorities: String?
+    /// For the name, the TCP connection and the TLS handshake together.
+    public var connectTimeout = Duration.seconds(30)
+    /// A transfer that brings less than 1 KiB in this time is broken off (and tried again).
+    public var stallTimeout = Duration.seconds(60)
+    /// The largest manifest or index, in bytes.
+    public var manifestLimit = 4 << 20
+    public var retry = RetryPolicy()
+    /// Programs append their version: `cfsoci/1.0`.
+    public var userAgent = "cfsoci"
+
+    public init() {}
+}

@@ -1,0 +1,205 @@
+internal import CCurl
+
+/// Why a transfer ended before its response did.
+struct TransferFailure: Error {
+    enum Cause: Equatable {
+        /// A `CURLcode`.
+        case curl(UInt32)
+        /// Fewer bytes than the network's minimum in the stall timeout.
+        case stalled
+        case headersTooLarge
+        case cancelled
+    }
+
+    var cause: Cause
+    /// curl's own words. Names hosts and ports, never headers.
+    var message = ""
+    /// Whether a TCP connection, and on it TLS, stood.
+    var wasConnected = false
+    var wasEncrypted = false
+}
+
+/// One HTTP exchange: the network thread fills it, one other thread reads it.
+///
+/// The body passes through a ring of fixed size. When it is full, curl stops reading that connection or stream, and the server is slowed
+/// down by its window: memory does not grow with a slow reader.
+final class Transfer: @unchecked Sendable {
+    static let ringSize = 1 << 20
+    /// All header lines of one response together.
+    static let headerLimit = 64 << 10
+
+    let request: HTTPRequest
+    private let core: NetworkCore
+    private let monitor = Monitor()
+
+    // Shared, under `monitor`.
+    private var ring = ByteRing(capacity: Transfer.ringSize)
+    private var head: ResponseHead?
+    private var outcome: Result<Void, TransferFailure>?
+    private var isPaused = false
+    private var isWaiting = false
+
+    // Of the network thread alone.
+    var handle: UnsafeMutableRawPointer?
+    var headerLines: UnsafeMutablePointer<curl_slist>?
+    let errorText = UnsafeMutableBufferPointer<CChar>.allocate(capacity: Int(CURL_ERROR_SIZE))
+    private var partialHead = ResponseHead()
+    private var headerBytes = 0
+    private var headersWereTooLarge = false
+    private var windowStart = MonotonicTime.now
+    private var windowBytes = 0
+
+    init(_ request: HTTPRequest, core: NetworkCore) {
+        self.request = request
+        self.core = core
+        errorText.initialize(repeating: 0)
+    }
+
+    deinit { errorText.deallocate() }
+
+    // MARK: The reader's side
+
+    /// Blocks until the response's header fields are complete.
+    func waitForHead() throws(TransferFailure) -> ResponseHead {
+        try monitor.withLock { () throws(TransferFailure) in
+            while true {
+                if let head { return head }
+                if let outcome {
+                    try outcome.get()
+                    throw TransferFailure(cause: .curl(CURLE_GOT_NOTHING.rawValue))
+                }
+                wait()
+            }
+        }
+    }
+
+    /// Blocks until there are bytes; 0 at the body's end. Bytes that came before a failure are delivered before it is thrown.
+    func read(into buffer: UnsafeMutableRawBufferPointer) throws(TransferFailure) -> Int {
+        guard !buffer.isEmpty else { return 0 }
+        var mustResume = false
+        let count = try monitor.withLock { () throws(TransferFailure) -> Int in
+            while ring.count == 0 {
+                if let outcome {
+                    try outcome.get()
+                    return 0
+                }
+                wait()
+            }
+            let count = ring.read(into: buffer)
+            // Half empty: one wake-up of the network thread for many reads.
+            if isPaused, ring.count <= ring.capacity / 2 {
+                isPaused = false
+                mustResume = true
+            }
+            return count
+        }
+        if mustResume { core.post(.resume(self)) }
+        return count
+    }
+
+    /// Gives the connection up unless the response is complete. The reader must not use the transfer afterwards.
+    func cancel() {
+        let isDone = monitor.withLock { outcome != nil }
+        if !isDone { core.post(.cancel(self)) }
+    }
+
+    private func wait() {
+        isWaiting = true
+        monitor.wait()
+        isWaiting = false
+    }
+
+    // MARK: The network thread's side
+
+    /// One header line; false refuses the response.
+    func receiveHeader(_ line: UnsafeRawBufferPointer) -> Bool {
+        windowBytes &+= line.count
+        headerBytes &+= line.count
+        guard headerBytes <= Self.headerLimit else {
+            headersWereTooLarge = true
+            return false
+        }
+        let text = String(decoding: line, as: UTF8.self)[...].trimmingLineEnd
+        if text.hasPrefix("HTTP/") {
+            let words = text.split(separator: " ", maxSplits: 2)
+            partialHead = ResponseHead()
+            partialHead.isHTTP1 = text.hasPrefix("HTTP/1")
+            partialHead.status = words.count > 1 ? Int(words[1]) ?? 0 : 0
+        } else if text.isEmpty {
+            // 1xx is no answer yet. Trailers come without a status line, after the head, and change nothing.
+            guard partialHead.status >= 200 else { return true }
+            monitor.withLock {
+                if head == nil { head = partialHead }
+                if isWaiting { monitor.wakeAll() }
+            }
+        } else if let colon = text.firstIndex(of: ":") {
+            let value = String(text[text.index(after: colon)...].trimmingBlanks)
+            partialHead.fields.append((name: text[..<colon].lowercased(), value: value))
+        }
+        return true
+    }
+
+    enum Reception { case taken, paused }
+
+    func receiveBody(_ bytes: UnsafeRawBufferPointer) -> Reception {
+        let reception = monitor.withLock { () -> Reception in
+            guard ring.write(bytes) else {
+                isPaused = true
+                return .paused
+            }
+            if isWaiting { monitor.wakeAll() }
+            return .taken
+        }
+        if reception == .taken { windowBytes &+= bytes.count }
+        return reception
+    }
+
+    func restartWindow(at now: MonotonicTime) {
+        windowStart = now
+        windowBytes = 0
+    }
+
+    /// Whether the last stall timeout brought fewer than `minimum` bytes though the reader had room for them.
+    func hasStalled(at now: MonotonicTime, timeout: Duration, minimum: Int) -> Bool {
+        if monitor.withLock({ isPaused }) {
+            restartWindow(at: now)
+            return false
+        }
+        guard now - windowStart >= timeout else { return false }
+        guard windowBytes >= minimum else { return true }
+        restartWindow(at: now)
+        return false
+    }
+
+    func finish(_ result: Result<Void, TransferFailure>) {
+        monitor.withLock {
+            if outcome == nil { outcome = result }
+            monitor.wakeAll()
+        }
+    }
+
+    /// Takes what curl says of the ended transfer; `handle` is still valid.
+    func finish(curl code: CURLcode) {
+        guard code != CURLE_OK, let handle else { return finish(.success(())) }
+        var failure = TransferFailure(cause: headersWereTooLarge ? .headersTooLarge : .curl(code.rawValue))
+        failure.message = errorMessage.isEmpty ? String(cString: curl_easy_strerror(code)) : errorMessage
+        var time: curl_off_t = 0
+        failure.wasConnected = ccurl_get_offset(handle, CURLINFO_CONNECT_TIME_T, &time) == CURLE_OK && time > 0
+        time = 0
+        failure.wasEncrypted = ccurl_get_offset(handle, CURLINFO_APPCONNECT_TIME_T, &time) == CURLE_OK && time > 0
+        finish(.failure(failure))
+    }
+
+    private var errorMessage: String {
+        let bytes = errorText.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }
+        return String(decoding: bytes, as: UTF8.self)
+    }
+}
+
+extension Substring {
+    fileprivate var trimmingLineEnd: Substring {
+        var slice = self
+        while let last = slice.unicodeScalars.last, last == "\r" || last == "\n" { slice.unicodeScalars.removeLast() }
+        return slice
+    }
+}

@@ -1,0 +1,185 @@
+@preconcurrency import Glibc
+import Synchronization
+
+/// An HTTP/1.1 server on loopback that answers as a test says, rightly or wrongly. Speaks no TLS: a client that tries gets its connection closed.
+final class ScriptedServer: Sendable {
+    struct Request: Sendable {
+        var method = ""
+        /// Without the query.
+        var path = ""
+        var query = ""
+        /// Names in lower case.
+        var headers: [String: String] = [:]
+        var body: [UInt8] = []
+        /// How many requests for the same path came before this one.
+        var number = 0
+    }
+
+    enum Action: Sendable {
+        case send([UInt8])
+        case pause(Duration)
+        /// Ends the connection in order, after what was sent.
+        case close
+        /// Ends the connection with RST.
+        case reset
+    }
+
+    typealias Handler = @Sendable (Request) -> [Action]
+
+    let port: UInt16
+    private let listener: Int32
+    private let handler: Handler
+    private let log = Mutex<[Request]>([])
+    private let connections = Mutex<[Int32]>([])
+
+    init(_ handler: @escaping Handler) {
+        self.handler = handler
+        listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+        let fd = listener
+        let port = withUnsafeMutablePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { generic -> Bool in
+                bind(fd, generic, length) == 0 && listen(fd, 64) == 0 && getsockname(fd, generic, &length) == 0
+            }
+        }
+        self.port = port ? UInt16(bigEndian: address.sin_port) : 0
+        onThread { [self] in accept() }
+    }
+
+    /// `127.0.0.1:PORT`.
+    var host: String { "127.0.0.1:\(port)" }
+    var requests: [Request] { log.withLock { $0 } }
+    func requests(to path: String) -> [Request] { requests.filter { $0.path == path } }
+
+    /// Ends the threads. Every test calls it.
+    func stop() {
+        shutdown(listener, Int32(SHUT_RDWR))
+        connections.withLock { for fd in $0 { shutdown(fd, Int32(SHUT_RDWR)) } }
+    }
+
+    private func onThread(_ body: @escaping @Sendable () -> Void) {
+        final class Box: Sendable {
+            let body: @Sendable () -> Void
+            init(_ body: @escaping @Sendable () -> Void) { self.body = body }
+        }
+        var thread = pthread_t()
+        let status = pthread_create(
+            &thread, nil,
+            { context in
+                guard let context else { return nil }
+                Unmanaged<Box>.fromOpaque(context).takeRetainedValue().body()
+                return nil
+            }, Unmanaged.passRetained(Box(body)).toOpaque())
+        if status == 0 { pthread_detach(thread) }
+    }
+
+    private func accept() {
+        while true {
+            let fd = Glibc.accept(listener, nil, nil)
+            guard fd >= 0 else { break }
+            var on: Int32 = 1
+            setsockopt(fd, Int32(IPPROTO_TCP), TCP_NODELAY, &on, socklen_t(MemoryLayout<Int32>.size))
+            connections.withLock { $0.append(fd) }
+            onThread { [self] in
+                serve(fd)
+                connections.withLock { $0.removeAll { $0 == fd } }
+                close(fd)
+            }
+        }
+        close(listener)
+    }
+
+    private func serve(_ fd: Int32) {
+        var held: [UInt8] = []
+        while let request = readRequest(fd, &held) {
+            let numbered = log.withLock { log in
+                var request = request
+                request.number = log.count { $0.path == request.path }
+                log.append(request)
+                return request
+            }
+            for action in handler(numbered) {
+                switch action {
+                case .send(let bytes):
+                    guard write(fd, bytes) else { return }
+                case .pause(let duration):
+                    usleep(UInt32(duration.components.seconds * 1_000_000 + duration.components.attoseconds / 1_000_000_000_000))
+                case .close: return
+                case .reset:
+                    var option = linger(l_onoff: 1, l_linger: 0)
+                    setsockopt(fd, SOL_SOCKET, SO_LINGER, &option, socklen_t(MemoryLayout<linger>.size))
+                    return
+                }
+            }
+        }
+    }
+
+    private func write(_ fd: Int32, _ bytes: [UInt8]) -> Bool {
+        var sent = 0
+        while sent < bytes.count {
+            let count = bytes.withUnsafeBytes {
+                send(fd, $0.baseAddress?.advanced(by: sent), bytes.count - sent, Int32(MSG_NOSIGNAL.rawValue))
+            }
+            guard count > 0 else { return false }
+            sent += count
+        }
+        return true
+    }
+
+    private func readRequest(_ fd: Int32, _ held: inout [UInt8]) -> Request? {
+        func fill() -> Bool {
+            var chunk = [UInt8](repeating: 0, count: 4096)
+            let count = read(fd, &chunk, chunk.count)
+            guard count > 0 else { return false }
+            held += chunk[..<count]
+            return true
+        }
+        var end: Int?
+        while end == nil {
+            if held.first == 0x16 { return nil }  // a TLS handshake
+            end = held.indices.first { $0 + 4 <= held.count && Array(held[$0..<$0 + 4]) == [13, 10, 13, 10] }
+            if end == nil, !fill() { return nil }
+        }
+        let lines = String(decoding: held[..<(end ?? 0)], as: UTF8.self).split(separator: "\r\n", omittingEmptySubsequences: false)
+        held.removeFirst((end ?? 0) + 4)
+        var request = Request()
+        let words = lines[0].split(separator: " ")
+        guard words.count == 3 else { return nil }
+        request.method = String(words[0])
+        let target = words[1].split(separator: "?", maxSplits: 1)
+        request.path = String(target[0])
+        request.query = target.count > 1 ? String(target[1]) : ""
+        for line in lines.dropFirst() {
+            guard let colon = line.firstIndex(of: ":") else { continue }
+            var value = line[line.index(after: colon)...]
+            while value.first == " " { value.removeFirst() }
+            request.headers[line[..<colon].lowercased()] = String(value)
+        }
+        let length = request.headers["content-length"].flatMap { Int($0) } ?? 0
+        while held.count < length { guard fill() else { return nil } }
+        request.body = Array(held[..<length])
+        held.removeFirst(length)
+        return request
+    }
+}
+
+extension ScriptedServer.Action {
+    /// A response with its true Content-Length, unless `headers` name one.
+    static func reply(_ status: Int, _ headers: [String: String] = [:], _ body: [UInt8] = []) -> Self {
+        var text = "HTTP/1.1 \(status) Scripted\r\n"
+        if headers["Content-Length"] == nil, headers["Transfer-Encoding"] == nil { text += "Content-Length: \(body.count)\r\n" }
+        for (name, value) in headers { text += "\(name): \(value)\r\n" }
+        return .send(Array((text + "\r\n").utf8) + body)
+    }
+
+    /// A chunked response in one chunk; `isEnded` false leaves the last chunk out.
+    static func chunked(_ headers: [String: String] = [:], _ body: [UInt8], isEnded: Bool = true) -> Self {
+        var text = "HTTP/1.1 200 Scripted\r\nTransfer-Encoding: chunked\r\n"
+        for (name, value) in headers { text += "\(name): \(value)\r\n" }
+        let chunk = Array("\r\n\(String(body.count, radix: 16))\r\n".utf8) + body + Array("\r\n".utf8)
+        return .send(Array(text.utf8) + chunk + (isEnded ? Array("0\r\n\r\n".utf8) : []))
+    }
+}
