@@ -1,0 +1,161 @@
+/// A JSON document or a part of one (RFC 8259).
+///
+/// Text is compared by its bytes: precomposed and decomposed letters differ, as they do for every other reader of the document.
+public enum JSONValue: Sendable, Hashable {
+    case null
+    case bool(Bool)
+    /// A number written without fraction and exponent.
+    case integer(Int64)
+    /// The same, above `Int64.max`.
+    case unsigned(UInt64)
+    /// Any other number: with fraction or exponent, `-0`, or an integer that 64 bits do not hold.
+    case double(Double)
+    case string(String)
+    case array([JSONValue])
+    case object(JSONObject)
+
+    public static func == (lhs: JSONValue, rhs: JSONValue) -> Bool {
+        switch (lhs, rhs) {
+        case (.null, .null): true
+        case (.bool(let l), .bool(let r)): l == r
+        case (.integer(let l), .integer(let r)): l == r
+        case (.unsigned(let l), .unsigned(let r)): l == r
+        case (.double(let l), .double(let r)): l == r
+        case (.string(let l), .string(let r)): l.utf8.elementsEqual(r.utf8)
+        case (.array(let l), .array(let r)): l == r
+        case (.object(let l), .object(let r)): l == r
+        default: false
+        }
+    }
+}
+
+extension JSONValue {
+    public var isNull: Bool { self == .null }
+
+    public var bool: Bool? { if case .bool(let value) = self { value } else { nil } }
+
+    /// Nil where this is no number, or one with a fraction or exponent, or one that does not fit.
+    public var int64: Int64? { if case .integer(let value) = self { value } else { nil } }
+
+    /// Nil where this is no number, or one with a fraction or exponent, or negative.
+    public var uint64: UInt64? {
+        switch self {
+        case .integer(let value): UInt64(exactly: value)
+        case .unsigned(let value): value
+        default: nil
+        }
+    }
+
+    /// Any number, rounded where need be.
+    public var double: Double? {
+        switch self {
+        case .integer(let value): Double(value)
+        case .unsigned(let value): Double(value)
+        case .double(let value): value
+        default: nil
+        }
+    }
+
+    public var string: String? { if case .string(let value) = self { value } else { nil } }
+
+    public var array: [JSONValue]? { if case .array(let value) = self { value } else { nil } }
+
+    public var object: JSONObject? { if case .object(let value) = self { value } else { nil } }
+
+    /// A member of an object; nil where this is no object or has no such member. Setting it makes an object of anything else; nil removes.
+    public subscript(key: String) -> JSONValue? {
+        get { object?[key] }
+        set {
+            var members = object ?? JSONObject()
+            members[key] = newValue
+            self = .object(members)
+        }
+    }
+
+    /// An element of an array; nil where this is no array or a shorter one.
+    public subscript(index: Int) -> JSONValue? {
+        guard let array, array.indices.contains(index) else { return nil }
+        return array[index]
+    }
+
+    /// What this is, for messages: `an object`, `a number`, …
+    public var kindName: String {
+        switch self {
+        case .null: "null"
+        case .bool: "a boolean"
+        case .integer, .unsigned, .double: "a number"
+        case .string: "a string"
+        case .array: "an array"
+        case .object: "an object"
+        }
+    }
+}
+
+extension JSONValue: ExpressibleByNilLiteral, ExpressibleByBooleanLiteral, ExpressibleByIntegerLiteral, ExpressibleByStringLiteral,
+    ExpressibleByArrayLiteral, ExpressibleByDictionaryLiteral
+{
+    public init(nilLiteral: ()) { self = .null }
+    public init(booleanLiteral value: Bool) { self = .bool(value) }
+    public init(integerLiteral value: Int64) { self = .integer(value) }
+    public init(stringLiteral value: String) { self = .string(value) }
+    public init(arrayLiteral elements: JSONValue...) { self = .array(elements) }
+    public init(dictionaryLiteral elements: (String, JSONValue)...) {
+        self = .object(JSONObject(elements.map { (key: $0.0, value: $0.1) }))
+    }
+
+    /// A number of any size: sizes and counts, as scripts read them.
+    public init(_ value: UInt64) {
+        self = if let small = Int64(exactly: value) { .integer(small) } else { .unsigned(value) }
+    }
+}
+
+/// The members of an object, in the order of the document, each key once.
+public struct JSONObject: Sendable, Hashable {
+    public private(set) var members: [(key: String, value: JSONValue)]
+
+    public init() { members = [] }
+
+    /// Where a key comes twice, the last value counts, in the place of the first.
+    public init(_ members: [(key: String, value: JSONValue)]) {
+        self.init()
+        for (key, value) in members { self[key] = value }
+    }
+
+    /// Members known to have different keys.
+    init(unique members: [(key: String, value: JSONValue)]) { self.members = members }
+
+    public var keys: [String] { members.map(\.key) }
+
+    /// The member with exactly this key. A new one is added at the end; nil removes it.
+    public subscript(key: String) -> JSONValue? {
+        get { place(of: key).map { members[$0].value } }
+        set {
+            switch (place(of: key), newValue) {
+            case (let place?, let value?): members[place].value = value
+            case (let place?, nil): members.remove(at: place)
+            case (nil, let value?): members.append((key: key, value: value))
+            case (nil, nil): break
+            }
+        }
+    }
+
+    private func place(of key: String) -> Int? { members.firstIndex { $0.key.utf8.elementsEqual(key.utf8) } }
+
+    /// Equal members in the same order.
+    public static func == (lhs: JSONObject, rhs: JSONObject) -> Bool {
+        lhs.members.elementsEqual(rhs.members) { $0.key.utf8.elementsEqual($1.key.utf8) && $0.value == $1.value }
+    }
+
+    public func hash(into hasher: inout Hasher) {
+        for (key, value) in members {
+            hasher.combine(key)
+            hasher.combine(value)
+        }
+    }
+}
+
+extension JSONObject: RandomAccessCollection {
+    public var startIndex: Int { 0 }
+    public var endIndex: Int { members.count }
+    public subscript(position: Int) -> (key: String, value: JSONValue) { members[position] }
+}
