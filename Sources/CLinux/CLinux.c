@@ -1,0 +1,461 @@
+#define _GNU_SOURCE
+#include "CLinux.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/capability.h>
+#include <linux/fs.h>
+#include <linux/fsverity.h>
+#include <linux/loop.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/uio.h>
+#include <sys/utsname.h>
+#include <sys/xattr.h>
+#include <time.h>
+#include <unistd.h>
+
+_Static_assert(sizeof(cl_iovec) == sizeof(struct iovec) && offsetof(cl_iovec, length) == offsetof(struct iovec, iov_len), "iovec layout");
+
+const int32_t cl_o_rdonly = O_RDONLY, cl_o_wronly = O_WRONLY, cl_o_rdwr = O_RDWR, cl_o_creat = O_CREAT, cl_o_excl = O_EXCL,
+              cl_o_trunc = O_TRUNC, cl_o_append = O_APPEND, cl_o_directory = O_DIRECTORY, cl_o_nofollow = O_NOFOLLOW, cl_o_path = O_PATH,
+              cl_o_tmpfile = O_TMPFILE, cl_o_cloexec = O_CLOEXEC, cl_o_nonblock = O_NONBLOCK, cl_o_noctty = O_NOCTTY;
+const int32_t cl_at_fdcwd = AT_FDCWD;
+
+#define RETRY(call)                                                                                                                        \
+    ({                                                                                                                                     \
+        intptr_t result_;                                                                                                                  \
+        do                                                                                                                                 \
+            result_ = (intptr_t)(call);                                                                                                    \
+        while (result_ == -1 && errno == EINTR);                                                                                           \
+        result_ == -1 ? -(intptr_t)errno : result_;                                                                                        \
+    })
+
+// Copies path bytes into a terminated string of this name on the stack.
+#define TERMINATED(name, bytes, length)                                                                                                    \
+    char name[PATH_MAX];                                                                                                                   \
+    {                                                                                                                                      \
+        int copied_ = terminate(name, sizeof name, bytes, length);                                                                         \
+        if (copied_ < 0) return copied_;                                                                                                   \
+    }
+
+static int terminate(char *out, size_t size, const void *bytes, size_t length) {
+    if (length >= size) return -ENAMETOOLONG;
+    if (length != 0) {
+        if (memchr(bytes, 0, length) != NULL) return -EINVAL;
+        memcpy(out, bytes, length);
+    }
+    out[length] = 0;
+    return 0;
+}
+
+intptr_t cl_openat(int32_t dir, const void *path, size_t length, int32_t flags, uint32_t mode) {
+    TERMINATED(name, path, length)
+    return RETRY(openat(dir, name, flags | O_CLOEXEC, (mode_t)mode));
+}
+
+intptr_t cl_openat2(int32_t dir, const void *path, size_t length, int32_t flags, uint32_t mode, uint64_t resolve) {
+    TERMINATED(name, path, length)
+    // struct open_how, spelled out: linux/openat2.h is younger than some build hosts.
+    struct {
+        uint64_t flags, mode, resolve;
+    } how = {(uint64_t)(uint32_t)(flags | O_CLOEXEC), mode, resolve};
+    return RETRY(syscall(437, dir, name, &how, sizeof how));
+}
+
+intptr_t cl_close(int32_t fd) { return close(fd) == -1 ? -(intptr_t)errno : 0; }
+intptr_t cl_dup(int32_t fd) { return RETRY(fcntl(fd, F_DUPFD_CLOEXEC, 0)); }
+intptr_t cl_pipe(int32_t fds[2]) { return RETRY(pipe2(fds, O_CLOEXEC)); }
+intptr_t cl_read(int32_t fd, void *buffer, size_t count) { return RETRY(read(fd, buffer, count)); }
+intptr_t cl_pread(int32_t fd, void *buffer, size_t count, int64_t offset) { return RETRY(pread(fd, buffer, count, offset)); }
+intptr_t cl_write(int32_t fd, const void *buffer, size_t count) { return RETRY(write(fd, buffer, count)); }
+intptr_t cl_pwrite(int32_t fd, const void *buffer, size_t count, int64_t offset) { return RETRY(pwrite(fd, buffer, count, offset)); }
+
+intptr_t cl_writev(int32_t fd, const cl_iovec *vectors, size_t count) {
+    return RETRY(writev(fd, (const struct iovec *)vectors, count > IOV_MAX ? IOV_MAX : (int)count));
+}
+
+intptr_t cl_lseek(int32_t fd, int64_t offset, int32_t whence) { return RETRY(lseek(fd, offset, whence)); }
+intptr_t cl_ftruncate(int32_t fd, int64_t size) { return RETRY(ftruncate(fd, size)); }
+intptr_t cl_fallocate(int32_t fd, int32_t mode, int64_t offset, int64_t length) { return RETRY(fallocate(fd, mode, offset, length)); }
+
+intptr_t cl_copy_file_range(int32_t from, int64_t *fromOffset, int32_t to, int64_t *toOffset, size_t count) {
+    return RETRY(copy_file_range(from, (off64_t *)fromOffset, to, (off64_t *)toOffset, count, 0));
+}
+
+intptr_t cl_ficlone(int32_t to, int32_t from) { return RETRY(ioctl(to, FICLONE, from)); }
+
+intptr_t cl_fadvise(int32_t fd, int64_t offset, int64_t length, int32_t advice) {
+    return -(intptr_t)posix_fadvise(fd, offset, length, advice);
+}
+
+intptr_t cl_set_nonblocking(int32_t fd, int32_t on) {
+    intptr_t flags = RETRY(fcntl(fd, F_GETFL));
+    if (flags < 0) return flags;
+    return RETRY(fcntl(fd, F_SETFL, on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK));
+}
+
+intptr_t cl_isatty(int32_t fd) { return isatty(fd); }
+
+intptr_t cl_terminal_columns(int32_t fd) {
+    struct winsize size;
+    intptr_t result = RETRY(ioctl(fd, TIOCGWINSZ, &size));
+    return result < 0 ? result : size.ws_col;
+}
+
+static intptr_t fill(intptr_t result, const struct stat *from, cl_stat *out) {
+    if (result < 0) return result;
+    *out = (cl_stat){
+        .device = from->st_dev,
+        .inode = from->st_ino,
+        .links = from->st_nlink,
+        .rdev = from->st_rdev,
+        .size = (uint64_t)from->st_size,
+        .blocks = (uint64_t)from->st_blocks,
+        .mode = from->st_mode,
+        .uid = from->st_uid,
+        .gid = from->st_gid,
+        .blockSize = (uint32_t)from->st_blksize,
+        .mtimeSeconds = from->st_mtim.tv_sec,
+        .ctimeSeconds = from->st_ctim.tv_sec,
+        .mtimeNanoseconds = (uint32_t)from->st_mtim.tv_nsec,
+        .ctimeNanoseconds = (uint32_t)from->st_ctim.tv_nsec,
+        .deviceMajor = major(from->st_dev),
+        .deviceMinor = minor(from->st_dev),
+        .rdevMajor = major(from->st_rdev),
+        .rdevMinor = minor(from->st_rdev),
+    };
+    return 0;
+}
+
+intptr_t cl_fstat(int32_t fd, cl_stat *out) {
+    struct stat status;
+    return fill(RETRY(fstat(fd, &status)), &status, out);
+}
+
+intptr_t cl_fstatat(int32_t dir, const void *path, size_t length, int32_t follow, cl_stat *out) {
+    TERMINATED(name, path, length)
+    struct stat status;
+    return fill(RETRY(fstatat(dir, name, &status, follow ? 0 : AT_SYMLINK_NOFOLLOW)), &status, out);
+}
+
+intptr_t cl_faccessat(int32_t dir, const void *path, size_t length, int32_t mode, int32_t effective) {
+    TERMINATED(name, path, length)
+    return RETRY(faccessat(dir, name, mode, effective ? AT_EACCESS : 0));
+}
+
+intptr_t cl_fstatfs(int32_t fd, cl_statfs *out) {
+    struct statfs status;
+    intptr_t result = RETRY(fstatfs(fd, &status));
+    if (result < 0) return result;
+    *out = (cl_statfs){
+        .type = (uint64_t)status.f_type & 0xffffffff,
+        .blockSize = (uint64_t)status.f_bsize,
+        .blocks = status.f_blocks,
+        .blocksFree = status.f_bfree,
+        .blocksAvailable = status.f_bavail,
+        .files = status.f_files,
+        .filesFree = status.f_ffree,
+        .flags = (uint64_t)status.f_flags,
+    };
+    return 0;
+}
+
+intptr_t cl_mkdirat(int32_t dir, const void *path, size_t length, uint32_t mode) {
+    TERMINATED(name, path, length)
+    return RETRY(mkdirat(dir, name, mode));
+}
+
+intptr_t cl_mknodat(int32_t dir, const void *path, size_t length, uint32_t mode, uint32_t major, uint32_t minor) {
+    TERMINATED(name, path, length)
+    return RETRY(mknodat(dir, name, mode, makedev(major, minor)));
+}
+
+intptr_t cl_symlinkat(const void *target, size_t targetLength, int32_t dir, const void *path, size_t length) {
+    TERMINATED(to, target, targetLength)
+    TERMINATED(name, path, length)
+    return RETRY(symlinkat(to, dir, name));
+}
+
+intptr_t cl_readlinkat(int32_t dir, const void *path, size_t length, void *buffer, size_t size) {
+    TERMINATED(name, path, length)
+    return RETRY(readlinkat(dir, name, buffer, size));
+}
+
+#define PROC_PATH(name, fd)                                                                                                                \
+    char name[32];                                                                                                                         \
+    snprintf(name, sizeof name, "/proc/self/fd/%d", (int)(fd));
+
+intptr_t cl_fd_path(int32_t fd, void *buffer, size_t size) {
+    PROC_PATH(name, fd)
+    return RETRY(readlink(name, buffer, size));
+}
+
+intptr_t cl_unlinkat(int32_t dir, const void *path, size_t length, int32_t directory) {
+    TERMINATED(name, path, length)
+    return RETRY(unlinkat(dir, name, directory ? AT_REMOVEDIR : 0));
+}
+
+intptr_t cl_renameat2(int32_t fromDir, const void *from, size_t fromLength, int32_t toDir, const void *to, size_t toLength, uint32_t flags) {
+    TERMINATED(source, from, fromLength)
+    TERMINATED(target, to, toLength)
+    // Without flags the older call: some file systems (NFS, FUSE) know only that.
+    if (flags == 0) return RETRY(renameat(fromDir, source, toDir, target));
+    return RETRY(syscall(SYS_renameat2, fromDir, source, toDir, target, flags));
+}
+
+intptr_t cl_linkat(int32_t fromDir, const void *from, size_t fromLength, int32_t toDir, const void *to, size_t toLength) {
+    TERMINATED(source, from, fromLength)
+    TERMINATED(target, to, toLength)
+    return RETRY(linkat(fromDir, source, toDir, target, 0));
+}
+
+intptr_t cl_link_fd_empty_path(int32_t fd, int32_t toDir, const void *to, size_t toLength) {
+    TERMINATED(target, to, toLength)
+    return RETRY(linkat(fd, "", toDir, target, AT_EMPTY_PATH));
+}
+
+intptr_t cl_link_fd_proc(int32_t fd, int32_t toDir, const void *to, size_t toLength) {
+    TERMINATED(target, to, toLength)
+    PROC_PATH(source, fd)
+    return RETRY(linkat(AT_FDCWD, source, toDir, target, AT_SYMLINK_FOLLOW));
+}
+
+intptr_t cl_fchmod(int32_t fd, uint32_t mode) { return RETRY(fchmod(fd, mode)); }
+
+intptr_t cl_fchmodat(int32_t dir, const void *path, size_t length, uint32_t mode) {
+    TERMINATED(name, path, length)
+    return RETRY(fchmodat(dir, name, mode, 0));
+}
+
+intptr_t cl_fchownat(int32_t dir, const void *path, size_t length, uint32_t uid, uint32_t gid) {
+    TERMINATED(name, path, length)
+    return RETRY(fchownat(dir, name, uid, gid, AT_SYMLINK_NOFOLLOW));
+}
+
+intptr_t cl_fchown(int32_t fd, uint32_t uid, uint32_t gid) { return RETRY(fchown(fd, uid, gid)); }
+
+intptr_t cl_utimensat(int32_t dir, const void *path, size_t length, int64_t seconds, uint32_t nanoseconds) {
+    TERMINATED(name, path, length)
+    struct timespec time = {seconds, nanoseconds}, times[2] = {time, time};
+    return RETRY(utimensat(dir, name, times, AT_SYMLINK_NOFOLLOW));
+}
+
+intptr_t cl_futimens(int32_t fd, int64_t seconds, uint32_t nanoseconds) {
+    struct timespec time = {seconds, nanoseconds}, times[2] = {time, time};
+    return RETRY(futimens(fd, times));
+}
+
+intptr_t cl_getdents64(int32_t fd, void *buffer, size_t size) { return RETRY(syscall(SYS_getdents64, fd, buffer, size)); }
+intptr_t cl_fsync(int32_t fd) { return RETRY(fsync(fd)); }
+intptr_t cl_fdatasync(int32_t fd) { return RETRY(fdatasync(fd)); }
+intptr_t cl_syncfs(int32_t fd) { return RETRY(syncfs(fd)); }
+
+intptr_t cl_flock(int32_t fd, int32_t operation, int32_t wait) {
+    int how = (operation == 1 ? LOCK_SH : operation == 2 ? LOCK_EX : LOCK_UN) | (wait ? 0 : LOCK_NB);
+    return RETRY(flock(fd, how));
+}
+
+// "/proc/self/fd/DIR/PATH" or, for an empty path, "/proc/self/fd/FD".
+static int procEntry(char *out, size_t size, int32_t fd, const void *path, size_t length) {
+    int head = snprintf(out, size, "/proc/self/fd/%d%s", (int)fd, length != 0 ? "/" : "");
+    return terminate(out + head, size - (size_t)head, path, length);
+}
+
+#define XATTR_ENTRY                                                                                                                        \
+    char entry[PATH_MAX];                                                                                                                  \
+    int made = procEntry(entry, sizeof entry, fd, path, length);                                                                           \
+    if (made < 0) return made;
+
+// XATTR_NAME_MAX is 255.
+#define XATTR_NAME                                                                                                                         \
+    char key[256];                                                                                                                         \
+    if (nameLength >= sizeof key) return -ERANGE;                                                                                          \
+    if (terminate(key, sizeof key, name, nameLength) < 0) return -EINVAL;
+
+intptr_t cl_listxattr(int32_t fd, const void *path, size_t length, void *buffer, size_t size) {
+    if (length == 0) {
+        intptr_t result = RETRY(flistxattr(fd, buffer, size));
+        if (result != -EBADF) return result;
+    }
+    XATTR_ENTRY
+    return length == 0 ? RETRY(listxattr(entry, buffer, size)) : RETRY(llistxattr(entry, buffer, size));
+}
+
+intptr_t cl_getxattr(int32_t fd, const void *path, size_t length, const void *name, size_t nameLength, void *buffer, size_t size) {
+    XATTR_NAME
+    if (length == 0) {
+        intptr_t result = RETRY(fgetxattr(fd, key, buffer, size));
+        if (result != -EBADF) return result;
+    }
+    XATTR_ENTRY
+    return length == 0 ? RETRY(getxattr(entry, key, buffer, size)) : RETRY(lgetxattr(entry, key, buffer, size));
+}
+
+intptr_t cl_setxattr(int32_t fd, const void *path, size_t length, const void *name, size_t nameLength, const void *value, size_t size) {
+    XATTR_NAME
+    if (length == 0) {
+        intptr_t result = RETRY(fsetxattr(fd, key, value, size, 0));
+        if (result != -EBADF) return result;
+    }
+    XATTR_ENTRY
+    return length == 0 ? RETRY(setxattr(entry, key, value, size, 0)) : RETRY(lsetxattr(entry, key, value, size, 0));
+}
+
+intptr_t cl_removexattr(int32_t fd, const void *path, size_t length, const void *name, size_t nameLength) {
+    XATTR_NAME
+    if (length == 0) {
+        intptr_t result = RETRY(fremovexattr(fd, key));
+        if (result != -EBADF) return result;
+    }
+    XATTR_ENTRY
+    return length == 0 ? RETRY(removexattr(entry, key)) : RETRY(lremovexattr(entry, key));
+}
+
+intptr_t cl_enable_verity(int32_t fd, uint32_t algorithm, const void *signature, size_t signatureSize) {
+    struct fsverity_enable_arg argument = {
+        .version = 1,
+        .hash_algorithm = algorithm,
+        .block_size = 4096,
+        .sig_size = (uint32_t)signatureSize,
+        .sig_ptr = (uintptr_t)signature,
+    };
+    if (signatureSize > UINT32_MAX) return -EMSGSIZE;
+    return RETRY(ioctl(fd, FS_IOC_ENABLE_VERITY, &argument));
+}
+
+intptr_t cl_measure_verity(int32_t fd, uint16_t *algorithm, uint8_t digest[64]) {
+    union {
+        struct fsverity_digest header;
+        uint8_t bytes[sizeof(struct fsverity_digest) + 64];
+    } argument = {.header = {.digest_size = 64}};
+    intptr_t result = RETRY(ioctl(fd, FS_IOC_MEASURE_VERITY, &argument));
+    if (result < 0) return result;
+    *algorithm = argument.header.digest_algorithm;
+    memcpy(digest, argument.bytes + sizeof(struct fsverity_digest), 64);
+    return argument.header.digest_size;
+}
+
+// The mount API by number: the same on every architecture, and glibc and musl wrap it late or never.
+enum { NR_open_tree = 428, NR_move_mount = 429, NR_fsopen = 430, NR_fsconfig = 431, NR_fsmount = 432, NR_mount_setattr = 442 };
+enum { CONFIG_FLAG = 0, CONFIG_STRING = 1, CONFIG_FD = 5, CONFIG_CREATE = 6 };
+
+intptr_t cl_fsopen(const char *type) { return RETRY(syscall(NR_fsopen, type, 1 /* FSOPEN_CLOEXEC */)); }
+
+intptr_t cl_fsconfig_string(int32_t fs, const char *key, const void *value, size_t length) {
+    TERMINATED(text, value, length)
+    return RETRY(syscall(NR_fsconfig, fs, CONFIG_STRING, key, text, 0));
+}
+
+intptr_t cl_fsconfig_flag(int32_t fs, const char *key) { return RETRY(syscall(NR_fsconfig, fs, CONFIG_FLAG, key, NULL, 0)); }
+intptr_t cl_fsconfig_fd(int32_t fs, const char *key, int32_t fd) { return RETRY(syscall(NR_fsconfig, fs, CONFIG_FD, key, NULL, fd)); }
+intptr_t cl_fsconfig_create(int32_t fs) { return RETRY(syscall(NR_fsconfig, fs, CONFIG_CREATE, NULL, NULL, 0)); }
+intptr_t cl_fsmount(int32_t fs, uint64_t attributes) { return RETRY(syscall(NR_fsmount, fs, 1 /* FSMOUNT_CLOEXEC */, attributes)); }
+
+intptr_t cl_move_mount(int32_t mount, int32_t toDir, const void *to, size_t toLength) {
+    TERMINATED(target, to, toLength)
+    // MOVE_MOUNT_F_EMPTY_PATH, and MOVE_MOUNT_T_EMPTY_PATH for a target that is open.
+    return RETRY(syscall(NR_move_mount, mount, "", toDir, target, 0x04 | (toLength == 0 ? 0x40 : 0)));
+}
+
+intptr_t cl_open_tree(int32_t dir, const void *path, size_t length, int32_t clone) {
+    TERMINATED(name, path, length)
+    return RETRY(syscall(NR_open_tree, dir, name, (clone ? 1 : 0) | O_CLOEXEC | (length == 0 ? AT_EMPTY_PATH : 0)));
+}
+
+intptr_t cl_mount_setattr(int32_t fd, int32_t recursive, uint64_t set, uint64_t clear, int32_t userNamespace) {
+    struct {
+        uint64_t set, clear, propagation, userNamespace;
+    } attributes = {set, clear, 0, userNamespace < 0 ? 0 : (uint64_t)userNamespace};
+    return RETRY(syscall(NR_mount_setattr, fd, "", AT_EMPTY_PATH | (recursive ? 0x8000 : 0), &attributes, sizeof attributes));
+}
+
+extern int umount2(const char *target, int flags);
+
+intptr_t cl_umount(int32_t dir, const void *path, size_t length, int32_t flags) {
+    if (dir == AT_FDCWD) {
+        TERMINATED(name, path, length)
+        return RETRY(umount2(name, flags));
+    }
+    char entry[PATH_MAX];
+    int made = procEntry(entry, sizeof entry, dir, path, length);
+    if (made < 0) return made;
+    return RETRY(umount2(entry, flags));
+}
+
+intptr_t cl_unshare_mounts(void) { return RETRY(unshare(CLONE_NEWNS)); }
+
+intptr_t cl_loop_free(int32_t control) { return RETRY(ioctl(control, LOOP_CTL_GET_FREE)); }
+
+intptr_t cl_loop_configure(int32_t loop, int32_t file) {
+    struct loop_config configuration = {.fd = (uint32_t)file};
+    configuration.info.lo_flags = LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR;
+    return RETRY(ioctl(loop, LOOP_CONFIGURE, &configuration));
+}
+
+intptr_t cl_loop_clear(int32_t loop) { return RETRY(ioctl(loop, LOOP_CLR_FD, 0)); }
+
+intptr_t cl_getrandom(void *buffer, size_t size) { return RETRY(getrandom(buffer, size, 0)); }
+
+intptr_t cl_processor_count(void) {
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+    long count = sysconf(_SC_NPROCESSORS_ONLN);
+    return count > 0 ? count : 1;
+}
+
+intptr_t cl_has_capability(uint32_t capability) {
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+    struct __user_cap_data_struct data[2] = {{0, 0, 0}, {0, 0, 0}};
+    if (capability > 63) return 0;
+    intptr_t result = RETRY(syscall(SYS_capget, &header, data));
+    if (result < 0) return result;
+    return (data[capability / 32].effective >> (capability % 32)) & 1;
+}
+
+intptr_t cl_machine(char *buffer, size_t size) {
+    struct utsname name;
+    intptr_t result = RETRY(uname(&name));
+    if (result < 0) return result;
+    snprintf(buffer, size, "%s", name.machine);
+    return 0;
+}
+
+static intptr_t readClock(clockid_t which, int64_t *seconds, uint32_t *nanoseconds) {
+    struct timespec time;
+    intptr_t result = RETRY(clock_gettime(which, &time));
+    if (result < 0) return result;
+    *seconds = time.tv_sec;
+    *nanoseconds = (uint32_t)time.tv_nsec;
+    return 0;
+}
+
+intptr_t cl_realtime(int64_t *seconds, uint32_t *nanoseconds) { return readClock(CLOCK_REALTIME, seconds, nanoseconds); }
+intptr_t cl_monotonic(int64_t *seconds, uint32_t *nanoseconds) { return readClock(CLOCK_MONOTONIC, seconds, nanoseconds); }
+uint32_t cl_effective_uid(void) { return geteuid(); }
+uint32_t cl_effective_gid(void) { return getegid(); }
+int32_t cl_process_id(void) { return getpid(); }
+const char *cl_environment(const char *name) { return getenv(name); }
+
+void cl_set_thread_name(const char *name) {
+    char text[16];
+    snprintf(text, sizeof text, "%s", name);
+    pthread_setname_np(pthread_self(), text);
+}
+
+void cl_error_text(int32_t error, char *buffer, size_t size) {
+    // strerror_r of _GNU_SOURCE may return a constant of its own instead of filling the buffer.
+    char own[128];
+    snprintf(buffer, size, "%s", strerror_r(error, own, sizeof own));
+}

@@ -1,0 +1,137 @@
+// Thin shims over Linux system calls that Swift cannot import (variadic, macros, structures behind feature macros).
+//
+// Every function returns a value >= 0, or -errno. EINTR is retried here, except in close. Paths come as bytes with their
+// length and are copied to the stack: a path with a NUL in it is -EINVAL, one longer than PATH_MAX - 1 is -ENAMETOOLONG.
+// No policy, no allocation.
+#ifndef CLINUX_H
+#define CLINUX_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct {
+    uint64_t device, inode, links, rdev, size, blocks;
+    uint32_t mode, uid, gid, blockSize;
+    int64_t mtimeSeconds, ctimeSeconds;
+    uint32_t mtimeNanoseconds, ctimeNanoseconds;
+    uint32_t deviceMajor, deviceMinor, rdevMajor, rdevMinor;
+} cl_stat;
+
+typedef struct {
+    uint64_t type, blockSize, blocks, blocksFree, blocksAvailable, files, filesFree, flags;
+} cl_statfs;
+
+typedef struct {
+    const void *base;
+    size_t length;
+} cl_iovec;
+
+// open(2) flags differ between architectures.
+extern const int32_t cl_o_rdonly, cl_o_wronly, cl_o_rdwr, cl_o_creat, cl_o_excl, cl_o_trunc, cl_o_append, cl_o_directory, cl_o_nofollow,
+    cl_o_path, cl_o_tmpfile, cl_o_cloexec, cl_o_nonblock, cl_o_noctty;
+extern const int32_t cl_at_fdcwd;
+
+intptr_t cl_openat(int32_t dir, const void *path, size_t length, int32_t flags, uint32_t mode);
+intptr_t cl_openat2(int32_t dir, const void *path, size_t length, int32_t flags, uint32_t mode, uint64_t resolve);
+intptr_t cl_close(int32_t fd);
+intptr_t cl_dup(int32_t fd);
+intptr_t cl_pipe(int32_t fds[2]);
+intptr_t cl_read(int32_t fd, void *buffer, size_t count);
+intptr_t cl_pread(int32_t fd, void *buffer, size_t count, int64_t offset);
+intptr_t cl_write(int32_t fd, const void *buffer, size_t count);
+intptr_t cl_pwrite(int32_t fd, const void *buffer, size_t count, int64_t offset);
+// At most 1024 vectors (IOV_MAX) are used; writes as writev does, possibly less than all.
+intptr_t cl_writev(int32_t fd, const cl_iovec *vectors, size_t count);
+intptr_t cl_lseek(int32_t fd, int64_t offset, int32_t whence);
+intptr_t cl_ftruncate(int32_t fd, int64_t size);
+intptr_t cl_fallocate(int32_t fd, int32_t mode, int64_t offset, int64_t length);
+intptr_t cl_copy_file_range(int32_t from, int64_t *fromOffset, int32_t to, int64_t *toOffset, size_t count);
+intptr_t cl_ficlone(int32_t to, int32_t from);
+intptr_t cl_fadvise(int32_t fd, int64_t offset, int64_t length, int32_t advice);
+intptr_t cl_set_nonblocking(int32_t fd, int32_t on);
+intptr_t cl_isatty(int32_t fd);
+intptr_t cl_terminal_columns(int32_t fd);
+
+intptr_t cl_fstat(int32_t fd, cl_stat *out);
+intptr_t cl_fstatat(int32_t dir, const void *path, size_t length, int32_t follow, cl_stat *out);
+intptr_t cl_faccessat(int32_t dir, const void *path, size_t length, int32_t mode, int32_t effective);
+intptr_t cl_fstatfs(int32_t fd, cl_statfs *out);
+intptr_t cl_mkdirat(int32_t dir, const void *path, size_t length, uint32_t mode);
+intptr_t cl_mknodat(int32_t dir, const void *path, size_t length, uint32_t mode, uint32_t major, uint32_t minor);
+intptr_t cl_symlinkat(const void *target, size_t targetLength, int32_t dir, const void *path, size_t length);
+intptr_t cl_readlinkat(int32_t dir, const void *path, size_t length, void *buffer, size_t size);
+// The kernel's name for an open descriptor (readlink of /proc/self/fd/N).
+intptr_t cl_fd_path(int32_t fd, void *buffer, size_t size);
+intptr_t cl_unlinkat(int32_t dir, const void *path, size_t length, int32_t directory);
+intptr_t cl_renameat2(int32_t fromDir, const void *from, size_t fromLength, int32_t toDir, const void *to, size_t toLength, uint32_t flags);
+intptr_t cl_linkat(int32_t fromDir, const void *from, size_t fromLength, int32_t toDir, const void *to, size_t toLength);
+// Names an open file; needs CAP_DAC_READ_SEARCH or (since 6.10) the opener's credentials.
+intptr_t cl_link_fd_empty_path(int32_t fd, int32_t toDir, const void *to, size_t toLength);
+// The same through /proc/self/fd, for everybody.
+intptr_t cl_link_fd_proc(int32_t fd, int32_t toDir, const void *to, size_t toLength);
+intptr_t cl_fchmod(int32_t fd, uint32_t mode);
+intptr_t cl_fchmodat(int32_t dir, const void *path, size_t length, uint32_t mode);
+intptr_t cl_fchownat(int32_t dir, const void *path, size_t length, uint32_t uid, uint32_t gid);
+intptr_t cl_fchown(int32_t fd, uint32_t uid, uint32_t gid);
+intptr_t cl_utimensat(int32_t dir, const void *path, size_t length, int64_t seconds, uint32_t nanoseconds);
+intptr_t cl_futimens(int32_t fd, int64_t seconds, uint32_t nanoseconds);
+intptr_t cl_getdents64(int32_t fd, void *buffer, size_t size);
+intptr_t cl_fsync(int32_t fd);
+intptr_t cl_fdatasync(int32_t fd);
+intptr_t cl_syncfs(int32_t fd);
+// operation: 1 shared, 2 exclusive, 8 unlock; wait == 0 gives -EWOULDBLOCK.
+intptr_t cl_flock(int32_t fd, int32_t operation, int32_t wait);
+
+// Extended attributes. With a path: of the entry itself (symlinks are not followed), reached as /proc/self/fd/DIR/PATH.
+// Without (length 0): of the open file; a descriptor of O_PATH works too.
+intptr_t cl_listxattr(int32_t fd, const void *path, size_t length, void *buffer, size_t size);
+intptr_t cl_getxattr(int32_t fd, const void *path, size_t length, const void *name, size_t nameLength, void *buffer, size_t size);
+intptr_t cl_setxattr(int32_t fd, const void *path, size_t length, const void *name, size_t nameLength, const void *value, size_t size);
+intptr_t cl_removexattr(int32_t fd, const void *path, size_t length, const void *name, size_t nameLength);
+
+// fs-verity (linux/fsverity.h): block size 4096, no salt. signature may be null.
+intptr_t cl_enable_verity(int32_t fd, uint32_t algorithm, const void *signature, size_t signatureSize);
+// Returns the digest's size; digest has room for 64 bytes.
+intptr_t cl_measure_verity(int32_t fd, uint16_t *algorithm, uint8_t digest[64]);
+
+// Mount API.
+intptr_t cl_fsopen(const char *type);
+intptr_t cl_fsconfig_string(int32_t fs, const char *key, const void *value, size_t length);
+intptr_t cl_fsconfig_flag(int32_t fs, const char *key);
+intptr_t cl_fsconfig_fd(int32_t fs, const char *key, int32_t fd);
+intptr_t cl_fsconfig_create(int32_t fs);
+intptr_t cl_fsmount(int32_t fs, uint64_t attributes);
+intptr_t cl_move_mount(int32_t mount, int32_t toDir, const void *to, size_t toLength);
+intptr_t cl_open_tree(int32_t dir, const void *path, size_t length, int32_t clone);
+intptr_t cl_mount_setattr(int32_t fd, int32_t recursive, uint64_t set, uint64_t clear, int32_t userNamespace);
+intptr_t cl_umount(int32_t dir, const void *path, size_t length, int32_t flags);
+intptr_t cl_unshare_mounts(void);
+#define CL_MOUNT_ATTR_RDONLY 0x01
+#define CL_MOUNT_ATTR_NOSUID 0x02
+#define CL_MOUNT_ATTR_NODEV 0x04
+#define CL_MOUNT_ATTR_NOEXEC 0x08
+#define CL_MOUNT_ATTR_IDMAP 0x00100000
+#define CL_MNT_DETACH 2
+#define CL_UMOUNT_NOFOLLOW 8
+
+// Loop devices: the number of a free one; configuring it read-only with automatic detaching.
+intptr_t cl_loop_free(int32_t control);
+intptr_t cl_loop_configure(int32_t loop, int32_t file);
+intptr_t cl_loop_clear(int32_t loop);
+
+// Host.
+intptr_t cl_getrandom(void *buffer, size_t size);
+intptr_t cl_processor_count(void);
+intptr_t cl_has_capability(uint32_t capability);
+intptr_t cl_machine(char *buffer, size_t size);
+intptr_t cl_realtime(int64_t *seconds, uint32_t *nanoseconds);
+intptr_t cl_monotonic(int64_t *seconds, uint32_t *nanoseconds);
+uint32_t cl_effective_uid(void);
+uint32_t cl_effective_gid(void);
+int32_t cl_process_id(void);
+const char *cl_environment(const char *name);
+void cl_set_thread_name(const char *name);
+// The message of an errno, "No such file or directory"; always terminated.
+void cl_error_text(int32_t error, char *buffer, size_t size);
+
+#endif

@@ -1,0 +1,113 @@
+public import Bytes
+internal import CLinux
+internal import Glibc
+
+/// An error number of the kernel (errno(3)).
+public struct Errno: RawRepresentable, Hashable, Sendable, Error, CustomStringConvertible {
+    public var rawValue: Int32
+
+    @inlinable
+    public init(rawValue: Int32) { self.rawValue = rawValue }
+
+    public static let notPermitted = Errno(rawValue: EPERM)
+    public static let noEntry = Errno(rawValue: ENOENT)
+    public static let inputOutput = Errno(rawValue: EIO)
+    public static let noDevice = Errno(rawValue: ENODEV)
+    public static let noDeviceOrAddress = Errno(rawValue: ENXIO)
+    public static let badDescriptor = Errno(rawValue: EBADF)
+    public static let wouldBlock = Errno(rawValue: EAGAIN)
+    public static let outOfMemory = Errno(rawValue: ENOMEM)
+    public static let accessDenied = Errno(rawValue: EACCES)
+    public static let notBlockDevice = Errno(rawValue: ENOTBLK)
+    public static let busy = Errno(rawValue: EBUSY)
+    public static let exists = Errno(rawValue: EEXIST)
+    public static let crossDevice = Errno(rawValue: EXDEV)
+    public static let notDirectory = Errno(rawValue: ENOTDIR)
+    public static let isDirectory = Errno(rawValue: EISDIR)
+    public static let invalid = Errno(rawValue: EINVAL)
+    public static let tooManyOpenFiles = Errno(rawValue: EMFILE)
+    public static let notTerminal = Errno(rawValue: ENOTTY)
+    public static let textBusy = Errno(rawValue: ETXTBSY)
+    public static let fileTooLarge = Errno(rawValue: EFBIG)
+    public static let noSpace = Errno(rawValue: ENOSPC)
+    public static let illegalSeek = Errno(rawValue: ESPIPE)
+    public static let readOnly = Errno(rawValue: EROFS)
+    public static let brokenPipe = Errno(rawValue: EPIPE)
+    public static let range = Errno(rawValue: ERANGE)
+    public static let nameTooLong = Errno(rawValue: ENAMETOOLONG)
+    public static let notImplemented = Errno(rawValue: ENOSYS)
+    public static let notEmpty = Errno(rawValue: ENOTEMPTY)
+    public static let loop = Errno(rawValue: ELOOP)
+    public static let noData = Errno(rawValue: ENODATA)
+    public static let overflow = Errno(rawValue: EOVERFLOW)
+    public static let badMessage = Errno(rawValue: EBADMSG)
+    public static let notSupported = Errno(rawValue: EOPNOTSUPP)
+    public static let quota = Errno(rawValue: EDQUOT)
+    public static let noKey = Errno(rawValue: ENOKEY)
+    public static let keyRejected = Errno(rawValue: EKEYREJECTED)
+
+    /// The C library's message: `No such file or directory`.
+    public var description: String {
+        withUnsafeTemporaryAllocation(of: CChar.self, capacity: 128) { buffer in
+            guard let start = buffer.baseAddress else { return "errno \(rawValue)" }
+            cl_error_text(rawValue, start, buffer.count)
+            return String(cString: start)
+        }
+    }
+}
+
+/// A system call that failed: what was tried, on which path, and the kernel's answer.
+public struct SystemError: Error, Hashable, Sendable, CustomStringConvertible {
+    /// The operation in words, mostly the system call's name.
+    public var operation: String
+    /// What it was done to. For descriptors the kernel's name of the open file; empty where there is none.
+    public var path: ByteString
+    public var errno: Errno
+
+    public init(operation: String, path: ByteString = ByteString(), errno: Errno) {
+        self.operation = operation
+        self.path = path
+        self.errno = errno
+    }
+
+    /// The kernel or the file system does not know this operation (EOPNOTSUPP, ENOSYS, ENOTTY), whatever the arguments.
+    public var isUnsupported: Bool {
+        errno == .notSupported || errno == .notImplemented || errno == .notTerminal
+    }
+
+    public var description: String {
+        path.isEmpty ? "\(operation): \(errno)" : "\(operation) \(path): \(errno)"
+    }
+}
+
+extension SystemError {
+    /// The error of a call relative to a directory descriptor. The directory's name is asked for only now, so success costs nothing.
+    @inline(never)
+    init(_ operation: StaticString, _ result: Int, at directory: Int32, _ path: UnsafeRawBufferPointer?) {
+        var full = ByteString()
+        if let path, directory == cl_at_fdcwd || path.first == UInt8(ascii: "/") {
+            full = ByteString(path)
+        } else {
+            full = descriptorPath(directory)
+            if let path, !path.isEmpty, !(path.count == 1 && path.first == UInt8(ascii: ".")) {
+                full.bytes.append(UInt8(ascii: "/"))
+                full.bytes.append(contentsOf: path)
+            }
+        }
+        self.init(operation: operation.description, path: full, errno: Errno(result: result))
+    }
+}
+
+extension Errno {
+    /// From what a shim returned: -errno.
+    init(result: Int) { self.init(rawValue: Int32(truncatingIfNeeded: 0 &- result)) }
+}
+
+/// The kernel's name of an open file, `descriptor N` where /proc does not tell.
+func descriptorPath(_ descriptor: Int32) -> ByteString {
+    withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 1) { buffer in
+        let length = cl_fd_path(descriptor, buffer.baseAddress, buffer.count)
+        guard length > 0, length <= buffer.count else { return ByteString("descriptor \(descriptor)") }
+        return ByteString(UnsafeRawBufferPointer(rebasing: buffer[..<length]))
+    }
+}

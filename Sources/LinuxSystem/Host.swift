@@ -1,0 +1,112 @@
+public import Bytes
+internal import CLinux
+
+/// A capability of capabilities(7), by the kernel's number.
+public enum Capability: UInt32, Sendable {
+    case dacOverride = 1
+    case dacReadSearch = 2
+    case netAdmin = 12
+    case systemAdmin = 21
+    case makeNode = 27
+}
+
+/// Facts about the machine and the process.
+public enum Host {
+    /// The kernel's random identifier of this boot, `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`; nil where /proc is not mounted.
+    public static func bootID() -> String? {
+        guard let file = try? FileDescriptor.open("/proc/sys/kernel/random/boot_id", .readOnly),
+            let bytes = try? file.readAll(limit: 128), let text = ByteString(bytes).utf8Text
+        else { return nil }
+        let id = text.prefix { !$0.isWhitespace }
+        return id.isEmpty ? nil : String(id)
+    }
+
+    /// How many processors this process may use, at least 1.
+    public static var processorCount: Int { max(1, cl_processor_count()) }
+
+    /// Whether the calling thread has the capability in effect.
+    public static func hasCapability(_ capability: Capability) -> Bool { cl_has_capability(capability.rawValue) == 1 }
+
+    /// Random letters and digits.
+    public static func randomName(_ length: Int = 12) -> String {
+        let alphabet: StaticString = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+        var generator = SystemRandomNumberGenerator()
+        return alphabet.withUTF8Buffer { letters in
+            var name = ""
+            for _ in 0..<max(0, length) {
+                name.unicodeScalars.append(Unicode.Scalar(letters[Int.random(in: 0..<letters.count, using: &generator)]))
+            }
+            return name
+        }
+    }
+
+    /// Random bytes from the kernel.
+    public static func randomBytes(_ count: Int) -> [UInt8] {
+        var generator = SystemRandomNumberGenerator()
+        return (0..<max(0, count)).map { _ in UInt8.random(in: .min ... .max, using: &generator) }
+    }
+
+    /// The machine's architecture as uname(2) names it: `x86_64`, `aarch64`.
+    public static var architecture: String {
+        withUnsafeTemporaryAllocation(of: CChar.self, capacity: 66) { buffer in
+            guard let start = buffer.baseAddress, cl_machine(start, buffer.count) == 0 else { return "unknown" }
+            return String(cString: start)
+        }
+    }
+
+    public static var effectiveUserID: UInt32 { cl_effective_uid() }
+    public static var effectiveGroupID: UInt32 { cl_effective_gid() }
+    public static var processID: Int32 { cl_process_id() }
+
+    /// An environment variable's value; nil where it is not set.
+    public static func environment(_ name: String) -> ByteString? {
+        guard let value = cl_environment(name) else { return nil }
+        var count = 0
+        while value[count] != 0 { count += 1 }
+        return ByteString(UnsafeRawBufferPointer(start: value, count: count))
+    }
+
+    /// Seconds and nanoseconds since 1970-01-01T00:00:00Z.
+    public static func currentTime() -> (seconds: Int64, nanoseconds: UInt32) {
+        var seconds: Int64 = 0
+        var nanoseconds: UInt32 = 0
+        _ = cl_realtime(&seconds, &nanoseconds)
+        return (seconds, nanoseconds)
+    }
+
+    /// Nanoseconds since some fixed moment, never going back.
+    public static func monotonicNanoseconds() -> UInt64 {
+        var seconds: Int64 = 0
+        var nanoseconds: UInt32 = 0
+        _ = cl_monotonic(&seconds, &nanoseconds)
+        return UInt64(clamping: seconds) &* 1_000_000_000 &+ UInt64(nanoseconds)
+    }
+
+    /// A moment as RFC 3339 text in UTC: `2026-11-21T04:33:49Z`. Years outside 0…9999 are clamped to that range.
+    public static func rfc3339(_ seconds: Int64) -> String {
+        // -62167219200 is 0000-01-01T00:00:00Z, 253402300799 the last second of 9999.
+        let seconds = min(max(seconds, -62_167_219_200), 253_402_300_799)
+        var day = seconds / 86400
+        var second = seconds % 86400
+        if second < 0 {
+            second += 86400
+            day -= 1
+        }
+        // Days are counted from 0000-03-01, so that the leap day ends a year; 146097 days are 400 years.
+        let shifted = day + 719_468
+        let era = (shifted >= 0 ? shifted : shifted - 146_096) / 146_097
+        let dayOfEra = shifted - era * 146_097
+        let yearOfEra = (dayOfEra - dayOfEra / 1460 + dayOfEra / 36524 - dayOfEra / 146_096) / 365
+        let dayOfYear = dayOfEra - (365 * yearOfEra + yearOfEra / 4 - yearOfEra / 100)
+        let marchMonth = (5 * dayOfYear + 2) / 153
+        let dayOfMonth = dayOfYear - (153 * marchMonth + 2) / 5 + 1
+        let month = marchMonth < 10 ? marchMonth + 3 : marchMonth - 9
+        let year = yearOfEra + era * 400 + (month <= 2 ? 1 : 0)
+        func digits(_ number: Int64, _ width: Int) -> String {
+            let text = String(number)
+            return String(repeating: "0", count: max(0, width - text.count)) + text
+        }
+        return digits(year, 4) + "-" + digits(month, 2) + "-" + digits(dayOfMonth, 2) + "T" + digits(second / 3600, 2) + ":"
+            + digits(second / 60 % 60, 2) + ":" + digits(second % 60, 2) + "Z"
+    }
+}

@@ -1,0 +1,277 @@
+public import Bytes
+internal import CLinux
+
+/// Where a seek counts from.
+public enum SeekOrigin: Int32, Sendable {
+    case start = 0
+    case current = 1
+    case end = 2
+}
+
+// MARK: - Reading and writing
+
+extension FileDescriptor {
+    /// Reads what is there, at most the buffer's size; 0 at the end.
+    public borrowing func read(into buffer: UnsafeMutableRawBufferPointer) throws(SystemError) -> Int {
+        let result = cl_read(raw, buffer.baseAddress, buffer.count)
+        guard result >= 0 else { throw SystemError("read", result, at: raw, nil) }
+        return result
+    }
+
+    /// Fills the buffer from the current position on; fewer bytes only at the end.
+    public borrowing func readFully(into buffer: UnsafeMutableRawBufferPointer) throws(SystemError) -> Int {
+        var filled = 0
+        while filled < buffer.count {
+            let length = try read(into: UnsafeMutableRawBufferPointer(rebasing: buffer[filled...]))
+            if length == 0 { break }
+            filled += length
+        }
+        return filled
+    }
+
+    /// Reads at an offset in bytes, at most the buffer's size; 0 at the end. The position does not move.
+    public borrowing func pread(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(SystemError) -> Int {
+        guard let position = Int64(exactly: offset) else { return 0 }
+        let result = cl_pread(raw, buffer.baseAddress, buffer.count, position)
+        guard result >= 0 else { throw SystemError("read", result, at: raw, nil) }
+        return result
+    }
+
+    /// Fills the buffer from an offset in bytes on; fewer bytes only at the end.
+    public borrowing func preadFully(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(SystemError) -> Int {
+        var filled = 0
+        while filled < buffer.count {
+            let rest = UnsafeMutableRawBufferPointer(rebasing: buffer[filled...])
+            let length = try pread(into: rest, at: offset &+ UInt64(filled))
+            if length == 0 { break }
+            filled += length
+        }
+        return filled
+    }
+
+    /// Everything from the current position to the end. More than `limit` bytes are EFBIG, and then no more than that has been read.
+    public borrowing func readAll(limit: Int) throws(SystemError) -> [UInt8] {
+        // The file's size is a hint only: /proc says 0, and a file may grow.
+        let status = try status()
+        let hint = status.kind == .regular ? Int(clamping: status.size) : 0
+        guard hint <= limit else { throw SystemError(operation: "read", path: kernelPath, errno: .fileTooLarge) }
+        var all: [UInt8] = []
+        var chunk = min(max(hint &+ 1, 4096), 1 << 20)
+        while true {
+            let raw = raw
+            var result = 0
+            let start = all.count
+            // One byte more than allowed shows that there is too much.
+            let wanted = min(chunk, limit &- start &+ 1)
+            let piece = [UInt8](unsafeUninitializedCapacity: wanted) { buffer, count in
+                result = cl_read(raw, buffer.baseAddress, wanted)
+                count = max(result, 0)
+            }
+            guard result >= 0 else { throw SystemError("read", result, at: raw, nil) }
+            if result == 0 { return all }
+            if all.isEmpty { all = piece } else { all.append(contentsOf: piece) }
+            guard all.count <= limit else { throw SystemError(operation: "read", path: kernelPath, errno: .fileTooLarge) }
+            chunk = min(max(chunk, all.count), 1 << 20)
+        }
+    }
+
+    /// Writes what the kernel takes, at least one byte of a non-empty buffer.
+    public borrowing func write(_ buffer: UnsafeRawBufferPointer) throws(SystemError) -> Int {
+        let result = Kernel.call(.write, raw, count: buffer.count) { cl_write(raw, buffer.baseAddress, buffer.count) }
+        guard result >= 0 else { throw SystemError("write", result, at: raw, nil) }
+        return result
+    }
+
+    /// Writes everything.
+    public borrowing func writeAll(_ buffer: UnsafeRawBufferPointer) throws(SystemError) {
+        var rest = buffer
+        while !rest.isEmpty {
+            let written = try write(rest)
+            guard written > 0 else { throw SystemError(operation: "write", path: kernelPath, errno: .noSpace) }
+            rest = UnsafeRawBufferPointer(rebasing: rest[written...])
+        }
+    }
+
+    /// Writes everything.
+    public borrowing func writeAll(_ bytes: [UInt8]) throws(SystemError) {
+        let raw = raw
+        var failure: SystemError?
+        bytes.withUnsafeBytes { buffer in
+            var rest = buffer
+            while !rest.isEmpty {
+                let result = Kernel.call(.write, raw, count: rest.count) { cl_write(raw, rest.baseAddress, rest.count) }
+                guard result > 0 else {
+                    failure = SystemError("write", result == 0 ? -Int(Errno.noSpace.rawValue) : result, at: raw, nil)
+                    return
+                }
+                rest = UnsafeRawBufferPointer(rebasing: rest[result...])
+            }
+        }
+        if let failure { throw failure }
+    }
+
+    /// Writes all buffers, one after the other, with as few system calls as possible.
+    public borrowing func writeAll(_ buffers: [UnsafeRawBufferPointer]) throws(SystemError) {
+        var vectors = buffers.filter { !$0.isEmpty }.map { cl_iovec(base: $0.baseAddress, length: $0.count) }
+        var first = 0
+        while first < vectors.count {
+            let raw = raw
+            let count = vectors[first...].reduce(0) { $0 &+ $1.length }
+            let result = vectors.withUnsafeBufferPointer { all in
+                let rest = UnsafeBufferPointer(rebasing: all[first...])
+                return Kernel.call(.write, raw, count: count) { cl_writev(raw, rest.baseAddress, rest.count) }
+            }
+            guard result > 0 else {
+                throw SystemError("write", result == 0 ? -Int(Errno.noSpace.rawValue) : result, at: raw, nil)
+            }
+            var written = result
+            while first < vectors.count, written >= vectors[first].length {
+                written -= vectors[first].length
+                first += 1
+            }
+            if written > 0, first < vectors.count {
+                vectors[first].base = vectors[first].base?.advanced(by: written)
+                vectors[first].length -= written
+            }
+        }
+    }
+
+    /// Writes everything at an offset in bytes. The position does not move.
+    public borrowing func pwriteAll(_ buffer: UnsafeRawBufferPointer, at offset: UInt64) throws(SystemError) {
+        var rest = buffer
+        guard var position = Int64(exactly: offset) else {
+            throw SystemError(operation: "write", path: kernelPath, errno: .fileTooLarge)
+        }
+        while !rest.isEmpty {
+            let result = Kernel.call(.write, raw, count: rest.count) { cl_pwrite(raw, rest.baseAddress, rest.count, position) }
+            guard result > 0 else {
+                throw SystemError("write", result == 0 ? -Int(Errno.noSpace.rawValue) : result, at: raw, nil)
+            }
+            rest = UnsafeRawBufferPointer(rebasing: rest[result...])
+            position = position &+ Int64(result)
+        }
+    }
+
+    /// Moves the position; returns the new one, in bytes from the start.
+    @discardableResult
+    public borrowing func seek(to offset: Int64, from origin: SeekOrigin = .start) throws(SystemError) -> UInt64 {
+        let result = cl_lseek(raw, offset, origin.rawValue)
+        guard result >= 0 else { throw SystemError("seek", result, at: raw, nil) }
+        return UInt64(result)
+    }
+
+    /// Sets the file's size in bytes.
+    public borrowing func truncate(to size: UInt64) throws(SystemError) {
+        let result = Kernel.call(.truncate, raw, count: Int(clamping: size)) { cl_ftruncate(raw, Int64(clamping: size)) }
+        guard result >= 0 else { throw SystemError("truncate", result, at: raw, nil) }
+    }
+
+    /// Reserves space for `size` bytes and makes the file that long.
+    public borrowing func allocate(_ size: UInt64) throws(SystemError) {
+        let result = Kernel.call(.allocate, raw, count: Int(clamping: size)) { cl_fallocate(raw, 0, 0, Int64(clamping: size)) }
+        guard result >= 0 else { throw SystemError("allocate", result, at: raw, nil) }
+    }
+
+    /// Makes this file share all content of another (FICLONE); copies nothing. Same file system only.
+    public borrowing func cloneContent(from source: borrowing FileDescriptor) throws(SystemError) {
+        let other = source.raw
+        let result = Kernel.call(.clone, raw, other: other) { cl_ficlone(raw, other) }
+        guard result >= 0 else { throw SystemError("clone into", result, at: raw, nil) }
+    }
+
+    /// Copies up to `count` bytes between offsets inside the kernel; returns how many that were, 0 at the source's end.
+    public borrowing func copyRange(
+        from source: borrowing FileDescriptor, at offset: UInt64, to target: UInt64, count: Int
+    ) throws(SystemError) -> Int {
+        guard var from = Int64(exactly: offset), var to = Int64(exactly: target) else { return 0 }
+        let other = source.raw
+        let result = Kernel.call(.copyRange, raw, other: other, count: count) {
+            cl_copy_file_range(other, &from, raw, &to, max(count, 0))
+        }
+        guard result >= 0 else { throw SystemError("copy into", result, at: raw, nil) }
+        return result
+    }
+
+    /// Tells the kernel that the file will be read from start to end.
+    public borrowing func adviseSequential() { _ = cl_fadvise(raw, 0, 0, 2) }
+
+    /// Tells the kernel that cached pages of this file are not needed again.
+    public borrowing func adviseDontNeed() { _ = cl_fadvise(raw, 0, 0, 4) }
+
+    public borrowing func setNonBlocking(_ on: Bool) throws(SystemError) {
+        let result = cl_set_nonblocking(raw, on ? 1 : 0)
+        guard result >= 0 else { throw SystemError("set flags of", result, at: raw, nil) }
+    }
+
+    /// Whether this is a terminal.
+    public var isTerminal: Bool { cl_isatty(raw) == 1 }
+
+    /// The terminal's width in characters; nil where it is none or does not say.
+    public var terminalColumns: Int? {
+        let columns = cl_terminal_columns(raw)
+        return columns > 0 ? columns : nil
+    }
+}
+
+// MARK: - Durability and locks
+
+/// A lock on an open file (flock): held by the open file, not the process.
+public enum LockKind: Int32, Sendable {
+    case shared = 1
+    case exclusive = 2
+}
+
+extension FileDescriptor {
+    /// Makes data and metadata of this file durable; of a directory, its entries.
+    public borrowing func sync() throws(SystemError) {
+        let result = Kernel.call(.fsync, raw) { cl_fsync(raw) }
+        guard result >= 0 else { throw SystemError("sync", result, at: raw, nil) }
+    }
+
+    /// Makes data and size of this file durable.
+    public borrowing func syncData() throws(SystemError) {
+        let result = Kernel.call(.fdatasync, raw) { cl_fdatasync(raw) }
+        guard result >= 0 else { throw SystemError("sync", result, at: raw, nil) }
+    }
+
+    /// Makes everything on this file's file system durable.
+    public borrowing func syncFileSystem() throws(SystemError) {
+        let result = Kernel.call(.syncfs, raw) { cl_syncfs(raw) }
+        guard result >= 0 else { throw SystemError("sync the file system of", result, at: raw, nil) }
+    }
+
+    /// Locks the file. False when another holds it and `wait` is false. Changing the kind of a held lock is not atomic.
+    @discardableResult
+    public borrowing func lock(_ kind: LockKind, wait: Bool = true) throws(SystemError) -> Bool {
+        let result = cl_flock(raw, kind.rawValue, wait ? 1 : 0)
+        if result == 0 { return true }
+        if !wait, Errno(result: result) == .wouldBlock { return false }
+        throw SystemError("lock", result, at: raw, nil)
+    }
+
+    public borrowing func unlock() throws(SystemError) {
+        let result = cl_flock(raw, 8, 1)
+        guard result >= 0 else { throw SystemError("unlock", result, at: raw, nil) }
+    }
+}
+
+/// A file open for reading at any offset, from any thread.
+public final class OpenFile: RandomAccessBytes, Sendable {
+    public let descriptor: FileDescriptor
+    /// Size in bytes when it was opened.
+    public let byteCount: UInt64
+
+    /// Takes over an open file.
+    public init(_ descriptor: consuming FileDescriptor) throws(SystemError) {
+        byteCount = try descriptor.status().size
+        self.descriptor = descriptor
+    }
+
+    public convenience init(_ path: ByteString) throws(SystemError) {
+        try self.init(try FileDescriptor.open(path, .readOnly))
+    }
+
+    public func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(SystemError) -> Int {
+        try descriptor.preadFully(into: buffer, at: offset)
+    }
+}

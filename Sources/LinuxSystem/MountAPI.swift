@@ -1,0 +1,171 @@
+public import Bytes
+internal import CLinux
+
+/// Attributes of a mount (linux/mount.h, MOUNT_ATTR_*).
+public struct MountAttributes: OptionSet, Sendable {
+    public var rawValue: UInt64
+
+    @inlinable
+    public init(rawValue: UInt64) { self.rawValue = rawValue }
+
+    public static let readOnly = MountAttributes(rawValue: UInt64(CL_MOUNT_ATTR_RDONLY))
+    public static let noSetUserID = MountAttributes(rawValue: UInt64(CL_MOUNT_ATTR_NOSUID))
+    public static let noDevices = MountAttributes(rawValue: UInt64(CL_MOUNT_ATTR_NODEV))
+    public static let noExecute = MountAttributes(rawValue: UInt64(CL_MOUNT_ATTR_NOEXEC))
+}
+
+/// A file system being set up (fsopen, fsconfig, fsmount; Linux 5.2).
+public struct FileSystemContext: ~Copyable, Sendable {
+    private let descriptor: FileDescriptor
+    private let type: StaticString
+
+    /// ENODEV: the kernel does not know this type of file system. EPERM: no right to mount.
+    public init(_ type: StaticString) throws(SystemError) {
+        self.type = type
+        let result = Kernel.call(.mount, -1) { type.withCString { cl_fsopen($0) } }
+        guard let raw = Int32(exactly: result), raw >= 0 else {
+            throw SystemError(operation: "fsopen", path: ByteString(type.description), errno: Errno(result: result))
+        }
+        descriptor = FileDescriptor(owning: raw)
+    }
+
+    public borrowing func set(_ key: StaticString, _ value: ByteString) throws(SystemError) {
+        let result = key.withCString { key in
+            value.bytes.withUnsafeBytes { value in
+                Kernel.call(.mount, descriptor.raw) { cl_fsconfig_string(descriptor.raw, key, value.baseAddress, value.count) }
+            }
+        }
+        if result < 0 { throw SystemError(operation: "set \(key) of", path: ByteString(type.description), errno: Errno(result: result)) }
+    }
+
+    public borrowing func set(_ key: StaticString, _ file: borrowing FileDescriptor) throws(SystemError) {
+        let raw = file.raw
+        let result = key.withCString { key in Kernel.call(.mount, descriptor.raw) { cl_fsconfig_fd(descriptor.raw, key, raw) } }
+        if result < 0 { throw SystemError(operation: "set \(key) of", path: ByteString(type.description), errno: Errno(result: result)) }
+    }
+
+    public borrowing func setFlag(_ key: StaticString) throws(SystemError) {
+        let result = key.withCString { key in Kernel.call(.mount, descriptor.raw) { cl_fsconfig_flag(descriptor.raw, key) } }
+        if result < 0 { throw SystemError(operation: "set \(key) of", path: ByteString(type.description), errno: Errno(result: result)) }
+    }
+
+    /// Makes the file system from what was set.
+    public borrowing func create() throws(SystemError) {
+        let result = Kernel.call(.mount, descriptor.raw) { cl_fsconfig_create(descriptor.raw) }
+        if result < 0 { throw SystemError(operation: "create", path: ByteString(type.description), errno: Errno(result: result)) }
+    }
+
+    /// A mount of the file system that is nowhere in the tree yet; it vanishes when closed unless it is attached.
+    public borrowing func mount(_ attributes: MountAttributes) throws(SystemError) -> FileDescriptor {
+        let result = Kernel.call(.mount, descriptor.raw) { cl_fsmount(descriptor.raw, attributes.rawValue) }
+        guard let raw = Int32(exactly: result), raw >= 0 else {
+            throw SystemError(operation: "fsmount", path: ByteString(type.description), errno: Errno(result: result))
+        }
+        return FileDescriptor(owning: raw)
+    }
+
+    /// What the kernel has to say about the last failure, one line, `; ` between messages; empty where it is silent.
+    public borrowing func messages() -> String {
+        var lines: [String] = []
+        while lines.count < 16 {
+            let line = withUnsafeTemporaryAllocation(byteCount: 1024, alignment: 1) { buffer -> String? in
+                let length = cl_read(descriptor.raw, buffer.baseAddress, buffer.count)
+                guard length > 0, length <= buffer.count else { return nil }
+                // "e message", "w message" or "i message".
+                let text = buffer[..<length].filter { $0 != UInt8(ascii: "\n") }
+                return ByteString(text.count > 2 && text[1] == UInt8(ascii: " ") ? Array(text.dropFirst(2)) : text).description
+            }
+            guard let line else { break }
+            lines.append(line)
+        }
+        return lines.joined(separator: "; ")
+    }
+}
+
+/// A loop device in use.
+public struct LoopDevice: ~Copyable, Sendable {
+    public var descriptor: FileDescriptor
+    /// `/dev/loopN`
+    public var path: ByteString
+}
+
+extension FileDescriptor {
+    /// Attaches this detached mount at an open directory.
+    public borrowing func attachMount(to target: borrowing FileDescriptor) throws(SystemError) {
+        let directory = target.raw
+        let result = Kernel.call(.mount, directory, other: raw) { cl_move_mount(raw, directory, nil, 0) }
+        guard result >= 0 else { throw SystemError("mount at", result, at: directory, nil) }
+    }
+
+    /// Attaches this detached mount at a path.
+    public borrowing func attachMount(at path: ByteString) throws(SystemError) {
+        let result = path.bytes.withUnsafeBytes { bytes in
+            Kernel.call(.mount, cl_at_fdcwd, bytes, other: raw) { cl_move_mount(raw, cl_at_fdcwd, bytes.baseAddress, bytes.count) }
+        }
+        guard result >= 0 else { throw SystemError(operation: "mount at", path: path, errno: Errno(result: result)) }
+    }
+
+    /// A detached copy of the mount at this open directory (open_tree with OPEN_TREE_CLONE).
+    public borrowing func cloneMount() throws(SystemError) -> FileDescriptor {
+        let result = Kernel.call(.mount, raw) { cl_open_tree(raw, nil, 0, 1) }
+        guard let new = Int32(exactly: result), new >= 0 else { throw SystemError("clone the mount at", result, at: raw, nil) }
+        return FileDescriptor(owning: new)
+    }
+
+    /// Sets and clears attributes of this mount.
+    public borrowing func changeMount(set: MountAttributes, clear: MountAttributes = []) throws(SystemError) {
+        let result = Kernel.call(.mount, raw) { cl_mount_setattr(raw, 0, set.rawValue, clear.rawValue, -1) }
+        guard result >= 0 else { throw SystemError("change mount", result, at: raw, nil) }
+    }
+
+    /// Maps the owners that this detached mount shows through a user namespace (Linux 5.12).
+    public borrowing func mapMountOwners(by userNamespace: borrowing FileDescriptor) throws(SystemError) {
+        let namespace = userNamespace.raw
+        let result = Kernel.call(.mount, raw, other: namespace) {
+            cl_mount_setattr(raw, 0, UInt64(CL_MOUNT_ATTR_IDMAP), 0, namespace)
+        }
+        guard result >= 0 else { throw SystemError("map the owners of mount", result, at: raw, nil) }
+    }
+
+    /// Detaches the mount that is topmost at `path`. With `lazily` it goes away even if in use, when the last user ends.
+    public static func unmount(_ path: ByteString, lazily: Bool = false) throws(SystemError) {
+        let flags = CL_UMOUNT_NOFOLLOW | (lazily ? CL_MNT_DETACH : 0)
+        let result = path.bytes.withUnsafeBytes { bytes in
+            Kernel.call(.unmount, cl_at_fdcwd, bytes) { cl_umount(cl_at_fdcwd, bytes.baseAddress, bytes.count, flags) }
+        }
+        guard result >= 0 else { throw SystemError(operation: "unmount", path: path, errno: Errno(result: result)) }
+    }
+
+    /// Gives this process (with one thread) mounts of its own.
+    package static func unshareMounts() throws(SystemError) {
+        let result = Kernel.call(.mount, -1) { cl_unshare_mounts() }
+        guard result >= 0 else { throw SystemError(operation: "unshare mounts", errno: Errno(result: result)) }
+    }
+
+    /// A loop device that shows this file read-only as blocks. It frees itself when its last user ends, at the latest when the
+    /// descriptor returned and every mount of it are gone.
+    public borrowing func makeLoopDevice() throws(SystemError) -> LoopDevice {
+        let control = try FileDescriptor.open("/dev/loop-control", .readWrite)
+        let raw = raw
+        // Others take devices at the same time: a lost race is EBUSY, so ask for the next free one.
+        var last = SystemError(operation: "find a free loop device", errno: .busy)
+        for _ in 0..<64 {
+            let number = Kernel.call(.loopDevice, control.raw) { cl_loop_free(control.raw) }
+            guard number >= 0 else { throw SystemError("find a free loop device with", number, at: control.raw, nil) }
+            let path = ByteString("/dev/loop\(number)")
+            let device = try FileDescriptor.open(path, .readOnly)
+            let result = Kernel.call(.loopDevice, device.raw, other: raw) { cl_loop_configure(device.raw, raw) }
+            if result >= 0 { return LoopDevice(descriptor: device, path: path) }
+            last = SystemError(operation: "configure loop device", path: path, errno: Errno(result: result))
+            if last.errno != .busy { break }
+        }
+        throw last
+    }
+}
+
+extension StaticString {
+    /// A static string's bytes end with a NUL that is not counted.
+    fileprivate func withCString<Result>(_ body: (UnsafePointer<CChar>) -> Result) -> Result {
+        UnsafeRawPointer(utf8Start).withMemoryRebound(to: CChar.self, capacity: utf8CodeUnitCount + 1, body)
+    }
+}
