@@ -67,7 +67,7 @@ extension TarError.Reason {
         case .duplicateExtension(let kind): "two \(kind) headers stand before one entry"
         case .extensionTooLarge(let limit): "its extension headers hold more than \(limit) bytes"
         case .badRecord(let what): "malformed PAX record: \(what)"
-        case .badValue(let key, let what): "PAX record \(key): \(what)"
+        case .badValue(let key, let what): "PAX record \(ByteString(key.bytes.prefix(64))): \(what)"
         case .nulInName: "a name holds a NUL byte"
         case .emptyLinkTarget: "the link has no target"
         case .linkTargetTooLong(let limit): "the link's target is longer than \(limit) bytes"

@@ -123,12 +123,10 @@ public struct TarParser: ~Copyable {
             case .smallContent:
                 collect(base, &at, end)
                 if remaining == 0 {
+                    let entry = current
                     let content = ByteString(collected)
                     enterPadding()
-                    if let entry = current {
-                        current = nil
-                        try handler.entry(entry, .inline(content))
-                    }
+                    if let entry { try handler.entry(entry, .inline(content)) }
                 }
             case .external:
                 try handOver(base, &pending, at, to: &handler)
