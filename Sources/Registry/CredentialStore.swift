@@ -92,7 +92,8 @@ struct AuthFile {
     private func ask(_ helper: String, _ names: [String], _ environment: Environment) throws(RegistryError) -> FoundCredentials? {
         for name in names {
             if let credentials = try CredentialHelper(name: helper, environment: environment).get(server: name) {
-                return FoundCredentials(credentials: credentials, origin: "docker-credential-\(helper), named by \(path)")
+                return FoundCredentials(
+                    credentials: credentials, origin: "the credentials of docker-credential-\(helper), named by \(path),")
             }
         }
         return nil
@@ -117,7 +118,7 @@ struct AuthFile {
         } else {
             return nil
         }
-        return FoundCredentials(credentials: found, origin: "\(path)")
+        return FoundCredentials(credentials: found, origin: "the credentials in \(path)")
     }
 
     private static func holdsControls(_ scalars: some Sequence<Unicode.Scalar>) -> Bool {

@@ -53,7 +53,7 @@ final class HTTPSession: Sendable {
             do { head = try transfer.waitForHead() } catch { throw failure(error, target) }
             let response = HTTPResponse(transfer: transfer, head: head, url: target)
             guard [301, 302, 303, 307, 308].contains(head.status), form == nil else { return response }
-            guard let location = head["location"], let next = target.resolving(location) else {
+            guard let location = head["location"], !location.isEmpty, let next = target.resolving(location) else {
                 transfer.cancel()
                 throw Failure(
                     RegistryError(.badResponse, "\(target.display): status \(head.status) without a usable Location", status: head.status))

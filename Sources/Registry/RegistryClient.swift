@@ -71,7 +71,7 @@ public final class RegistryClient: Sendable {
         _ repository: RemoteRepository, _ path: String, headers: [String], scheme: String, isProbe: Bool, what: String
     ) throws(Failure) -> HTTPResponse {
         let host = repository.apiHost
-        guard let url = HTTPURL("\(scheme)://\(host)\(path)"), url.text.hasPrefix("\(scheme)://\(host)/v2/") else {
+        guard Self.isClean(path), let url = HTTPURL("\(scheme)://\(host)\(path)"), url.text == "\(scheme)://\(host)\(path)" else {
             throw Failure(RegistryError(.invalidRequest, "\(printable(host + path)) cannot be put into a URL"))
         }
         // A server without TLS may wait for the end of what it takes for a request line.
@@ -98,6 +98,22 @@ public final class RegistryClient: Sendable {
                 throw refusal(repository, url, failure.error.description, failure.error.code)
             default: throw session.failure(status: response, what: what)
             }
+        }
+    }
+
+    /// Names, tags and digests have no byte that means something in a URL, and no empty, `.` or `..` segment.
+    private static func isClean(_ path: String) -> Bool {
+        path.split(separator: "/", omittingEmptySubsequences: false).dropFirst().allSatisfy { segment in
+            !segment.isEmpty && segment != "." && segment != ".."
+                && segment.utf8.allSatisfy { byte in
+                    switch byte {
+                    case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+                        UInt8(ascii: "0")...UInt8(ascii: "9"),
+                        UInt8(ascii: "."), UInt8(ascii: "_"), UInt8(ascii: "-"), UInt8(ascii: ":"), UInt8(ascii: "+"):
+                        true
+                    default: false
+                    }
+                }
         }
     }
 

@@ -24,7 +24,7 @@ public enum RegistryCredentials: Sendable, Hashable, CustomStringConvertible, Cu
     }
 }
 
-/// Credentials and where they come from, for messages.
+/// Credentials, and what messages call them: `the credentials in FILE`.
 struct FoundCredentials: Sendable {
     var credentials: RegistryCredentials
     var origin: String

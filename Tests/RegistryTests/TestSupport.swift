@@ -1,0 +1,90 @@
+import Bytes
+import Glibc
+import Hashing
+import OCI
+import Testing
+
+@testable import Registry
+
+/// Options with short pauses, so that retries take no time; the process's environment plays no part.
+func makeClient(_ environment: [String: String] = [:], _ adjust: (inout RegistryOptions) -> Void = { _ in }) throws -> RegistryClient {
+    var options = RegistryOptions()
+    options.retry.baseDelay = .milliseconds(5)
+    options.retry.maximumDelay = .milliseconds(20)
+    options.stallTimeout = .seconds(10)
+    options.connectTimeout = .seconds(5)
+    options.userAgent = "cfsoci/test"
+    adjust(&options)
+    return try RegistryClient(options, environment: Environment(["HOME": "/nonexistent"].merging(environment) { $1 }))
+}
+
+extension ScriptedServer {
+    func repository(_ name: String = "team/app") -> RemoteRepository { RemoteRepository(domain: host, name: name) }
+}
+
+/// Bytes without a period that a wrong offset could hide behind.
+func pattern(_ count: Int) -> [UInt8] {
+    var state: UInt64 = 0x9e37_79b9_7f4a_7c15
+    return (0..<count).map { _ in
+        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+        return UInt8(truncatingIfNeeded: state >> 56)
+    }
+}
+
+func readAll(_ reader: any BlobReader, pieces: Int = 50_000) throws -> [UInt8] {
+    var out: [UInt8] = []
+    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: pieces, alignment: 16)
+    defer { buffer.deallocate() }
+    while true {
+        let count = try reader.read(into: buffer)
+        if count == 0 { return out }
+        out.append(contentsOf: UnsafeRawBufferPointer(rebasing: buffer[..<count]))
+    }
+}
+
+/// The registry error that `body` ends with.
+func registryError(_ body: () throws -> Void) -> RegistryError? {
+    do {
+        try body()
+        Issue.record("no error")
+        return nil
+    } catch {
+        let registryError = error as? RegistryError
+        if registryError == nil { Issue.record("another error: \(error)") }
+        return registryError
+    }
+}
+
+/// A directory that is gone after the test.
+func withTemporaryDirectory<Value>(_ body: (String) throws -> Value) throws -> Value {
+    var template = Array("/tmp/cfsoci-registry-XXXXXX".utf8CString)
+    let made = template.withUnsafeMutableBufferPointer { buffer in buffer.baseAddress.map { mkdtemp($0) != nil } ?? false }
+    try #require(made)
+    let path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    defer { remove(tree: path) }
+    return try body(path)
+}
+
+private func remove(tree path: String) {
+    if let directory = opendir(path) {
+        while let entry = readdir(directory) {
+            let name = withUnsafePointer(to: &entry.pointee.d_name) {
+                $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+            }
+            if name == "." || name == ".." { continue }
+            if entry.pointee.d_type == UInt8(DT_DIR) { remove(tree: "\(path)/\(name)") } else { unlink("\(path)/\(name)") }
+        }
+        closedir(directory)
+    }
+    rmdir(path)
+}
+
+func writeFile(_ path: String, _ text: String, mode: mode_t = 0o600) throws {
+    let fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode)
+    try #require(fd >= 0)
+    defer { close(fd) }
+    let bytes = Array(text.utf8)
+    try #require(write(fd, bytes, bytes.count) == bytes.count)
+}
+
+func makeDirectory(_ path: String) throws { try #require(mkdir(path, 0o700) == 0) }
