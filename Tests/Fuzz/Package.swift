@@ -46,6 +46,12 @@ let package = Package(
                 "Repository",
             ]),
         fuzzer("FuzzCompression", ["Compression"]),
+        fuzzer("FuzzDumpfile", ["Dumpfile", "EROFS", "FileTree"]),
+        fuzzer("FuzzErofs", ["Dumpfile", "EROFS", "FileTree"]),
+        fuzzer("FuzzJSON", ["JSON"]),
+        fuzzer("FuzzMetadata", ["Repository"]),
+        fuzzer("FuzzSplitStream", ["Compression", "Hashing", "SplitStream"]),
+        fuzzer("FuzzTar", ["Tar"]),
     ],
     swiftLanguageModes: [.v6]
 )
