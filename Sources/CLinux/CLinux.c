@@ -202,6 +202,8 @@ intptr_t cl_fd_path(int32_t fd, void *buffer, size_t size) {
     return RETRY(readlink(name, buffer, size));
 }
 
+intptr_t cl_fd_proc_path(int32_t fd, void *buffer, size_t size) { return snprintf(buffer, size, "/proc/self/fd/%d", (int)fd); }
+
 intptr_t cl_unlinkat(int32_t dir, const void *path, size_t length, int32_t directory) {
     TERMINATED(name, path, length)
     return RETRY(unlinkat(dir, name, directory ? AT_REMOVEDIR : 0));
@@ -443,6 +445,16 @@ static intptr_t readClock(clockid_t which, int64_t *seconds, uint32_t *nanosecon
 
 intptr_t cl_realtime(int64_t *seconds, uint32_t *nanoseconds) { return readClock(CLOCK_REALTIME, seconds, nanoseconds); }
 intptr_t cl_monotonic(int64_t *seconds, uint32_t *nanoseconds) { return readClock(CLOCK_MONOTONIC, seconds, nanoseconds); }
+
+intptr_t cl_sleep(int64_t nanoseconds) {
+    struct timespec rest = {nanoseconds / 1000000000, nanoseconds % 1000000000};
+    int error;
+    do
+        error = clock_nanosleep(CLOCK_MONOTONIC, 0, &rest, &rest);
+    while (error == EINTR);
+    return -(intptr_t)error;
+}
+
 uint32_t cl_effective_uid(void) { return geteuid(); }
 uint32_t cl_effective_gid(void) { return getegid(); }
 int32_t cl_process_id(void) { return getpid(); }

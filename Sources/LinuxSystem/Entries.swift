@@ -33,6 +33,11 @@ extension FileDescriptor {
         guard result >= 0 else { throw failure("create directory", result, path) }
     }
 
+    /// The same relative to the current directory.
+    public static func makeDirectory(_ path: ByteString, mode: UInt32 = 0o777) throws(SystemError) {
+        try FileDescriptor.currentDirectory.makeDirectory(at: path, mode: mode)
+    }
+
     /// As `makeDirectory`, but an entry of that name is no error: returns whether a directory was made.
     @discardableResult
     public borrowing func makeDirectoryIfMissing(at path: ByteString, mode: UInt32 = 0o777) throws(SystemError) -> Bool {
@@ -77,7 +82,7 @@ extension FileDescriptor {
     }
 
     /// A symlink's target, nil where there is no such entry; EINVAL where the entry is something else.
-    public borrowing func readLinkIfExists(at path: ByteString) throws(SystemError) -> ByteString? {
+    public borrowing func readLinkIfPresent(at path: ByteString) throws(SystemError) -> ByteString? {
         let (result, target) = readLinkResult(path)
         if let target { return target }
         if Errno(result: result) == .noEntry { return nil }

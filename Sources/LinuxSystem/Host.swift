@@ -82,6 +82,9 @@ public enum Host {
         return UInt64(clamping: seconds) &* 1_000_000_000 &+ UInt64(nanoseconds)
     }
 
+    /// Blocks the calling thread.
+    public static func sleep(milliseconds: Int) { _ = cl_sleep(Int64(clamping: min(max(0, milliseconds), 1 << 40) * 1_000_000)) }
+
     /// A moment as RFC 3339 text in UTC: `2026-11-21T04:33:49Z`. Years outside 0…9999 are clamped to that range.
     public static func rfc3339(_ seconds: Int64) -> String {
         // -62167219200 is 0000-01-01T00:00:00Z, 253402300799 the last second of 9999.

@@ -1,66 +1,75 @@
-package import Bytes
+internal import CLinux
 internal import Synchronization
 
-/// What a system call changes.
-package enum SystemCallKind: Sendable, Hashable {
-    case create, write, truncate, allocate, clone, copyRange
-    case makeDirectory, makeNode, symlink, unlink, removeDirectory, rename, link
-    case changeMode, changeOwner, setTime, setAttribute
-    case fsync, fdatasync, syncfs, enableVerity
+/// The system calls that pass through the door.
+public enum SystemCallKind: UInt8, Sendable, CaseIterable {
+    /// Opening without creating: passed through because it can fail for want of descriptors.
+    case open
+    /// Opening with O_CREAT, O_TRUNC or O_TMPFILE.
+    case create
+    case write, truncate, allocate, clone, copyRange
+    case makeDirectory, makeNode, symlink, link, rename, unlink, removeDirectory
+    case setAttribute, changeMode, changeOwner, setTime
+    case enableVerity
+    case fsync, fdatasync, syncfs
     case mount, unmount, loopDevice
 }
 
-/// A system call about to be made.
-package struct SystemCall: Sendable, Hashable {
+/// One system call as a test's observer sees it. The buffers are valid only during the call.
+package struct SystemCall {
     package var kind: SystemCallKind
-    /// The descriptor it is made on or relative to; -1 where there is none.
+    /// The descriptor worked on, or the directory that `path` is relative to.
     package var descriptor: Int32
-    /// Relative to the descriptor; empty where the call is about the descriptor itself.
-    package var path: ByteString
-    package var otherDescriptor: Int32
-    package var otherPath: ByteString
-    /// Bytes, for calls that have a length.
-    package var count: Int
+    /// The path given, if any; for link and rename the new name, for symlink the link's own path.
+    package var path: UnsafeRawBufferPointer?
+    /// link and rename: the old directory or the file; clone and copyRange: the source.
+    package var otherDescriptor: Int32 = -1
+    /// rename: the old name; symlink: the target.
+    package var otherPath: UnsafeRawBufferPointer?
+    /// Bytes to be written, or the new size.
+    package var count: Int = 0
 }
 
-/// The one door to the kernel: every system call that changes anything passes through here, where a test can record it, make it fail, or
-/// stop the world before it.
+/// Sees every system call that changes something, from any thread.
+package protocol SystemCallObserver: AnyObject, Sendable {
+    /// Asked before the call. An error number makes the call fail with it, without reaching the kernel.
+    func before(_ call: SystemCall) -> Errno?
+    /// Told after the call: its result, or -errno. Not called for what `before` made fail.
+    func after(_ call: SystemCall, result: Int)
+}
+
+/// The one door to the kernel for everything that changes something.
+///
+/// Without an observer it costs one relaxed load. The observer is for tests: it can record the calls, let them fail, or end the process
+/// between any two of them.
 package enum Kernel {
-    /// Called before each changing call; an error number makes the call fail with it without being made.
-    package typealias Hook = @Sendable (SystemCall) -> Errno?
+    private static let isObserved = Atomic<Bool>(false)
+    private static let observer = Mutex<(any SystemCallObserver)?>(nil)
 
-    private static let isHooked = Atomic<Bool>(false)
-    private static let hook = Mutex<Hook?>(nil)
-
-    /// Installs a hook for the whole process; nil removes it.
-    package static func setHook(_ new: Hook?) {
-        hook.withLock { $0 = new }
-        isHooked.store(new != nil, ordering: .sequentiallyConsistent)
+    /// Installs an observer for the whole process; nil removes it. Tests that use it must not run beside others.
+    package static func observe(_ new: (any SystemCallObserver)?) {
+        observer.withLock { $0 = new }
+        isObserved.store(new != nil, ordering: .sequentiallyConsistent)
     }
 
-    /// Makes a call unless the hook has it fail. Returns what the shim returned, or -errno.
+    /// Runs `body`, which returns a result >= 0 or -errno.
     @inline(__always)
     static func call(
         _ kind: SystemCallKind, _ descriptor: Int32, _ path: UnsafeRawBufferPointer? = nil, other: Int32 = -1,
         otherPath: UnsafeRawBufferPointer? = nil, count: Int = 0, _ body: () -> Int
     ) -> Int {
-        if isHooked.load(ordering: .relaxed),
-            let errno = ask(kind, descriptor, path, other, otherPath, count)
-        {
-            return -Int(errno.rawValue)
-        }
-        return body()
+        guard isObserved.load(ordering: .relaxed) else { return body() }
+        let call = SystemCall(
+            kind: kind, descriptor: descriptor, path: path, otherDescriptor: other, otherPath: otherPath, count: count)
+        return observed(call, body)
     }
 
     @inline(never)
-    private static func ask(
-        _ kind: SystemCallKind, _ descriptor: Int32, _ path: UnsafeRawBufferPointer?, _ other: Int32, _ otherPath: UnsafeRawBufferPointer?,
-        _ count: Int
-    ) -> Errno? {
-        let current = hook.withLock { $0 }
-        return current?(
-            SystemCall(
-                kind: kind, descriptor: descriptor, path: path.map { ByteString($0) } ?? ByteString(), otherDescriptor: other,
-                otherPath: otherPath.map { ByteString($0) } ?? ByteString(), count: count))
+    private static func observed(_ call: SystemCall, _ body: () -> Int) -> Int {
+        guard let observer = observer.withLock({ $0 }) else { return body() }
+        if let error = observer.before(call) { return -Int(error.rawValue) }
+        let result = body()
+        observer.after(call, result: result)
+        return result
     }
 }

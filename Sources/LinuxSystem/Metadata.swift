@@ -115,7 +115,7 @@ extension FileDescriptor {
     }
 
     /// fstatat, nil where there is no such entry: asking is not a failure.
-    public borrowing func statusIfExists(at path: ByteString, follow: Bool = false) throws(SystemError) -> FileStatus? {
+    public borrowing func statusIfPresent(at path: ByteString, follow: Bool = false) throws(SystemError) -> FileStatus? {
         var status = cl_stat()
         let result = path.bytes.withUnsafeBytes { cl_fstatat(raw, $0.baseAddress, $0.count, follow ? 1 : 0, &status) }
         if result >= 0 { return FileStatus(status) }
@@ -124,7 +124,7 @@ extension FileDescriptor {
     }
 
     /// The same for path bytes that live elsewhere.
-    public borrowing func statusIfExists(at path: UnsafeRawBufferPointer, follow: Bool = false) throws(SystemError) -> FileStatus? {
+    public borrowing func statusIfPresent(at path: UnsafeRawBufferPointer, follow: Bool = false) throws(SystemError) -> FileStatus? {
         var status = cl_stat()
         let result = cl_fstatat(raw, path.baseAddress, path.count, follow ? 1 : 0, &status)
         if result >= 0 { return FileStatus(status) }

@@ -62,6 +62,8 @@ intptr_t cl_symlinkat(const void *target, size_t targetLength, int32_t dir, cons
 intptr_t cl_readlinkat(int32_t dir, const void *path, size_t length, void *buffer, size_t size);
 // The kernel's name for an open descriptor (readlink of /proc/self/fd/N).
 intptr_t cl_fd_path(int32_t fd, void *buffer, size_t size);
+// Writes "/proc/self/fd/N"; returns its length.
+intptr_t cl_fd_proc_path(int32_t fd, void *buffer, size_t size);
 intptr_t cl_unlinkat(int32_t dir, const void *path, size_t length, int32_t directory);
 intptr_t cl_renameat2(int32_t fromDir, const void *from, size_t fromLength, int32_t toDir, const void *to, size_t toLength, uint32_t flags);
 intptr_t cl_linkat(int32_t fromDir, const void *from, size_t fromLength, int32_t toDir, const void *to, size_t toLength);
@@ -126,6 +128,7 @@ intptr_t cl_has_capability(uint32_t capability);
 intptr_t cl_machine(char *buffer, size_t size);
 intptr_t cl_realtime(int64_t *seconds, uint32_t *nanoseconds);
 intptr_t cl_monotonic(int64_t *seconds, uint32_t *nanoseconds);
+intptr_t cl_sleep(int64_t nanoseconds);
 uint32_t cl_effective_uid(void);
 uint32_t cl_effective_gid(void);
 int32_t cl_process_id(void);
