@@ -162,6 +162,25 @@ extension FileDescriptor {
         guard result >= 0 else { throw directory.failure("link", result, newPath) }
     }
 
+    /// A second name for an entry of this directory, in this directory; EEXIST where the name is taken.
+    public borrowing func link(at path: ByteString, to newPath: ByteString) throws(SystemError) {
+        let raw = raw
+        let result = path.bytes.withUnsafeBytes { old in
+            newPath.bytes.withUnsafeBytes { new in
+                Kernel.call(.link, raw, new, other: raw, otherPath: old) {
+                    cl_linkat(raw, old.baseAddress, old.count, raw, new.baseAddress, new.count)
+                }
+            }
+        }
+        guard result >= 0 else { throw failure("link", result, newPath) }
+    }
+
+    /// Gives an open file a name in this directory; EEXIST where the name is taken.
+    public borrowing func link(_ file: borrowing FileDescriptor, at path: ByteString) throws(SystemError) {
+        let result = path.bytes.withUnsafeBytes { linkResult(file.raw, $0) }
+        guard result >= 0 else { throw failure("link", result, path) }
+    }
+
     /// Gives an open file, mostly one from `openTemporary`, a name in this directory. Returns false where the name is taken.
     public borrowing func link(temporary file: borrowing FileDescriptor, at path: UnsafeRawBufferPointer) throws(SystemError) -> Bool {
         let result = linkResult(file.raw, path)
@@ -184,7 +203,7 @@ extension FileDescriptor {
             // Without CAP_DAC_READ_SEARCH kernels say ENOENT, so only then /proc, which costs one more path walk.
             let result = cl_link_fd_empty_path(file, directory, path.baseAddress, path.count)
             switch Errno(result: result) {
-            case .noEntry, .notPermitted, .invalid: return cl_link_fd_proc(file, directory, path.baseAddress, path.count)
+            case .noEntry, .notPermitted, .invalidArgument: return cl_link_fd_proc(file, directory, path.baseAddress, path.count)
             default: return result
             }
         }

@@ -15,7 +15,7 @@ public struct Errno: RawRepresentable, Hashable, Sendable, Error, CustomStringCo
     public static let noDevice = Errno(rawValue: ENODEV)
     public static let noDeviceOrAddress = Errno(rawValue: ENXIO)
     public static let badDescriptor = Errno(rawValue: EBADF)
-    public static let wouldBlock = Errno(rawValue: EAGAIN)
+    public static let tryAgain = Errno(rawValue: EAGAIN)
     public static let outOfMemory = Errno(rawValue: ENOMEM)
     public static let accessDenied = Errno(rawValue: EACCES)
     public static let notBlockDevice = Errno(rawValue: ENOTBLK)
@@ -24,25 +24,25 @@ public struct Errno: RawRepresentable, Hashable, Sendable, Error, CustomStringCo
     public static let crossDevice = Errno(rawValue: EXDEV)
     public static let notDirectory = Errno(rawValue: ENOTDIR)
     public static let isDirectory = Errno(rawValue: EISDIR)
-    public static let invalid = Errno(rawValue: EINVAL)
+    public static let invalidArgument = Errno(rawValue: EINVAL)
     public static let tooManyOpenFiles = Errno(rawValue: EMFILE)
     public static let notTerminal = Errno(rawValue: ENOTTY)
     public static let textBusy = Errno(rawValue: ETXTBSY)
     public static let fileTooLarge = Errno(rawValue: EFBIG)
     public static let noSpace = Errno(rawValue: ENOSPC)
     public static let illegalSeek = Errno(rawValue: ESPIPE)
-    public static let readOnly = Errno(rawValue: EROFS)
+    public static let readOnlyFileSystem = Errno(rawValue: EROFS)
     public static let brokenPipe = Errno(rawValue: EPIPE)
-    public static let range = Errno(rawValue: ERANGE)
+    public static let outOfRange = Errno(rawValue: ERANGE)
     public static let nameTooLong = Errno(rawValue: ENAMETOOLONG)
-    public static let notImplemented = Errno(rawValue: ENOSYS)
+    public static let noSystemCall = Errno(rawValue: ENOSYS)
     public static let notEmpty = Errno(rawValue: ENOTEMPTY)
-    public static let loop = Errno(rawValue: ELOOP)
+    public static let tooManySymbolicLinks = Errno(rawValue: ELOOP)
     public static let noData = Errno(rawValue: ENODATA)
     public static let overflow = Errno(rawValue: EOVERFLOW)
     public static let badMessage = Errno(rawValue: EBADMSG)
     public static let notSupported = Errno(rawValue: EOPNOTSUPP)
-    public static let quota = Errno(rawValue: EDQUOT)
+    public static let quotaExceeded = Errno(rawValue: EDQUOT)
     public static let noKey = Errno(rawValue: ENOKEY)
     public static let keyRejected = Errno(rawValue: EKEYREJECTED)
 
@@ -70,9 +70,13 @@ public struct SystemError: Error, Hashable, Sendable, CustomStringConvertible {
         self.errno = errno
     }
 
+    public init(_ operation: String, _ path: ByteString, _ errno: Errno) {
+        self.init(operation: operation, path: path, errno: errno)
+    }
+
     /// The kernel or the file system does not know this operation (EOPNOTSUPP, ENOSYS, ENOTTY), whatever the arguments.
     public var isUnsupported: Bool {
-        errno == .notSupported || errno == .notImplemented || errno == .notTerminal
+        errno == .notSupported || errno == .noSystemCall || errno == .notTerminal
     }
 
     public var description: String {

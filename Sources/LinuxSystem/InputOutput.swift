@@ -245,7 +245,7 @@ extension FileDescriptor {
     public borrowing func lock(_ kind: LockKind, wait: Bool = true) throws(SystemError) -> Bool {
         let result = cl_flock(raw, kind.rawValue, wait ? 1 : 0)
         if result == 0 { return true }
-        if !wait, Errno(result: result) == .wouldBlock { return false }
+        if !wait, Errno(result: result) == .tryAgain { return false }
         throw SystemError("lock", result, at: raw, nil)
     }
 

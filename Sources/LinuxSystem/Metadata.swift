@@ -141,14 +141,10 @@ extension FileDescriptor {
             freeInodes: status.filesFree, totalInodes: status.files, isReadOnly: status.flags & 1 != 0)
     }
 
-    /// Whether the process (with its effective identity) may access `path` so. Answers that are not about access are thrown.
-    public borrowing func access(at path: ByteString, _ mode: AccessMode) throws(SystemError) -> Bool {
+    /// Throws unless the process, with its effective identity, may access `path` so (EACCES, EROFS).
+    public borrowing func access(at path: ByteString, _ mode: AccessMode) throws(SystemError) {
         let result = path.bytes.withUnsafeBytes { cl_faccessat(raw, $0.baseAddress, $0.count, mode.rawValue, 1) }
-        if result >= 0 { return true }
-        switch Errno(result: result) {
-        case .accessDenied, .notPermitted, .readOnly, .textBusy: return false
-        default: throw failure("access", result, path)
-        }
+        guard result >= 0 else { throw failure("access", result, path) }
     }
 
     /// Sets the permission bits of the open file.
@@ -274,7 +270,7 @@ extension FileDescriptor {
     private borrowing func attributeBytes(
         _ path: ByteString, _ body: (UnsafeMutableRawBufferPointer, UnsafeRawBufferPointer) -> Int
     ) throws(SystemError) -> [UInt8] {
-        var result = -Int(Errno.range.rawValue)
+        var result = -Int(Errno.outOfRange.rawValue)
         for size in [1024, 65536] {
             let bytes = path.bytes.withUnsafeBytes { entry in
                 withUnsafeTemporaryAllocation(byteCount: size, alignment: 8) { buffer -> [UInt8] in
@@ -283,7 +279,7 @@ extension FileDescriptor {
                 }
             }
             if result >= 0 { return bytes }
-            if Errno(result: result) != .range { break }
+            if Errno(result: result) != .outOfRange { break }
         }
         throw failure("read extended attributes of", result, path)
     }

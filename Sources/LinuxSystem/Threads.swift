@@ -234,7 +234,7 @@ public final class WorkerPool: Sendable {
 public func onOwnThread<T: Sendable>(_ body: @escaping @Sendable () throws -> T) async throws -> T {
     try await withCheckedThrowingContinuation { continuation in
         let isStarted = startThread("cfsoci") { continuation.resume(with: Result { try body() }) }
-        if !isStarted { continuation.resume(throwing: SystemError(operation: "start a thread", errno: .wouldBlock)) }
+        if !isStarted { continuation.resume(throwing: SystemError(operation: "start a thread", errno: .tryAgain)) }
     }
 }
 
