@@ -7,6 +7,8 @@ struct HTTPRequest: Sendable {
     var headers: [String] = []
     /// Sent as a form by POST; nil is a GET.
     var form: [UInt8]?
+    /// False keeps to HTTP/1.1, with a connection of its own for as long as the response lasts.
+    var mayShareConnection = true
     /// Bounds connection and TLS handshake together.
     var connectTimeout: Duration
 }

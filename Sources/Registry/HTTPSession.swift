@@ -39,7 +39,8 @@ final class HTTPSession: Sendable {
     ///
     /// `authorization` goes to `url`'s own origin only: once a redirect has left it, it is gone for good.
     func open(
-        _ url: HTTPURL, headers: [String] = [], authorization: String? = nil, form: [UInt8]? = nil, connectTimeout: Duration? = nil
+        _ url: HTTPURL, headers: [String] = [], authorization: String? = nil, form: [UInt8]? = nil, mayShareConnection: Bool = true,
+        connectTimeout: Duration? = nil
     ) throws(Failure) -> HTTPResponse {
         var target = url
         var secret = authorization
@@ -47,7 +48,9 @@ final class HTTPSession: Sendable {
             if interruption.isSet { throw cancelled(target) }
             var lines = headers
             if let secret { lines.append("Authorization: " + secret) }
-            let request = HTTPRequest(url: target, headers: lines, form: form, connectTimeout: connectTimeout ?? options.connectTimeout)
+            let request = HTTPRequest(
+                url: target, headers: lines, form: form, mayShareConnection: mayShareConnection,
+                connectTimeout: connectTimeout ?? options.connectTimeout)
             let transfer = network.start(request)
             let head: ResponseHead
             do { head = try transfer.waitForHead() } catch { throw failure(error, target) }

@@ -201,9 +201,10 @@ final class NetworkCore: @unchecked Sendable {
         set(CURLOPT_FOLLOWLOCATION, 0)  // by hand, in HTTPSession: curl of this age forwards custom headers to every host
         set(CURLOPT_NOSIGNAL, 1)
         set(CURLOPT_USERAGENT, settings.userAgent)
-        set(CURLOPT_HTTP_VERSION, Int(CURL_HTTP_VERSION_2TLS))
-        set(CURLOPT_PIPEWAIT, 1)  // rather one more stream than one more connection
-        set(CURLOPT_BUFFERSIZE, 512 << 10)
+        set(CURLOPT_HTTP_VERSION, Int(request.mayShareConnection ? CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1))
+        set(CURLOPT_PIPEWAIT, request.mayShareConnection ? 1 : 0)  // rather one more stream than one more connection
+        // A hint, refused where a used handle still has its buffer.
+        _ = ccurl_set_long(handle, CURLOPT_BUFFERSIZE, 512 << 10)
         set(CURLOPT_TCP_KEEPALIVE, 1)
         set(CURLOPT_CONNECTTIMEOUT_MS, request.connectTimeout.milliseconds(atLeast: 1))
         set(CURLOPT_SSLVERSION, Int(CURL_SSLVERSION_TLSv1_2))

@@ -40,6 +40,9 @@ final class RegistryBlobReader: BlobReader {
         }
     }
 
+    /// The current connection's version, for tests.
+    var usesHTTP1: Bool? { response?.head.isHTTP1 }
+
     deinit { response?.transfer.cancel() }
 
     func read(into buffer: UnsafeMutableRawBufferPointer) throws -> Int {
@@ -124,8 +127,10 @@ final class RegistryBlobReader: BlobReader {
         let usesRange = offset > 0 && offset < size && !rangesAreRefused
         let answer: HTTPResponse
         do throws(Failure) {
+            // A paused HTTP/2 stream makes curl buffer up to 32 MiB of it, and all streams share one TCP window: blobs have connections.
             answer = try client.open(
                 repository, "/v2/\(repository.name)/blobs/\(digest)", headers: usesRange ? ["Range: bytes=\(offset)-\(size - 1)"] : [],
+                mayShareConnection: client.options.multiplexesBlobs,
                 what: "blob of \(repository.domain)/\(repository.name)")
         } catch {
             guard usesRange, error.error.status == 416 else { throw error }

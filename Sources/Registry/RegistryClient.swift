@@ -48,14 +48,17 @@ public final class RegistryClient: Sendable {
     }
 
     /// GET of a path below the registry; throws for every status but 2xx. `what` begins the error.
-    func open(_ repository: RemoteRepository, _ path: String, headers: [String], what: String) throws(Failure) -> HTTPResponse {
+    func open(
+        _ repository: RemoteRepository, _ path: String, headers: [String], mayShareConnection: Bool = true, what: String
+    ) throws(Failure) -> HTTPResponse {
         let host = repository.apiHost
         let known = schemes.withLock { $0[host] }
         do throws(Failure) {
-            return try open(repository, path, headers: headers, scheme: known ?? "https", isProbe: known == nil, what: what)
+            return try open(
+                repository, path, headers: headers, mayShareConnection, scheme: known ?? "https", isProbe: known == nil, what: what)
         } catch {
             guard known == nil, error.mayBePlainHTTP, mayUsePlainHTTP(host) else { throw error }
-            return try open(repository, path, headers: headers, scheme: "http", isProbe: false, what: what)
+            return try open(repository, path, headers: headers, mayShareConnection, scheme: "http", isProbe: false, what: what)
         }
     }
 
@@ -68,7 +71,8 @@ public final class RegistryClient: Sendable {
     }
 
     private func open(
-        _ repository: RemoteRepository, _ path: String, headers: [String], scheme: String, isProbe: Bool, what: String
+        _ repository: RemoteRepository, _ path: String, headers: [String], _ mayShareConnection: Bool, scheme: String, isProbe: Bool,
+        what: String
     ) throws(Failure) -> HTTPResponse {
         let host = repository.apiHost
         guard Self.isClean(path), let url = HTTPURL("\(scheme)://\(host)\(path)"), url.text == "\(scheme)://\(host)\(path)" else {
@@ -80,7 +84,8 @@ public final class RegistryClient: Sendable {
         var renewals = 0
         while true {
             let response = try session.open(
-                url, headers: headers + ["Accept-Encoding: identity"], authorization: authorization, connectTimeout: connectTimeout)
+                url, headers: headers + ["Accept-Encoding: identity"], authorization: authorization,
+                mayShareConnection: mayShareConnection, connectTimeout: connectTimeout)
             schemes.withLock { $0[host] = scheme }
             switch response.head.status {
             case 200..<300: return response

@@ -17,6 +17,9 @@ public struct RegistryOptions: Sendable {
     public var stallTimeout = Duration.seconds(60)
     /// The largest manifest or index, in bytes.
     public var manifestLimit = 4 << 20
+    /// Whether blobs are HTTP/2 streams of one connection too, as everything else is. Fewer connections, but a blob whose reader is slower
+    /// than the network then takes up to 32 MiB of memory instead of 1 MiB.
+    public var multiplexesBlobs = false
     public var retry = RetryPolicy()
     /// Programs append their version: `cfsoci/1.0`.
     public var userAgent = "cfsoci"

@@ -120,7 +120,7 @@ struct RealRegistryTests {
         }
     }
 
-    /// Go speaks HTTP/2 over TLS: all blobs come through one connection.
+    /// Go speaks HTTP/2 over TLS. Blobs have connections of their own unless told otherwise.
     @Test func tlsWithPassword() throws {
         try withTemporaryDirectory { directory in
             try withRegistry(directory, tls: true, htpasswd: true) { host, manifest, blobs in
@@ -131,6 +131,17 @@ struct RealRegistryTests {
                 try checkImage(try makeClient(environment) { $0.certificateAuthorities = directory + "/cert.pem" }, host, manifest, blobs)
                 let trusting = environment.merging(["SSL_CERT_FILE": directory + "/cert.pem"]) { $1 }
                 try checkImage(try makeClient(trusting), host, manifest, blobs)
+                let multiplexing = try makeClient(trusting) { $0.multiplexesBlobs = true }
+                try checkImage(multiplexing, host, manifest, blobs)
+                for (client, usesHTTP1) in [(multiplexing, false), (try makeClient(trusting), true)] {
+                    let repository = RemoteRepository(domain: host, name: "team/app")
+                    // Read in the order opposite to the one they were opened in: a reader that waits must not hold up the others.
+                    let readers = try blobs.dropFirst().map {
+                        try RegistryBlobReader(client, repository, digest: .of($0), size: UInt64($0.count))
+                    }
+                    #expect(readers.allSatisfy { $0.usesHTTP1 == usesHTTP1 })
+                    for (reader, blob) in zip(readers, blobs.dropFirst()).reversed() { #expect(try readAll(reader) == blob) }
+                }
                 // An untrusted certificate is no reason to try without TLS.
                 let untrusted = registryError { try checkImage(try makeClient(environment), host, manifest, blobs) }
                 #expect(untrusted?.kind == .tls)
