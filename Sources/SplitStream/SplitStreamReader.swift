@@ -98,7 +98,10 @@ public struct SplitStreamReader<Source: RandomAccessBytes>: ~Copyable {
             guard instruction.magnitude <= totalSize - inlineSize else { throw SplitStreamError(.size(declared: totalSize)) }
             chunkLeft = instruction.magnitude
         }
-        guard try fill(atLeast: 1) else { throw SplitStreamError(.bodyCut) }
+        guard try fill(atLeast: 1) else {
+            try checkFrames()
+            throw SplitStreamError(.bodyCut)
+        }
         let count = min(chunkLeft, UInt64(end - start))
         let piece = UnsafeRawBufferPointer(rebasing: window[start..<(start + Int(count))])
         start += Int(count)
@@ -108,10 +111,14 @@ public struct SplitStreamReader<Source: RandomAccessBytes>: ~Copyable {
     }
 
     private mutating func checkEnd() throws(SplitStreamError) {
+        try checkFrames()
         guard start == end else { throw SplitStreamError(.bodyCut) }
-        do { try decoder.finish() } catch { throw SplitStreamError(.unpack(error.description)) }
         guard hasExternal || inlineSize == totalSize else { throw SplitStreamError(.size(declared: totalSize)) }
         isDone = true
+    }
+
+    private mutating func checkFrames() throws(SplitStreamError) {
+        do { try decoder.finish() } catch { throw SplitStreamError(.unpack(error.description)) }
     }
 
     /// Unpacks until `count` bytes wait in the window; false where the body has no more.
