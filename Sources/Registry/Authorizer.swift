@@ -117,7 +117,9 @@ final class Authorizer: Sendable {
                 RegistryError(.badResponse, "\(registry.display): the token realm \(printable(realm)) is no http or https URL", status: 401)
             )
         }
-        if registry.scheme == "https", base.scheme == "http", session.options.tlsVerify != false {
+        // Plain HTTP stays on this machine, and never follows TLS.
+        let isSafe = base.scheme == "https" || (registry.scheme == "http" && base.isLoopback)
+        guard isSafe || session.options.tlsVerify == false else {
             throw Failure(
                 RegistryError(
                     .tls, "\(registry.authority) wants tokens from \(base.display) without TLS; --tls-verify=false would allow it",

@@ -1,6 +1,7 @@
 internal import Bytes
 internal import Glibc
 internal import JSON
+internal import LinuxSystem
 
 /// Credentials from the options, auth files and credential helpers, in the order of the container tools.
 struct CredentialStore: Sendable {
@@ -134,5 +135,15 @@ struct AuthFile {
         guard isURL || !rest.contains("/") || rest.hasSuffix("/v1/") || rest.hasSuffix("/v2/") else { return "" }
         let host = rest.prefix { $0 != "/" }.lowercased()
         return host == "index.docker.io" || host == "registry-1.docker.io" ? "docker.io" : host
+    }
+}
+
+/// A whole file of at most `limit` bytes; nil where there is none.
+func readSmallFile(_ path: ByteString, limit: Int) throws(RegistryError) -> [UInt8]? {
+    do throws(SystemError) {
+        return try FileDescriptor.open(path, .readOnly).readAll(limit: limit)
+    } catch {
+        if error.errno == .noEntry || error.errno == .notDirectory { return nil }
+        throw RegistryError(.credentials, "auth file \(path): \(error.errno)")
     }
 }

@@ -91,10 +91,10 @@ final class NetworkCore: @unchecked Sendable {
     }
 
     func run() {
-        // OpenSSL writes with write(2): a peer that is gone must be an error here, not a signal that ends the program.
+        // OpenSSL writes with write(2): a peer that is gone must be an error here, not a SIGPIPE that ends the program. Other signals are for
+        // the threads that expect them.
         var signals = sigset_t()
-        sigemptyset(&signals)
-        sigaddset(&signals, SIGPIPE)
+        sigfillset(&signals)
         pthread_sigmask(SIG_BLOCK, &signals, nil)
         _ = ccurl_multi_set_long(multi, CURLMOPT_MAXCONNECTS, 32)
         // A stall is noticed at most a quarter of its timeout late.

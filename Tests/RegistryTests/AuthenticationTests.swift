@@ -205,6 +205,15 @@ import Testing
         #expect(error?.kind == .badResponse)
     }
 
+    /// A registry on this machine may not send our password in clear to another one.
+    @Test func passwordLeavesTheMachineEncryptedOnly() throws {
+        let registry = ScriptedServer { [self.challenge($0, realm: "http://192.0.2.1/token")] }
+        defer { registry.stop() }
+        let error = registryError { _ = try fetch(try makeClient { $0.credentials = .password(user: "u", password: "p") }, registry) }
+        #expect(error?.kind == .tls)
+        #expect(error?.description.contains("wants tokens from http://192.0.2.1/token without TLS") == true)
+    }
+
     /// The token expires while a blob is under way and the connection breaks: the blob goes on with a new one.
     @Test func tokenExpiresInTheMiddleOfABlob() throws {
         let content = pattern(500_000)
