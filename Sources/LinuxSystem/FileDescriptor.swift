@@ -99,6 +99,7 @@ public struct FileDescriptor: ~Copyable, Sendable {
 }
 
 /// The two ends of a pipe.
+@frozen
 public struct Pipe: ~Copyable, Sendable {
     public var read: FileDescriptor
     public var write: FileDescriptor
@@ -180,6 +181,13 @@ extension FileDescriptor {
         guard let new = Int32(exactly: opened), new >= 0 else {
             throw SystemError("create a temporary file in", opened, at: raw, path)
         }
+        return FileDescriptor(owning: new)
+    }
+
+    /// The same in a directory below this one.
+    public borrowing func openTemporary(at path: ByteString, mode: UInt32 = 0o666) throws(SystemError) -> FileDescriptor {
+        let opened = path.bytes.withUnsafeBytes { FileDescriptor.openResult(raw, $0, [.readWrite, .temporary], mode) }
+        guard let new = Int32(exactly: opened), new >= 0 else { throw failure("create a temporary file in", opened, path) }
         return FileDescriptor(owning: new)
     }
 

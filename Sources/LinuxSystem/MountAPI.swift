@@ -83,6 +83,7 @@ public struct FileSystemContext: ~Copyable, Sendable {
 }
 
 /// A loop device in use.
+@frozen
 public struct LoopDevice: ~Copyable, Sendable {
     public var descriptor: FileDescriptor
     /// `/dev/loopN`
