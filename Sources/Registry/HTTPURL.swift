@@ -44,6 +44,14 @@ struct HTTPURL: Sendable, Equatable {
 
     var isDefaultPort: Bool { port == (scheme == "https" ? 443 : 80) }
 
+    /// Path and, after its `?`, query.
+    var target: (path: String, query: String?) {
+        let rest = text.dropFirst(scheme.count + 3)
+        let parts = (rest.firstIndex(of: "/").map { rest[$0...] } ?? "/").split(
+            separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
+        return (String(parts.first ?? "/"), parts.count > 1 ? String(parts[1]) : nil)
+    }
+
     /// Host, and port where it is not the scheme's own.
     var authority: String { isDefaultPort ? host : "\(host):\(port)" }
 

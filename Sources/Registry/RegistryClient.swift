@@ -47,7 +47,7 @@ public final class RegistryClient: Sendable {
         }
     }
 
-    /// GET of a path below the registry; throws for every status but 2xx. `what` begins the error.
+    /// GET of a path below the registry, which may carry a query; throws for every status but 2xx. `what` begins the error.
     func open(
         _ repository: RemoteRepository, _ path: String, headers: [String], mayShareConnection: Bool = true, what: String
     ) throws(Failure) -> HTTPResponse {
@@ -75,7 +75,9 @@ public final class RegistryClient: Sendable {
         what: String
     ) throws(Failure) -> HTTPResponse {
         let host = repository.apiHost
-        guard Self.isClean(path), let url = HTTPURL("\(scheme)://\(host)\(path)"), url.text == "\(scheme)://\(host)\(path)" else {
+        guard Self.isClean(String(path.prefix { $0 != "?" })), let url = HTTPURL("\(scheme)://\(host)\(path)"),
+            url.text == "\(scheme)://\(host)\(path)"
+        else {
             throw Failure(RegistryError(.invalidRequest, "\(printable(host + path)) cannot be put into a URL"))
         }
         // A server without TLS may wait for the end of what it takes for a request line.

@@ -1,0 +1,89 @@
+internal import Hashing
+internal import JSON
+
+extension RegistryClient {
+    private static let pageLimit = 100
+    private static let referrerLimit = 10_000
+    private static let indexType = "application/vnd.oci.image.index.v1+json"
+
+    /// The descriptors of manifests whose `subject` is `digest`, unparsed, in the registry's order (distribution-spec, listing referrers).
+    /// Where the registry has no referrers API, the index that clients keep under the tag schema's tag; with neither there are none.
+    func fetchReferrers(_ repository: RemoteRepository, of digest: ContentDigest) throws(RegistryError) -> [JSONValue] {
+        let what = "referrers of \(repository.domain)/\(repository.name)@\(digest)"
+        var path = "/v2/\(repository.name)/referrers/\(digest)"
+        var found: [JSONValue] = []
+        for page in 0..<Self.pageLimit {
+            let (entries, next): ([JSONValue], String?)
+            do throws(RegistryError) {
+                (entries, next) = try retrying { () throws(Failure) in try fetchPage(repository, path, what) }
+            } catch {
+                guard page == 0, error.kind == .notFound else { throw error }
+                return try fetchTaggedReferrers(repository, digest, what)
+            }
+            found += entries
+            guard let next, found.count <= Self.referrerLimit else {
+                if found.count > Self.referrerLimit { break }
+                return found
+            }
+            path = next
+        }
+        throw RegistryError(.tooLarge, "\(what): more than \(Self.referrerLimit) of them, or \(Self.pageLimit) pages")
+    }
+
+    private func fetchPage(_ repository: RemoteRepository, _ path: String, _ what: String) throws(Failure) -> ([JSONValue], next: String?) {
+        let response = try open(repository, path, headers: ["Accept: " + Self.indexType], what: what)
+        let bytes = try session.body(of: response, limit: options.manifestLimit, what: "list of referrers")
+        do throws(RegistryError) {
+            let entries = try Self.entries(bytes, response.url.display)
+            guard let link = Self.nextLink(response.head.all("link")) else { return (entries, nil) }
+            guard let url = response.url.resolving(link), url.hasSameOrigin(as: response.url),
+                url.target.path.hasPrefix("/v2/\(repository.name)/")
+            else {
+                throw RegistryError(.badResponse, "\(response.url.display): its Link \(printable(link)) leads out of the repository")
+            }
+            return (entries, url.target.path + (url.target.query.map { "?" + $0 } ?? ""))
+        } catch {
+            throw Failure(error)
+        }
+    }
+
+    /// Distribution-spec, referrers tag schema: algorithm and digest joined by a dash.
+    private func fetchTaggedReferrers(_ repository: RemoteRepository, _ digest: ContentDigest, _ what: String) throws(RegistryError)
+        -> [JSONValue]
+    {
+        let tag = "\(digest.algorithm.rawValue.prefix(32))-\(digest.hex.prefix(64))"
+        do throws(RegistryError) {
+            let fetched = try fetchManifest(repository, reference: tag, expected: nil, limit: options.manifestLimit)
+            return try Self.entries(fetched.bytes, what)
+        } catch {
+            if error.kind == .notFound { return [] }
+            throw error
+        }
+    }
+
+    private static func entries(_ bytes: [UInt8], _ origin: String) throws(RegistryError) -> [JSONValue] {
+        let value: JSONValue
+        do { value = try JSONValue.parse(bytes) } catch { throw RegistryError(.badResponse, "\(origin): \(error)") }
+        guard let entries = value["manifests"]?.array else { throw RegistryError(.badResponse, "\(origin): the answer is no image index") }
+        return entries
+    }
+
+    /// The target of `Link: <…>; rel="next"` (RFC 8288).
+    static func nextLink(_ fields: [String]) -> String? {
+        for field in fields {
+            var rest = field[...]
+            while let open = rest.firstIndex(of: "<"), let close = rest[open...].firstIndex(of: ">") {
+                let parameters = rest[rest.index(after: close)...]
+                let end = parameters.firstIndex(of: "<") ?? parameters.endIndex
+                let isNext = parameters[..<end].split(separator: ";").contains { parameter in
+                    let sides = parameter.split(separator: "=", maxSplits: 1)
+                    guard sides.count == 2, sides[0].trimmingBlanks.lowercased() == "rel" else { return false }
+                    return sides[1].prefix { $0 != "," }.trimmingBlanks.lowercased().filter { $0 != "\"" } == "next"
+                }
+                if isNext { return String(rest[rest.index(after: open)..<close]) }
+                rest = parameters
+            }
+        }
+        return nil
+    }
+}

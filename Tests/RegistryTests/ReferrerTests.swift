@@ -1,0 +1,72 @@
+import Hashing
+import JSON
+import Testing
+
+@testable import Registry
+
+/// Listing what refers to a manifest.
+@Suite struct ReferrerTests {
+    private let subject = ContentDigest.of(Array("subject".utf8))
+    private var path: String { "/v2/team/app/referrers/\(subject)" }
+
+    private static func index(_ names: [String]) -> [UInt8] {
+        Array(#"{"schemaVersion":2,"manifests":[\#(names.map { #"{"name":"\#($0)"}"# }.joined(separator: ","))]}"#.utf8)
+    }
+
+    private func list(_ handler: @escaping ScriptedServer.Handler) throws -> (names: [String], requests: [ScriptedServer.Request]) {
+        let server = ScriptedServer(handler)
+        defer { server.stop() }
+        let names = try makeClient().fetchReferrers(server.repository(), of: subject).map { $0["name"]?.string ?? "?" }
+        return (names, server.requests)
+    }
+
+    @Test func onePage() throws {
+        let (names, requests) = try list { _ in [.reply(200, [:], Self.index(["a", "b"]))] }
+        #expect(names == ["a", "b"])
+        #expect(requests.map(\.path) == [path])
+    }
+
+    @Test func severalPages() throws {
+        let (names, requests) = try list { [path] request in
+            switch request.query {
+            case "": [.reply(200, ["Link": #"<\#(path)?last=a&n=1>; rel="next""#], Self.index(["a"]))]
+            case "last=a&n=1": [.reply(200, ["Link": "<?last=b>;rel=next"], Self.index(["b"]))]
+            default: [.reply(200, ["Link": #"<?x>; rel="prev""#], Self.index(["c"]))]
+            }
+        }
+        #expect(names == ["a", "b", "c"])
+        #expect(requests.map(\.query) == ["", "last=a&n=1", "last=b"])
+    }
+
+    @Test func tagSchema() throws {
+        let tag = "/v2/team/app/manifests/sha256-\(subject.hex)"
+        let (names, _) = try list { $0.path == tag ? [.reply(200, [:], Self.index(["t"]))] : [.reply(404)] }
+        #expect(names == ["t"])
+        let (none, requests) = try list { _ in [.reply(404)] }
+        #expect(none == [])
+        #expect(requests.map(\.path) == [path, tag])
+    }
+
+    @Test(arguments: ["http://127.0.0.1:1/v2/team/app/referrers/x", "/v2/team/other/x", "/v2/team/app/../../x", "//x/"])
+    func linksThatLeadElsewhere(link: String) {
+        let error = registryError { _ = try list { _ in [.reply(200, ["Link": "<\(link)>; rel=next"], Self.index(["a"]))] } }
+        #expect(error?.kind == .badResponse)
+    }
+
+    @Test func endlessPages() {
+        let error = registryError { _ = try list { _ in [.reply(200, ["Link": "<?again>; rel=next"], Self.index(["a"]))] } }
+        #expect(error?.kind == .tooLarge)
+    }
+
+    @Test(arguments: ["", "[]", "{}", #"{"manifests":{}}"#, "<html>"])
+    func answersThatAreNone(body: String) {
+        let error = registryError { _ = try list { _ in [.reply(200, [:], Array(body.utf8))] } }
+        #expect(error?.kind == .badResponse)
+    }
+
+    @Test func links() {
+        #expect(RegistryClient.nextLink([#"</a>; rel="prev", </b>; title="x"; rel="next""#]) == "/b")
+        #expect(RegistryClient.nextLink(["</a>; rel=next, </b>; rel=last"]) == "/a")
+        #expect(RegistryClient.nextLink(["</a>", "<", ">", "", "</a>; rel=nextish", "</c; rel=next"]) == nil)
+    }
+}
