@@ -1,6 +1,7 @@
 internal import Bytes
 
-/// What a PAX extended header says about the next entry. A record with an empty value says nothing, as POSIX has it.
+/// What a PAX extended header says about the next entry. A record with an empty value takes back what an earlier one said and says nothing
+/// itself, as POSIX has it; so an extended attribute cannot be empty.
 struct PaxRecords {
     var path: ByteString?
     var linkTarget: ByteString?
@@ -40,6 +41,7 @@ struct PaxRecords {
             try take(data[start..<equals], data[(equals + 1)..<(end - 1)], &places)
             at = end
         }
+        extendedAttributes.removeAll { $0.value.isEmpty }
     }
 
     private mutating func take(
@@ -85,7 +87,7 @@ struct PaxRecords {
         }
         if let place = places[name] {
             extendedAttributes[place].value = ByteString(value)
-        } else {
+        } else if !value.isEmpty {
             places[name] = extendedAttributes.count
             extendedAttributes.append((name, ByteString(value)))
         }

@@ -26,7 +26,7 @@ public struct TarEntry: Sendable {
     public var deviceMajor: UInt32
     /// 0…1,048,575, and 0 where the entry is no device.
     public var deviceMinor: UInt32
-    /// From `SCHILY.xattr.` PAX records, each name once, in the order of their first appearance.
+    /// From `SCHILY.xattr.` PAX records, each name once, in the order of their first appearance. No value is empty: PAX cannot say that.
     public var extendedAttributes: [(name: ByteString, value: ByteString)]
     /// Where the entry's own header block begins, in bytes from the start of the archive.
     public var headerOffset: UInt64
