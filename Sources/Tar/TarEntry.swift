@@ -45,8 +45,8 @@ public enum TarContent: Sendable, Hashable {
     public static let inlineLimit: UInt64 = 64
 }
 
-/// Who takes what the parser finds.
-public protocol TarHandler {
+/// Who takes what the parser finds. It may be a type that cannot be copied, and so own descriptors and writers.
+public protocol TarHandler: ~Copyable {
     /// Every byte that is not external content, in the order of the stream: headers, small files, padding, and all that follows the end
     /// marker. The bytes may come later than the entry that they describe, but never later than external content that follows them.
     mutating func inline(_ bytes: UnsafeRawBufferPointer) throws
@@ -62,7 +62,7 @@ public protocol TarHandler {
     mutating func boundary() throws
 }
 
-extension TarHandler {
+extension TarHandler where Self: ~Copyable {
     public mutating func boundary() throws {}
 }
 

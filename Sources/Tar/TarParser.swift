@@ -78,7 +78,7 @@ public struct TarParser: ~Copyable {
     /// Takes the next bytes of the archive.
     ///
     /// - Throws: `TarError`, or what the handler throws.
-    public mutating func feed<Handler: TarHandler>(_ bytes: UnsafeRawBufferPointer, to handler: inout Handler) throws {
+    public mutating func feed<Handler: TarHandler & ~Copyable>(_ bytes: UnsafeRawBufferPointer, to handler: inout Handler) throws {
         guard let base = bytes.baseAddress else { return }
         let end = bytes.count
         var at = 0
@@ -188,7 +188,7 @@ public struct TarParser: ~Copyable {
 
     // MARK: Data
 
-    private mutating func handOver<Handler: TarHandler>(
+    private mutating func handOver<Handler: TarHandler & ~Copyable>(
         _ base: UnsafeRawPointer, _ pending: inout Int, _ at: Int, to handler: inout Handler
     ) throws {
         guard pending < at else { return }
