@@ -396,7 +396,14 @@ intptr_t cl_umount(int32_t dir, const void *path, size_t length, int32_t flags) 
     return RETRY(umount2(entry, flags));
 }
 
-intptr_t cl_unshare_mounts(void) { return RETRY(unshare(CLONE_NEWNS)); }
+intptr_t cl_unshare_mounts(void) {
+    intptr_t result = RETRY(unshare(CLONE_NEWNS));
+    if (result < 0) return result;
+    struct {
+        uint64_t set, clear, propagation, userNamespace;
+    } attributes = {.propagation = 1 << 18 /* MS_PRIVATE */};
+    return RETRY(syscall(NR_mount_setattr, AT_FDCWD, "/", 0x8000 /* AT_RECURSIVE */, &attributes, sizeof attributes));
+}
 
 intptr_t cl_loop_free(int32_t control) { return RETRY(ioctl(control, LOOP_CTL_GET_FREE)); }
 

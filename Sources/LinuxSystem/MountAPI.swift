@@ -38,8 +38,8 @@ public struct FileSystemContext: ~Copyable, Sendable {
         if result < 0 { throw SystemError(operation: "set \(key) of", path: ByteString(type.description), errno: Errno(result: result)) }
     }
 
-    public borrowing func set(_ key: StaticString, _ file: borrowing FileDescriptor) throws(SystemError) {
-        let raw = file.raw
+    /// Sets a parameter to an open file. The number is that of a descriptor which stays open during the call.
+    public borrowing func set(_ key: StaticString, descriptor raw: Int32) throws(SystemError) {
         let result = key.withCString { key in Kernel.call(.mount, descriptor.raw) { cl_fsconfig_fd(descriptor.raw, key, raw) } }
         if result < 0 { throw SystemError(operation: "set \(key) of", path: ByteString(type.description), errno: Errno(result: result)) }
     }
@@ -98,16 +98,16 @@ extension FileDescriptor {
         guard result >= 0 else { throw SystemError("mount at", result, at: directory, nil) }
     }
 
-    /// Attaches this detached mount at a path.
-    public borrowing func attachMount(at path: ByteString) throws(SystemError) {
+    /// Attaches a detached mount, by the number of its descriptor, at a path.
+    public static func attachMount(_ raw: Int32, at path: ByteString) throws(SystemError) {
         let result = path.bytes.withUnsafeBytes { bytes in
             Kernel.call(.mount, cl_at_fdcwd, bytes, other: raw) { cl_move_mount(raw, cl_at_fdcwd, bytes.baseAddress, bytes.count) }
         }
         guard result >= 0 else { throw SystemError(operation: "mount at", path: path, errno: Errno(result: result)) }
     }
 
-    /// A detached copy of the mount at this open directory (open_tree with OPEN_TREE_CLONE).
-    public borrowing func cloneMount() throws(SystemError) -> FileDescriptor {
+    /// A detached copy of the mount at an open directory (open_tree with OPEN_TREE_CLONE).
+    public static func cloneMount(of raw: Int32) throws(SystemError) -> FileDescriptor {
         let result = Kernel.call(.mount, raw) { cl_open_tree(raw, nil, 0, 1) }
         guard let new = Int32(exactly: result), new >= 0 else { throw SystemError("clone the mount at", result, at: raw, nil) }
         return FileDescriptor(owning: new)
@@ -137,7 +137,8 @@ extension FileDescriptor {
         guard result >= 0 else { throw SystemError(operation: "unmount", path: path, errno: Errno(result: result)) }
     }
 
-    /// Gives this process (with one thread) mounts of its own.
+    /// Gives the calling thread mounts of its own, copies of all there are. Changes of them reach nobody else, and all goes away when the
+    /// thread ends. EINVAL where the root directory is no mount (in a chroot).
     package static func unshareMounts() throws(SystemError) {
         let result = Kernel.call(.mount, -1) { cl_unshare_mounts() }
         guard result >= 0 else { throw SystemError(operation: "unshare mounts", errno: Errno(result: result)) }

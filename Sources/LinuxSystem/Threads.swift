@@ -238,6 +238,17 @@ public func onOwnThread<T: Sendable>(_ body: @escaping @Sendable () throws -> T)
     }
 }
 
+/// Runs `body` on a thread of its own and blocks the caller until it is done: for what changes the thread it runs on for good.
+public func blockingOnOwnThread<T: Sendable>(_ body: @escaping @Sendable () -> T) throws(SystemError) -> T {
+    let monitor = Monitor<T?>(nil)
+    let isStarted = startThread("cfsoci") {
+        let result = body()
+        monitor.change { $0 = result }
+    }
+    guard isStarted else { throw SystemError(operation: "start a thread", errno: .tryAgain) }
+    return monitor.wait { result, _ in result }
+}
+
 private final class ThreadBody: Sendable {
     let body: @Sendable () -> Void
 

@@ -107,6 +107,7 @@ intptr_t cl_move_mount(int32_t mount, int32_t toDir, const void *to, size_t toLe
 intptr_t cl_open_tree(int32_t dir, const void *path, size_t length, int32_t clone);
 intptr_t cl_mount_setattr(int32_t fd, int32_t recursive, uint64_t set, uint64_t clear, int32_t userNamespace);
 intptr_t cl_umount(int32_t dir, const void *path, size_t length, int32_t flags);
+// Gives the calling thread mounts of its own, from which nothing spreads back.
 intptr_t cl_unshare_mounts(void);
 #define CL_MOUNT_ATTR_RDONLY 0x01
 #define CL_MOUNT_ATTR_NOSUID 0x02

@@ -1,0 +1,62 @@
+public import Bytes
+public import LinuxSystem
+
+/// Why an image could not be mounted or unmounted. Every description is one line that says what to do where that is not obvious.
+public enum MountError: Error, Sendable, Hashable, CustomStringConvertible {
+    /// Options that cannot go together.
+    case options(String)
+    /// The process may not mount here.
+    case noRights(SystemError)
+    /// The kernel has no file system of this name, `erofs` or `overlay`.
+    case noFileSystem(String)
+    /// The kernel has no mount API (before Linux 5.2, or a sandbox hides it).
+    case noMountAPI
+    /// Files must be verified, but the kernel or the file system of the objects has no fs-verity.
+    case verityUnsupported(objects: ByteString)
+    /// The kernel's overlayfs cannot check fs-verity digests.
+    case overlayWithoutVerity
+    /// The kernel does not take the image; what it says of it may be empty.
+    case image(SystemError, kernel: String)
+    /// The kernel cannot show the image's owners through the user namespace.
+    case ownerMap(SystemError)
+    /// The kernel does not put image and objects together; what it says of it may be empty.
+    case overlay(SystemError, kernel: String)
+    /// Nothing is mounted at this directory.
+    case notMounted(ByteString)
+    /// Something still uses the mount.
+    case busy(ByteString)
+    case system(SystemError)
+
+    public var description: String {
+        switch self {
+        case .options(let why): why
+        case .noRights(let error): "mounting needs root's rights (CAP_SYS_ADMIN in the first user namespace): \(error)"
+        case .noFileSystem(let name):
+            "this kernel has no \(name) file system: load its module or use a kernel with CONFIG_\(name == "erofs" ? "EROFS" : "OVERLAY")_FS"
+        case .noMountAPI: "this kernel has no mount API (Linux 5.2), or a sandbox forbids it: mounting an image needs Linux 6.5 or newer"
+        case .verityUnsupported(let path):
+            "the repository needs fs-verity, but this kernel or the file system of \(path) has none, so every file would fail to open: "
+                + "mount on a kernel with CONFIG_FS_VERITY, or use an insecure repository"
+        case .overlayWithoutVerity:
+            "the repository needs fs-verity, but this kernel's overlayfs cannot check it: use Linux 6.6 or newer"
+        case .image(let error, let kernel): "the kernel does not mount the image: \(error)\(Self.quoted(kernel))"
+        case .ownerMap(let error): "the kernel cannot map the image's owners: \(error)"
+        case .overlay(let error, let kernel):
+            "the kernel does not join image and objects (overlayfs with data-only layers, Linux 6.5 or newer): \(error)\(Self.quoted(kernel))"
+        case .notMounted(let path): "\(path): nothing is mounted there"
+        case .busy(let path): "\(path): the mount is in use; end what uses it or unmount it lazily"
+        case .system(let error): error.description
+        }
+    }
+
+    private static func quoted(_ kernel: String) -> String { kernel.isEmpty ? "" : " (\(kernel))" }
+
+    /// Sorts a system call's failure into those that have the same reason in every step.
+    init(_ error: SystemError, or other: (SystemError) -> MountError) {
+        switch error.errno {
+        case .notPermitted: self = .noRights(error)
+        case .noSystemCall: self = .noMountAPI
+        default: self = other(error)
+        }
+    }
+}

@@ -1,0 +1,38 @@
+public import Bytes
+
+/// How an image is mounted.
+public struct MountOptions: Sendable, Hashable {
+    /// Takes what is changed; needs `workDirectory`, on the same file system.
+    public var upperDirectory: ByteString?
+    /// Working space of the kernel, an empty directory; needs `upperDirectory`.
+    public var workDirectory: ByteString?
+    /// Whether the mount may be written to; needs `upperDirectory`. Without it an upper directory is shown, but not changed.
+    public var isWritable: Bool
+    /// A user namespace (`/proc/PID/ns/user`) through which the image's owners are shown.
+    public var userNamespace: ByteString?
+    /// What the kernel's tables (`/proc/self/mountinfo`) show as the mount's source.
+    public var source: ByteString
+
+    public init(
+        source: ByteString = "composefs", upperDirectory: ByteString? = nil, workDirectory: ByteString? = nil, isWritable: Bool = false,
+        userNamespace: ByteString? = nil
+    ) {
+        self.source = source
+        self.upperDirectory = upperDirectory
+        self.workDirectory = workDirectory
+        self.isWritable = isWritable
+        self.userNamespace = userNamespace
+    }
+
+    /// As the source of an image with this name is written: `composefs:NAME`.
+    public static func source(ofImage name: ByteString) -> ByteString { "composefs:" + name }
+
+    func check() throws(MountError) {
+        guard (upperDirectory == nil) == (workDirectory == nil) else {
+            throw .options("an upper directory and a work directory are needed together")
+        }
+        guard !isWritable || upperDirectory != nil else {
+            throw .options("a writable mount needs an upper directory and a work directory, since the image never changes")
+        }
+    }
+}

@@ -1,0 +1,185 @@
+internal import Bytes
+internal import LinuxSystem
+
+/// How the layers are told to overlayfs, the newest way first.
+private enum LayerSyntax: CaseIterable {
+    /// `lowerdir+` and `datadir+` with descriptors (Linux 6.13), of detached mounts (6.15).
+    case descriptors
+    /// The same with paths, of detached mounts.
+    case paths
+    /// With paths (6.8), of mounts that are attached.
+    case pathsOfAttached
+    /// `lowerdir=IMAGE::OBJECTS` (6.5), of mounts that are attached.
+    case joinedPathsOfAttached
+
+    static let forDetached: [LayerSyntax] = [.descriptors, .paths]
+    static let forAttached: [LayerSyntax] = [.pathsOfAttached, .joinedPathsOfAttached]
+}
+
+/// Descriptors of the directories that are joined, by number: they are borrowed, and cross to another thread.
+private struct Layers: Sendable {
+    var image: Int32
+    var objects: Int32
+    var upper: Int32?
+    var work: Int32?
+}
+
+/// A detached overlay of the image over the objects, and below the upper directory if there is one.
+func mountOverlay(
+    _ erofs: borrowing FileDescriptor, _ objects: borrowing FileDescriptor, _ requireVerity: Bool, _ target: ByteString,
+    _ options: MountOptions
+) throws(MountError) -> FileDescriptor {
+    let upper = try openDirectory(options.upperDirectory)
+    let work = try openDirectory(options.workDirectory)
+    let layers = Layers(image: erofs.raw, objects: objects.raw, upper: upper.raw, work: work.raw)
+    switch try firstOverlay(LayerSyntax.forDetached, layers, requireVerity, options) {
+    case .mount(let mount): return mount
+    case .failure: return try mountOverlayOfAttached(layers, requireVerity, target, options)
+    }
+}
+
+/// A mount, or why there is none: so that ways of saying the same can be tried one after the other.
+private enum Attempt: ~Copyable {
+    case mount(FileDescriptor)
+    case failure(MountError)
+}
+
+/// Tries the ways in turn. What does not depend on the way, as missing rights, is thrown at once.
+private func firstOverlay(
+    _ ways: [LayerSyntax], _ layers: Layers, _ requireVerity: Bool, _ options: MountOptions
+) throws(MountError) -> Attempt {
+    var failure = MountError.noFileSystem("overlay")
+    for syntax in ways {
+        do throws(MountError) {
+            return .mount(try mountOverlay(layers, syntax, requireVerity, options))
+        } catch {
+            guard case .overlay = error else { throw error }
+            failure = error
+        }
+    }
+    return .failure(failure)
+}
+
+private func mountOverlay(
+    _ layers: Layers, _ syntax: LayerSyntax, _ requireVerity: Bool, _ options: MountOptions
+) throws(MountError) -> FileDescriptor {
+    let context = try makeContext("overlay")
+    if requireVerity {
+        do throws(SystemError) {
+            try context.set("verity", "require")
+        } catch {
+            throw MountError(error) { _ in .overlayWithoutVerity }
+        }
+    }
+    do throws(SystemError) {
+        try context.set("source", options.source)
+        // Distributions may build overlayfs with both off.
+        try context.set("metacopy", "on")
+        try context.set("redirect_dir", "on")
+        switch syntax {
+        case .descriptors:
+            try context.set("lowerdir+", descriptor: layers.image)
+            try context.set("datadir+", descriptor: layers.objects)
+        case .paths, .pathsOfAttached:
+            try context.set("lowerdir+", path(layers.image))
+            try context.set("datadir+", path(layers.objects))
+        case .joinedPathsOfAttached:
+            try context.set("lowerdir", path(layers.image) + "::" + path(layers.objects))
+        }
+        if let upper = layers.upper, let work = layers.work {
+            switch syntax {
+            case .descriptors:
+                try context.set("upperdir", descriptor: upper)
+                try context.set("workdir", descriptor: work)
+            default:
+                try context.set("upperdir", path(upper))
+                try context.set("workdir", path(work))
+            }
+        }
+        try context.create()
+        return try context.mount(options.isWritable ? [] : .readOnly)
+    } catch {
+        let messages = context.messages()
+        throw MountError(error) { .overlay($0, kernel: messages) }
+    }
+}
+
+/// Older kernels take only directories of mounts that are attached in the caller's mount namespace. So that nobody sees the image
+/// attached, and nothing is left of it whatever happens, this is done in a namespace that lives as long as one thread.
+private func mountOverlayOfAttached(
+    _ layers: Layers, _ requireVerity: Bool, _ target: ByteString, _ options: MountOptions
+) throws(MountError) -> FileDescriptor {
+    let result: Result<Int32, MountError>
+    do throws(SystemError) {
+        result = try blockingOnOwnThread { () -> Result<Int32, MountError> in
+            do throws(MountError) {
+                return .success(try mountOverlayInOwnNamespace(layers, requireVerity, target, options).release())
+            } catch {
+                return .failure(error)
+            }
+        }
+    } catch {
+        throw .system(error)
+    }
+    return FileDescriptor(owning: try result.get())
+}
+
+private func mountOverlayInOwnNamespace(
+    _ layers: Layers, _ requireVerity: Bool, _ target: ByteString, _ options: MountOptions
+) throws(MountError) -> FileDescriptor {
+    do throws(SystemError) {
+        try FileDescriptor.unshareMounts()
+    } catch {
+        throw MountError(error) { .overlay($0, kernel: "") }
+    }
+    // Descriptors from before still belong to the old namespace. All are opened anew before the image hides what is below the target.
+    let objects = try reopen(layers.objects)
+    let upper = try openDirectory(options.upperDirectory)
+    let work = try openDirectory(options.workDirectory)
+    let image: FileDescriptor
+    do throws(SystemError) {
+        try FileDescriptor.attachMount(layers.image, at: target)
+        image = try FileDescriptor.open(target, [.pathOnly, .directory])
+    } catch {
+        throw MountError(error) { .overlay($0, kernel: "") }
+    }
+    let own = Layers(image: image.raw, objects: objects.raw, upper: upper.raw, work: work.raw)
+    switch try firstOverlay(LayerSyntax.forAttached, own, requireVerity, options) {
+    case .mount(let mount): return mount
+    // The last way is known to every kernel that can do it at all, so what it says is about the thing itself.
+    case .failure(let failure): throw failure
+    }
+}
+
+/// Opens by name, in this thread's namespace, the directory that a descriptor from another namespace stands for.
+private func reopen(_ old: Int32) throws(MountError) -> FileDescriptor {
+    do throws(SystemError) {
+        let before = try FileDescriptor.duplicate(of: old)
+        let path = before.kernelPath
+        let new = try FileDescriptor.open(path, [.pathOnly, .directory])
+        let (wanted, found) = (try before.status(), try new.status())
+        guard wanted.device == found.device, wanted.inode == found.inode else { throw SystemError("open", path, .noEntry) }
+        return new
+    } catch {
+        throw .system(error)
+    }
+}
+
+/// A descriptor, or none where there is no path.
+private struct OptionalDirectory: ~Copyable {
+    var descriptor: FileDescriptor?
+    var raw: Int32?
+}
+
+private func openDirectory(_ path: ByteString?) throws(MountError) -> OptionalDirectory {
+    guard let path else { return OptionalDirectory(descriptor: nil, raw: nil) }
+    do throws(SystemError) {
+        let directory = try FileDescriptor.open(path, [.pathOnly, .directory])
+        let raw = directory.raw
+        return OptionalDirectory(descriptor: directory, raw: raw)
+    } catch {
+        throw .system(error)
+    }
+}
+
+private func path(_ descriptor: Int32) -> ByteString { ByteString("/proc/self/fd/\(descriptor)") }

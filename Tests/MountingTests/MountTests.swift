@@ -1,0 +1,214 @@
+import Bytes
+import LinuxSystem
+import Mounting
+import Testing
+
+@Suite(.serialized) struct MountTests {
+    @Test func showsMetadataAndContent() throws {
+        try TestImage.with { test in
+            try test.mount(MountOptions(source: MountOptions.source(ofImage: "a name")))
+            try check(test)
+            try unmount(test.target)
+            #expect(try test.open(test.target).entries().isEmpty)
+            #expect(failure { try unmount(test.target) } == .notMounted(test.target))
+        }
+
+        func check(_ test: TestImage) throws {
+            let target = try test.open(test.target)
+            let names = try target.entries().map(\.name).sorted()
+            #expect(names == ["external", "inline", "link", "sub", "tampered"])
+            #expect(try test.mounted("inline") == Array("in the image\n".utf8))
+            #expect(try test.mounted("external") == TestImage.external)
+            #expect(try test.mounted("sub/large") == TestImage.large)
+            #expect(try target.readLink(at: "link") == "sub/large")
+            let status = try target.status(at: "inline")
+            #expect(status.permissions == 0o640 && status.uid == 1000 && status.gid == 1001)
+            #expect(try target.status(at: "external").size == UInt64(TestImage.external.count))
+            #expect(try target.fileSystemStatus().type == FileSystemStatus.typeOverlay)
+            #expect(try target.fileSystemStatus().isReadOnly)
+            // Nothing of the attributes that hold it together is to be seen, and no object by its own name.
+            #expect(try target.extendedAttributes(at: "external").filter { $0.name.hasPrefix("trusted.overlay") } == [])
+            #expect(try target.statusIfPresent(at: "00") == nil)
+            let line = try mountLine(test.target)
+            #expect(line?.contains(" - overlay composefs:a\\040name ro,") == true)
+            #expect(line?.contains("metacopy=on") == true && line?.contains("redirect_dir=on") == true)
+        }
+    }
+
+    @Test func anImageOnTmpfsIsMountedThroughALoopDevice() throws {
+        guard (try? FileDescriptor.open("/dev/shm", .pathOnly)) != nil else { try Test.cancel("no /dev/shm") }
+        guard (try? FileDescriptor.open("/dev/loop-control", .readWrite)) != nil else { try Test.cancel("no loop devices") }
+        let before = try loopDevices()
+        try TestImage.with { test in
+            let name = ByteString("/dev/shm/mounting-" + Host.randomName())
+            try FileDescriptor.open(name, [.writeOnly, .create]).writeAll(try test.open(test.image).readAll(limit: 1 << 24))
+            defer { try? FileDescriptor.currentDirectory.unlink(at: name) }
+            try mountImage(try test.open(name), objects: try test.open(test.objects), requireVerity: false, at: test.target)
+            #expect(try test.mounted("inline") == Array("in the image\n".utf8))
+            #expect(try test.mounted("external") == TestImage.external)
+            try unmount(test.target)
+        }
+        // Freed with the last user, which the kernel may tell a moment later.
+        for _ in 0..<100 where try loopDevices() != before { Host.sleep(milliseconds: 10) }
+        #expect(try loopDevices() == before)
+    }
+
+    @Test func upperDirectoryTakesChanges() throws {
+        try TestImage.with { test in
+            let upper = try test.makeDirectory("upper")
+            let work = try test.makeDirectory("work")
+            let options = MountOptions(upperDirectory: upper, workDirectory: work, isWritable: true)
+            try test.mount(options)
+            let target = try test.open(test.target)
+            try target.open(at: "new", [.writeOnly, .create]).writeAll([1])
+            try target.unlink(at: "inline")
+            do {
+                let external = try target.open(at: "external", .readWrite)
+                try external.seek(to: 0, from: .end)
+                try external.writeAll([2])
+            }
+            #expect(try test.mounted("external") == TestImage.external + [2])
+            #expect(try FileDescriptor.open(upper + "/new", .readOnly).readAll(limit: 10) == [1])
+        }
+        try TestImage.with { test in
+            let upper = try test.makeDirectory("upper")
+            let work = try test.makeDirectory("work")
+            try FileDescriptor.open(upper + "/shown", [.writeOnly, .create]).writeAll([5])
+            try test.mount(MountOptions(upperDirectory: upper, workDirectory: work))
+            #expect(try test.mounted("shown") == [5])
+            let target = try test.open(test.target)
+            #expect(throws: SystemError.self) { _ = try target.open(at: "new", [.writeOnly, .create]) }
+        }
+    }
+
+    @Test func optionsMustGoTogether() throws {
+        try TestImage.with { test in
+            for options in [
+                MountOptions(upperDirectory: "/"), MountOptions(workDirectory: "/"), MountOptions(isWritable: true),
+            ] {
+                guard case .options = failure({ try test.mount(options) }) else {
+                    Issue.record("accepted")
+                    continue
+                }
+            }
+            guard case .system(let error) = failure({ try test.mount(MountOptions(upperDirectory: "/no", workDirectory: "/no")) }) else {
+                Issue.record("accepted a missing upper directory")
+                return
+            }
+            #expect(error == SystemError("open", "/no", .noEntry))
+        }
+    }
+
+    @Test func failuresLeaveNothingBehind() throws {
+        let before = (try loopDevices(), try mountCount())
+        try TestImage.with { test in
+            // No EROFS at all, and an EROFS cut short.
+            let garbage = test.base + "/garbage"
+            try FileDescriptor.open(garbage, [.writeOnly, .create]).writeAll([UInt8](repeating: 0xa5, count: 8192))
+            let error = failure {
+                try mountImage(try test.open(garbage), objects: try test.open(test.objects), requireVerity: false, at: test.target)
+            }
+            guard case .image(let system, let kernel) = error else {
+                Issue.record("\(String(describing: error))")
+                return
+            }
+            #expect(system.errno == .invalidArgument)
+            #expect(kernel.contains("superblock") || kernel.isEmpty)
+
+            // Objects that are no directory.
+            let noDirectory = failure {
+                try mountImage(try test.open(test.image), objects: try test.open(test.image), requireVerity: false, at: test.target)
+            }
+            #expect(noDirectory == .system(SystemError("open", test.image, .notDirectory)))
+            let noTarget = failure {
+                try mountImage(
+                    try test.open(test.image), objects: try test.open(test.objects), requireVerity: false, at: test.base + "/none")
+            }
+            #expect(noTarget == .system(SystemError("open", test.base + "/none", .noEntry)))
+            let file = failure {
+                try mountImage(try test.open(test.image), objects: try test.open(test.objects), requireVerity: false, at: test.image)
+            }
+            #expect(file == .system(SystemError("open", test.image, .notDirectory)))
+            #expect(try mountLine(test.target) == nil)
+        }
+        for _ in 0..<100 where try loopDevices() != before.0 { Host.sleep(milliseconds: 10) }
+        #expect(try loopDevices() == before.0)
+        #expect(try mountCount() == before.1)
+    }
+
+    @Test func aMountInUseIsBusy() throws {
+        try TestImage.with { test in
+            try test.mount()
+            do {
+                let user = try test.open(test.target + "/sub")
+                #expect(failure { try unmount(test.target) } == .busy(test.target))
+                try unmount(test.target, lazily: true)
+                #expect(try user.open(at: "large", .readOnly).readAll(limit: 1 << 20) == TestImage.large)
+            }
+            #expect(try mountLine(test.target) == nil)
+        }
+    }
+
+    /// Overlayfs without fs-verity would mount, and every file would be EIO.
+    @Test func secureImagesNeedVerity() throws {
+        try TestImage.with { test in
+            let objects = try test.open(test.objects)
+            do {
+                _ = try objects.measureVerity()
+            } catch let error as SystemError where error.isUnsupported {
+                #expect(failure { try test.mount(requireVerity: true) } == .verityUnsupported(objects: test.objects))
+                #expect(try mountLine(test.target) == nil)
+                return
+            }
+            try Test.cancel("this file system has fs-verity")
+        }
+    }
+
+    @Test func verityIsEnforced() throws {
+        try TestImage.requireMounting()
+        do {
+            _ = try FileDescriptor.open(TestImage.parent, [.readOnly, .directory]).measureVerity()
+        } catch {
+            try Test.cancel("no fs-verity: \(error)")
+        }
+        try TestImage.with(verity: true) { test in
+            try test.mount(requireVerity: true)
+            #expect(try mountLine(test.target)?.contains("verity=require") == true)
+            #expect(try test.mounted("inline") == Array("in the image\n".utf8))
+            #expect(try test.mounted("external") == TestImage.external)
+            #expect(try test.mounted("sub/large") == TestImage.large)
+            do {
+                _ = try test.mounted("tampered")
+                Issue.record("a tampered object was served")
+            } catch let error as SystemError {
+                #expect(error.errno == .inputOutput)
+            }
+        }
+        // Without it the same object is served: that is why a secure repository never mounts so.
+        try TestImage.with(verity: true) { test in
+            try test.mount(requireVerity: false)
+            #expect(try test.mounted("tampered") == Array("what was put there..".utf8))
+        }
+    }
+}
+
+/// The line of /proc/self/mountinfo for a mount point.
+func mountLine(_ target: ByteString) throws -> String? {
+    try mountInfo().last { $0.split(separator: " ").dropFirst(4).first.map { ByteString(String($0)) } == target }
+}
+
+func mountCount() throws -> Int { try mountInfo().count }
+
+private func mountInfo() throws -> [String] {
+    let bytes = try FileDescriptor.open("/proc/self/mountinfo", .readOnly).readAll(limit: 1 << 20)
+    return String(decoding: bytes, as: UTF8.self).split(separator: "\n").map(String.init)
+}
+
+/// The loop devices that show a file of these tests.
+func loopDevices() throws -> [ByteString] {
+    let block = try FileDescriptor.open("/sys/block", [.readOnly, .directory])
+    return try block.entries().map(\.name).filter { name in
+        guard name.hasPrefix("loop"), let file = try? block.open(at: name + "/loop/backing_file", .readOnly) else { return false }
+        return ByteString(try file.readAll(limit: 4096)).description.contains("mounting-")
+    }.sorted()
+}
