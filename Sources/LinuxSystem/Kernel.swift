@@ -20,7 +20,7 @@ package struct SystemCall {
     package var kind: SystemCallKind
     /// The descriptor worked on, or the directory that `path` is relative to.
     package var descriptor: Int32
-    /// The path given, if any; for link and rename the new name, for symlink the link's own path.
+    /// The path given, if any; for mount parameters the parameter's name; for link and rename the new name, for symlink the link's own path.
     package var path: UnsafeRawBufferPointer?
     /// link and rename: the old directory or the file; clone and copyRange: the source.
     package var otherDescriptor: Int32 = -1

@@ -30,22 +30,24 @@ public struct FileSystemContext: ~Copyable, Sendable {
     }
 
     public borrowing func set(_ key: StaticString, _ value: ByteString) throws(SystemError) {
-        let result = key.withCString { key in
-            value.bytes.withUnsafeBytes { value in
-                Kernel.call(.mount, descriptor.raw) { cl_fsconfig_string(descriptor.raw, key, value.baseAddress, value.count) }
-            }
+        try check(key) { raw, name in
+            value.bytes.withUnsafeBytes { cl_fsconfig_string(raw, name, $0.baseAddress, $0.count) }
         }
-        if result < 0 { throw SystemError(operation: "set \(key) of", path: ByteString(type.description), errno: Errno(result: result)) }
     }
 
     /// Sets a parameter to an open file. The number is that of a descriptor which stays open during the call.
-    public borrowing func set(_ key: StaticString, descriptor raw: Int32) throws(SystemError) {
-        let result = key.withCString { key in Kernel.call(.mount, descriptor.raw) { cl_fsconfig_fd(descriptor.raw, key, raw) } }
-        if result < 0 { throw SystemError(operation: "set \(key) of", path: ByteString(type.description), errno: Errno(result: result)) }
+    public borrowing func set(_ key: StaticString, descriptor file: Int32) throws(SystemError) {
+        try check(key) { raw, name in cl_fsconfig_fd(raw, name, file) }
     }
 
     public borrowing func setFlag(_ key: StaticString) throws(SystemError) {
-        let result = key.withCString { key in Kernel.call(.mount, descriptor.raw) { cl_fsconfig_flag(descriptor.raw, key) } }
+        try check(key) { raw, name in cl_fsconfig_flag(raw, name) }
+    }
+
+    private borrowing func check(_ key: StaticString, _ body: (Int32, UnsafePointer<CChar>) -> Int) throws(SystemError) {
+        let raw = descriptor.raw
+        let name = UnsafeRawBufferPointer(start: key.utf8Start, count: key.utf8CodeUnitCount)
+        let result = key.withCString { key in Kernel.call(.mount, raw, name) { body(raw, key) } }
         if result < 0 { throw SystemError(operation: "set \(key) of", path: ByteString(type.description), errno: Errno(result: result)) }
     }
 

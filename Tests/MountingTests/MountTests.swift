@@ -1,6 +1,7 @@
 import Bytes
 import LinuxSystem
 import Mounting
+import Synchronization
 import Testing
 
 @Suite(.serialized) struct MountTests {
@@ -51,6 +52,58 @@ import Testing
         // Freed with the last user, which the kernel may tell a moment later.
         for _ in 0..<100 where try loopDevices() != before { Host.sleep(milliseconds: 10) }
         #expect(try loopDevices() == before)
+    }
+
+    /// What kernels before 6.15 need: layers that are attached, in a namespace of their own; before 6.8 in one string.
+    @Test(arguments: [0, 1, 2, 100])
+    func olderWaysGiveTheSame(refused: Int) throws {
+        try TestImage.with { test in
+            let upper = try test.makeDirectory("upper")
+            let work = try test.makeDirectory("work")
+            let before = try mountCount()
+            let observer = RefuseParameter("lowerdir+", times: refused)
+            Kernel.observe(observer)
+            defer { Kernel.observe(nil) }
+            try test.mount(MountOptions(upperDirectory: upper, workDirectory: work, isWritable: true))
+            Kernel.observe(nil)
+            #expect(observer.refused == min(refused, 3))
+            #expect(try mountCount() == before + 1)
+            #expect(try mountLine(test.target)?.contains(refused < 3 ? "datadir+=" : "::") == true)
+            #expect(try test.mounted("inline") == Array("in the image\n".utf8))
+            #expect(try test.mounted("external") == TestImage.external)
+            #expect(try test.mounted("sub/large") == TestImage.large)
+            try FileDescriptor.open(test.target + "/new", [.writeOnly, .create]).writeAll([1])
+            #expect(try FileDescriptor.open(upper + "/new", .readOnly).readAll(limit: 10) == [1])
+            try unmount(test.target)
+            #expect(try mountCount() == before)
+        }
+    }
+
+    @Test func everyStepMayFail() throws {
+        try TestImage.with { test in
+            let before = (try mountCount(), try descriptorCount())
+            var done = false
+            var step = 0
+            while !done && step < 100 {
+                let observer = FailStep(step, .outOfMemory)
+                Kernel.observe(observer)
+                defer { Kernel.observe(nil) }
+                do {
+                    try test.mount()
+                    done = true
+                } catch {}
+                Kernel.observe(nil)
+                if done {
+                    // Steps of one way that fail are made up for by the next way, so a mount is not yet the end.
+                    try unmount(test.target)
+                    done = !observer.hasFailed
+                }
+                #expect(try mountCount() == before.0)
+                #expect(try descriptorCount() == before.1)
+                step += 1
+            }
+            #expect(done && step > 10)
+        }
     }
 
     @Test func upperDirectoryTakesChanges() throws {
@@ -190,6 +243,49 @@ import Testing
             #expect(try test.mounted("tampered") == Array("what was put there..".utf8))
         }
     }
+}
+
+/// Makes the first uses of a mount parameter fail, as on a kernel that does not know it.
+private final class RefuseParameter: SystemCallObserver {
+    private let name: ByteString
+    private let times: Int
+    private let count = Atomic<Int>(0)
+
+    init(_ name: ByteString, times: Int) {
+        self.name = name
+        self.times = times
+    }
+
+    var refused: Int { min(count.load(ordering: .relaxed), times) }
+
+    func before(_ call: SystemCall) -> Errno? {
+        guard call.kind == .mount, let path = call.path, ByteString(path) == name else { return nil }
+        return count.add(1, ordering: .relaxed).oldValue < times ? .invalidArgument : nil
+    }
+
+    func after(_ call: SystemCall, result: Int) {}
+}
+
+/// Makes one of the system calls fail.
+private final class FailStep: SystemCallObserver {
+    private let step: Int
+    private let error: Errno
+    private let count = Atomic<Int>(0)
+
+    init(_ step: Int, _ error: Errno) {
+        self.step = step
+        self.error = error
+    }
+
+    var hasFailed: Bool { count.load(ordering: .relaxed) > step }
+
+    func before(_ call: SystemCall) -> Errno? { count.add(1, ordering: .relaxed).oldValue == step ? error : nil }
+
+    func after(_ call: SystemCall, result: Int) {}
+}
+
+private func descriptorCount() throws -> Int {
+    try FileDescriptor.open("/proc/self/fd", [.readOnly, .directory]).entries().count
 }
 
 /// The line of /proc/self/mountinfo for a mount point.
