@@ -1,0 +1,73 @@
+public import Bytes
+internal import EROFS
+public import Hashing
+public import LinuxSystem
+
+/// An EROFS image that is open for reading.
+public struct OpenedImage: ~Copyable {
+    public let file: FileDescriptor
+    public let id: ObjectID
+    /// Whether the content was found to be what the name says.
+    public let isVerified: Bool
+}
+
+extension Repository {
+    /// Images are read as a whole: larger ones than this are refused. Bytes.
+    static let imageLimit = 2 << 30
+
+    /// Stores an image's object; `images/` is not touched, see `publish`.
+    public func storeImage(_ bytes: [UInt8]) throws(RepositoryError) -> StoredObject {
+        try withBytes(bytes) { (content) throws(RepositoryError) in try storeObject(content) }
+    }
+
+    /// The object that `images/<name>` leads to, or `images/refs/<name>` by way of it.
+    public func image(_ name: ByteString) throws(RepositoryError) -> ObjectID {
+        if !name.bytes.contains(UInt8(ascii: "/")), name != "refs", let id = try imageLink(name) { return id }
+        guard let reference = try imageReference(name) else { throw .imageMissing(name) }
+        guard let id = try imageLink(reference.entry) else {
+            throw .image(name, "the reference leads to \(reference.entry), which does not exist")
+        }
+        return id
+    }
+
+    private func imageLink(_ name: ByteString) throws(RepositoryError) -> ObjectID? {
+        try Layout.checkEntryName(name)
+        let path = Layout.images + "/" + name
+        guard let target = try readLink(path) else { return nil }
+        guard let id = Layout.objectID(ofTarget: target, algorithm) else {
+            throw .invalidLink(path, "leads to '\(target)', which is no \(algorithm.name) object")
+        }
+        // The name is the promise that the image is verified against: a link to another object breaks it.
+        guard ObjectID(hex: name.bytes) == id else { throw .invalidLink(path, "leads to another object, \(id)") }
+        return id
+    }
+
+    /// Opens an image by its identifier or by a reference's name, and verifies its content against the identifier.
+    ///
+    /// - Parameter verify: false leaves out reading all of it where the repository has no fs-verity; the kernel's digest is always compared.
+    public func openImage(_ name: ByteString, verify: Bool = true) throws(RepositoryError) -> OpenedImage {
+        let id = try image(name)
+        let isVerified = isSecure || verify
+        do throws(RepositoryError) {
+            return OpenedImage(file: try openObject(id, verify: isVerified), id: id, isVerified: isVerified)
+        } catch {
+            guard case .objectMissing = error else { throw error }
+            throw .image(name, "its object \(id) is missing")
+        }
+    }
+
+    /// The identifiers of all images, in ascending order.
+    public func imageIDs() throws(RepositoryError) -> [ObjectID] {
+        (try entries(of: Layout.images) ?? []).compactMap { ObjectID(hex: $0.name.bytes) }
+    }
+
+    /// The objects that an image's files need, ascending, each once.
+    public func imageObjects(_ id: ObjectID) throws(RepositoryError) -> [ObjectID] {
+        let bytes = try readObject(id, limit: Self.imageLimit)
+        do {
+            return try ErofsImage(bytes).objectReferences()
+        } catch {
+            throw .image(ByteString(id.hex), "\(error)")
+        }
+    }
+}

@@ -1,0 +1,63 @@
+internal import Bytes
+internal import Hashing
+internal import LinuxSystem
+
+/// Stores an object whose content comes piece by piece. Dropped before `finish`, it leaves nothing.
+public struct ObjectWriter: ~Copyable {
+    private let repository: Repository
+    private var temporary: Temporary
+    private var hasher: VerityHasher
+    /// Bytes so far.
+    public private(set) var size: UInt64 = 0
+
+    init(_ repository: Repository) throws(RepositoryError) {
+        self.repository = repository
+        try repository.beginStoring()
+        defer { repository.endStoring() }
+        temporary = try repository.makeTemporary(mode: 0o644)
+        hasher = VerityHasher(repository.algorithm)
+    }
+
+    public mutating func append(_ content: UnsafeRawBufferPointer) throws(RepositoryError) {
+        hasher.update(content)
+        try system { () throws(SystemError) in try temporary.file.writeAll(content) }
+        size += UInt64(content.count)
+    }
+
+    public mutating func append(_ content: [UInt8]) throws(RepositoryError) {
+        content.withUnsafeBytes { hasher.update($0) }
+        try system { () throws(SystemError) in try temporary.file.writeAll(content) }
+        size += UInt64(content.count)
+    }
+
+    /// Appends what a file holds from its beginning to `end`.
+    mutating func append(contentsOf file: borrowing FileDescriptor, end: UInt64) throws(RepositoryError) {
+        var offset: UInt64 = 0
+        try withTemporaryBuffer { (buffer) throws(RepositoryError) in
+            while offset < end {
+                let wanted = Int(min(UInt64(buffer.count), end - offset))
+                let part = UnsafeMutableRawBufferPointer(rebasing: buffer[..<wanted])
+                let count = try system { () throws(SystemError) in try file.pread(into: part, at: offset) }
+                guard count > 0 else { return }
+                try append(UnsafeRawBufferPointer(rebasing: part[..<count]))
+                offset += UInt64(count)
+            }
+        }
+    }
+
+    /// Names the object. Durable after the repository's next `publish` or `sync`.
+    public consuming func finish() throws(RepositoryError) -> StoredObject {
+        let id = hasher.finalize()
+        try repository.beginStoring()
+        defer { repository.endStoring() }
+        let path = Layout.objectPath(id)
+        let found = try repository.inspect(id, size: size, at: path)
+        if found == .good { return StoredObject(id: id, size: size, isNew: false) }
+        return try repository.commit(&temporary, id, size: size, at: path, replacing: found == .torn)
+    }
+}
+
+extension Repository {
+    /// For content that does not fit in memory or whose size is not known.
+    public func makeObjectWriter() throws(RepositoryError) -> ObjectWriter { try ObjectWriter(self) }
+}

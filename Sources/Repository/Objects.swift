@@ -1,0 +1,207 @@
+internal import Bytes
+public import Hashing
+public import LinuxSystem
+internal import Synchronization
+
+/// An object that is in the repository now.
+public struct StoredObject: Hashable, Sendable {
+    public let id: ObjectID
+    /// Size in bytes.
+    public let size: UInt64
+    /// False where the repository had it already.
+    public let isNew: Bool
+}
+
+extension Repository {
+    // MARK: Storing from memory
+
+    /// Stores content that is in memory. Durable after the next `publish` or `sync`.
+    public func storeObject(_ content: UnsafeRawBufferPointer) throws(RepositoryError) -> StoredObject {
+        var hasher = VerityHasher(algorithm)
+        return try storeObject([content], hasher: &hasher)
+    }
+
+    /// The same with a hasher that the caller keeps for all its objects. The content is the pieces, one after the other; the hasher must
+    /// be of the repository's algorithm and without unfinished content.
+    public func storeObject(_ pieces: [UnsafeRawBufferPointer], hasher: inout VerityHasher) throws(RepositoryError) -> StoredObject {
+        var size: UInt64 = 0
+        for piece in pieces {
+            hasher.update(piece)
+            size += UInt64(piece.count)
+        }
+        return try storeObject(hasher.finalize(), size: size, pieces: pieces)
+    }
+
+    /// The same where the caller has computed the identifier: it must be that of the pieces, `size` bytes in all.
+    package func storeObject(_ id: ObjectID, size: UInt64, pieces: [UnsafeRawBufferPointer]) throws(RepositoryError) -> StoredObject {
+        try beginStoring()
+        defer { endStoring() }
+        let path = Layout.objectPath(id)
+        let found = try inspect(id, size: size, at: path)
+        if found == .good { return StoredObject(id: id, size: size, isNew: false) }
+        var temporary = try makeTemporary(mode: 0o666)
+        try system { () throws(SystemError) in try temporary.file.writeAll(pieces) }
+        return try commit(&temporary, id, size: size, at: path, replacing: found == .torn)
+    }
+
+    // MARK: Common to all ways of storing
+
+    /// What is found under an object's name.
+    enum Presence {
+        case absent, good
+        /// A crash or a fault left something else there; a good object takes its place.
+        case torn
+    }
+
+    /// With verity the kernel's digest decides. Without, the size does: reading every object again would cost as much as storing it, and
+    /// what a power cut damaged is found by `recoverInterruptedPull`.
+    func inspect(_ id: ObjectID, size: UInt64, at path: ByteString) throws(RepositoryError) -> Presence {
+        if isSecure || activity.distrustsObjects.load(ordering: .relaxed) {
+            do throws(RepositoryError) {
+                let file = try openForReading(id, at: path)
+                return try fault(of: file, id) == nil ? .good : .torn
+            } catch {
+                switch error {
+                case .objectMissing: return .absent
+                case .objectDamaged: return .torn
+                default: throw error
+                }
+            }
+        }
+        guard let status = try system({ () throws(SystemError) in try root.statusIfPresent(at: path, follow: false) }) else {
+            return .absent
+        }
+        return status.kind == .regular && status.size == size ? .good : .torn
+    }
+
+    /// A temporary for an object to be.
+    func makeTemporary(mode: UInt32) throws(RepositoryError) -> Temporary {
+        let needsName = activity.needsNamedTemporaries.load(ordering: .relaxed)
+        do throws(SystemError) {
+            return try Temporary.make(in: root, directory: Layout.objects, named: Layout.objectPrefix, mode: mode, hidden: needsName)
+        } catch {
+            guard error.errno == .noEntry else { throw .system(error) }
+        }
+        try makeDirectory(Layout.objects, mode: 0o777)
+        let temporary = try system { () throws(SystemError) in
+            try Temporary.make(in: root, directory: Layout.objects, named: Layout.objectPrefix, mode: mode, hidden: needsName)
+        }
+        if temporary.isNamed { activity.needsNamedTemporaries.store(true, ordering: .relaxed) }
+        return temporary
+    }
+
+    /// Gives a complete temporary its object's name.
+    func commit(
+        _ temporary: inout Temporary, _ id: ObjectID, size: UInt64, at path: ByteString, replacing: Bool
+    ) throws(RepositoryError) -> StoredObject {
+        if isSecure {
+            let enabled = try system { () throws(SystemError) in try temporary.enableVerity(algorithm, in: root) }
+            guard enabled else { throw .verityUnsupported(self.path) }
+            // The kernel hashed what it will give to readers: memory or disk that changed it on the way shows here.
+            let measured = try system { () throws(SystemError) in try measuredVerity(temporary.file) }
+            guard measured == id else { throw .objectDamaged(id, "written, but the file system returns other content") }
+        }
+        var replacing = replacing
+        // Somebody may store or remove the same object meanwhile, but not for ever.
+        for _ in 0..<8 {
+            if replacing {
+                try system { () throws(SystemError) in try temporary.replace(in: root, at: path) }
+                activity.isUnsynced.store(true, ordering: .sequentiallyConsistent)
+                return StoredObject(id: id, size: size, isNew: true)
+            }
+            do throws(SystemError) {
+                if try temporary.link(in: root, at: path) {
+                    activity.isUnsynced.store(true, ordering: .sequentiallyConsistent)
+                    return StoredObject(id: id, size: size, isNew: true)
+                }
+            } catch {
+                guard error.errno == .noEntry else { throw .system(error) }
+                try makeDirectory(Layout.objectDirectory(id), mode: 0o777)
+                continue
+            }
+            switch try inspect(id, size: size, at: path) {
+            case .good: return StoredObject(id: id, size: size, isNew: false)
+            case .torn: replacing = true
+            case .absent: break
+            }
+        }
+        throw .objectDamaged(id, "its name appears and vanishes while it is being stored")
+    }
+
+    func makeDirectory(_ path: ByteString, mode: UInt32) throws(RepositoryError) {
+        do throws(SystemError) {
+            try root.makeDirectory(at: path, mode: mode)
+        } catch {
+            guard error.errno == .exists else { throw .system(error) }
+        }
+    }
+
+    // MARK: Reading
+
+    /// Opens an object for reading. With `verify` its digest is what its name says: asked of the kernel, or computed by reading all of it
+    /// where the repository has no verity.
+    public func openObject(_ id: ObjectID, verify: Bool = true) throws(RepositoryError) -> FileDescriptor {
+        let file = try openForReading(id, at: Layout.objectPath(id))
+        if verify, let fault = try fault(of: file, id) { throw .objectDamaged(id, fault) }
+        return file
+    }
+
+    /// An object's content, verified. One that is larger than `limit` bytes is refused before anything is allocated.
+    public func readObject(_ id: ObjectID, limit: Int) throws(RepositoryError) -> [UInt8] {
+        let file = try openForReading(id, at: Layout.objectPath(id))
+        let status = try system { () throws(SystemError) in try file.status() }
+        guard status.size <= UInt64(clamping: limit) else { throw .objectTooLarge(id, size: status.size, limit: limit) }
+        let bytes = try system { () throws(SystemError) in try file.readAll(limit: limit) }
+        let actual = bytes.withUnsafeBytes { VerityHasher.objectID(of: $0, id.algorithm) }
+        guard actual == id else { throw .objectDamaged(id, "its content has the digest \(actual)") }
+        return bytes
+    }
+
+    /// Size in bytes; nil where there is no such object.
+    public func objectSize(_ id: ObjectID) throws(RepositoryError) -> UInt64? {
+        let path = Layout.objectPath(id)
+        guard let status = try system({ () throws(SystemError) in try root.statusIfPresent(at: path, follow: false) }) else { return nil }
+        guard status.kind == .regular else { throw .objectDamaged(id, "is no regular file") }
+        return status.size
+    }
+
+    func openForReading(_ id: ObjectID, at path: ByteString) throws(RepositoryError) -> FileDescriptor {
+        do throws(SystemError) {
+            // Not blocking: a FIFO in an object's place must not hang us.
+            let file = try root.open(at: path, [.readOnly, .noFollow, .nonBlocking])
+            if try file.status().kind == .regular { return file }
+        } catch {
+            switch error.errno {
+            case .noEntry: throw .objectMissing(id)
+            case .tooManySymbolicLinks: throw .objectDamaged(id, "is a symbolic link")
+            default: throw .system(error)
+            }
+        }
+        throw .objectDamaged(id, "is no regular file")
+    }
+
+    /// Why an open file is not the object; nil where it is.
+    func fault(of file: borrowing FileDescriptor, _ id: ObjectID) throws(RepositoryError) -> String? {
+        if isSecure {
+            guard let measured = try system({ () throws(SystemError) in try measuredVerity(file) }) else { return "it has no fs-verity" }
+            return measured == id ? nil : "its content has the digest \(measured)"
+        }
+        let actual = try system { () throws(SystemError) in try hash(file, id.algorithm) }
+        return actual == id ? nil : "its content has the digest \(actual)"
+    }
+}
+
+/// The digest of an open file's content, computed by reading all of it.
+func hash(_ file: borrowing FileDescriptor, _ algorithm: VerityAlgorithm) throws(SystemError) -> ObjectID {
+    var hasher = VerityHasher(algorithm)
+    var offset: UInt64 = 0
+    try withTemporaryBuffer { (buffer) throws(SystemError) in
+        while true {
+            let count = try file.pread(into: buffer, at: offset)
+            guard count > 0 else { return }
+            hasher.update(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
+            offset += UInt64(count)
+        }
+    }
+    return hasher.finalize()
+}

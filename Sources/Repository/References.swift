@@ -1,0 +1,96 @@
+public import Bytes
+internal import LinuxSystem
+
+/// A reference: a name below `refs/` that keeps what it leads to.
+public struct Reference: Hashable, Sendable {
+    /// Relative to the prefix asked for; components separated by `/`.
+    public var name: ByteString
+    /// The link's text as it is.
+    public var target: ByteString
+
+    /// The stream's or image's name: the target's last component, as garbage collection reads it.
+    public var entry: ByteString { Layout.baseName(target) }
+}
+
+extension Repository {
+    /// All references below `streams/refs/<prefix>`, in ascending byte order of their names. Names are as they are on disk: the encoding of
+    /// tags belongs to module OCI.
+    public func streamReferences(under prefix: ByteString = "") throws(RepositoryError) -> [Reference] {
+        try references(Layout.streamReferences, under: prefix)
+    }
+
+    /// All references below `images/refs/<prefix>`.
+    public func imageReferences(under prefix: ByteString = "") throws(RepositoryError) -> [Reference] {
+        try references(Layout.imageReferences, under: prefix)
+    }
+
+    /// The target of one reference; nil where there is none.
+    public func streamReference(_ name: ByteString) throws(RepositoryError) -> Reference? {
+        try reference(Layout.streamReferences, name)
+    }
+
+    public func imageReference(_ name: ByteString) throws(RepositoryError) -> Reference? {
+        try reference(Layout.imageReferences, name)
+    }
+
+    /// Removes a reference, durably. False where there was none. What it kept stays until garbage is collected.
+    @discardableResult
+    public func removeStreamReference(_ name: ByteString) throws(RepositoryError) -> Bool {
+        try removeReference(Layout.streamReferences, name)
+    }
+
+    @discardableResult
+    public func removeImageReference(_ name: ByteString) throws(RepositoryError) -> Bool {
+        try removeReference(Layout.imageReferences, name)
+    }
+
+    private func reference(_ category: ByteString, _ name: ByteString) throws(RepositoryError) -> Reference? {
+        try Layout.checkReferenceName(name)
+        return try readLink(category + "/" + name).map { Reference(name: name, target: $0) }
+    }
+
+    private func removeReference(_ category: ByteString, _ name: ByteString) throws(RepositoryError) -> Bool {
+        try requireWritable()
+        try Layout.checkReferenceName(name)
+        let path = category + "/" + name
+        do throws(SystemError) {
+            try root.unlink(at: path)
+        } catch {
+            guard error.errno == .noEntry else { throw .system(error) }
+            return false
+        }
+        // A removed tag must not come back after garbage collection took what it led to.
+        if let directory = Self.parents(of: path).last { try syncDirectory(directory) }
+        return true
+    }
+
+    private func references(_ category: ByteString, under prefix: ByteString) throws(RepositoryError) -> [Reference] {
+        if !prefix.isEmpty { try Layout.checkReferenceName(prefix) }
+        let top = prefix.isEmpty ? category : category + "/" + prefix
+        var found: [Reference] = []
+        try walkReferences(top) { (path, kind) throws(RepositoryError) in
+            guard kind == .symbolicLink, let target = try readLink(path) else { return }
+            found.append(Reference(name: ByteString(Array(path.bytes.dropFirst(top.count + 1))), target: target))
+        }
+        return found.sorted { $0.name < $1.name }
+    }
+
+    /// Everything below a directory that is no directory itself. Symbolic links are not followed.
+    func walkReferences(
+        _ top: ByteString, _ body: (ByteString, FileKind) throws(RepositoryError) -> Void
+    ) throws(RepositoryError) {
+        // A list instead of recursion: depth is bounded by the longest path only.
+        var pending = [top]
+        while let next = pending.popLast() {
+            for entry in try entries(of: next) ?? [] {
+                let path = next + "/" + entry.name
+                var kind = entry.kind
+                if kind == .unknown {
+                    guard let status = try system({ () throws(SystemError) in try root.statusIfPresent(at: path) }) else { continue }
+                    kind = status.kind
+                }
+                if kind == .directory { pending.append(path) } else { try body(path, kind) }
+            }
+        }
+    }
+}

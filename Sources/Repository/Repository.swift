@@ -1,0 +1,99 @@
+public import Bytes
+public import Hashing
+internal import LinuxSystem
+internal import Synchronization
+
+/// How `Repository.open` opens.
+public struct OpenOptions: Sendable {
+    /// Refuse a repository without fs-verity.
+    public var requireVerity: Bool
+    /// Give a repository from before `meta.json` one (writes it), instead of refusing.
+    public var upgradeOldFormat: Bool
+    /// Never write, whatever is called.
+    public var readOnly: Bool
+    /// Refuse a repository of another algorithm.
+    public var algorithm: VerityAlgorithm?
+    /// Called once, before waiting for a lock that another process holds (gc).
+    public var willWait: (@Sendable () -> Void)?
+
+    public init(
+        requireVerity: Bool = false, upgradeOldFormat: Bool = false, readOnly: Bool = false, algorithm: VerityAlgorithm? = nil,
+        willWait: (@Sendable () -> Void)? = nil
+    ) {
+        self.requireVerity = requireVerity
+        self.upgradeOldFormat = upgradeOldFormat
+        self.readOnly = readOnly
+        self.algorithm = algorithm
+        self.willWait = willWait
+    }
+}
+
+/// A composefs repository: content-addressed objects, streams and images that name them, references that keep those.
+///
+/// The handle holds a shared lock on the repository's directory for its life, so garbage collection elsewhere waits for it. All methods
+/// may be called from many threads at once. Objects are durable only once `publish` or `sync` has returned.
+public final class Repository: Sendable {
+    /// As it was given to `open` or `initialize`.
+    public let path: ByteString
+    public let metadata: RepositoryMetadata
+    /// Whether objects carry fs-verity, so that the kernel vouches for their content. Otherwise digests are computed in user space.
+    public let isSecure: Bool
+    /// The repository's directory; carries the lock.
+    let root: FileDescriptor
+    let options: OpenOptions
+    let activity = Activity()
+
+    public var algorithm: VerityAlgorithm { metadata.algorithm }
+    public var erofsFormats: ErofsFormats { metadata.formats }
+
+    init(path: ByteString, root: consuming FileDescriptor, metadata: RepositoryMetadata, isSecure: Bool, options: OpenOptions) {
+        self.path = path
+        self.root = root
+        self.metadata = metadata
+        self.isSecure = isSecure
+        self.options = options
+    }
+
+    deinit { retireMarker() }
+
+    /// Makes everything written so far durable, on the whole file system.
+    public func sync() throws(RepositoryError) {
+        try system { () throws(SystemError) in try root.syncFileSystem() }
+    }
+
+    /// Throws where nothing may be written: opened read-only, features only a newer release can keep up, read-only file system, permissions.
+    func requireWritable() throws(RepositoryError) {
+        guard !options.readOnly else { throw .readOnly("it was opened for reading only") }
+        let unknown = metadata.unknownReadOnlyCompatible
+        guard unknown.isEmpty else {
+            throw .readOnly(
+                "meta.json lists features this release cannot write: " + unknown.map { ByteString($0).description }.joined(separator: ", "))
+        }
+        let status = try system { () throws(SystemError) in try root.fileSystemStatus() }
+        guard !status.isReadOnly else { throw .readOnly("read-only file system") }
+        do { try root.access(at: ".", [.write, .execute]) } catch { throw .readOnly("\(error)") }
+    }
+}
+
+/// What one handle is doing, for the marker that tells the next boot what a power cut may have damaged. See Staging.swift.
+struct Activity: ~Copyable {
+    /// Whether the marker exists, so storing may go on without a look.
+    let hasBegun = Atomic<Bool>(false)
+    /// Calls that are storing something right now.
+    let storing = Atomic<Int>(0)
+    /// Whether something was stored since the last sync.
+    let isUnsynced = Atomic<Bool>(false)
+    /// Whether objects that exist must be read before they are believed: an interrupted pull could not be looked into.
+    let distrustsObjects = Atomic<Bool>(false)
+    /// Whether the file system lacks O_TMPFILE.
+    let needsNamedTemporaries = Atomic<Bool>(false)
+    /// Whether FICLONE was refused once.
+    let cannotClone = Atomic<Bool>(false)
+    let marker = Mutex(Marker())
+
+    /// A file `.staging/<boot>/.active-<random>`, locked while its handle lives; none yet where the path is nil.
+    struct Marker: ~Copyable, Sendable {
+        var path: ByteString?
+        var file: FileDescriptor?
+    }
+}

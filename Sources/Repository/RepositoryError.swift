@@ -1,0 +1,99 @@
+public import Bytes
+internal import EROFS
+public import Hashing
+public import LinuxSystem
+
+/// Why the repository could not do what it was asked to. Every description is one line that names the file or object.
+public enum RepositoryError: Error, Sendable, CustomStringConvertible {
+    case system(SystemError)
+    /// No `meta.json` and nothing that looks like a repository.
+    case notInitialized(ByteString)
+    /// No `meta.json`, but objects: made before that file existed.
+    case oldFormat(ByteString)
+    /// `meta.json` cannot be understood.
+    case metadata(String)
+    case unsupportedVersion(Int64)
+    case incompatibleFeatures([String])
+    case algorithmMismatch(found: VerityAlgorithm, expected: VerityAlgorithm)
+    /// `initialize` found a repository with another algorithm or other image versions.
+    case differentConfiguration(found: RepositoryMetadata, wanted: RepositoryMetadata)
+    /// The opener demanded fs-verity, the repository has none.
+    case insecure(ByteString)
+    case verityUnsupported(ByteString)
+    /// Nothing can be written here; why.
+    case readOnly(String)
+    case noObjects(ByteString)
+    case objectMissing(ObjectID)
+    /// An object's content is not what its name says, or cannot be read in full.
+    case objectDamaged(ObjectID, String)
+    case objectTooLarge(ObjectID, size: UInt64, limit: Int)
+    case streamMissing(ByteString)
+    /// A stream exists but cannot be used.
+    case stream(ByteString, String)
+    case imageMissing(ByteString)
+    case image(ByteString, String)
+    case invalidName(ByteString, String)
+    /// A symbolic link in the repository that leads to no object or entry.
+    case invalidLink(ByteString, String)
+    /// A file outside of the repository cannot be imported.
+    case source(ByteString, String)
+
+    public var description: String {
+        switch self {
+        case .system(let error):
+            switch error.errno {
+            case .noSpace: "\(error): free some space or run gc, then repeat the command"
+            case .quotaExceeded: "\(error): free some space or raise the quota, then repeat the command"
+            default: "\(error)"
+            }
+        case .notInitialized(let path): "\(path): meta.json not found; this repository must be initialized first (init)"
+        case .oldFormat(let path):
+            "\(path): meta.json not found; this appears to be an old-format repository (upgrade makes it a current one)"
+        case .metadata(let why): "meta.json: \(why)"
+        case .unsupportedVersion(let version):
+            "meta.json: unsupported repository format version \(version) (this release supports up to \(RepositoryMetadata.currentVersion))"
+        case .incompatibleFeatures(let features):
+            "meta.json: the repository requires unknown incompatible features: "
+                + features.map { ByteString($0).description }.joined(separator: ", ")
+        case .algorithmMismatch(let found, let expected):
+            "repository algorithm \(RepositoryMetadata.name(of: found)) does not match expected \(RepositoryMetadata.name(of: expected))"
+        case .differentConfiguration(let found, let wanted):
+            "repository already initialized with different configuration (\(Self.configuration(found))); cannot re-initialize with "
+                + "(\(Self.configuration(wanted)))"
+        case .insecure(let path): "\(path): the repository is without fs-verity (meta.json has none), but verity is required"
+        case .verityUnsupported(let path): "\(path): the file system has no fs-verity; use --insecure to make a repository without it"
+        case .readOnly(let why): "the repository is not writable: \(why)"
+        case .noObjects(let path): "\(path): no objects found in the repository, so its algorithm cannot be told"
+        case .objectMissing(let id): "object \(id) is missing"
+        case .objectDamaged(let id, let why): "object \(id) is damaged: \(why)"
+        case .objectTooLarge(let id, let size, let limit): "object \(id) has \(size) bytes, at most \(limit) were expected"
+        case .streamMissing(let name): "stream not found: \(name)"
+        case .stream(let name, let why): "stream \(name): \(why)"
+        case .imageMissing(let name): "image not found: \(name)"
+        case .image(let name, let why): "image \(name): \(why)"
+        case .invalidName(let name, let why): "'\(name)' is no valid name: \(why)"
+        case .invalidLink(let path, let why): "\(path): \(why)"
+        case .source(let path, let why): "\(path): \(why)"
+        }
+    }
+
+    private static func configuration(_ metadata: RepositoryMetadata) -> String {
+        let extra = metadata.formats.all.dropFirst().map { "+V\($0.rawValue)" }.joined()
+        return "algorithm: \(RepositoryMetadata.name(of: metadata.algorithm)), erofs_version: V\(metadata.formats.default.rawValue)\(extra)"
+    }
+}
+
+/// Runs a system call with its error as one of ours.
+func system<Value: ~Copyable>(_ body: () throws(SystemError) -> Value) throws(RepositoryError) -> Value {
+    do { return try body() } catch { throw .system(error) }
+}
+
+/// An array's bytes, for a body with a typed error.
+func withBytes<Value>(
+    _ bytes: [UInt8], _ body: (UnsafeRawBufferPointer) throws(RepositoryError) -> Value
+) throws(RepositoryError) -> Value {
+    let result = bytes.withUnsafeBytes { buffer -> Result<Value, RepositoryError> in
+        do throws(RepositoryError) { return .success(try body(buffer)) } catch { return .failure(error) }
+    }
+    return try result.get()
+}

@@ -1,0 +1,198 @@
+internal import Bytes
+public import EROFS
+public import Hashing
+internal import JSON
+
+/// Which EROFS image versions a repository keeps: the one its names and references lead to, and others made beside it.
+public struct ErofsFormats: Hashable, Sendable {
+    public var `default`: ErofsVersion
+    /// In ascending order; an entry that equals the default says nothing new.
+    public var extra: [ErofsVersion]
+
+    public init(default version: ErofsVersion, extra: [ErofsVersion] = []) {
+        self.default = version
+        self.extra = Set(extra).sorted { $0.rawValue < $1.rawValue }
+    }
+
+    /// The default first, then the others in ascending order: the order in which images are made.
+    public var all: [ErofsVersion] { [`default`] + extra.filter { $0 != `default` } }
+}
+
+/// The content of a repository's `meta.json`.
+public struct RepositoryMetadata: Hashable, Sendable {
+    /// The format version this module writes; it reads this and 0.
+    public static let currentVersion: Int64 = 1
+    /// The file is a few hundred bytes; what is larger is none of ours.
+    static let sizeLimit = 1 << 20
+    /// The feature flag that goes with V1 as the default image version.
+    static let v1Feature = "v1_erofs"
+
+    public var version: Int64
+    public var algorithm: VerityAlgorithm
+    public var compatible: [String]
+    public var readOnlyCompatible: [String]
+    public var incompatible: [String]
+    /// What `erofs_formats` holds; nil where a writer before that key made the file.
+    public var storedFormats: ErofsFormats?
+
+    public init(algorithm: VerityAlgorithm, formats: ErofsFormats) {
+        version = Self.currentVersion
+        self.algorithm = algorithm
+        compatible = []
+        readOnlyCompatible = formats.default == .v1 ? [Self.v1Feature] : []
+        incompatible = []
+        storedFormats = formats
+    }
+
+    /// The formats that hold. V2 alone with the V1 flag means V1: files from before `erofs_formats` say it that way only.
+    public var formats: ErofsFormats {
+        let stored = storedFormats ?? ErofsFormats(default: .v2)
+        guard stored == ErofsFormats(default: .v2), readOnlyCompatible.contains(Self.v1Feature) else { return stored }
+        return ErofsFormats(default: .v1)
+    }
+
+    /// `fsverity-sha256-12` or `fsverity-sha512-12`.
+    public static func name(of algorithm: VerityAlgorithm) -> String { "fsverity-\(algorithm.name)-12" }
+
+    /// The algorithm that `fsverity-<hash>-12` names; 12 is the only block size there is.
+    public static func algorithm(named text: String) -> VerityAlgorithm? {
+        VerityAlgorithm.allCases.first { name(of: $0) == text }
+    }
+
+    var unknownReadOnlyCompatible: [String] { readOnlyCompatible.filter { $0 != Self.v1Feature } }
+
+    /// The order of the checks is the reference's: version, incompatible features. Unknown read-only-compatible ones are the writer's matter.
+    func checkReadable() throws(RepositoryError) {
+        guard version <= Self.currentVersion else { throw .unsupportedVersion(version) }
+        guard incompatible.isEmpty else { throw .incompatibleFeatures(incompatible) }
+    }
+
+    // MARK: Text
+
+    /// The bytes every writer of this format version writes: two spaces of indentation, fixed key order, one newline at the end.
+    public func serialized() -> [UInt8] {
+        var text = "{\n  \"version\": \(version),\n  \"algorithm\": \"\(Self.name(of: algorithm))\",\n  \"features\": {\n"
+        text += "    \"compatible\": \(Self.list(compatible)),\n"
+        text += "    \"read-only-compatible\": \(Self.list(readOnlyCompatible)),\n"
+        text += "    \"incompatible\": \(Self.list(incompatible))\n  }"
+        let stored = storedFormats ?? ErofsFormats(default: .v2)
+        text += ",\n  \"erofs_formats\": {\n    \"default\": \(stored.default.rawValue)"
+        if !stored.extra.isEmpty {
+            text += ",\n    \"extra\": [\n" + stored.extra.map { "      \($0.rawValue)" }.joined(separator: ",\n") + "\n    ]"
+        }
+        text += "\n  }\n}\n"
+        return Array(text.utf8)
+    }
+
+    private static func list(_ features: [String]) -> String {
+        guard !features.isEmpty else { return "[]" }
+        let lines = features.map { "      " + String(decoding: JSONValue.string($0).serialized(), as: UTF8.self) }
+        return "[\n" + lines.joined(separator: ",\n") + "\n    ]"
+    }
+
+    /// Reads a file of any format version as far as it can be understood; `checkReadable` judges it.
+    public init(parsing bytes: [UInt8]) throws(RepositoryError) {
+        guard bytes.count <= Self.sizeLimit else { throw .metadata("is \(bytes.count) bytes long; at most \(Self.sizeLimit) are read") }
+        let value: JSONValue
+        do { value = try JSONValue.parse(bytes) } catch { throw .metadata("\(error)") }
+        guard let object = value.object else { throw .metadata("holds no JSON object") }
+        guard let version = object["version"] else { throw .metadata("has no `version`") }
+        guard let number = version.int64, (0...Int64(UInt32.max)).contains(number) else { throw .metadata("`version` is no 32-bit number") }
+        self.version = number
+        guard let name = object["algorithm"]?.string else { throw .metadata("has no `algorithm` text") }
+        guard let algorithm = Self.algorithm(named: name) else {
+            throw .metadata("`algorithm` is \"\(ByteString(name))\"; known are fsverity-sha256-12 and fsverity-sha512-12")
+        }
+        self.algorithm = algorithm
+        let features = try Self.member("features", of: object)
+        compatible = try Self.strings("compatible", of: features)
+        readOnlyCompatible = try Self.strings("read-only-compatible", of: features)
+        incompatible = try Self.strings("incompatible", of: features)
+        storedFormats = try Self.formats(of: object)
+    }
+
+    private static func member(_ key: String, of object: JSONObject) throws(RepositoryError) -> JSONObject? {
+        guard let value = object[key] else { return nil }
+        guard let member = value.object else { throw .metadata("`\(key)` is no object") }
+        return member
+    }
+
+    private static func strings(_ key: String, of features: JSONObject?) throws(RepositoryError) -> [String] {
+        guard let value = features?[key] else { return [] }
+        guard let array = value.array else { throw .metadata("`features.\(key)` is no array") }
+        var list: [String] = []
+        for element in array {
+            guard let text = element.string else { throw .metadata("`features.\(key)` holds something that is no text") }
+            list.append(text)
+        }
+        return list
+    }
+
+    private static func formats(of object: JSONObject) throws(RepositoryError) -> ErofsFormats? {
+        guard let formats = try member("erofs_formats", of: object) else { return nil }
+        guard let value = formats["default"] else { throw .metadata("`erofs_formats` has no `default`") }
+        var extra: [ErofsVersion] = []
+        if let list = formats["extra"] {
+            guard let array = list.array else { throw .metadata("`erofs_formats.extra` is no array") }
+            for element in array { extra.append(try erofsVersion(element)) }
+        }
+        return ErofsFormats(default: try erofsVersion(value), extra: extra)
+    }
+
+    private static func erofsVersion(_ value: JSONValue) throws(RepositoryError) -> ErofsVersion {
+        guard let number = value.int64, let raw = UInt32(exactly: number), let version = ErofsVersion(rawValue: raw) else {
+            throw .metadata("`erofs_formats` names an image version that is not 0, 1 or 2")
+        }
+        return version
+    }
+
+    // MARK: Faults that still parse
+
+    /// What is wrong with a file that can be read, for fsck: nothing but its own bytes vouches for it, so they must be exactly what a
+    /// writer would have written.
+    ///
+    /// Keys and features of newer writers are no fault as long as the text is in the form that serialising the parsed document gives
+    /// again and no key that every writer writes is missing beside them: a damaged key looks like an unknown one.
+    static func faults(in bytes: [UInt8]) -> [String] {
+        guard let metadata = try? RepositoryMetadata(parsing: bytes), let value = try? JSONValue.parse(bytes), let object = value.object
+        else { return [] }
+        if bytes == metadata.serialized(), metadata.storedFormats != nil {
+            return metadata.inconsistencies
+        }
+        var faults: [String] = []
+        if bytes != value.serialized(pretty: true) + [UInt8(ascii: "\n")], bytes != value.serialized() {
+            faults.append("the text is not in the form that writers of this file use")
+        }
+        faults += damagedKeys(
+            object, known: ["version", "algorithm", "features", "erofs_formats"], tolerated: ["erofs_version"], in: "the file")
+        if let features = object["features"]?.object {
+            faults += damagedKeys(features, known: ["compatible", "read-only-compatible", "incompatible"], tolerated: [], in: "`features`")
+        }
+        if let formats = object["erofs_formats"]?.object, let stranger = formats.first(where: { $0.key != "default" && $0.key != "extra" })
+        {
+            faults.append("`erofs_formats` holds the unknown key \"\(ByteString(stranger.key))\"")
+        }
+        return faults + metadata.inconsistencies
+    }
+
+    private static func damagedKeys(_ object: JSONObject, known: Set<String>, tolerated: Set<String>, in place: String) -> [String] {
+        let keys = object.map(\.key)
+        guard known.contains(where: { !keys.contains($0) }),
+            let stranger = keys.first(where: { !known.contains($0) && !tolerated.contains($0) })
+        else { return [] }
+        return ["\(place) holds the unknown key \"\(ByteString(stranger))\" and lacks a known one"]
+    }
+
+    private var inconsistencies: [String] {
+        var faults: [String] = []
+        if version == 0 { faults.append("format version 0 was never written") }
+        for feature in unknownReadOnlyCompatible {
+            faults.append("the read-only-compatible feature \"\(ByteString(feature))\" is unknown to this release")
+        }
+        // The flag is written exactly where V1 is the default; files without `erofs_formats` have only the flag.
+        if let storedFormats, readOnlyCompatible.contains(Self.v1Feature) != (storedFormats.default == .v1) {
+            faults.append("`erofs_formats.default` is \(storedFormats.default.rawValue), which the feature flags contradict")
+        }
+        return faults
+    }
+}

@@ -1,0 +1,218 @@
+public import Bytes
+public import EROFS
+public import Hashing
+internal import LinuxSystem
+
+/// What `Repository.initialize` makes.
+public struct RepositoryConfiguration: Sendable, Hashable {
+    public enum Verity: Sendable, Hashable {
+        /// Fail where the file system has no fs-verity.
+        case required
+        /// Use none.
+        case insecure
+        /// Use it where there is.
+        case automatic
+    }
+
+    public var algorithm: VerityAlgorithm
+    public var erofsFormats: ErofsFormats
+    public var verity: Verity
+
+    public init(
+        algorithm: VerityAlgorithm = .sha512, erofsFormats: ErofsFormats = ErofsFormats(default: .v1), verity: Verity = .required
+    ) {
+        self.algorithm = algorithm
+        self.erofsFormats = erofsFormats
+        self.verity = verity
+    }
+}
+
+extension Repository {
+    /// Opens an existing repository and takes its shared lock, waiting for a garbage collection that runs.
+    public static func open(_ path: ByteString, _ options: OpenOptions = OpenOptions()) throws(RepositoryError) -> Repository {
+        let root = try openRoot(path, options)
+        guard let metadata = try readMetadata(root) else {
+            let hasObjects = try system { () throws(SystemError) in try root.statusIfPresent(at: Layout.objects, follow: true) != nil }
+            guard hasObjects else { throw .notInitialized(path) }
+            guard options.upgradeOldFormat, !options.readOnly else { throw .oldFormat(path) }
+            return try upgrade(path, root, options)
+        }
+        return try make(path, root, metadata, options)
+    }
+
+    /// Makes a repository (the directory 0700, its parent must exist) or opens one that has the same algorithm and image versions.
+    ///
+    /// An existing repository's format never changes; whether it has fs-verity is not compared.
+    public static func initialize(
+        _ path: ByteString, _ configuration: RepositoryConfiguration, _ options: OpenOptions = OpenOptions()
+    ) throws(RepositoryError) -> (repository: Repository, created: Bool) {
+        let wanted = RepositoryMetadata(algorithm: configuration.algorithm, formats: configuration.erofsFormats)
+        try system { () throws(SystemError) in
+            guard try FileDescriptor.currentDirectory.makeDirectoryIfMissing(at: path, mode: 0o700) else { return }
+            // The parent's entry for the new directory must not be lost to a power cut after we said that the repository exists.
+            try FileDescriptor.open(parent(of: path), [.readOnly, .directory]).sync()
+        }
+        let root = try openRoot(path, options)
+        if let found = try readMetadata(root) {
+            guard found.algorithm == wanted.algorithm, found.formats.all == wanted.formats.all else {
+                throw .differentConfiguration(found: found, wanted: wanted)
+            }
+            return (try make(path, root, found, options), false)
+        }
+        let hasObjects = try system { () throws(SystemError) in try root.statusIfPresent(at: Layout.objects, follow: true) != nil }
+        guard !hasObjects || options.upgradeOldFormat else { throw .oldFormat(path) }
+        if hasObjects { return (try upgrade(path, root, options), false) }
+        try writeMetadata(wanted, root, path, configuration.verity)
+        guard let written = try readMetadata(root) else { throw .notInitialized(path) }
+        guard written == wanted else { throw .differentConfiguration(found: written, wanted: wanted) }
+        return (try make(path, root, written, options), true)
+    }
+
+    /// Removes `streams/`, `images/` and `meta.json`, so that the repository can be initialized anew; objects stay.
+    public static func resetMetadata(_ path: ByteString) throws(RepositoryError) {
+        let root = try openRoot(path, OpenOptions())
+        guard try system({ () throws(SystemError) in try root.lock(.exclusive, wait: false) }) else {
+            throw .readOnly("another process uses it")
+        }
+        for name in [Layout.staging, Layout.streams, Layout.images] { try removeTree(name, in: root) }
+        try system { () throws(SystemError) in
+            if try root.statusIfPresent(at: Layout.metadata) != nil { try root.unlink(at: Layout.metadata) }
+            // What was removed must not come back beside the new metadata.
+            try root.sync()
+        }
+    }
+
+    // MARK: Below
+
+    private static func parent(of path: ByteString) -> ByteString {
+        var bytes = path.bytes
+        while bytes.count > 1, bytes.last == UInt8(ascii: "/") { bytes.removeLast() }
+        guard let slash = bytes.lastIndex(of: UInt8(ascii: "/")) else { return "." }
+        return slash == 0 ? "/" : ByteString(Array(bytes[..<slash]))
+    }
+
+    private static func openRoot(_ path: ByteString, _ options: OpenOptions) throws(RepositoryError) -> FileDescriptor {
+        let root = try system { () throws(SystemError) in try FileDescriptor.open(path, [.readOnly, .directory]) }
+        guard try system({ () throws(SystemError) in try root.lock(.shared, wait: false) }) else {
+            options.willWait?()
+            _ = try system { () throws(SystemError) in try root.lock(.shared, wait: true) }
+            return root
+        }
+        return root
+    }
+
+    private static func make(
+        _ path: ByteString, _ root: consuming FileDescriptor, _ metadata: RepositoryMetadata, _ options: OpenOptions
+    ) throws(RepositoryError) -> Repository {
+        guard metadata.version <= RepositoryMetadata.currentVersion else { throw .unsupportedVersion(metadata.version) }
+        if let expected = options.algorithm, expected != metadata.algorithm {
+            throw .algorithmMismatch(found: metadata.algorithm, expected: expected)
+        }
+        try metadata.checkReadable()
+        let isSecure = try hasVerity(root, Layout.metadata)
+        guard isSecure || !options.requireVerity else { throw .insecure(path) }
+        return Repository(path: path, root: root, metadata: metadata, isSecure: isSecure, options: options)
+    }
+
+    /// Whether a file has fs-verity of any algorithm.
+    private static func hasVerity(_ root: borrowing FileDescriptor, _ path: ByteString) throws(RepositoryError) -> Bool {
+        let file = try system { () throws(SystemError) in try root.open(at: path, [.readOnly, .noFollow]) }
+        return try system { () throws(SystemError) in try measuredVerity(file) != nil }
+    }
+
+    /// The file's bytes, nil where there is none.
+    static func metadataBytes(_ root: borrowing FileDescriptor) throws(RepositoryError) -> [UInt8]? {
+        // Not blocking: a FIFO in its place must not hang us.
+        let opened = try system { () throws(SystemError) in
+            try root.openIfPresent(at: Layout.metadata, [.readOnly, .noFollow, .nonBlocking])
+        }
+        guard let file = opened else { return nil }
+        let status = try system { () throws(SystemError) in try file.status() }
+        guard status.kind == .regular else { throw .metadata("is no regular file") }
+        guard status.size <= RepositoryMetadata.sizeLimit else {
+            throw .metadata("is \(status.size) bytes long; at most \(RepositoryMetadata.sizeLimit) are read")
+        }
+        return try system { () throws(SystemError) in try file.readAll(limit: RepositoryMetadata.sizeLimit) }
+    }
+
+    static func readMetadata(_ root: borrowing FileDescriptor) throws(RepositoryError) -> RepositoryMetadata? {
+        guard let bytes = try metadataBytes(root) else { return nil }
+        return try RepositoryMetadata(parsing: bytes)
+    }
+
+    /// Writes `meta.json` in one step; an existing one is left as it is.
+    private static func writeMetadata(
+        _ metadata: RepositoryMetadata, _ root: borrowing FileDescriptor, _ path: ByteString, _ verity: RepositoryConfiguration.Verity
+    ) throws(RepositoryError) {
+        // The hidden name, where one is needed, is of a kind that gc knows as left over.
+        var temporary = try system { () throws(SystemError) in
+            try Temporary.make(in: root, directory: ".", named: Layout.symlinkPrefix, mode: 0o644)
+        }
+        try system { () throws(SystemError) in try temporary.file.writeAll(metadata.serialized()) }
+        // The file must be whole before it has its name: half of it would make the repository unusable.
+        try system { () throws(SystemError) in try temporary.file.sync() }
+        if verity != .insecure {
+            let enabled = try system { () throws(SystemError) in try temporary.enableVerity(metadata.algorithm, in: root) }
+            guard enabled || verity == .automatic else { throw .verityUnsupported(path) }
+        }
+        _ = try system { () throws(SystemError) in try temporary.link(in: root, at: Layout.metadata) }
+        // The name itself, before anybody relies on the repository.
+        try system { () throws(SystemError) in try root.sync() }
+    }
+
+    /// A repository from before `meta.json`: the first object tells algorithm and security. The images in it are V2, yet the library's
+    /// default formats (V1) are written, as by the reference: what is missing can be made from the streams.
+    private static func upgrade(
+        _ path: ByteString, _ root: consuming FileDescriptor, _ options: OpenOptions
+    ) throws(RepositoryError) -> Repository {
+        guard let (object, algorithm) = try firstObject(root) else { throw .noObjects(path) }
+        let isSecure = try hasVerity(root, object)
+        let metadata = RepositoryMetadata(algorithm: algorithm, formats: ErofsFormats(default: .v1))
+        try writeMetadata(metadata, root, path, isSecure ? .required : .insecure)
+        guard let written = try readMetadata(root) else { throw .notInitialized(path) }
+        return try make(path, root, written, options)
+    }
+
+    private static func firstObject(_ root: borrowing FileDescriptor) throws(RepositoryError) -> (ByteString, VerityAlgorithm)? {
+        for index in 0...255 {
+            let directory = Layout.objects + "/" + ByteString(Hex.encode(CollectionOfOne(UInt8(index))))
+            for entry in try entries(of: directory, in: root) ?? [] {
+                let name = directory + "/" + entry.name
+                if let id = ObjectID(objectPath: name.bytes.dropFirst(Layout.objects.count + 1)) { return (name, id.algorithm) }
+            }
+        }
+        return nil
+    }
+
+    /// The entries of a directory in ascending order of their names; nil where it does not exist.
+    static func entries(of path: ByteString, in root: borrowing FileDescriptor) throws(RepositoryError) -> [DirectoryEntry]? {
+        try system { () throws(SystemError) in
+            guard let directory = try root.openIfPresent(at: path, [.readOnly, .directory, .noFollow]) else { return nil }
+            return try directory.entries().sorted { $0.name < $1.name }
+        }
+    }
+
+    func entries(of path: ByteString) throws(RepositoryError) -> [DirectoryEntry]? { try Self.entries(of: path, in: root) }
+
+    /// Removes a directory with all that is below it.
+    static func removeTree(_ path: ByteString, in root: borrowing FileDescriptor) throws(RepositoryError) {
+        // A list instead of recursion; directories are removed on the way back, the deepest first.
+        var pending = [path]
+        var directories: [ByteString] = []
+        while let next = pending.popLast() {
+            guard let list = try entries(of: next, in: root) else { continue }
+            directories.append(next)
+            for entry in list {
+                let name = next + "/" + entry.name
+                if entry.kind == .directory {
+                    pending.append(name)
+                } else {
+                    try system { () throws(SystemError) in try root.unlink(at: name) }
+                }
+            }
+        }
+        for directory in directories.reversed() {
+            try system { () throws(SystemError) in try root.removeDirectory(at: directory) }
+        }
+    }
+}

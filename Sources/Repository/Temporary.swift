@@ -1,0 +1,174 @@
+internal import Bytes
+internal import Hashing
+internal import LinuxSystem
+
+/// A file that has no name yet, or a hidden one where the file system lacks O_TMPFILE. It becomes visible by `link` or `replace` only,
+/// complete as it is; dropped before, it vanishes.
+struct Temporary: ~Copyable {
+    /// Open for reading and writing; for reading only once verity was asked for.
+    var file: FileDescriptor
+    /// Relative to the root.
+    let directory: ByteString
+    let prefix: ByteString
+    let mode: UInt32
+    let hidden: HiddenName?
+
+    /// A name that goes when the temporary goes.
+    struct HiddenName: ~Copyable {
+        let path: ByteString
+        let root: FileDescriptor
+        deinit { try? root.unlink(at: path) }
+    }
+
+    /// How often a hidden name is made up anew where it exists already.
+    private static let nameAttempts = 16
+    /// How often verity is tried, and a copy made, while somebody holds the file open for writing.
+    private static let verityAttempts = 3
+
+    /// Whether the file system made a hidden name necessary.
+    var isNamed: Bool {
+        switch hidden {
+        case .none: false
+        case .some: true
+        }
+    }
+
+    /// `directory` is relative to `root`. `mode` is subject to the umask. `hidden`: do not try O_TMPFILE.
+    static func make(
+        in root: borrowing FileDescriptor, directory: ByteString, named prefix: ByteString, mode: UInt32, hidden needsName: Bool = false
+    ) throws(SystemError) -> Temporary {
+        if !needsName {
+            do throws(SystemError) {
+                let file = try root.open(at: directory, [.readWrite, .temporary], mode: mode)
+                return Temporary(file: file, directory: directory, prefix: prefix, mode: mode, hidden: nil)
+            } catch {
+                // Old kernels and file systems without O_TMPFILE take the flag for a directory opened for writing.
+                switch error.errno {
+                case .notSupported, .noSystemCall, .isDirectory, .invalidArgument: break
+                default: throw error
+                }
+            }
+        }
+        for _ in 0..<nameAttempts {
+            let path = directory + "/" + prefix + ByteString(Host.randomName(12))
+            do throws(SystemError) {
+                let file = try root.open(at: path, [.readWrite, .create, .exclusive], mode: mode)
+                let hidden = HiddenName(path: path, root: try root.duplicate())
+                return Temporary(file: file, directory: directory, prefix: prefix, mode: mode, hidden: hidden)
+            } catch {
+                guard error.errno == .exists else { throw error }
+            }
+        }
+        throw SystemError("create", directory + "/" + prefix, .exists)
+    }
+
+    // MARK: Naming
+
+    /// Gives the file its name. False where that exists.
+    func link(in root: borrowing FileDescriptor, at path: ByteString) throws(SystemError) -> Bool {
+        do {
+            switch hidden {
+            case .none: try root.link(file, at: path)
+            // A second link and not a rename: it never replaces, on any file system; the hidden name goes with the temporary.
+            case .some(let name): try root.link(at: name.path, to: path)
+            }
+            return true
+        } catch let error {
+            guard error.errno == .exists else { throw error }
+            return false
+        }
+    }
+
+    /// Puts the file in the place of what has the name now, in one step.
+    func replace(in root: borrowing FileDescriptor, at path: ByteString) throws(SystemError) {
+        for _ in 0..<Self.nameAttempts {
+            let name = directory + "/" + prefix + ByteString(Host.randomName(12))
+            guard try link(in: root, at: name) else { continue }
+            do {
+                try root.rename(at: name, to: path)
+                return
+            } catch let error {
+                try? root.unlink(at: name)
+                throw error
+            }
+        }
+        throw SystemError("link", path, .exists)
+    }
+
+    // MARK: Verity
+
+    /// Makes the file immutable, with fs-verity. False where the file system has none. The file is open for reading only afterwards.
+    mutating func enableVerity(_ algorithm: VerityAlgorithm, in root: borrowing FileDescriptor) throws(SystemError) -> Bool {
+        // The kernel refuses while any descriptor for writing is open: ours goes here.
+        file = try file.reopen([.readOnly])
+        for attempt in 1... {
+            do throws(SystemError) {
+                return try tryVerity(algorithm)
+            } catch {
+                // A child process forked by another thread may hold our old descriptor until it calls exec. One that never does keeps
+                // the file busy: only a copy that it does not know of helps.
+                guard error.errno == .textBusy, attempt <= Self.verityAttempts else { throw error }
+                self = try copy(in: root)
+            }
+        }
+        return false
+    }
+
+    private func tryVerity(_ algorithm: VerityAlgorithm) throws(SystemError) -> Bool {
+        for attempt in 1... {
+            do throws(SystemError) {
+                try file.enableVerity(algorithm: algorithm.rawValue)
+                return true
+            } catch {
+                switch error.errno {
+                case .exists: return true
+                case .notSupported, .notTerminal: return false
+                case .textBusy where attempt < Self.verityAttempts: Host.sleep(milliseconds: 1)
+                default: throw error
+                }
+            }
+        }
+        return false
+    }
+
+    private func copy(in root: borrowing FileDescriptor) throws(SystemError) -> Temporary {
+        var copy = try Temporary.make(in: root, directory: directory, named: prefix, mode: mode, hidden: isNamed)
+        try copy.fill(from: file)
+        copy.file = try copy.file.reopen([.readOnly])
+        return copy
+    }
+
+    private func fill(from source: borrowing FileDescriptor) throws(SystemError) {
+        var offset: UInt64 = 0
+        try withTemporaryBuffer { (buffer) throws(SystemError) in
+            while true {
+                let count = try source.pread(into: buffer, at: offset)
+                guard count > 0 else { return }
+                try file.writeAll(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
+                offset += UInt64(count)
+            }
+        }
+    }
+}
+
+/// A buffer for reading files piece by piece.
+func withTemporaryBuffer<Value: ~Copyable, Failure: Error>(
+    _ body: (UnsafeMutableRawBufferPointer) throws(Failure) -> Value
+) throws(Failure) -> Value {
+    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 128 << 10, alignment: 4096)
+    defer { buffer.deallocate() }
+    return try body(buffer)
+}
+
+/// The digest that the kernel holds for a file; nil where it has no fs-verity or one of an unknown algorithm.
+func measuredVerity(_ file: borrowing FileDescriptor) throws(SystemError) -> ObjectID? {
+    do throws(SystemError) {
+        guard let measured = try file.measureVerity(), let algorithm = VerityAlgorithm(rawValue: measured.algorithm) else { return nil }
+        return ObjectID(algorithm: algorithm, bytes: measured.digest)
+    } catch {
+        switch error.errno {
+        case .notSupported, .notTerminal, .noData: return nil
+        default: throw error
+        }
+    }
+}
