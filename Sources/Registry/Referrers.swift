@@ -1,21 +1,22 @@
 internal import Hashing
-internal import JSON
+internal import OCI
 
 extension RegistryClient {
     private static let pageLimit = 100
     private static let referrerLimit = 10_000
     private static let indexType = "application/vnd.oci.image.index.v1+json"
 
-    /// The descriptors of manifests whose `subject` is `digest`, unparsed, in the registry's order (distribution-spec, listing referrers).
+    /// The descriptors of manifests whose `subject` is `digest`, in the registry's order (distribution-spec, listing referrers).
     /// Where the registry has no referrers API, the index that clients keep under the tag schema's tag; with neither there are none.
-    func fetchReferrers(_ repository: RemoteRepository, of digest: ContentDigest) throws(RegistryError) -> [JSONValue] {
+    func fetchReferrers(_ repository: RemoteRepository, of digest: ContentDigest) throws(RegistryError) -> [Descriptor] {
         let what = "referrers of \(repository.domain)/\(repository.name)@\(digest)"
         var path = "/v2/\(repository.name)/referrers/\(digest)"
-        var found: [JSONValue] = []
+        var query: String?
+        var found: [Descriptor] = []
         for page in 0..<Self.pageLimit {
-            let (entries, next): ([JSONValue], String?)
+            let (entries, next): ([Descriptor], HTTPURL?)
             do throws(RegistryError) {
-                (entries, next) = try retrying { () throws(Failure) in try fetchPage(repository, path, what) }
+                (entries, next) = try retrying { () throws(Failure) in try fetchPage(repository, path, query, what) }
             } catch {
                 guard page == 0, error.kind == .notFound else { throw error }
                 return try fetchTaggedReferrers(repository, digest, what)
@@ -25,13 +26,15 @@ extension RegistryClient {
                 if found.count > Self.referrerLimit { break }
                 return found
             }
-            path = next
+            (path, query) = next.target
         }
         throw RegistryError(.tooLarge, "\(what): more than \(Self.referrerLimit) of them, or \(Self.pageLimit) pages")
     }
 
-    private func fetchPage(_ repository: RemoteRepository, _ path: String, _ what: String) throws(Failure) -> ([JSONValue], next: String?) {
-        let response = try open(repository, path, headers: ["Accept: " + Self.indexType], what: what)
+    private func fetchPage(
+        _ repository: RemoteRepository, _ path: String, _ query: String?, _ what: String
+    ) throws(Failure) -> ([Descriptor], next: HTTPURL?) {
+        let response = try open(repository, path, query: query, headers: ["Accept: " + Self.indexType], what: what)
         let bytes = try session.body(of: response, limit: options.manifestLimit, what: "list of referrers")
         do throws(RegistryError) {
             let entries = try Self.entries(bytes, response.url.display)
@@ -41,7 +44,7 @@ extension RegistryClient {
             else {
                 throw RegistryError(.badResponse, "\(response.url.display): its Link \(printable(link)) leads out of the repository")
             }
-            return (entries, url.target.path + (url.target.query.map { "?" + $0 } ?? ""))
+            return (entries, url)
         } catch {
             throw Failure(error)
         }
@@ -49,7 +52,7 @@ extension RegistryClient {
 
     /// Distribution-spec, referrers tag schema: algorithm and digest joined by a dash.
     private func fetchTaggedReferrers(_ repository: RemoteRepository, _ digest: ContentDigest, _ what: String) throws(RegistryError)
-        -> [JSONValue]
+        -> [Descriptor]
     {
         let tag = "\(digest.algorithm.rawValue.prefix(32))-\(digest.hex.prefix(64))"
         do throws(RegistryError) {
@@ -61,11 +64,10 @@ extension RegistryClient {
         }
     }
 
-    private static func entries(_ bytes: [UInt8], _ origin: String) throws(RegistryError) -> [JSONValue] {
-        let value: JSONValue
-        do { value = try JSONValue.parse(bytes) } catch { throw RegistryError(.badResponse, "\(origin): \(error)") }
-        guard let entries = value["manifests"]?.array else { throw RegistryError(.badResponse, "\(origin): the answer is no image index") }
-        return entries
+    private static func entries(_ bytes: [UInt8], _ origin: String) throws(RegistryError) -> [Descriptor] {
+        do { return try ImageIndex(parsing: bytes).manifests } catch {
+            throw RegistryError(.badResponse, "\(origin): \(printable("\(error)"))")
+        }
     }
 
     /// The target of `Link: <…>; rel="next"` (RFC 8288).

@@ -47,18 +47,23 @@ public final class RegistryClient: Sendable {
         }
     }
 
-    /// GET of a path below the registry, which may carry a query; throws for every status but 2xx. `what` begins the error.
+    /// GET of a path below the registry; throws for every status but 2xx. `what` begins the error.
     func open(
-        _ repository: RemoteRepository, _ path: String, headers: [String], mayShareConnection: Bool = true, what: String
+        _ repository: RemoteRepository, _ path: String, query: String? = nil, headers: [String], mayShareConnection: Bool = true,
+        what: String
     ) throws(Failure) -> HTTPResponse {
         let host = repository.apiHost
+        guard Self.isClean(path) else {
+            throw Failure(RegistryError(.invalidRequest, "\(printable(host + path)) cannot be put into a URL"))
+        }
+        let target = path + (query.map { "?" + $0 } ?? "")
         let known = schemes.withLock { $0[host] }
         do throws(Failure) {
             return try open(
-                repository, path, headers: headers, mayShareConnection, scheme: known ?? "https", isProbe: known == nil, what: what)
+                repository, target, headers: headers, mayShareConnection, scheme: known ?? "https", isProbe: known == nil, what: what)
         } catch {
             guard known == nil, error.mayBePlainHTTP, mayUsePlainHTTP(host) else { throw error }
-            return try open(repository, path, headers: headers, mayShareConnection, scheme: "http", isProbe: false, what: what)
+            return try open(repository, target, headers: headers, mayShareConnection, scheme: "http", isProbe: false, what: what)
         }
     }
 
@@ -71,14 +76,12 @@ public final class RegistryClient: Sendable {
     }
 
     private func open(
-        _ repository: RemoteRepository, _ path: String, headers: [String], _ mayShareConnection: Bool, scheme: String, isProbe: Bool,
+        _ repository: RemoteRepository, _ target: String, headers: [String], _ mayShareConnection: Bool, scheme: String, isProbe: Bool,
         what: String
     ) throws(Failure) -> HTTPResponse {
         let host = repository.apiHost
-        guard Self.isClean(String(path.prefix { $0 != "?" })), let url = HTTPURL("\(scheme)://\(host)\(path)"),
-            url.text == "\(scheme)://\(host)\(path)"
-        else {
-            throw Failure(RegistryError(.invalidRequest, "\(printable(host + path)) cannot be put into a URL"))
+        guard let url = HTTPURL("\(scheme)://\(host)\(target)"), url.target.path.hasPrefix("/v2/") else {
+            throw Failure(RegistryError(.invalidRequest, "\(printable(host + target)) cannot be put into a URL"))
         }
         // A server without TLS may wait for the end of what it takes for a request line.
         let connectTimeout = isProbe && mayUsePlainHTTP(host) ? min(options.connectTimeout, .seconds(5)) : options.connectTimeout
@@ -93,16 +96,18 @@ public final class RegistryClient: Sendable {
             case 200..<300: return response
             case 401 where response.url.hasSameOrigin(as: url):
                 let challenges = Challenge.parse(response.head.all("www-authenticate"))
+                // Reads the body away too, so that the connection can be used again.
+                let refused = session.failure(status: response, what: what)
                 let rejected = authorization
                 if renewals < 2 {
-                    session.drain(response.transfer)
                     authorization = try authorizer.renew(repository, challenges, rejected: rejected, from: url)
                     renewals += 1
                     if authorization != rejected { continue }
-                    throw refusal(repository, url, what, "")
                 }
-                let failure = session.failure(status: response, what: what)
-                throw refusal(repository, url, failure.error.description, failure.error.code)
+                throw Failure(
+                    RegistryError(
+                        .unauthorized, "\(refused.error.description); \(authorizer.advice(for: repository))", status: 401,
+                        code: refused.error.code))
             default: throw session.failure(status: response, what: what)
             }
         }
@@ -122,13 +127,6 @@ public final class RegistryClient: Sendable {
                     }
                 }
         }
-    }
-
-    /// The registry refuses what its own challenge asked for.
-    private func refusal(_ repository: RemoteRepository, _ url: HTTPURL, _ what: String, _ code: String?) -> Failure {
-        let text = code == "" ? "\(what): \(url.display) answers 401 Unauthorized" : what
-        return Failure(
-            RegistryError(.unauthorized, "\(text); \(authorizer.advice(for: repository))", status: 401, code: code == "" ? nil : code))
     }
 
     // MARK: Manifests

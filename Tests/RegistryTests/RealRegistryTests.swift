@@ -105,6 +105,12 @@ struct RealRegistryTests {
         let deadline = MonotonicTime.now + .seconds(20)
         done.withLock { while results.withLock({ $0.count }) < blobs.count, done.wait(until: deadline) {} }
         #expect(results.withLock { $0.values.filter { $0 }.count } == blobs.count)
+        // The way a pull goes.
+        let source = RegistryImageSource(try RegistryReference(parsing: "\(host)/team/app:v1"), client: client)
+        let resolved = try resolveManifest(source, platform: Platform(os: "linux", architecture: "amd64"))
+        #expect(resolved.digest == digest)
+        #expect(try readAll(source.openBlob(resolved.manifest.config)) == blobs[0])
+        #expect(try client.referrers(of: digest, in: source.reference) == [])
         let missing = registryError { _ = try client.fetchManifest(repository, reference: "v2", expected: nil, limit: 4 << 20) }
         #expect(missing?.kind == .notFound && missing?.code == "MANIFEST_UNKNOWN")
     }

@@ -1,5 +1,5 @@
 import Hashing
-import JSON
+import OCI
 import Testing
 
 @testable import Registry
@@ -10,13 +10,16 @@ import Testing
     private var path: String { "/v2/team/app/referrers/\(subject)" }
 
     private static func index(_ names: [String]) -> [UInt8] {
-        Array(#"{"schemaVersion":2,"manifests":[\#(names.map { #"{"name":"\#($0)"}"# }.joined(separator: ","))]}"#.utf8)
+        let entries = names.map {
+            #"{"mediaType":"a/b","digest":"\#(ContentDigest.of(Array($0.utf8)))","size":1,"artifactType":"type/\#($0)"}"#
+        }
+        return Array(#"{"schemaVersion":2,"manifests":[\#(entries.joined(separator: ","))]}"#.utf8)
     }
 
     private func list(_ handler: @escaping ScriptedServer.Handler) throws -> (names: [String], requests: [ScriptedServer.Request]) {
         let server = ScriptedServer(handler)
         defer { server.stop() }
-        let names = try makeClient().fetchReferrers(server.repository(), of: subject).map { $0["name"]?.string ?? "?" }
+        let names = try makeClient().fetchReferrers(server.repository(), of: subject).map { String(($0.artifactType ?? "").dropFirst(5)) }
         return (names, server.requests)
     }
 
@@ -58,7 +61,10 @@ import Testing
         #expect(error?.kind == .tooLarge)
     }
 
-    @Test(arguments: ["", "[]", "{}", #"{"manifests":{}}"#, "<html>"])
+    @Test(arguments: [
+        "", "[]", "{}", #"{"manifests":{}}"#, #"{"schemaVersion":2,"manifests":[{"mediaType":"a/b","digest":"sha256:x","size":1}]}"#,
+        "<html>",
+    ])
     func answersThatAreNone(body: String) {
         let error = registryError { _ = try list { _ in [.reply(200, [:], Array(body.utf8))] } }
         #expect(error?.kind == .badResponse)

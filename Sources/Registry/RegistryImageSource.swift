@@ -1,0 +1,82 @@
+public import Hashing
+public import OCI
+
+extension RegistryClient {
+    /// The manifest or index that `reference` names: by its digest where it has one, else by its tag. Compared with that digest and with the one
+    /// the registry announces.
+    public func manifest(_ reference: RegistryReference) throws(RegistryError) -> SourceManifest {
+        let name = reference.digest?.description ?? reference.tag ?? "latest"
+        let fetched = try fetchManifest(
+            RemoteRepository(reference), reference: name, expected: reference.digest, limit: options.manifestLimit)
+        // Servers that keep manifests as plain files know no better.
+        let isGeneric = ["application/json", "text/plain", "application/octet-stream", "binary/octet-stream"].contains(fetched.mediaType)
+        let type = isGeneric ? nil : fetched.mediaType
+        var expected: Descriptor?
+        if let digest = reference.digest {
+            expected = Descriptor(mediaType: type ?? Self.ownType(fetched.bytes), digest: digest, size: UInt64(fetched.bytes.count))
+        }
+        return SourceManifest(bytes: fetched.bytes, mediaType: type, expected: expected)
+    }
+
+    /// A manifest or index that an index of `reference`'s repository names. Compared with the descriptor's size and digest.
+    public func manifest(_ descriptor: Descriptor, of reference: RegistryReference) throws(RegistryError) -> [UInt8] {
+        let what = "manifest \(reference.domain)/\(reference.name)@\(descriptor.digest)"
+        guard let size = Int(exactly: descriptor.size), size <= options.manifestLimit else {
+            throw RegistryError(.tooLarge, "\(what): its descriptor says \(descriptor.size) bytes, the limit is \(options.manifestLimit)")
+        }
+        let repository = RemoteRepository(reference)
+        let digest = descriptor.digest
+        let bytes = try fetchManifest(repository, reference: digest.description, expected: digest, limit: options.manifestLimit).bytes
+        guard bytes.count == size else {
+            throw RegistryError(.sizeMismatch, "\(what): it has \(bytes.count) bytes, where its descriptor says \(size)")
+        }
+        return bytes
+    }
+
+    /// Begins the download of a config or layer. The reader gives exactly as many bytes as the descriptor says, or fails; it does not check
+    /// the digest. It keeps the client alive, and takes at most 1 MiB of memory for bytes that were not read yet.
+    public func openBlob(_ descriptor: Descriptor, of reference: RegistryReference) throws(RegistryError) -> any BlobReader {
+        try RegistryBlobReader(self, RemoteRepository(reference), digest: descriptor.digest, size: descriptor.size)
+    }
+
+    /// Manifests in `reference`'s repository whose `subject` is `digest`, in the registry's order; only those of one artifact type where
+    /// that is given.
+    public func referrers(
+        of digest: ContentDigest, in reference: RegistryReference, artifactType: String? = nil
+    ) throws(RegistryError) -> [Descriptor] {
+        let all = try fetchReferrers(RemoteRepository(reference), of: digest)
+        guard let artifactType else { return all }
+        return all.filter { $0.artifactType == artifactType }
+    }
+
+    /// What a document without a media type from the server calls itself; empty where it is no manifest, as its reader will find out.
+    private static func ownType(_ bytes: [UInt8]) -> String {
+        switch try? ManifestDocument(parsing: bytes, mediaType: nil) {
+        case .manifest(let manifest): manifest.mediaType
+        case .index(let index): index.mediaType
+        case nil: ""
+        }
+    }
+}
+
+extension RemoteRepository {
+    init(_ reference: RegistryReference) { self.init(domain: reference.domain, name: reference.name) }
+}
+
+/// An image in a registry, for a pull.
+public final class RegistryImageSource: ImageSource {
+    public let client: RegistryClient
+    public let reference: RegistryReference
+
+    public init(_ reference: RegistryReference, client: RegistryClient) {
+        self.reference = reference
+        self.client = client
+    }
+
+    /// The reference in full: `docker.io/library/alpine:latest`.
+    public var canonicalName: String { reference.canonical }
+
+    public func rootManifest() throws -> SourceManifest { try client.manifest(reference) }
+    public func manifest(_ descriptor: Descriptor) throws -> [UInt8] { try client.manifest(descriptor, of: reference) }
+    public func openBlob(_ descriptor: Descriptor) throws -> any BlobReader { try client.openBlob(descriptor, of: reference) }
+}
