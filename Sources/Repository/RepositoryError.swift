@@ -32,6 +32,8 @@ public enum RepositoryError: Error, Sendable, CustomStringConvertible {
     case stream(ByteString, String)
     case imageMissing(ByteString)
     case image(ByteString, String)
+    /// What a reference keeps cannot be read, so garbage cannot be told from what is needed.
+    case unreadableRoot(ByteString, String)
     case invalidName(ByteString, String)
     /// A symbolic link in the repository that leads to no object or entry.
     case invalidLink(ByteString, String)
@@ -71,6 +73,7 @@ public enum RepositoryError: Error, Sendable, CustomStringConvertible {
         case .stream(let name, let why): "stream \(name): \(why)"
         case .imageMissing(let name): "image not found: \(name)"
         case .image(let name, let why): "image \(name): \(why)"
+        case .unreadableRoot(let path, let why): "\(path): \(why); nothing was removed, because what it keeps cannot be known"
         case .invalidName(let name, let why): "'\(name)' is no valid name: \(why)"
         case .invalidLink(let path, let why): "\(path): \(why)"
         case .source(let path, let why): "\(path): \(why)"

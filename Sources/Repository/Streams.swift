@@ -24,7 +24,13 @@ extension Repository {
     ///
     /// - Parameter contentType: refuse a stream of any other.
     public func openStream(_ id: ObjectID, contentType: UInt64? = nil) throws(RepositoryError) -> SplitStreamReader<OpenFile> {
-        let object = try openObject(id)
+        try openStream(id, contentType: contentType, verify: true)
+    }
+
+    func openStream(
+        _ id: ObjectID, contentType: UInt64? = nil, verify: Bool
+    ) throws(RepositoryError) -> SplitStreamReader<OpenFile> {
+        let object = try openObject(id, verify: verify)
         let file: OpenFile
         do { file = try OpenFile(object) } catch { throw .system(error) }
         do {

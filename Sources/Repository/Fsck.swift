@@ -1,0 +1,283 @@
+internal import Bytes
+internal import EROFS
+internal import Hashing
+internal import LinuxSystem
+internal import SplitStream
+
+extension Repository {
+    /// Looks for damage in everything that the repository holds; repairs nothing. Faults are collected, only a directory that cannot be
+    /// listed is an error.
+    ///
+    /// - Parameters:
+    ///   - metadataOnly: leaves out reading all objects; streams and images are still read and verified.
+    ///   - threads: how many read at once; nil for one a processor.
+    ///   - progress: called with the number of objects read and of all, from several threads.
+    public func check(
+        metadataOnly: Bool = false, threads: Int? = nil, progress: (@Sendable (_ done: Int, _ total: Int) -> Void)? = nil
+    ) throws(RepositoryError) -> FsckReport {
+        let threads = max(1, threads ?? Host.processorCount)
+        let inventory = try Inventory(self)
+        var report = FsckReport()
+        try checkMetadata(&report)
+        for temporary in inventory.temporaries { report.notes.append("\(temporary) is left from an interrupted operation, or in use") }
+        if !metadataOnly { checkObjects(inventory, threads, progress, &report) }
+        checkStrays(inventory, &report)
+        for path in inventory.notLinks { checkNotLink(path, &report) }
+        checkStreams(inventory, threads, verify: metadataOnly, &report)
+        checkImages(inventory, threads, &report)
+        checkReferences(inventory, &report)
+        return report
+    }
+
+    // MARK: meta.json
+
+    private func checkMetadata(_ report: inout FsckReport) throws(RepositoryError) {
+        do throws(RepositoryError) {
+            guard let bytes = try Self.metadataBytes(root) else {
+                report.add(FsckProblem(.metadataParseFailed, Layout.metadata, detail: "the file is missing"))
+                return
+            }
+            report.hasMetadata = true
+            let metadata = try RepositoryMetadata(parsing: bytes)
+            try metadata.checkReadable()
+            guard metadata.algorithm == algorithm else {
+                let detail = "expected \(RepositoryMetadata.name(of: metadata.algorithm)), repository opened as \(algorithm.name)"
+                report.add(FsckProblem(.metadataAlgorithmMismatch, Layout.metadata, detail: detail))
+                return
+            }
+            for fault in RepositoryMetadata.faults(in: bytes) {
+                report.add(FsckProblem(.metadataDamaged, Layout.metadata, detail: fault))
+            }
+        } catch {
+            switch error {
+            case .unsupportedVersion, .incompatibleFeatures:
+                report.add(FsckProblem(.metadataAlgorithmMismatch, Layout.metadata, detail: Self.detail(error)))
+            default:
+                report.add(FsckProblem(.metadataParseFailed, Layout.metadata, detail: Self.detail(error)))
+            }
+        }
+    }
+
+    /// An error's text without the file name that the problem gives already.
+    private static func detail(_ error: RepositoryError) -> String {
+        switch error {
+        case .metadata(let why), .objectDamaged(_, let why), .stream(_, let why), .image(_, let why): why
+        default: "\(error)"
+        }
+    }
+
+    // MARK: Objects
+
+    private func checkObjects(
+        _ inventory: Inventory, _ threads: Int, _ progress: (@Sendable (Int, Int) -> Void)?, _ report: inout FsckReport
+    ) {
+        let ids = inventory.objects.keys.sorted()
+        report.objectsChecked = ids.count
+        for problem in parallelMap(ids, threads: threads, progress: progress, { self.problem(ofObject: $0) }) {
+            guard let problem else { continue }
+            report.objectsCorrupted += 1
+            report.add(problem)
+        }
+    }
+
+    /// Reads all of an object. With verity the kernel checks every block against its own digest meanwhile, and that is compared too.
+    private func problem(ofObject id: ObjectID) -> FsckProblem? {
+        let path = Layout.objectPath(id)
+        do throws(RepositoryError) {
+            let file = try openForReading(id, at: path)
+            if isSecure {
+                guard let measured = try system({ () throws(SystemError) in try measuredVerity(file) }) else {
+                    return FsckProblem(.objectVerityMissing, path)
+                }
+                guard measured == id else { return FsckProblem(.objectDigestMismatch, path, object: measured) }
+            }
+            do throws(SystemError) {
+                let actual = try hash(file, algorithm)
+                return actual == id ? nil : FsckProblem(.objectDigestMismatch, path, object: actual)
+            } catch {
+                return FsckProblem(.objectVerityFailed, path, detail: "\(error)")
+            }
+        } catch {
+            return FsckProblem(.objectOpenFailed, path, detail: Self.detail(error))
+        }
+    }
+
+    private func checkStrays(_ inventory: Inventory, _ report: inout FsckReport) {
+        for (path, kind) in inventory.strays {
+            guard path.hasPrefix(Layout.objects + "/"), path.count > Layout.objects.count + 4 else {
+                report.add(FsckProblem(.strayFile, path, detail: "a \(Self.name(of: kind)) that belongs to no repository"))
+                continue
+            }
+            report.objectsChecked += 1
+            report.objectsCorrupted += 1
+            let isNamed = ObjectID(objectPath: path.bytes.dropFirst(Layout.objects.count + 1))?.algorithm == algorithm
+            if isNamed {
+                report.add(FsckProblem(.objectOpenFailed, path, detail: "is a \(Self.name(of: kind)), not a regular file"))
+            } else {
+                report.add(FsckProblem(.objectInvalidName, path, detail: "the name is no \(algorithm.name) digest"))
+            }
+        }
+        for (path, kind) in inventory.notReferences {
+            report.add(FsckProblem(.unexpectedFileType, path, detail: Self.name(of: kind)))
+        }
+    }
+
+    private static func name(of kind: FileKind) -> String {
+        switch kind {
+        case .regular: "regular file"
+        case .directory: "directory"
+        case .symbolicLink: "symbolic link"
+        case .fifo: "FIFO"
+        case .socket: "socket"
+        case .characterDevice: "character device"
+        case .blockDevice: "block device"
+        case .unknown: "file of unknown type"
+        }
+    }
+
+    private func checkNotLink(_ path: ByteString, _ report: inout FsckReport) {
+        if path.hasPrefix(Layout.streams) {
+            report.streamsChecked += 1
+            report.streamsCorrupted += 1
+        } else {
+            report.imagesChecked += 1
+            report.imagesCorrupted += 1
+        }
+        report.add(FsckProblem(.entryNotSymlink, path))
+    }
+
+    // MARK: Streams
+
+    private func checkStreams(_ inventory: Inventory, _ threads: Int, verify: Bool, _ report: inout FsckReport) {
+        let objects = inventory.objects
+        report.streamsChecked += inventory.streams.count
+        for problems in parallelMap(inventory.streams, threads: threads, { self.problems(ofStream: $0, objects, verify: verify) }) {
+            if problems.contains(where: { $0.kind != .missingObjectReference && $0.kind != .missingNamedReference }) {
+                report.streamsCorrupted += 1
+            }
+            for problem in problems { report.add(problem) }
+        }
+    }
+
+    private func problems(ofStream link: Inventory.Link, _ objects: [ObjectID: UInt64], verify: Bool) -> [FsckProblem] {
+        let path = Layout.streams + "/" + link.name
+        var problems: [FsckProblem] = []
+        guard let id = check(link, path, objects, &problems) else { return problems }
+        var reader: SplitStreamReader<OpenFile>
+        do throws(RepositoryError) {
+            reader = try openStream(id, verify: verify)
+        } catch {
+            problems.append(FsckProblem(.streamOpenFailed, path, detail: Self.detail(error)))
+            return problems
+        }
+        for object in reader.objectReferences where objects[object] == nil {
+            problems.append(FsckProblem(.missingObjectReference, path, object: object))
+        }
+        for reference in reader.namedReferences where objects[reference.id] == nil {
+            problems.append(FsckProblem(.missingNamedReference, path, object: reference.id, reference: reference.name))
+        }
+        do {
+            // Sizes that do not add up mean another content, even if every part of it is sound.
+            var total: UInt64 = 0
+            var isComplete = true
+            while let chunk = try reader.next() {
+                switch chunk {
+                case .inline(let bytes): total &+= UInt64(bytes.count)
+                case .external(let object):
+                    guard let size = objects[object] else {
+                        isComplete = false
+                        continue
+                    }
+                    total &+= size
+                }
+            }
+            if isComplete, total != reader.totalSize {
+                let detail = "the content has \(total) bytes, the header says \(reader.totalSize)"
+                problems.append(FsckProblem(.streamReadFailed, path, detail: detail))
+            }
+        } catch {
+            problems.append(FsckProblem(.streamReadFailed, path, detail: "\(error)"))
+        }
+        return problems
+    }
+
+    /// The object a link leads to, where it is there; the link's own faults go to the list.
+    private func check(
+        _ link: Inventory.Link, _ path: ByteString, _ objects: [ObjectID: UInt64], _ problems: inout [FsckProblem]
+    ) -> ObjectID? {
+        guard let id = link.id else {
+            problems.append(FsckProblem(.linkMismatch, path, detail: "leads to '\(link.target)', which is no \(algorithm.name) object"))
+            return nil
+        }
+        if link.target != Layout.objectTarget(id) {
+            problems.append(FsckProblem(.linkMismatch, path, detail: "leads to '\(link.target)' instead of '\(Layout.objectTarget(id))'"))
+        }
+        guard objects[id] != nil else {
+            problems.append(FsckProblem(.brokenSymlink, path))
+            return nil
+        }
+        return id
+    }
+
+    // MARK: Images
+
+    private func checkImages(_ inventory: Inventory, _ threads: Int, _ report: inout FsckReport) {
+        let objects = inventory.objects
+        report.imagesChecked += inventory.images.count
+        for problems in parallelMap(inventory.images, threads: threads, { self.problems(ofImage: $0, objects) }) {
+            if problems.contains(where: { $0.kind != .imageMissingObject }) { report.imagesCorrupted += 1 }
+            for problem in problems { report.add(problem) }
+        }
+    }
+
+    private func problems(ofImage link: Inventory.Link, _ objects: [ObjectID: UInt64]) -> [FsckProblem] {
+        let path = Layout.images + "/" + link.name
+        var problems: [FsckProblem] = []
+        guard let id = check(link, path, objects, &problems) else { return problems }
+        if ObjectID(hex: link.name.bytes) != id {
+            problems.append(FsckProblem(.linkMismatch, path, object: id, detail: "is another object than the name says"))
+        }
+        let bytes: [UInt8]
+        do throws(RepositoryError) {
+            bytes = try readObject(id, limit: Self.imageLimit)
+        } catch {
+            if case .objectMissing = error {
+                problems.append(FsckProblem(.imageOpenFailed, path, detail: Self.detail(error)))
+            } else {
+                problems.append(FsckProblem(.imageReadFailed, path, detail: Self.detail(error)))
+            }
+            return problems
+        }
+        do {
+            let image = try ErofsImage(bytes)
+            try image.checkMetadata()
+            for object in image.objectReferences() where objects[object] == nil {
+                problems.append(FsckProblem(.imageMissingObject, path, object: object))
+            }
+        } catch {
+            problems.append(FsckProblem(.imageInvalid, path, detail: "\(error)"))
+        }
+        return problems
+    }
+
+    // MARK: References
+
+    private func checkReferences(_ inventory: Inventory, _ report: inout FsckReport) {
+        let streams = Set(inventory.streams.map(\.name))
+        let images = Set(inventory.images.map(\.name))
+        for (path, target) in inventory.streamReferences { check(path, target, Layout.streams, streams, &report) }
+        for (path, target) in inventory.imageReferences { check(path, target, Layout.images, images, &report) }
+    }
+
+    private func check(
+        _ path: ByteString, _ target: ByteString, _ category: ByteString, _ names: Set<ByteString>, _ report: inout FsckReport
+    ) {
+        let name = Layout.baseName(target)
+        let expected = Layout.relativeLink(path, to: category + "/" + name).target
+        if target != expected {
+            report.add(FsckProblem(.linkMismatch, path, detail: "leads to '\(target)' instead of to an entry of \(category)/"))
+        } else if !names.contains(name) {
+            report.add(FsckProblem(.brokenSymlink, path))
+        }
+    }
+}

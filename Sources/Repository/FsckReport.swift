@@ -1,0 +1,130 @@
+public import Bytes
+public import Hashing
+public import JSON
+
+/// One fault that fsck found.
+public struct FsckProblem: Hashable, Sendable, CustomStringConvertible {
+    /// The raw value is the fault's name in text and JSON.
+    public enum Kind: String, Sendable, CaseIterable {
+        case metadataParseFailed = "metadata-parse-failed"
+        case metadataAlgorithmMismatch = "metadata-algorithm-mismatch"
+        /// The file can be read, but it is not what any writer writes.
+        case metadataDamaged = "metadata-damaged"
+        case objectInvalidName = "object-invalid-name"
+        case objectOpenFailed = "object-open-failed"
+        case objectDigestMismatch = "object-digest-mismatch"
+        case objectVerityMissing = "object-verity-missing"
+        case objectVerityFailed = "object-verity-failed"
+        case entryNotSymlink = "entry-not-symlink"
+        case brokenSymlink = "broken-symlink"
+        case statFailed = "stat-failed"
+        /// A link is not written as the format says, or not to where its name says.
+        case linkMismatch = "link-mismatch"
+        case streamOpenFailed = "stream-open-failed"
+        case streamReadFailed = "stream-read-failed"
+        case missingObjectReference = "missing-object-ref"
+        case missingNamedReference = "missing-named-ref"
+        case objectCheckFailed = "object-check-failed"
+        case imageOpenFailed = "image-open-failed"
+        case imageReadFailed = "image-read-failed"
+        case imageInvalid = "image-invalid"
+        case imageMissingObject = "image-missing-object"
+        case unexpectedFileType = "unexpected-file-type"
+        /// Nothing of a repository's.
+        case strayFile = "stray-file"
+    }
+
+    public var kind: Kind
+    /// Relative to the repository.
+    public var path: ByteString
+    /// The object concerned, where that is another than the path's.
+    public var object: ObjectID?
+    /// The named reference concerned.
+    public var reference: String?
+    /// What was found.
+    public var detail: String?
+
+    public init(_ kind: Kind, _ path: ByteString, object: ObjectID? = nil, reference: String? = nil, detail: String? = nil) {
+        self.kind = kind
+        self.path = path
+        self.object = object
+        self.reference = reference
+        self.detail = detail
+    }
+
+    public var description: String {
+        var text = "fsck: \(kind.rawValue): \(path)"
+        if let reference { text += ": ref \(ByteString(reference))" }
+        if let object { text += kind == .objectDigestMismatch ? ": measured \(object)" : ": \(object)" }
+        if let detail { text += ": \(detail)" }
+        return text
+    }
+
+    public var json: JSONValue {
+        var members: [(key: String, value: JSONValue)] = [("type", .string(kind.rawValue)), ("path", .string(path.description))]
+        if let reference { members.append(("refName", .string(reference))) }
+        if let object { members.append((kind == .objectDigestMismatch ? "measured" : "objectId", .string(object.hex))) }
+        if let detail { members.append(("detail", .string(detail))) }
+        return .object(JSONObject(members))
+    }
+}
+
+/// What fsck looked at and what it found.
+public struct FsckReport: Sendable {
+    public var hasMetadata = false
+    public var objectsChecked = 0
+    public var objectsCorrupted = 0
+    public var streamsChecked = 0
+    public var streamsCorrupted = 0
+    public var imagesChecked = 0
+    public var imagesCorrupted = 0
+    public var brokenLinks = 0
+    public var missingObjects = 0
+    public var problems: [FsckProblem] = []
+    /// What is worth knowing but no fault: left-overs of interrupted operations.
+    public var notes: [String] = []
+
+    public init() {}
+
+    public var isOK: Bool { problems.isEmpty }
+
+    private var metadataState: String {
+        let isFaulty = problems.contains { $0.path == Layout.metadata }
+        return isFaulty ? "error" : hasMetadata ? "ok" : "absent"
+    }
+
+    /// The lines of text for a terminal.
+    public var lines: [String] {
+        var lines = [
+            "meta.json: \(metadataState)", "objects: \(objectsChecked - objectsCorrupted)/\(objectsChecked) ok",
+            "streams: \(streamsChecked - streamsCorrupted)/\(streamsChecked) ok",
+            "images: \(imagesChecked - imagesCorrupted)/\(imagesChecked) ok",
+        ]
+        if brokenLinks > 0 { lines.append("broken symlinks: \(brokenLinks)") }
+        if missingObjects > 0 { lines.append("missing objects: \(missingObjects)") }
+        lines += notes.map { "note: \($0)" }
+        lines.append(isOK ? "status: ok" : "status: \(problems.count) error(s)")
+        return lines + problems.map { "  - \($0)" }
+    }
+
+    /// Counters and faults, with the members that other readers of such reports know.
+    public var json: JSONValue {
+        [
+            "ok": .bool(isOK), "hasMetadata": .bool(hasMetadata), "objectsChecked": .integer(Int64(objectsChecked)),
+            "objectsCorrupted": .integer(Int64(objectsCorrupted)), "streamsChecked": .integer(Int64(streamsChecked)),
+            "streamsCorrupted": .integer(Int64(streamsCorrupted)), "imagesChecked": .integer(Int64(imagesChecked)),
+            "imagesCorrupted": .integer(Int64(imagesCorrupted)), "brokenLinks": .integer(Int64(brokenLinks)),
+            "missingObjects": .integer(Int64(missingObjects)), "errors": .array(problems.map(\.json)),
+        ]
+    }
+
+    /// Adds a fault to the list and to the counter that it belongs to.
+    public mutating func add(_ problem: FsckProblem) {
+        switch problem.kind {
+        case .brokenSymlink: brokenLinks += 1
+        case .missingObjectReference, .missingNamedReference, .imageMissingObject: missingObjects += 1
+        default: break
+        }
+        problems.append(problem)
+    }
+}

@@ -1,0 +1,219 @@
+public import Bytes
+internal import Hashing
+public import JSON
+internal import LinuxSystem
+internal import SplitStream
+internal import Synchronization
+
+/// What garbage collection removed, or would remove.
+public struct GarbageReport: Hashable, Sendable {
+    public var objectsRemoved = 0
+    /// Bytes of the removed objects.
+    public var bytesRemoved: UInt64 = 0
+    public var streamsRemoved = 0
+    public var imagesRemoved = 0
+    /// Left-overs of interrupted operations.
+    public var temporariesRemoved = 0
+    /// References that lead to nothing; they are left for their owner to see.
+    public var danglingReferences: [ByteString] = []
+
+    public init() {}
+
+    public var json: JSONValue {
+        [
+            "objectsRemoved": .integer(Int64(objectsRemoved)), "bytesRemoved": JSONValue(bytesRemoved),
+            "streamsRemoved": .integer(Int64(streamsRemoved)), "imagesRemoved": .integer(Int64(imagesRemoved)),
+            "temporariesRemoved": .integer(Int64(temporariesRemoved)),
+            "danglingReferences": .array(danglingReferences.map { .string($0.description) }),
+        ]
+    }
+}
+
+extension Repository {
+    /// Removes every object, stream and image that no reference leads to, and what interrupted operations left.
+    ///
+    /// Waits until no other handle is open anywhere, this process's others included. A reference that dangles is reported and keeps nothing;
+    /// a root that cannot be read is an error, and then nothing is removed: what it kept cannot be known.
+    ///
+    /// - Parameters:
+    ///   - dryRun: only say what would go. Takes no exclusive lock, so what others are storing meanwhile counts as garbage.
+    ///   - extraRoots: names in `streams/` or `images/` that are kept too; unknown ones keep nothing.
+    ///   - willWait: called once before waiting for other handles.
+    public func collectGarbage(
+        dryRun: Bool = false, extraRoots: [ByteString] = [], willWait: (@Sendable () -> Void)? = nil
+    ) throws(RepositoryError) -> GarbageReport {
+        if dryRun {
+            let own = activity.marker.withLock { $0.path }
+            return try planCollection(extraRoots, own).report
+        }
+        try requireWritable()
+        return try activity.marker.withLock { (marker) throws(RepositoryError) in
+            guard activity.storing.load(ordering: .sequentiallyConsistent) == 0 else {
+                throw .readOnly("this handle is storing objects, which would be collected")
+            }
+            do throws(SystemError) {
+                if try !root.lock(.exclusive, wait: false) {
+                    // The failed attempt gave up the shared lock: nothing of this handle's may be in flight, see above.
+                    (willWait ?? options.willWait)?()
+                    try root.lock(.exclusive, wait: true)
+                }
+            } catch {
+                throw .system(error)
+            }
+            let own = marker.path
+            let outcome: Result<GarbageReport, RepositoryError>
+            do throws(RepositoryError) {
+                let plan = try planCollection(extraRoots, own)
+                try execute(plan)
+                outcome = .success(plan.report)
+            } catch {
+                outcome = .failure(error)
+            }
+            // Whatever happened: others must not wait until this handle closes.
+            try backToShared()
+            // The marker went with the staging directory; the next object stored makes a new one.
+            marker = Activity.Marker()
+            activity.hasBegun.store(false, ordering: .sequentiallyConsistent)
+            activity.isUnsynced.store(false, ordering: .sequentiallyConsistent)
+            return try outcome.get()
+        }
+    }
+
+    // MARK: Plan
+
+    private struct Collection {
+        var report = GarbageReport()
+        var links: [ByteString] = []
+        var objects: [ObjectID] = []
+        var temporaries: [ByteString] = []
+    }
+
+    private func planCollection(_ extraRoots: [ByteString], _ ownMarker: ByteString?) throws(RepositoryError) -> Collection {
+        let inventory = try Inventory(self)
+        var plan = Collection()
+        let live = try liveObjects(inventory, extraRoots, &plan.report)
+        for link in inventory.streams where !isKept(link, live, inventory) {
+            plan.links.append(Layout.streams + "/" + link.name)
+            plan.report.streamsRemoved += 1
+        }
+        for link in inventory.images where !isKept(link, live, inventory) {
+            plan.links.append(Layout.images + "/" + link.name)
+            plan.report.imagesRemoved += 1
+        }
+        for (id, size) in inventory.objects where !live.contains(id) {
+            plan.objects.append(id)
+            plan.report.bytesRemoved += size
+        }
+        plan.objects.sort()
+        plan.report.objectsRemoved = plan.objects.count
+        plan.temporaries = inventory.temporaries.filter { $0 != ownMarker }
+        plan.report.temporariesRemoved = plan.temporaries.count
+        return plan
+    }
+
+    private func isKept(_ link: Inventory.Link, _ live: Set<ObjectID>, _ inventory: Inventory) -> Bool {
+        guard let id = link.id else { return true }
+        return live.contains(id) && inventory.objects[id] != nil
+    }
+
+    private func liveObjects(
+        _ inventory: Inventory, _ extraRoots: [ByteString], _ report: inout GarbageReport
+    ) throws(RepositoryError) -> Set<ObjectID> {
+        var live: Set<ObjectID> = []
+        let images = Dictionary(inventory.images.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
+        let streams = Dictionary(inventory.streams.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
+        let streamObjects = Set(inventory.streams.compactMap(\.id))
+
+        var imageRoots = Set(extraRoots)
+        for (path, target) in inventory.imageReferences {
+            let name = Layout.baseName(target)
+            if images[name] == nil { report.danglingReferences.append(path) } else { imageRoots.insert(name) }
+        }
+        for name in imageRoots.sorted() {
+            guard let link = images[name] else { continue }
+            let id = try rootObject(link, Layout.images)
+            guard live.insert(id).inserted else { continue }
+            live.formUnion(try named(Layout.images + "/" + name) { () throws(RepositoryError) in try imageObjects(id) })
+        }
+
+        var streamRoots = Set(extraRoots)
+        for (path, target) in inventory.streamReferences {
+            let name = Layout.baseName(target)
+            if streams[name] == nil { report.danglingReferences.append(path) } else { streamRoots.insert(name) }
+        }
+        // A list instead of recursion: references may form chains of any length, and circles.
+        var walked: Set<ObjectID> = []
+        var pending: [(name: ByteString, id: ObjectID)] = []
+        for name in streamRoots.sorted() {
+            guard let link = streams[name] else { continue }
+            pending.append((Layout.streams + "/" + name, try rootObject(link, Layout.streams)))
+        }
+        while let next = pending.popLast() {
+            live.insert(next.id)
+            guard walked.insert(next.id).inserted else { continue }
+            let reader = try named(next.name) { () throws(RepositoryError) in try StreamReferences(openStream(next.id)) }
+            live.formUnion(reader.objects)
+            for reference in reader.named {
+                live.insert(reference.id)
+                // A stream that lost its own name still holds what the referring one needs.
+                var isWalked = streamObjects.contains(reference.id)
+                if !isWalked { isWalked = try isStream(reference.id) }
+                if isWalked { pending.append((next.name + ", " + ByteString(reference.name), reference.id)) }
+            }
+        }
+        return live
+    }
+
+    private func rootObject(_ link: Inventory.Link, _ category: ByteString) throws(RepositoryError) -> ObjectID {
+        guard let id = link.id else { throw .invalidLink(category + "/" + link.name, "leads to '\(link.target)', which is no object") }
+        return id
+    }
+
+    private func named<Value>(
+        _ name: ByteString, _ body: () throws(RepositoryError) -> Value
+    ) throws(RepositoryError) -> Value {
+        do throws(RepositoryError) {
+            return try body()
+        } catch {
+            throw .unreadableRoot(name, "\(error)")
+        }
+    }
+
+    private struct StreamReferences {
+        var objects: [ObjectID]
+        var named: [NamedReference]
+
+        init(_ reader: consuming SplitStreamReader<OpenFile>) {
+            objects = reader.objectReferences
+            named = reader.namedReferences
+        }
+    }
+
+    /// Whether an object begins like a split stream; false where it is missing.
+    private func isStream(_ id: ObjectID) throws(RepositoryError) -> Bool {
+        guard try objectSize(id) != nil else { return false }
+        let file = try openObject(id, verify: false)
+        var head = [UInt8](repeating: 0, count: 32)
+        let count = (try? head.withUnsafeMutableBytes { try file.preadFully(into: $0, at: 0) }) ?? 0
+        let magic = Array("SplitStream".utf8)
+        return count == 32 && (Array(head[..<11]) == magic || Array(head[18..<29]) == magic)
+    }
+
+    // MARK: Execution
+
+    private func execute(_ plan: Collection) throws(RepositoryError) {
+        // Names first, and durably: a power cut in between must not leave a name without its object.
+        for path in plan.links { try system { () throws(SystemError) in try root.unlink(at: path) } }
+        if !plan.links.isEmpty {
+            try syncDirectory(Layout.streams)
+            try syncDirectory(Layout.images)
+        }
+        for id in plan.objects { try system { () throws(SystemError) in try root.unlink(at: Layout.objectPath(id)) } }
+        // Objects that a power cut may have damaged are gone now; that must be durable before the markers that tell of them go.
+        if plan.temporaries.contains(where: { $0.hasPrefix(Layout.staging) }) { try sync() }
+        for path in plan.temporaries where !path.hasPrefix(Layout.staging) {
+            try system { () throws(SystemError) in try root.unlink(at: path) }
+        }
+        try Self.removeTree(Layout.staging, in: root)
+    }
+}

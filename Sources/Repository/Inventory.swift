@@ -1,0 +1,95 @@
+internal import Bytes
+internal import Hashing
+internal import LinuxSystem
+
+/// What is in a repository's directories, read once for garbage collection and fsck.
+struct Inventory {
+    /// An entry of `streams/` or `images/` that is a symbolic link.
+    struct Link {
+        var name: ByteString
+        var target: ByteString
+        /// The object it leads to; nil where the target names none.
+        var id: ObjectID?
+    }
+
+    /// Size in bytes of every object.
+    var objects: [ObjectID: UInt64] = [:]
+    /// Files and directories that have no business where they are.
+    var strays: [(path: ByteString, kind: FileKind)] = []
+    /// What an operation that was cut short left, or one that is still running needs.
+    var temporaries: [ByteString] = []
+    var streams: [Link] = []
+    var images: [Link] = []
+    /// First-level entries of `streams/` and `images/` that are no links.
+    var notLinks: [ByteString] = []
+    var streamReferences: [(path: ByteString, target: ByteString)] = []
+    var imageReferences: [(path: ByteString, target: ByteString)] = []
+    /// Entries below `refs/` that are neither directories nor links.
+    var notReferences: [(path: ByteString, kind: FileKind)] = []
+
+    init(_ repository: borrowing Repository) throws(RepositoryError) {
+        try readRoot(repository)
+        try readObjects(repository)
+        (streams, streamReferences) = try readCategory(repository, Layout.streams, Layout.streamReferences)
+        (images, imageReferences) = try readCategory(repository, Layout.images, Layout.imageReferences)
+    }
+
+    private mutating func readRoot(_ repository: borrowing Repository) throws(RepositoryError) {
+        for entry in try repository.entries(of: ".") ?? [] {
+            switch entry.name {
+            case Layout.metadata, Layout.objects, Layout.streams, Layout.images: break
+            // A file system's own.
+            case "lost+found": break
+            case Layout.staging:
+                try repository.walkReferences(Layout.staging) { (path, _) throws(RepositoryError) in temporaries.append(path) }
+            case let name where name.hasPrefix(Layout.symlinkPrefix): temporaries.append(name)
+            default: strays.append((entry.name, try repository.kind(of: entry, at: entry.name)))
+            }
+        }
+    }
+
+    private mutating func readObjects(_ repository: borrowing Repository) throws(RepositoryError) {
+        for entry in try repository.entries(of: Layout.objects) ?? [] {
+            let path = Layout.objects + "/" + entry.name
+            let kind = try repository.kind(of: entry, at: path)
+            if entry.name.count == 2, Hex.decode(entry.name.bytes) != nil, kind == .directory { continue }
+            if entry.name.hasPrefix(Layout.objectPrefix) { temporaries.append(path) } else { strays.append((path, kind)) }
+        }
+        try repository.forEachObject { (id, path, status) throws(RepositoryError) in
+            if let id, status.kind == .regular { objects[id] = status.size } else { strays.append((path, status.kind)) }
+        }
+    }
+
+    private mutating func readCategory(
+        _ repository: borrowing Repository, _ category: ByteString, _ references: ByteString
+    ) throws(RepositoryError) -> ([Link], [(path: ByteString, target: ByteString)]) {
+        var links: [Link] = []
+        for entry in try repository.entries(of: category) ?? [] {
+            let path = category + "/" + entry.name
+            let kind = try repository.kind(of: entry, at: path)
+            if entry.name == "refs", kind == .directory { continue }
+            guard kind == .symbolicLink, let target = try repository.readLink(path) else {
+                notLinks.append(path)
+                continue
+            }
+            links.append(Link(name: entry.name, target: target, id: Layout.objectID(ofTarget: target, repository.algorithm)))
+        }
+        var found: [(path: ByteString, target: ByteString)] = []
+        try repository.walkReferences(references) { (path, kind) throws(RepositoryError) in
+            if kind == .symbolicLink, let target = try repository.readLink(path) {
+                found.append((path, target))
+            } else {
+                notReferences.append((path, kind))
+            }
+        }
+        return (links, found.sorted { $0.path < $1.path })
+    }
+}
+
+extension Repository {
+    /// The kind of a directory's entry where the file system does not say it with the name.
+    func kind(of entry: DirectoryEntry, at path: ByteString) throws(RepositoryError) -> FileKind {
+        if entry.kind != .unknown { return entry.kind }
+        return try system { () throws(SystemError) in try root.statusIfPresent(at: path)?.kind ?? .unknown }
+    }
+}
