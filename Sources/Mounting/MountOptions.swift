@@ -7,21 +7,21 @@ public struct MountOptions: Sendable, Hashable {
     /// Working space of the kernel, an empty directory; needs `upperDirectory`.
     public var workDirectory: ByteString?
     /// Whether the mount may be written to; needs `upperDirectory`. Without it an upper directory is shown, but not changed.
-    public var isWritable: Bool
+    public var readWrite: Bool
     /// A user namespace (`/proc/PID/ns/user`) through which the image's owners are shown.
-    public var userNamespace: ByteString?
+    public var idmap: ByteString?
     /// What the kernel's tables (`/proc/self/mountinfo`) show as the mount's source.
     public var source: ByteString
 
     public init(
-        source: ByteString = "composefs", upperDirectory: ByteString? = nil, workDirectory: ByteString? = nil, isWritable: Bool = false,
-        userNamespace: ByteString? = nil
+        source: ByteString = "composefs", upperDirectory: ByteString? = nil, workDirectory: ByteString? = nil, readWrite: Bool = false,
+        idmap: ByteString? = nil
     ) {
         self.source = source
         self.upperDirectory = upperDirectory
         self.workDirectory = workDirectory
-        self.isWritable = isWritable
-        self.userNamespace = userNamespace
+        self.readWrite = readWrite
+        self.idmap = idmap
     }
 
     /// As the source of an image with this name is written: `composefs:NAME`.
@@ -31,7 +31,7 @@ public struct MountOptions: Sendable, Hashable {
         guard (upperDirectory == nil) == (workDirectory == nil) else {
             throw .options("an upper directory and a work directory are needed together")
         }
-        guard !isWritable || upperDirectory != nil else {
+        guard !readWrite || upperDirectory != nil else {
             throw .options("a writable mount needs an upper directory and a work directory, since the image never changes")
         }
     }

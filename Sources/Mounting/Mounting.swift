@@ -64,7 +64,7 @@ private func checkVerity(_ objects: borrowing FileDescriptor) throws(MountError)
 /// A detached mount of the image alone.
 private func mountErofs(_ image: borrowing FileDescriptor, _ options: MountOptions) throws(MountError) -> FileDescriptor {
     let mount = try mountErofs(image)
-    guard let path = options.userNamespace else { return mount }
+    guard let path = options.idmap else { return mount }
     let namespace: FileDescriptor
     do throws(SystemError) {
         namespace = try FileDescriptor.open(path, .readOnly)

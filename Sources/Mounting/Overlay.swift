@@ -97,7 +97,7 @@ private func mountOverlay(
             }
         }
         try context.create()
-        return try context.mount(options.isWritable ? [] : .readOnly)
+        return try context.mount(options.readWrite ? [] : .readOnly)
     } catch {
         let messages = context.messages()
         throw MountError(error) { .overlay($0, kernel: messages) }

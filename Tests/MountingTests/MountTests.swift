@@ -64,7 +64,7 @@ import Testing
             let observer = RefuseParameter("lowerdir+", times: refused)
             Kernel.observe(observer)
             defer { Kernel.observe(nil) }
-            try test.mount(MountOptions(upperDirectory: upper, workDirectory: work, isWritable: true))
+            try test.mount(MountOptions(upperDirectory: upper, workDirectory: work, readWrite: true))
             Kernel.observe(nil)
             #expect(observer.refused == min(refused, 3))
             #expect(try mountCount() == before + 1)
@@ -106,11 +106,34 @@ import Testing
         }
     }
 
+    @Test func whatIsMissingIsSaid() throws {
+        try TestImage.with { test in
+            func answer(_ errno: Errno, to parameter: ByteString?) -> String {
+                Kernel.observe(Answer(errno, to: parameter))
+                defer { Kernel.observe(nil) }
+                return failure { try test.mount(requireVerity: parameter == "verity") }?.description ?? ""
+            }
+            #expect(
+                answer(.notPermitted, to: nil)
+                    == "mounting needs root's rights (CAP_SYS_ADMIN in the first user namespace): fsopen erofs: Operation not permitted")
+            #expect(answer(.noDevice, to: nil).hasPrefix("this kernel has no erofs file system: "))
+            #expect(answer(.noSystemCall, to: nil).hasPrefix("this kernel has no mount API "))
+            #expect(
+                answer(.outOfMemory, to: "ro").hasPrefix("the kernel does not mount the image: set ro of erofs: Cannot allocate memory"))
+            #expect(answer(.notPermitted, to: "metacopy").hasPrefix("mounting needs root's rights "))
+            #expect(
+                answer(.invalidArgument, to: "redirect_dir").contains("Linux 6.5 or newer): set redirect_dir of overlay: Invalid argument"))
+            // Where there is fs-verity at all, an overlayfs that does not know the option is told apart.
+            let text = answer(.invalidArgument, to: "verity")
+            #expect(text.contains("overlayfs cannot check it") || text.contains("has none, so every file would fail to open"))
+        }
+    }
+
     @Test func upperDirectoryTakesChanges() throws {
         try TestImage.with { test in
             let upper = try test.makeDirectory("upper")
             let work = try test.makeDirectory("work")
-            let options = MountOptions(upperDirectory: upper, workDirectory: work, isWritable: true)
+            let options = MountOptions(upperDirectory: upper, workDirectory: work, readWrite: true)
             try test.mount(options)
             let target = try test.open(test.target)
             try target.open(at: "new", [.writeOnly, .create]).writeAll([1])
@@ -134,10 +157,37 @@ import Testing
         }
     }
 
+    @Test func ownersAreMapped() throws {
+        guard (try? FileDescriptor.open("/usr/bin/unshare", .pathOnly)) != nil else { try Test.cancel("needs unshare (util-linux)") }
+        try TestImage.with { test in
+            let child = try start("/usr/bin/unshare", ["--user", "sleep", "60"])
+            defer { stop(child) }
+            let process = ByteString("/proc/\(child)")
+            let own = try FileDescriptor.currentDirectory.readLink(at: "/proc/self/ns/user")
+            for _ in 0..<500 where try FileDescriptor.currentDirectory.readLink(at: process + "/ns/user") == own {
+                Host.sleep(milliseconds: 10)
+            }
+            for map in ["/uid_map", "/gid_map"] as [ByteString] {
+                try FileDescriptor.open(process + map, .writeOnly).writeAll(Array("0 100000 65536".utf8))
+            }
+            try test.mount(MountOptions(idmap: process + "/ns/user"))
+            let status = try test.open(test.target).status(at: "inline")
+            #expect(status.uid == 101_000 && status.gid == 101_001)
+            #expect(try test.mounted("external") == TestImage.external)
+            try unmount(test.target)
+            // The first user namespace maps nothing, which the kernel refuses.
+            guard case .ownerMap = failure({ try test.mount(MountOptions(idmap: "/proc/self/ns/user")) }) else {
+                Issue.record("accepted the own user namespace")
+                return
+            }
+            #expect(try mountLine(test.target) == nil)
+        }
+    }
+
     @Test func optionsMustGoTogether() throws {
         try TestImage.with { test in
             for options in [
-                MountOptions(upperDirectory: "/"), MountOptions(workDirectory: "/"), MountOptions(isWritable: true),
+                MountOptions(upperDirectory: "/"), MountOptions(workDirectory: "/"), MountOptions(readWrite: true),
             ] {
                 guard case .options = failure({ try test.mount(options) }) else {
                     Issue.record("accepted")
@@ -261,6 +311,25 @@ private final class RefuseParameter: SystemCallObserver {
     func before(_ call: SystemCall) -> Errno? {
         guard call.kind == .mount, let path = call.path, ByteString(path) == name else { return nil }
         return count.add(1, ordering: .relaxed).oldValue < times ? .invalidArgument : nil
+    }
+
+    func after(_ call: SystemCall, result: Int) {}
+}
+
+/// Makes every mount call fail, or those that set one parameter.
+private final class Answer: SystemCallObserver {
+    private let errno: Errno
+    private let parameter: ByteString?
+
+    init(_ errno: Errno, to parameter: ByteString?) {
+        self.errno = errno
+        self.parameter = parameter
+    }
+
+    func before(_ call: SystemCall) -> Errno? {
+        guard call.kind == .mount else { return nil }
+        guard let parameter else { return errno }
+        return call.path.map { ByteString($0) } == parameter ? errno : nil
     }
 
     func after(_ call: SystemCall, result: Int) {}

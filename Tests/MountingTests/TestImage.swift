@@ -79,7 +79,7 @@ struct TestImage {
                 try root.makeNode(at: ByteString([first, second]), mode: 0o020644)
             }
         }
-        run("/usr/bin/mkfs.erofs", ["--quiet", image, source])
+        try run("/usr/bin/mkfs.erofs", ["--quiet", image, source])
         if verity { try open(image).enableVerity(algorithm: 1) }
     }
 
@@ -121,16 +121,30 @@ struct TestImage {
 }
 
 /// Runs a program to its end; a status other than 0 is an issue.
-func run(_ program: ByteString, _ arguments: [ByteString]) {
+func run(_ program: ByteString, _ arguments: [ByteString]) throws {
+    #expect(wait(for: try start(program, arguments)) == 0, "\(program) failed")
+}
+
+/// Starts a program.
+func start(_ program: ByteString, _ arguments: [ByteString]) throws -> pid_t {
     var strings = ([program] + arguments).map { argument in strdup(String(decoding: argument.bytes, as: UTF8.self)) }
     defer { for string in strings { free(string) } }
     strings.append(nil)
     var child: pid_t = 0
     let result = posix_spawn(&child, String(decoding: program.bytes, as: UTF8.self), nil, nil, &strings, environ)
-    #expect(result == 0, "cannot start \(program)")
+    if result != 0 { throw SystemError("start", program, Errno(rawValue: result)) }
+    return child
+}
+
+func stop(_ child: pid_t) {
+    kill(child, SIGKILL)
+    _ = wait(for: child)
+}
+
+private func wait(for child: pid_t) -> Int32 {
     var status: Int32 = 0
     while waitpid(child, &status, 0) == -1 && errno == EINTR {}
-    #expect(status == 0, "\(program) failed")
+    return status
 }
 
 func removeTree(_ path: ByteString) throws {
