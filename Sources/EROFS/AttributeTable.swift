@@ -1,0 +1,243 @@
+internal import Bytes
+internal import FileTree
+internal import Hashing
+
+/// All extended attributes of an image: which there are, which inodes have them in common, and where those are kept.
+///
+/// An attribute is named by a `Reference`. Those that tell overlayfs where a file's content lies are not kept as bytes, since they
+/// follow from the object's digest: a million files cost eight bytes each.
+struct AttributeTable {
+    struct Reference: Hashable {
+        /// Two bits for the kind, thirty for the index.
+        let raw: UInt32
+        enum Kind: UInt32 { case kept = 0, metacopy, redirect }
+        init(_ kind: Kind, _ index: Int) { raw = kind.rawValue << 30 | UInt32(index) }
+        var kind: Kind { Kind(rawValue: raw >> 30) ?? .kept }
+        var index: Int { Int(raw & 0x3fff_ffff) }
+    }
+
+    struct Name {
+        var full: ByteString
+        var prefix: UInt8
+        /// What is stored after the prefix's index.
+        var suffix: [UInt8]
+        /// Bit of the filter that tells readers whether an inode may have an attribute of this name.
+        var filterBit: UInt32
+    }
+
+    struct Kept: Hashable {
+        var name: UInt32
+        var value: ByteString
+    }
+
+    /// Uses of an attribute while they are counted; then its offset in the shared table plus one, or 0 where it is not shared.
+    struct Use { var state: UInt32 = 0 }
+
+    let version: ErofsVersion
+    private(set) var names: [Name] = []
+    private(set) var kept: [Kept] = []
+    private var nameIndex: [ByteString: UInt32] = [:]
+    private var keptIndex: [Kept: UInt32] = [:]
+    /// An inode that holds each distinct digest.
+    private(set) var digestOwners: [FileTree.InodeID] = []
+    private var digestAlgorithms: [VerityAlgorithm] = []
+    private var digestSlots: [UInt64] = []
+    private var keptUses: [Use] = []
+    private var metacopyUses: [Use] = []
+    private var redirectUses: [Use] = []
+    private(set) var shared: [Reference] = []
+
+    let metacopyName: UInt32
+    let redirectName: UInt32
+    /// `trusted.overlay.metacopy` without a digest.
+    let emptyMetacopy: Reference
+
+    init(version: ErofsVersion) {
+        self.version = version
+        metacopyName = 0
+        redirectName = 1
+        emptyMetacopy = Reference(.kept, 0)
+        _ = internName(OverlayAttribute.metacopy)
+        _ = internName(OverlayAttribute.redirect)
+        _ = intern(ExtendedAttribute(name: OverlayAttribute.metacopy, value: ByteString()))
+    }
+
+    // MARK: Adding
+
+    private mutating func internName(_ full: ByteString) -> UInt32 {
+        if let known = nameIndex[full] { return known }
+        var prefix = Erofs.attributePrefixes.count - 1
+        while prefix > 0 {
+            let skipped = version.isFirstEpoch && prefix == Int(Erofs.lustrePrefix)
+            if !skipped, full.bytes.starts(with: Erofs.attributePrefixes[prefix]) { break }
+            prefix -= 1
+        }
+        let suffix = Array(full.bytes.dropFirst(Erofs.attributePrefixes[prefix].count))
+        let bit = suffix.withUnsafeBytes { xxHash32($0, seed: Erofs.filterSeed &+ UInt32(prefix)) } % 32
+        let index = UInt32(names.count)
+        names.append(Name(full: full, prefix: UInt8(prefix), suffix: suffix, filterBit: 1 << bit))
+        nameIndex[full] = index
+        return index
+    }
+
+    mutating func intern(_ attribute: ExtendedAttribute) -> Reference {
+        let key = Kept(name: internName(attribute.name), value: attribute.value)
+        if let known = keptIndex[key] { return Reference(.kept, Int(known)) }
+        let index = kept.count
+        kept.append(key)
+        keptUses.append(Use())
+        keptIndex[key] = UInt32(index)
+        return Reference(.kept, index)
+    }
+
+    /// Index of the digest of `inode`'s content, the same for equal digests.
+    mutating func intern(_ digest: ObjectID, of inode: FileTree.InodeID, in tree: borrowing FileTree) -> Int {
+        if (digestOwners.count + 1) * 4 > digestSlots.count * 3 { growDigestSlots() }
+        var hasher = Hasher()
+        digest.withUnsafeBytes { hasher.combine(bytes: $0) }
+        let tag = UInt64(UInt32(truncatingIfNeeded: hasher.finalize()))
+        let mask = digestSlots.count - 1
+        var at = Int(tag) & mask
+        while digestSlots[at] != .max {
+            let slot = digestSlots[at]
+            let index = Int(slot & 0xffff_ffff)
+            if slot >> 32 == tag, tree.content(of: digestOwners[index])?.digest == digest { return index }
+            at = (at + 1) & mask
+        }
+        let index = digestOwners.count
+        digestSlots[at] = tag << 32 | UInt64(index)
+        digestOwners.append(inode)
+        digestAlgorithms.append(digest.algorithm)
+        metacopyUses.append(Use())
+        redirectUses.append(Use())
+        return index
+    }
+
+    private mutating func growDigestSlots() {
+        let old = digestSlots
+        digestSlots = Array(repeating: .max, count: max(64, old.count * 2))
+        let mask = digestSlots.count - 1
+        for slot in old where slot != .max {
+            var at = Int(slot >> 32) & mask
+            while digestSlots[at] != .max { at = (at + 1) & mask }
+            digestSlots[at] = slot
+        }
+    }
+
+    // MARK: Looking
+
+    func nameIndex(of reference: Reference) -> UInt32 {
+        switch reference.kind {
+        case .kept: kept[reference.index].name
+        case .metacopy: metacopyName
+        case .redirect: redirectName
+        }
+    }
+
+    /// Length in bytes of the digest with this index.
+    func digestSize(_ index: Int) -> Int { digestAlgorithms[index].digestSize }
+
+    func name(of reference: Reference) -> Name { names[Int(nameIndex(of: reference))] }
+
+    /// The attribute's value in bytes.
+    func value(of reference: Reference, in tree: borrowing FileTree) -> [UInt8] {
+        if reference.kind == .kept { return kept[reference.index].value.bytes }
+        guard let digest = tree.content(of: digestOwners[reference.index])?.digest else { return [] }
+        return reference.kind == .metacopy ? Self.metacopyValue(digest) : Self.redirectValue(digest)
+    }
+
+    /// `struct ovl_metacopy`: version, length, flags, fs-verity algorithm, digest (fs/overlayfs/overlayfs.h).
+    static func metacopyValue(_ digest: ObjectID) -> [UInt8] {
+        [0, UInt8(4 + digest.algorithm.digestSize), 0, digest.algorithm.rawValue] + digest.bytes
+    }
+
+    /// The object's path below the data layer's root.
+    static func redirectValue(_ digest: ObjectID) -> [UInt8] { [0x2f] + Array(digest.objectPath.utf8) }
+
+    /// Bytes of an entry in an inode or in the shared table.
+    static func entrySize(suffix: Int, value: Int) -> Int { Erofs.align(Erofs.attributeEntrySize + suffix + value, to: 4) }
+
+    // MARK: Sharing
+
+    mutating func count(_ reference: Reference) {
+        switch reference.kind {
+        case .kept: keptUses[reference.index].state &+= 1
+        case .metacopy: metacopyUses[reference.index].state &+= 1
+        case .redirect: redirectUses[reference.index].state &+= 1
+        }
+    }
+
+    /// Offset in the shared table, or nil for an attribute that only one inode has. Valid after `share`.
+    @inline(__always)
+    func sharedOffset(_ reference: Reference) -> Int? {
+        let state: UInt32 =
+            switch reference.kind {
+            case .kept: keptUses[reference.index].state
+            case .metacopy: metacopyUses[reference.index].state
+            case .redirect: redirectUses[reference.index].state
+            }
+        return state == 0 ? nil : Int(state - 1)
+    }
+
+    /// After counting: what is used at least twice goes to the shared table. Returns the table's size in bytes.
+    mutating func share(in tree: borrowing FileTree) throws(ErofsError) -> Int {
+        var found: [(reference: Reference, value: [UInt8])] = []
+        func gather(_ uses: [Use], _ kind: Reference.Kind) {
+            for index in uses.indices where uses[index].state >= 2 {
+                let reference = Reference(kind, index)
+                found.append((reference, value(of: reference, in: tree)))
+            }
+        }
+        gather(keptUses, .kept)
+        gather(metacopyUses, .metacopy)
+        gather(redirectUses, .redirect)
+        let ranks = nameRanks()
+        let firstEpoch = version.isFirstEpoch
+        found.sort { lhs, rhs in
+            let (l, r) = (ranks[Int(nameIndex(of: lhs.reference))], ranks[Int(nameIndex(of: rhs.reference))])
+            if l != r { return firstEpoch ? l > r : l < r }
+            // Versions 0 and 1 descend, and a longer value counts as greater than any shorter one.
+            if firstEpoch, lhs.value.count != rhs.value.count { return lhs.value.count > rhs.value.count }
+            let order = lhs.value.withUnsafeBytes { l in rhs.value.withUnsafeBytes { r in compareBytes(l, r) } }
+            return firstEpoch ? order > 0 : order < 0
+        }
+        keptUses = Array(repeating: Use(), count: keptUses.count)
+        metacopyUses = Array(repeating: Use(), count: metacopyUses.count)
+        redirectUses = Array(repeating: Use(), count: redirectUses.count)
+        var offset = 0
+        for (reference, value) in found {
+            let use = Use(state: UInt32(offset + 1))
+            switch reference.kind {
+            case .kept: keptUses[reference.index] = use
+            case .metacopy: metacopyUses[reference.index] = use
+            case .redirect: redirectUses[reference.index] = use
+            }
+            offset += Self.entrySize(suffix: name(of: reference).suffix.count, value: value.count)
+            guard offset <= Erofs.maximumImageSize else { throw .imageTooLarge(bytes: UInt64(offset)) }
+        }
+        shared = found.map(\.reference)
+        return offset
+    }
+
+    /// Each name's place in the order of the shared table.
+    private func nameRanks() -> [Int] {
+        let order = names.indices.sorted { lhs, rhs in
+            if version.isFirstEpoch { return names[lhs].full < names[rhs].full }
+            if names[lhs].prefix != names[rhs].prefix { return names[lhs].prefix < names[rhs].prefix }
+            return names[lhs].suffix.lexicographicallyPrecedes(names[rhs].suffix)
+        }
+        var ranks = Array(repeating: 0, count: names.count)
+        for (rank, name) in order.enumerated() { ranks[name] = rank }
+        return ranks
+    }
+}
+
+extension Content {
+    /// The object that holds the content.
+    var digest: ObjectID? {
+        switch self {
+        case .external(let id, _), .externalWithoutVerity(let id, _): id
+        default: nil
+        }
+    }
+}

@@ -1,0 +1,229 @@
+internal import Bytes
+public import FileTree
+internal import Hashing
+
+/// The composefs EROFS image of a tree, byte for byte what the reference implementations of the version write.
+///
+/// Only what the root reaches is written. The size of the result is a multiple of 4096 and at most 1 GiB; version 2 drops the
+/// nanoseconds of times. Time and memory are linear in the tree.
+public func writeErofs(_ tree: borrowing FileTree, version: ErofsVersion) throws(ErofsError) -> [UInt8] {
+    let plan = try ImagePlan(tree, version: version)
+    let lists = try AttributeLists(plan, tree)
+    let layout = try ImageLayout(plan, lists, tree)
+    var image = [UInt8](repeating: 0, count: layout.size)
+    image.withUnsafeMutableBytes { bytes in
+        let emitter = ImageEmitter(out: ImageBytes(bytes: bytes), nameBytes: plan.names)
+        emitter.emitHeaders(plan, lists, layout)
+        for index in plan.nodes.indices {
+            emitter.emitInode(index, plan, lists, layout, tree)
+        }
+        emitter.emitSharedAttributes(lists, at: layout.inodesEnd, tree)
+    }
+    return image
+}
+
+/// The image while it is filled; every store is checked against its end.
+struct ImageBytes {
+    let bytes: UnsafeMutableRawBufferPointer
+
+    @inline(__always)
+    func put(_ value: some FixedWidthInteger & BitwiseCopyable, at offset: Int) {
+        precondition(offset >= 0 && offset + MemoryLayout.size(ofValue: value) <= bytes.count, "layout and emission disagree")
+        bytes.storeBytes(of: value.littleEndian, toByteOffset: offset, as: type(of: value))
+    }
+
+    @inline(__always)
+    func put(_ source: UnsafeRawBufferPointer, at offset: Int) {
+        precondition(offset >= 0 && offset + source.count <= bytes.count, "layout and emission disagree")
+        UnsafeMutableRawBufferPointer(rebasing: bytes[offset..<(offset + source.count)]).copyMemory(from: source)
+    }
+
+    func put(_ source: [UInt8], at offset: Int) { source.withUnsafeBytes { put($0, at: offset) } }
+}
+
+/// Writes the parts of an image to the places of its layout.
+private struct ImageEmitter {
+    let out: ImageBytes
+    let nameBytes: [UInt8]
+
+    func emitHeaders(_ plan: borrowing ImagePlan, _ lists: borrowing AttributeLists, _ layout: borrowing ImageLayout) {
+        let firstEpoch = plan.version.isFirstEpoch
+        out.put(Erofs.headerMagic, at: 0)
+        out.put(Erofs.headerVersion, at: 4)
+        out.put(lists.hasACL ? Erofs.headerHasACL : 0, at: 8)
+        out.put(plan.version.rawValue, at: 12)
+
+        let at = Erofs.superblockOffset
+        out.put(Erofs.magic, at: at)
+        out.put(Erofs.compatModified | Erofs.compatAttributeFilter, at: at + 8)
+        out.put(UInt8(Erofs.blockBits), at: at + 12)
+        // The root is the first inode and its padding at most a few blocks: its number has 16 bits.
+        out.put(UInt16(truncatingIfNeeded: layout.inodes[0].nid), at: at + 14)
+        out.put(UInt64(plan.nodes.count), at: at + 16)
+        out.put(layout.earliest.seconds, at: at + 24)
+        out.put(layout.earliest.nanoseconds, at: at + 32)
+        out.put(UInt32(layout.size / Erofs.blockSize), at: at + 36)
+        out.put(firstEpoch ? UInt32(layout.inodesEnd / Erofs.blockSize) : 0, at: at + 44)
+    }
+
+    // MARK: Inodes
+
+    func emitInode(
+        _ index: Int, _ plan: borrowing ImagePlan, _ lists: borrowing AttributeLists, _ layout: borrowing ImageLayout,
+        _ tree: borrowing FileTree
+    ) {
+        let node = plan.nodes[index]
+        let it = layout.inodes[index]
+        let at = it.offset
+        let firstEpoch = plan.version.isFirstEpoch
+        let format = it.dataLayout.rawValue | (it.isExtended ? Erofs.formatExtended : 0)
+        let attributeCount = it.attributes == 0 ? 0 : 1 + (it.attributes - UInt32(Erofs.attributeHeaderSize)) / 4
+        let permissions = node.role == .stub ? 0o644 : tree.permissions(of: node.inode)
+        let number = firstEpoch ? UInt32(index) : UInt32(truncatingIfNeeded: it.nid)
+        let uid = tree.uid(of: node.inode)
+        let gid = tree.gid(of: node.inode)
+        out.put(format, at: at)
+        out.put(UInt16(truncatingIfNeeded: attributeCount), at: at + 2)
+        out.put(node.kind.modeBits | permissions & 0o7777, at: at + 4)
+        if it.isExtended {
+            let time = tree.modified(of: node.inode)
+            out.put(it.size, at: at + 8)
+            out.put(it.value, at: at + 16)
+            out.put(number, at: at + 20)
+            out.put(uid, at: at + 24)
+            out.put(gid, at: at + 28)
+            out.put(time.seconds, at: at + 32)
+            out.put(firstEpoch ? time.nanoseconds : 0, at: at + 40)
+            out.put(node.links, at: at + 44)
+        } else {
+            out.put(UInt16(truncatingIfNeeded: node.links), at: at + 6)
+            out.put(UInt32(truncatingIfNeeded: it.size), at: at + 8)
+            out.put(it.value, at: at + 16)
+            out.put(number, at: at + 20)
+            out.put(UInt16(truncatingIfNeeded: uid), at: at + 24)
+            out.put(UInt16(truncatingIfNeeded: gid), at: at + 26)
+        }
+        if it.attributes > 0 {
+            let base = firstEpoch ? layout.inodesEnd % Erofs.blockSize : layout.inodesEnd
+            emitAttributes(lists, lists.lists[index], at: at + it.headerSize, sharedBase: base, tree)
+        }
+        if node.directory != ImagePlan.none {
+            emitDirectory(plan.directories[Int(node.directory)], it, plan, layout)
+        } else if node.role == .ordinary {
+            emitContent(it, node, tree)
+        }
+    }
+
+    private func emitContent(_ it: ImageLayout.Inode, _ node: ImagePlan.Node, _ tree: borrowing FileTree) {
+        guard it.tail > 0 || it.blocks > 0 else { return }
+        if it.dataLayout == .chunked {
+            // Null addresses: the content is elsewhere.
+            let start = it.isPromoted ? Int(it.dataBlock) * Erofs.blockSize : it.tailOffset
+            let count = it.isPromoted ? Erofs.blockSize : Int(it.tail)
+            for offset in stride(from: start, to: start + count, by: 4) { out.put(UInt32.max, at: offset) }
+            return
+        }
+        let bytes: [UInt8]
+        switch tree.content(of: node.inode) {
+        case .inline(let content): bytes = content.bytes
+        case .symbolicLink(let target): bytes = target.bytes
+        default: return
+        }
+        bytes.withUnsafeBytes { bytes in
+            let inBlocks = bytes.count - Int(it.tail)
+            if inBlocks > 0 { out.put(UnsafeRawBufferPointer(rebasing: bytes[..<inBlocks]), at: Int(it.dataBlock) * Erofs.blockSize) }
+            out.put(UnsafeRawBufferPointer(rebasing: bytes[inBlocks...]), at: it.tailOffset)
+        }
+    }
+
+    // MARK: Directories
+
+    private func emitDirectory(
+        _ directory: ImagePlan.Directory, _ it: ImageLayout.Inode, _ plan: borrowing ImagePlan, _ layout: borrowing ImageLayout
+    ) {
+        var block = 0
+        var first = Int(directory.first)
+        let end = Int(directory.end)
+        while first < end {
+            var used = 0
+            var next = first
+            while next < end {
+                let need = Erofs.directoryEntrySize + Int(plan.records[next].nameLength)
+                if used + need > Erofs.blockSize { break }
+                used += need
+                next += 1
+            }
+            let start = block < Int(it.blocks) ? (Int(it.dataBlock) + block) * Erofs.blockSize : it.tailOffset
+            emitEntries(first..<next, of: directory, at: start, plan, layout)
+            block += 1
+            first = next
+        }
+    }
+
+    /// One block of a directory: all entries, then all names.
+    private func emitEntries(
+        _ range: Range<Int>, of directory: ImagePlan.Directory, at start: Int, _ plan: borrowing ImagePlan, _ layout: borrowing ImageLayout
+    ) {
+        var nameOffset = range.count * Erofs.directoryEntrySize
+        var at = start
+        nameBytes.withUnsafeBytes { names in
+            for index in range {
+                let record = plan.records[index]
+                let node =
+                    switch (record.role, record.nameLength) {
+                    case (.dots, 1): directory.node
+                    case (.dots, _): plan.directories[Int(directory.parent)].node
+                    default: record.node
+                    }
+                out.put(layout.inodes[Int(node)].nid, at: at)
+                out.put(UInt16(truncatingIfNeeded: nameOffset), at: at + 8)
+                out.put(record.kind.rawValue, at: at + 10)
+                let from = Int(record.name)
+                out.put(UnsafeRawBufferPointer(rebasing: names[from..<(from + Int(record.nameLength))]), at: start + nameOffset)
+                nameOffset += Int(record.nameLength)
+                at += Erofs.directoryEntrySize
+            }
+        }
+    }
+
+    // MARK: Extended attributes
+
+    private func emitAttributes(
+        _ lists: borrowing AttributeLists, _ list: AttributeLists.List, at start: Int, sharedBase: Int, _ tree: borrowing FileTree
+    ) {
+        out.put(~list.filter, at: start)
+        var at = start + Erofs.attributeHeaderSize
+        var shared: UInt8 = 0
+        let range = Int(list.first)..<Int(list.first + list.count)
+        for index in range {
+            guard let offset = lists.table.sharedOffset(lists.references[index]) else { continue }
+            out.put(UInt32(truncatingIfNeeded: (sharedBase + offset) / 4), at: at)
+            at += 4
+            shared &+= 1
+        }
+        out.put(shared, at: start + 4)
+        for index in range {
+            let reference = lists.references[index]
+            if lists.table.sharedOffset(reference) == nil { at += emitEntry(lists, reference, at: at, tree) }
+        }
+    }
+
+    func emitSharedAttributes(_ lists: borrowing AttributeLists, at start: Int, _ tree: borrowing FileTree) {
+        var at = start
+        for reference in lists.table.shared { at += emitEntry(lists, reference, at: at, tree) }
+    }
+
+    /// Returns the entry's size in bytes.
+    private func emitEntry(
+        _ lists: borrowing AttributeLists, _ reference: AttributeTable.Reference, at: Int, _ tree: borrowing FileTree
+    ) -> Int {
+        let name = lists.table.names[Int(lists.table.nameIndex(of: reference))]
+        let value = lists.table.value(of: reference, in: tree)
+        out.put(UInt8(truncatingIfNeeded: name.suffix.count), at: at)
+        out.put(name.prefix, at: at + 1)
+        out.put(UInt16(truncatingIfNeeded: value.count), at: at + 2)
+        out.put(name.suffix, at: at + 4)
+        out.put(value, at: at + 4 + name.suffix.count)
+        return AttributeTable.entrySize(suffix: name.suffix.count, value: value.count)
+    }
+}

@@ -1,0 +1,298 @@
+internal import Bytes
+internal import FileTree
+
+/// What an image will hold: the reachable part of a tree as flat lists, inodes in the order in which they are written.
+struct ImagePlan {
+    /// A directory entry.
+    struct Record {
+        var name: UInt32
+        var nameLength: UInt8
+        var kind: FileKind
+        var role: Role
+        /// The tree's inode; the root for what the tree does not have.
+        var inode: FileTree.InodeID
+        /// Index into `nodes`.
+        var node: UInt32 = ImagePlan.none
+    }
+
+    enum Role: UInt8 {
+        case ordinary
+        /// A whiteout that becomes a regular file with attributes that tell overlayfs what it was.
+        case escapedWhiteout
+        /// A whiteout the tree does not have, which hides a directory of the object store.
+        case stub
+        /// `.` and `..`.
+        case dots
+    }
+
+    struct Directory {
+        var inode: FileTree.InodeID
+        /// Range in `records`, in ascending byte order of names.
+        var first: UInt32
+        var end: UInt32
+        /// Index into `directories`; the root's is its own.
+        var parent: UInt32
+        /// The entry that leads here; meaningless for the root.
+        var record: UInt32
+        var node: UInt32 = ImagePlan.none
+        var subdirectories: UInt32 = 0
+        var holdsEscapedWhiteout = false
+    }
+
+    /// An inode of the image.
+    struct Node {
+        var inode: FileTree.InodeID
+        /// First entry that leads here, for messages; `none` for the root.
+        var record: UInt32
+        /// Index into `directories`, or `none`.
+        var directory: UInt32
+        var links: UInt32
+        var kind: FileKind
+        var role: Role
+    }
+
+    static let none = UInt32.max
+
+    let version: ErofsVersion
+    var records: [Record] = []
+    var names: [UInt8] = []
+    var directories: [Directory] = []
+    var nodes: [Node] = []
+
+    /// For each inode of the tree: how many entries lead to it.
+    private var references: [UInt32]
+    /// For each inode of the tree: a directory's index, a leaf's node.
+    private var slots: [UInt32]
+    /// For each leaf of the tree: the directory of its first entry, depth first.
+    private var homes: [UInt32]
+
+    init(_ tree: borrowing FileTree, version: ErofsVersion) throws(ErofsError) {
+        self.version = version
+        let capacity = tree.inodeCapacity
+        references = Array(repeating: 0, count: capacity)
+        slots = Array(repeating: Self.none, count: capacity)
+        homes = Array(repeating: Self.none, count: capacity)
+        names.append(contentsOf: [0x2e, 0x2e])
+        try collect(tree)
+        if version.isFirstEpoch {
+            orderBreadthFirst()
+        } else {
+            orderDepthFirst()
+        }
+        for index in records.indices where records[index].role == .ordinary || records[index].role == .escapedWhiteout {
+            let slot = slots[records[index].inode.arenaIndex]
+            records[index].node = records[index].kind == .directory ? directories[Int(slot)].node : slot
+        }
+        references = []
+        slots = []
+        homes = []
+    }
+
+    // MARK: Collecting
+
+    /// Lists all directories depth first, in ascending order of names.
+    private mutating func collect(_ tree: borrowing FileTree) throws(ErofsError) {
+        try openDirectory(tree, FileTree.root, parent: 0, record: Self.none)
+        // A list of positions instead of recursion: depth is the tree's choice.
+        var open: [(directory: UInt32, next: UInt32)] = [(0, directories[0].first)]
+        while let (directory, next) = open.last {
+            guard next < directories[Int(directory)].end else {
+                open.removeLast()
+                continue
+            }
+            open[open.count - 1].next = next + 1
+            let record = records[Int(next)]
+            guard record.role != .dots, record.kind == .directory else { continue }
+            let opened = UInt32(directories.count)
+            try openDirectory(tree, record.inode, parent: directory, record: next)
+            open.append((opened, directories[Int(opened)].first))
+        }
+        if let (index, record) = linkedWhiteout(in: tree) {
+            throw .unwritable(path: path(ofRecord: index, named: record), .linkedWhiteout)
+        }
+    }
+
+    private mutating func openDirectory(
+        _ tree: borrowing FileTree, _ inode: FileTree.InodeID, parent: UInt32, record: UInt32
+    ) throws(ErofsError) {
+        let index = UInt32(directories.count)
+        slots[inode.arenaIndex] = index
+        directories.append(Directory(inode: inode, first: UInt32(records.count), end: 0, parent: parent, record: record))
+        for entry in tree.sortedEntries(of: inode) {
+            let target = tree.inode(of: entry)
+            let kind = tree.kind(of: target)
+            let start = names.count
+            tree.withName(of: entry) { names.append(contentsOf: $0) }
+            let length = names.count - start
+            // Every record costs 12 bytes and its name in the image, so all offsets and indices stay far below 32 bits.
+            let needed = names.count + Erofs.directoryEntrySize * records.count
+            guard needed <= Erofs.maximumImageSize else { throw .imageTooLarge(bytes: UInt64(needed)) }
+            guard let nameLength = UInt8(exactly: length) else {
+                let path = path(ofDirectory: index) + ByteString(Array(names[start...]))
+                throw .unwritable(path: path, .nameTooLong(bytes: length))
+            }
+            let at = target.arenaIndex
+            if references[at] == 0 { homes[at] = index }
+            references[at] &+= 1
+            if kind == .directory { directories[Int(index)].subdirectories += 1 }
+            records.append(Record(name: UInt32(start), nameLength: nameLength, kind: kind, role: .ordinary, inode: target))
+        }
+        let first = Int(directories[Int(index)].first)
+        if version.isFirstEpoch {
+            escapeWhiteouts(tree, in: Int(index), from: first)
+            if index == 0 { insertStubs() }
+        }
+        insertDots(from: first, in: inode)
+        directories[Int(index)].end = UInt32(records.count)
+    }
+
+    private mutating func insertDots(from first: Int, in inode: FileTree.InodeID) {
+        for length in [1, 2] {
+            let dots = names[0..<length]
+            let at = records[first...].firstIndex { !name(of: $0).lexicographicallyPrecedes(dots) } ?? records.count
+            records.insert(Record(name: 0, nameLength: UInt8(length), kind: .directory, role: .dots, inode: inode), at: at)
+        }
+    }
+
+    private mutating func escapeWhiteouts(_ tree: borrowing FileTree, in directory: Int, from first: Int) {
+        for index in first..<records.count where records[index].kind == .characterDevice && tree.isWhiteout(records[index].inode) {
+            if directory == 0, isStubAlready(tree, records[index]) { continue }
+            records[index].kind = .regular
+            records[index].role = .escapedWhiteout
+            directories[directory].holdsEscapedWhiteout = true
+        }
+    }
+
+    /// Whether the root's entry is just what would be inserted for the object store's directory of that name.
+    private func isStubAlready(_ tree: borrowing FileTree, _ record: Record) -> Bool {
+        guard names.withUnsafeBytes({ Erofs.isObjectDirectory(UnsafeRawBufferPointer(rebasing: $0[range(of: record)])) }) else {
+            return false
+        }
+        let inode = record.inode
+        return tree.permissions(of: inode) == 0o644 && tree.uid(of: inode) == tree.uid(of: FileTree.root)
+            && tree.gid(of: inode) == tree.gid(of: FileTree.root) && tree.modified(of: inode) == tree.modified(of: FileTree.root)
+            && tree.extendedAttributes(of: inode)
+                == tree.extendedAttributes(of: FileTree.root).filter { $0.name == OverlayAttribute.selinux }
+    }
+
+    private mutating func insertStubs() {
+        var merged: [Record] = []
+        merged.reserveCapacity(records.count + 258)
+        var rest = records[...]
+        for value in 0..<256 {
+            let stub = Hex.encode(CollectionOfOne(UInt8(value))).utf8
+            while let next = rest.first, name(of: next).lexicographicallyPrecedes(stub) { merged.append(rest.removeFirst()) }
+            if let next = rest.first, name(of: next).elementsEqual(stub) { continue }
+            let record = Record(
+                name: UInt32(names.count), nameLength: 2, kind: .characterDevice, role: .stub, inode: FileTree.root)
+            merged.append(record)
+            names.append(contentsOf: stub)
+        }
+        records = merged + rest
+    }
+
+    private func linkedWhiteout(in tree: borrowing FileTree) -> (Int, Record)? {
+        for (index, record) in records.enumerated() where record.kind == .characterDevice || record.role == .escapedWhiteout {
+            if record.role != .stub, references[record.inode.arenaIndex] > 1, tree.isWhiteout(record.inode) { return (index, record) }
+        }
+        return nil
+    }
+
+    // MARK: Order
+
+    /// Version 2: a directory, then its children in order of names, each subdirectory with all that is below it.
+    private mutating func orderDepthFirst() {
+        addDirectoryNode(0)
+        var open: [(next: UInt32, end: UInt32)] = [(directories[0].first, directories[0].end)]
+        while let (next, end) = open.last {
+            guard next < end else {
+                open.removeLast()
+                continue
+            }
+            open[open.count - 1].next = next + 1
+            let record = records[Int(next)]
+            if record.role == .dots { continue }
+            if record.kind == .directory {
+                let directory = slots[record.inode.arenaIndex]
+                addDirectoryNode(directory)
+                open.append((directories[Int(directory)].first, directories[Int(directory)].end))
+            } else if slots[record.inode.arenaIndex] == Self.none {
+                addLeafNode(next)
+            }
+        }
+    }
+
+    /// Versions 0 and 1: directory by directory, breadth first; an inode with several names with the directory that is first depth first.
+    private mutating func orderBreadthFirst() {
+        addDirectoryNode(0)
+        var at = 0
+        while at < nodes.count {
+            let directory = nodes[at].directory
+            at += 1
+            if directory == Self.none { continue }
+            for index in directories[Int(directory)].first..<directories[Int(directory)].end {
+                let record = records[Int(index)]
+                if record.role == .dots { continue }
+                if record.kind == .directory {
+                    addDirectoryNode(slots[record.inode.arenaIndex])
+                } else if record.role == .stub {
+                    records[Int(index)].node = UInt32(nodes.count)
+                    addLeafNode(index)
+                } else if slots[record.inode.arenaIndex] == Self.none, homes[record.inode.arenaIndex] == directory {
+                    addLeafNode(index)
+                }
+            }
+        }
+    }
+
+    private mutating func addDirectoryNode(_ directory: UInt32) {
+        let it = directories[Int(directory)]
+        directories[Int(directory)].node = UInt32(nodes.count)
+        nodes.append(
+            Node(
+                inode: it.inode, record: it.record, directory: directory, links: it.subdirectories &+ 2, kind: .directory, role: .ordinary))
+    }
+
+    private mutating func addLeafNode(_ index: UInt32) {
+        let record = records[Int(index)]
+        var links: UInt32 = 1
+        if record.role != .stub {
+            slots[record.inode.arenaIndex] = UInt32(nodes.count)
+            links = references[record.inode.arenaIndex]
+        }
+        nodes.append(
+            Node(inode: record.inode, record: index, directory: Self.none, links: links, kind: record.kind, role: record.role))
+    }
+
+    // MARK: Names
+
+    func range(of record: Record) -> Range<Int> { Int(record.name)..<(Int(record.name) + Int(record.nameLength)) }
+    private func name(of record: Record) -> ArraySlice<UInt8> { names[range(of: record)] }
+
+    /// Absolute path of a node by its first name, for messages.
+    func path(of node: Node) -> ByteString {
+        node.record == Self.none ? "/" : path(ofRecord: Int(node.record), named: records[Int(node.record)])
+    }
+
+    private func path(ofRecord index: Int, named record: Record) -> ByteString {
+        // Directories were opened in the order of their records.
+        var low = 0
+        var high = directories.count
+        while high - low > 1 {
+            let middle = (low + high) / 2
+            if Int(directories[middle].first) <= index { low = middle } else { high = middle }
+        }
+        return path(ofDirectory: UInt32(low)) + ByteString(name(of: record))
+    }
+
+    /// With a slash at the end.
+    private func path(ofDirectory index: UInt32) -> ByteString {
+        var parts: [ArraySlice<UInt8>] = []
+        var at = index
+        while at != 0 {
+            parts.append(name(of: records[Int(directories[Int(at)].record)]))
+            at = directories[Int(at)].parent
+        }
+        return ByteString([0x2f] + parts.reversed().flatMap { Array($0) + [0x2f] })
+    }
+}
