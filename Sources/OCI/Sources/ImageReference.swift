@@ -26,6 +26,9 @@ public func parseReference(_ text: String) throws(OCIError) -> ImageReference {
         guard !rest.isEmpty else { throw .invalidReference(ByteString(text), "nothing follows \(prefix)") }
         return rest
     }
+    for scheme in ["https://", "http://", "oci://"] where text.hasPrefix(scheme) && !text.hasPrefix(scheme + "/") {
+        throw .invalidReference(ByteString(text), "references to registries have no \(scheme); write docker://HOST/NAME:TAG")
+    }
     if let rest = try rest("oci:") { return .layout(ImageLocation(rest)) }
     if let rest = try rest("oci-archive:") { return .ociArchive(ImageLocation(rest)) }
     if let rest = try rest("docker-archive:") { return .dockerArchive(ImageLocation(rest)) }
@@ -35,9 +38,6 @@ public func parseReference(_ text: String) throws(OCIError) -> ImageReference {
     for transport in ["docker-daemon:", "ostree:", "sif:", "tarball:"] where text.hasPrefix(transport) {
         throw .invalidReference(
             ByteString(text), "\(transport) is not supported; copy the image to oci-archive:FILE with skopeo and pull that")
-    }
-    if let scheme = ["https://", "http://", "oci://"].first(where: { text.hasPrefix($0) }) {
-        throw .invalidReference(ByteString(text), "references have no \(scheme); write docker://HOST/NAME:TAG")
     }
     return .registry(try RegistryReference(parsing: text))
 }

@@ -82,8 +82,7 @@ public struct RegistryReference: Hashable, Sendable, CustomStringConvertible {
 
     /// A first component is a host where it could not be the beginning of a name, or is `localhost`.
     private static func looksLikeDomain(_ bytes: ArraySlice<UInt8>) -> Bool {
-        bytes.contains { $0 == UInt8(ascii: ".") || $0 == UInt8(ascii: ":") || (0x41...0x5a).contains($0) }
-            || bytes.elementsEqual("localhost".utf8)
+        bytes.contains { $0 == UInt8(ascii: ".") || $0 == UInt8(ascii: ":") } || bytes.elementsEqual("localhost".utf8)
     }
 
     private static func isDomain(_ bytes: ArraySlice<UInt8>) -> Bool {
