@@ -152,7 +152,18 @@ struct AttributeTable {
     }
 
     /// The object's path below the data layer's root.
-    static func redirectValue(_ digest: ObjectID) -> [UInt8] { [0x2f] + Array(digest.objectPath.utf8) }
+    static func redirectValue(_ digest: ObjectID) -> [UInt8] {
+        var value: [UInt8] = [UInt8(ascii: "/")]
+        value.reserveCapacity(2 + 2 * digest.algorithm.digestSize)
+        digest.withUnsafeBytes { bytes in
+            for (index, byte) in bytes.enumerated() {
+                value.append(Hex.digit(byte >> 4))
+                value.append(Hex.digit(byte & 15))
+                if index == 0 { value.append(UInt8(ascii: "/")) }
+            }
+        }
+        return value
+    }
 
     /// Bytes of an entry in an inode or in the shared table.
     static func entrySize(suffix: Int, value: Int) -> Int { Erofs.align(Erofs.attributeEntrySize + suffix + value, to: 4) }

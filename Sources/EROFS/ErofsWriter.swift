@@ -218,12 +218,48 @@ private struct ImageEmitter {
         _ lists: borrowing AttributeLists, _ reference: AttributeTable.Reference, at: Int, _ tree: borrowing FileTree
     ) -> Int {
         let name = lists.table.names[Int(lists.table.nameIndex(of: reference))]
-        let value = lists.table.value(of: reference, in: tree)
+        let valueAt = at + Erofs.attributeEntrySize + name.suffix.count
+        let size: Int
+        switch reference.kind {
+        case .kept:
+            let value = lists.table.kept[reference.index].value.bytes
+            out.put(value, at: valueAt)
+            size = value.count
+        case .metacopy, .redirect:
+            guard let digest = tree.content(of: lists.table.digestOwners[reference.index])?.digest else { return 0 }
+            size = reference.kind == .metacopy ? emitMetacopy(digest, at: valueAt) : emitRedirect(digest, at: valueAt)
+        }
         out.put(UInt8(truncatingIfNeeded: name.suffix.count), at: at)
         out.put(name.prefix, at: at + 1)
-        out.put(UInt16(truncatingIfNeeded: value.count), at: at + 2)
-        out.put(name.suffix, at: at + 4)
-        out.put(value, at: at + 4 + name.suffix.count)
-        return AttributeTable.entrySize(suffix: name.suffix.count, value: value.count)
+        out.put(UInt16(truncatingIfNeeded: size), at: at + 2)
+        out.put(name.suffix, at: at + Erofs.attributeEntrySize)
+        return AttributeTable.entrySize(suffix: name.suffix.count, value: size)
+    }
+
+    /// `struct ovl_metacopy`: version, length, flags, fs-verity algorithm, digest (fs/overlayfs/overlayfs.h).
+    private func emitMetacopy(_ digest: ObjectID, at: Int) -> Int {
+        digest.withUnsafeBytes { bytes in
+            out.put(UInt8(4 + bytes.count), at: at + 1)
+            out.put(digest.algorithm.rawValue, at: at + 3)
+            out.put(bytes, at: at + 4)
+            return 4 + bytes.count
+        }
+    }
+
+    /// The object's path below the data layer's root: `/XX/rest`.
+    private func emitRedirect(_ digest: ObjectID, at start: Int) -> Int {
+        digest.withUnsafeBytes { bytes in
+            out.put(UInt8(ascii: "/"), at: start)
+            var at = start + 1
+            for (index, byte) in bytes.enumerated() {
+                out.put(UInt16(Hex.digit(byte >> 4)) | UInt16(Hex.digit(byte & 15)) << 8, at: at)
+                at += 2
+                if index == 0 {
+                    out.put(UInt8(ascii: "/"), at: at)
+                    at += 1
+                }
+            }
+            return at - start
+        }
     }
 }
