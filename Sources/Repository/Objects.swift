@@ -10,6 +10,12 @@ public struct StoredObject: Hashable, Sendable {
     public let size: UInt64
     /// False where the repository had it already.
     public let isNew: Bool
+
+    public init(id: ObjectID, size: UInt64, isNew: Bool) {
+        self.id = id
+        self.size = size
+        self.isNew = isNew
+    }
 }
 
 extension Repository {

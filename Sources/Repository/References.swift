@@ -8,6 +8,11 @@ public struct Reference: Hashable, Sendable {
     /// The link's text as it is.
     public var target: ByteString
 
+    public init(name: ByteString, target: ByteString) {
+        self.name = name
+        self.target = target
+    }
+
     /// The stream's or image's name: the target's last component, as garbage collection reads it.
     public var entry: ByteString { Layout.baseName(target) }
 }
