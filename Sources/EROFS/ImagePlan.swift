@@ -102,7 +102,14 @@ struct ImagePlan {
             }
             open[open.count - 1].next = next + 1
             let record = records[Int(next)]
-            guard record.role != .dots, record.kind == .directory else { continue }
+            guard record.kind == .directory else {
+                if record.role == .stub { continue }
+                let leaf = record.inode.arenaIndex
+                if references[leaf] == 0 { homes[leaf] = directory }
+                references[leaf] &+= 1
+                continue
+            }
+            if record.role == .dots { continue }
             let opened = UInt32(directories.count)
             try openDirectory(tree, record.inode, parent: directory, record: next)
             open.append((opened, directories[Int(opened)].first))
@@ -131,9 +138,6 @@ struct ImagePlan {
                 let path = path(ofDirectory: index) + ByteString(Array(names[start...]))
                 throw .unwritable(path: path, .nameTooLong(bytes: length))
             }
-            let at = target.arenaIndex
-            if references[at] == 0 { homes[at] = index }
-            references[at] &+= 1
             if kind == .directory { directories[Int(index)].subdirectories += 1 }
             records.append(Record(name: UInt32(start), nameLength: nameLength, kind: kind, role: .ordinary, inode: target))
         }
