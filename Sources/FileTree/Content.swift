@@ -19,6 +19,11 @@ public enum Content: Hashable, Sendable {
     case symbolicLink(ByteString)
 }
 
+extension FileTree {
+    /// The type of an inode, for where the name alone would be ambiguous.
+    public typealias Kind = FileKind
+}
+
 /// The type of an inode.
 public enum FileKind: UInt8, Sendable, Hashable {
     // The order is that of the directory entry types of EROFS (FT_REG_FILE…, erofs_fs.h).

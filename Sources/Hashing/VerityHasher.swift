@@ -98,7 +98,8 @@ public struct VerityHasher: ~Copyable {
         size = 0
         partialCount = 0
         for index in levelCounts.indices { levelCounts[index] = 0 }
-        guard let id = digest.withUnsafeBytes({ ObjectID(algorithm: algorithm, bytes: UnsafeRawBufferPointer(rebasing: $0[..<digestSize])) })
+        guard
+            let id = digest.withUnsafeBytes({ ObjectID(algorithm: algorithm, bytes: UnsafeRawBufferPointer(rebasing: $0[..<digestSize])) })
         else { fatalError("the digest's length is the algorithm's") }
         return id
     }

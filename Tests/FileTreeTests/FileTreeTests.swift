@@ -47,7 +47,9 @@ import Testing
 
     @Test func sortedByBytes() throws {
         var tree = FileTree(root: plain)
-        let names: [ByteString] = ["b", "a", ByteString([0xff]), "-", "a.b", "ab", ByteString([0xc3, 0xa9]), "aaaaaaaaaaaaaaab", "aaaaaaaaaaaaaaaa"]
+        let names: [ByteString] = [
+            "b", "a", ByteString([0xff]), "-", "a.b", "ab", ByteString([0xc3, 0xa9]), "aaaaaaaaaaaaaaab", "aaaaaaaaaaaaaaaa",
+        ]
         for name in names { try tree.addLeaf(name, in: FileTree.root, plain, .fifo) }
         #expect(tree.sortedEntries(of: FileTree.root).map(tree.name(of:)) == names.sorted())
         #expect(names.sorted().first == "-")

@@ -1,0 +1,74 @@
+public import ArgumentParser
+import ComposefsOCI
+import Glibc
+
+/// The command itself: `cfsoci SUBCOMMAND …`.
+public struct Cfsoci: ParsableCommand {
+    public static let configuration = CommandConfiguration(
+        commandName: "cfsoci",
+        abstract: "A composefs store for OCI images.",
+        discussion: """
+            IMAGE is a tag as stored, a short form of one (alpine), the digest of a manifest or config (sha256:…), or 6 or more of its \
+            first hex digits. Exit status: 0 done, 1 failed, 2 damage found, 64 usage, 130 interrupted.
+            """,
+        version: Version.text,
+        groupedSubcommands: [
+            CommandGroup(
+                name: "Images", subcommands: [Pull.self, Images.self, Inspect.self, Tag.self, Untag.self, Remove.self, Referrers.self]),
+            CommandGroup(name: "Looking inside", subcommands: [List.self, Cat.self, Layer.self, Dump.self, ComputeID.self]),
+            CommandGroup(name: "Mounting", subcommands: [Mount.self, Unmount.self]),
+            CommandGroup(name: "The store", subcommands: [Initialize.self, Fsck.self, GarbageCollect.self, Upgrade.self]),
+            CommandGroup(
+                name: "Low level",
+                subcommands: [
+                    ImportLayer.self, CreateImage.self, CreateDumpfile.self, ImageObjects.self, Stream.self,
+                ]),
+        ])
+
+    @OptionGroup public var global: GlobalOptions
+
+    public init() {}
+
+    /// Runs the command that the process's arguments name, and exits.
+    public static func start() -> Never {
+        // Every state that a command can be stopped in is one that the next command continues from, so there is nothing to undo.
+        signal(SIGINT) { _ in _exit(130) }
+        // A closed pipe is an error of write(2), not the end of the process in the middle of a sentence.
+        signal(SIGPIPE, SIG_IGN)
+        do {
+            var command = try parseAsRoot()
+            try command.run()
+            try Output.flush()
+            Glibc.exit(0)
+        } catch let damage as DamageFound {
+            try? Output.flush()
+            if let message = damage.message { Output.error(message) }
+            Glibc.exit(2)
+        } catch {
+            try? Output.flush()
+            if isOurs(error) {
+                Output.error(String(describing: error))
+                Glibc.exit(1)
+            }
+            Self.exit(withError: error)
+        }
+    }
+
+    /// Errors of the argument parser print usage and exit 64; all others are one line.
+    private static func isOurs(_ error: any Error) -> Bool {
+        let code = exitCode(for: error)
+        return code == .failure && !(error is CleanExit) && !(error is ValidationError)
+    }
+}
+
+/// Ends a command with exit status 2: what it looked at is damaged.
+struct DamageFound: Error {
+    var message: String?
+}
+
+/// A failure that a command itself finds.
+struct CommandError: Error, CustomStringConvertible {
+    var description: String
+
+    init(_ description: String) { self.description = description }
+}

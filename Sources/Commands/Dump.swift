@@ -1,0 +1,140 @@
+import ArgumentParser
+import ComposefsOCI
+
+struct Dump: ParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Print an image's tree as a composefs dumpfile.")
+
+    @Argument(help: "The image.")
+    var image: String
+
+    @OptionGroup var tree: TreeOptions
+    @OptionGroup var global: GlobalOptions
+
+    func run() throws {
+        let store = try global.openStore(readOnly: true)
+        let found = try store.images.open(ByteString(image)).image
+        try writeDumpfile(try tree.tree(of: found, in: store)) { try Output.write($0) }
+    }
+}
+
+struct ComputeID: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "compute-id", abstract: "Print the identifier of an image's EROFS image, computed anew from its layers.")
+
+    @Argument(help: "The image; left out with --path.")
+    var image: String?
+
+    @Option(help: ArgumentHelp("A directory instead of an image.", valueName: "dir"))
+    var path: String?
+
+    @OptionGroup var version: VersionOption
+    @OptionGroup var tree: TreeOptions
+
+    @Option(help: ArgumentHelp("With --path, and without a repository: sha256 or sha512.", valueName: "name"))
+    var hash: String?
+
+    @OptionGroup var global: GlobalOptions
+
+    func validate() throws {
+        guard (image == nil) != (path == nil) else { throw ValidationError("name an image, or a directory with --path") }
+        guard hash == nil || path != nil else { throw ValidationError("--hash goes with --path; an image has its repository's") }
+    }
+
+    func run() throws {
+        if let path {
+            let (algorithm, fallback) = try global.directoryDefaults(hash: hash)
+            let tree = try directoryTree(ByteString(path), algorithm, tree)
+            return try Output.print(try imageID(of: tree, try version.version(default: fallback), algorithm).hex)
+        }
+        let store = try global.openStore(readOnly: true)
+        let found = try store.images.open(ByteString(image ?? "")).image
+        let version = try version.version(default: store.repository.erofsFormats.default)
+        try Output.print(try imageID(of: try tree.tree(of: found, in: store), version, store.repository.algorithm).hex)
+    }
+}
+
+extension GlobalOptions {
+    /// For commands that need no repository: its algorithm and format where there is one, else what `init` would make.
+    func directoryDefaults(hash: String?) throws -> (VerityAlgorithm, ErofsVersion) {
+        let repository = try? Store.open(try repositoryPath()).repository
+        if let hash {
+            guard let algorithm = VerityAlgorithm(name: hash) else { throw ValidationError("--hash takes sha256 or sha512, not \(hash)") }
+            return (algorithm, repository?.erofsFormats.default ?? .v1)
+        }
+        return (repository?.algorithm ?? .sha512, repository?.erofsFormats.default ?? .v1)
+    }
+}
+
+/// A directory's tree in the form of an image's, its contents hashed and stored nowhere.
+func directoryTree(_ path: ByteString, _ algorithm: VerityAlgorithm, _ options: TreeOptions) throws -> FileTree {
+    var tree = try hashDirectory(path, algorithm)
+    try transform(&tree, options)
+    return tree
+}
+
+/// Brings a directory's tree into the form of an image's.
+func transform(_ tree: inout FileTree, _ options: TreeOptions) throws {
+    transformForContainer(&tree, options.xattrs.filtering)
+    if options.bootable {
+        throw CommandError(
+            "--bootable needs the contents of the image's SELinux policy, which a bare directory scan does not keep; pull it as an image")
+    }
+}
+
+struct CreateDumpfile: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "create-dumpfile", abstract: "Print the dumpfile of a directory, as an image of it would have it.")
+
+    @Argument(help: "The directory.")
+    var directory: String
+
+    @Option(help: ArgumentHelp("Without a repository: sha256 or sha512.", valueName: "name"))
+    var hash: String?
+
+    @Option(help: ArgumentHelp("Which extended attributes are kept.", valueName: "allowlist-only|keep-user-xattrs"))
+    var xattrs: XattrMode = .allowlistOnly
+
+    @OptionGroup var global: GlobalOptions
+
+    func run() throws {
+        let (algorithm, _) = try global.directoryDefaults(hash: hash)
+        var tree = try hashDirectory(ByteString(directory), algorithm)
+        transformForContainer(&tree, xattrs.filtering)
+        try writeDumpfile(tree) { try Output.write($0) }
+    }
+}
+
+struct CreateImage: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "create-image", abstract: "Store a directory's files and its EROFS image; print the image's identifier.")
+
+    @Argument(help: "The directory.")
+    var directory: String
+
+    @Argument(help: "A name below images/refs, which keeps the image.")
+    var name: String?
+
+    @Option(help: ArgumentHelp("Which extended attributes are kept.", valueName: "allowlist-only|keep-user-xattrs"))
+    var xattrs: XattrMode = .allowlistOnly
+
+    @OptionGroup var global: GlobalOptions
+
+    func run() throws {
+        let repository = try global.openOrCreateStore().repository
+        try repository.beginPull()
+        var tree = try repository.importDirectory(ByteString(directory))
+        transformForContainer(&tree, xattrs.filtering)
+        var publication = Repository.Publication()
+        var result: ObjectID?
+        for version in repository.erofsFormats.all {
+            let id = try repository.storeImage(try writeErofs(tree, version: version)).id
+            publication.image(id)
+            if version == repository.erofsFormats.default {
+                result = id
+                if let name { publication.imageReference(ByteString(name), id) }
+            }
+        }
+        try repository.publish(publication)
+        if let result { try Output.print(result.hex) }
+    }
+}

@@ -1,0 +1,69 @@
+public import ArgumentParser
+import Bytes
+import ComposefsOCI
+import Glibc
+
+/// Options that every command takes, before or after its name.
+public struct GlobalOptions: ParsableArguments {
+    @Option(help: ArgumentHelp("The repository. Environment: CFSOCI_REPO.", valueName: "path"))
+    var repo: String?
+
+    @Flag(help: "The user's repository, $HOME/.var/lib/composefs.")
+    var user = false
+
+    @Flag(help: "The system's repository, /sysroot/composefs.")
+    var system = false
+
+    @Flag(name: .shortAndLong, help: "Only errors on standard error.")
+    var quiet = false
+
+    @Flag(name: .shortAndLong, help: "More on standard error.")
+    var verbose = false
+
+    @Option(help: ArgumentHelp("How progress is shown.", valueName: "auto|tty|plain|json|none"))
+    var progress: ProgressStyle = .auto
+
+    public init() {}
+
+    public mutating func validate() throws {
+        guard [repo != nil, user, system].count(where: { $0 }) <= 1 else {
+            throw ValidationError("--repo, --user and --system exclude each other")
+        }
+        guard !(quiet && verbose) else { throw ValidationError("--quiet and --verbose exclude each other") }
+    }
+
+    /// The repository that the options, the environment or the convention name.
+    func repositoryPath() throws -> ByteString {
+        if let repo { return ByteString(repo) }
+        if user { return try Self.userPath() }
+        if system { return Self.systemPath }
+        if let path = environment("CFSOCI_REPO"), !path.isEmpty { return path }
+        guard geteuid() == 0 else { return try Self.userPath() }
+        var status = stat()
+        if stat("/sysroot", &status) == 0, status.st_mode & S_IFMT == S_IFDIR { return Self.systemPath }
+        return "/var/lib/composefs"
+    }
+
+    private static var systemPath: ByteString { "/sysroot/composefs" }
+
+    private static func userPath() throws -> ByteString {
+        guard let home = environment("HOME"), !home.isEmpty else {
+            throw CommandError("HOME is not set, so there is no user's repository; name one with --repo")
+        }
+        return home + "/.var/lib/composefs"
+    }
+
+    func note(_ message: String) {
+        if !quiet { Output.note(message) }
+    }
+}
+
+/// An environment variable's value as bytes.
+func environment(_ name: String) -> ByteString? {
+    guard let value = getenv(name) else { return nil }
+    return ByteString(UnsafeRawBufferPointer(start: value, count: strlen(value)))
+}
+
+enum ProgressStyle: String, ExpressibleByArgument, CaseIterable {
+    case auto, tty, plain, json, none
+}

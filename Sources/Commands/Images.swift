@@ -1,0 +1,92 @@
+import ArgumentParser
+import ComposefsOCI
+
+struct Images: ParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "List the tagged images.", aliases: ["list"])
+
+    @Flag(help: "Print JSON.")
+    var json = false
+
+    @Flag(help: "Print digests in full.")
+    var noTrunc = false
+
+    @OptionGroup var global: GlobalOptions
+
+    func run() throws {
+        let (images, broken) = try global.openStore(readOnly: true).images.list()
+        for image in broken { Output.error("\(image.name): \(image.reason)") }
+        if json {
+            try Output.print(["images": .array(images.map(Self.json))])
+        } else if images.isEmpty {
+            try Output.print("No images")
+        } else {
+            try Output.print(
+                table(
+                    ["NAME", "DIGEST", "ARCH", "LAYERS", "SIZE", "REFS"],
+                    images.map { image in
+                        [
+                            image.name.description,
+                            noTrunc ? image.manifestDigest.description : String(image.manifestDigest.hex.prefix(12)),
+                            image.isContainer ? image.architecture : "artifact", "\(image.layerCount)", humanBytes(image.size),
+                            "\(image.referrerCount)",
+                        ]
+                    }))
+        }
+        if !broken.isEmpty { throw DamageFound(message: "\(broken.count) images cannot be read; `cfsoci fsck` tells more") }
+    }
+
+    static func json(_ image: ImageSummary) -> JSONValue {
+        [
+            "name": .string(image.name.description), "manifestDigest": .string(image.manifestDigest.description),
+            "configDigest": .string(image.configDigest.description), "imageId": image.imageID.map { .string($0.hex) } ?? .null,
+            "isContainer": .bool(image.isContainer), "architecture": .string(image.architecture), "os": .string(image.os),
+            "variant": image.variant.map { .string($0) } ?? .null, "created": image.created.map { .string($0) } ?? .null,
+            "size": JSONValue(image.size), "layerCount": .integer(Int64(image.layerCount)),
+            "referrerCount": .integer(Int64(image.referrerCount)),
+        ]
+    }
+}
+
+struct Inspect: ParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Show an image's manifest, config, identifiers and referrers as JSON.")
+
+    @Argument(help: "The image.")
+    var image: String
+
+    @Flag(help: "The manifest's bytes as they were pulled.")
+    var manifest = false
+
+    @Flag(help: "The config's bytes as they were pulled.")
+    var config = false
+
+    @OptionGroup var global: GlobalOptions
+
+    func validate() throws {
+        guard !(manifest && config) else { throw ValidationError("--manifest and --config exclude each other") }
+    }
+
+    func run() throws {
+        let store = try global.openStore(readOnly: true)
+        let (name, found) = try store.images.open(ByteString(image))
+        if manifest { return try Output.write(found.manifest.bytes) }
+        if config { return try Output.write(found.configBytes) }
+        var imageIDs: [(key: String, value: JSONValue)] = []
+        if let id = found.imageID(.v1) { imageIDs.append(("v1", .string(id.hex))) }
+        if let id = found.imageID(.v2) { imageIDs.append(("v2", .string(id.hex))) }
+        let identifiers = found.layerIdentifiers
+        try Output.print([
+            "name": .string(name.description), "manifestDigest": .string(found.manifestDigest.description),
+            "configDigest": .string(found.configDigest.description), "manifest": try JSONValue.parse(found.manifest.bytes),
+            // An artifact's config may be anything.
+            "config": (try? JSONValue.parse(found.configBytes)) ?? .null, "imageIds": .object(JSONObject(imageIDs)),
+            "bootImageIds": .object(JSONObject(found.bootImages.map { (key: $0.key, value: .string($0.id.hex)) })),
+            "layers": .array(
+                found.manifest.layers.enumerated().map { index, layer in
+                    [
+                        "diffId": found.isContainer && index < identifiers.count ? .string(identifiers[index].description) : .null,
+                        "digest": .string(layer.digest.description), "mediaType": .string(layer.mediaType), "size": JSONValue(layer.size),
+                    ]
+                }), "referrers": .array(try store.images.referrers(of: found.manifestDigest).map { .string($0.description) }),
+        ])
+    }
+}

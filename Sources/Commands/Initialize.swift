@@ -1,0 +1,65 @@
+import ArgumentParser
+import ComposefsOCI
+
+struct Initialize: ParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "init", abstract: "Make a repository.")
+
+    @Argument(help: "Where; the repository of the global options where left out.")
+    var path: String?
+
+    @Option(help: ArgumentHelp("fsverity-sha512-12 or fsverity-sha256-12.", valueName: "name"))
+    var algorithm = "fsverity-sha512-12"
+
+    @Option(
+        help: ArgumentHelp("EROFS format of the images, 0, 1 or 2; the first is the default, further ones are made too.", valueName: "n"))
+    var erofsVersion: [Int] = []
+
+    @Flag(help: "Use no fs-verity: digests are then checked by reading, not by the kernel.")
+    var insecure = false
+
+    @Flag(help: "An existing repository is fine, whatever its configuration.")
+    var ensure = false
+
+    @Flag(help: "Print JSON.")
+    var json = false
+
+    @OptionGroup var global: GlobalOptions
+
+    func run() throws {
+        guard let algorithm = RepositoryMetadata.algorithm(named: algorithm) else {
+            throw ValidationError("--algorithm takes fsverity-sha512-12 or fsverity-sha256-12, not \(algorithm)")
+        }
+        let versions = try erofsVersion.map { number in
+            guard let raw = UInt32(exactly: number), let version = ErofsVersion(rawValue: raw) else {
+                throw ValidationError("--erofs-version takes 0, 1 or 2, not \(number)")
+            }
+            return version
+        }
+        let location = try path.map { ByteString($0) } ?? global.repositoryPath()
+        let configuration = RepositoryConfiguration(
+            algorithm: algorithm, erofsFormats: ErofsFormats(default: versions.first ?? .v1, extra: Array(versions.dropFirst())),
+            verity: insecure ? .insecure : .required)
+        if ensure, let existing = try? Store.open(location) {
+            global.note("the repository exists; its configuration is kept")
+            return try report(existing.repository, created: false)
+        }
+        try Store.makeParents(of: location)
+        let (repository, created) = try Repository.initialize(location, configuration)
+        if !created { global.note("the repository exists already") }
+        try report(repository, created: created)
+    }
+
+    private func report(_ repository: Repository, created: Bool) throws {
+        let name = RepositoryMetadata.name(of: repository.algorithm)
+        if json {
+            try Output.print([
+                "path": .string(repository.path.description), "algorithm": .string(name), "verity": .bool(repository.isSecure),
+                "erofsVersions": .array(repository.erofsFormats.all.map { .integer(Int64($0.rawValue)) }), "created": .bool(created),
+            ])
+            return
+        }
+        try Output.print("path       \(repository.path)")
+        try Output.print("algorithm  \(name)")
+        try Output.print("verity     \(repository.isSecure ? "required" : "not required (insecure)")")
+    }
+}

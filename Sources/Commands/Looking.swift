@@ -1,0 +1,162 @@
+import ArgumentParser
+import ComposefsOCI
+import LinuxSystem
+
+struct List: ParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "ls", abstract: "List files of an image without mounting it.")
+
+    @Argument(help: "The image.")
+    var image: String
+
+    @Argument(help: "A directory or file in it.")
+    var path = "/"
+
+    @Flag(name: .short, help: "Type, mode, owner, size and time too.")
+    var long = false
+
+    @Flag(name: [.customShort("R")], help: "All that is below too.")
+    var recursive = false
+
+    @OptionGroup var global: GlobalOptions
+
+    func run() throws {
+        let store = try global.openStore(readOnly: true)
+        let tree = try store.images.tree(of: try store.images.open(ByteString(image)).image)
+        let start = ByteString(path)
+        guard let inode = tree.resolve(start) else { throw CommandError("\(image): no \(start) in the image") }
+        guard tree.isDirectory(inode) else { return try show(tree, start, inode) }
+        // A list instead of recursion: depth is the image's choice. Children come before their later siblings.
+        var pending = try listed(tree, inode, prefix: ByteString())
+        pending.reverse()
+        while let (name, child) = pending.popLast() {
+            try show(tree, name, child)
+            if recursive, tree.isDirectory(child) { pending += try listed(tree, child, prefix: name + "/").reversed() }
+        }
+    }
+
+    private func listed(_ tree: FileTree, _ directory: FileTree.InodeID, prefix: ByteString) throws -> [(ByteString, FileTree.InodeID)] {
+        tree.sortedEntries(of: directory).map { (prefix + tree.name(of: $0), tree.inode(of: $0)) }
+    }
+
+    private func show(_ tree: FileTree, _ name: ByteString, _ inode: FileTree.InodeID) throws {
+        guard long else {
+            try Output.write(name.bytes + [0x0a])
+            return
+        }
+        let metadata = tree.metadata(of: inode)
+        var size = "0"
+        var suffix: [UInt8] = []
+        switch tree.content(of: inode) {
+        case .inline(let bytes): size = "\(bytes.count)"
+        case .external(_, let count), .externalWithoutVerity(_, let count), .sparse(let count): size = "\(count)"
+        case .symbolicLink(let target):
+            size = "\(target.count)"
+            suffix = Array(" -> ".utf8) + target.bytes
+        case .blockDevice(let number), .characterDevice(let number):
+            size = "\(number >> 8 & 0xfff | number >> 32 & ~0xfff),\(number & 0xff | number >> 12 & 0xfff00)"
+        default: break
+        }
+        let links =
+            tree.isDirectory(inode)
+            ? 2 + tree.entries(of: inode).count { tree.isDirectory(tree.inode(of: $0)) } : Int(tree.linkCount(of: inode))
+        let fields = [
+            modeText(tree.kind(of: inode), metadata.permissions), "\(links)", "\(metadata.uid)", "\(metadata.gid)",
+            String(repeating: " ", count: max(0, 10 - size.count)) + size, Host.rfc3339(metadata.modified.seconds),
+        ]
+        try Output.write(Array((fields.joined(separator: " ") + " ").utf8) + name.bytes + suffix + [0x0a])
+    }
+}
+
+/// `drwxr-xr-x`, as ls(1) writes it.
+func modeText(_ kind: FileTree.Kind, _ permissions: UInt16) -> String {
+    let type: Character =
+        switch kind {
+        case .regular: "-"
+        case .directory: "d"
+        case .characterDevice: "c"
+        case .blockDevice: "b"
+        case .fifo: "p"
+        case .socket: "s"
+        case .symbolicLink: "l"
+        }
+    var text = String(type)
+    for (shift, special, set) in [(6, UInt16(0o4000), "s"), (3, 0o2000, "s"), (0, 0o1000, "t")] as [(UInt16, UInt16, String)] {
+        let bits = permissions >> shift
+        text += bits & 4 != 0 ? "r" : "-"
+        text += bits & 2 != 0 ? "w" : "-"
+        let executable = bits & 1 != 0
+        if permissions & special != 0 {
+            text += executable ? set : set.uppercased()
+        } else {
+            text += executable ? "x" : "-"
+        }
+    }
+    return text
+}
+
+struct Cat: ParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Print a file of an image, verified.")
+
+    @Argument(help: "The image.")
+    var image: String
+
+    @Argument(help: "The file; symbolic links are followed inside the image.")
+    var path: String
+
+    @OptionGroup var global: GlobalOptions
+
+    func run() throws {
+        let store = try global.openStore(readOnly: true)
+        let tree = try store.images.tree(of: try store.images.open(ByteString(image)).image)
+        guard let inode = tree.resolve(ByteString(path), followingLast: true) else {
+            throw CommandError("\(image): no \(path) in the image")
+        }
+        switch tree.content(of: inode) {
+        case .inline(let bytes): try Output.write(bytes.bytes)
+        case .external(let id, _), .externalWithoutVerity(let id, _): try copyObject(id, from: store.repository)
+        case .sparse(let size): for _ in 0..<size { try Output.write([0]) }
+        case nil: throw CommandError("\(path) is a directory")
+        default: throw CommandError("\(path) is no regular file")
+        }
+    }
+}
+
+/// Writes an object to standard output. It is verified before the first byte goes out.
+func copyObject(_ id: ObjectID, from repository: Repository) throws {
+    let file = try repository.openObject(id)
+    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 17, alignment: 16)
+    defer { buffer.deallocate() }
+    while true {
+        let count = try file.read(into: buffer)
+        if count == 0 { return }
+        try Output.write(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
+    }
+}
+
+extension FileTree {
+    /// Follows a path as the kernel would with the tree as its root: symbolic links on the way, at most 40 of them, and `..` never out.
+    func resolve(_ path: ByteString, followingLast: Bool = false) -> InodeID? {
+        let slash = UInt8(ascii: "/")
+        var pending = Array(path.bytes.split(separator: slash).map { Array($0) }.reversed())
+        var trail: [InodeID] = [FileTree.root]
+        var links = 0
+        while let name = pending.popLast() {
+            guard let at = trail.last else { return nil }
+            if name == [UInt8(ascii: ".")] { continue }
+            if name == [UInt8(ascii: "."), UInt8(ascii: ".")] {
+                if trail.count > 1 { trail.removeLast() }
+                continue
+            }
+            guard let child = lookup(ByteString(name), in: at) else { return nil }
+            if case .symbolicLink(let target) = content(of: child), !pending.isEmpty || followingLast {
+                links += 1
+                guard links <= 40 else { return nil }
+                if target.bytes.first == slash { trail = [FileTree.root] }
+                pending += target.bytes.split(separator: slash).map { Array($0) }.reversed()
+                continue
+            }
+            trail.append(child)
+        }
+        return trail.last
+    }
+}

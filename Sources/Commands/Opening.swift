@@ -1,0 +1,45 @@
+import ComposefsOCI
+import LinuxSystem
+
+extension GlobalOptions {
+    /// The existing repository that the options name.
+    func openStore(readOnly: Bool = false) throws -> Store {
+        let path = try repositoryPath()
+        do {
+            return try Store.open(path, openOptions(readOnly: readOnly))
+        } catch let error as RepositoryError {
+            throw hint(error, path)
+        }
+    }
+
+    /// Opens the repository or makes it, and says so.
+    func openOrCreateStore() throws -> Store {
+        let path = try repositoryPath()
+        let (store, created) = try Store.openOrCreate(path, openOptions(readOnly: false))
+        if created {
+            note(
+                "made a repository at \(path), \(store.repository.isSecure ? "with fs-verity" : "without fs-verity: the file system has none")"
+            )
+        }
+        return store
+    }
+
+    private func openOptions(readOnly: Bool) -> OpenOptions {
+        OpenOptions(readOnly: readOnly, willWait: { Output.note("waiting for another process that uses the repository") })
+    }
+
+    private func hint(_ error: RepositoryError, _ path: ByteString) -> any Error {
+        switch error {
+        case .notInitialized: return CommandError("\(path): no repository there; `cfsoci init \(path)` makes one, `cfsoci pull` too")
+        case .system(let system) where system.errno == .noEntry:
+            return CommandError("\(path): no repository there; `cfsoci init \(path)` makes one, `cfsoci pull` too")
+        default: return error
+        }
+    }
+}
+
+extension Store {
+    static func openOrCreate(_ path: ByteString, _ options: OpenOptions) throws -> (store: Store, created: Bool) {
+        try openOrCreate(path, RepositoryConfiguration(verity: .automatic), options)
+    }
+}

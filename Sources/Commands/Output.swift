@@ -1,0 +1,89 @@
+import Bytes
+import Glibc
+import JSON
+import LinuxSystem
+
+/// Standard output through one buffer, standard error for everything else.
+enum Output {
+    // A command runs on one thread; the buffer is flushed before exit.
+    private nonisolated(unsafe) static var buffer: [UInt8] = []
+
+    static func print(_ line: String = "") throws {
+        buffer.append(contentsOf: line.utf8)
+        buffer.append(0x0a)
+        if buffer.count > 1 << 16 { try flush() }
+    }
+
+    static func write(_ bytes: some Sequence<UInt8>) throws {
+        buffer.append(contentsOf: bytes)
+        if buffer.count > 1 << 16 { try flush() }
+    }
+
+    static func write(_ bytes: UnsafeRawBufferPointer) throws {
+        buffer.append(contentsOf: bytes)
+        if buffer.count > 1 << 16 { try flush() }
+    }
+
+    /// One JSON document, indented.
+    static func print(_ value: JSONValue) throws { try write(value.prettyBytes + [0x0a]) }
+
+    static func flush() throws {
+        var start = 0
+        defer { buffer.removeAll(keepingCapacity: true) }
+        while start < buffer.count {
+            let written = buffer.withUnsafeBytes { Glibc.write(STDOUT_FILENO, $0.baseAddress?.advanced(by: start), $0.count - start) }
+            if written < 0 {
+                if errno == EINTR { continue }
+                throw CommandError("write to standard output: \(String(cString: strerror(errno)))")
+            }
+            start += written
+        }
+    }
+
+    /// A message for people, on standard error.
+    static func note(_ message: String) { writeError(message + "\n") }
+
+    static func error(_ message: String) { writeError("cfsoci: " + message + "\n") }
+
+    static func writeError(_ text: String) {
+        var text = text
+        text.withUTF8 { bytes in
+            var start = 0
+            while start < bytes.count {
+                let written = Glibc.write(STDERR_FILENO, bytes.baseAddress?.advanced(by: start), bytes.count - start)
+                if written < 0, errno == EINTR { continue }
+                if written <= 0 { return }
+                start += written
+            }
+        }
+    }
+
+    static var outputIsTerminal: Bool { isatty(STDOUT_FILENO) == 1 }
+    static var errorIsTerminal: Bool { isatty(STDERR_FILENO) == 1 }
+}
+
+/// Sizes for people: binary units, two decimals from 1 KiB on.
+func humanBytes(_ count: UInt64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]
+    guard count >= 1024 else { return "\(count) B" }
+    var value = Double(count) / 1024
+    var unit = 0
+    while value >= 1024, unit + 1 < units.count {
+        value /= 1024
+        unit += 1
+    }
+    let hundredths = Int((value * 100).rounded())
+    let fraction = hundredths % 100
+    return "\(hundredths / 100).\(fraction < 10 ? "0" : "")\(fraction) \(units[unit])"
+}
+
+/// Columns as wide as their longest cell, two spaces apart; the last one is not padded.
+func table(_ header: [String], _ rows: [[String]]) -> String {
+    let all = [header] + rows
+    let widths = header.indices.map { column in all.map { column < $0.count ? $0[column].count : 0 }.max() ?? 0 }
+    return all.map { row in
+        row.enumerated().map { column, cell in
+            column == row.count - 1 ? cell : cell + String(repeating: " ", count: widths[column] - cell.count + 2)
+        }.joined()
+    }.joined(separator: "\n")
+}

@@ -1,0 +1,97 @@
+import ArgumentParser
+import ComposefsOCI
+import Glibc
+
+struct Pull: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Bring an image into the repository.",
+        discussion: """
+            REFERENCE is a registry reference (alpine, quay.io/org/name:tag, …@sha256:…), docker://…, oci:DIR[:TAG], \
+            oci-archive:FILE[:TAG], docker-archive:FILE[:TAG], dir:DIR or containers-storage:NAME.
+            """)
+
+    @Argument(help: "What to pull.")
+    var reference: String
+
+    @Argument(help: "The tag; the canonical reference where left out.")
+    var name: String?
+
+    @Option(help: ArgumentHelp("Which image of several; the host's where left out.", valueName: "os/arch[/variant]"))
+    var platform: String?
+
+    @Option(help: ArgumentHelp("How many layers are read at the same time.", valueName: "n"))
+    var jobs: Int?
+
+    @Option(
+        help: ArgumentHelp(
+            "Verify TLS certificates (default); false also allows plain HTTP, which loopback registries may use anyway.",
+            valueName: "true|false"))
+    var tlsVerify: Bool?
+
+    @Option(help: ArgumentHelp("Credentials file. Environment: REGISTRY_AUTH_FILE.", valueName: "path"))
+    var authfile: String?
+
+    @Flag(help: "Print JSON.")
+    var json = false
+
+    @OptionGroup var global: GlobalOptions
+
+    func validate() throws {
+        if let jobs, jobs < 1 { throw ValidationError("--jobs takes a number from 1 up") }
+    }
+
+    func run() throws {
+        let store = try global.openOrCreateStore()
+        let display = ProgressDisplay(global)
+        let options = PullOptions(
+            platform: try platform.map { try Platform(parsing: $0) } ?? .host, name: name.map { ByteString($0) }, jobs: jobs,
+            observer: { display.show($0) })
+        var registry = RegistryOptions()
+        registry.tlsVerify = tlsVerify
+        registry.authFile = authfile.map { ByteString($0) }
+        registry.userAgent = "cfsoci/" + Version.text
+        let result: PullResult
+        do {
+            result = try store.pullSynchronously(reference, options, registry: registry)
+        } catch {
+            display.end()
+            throw error
+        }
+        if global.verbose { try showProfile(result) }
+        try report(result)
+    }
+
+    private func report(_ result: PullResult) throws {
+        let counts = result.statistics
+        if json {
+            try Output.print([
+                "manifestDigest": .string(result.manifestDigest.description), "configDigest": .string(result.configDigest.description),
+                "imageId": result.imageID.map { .string($0.hex) } ?? .null, "name": .string(result.name.description),
+                "layersNew": .integer(Int64(result.newLayers)), "layersPresent": .integer(Int64(result.presentLayers)),
+                "objectsNew": .integer(Int64(counts.newObjects)), "objectsPresent": .integer(Int64(counts.presentObjects)),
+                "bytesStored": JSONValue(counts.storedBytes), "bytesInline": JSONValue(counts.inlineBytes),
+            ])
+            return
+        }
+        try Output.print("manifest  \(result.manifestDigest)")
+        try Output.print("config  \(result.configDigest)")
+        if let id = result.imageID { try Output.print("image  \(id)") }
+        try Output.print("tagged  \(result.name)")
+        try Output.print("layers  \(result.newLayers) new + \(result.presentLayers) present")
+        try Output.print(
+            "objects  \(counts.newObjects) new + \(counts.presentObjects) present; \(humanBytes(counts.storedBytes)) stored, "
+                + "\(humanBytes(counts.inlineBytes)) in line")
+    }
+
+    /// What the time went into, and the process's peak memory.
+    private func showProfile(_ result: PullResult) throws {
+        let phases = result.profile.map { phase, seconds in
+            let milliseconds = Int((seconds * 1000).rounded())
+            return "\(phase) \(milliseconds / 1000).\(String(1000 + milliseconds % 1000).dropFirst())s"
+        }
+        Output.note("profile  " + phases.joined(separator: "  "))
+        var usage = rusage()
+        getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)
+        Output.note("peak memory \(usage.ru_maxrss) KiB")
+    }
+}

@@ -1,0 +1,147 @@
+import ArgumentParser
+import ComposefsOCI
+
+struct Tag: ParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Give an image a further name.")
+
+    @Argument(help: "The image.")
+    var image: String
+
+    @Argument(help: "The new name; it moves here if another image has it.")
+    var name: String
+
+    @OptionGroup var global: GlobalOptions
+
+    func run() throws {
+        let images = try global.openStore().images
+        let digest = try images.resolve(ByteString(image)).manifestDigest
+        try images.tag(digest, as: ByteString(name))
+        try Output.print("Tagged \(digest) as \(name)")
+    }
+}
+
+struct Untag: ParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Take a name away. What only it kept goes with the next gc.")
+
+    @Argument(help: "The name as it is stored.")
+    var name: String
+
+    @OptionGroup var global: GlobalOptions
+
+    func run() throws {
+        try global.openStore().images.untag(ByteString(name))
+        try Output.print("Removed tag \(name)")
+    }
+}
+
+struct Remove: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "rm", abstract: "Remove images: by tag that tag, by digest all its tags. The space is freed by gc.")
+
+    @Argument(help: "The images.")
+    var images: [String]
+
+    @OptionGroup var global: GlobalOptions
+
+    func validate() throws {
+        guard !images.isEmpty else { throw ValidationError("name at least one image") }
+    }
+
+    func run() throws {
+        let store = try global.openStore().images
+        // All are looked up first: a name that is wrong removes nothing.
+        var names: [ByteString] = []
+        for image in images {
+            let found = try store.resolve(ByteString(image))
+            let tags = try store.tags()
+            if tags.contains(where: { $0.name == ByteString(image) }) {
+                names.append(ByteString(image))
+            } else if tags.contains(where: { $0.name == found.name }), !isDigest(image) {
+                names.append(found.name)
+            } else {
+                let all = tags.filter { $0.manifestDigest == found.manifestDigest }.map(\.name)
+                guard !all.isEmpty else { throw CommandError("\(image): no tag names this image; gc removes it") }
+                names += all
+            }
+        }
+        for name in names {
+            try store.untag(name)
+            try Output.print("Removed tag \(name)")
+        }
+    }
+
+    private func isDigest(_ text: String) -> Bool {
+        let plain = text.hasPrefix("@") ? String(text.dropFirst()) : text
+        let digits = plain.hasPrefix("sha256:") ? String(plain.dropFirst(7)) : plain
+        return digits.utf8.count >= 6 && digits.utf8.allSatisfy { Hex.value(of: $0) != nil }
+    }
+}
+
+struct Referrers: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Artifacts that belong to an image: signatures, bills of materials.",
+        subcommands: [ListReferrers.self, AddReferrer.self, RemoveReferrer.self])
+
+    struct ListReferrers: ParsableCommand {
+        static let configuration = CommandConfiguration(commandName: "list", abstract: "List an image's referrers.")
+
+        @Argument(help: "The image.")
+        var image: String
+
+        @Flag(help: "Print JSON.")
+        var json = false
+
+        @OptionGroup var global: GlobalOptions
+
+        func run() throws {
+            let images = try global.openStore(readOnly: true).images
+            let subject = try images.resolve(ByteString(image)).manifestDigest
+            let referrers = try images.referrers(of: subject)
+            if json {
+                try Output.print(["subject": .string(subject.description), "referrers": .array(referrers.map { .string($0.description) })])
+            } else {
+                for referrer in referrers { try Output.print(referrer.description) }
+            }
+        }
+    }
+
+    struct AddReferrer: ParsableCommand {
+        static let configuration = CommandConfiguration(commandName: "add", abstract: "Record that an artifact belongs to an image.")
+
+        @Argument(help: "The image.")
+        var image: String
+
+        @Argument(help: "The artifact.")
+        var artifact: String
+
+        @OptionGroup var global: GlobalOptions
+
+        func run() throws {
+            let images = try global.openStore().images
+            let subject = try images.resolve(ByteString(image)).manifestDigest
+            let referrer = try images.resolve(ByteString(artifact)).manifestDigest
+            try images.addReferrer(referrer, to: subject)
+            try Output.print("Added \(referrer) to \(subject)")
+        }
+    }
+
+    struct RemoveReferrer: ParsableCommand {
+        static let configuration = CommandConfiguration(commandName: "remove", abstract: "Forget that an artifact belongs to an image.")
+
+        @Argument(help: "The image.")
+        var image: String
+
+        @Argument(help: "The artifact.")
+        var artifact: String
+
+        @OptionGroup var global: GlobalOptions
+
+        func run() throws {
+            let images = try global.openStore().images
+            let subject = try images.resolve(ByteString(image)).manifestDigest
+            let referrer = try images.resolve(ByteString(artifact)).manifestDigest
+            try images.removeReferrer(referrer, of: subject)
+            try Output.print("Removed \(referrer) from \(subject)")
+        }
+    }
+}

@@ -1,0 +1,46 @@
+import ArgumentParser
+import ComposefsOCI
+
+/// How an image's tree is made before it is shown or identified.
+struct TreeOptions: ParsableArguments {
+    @Flag(help: "The tree for booting: /boot and /sysroot emptied, SELinux labels from the image's own policy.")
+    var bootable = false
+
+    @Option(help: ArgumentHelp("Which extended attributes are kept.", valueName: "allowlist-only|keep-user-xattrs"))
+    var xattrs: XattrMode = .allowlistOnly
+
+    func tree(of image: StoredImage, in store: Store) throws -> FileTree {
+        bootable ? try store.images.bootTree(of: image, xattrs.filtering) : try store.images.tree(of: image, xattrs.filtering)
+    }
+}
+
+enum XattrMode: String, ExpressibleByArgument, CaseIterable {
+    case allowlistOnly = "allowlist-only"
+    case keepUserXattrs = "keep-user-xattrs"
+
+    var filtering: XattrFiltering {
+        switch self {
+        case .allowlistOnly: .allowlistOnly
+        case .keepUserXattrs: .keepUserXattrs
+        }
+    }
+}
+
+/// `--erofs-version`, checked.
+struct VersionOption: ParsableArguments {
+    @Option(help: ArgumentHelp("EROFS format 0, 1 or 2; the repository's default where left out.", valueName: "n"))
+    var erofsVersion: Int?
+
+    func version(default fallback: ErofsVersion) throws -> ErofsVersion {
+        guard let number = erofsVersion else { return fallback }
+        guard let raw = UInt32(exactly: number), let version = ErofsVersion(rawValue: raw) else {
+            throw ValidationError("--erofs-version takes 0, 1 or 2, not \(number)")
+        }
+        return version
+    }
+}
+
+/// The identifier of a tree's image.
+func imageID(of tree: FileTree, _ version: ErofsVersion, _ algorithm: VerityAlgorithm) throws -> ObjectID {
+    try writeErofs(tree, version: version).withUnsafeBytes { VerityHasher.objectID(of: $0, algorithm) }
+}

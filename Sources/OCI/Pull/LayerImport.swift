@@ -1,0 +1,62 @@
+import Bytes
+import Hashing
+import LinuxSystem
+import Repository
+import Tar
+
+/// One layer, from its blob to a verified split stream object that nothing refers to yet.
+struct LayerImport: Sendable {
+    let repository: Repository
+    /// Stores objects; shared by all layers of a pull.
+    let objectPool: WorkerPool
+    /// One thread for each layer that is imported at the same time.
+    let feederPool: WorkerPool
+    let profile: PullProfile
+
+    struct Imported: Sendable {
+        var stream: ObjectID
+        var statistics: LayerStatistics
+    }
+
+    /// - Throws: what the blob, the archive or the store refused; nothing but unreferenced objects is left behind then.
+    func run(
+        _ blob: any BlobReader, _ descriptor: Descriptor?, diffID: ContentDigest, onBytes: @escaping @Sendable (UInt64) -> Void
+    ) throws -> Imported {
+        let feeder = LayerFeeder(blob: blob, descriptor: descriptor, profile: profile, onBytes: onBytes)
+        let fed = Semaphore(0)
+        feederPool.submit {
+            feeder.run()
+            fed.signal()
+        }
+        defer {
+            // The blob's reader belongs to the feeder until it has stopped.
+            feeder.cancel()
+            fed.wait()
+        }
+        return try split(feeder, diffID: diffID)
+    }
+
+    private func split(_ feeder: LayerFeeder, diffID: ContentDigest) throws -> Imported {
+        var splitter = try LayerSplitter(repository, pool: objectPool, profile: profile)
+        var parser = TarParser()
+        var hasher = DigestHasher(diffID.algorithm)
+        while let slab = feeder.queue.pop() {
+            profile.measure(.digest) { hasher.update(slab.bytes) }
+            splitter.slab = slab
+            do {
+                try profile.measure(.split) { try parser.feed(slab.bytes, to: &splitter) }
+            } catch {
+                // A damaged blob is the better explanation of an archive that cannot be read; but waiting for the rest of a hostile
+                // one is not worth it.
+                throw feeder.failure ?? error
+            }
+            try splitter.endOfSlab()
+        }
+        if let failure = feeder.failure { throw failure }
+        try parser.finish()
+        let actual = hasher.finalize()
+        guard actual == diffID else { throw PullError.diffID(expected: diffID, actual: actual) }
+        let (stream, statistics) = try splitter.finish()
+        return Imported(stream: stream.id, statistics: statistics)
+    }
+}

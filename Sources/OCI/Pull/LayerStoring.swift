@@ -1,0 +1,25 @@
+public import Hashing
+import LinuxSystem
+import Repository
+
+extension ImageStore {
+    /// Stores one layer that comes without an image: a tar archive, compressed or not, of any size. Its diff ID is verified, and it is
+    /// published, durably. Returns the split stream's object.
+    ///
+    /// Nothing keeps the layer yet: garbage collection takes it unless an image is pulled that has it.
+    public func importLayer(_ diffID: ContentDigest, from blob: any BlobReader) throws -> ObjectID {
+        if let stream = try repository.stream(StreamName.layer(diffID)), try LayerMark.isSet(diffID, on: stream, in: repository) {
+            return stream
+        }
+        try repository.beginPull()
+        let importer = LayerImport(
+            repository: repository, objectPool: WorkerPool(threads: Host.processorCount), feederPool: WorkerPool(threads: 1),
+            profile: PullProfile())
+        let imported = try importer.run(blob, nil, diffID: diffID) { _ in }
+        try LayerMark.set(diffID, on: imported.stream, in: repository)
+        var publication = Repository.Publication()
+        publication.stream(StreamName.layer(diffID), imported.stream)
+        try repository.publish(publication)
+        return imported.stream
+    }
+}

@@ -1,0 +1,31 @@
+public import Hashing
+
+/// Why a pull was refused. The store is as it was before, but for objects that nothing refers to.
+public enum PullError: Error, CustomStringConvertible {
+    case blobTooLong(ContentDigest, announced: UInt64)
+    case blobTooShort(ContentDigest, announced: UInt64, received: UInt64)
+    case blobDigest(ContentDigest)
+    case blobTooLarge(ContentDigest, announced: UInt64, limit: Int)
+    case diffID(expected: ContentDigest, actual: ContentDigest)
+    case layerCount(layers: Int, diffIDs: Int)
+    /// A layer, by its place counted from 1 and the digest of its blob, could not be taken.
+    indirect case layer(number: Int, of: Int, ContentDigest, cause: any Error)
+
+    public var description: String {
+        switch self {
+        case .blobTooLong(let digest, let announced):
+            "blob \(digest): more than the \(announced) bytes that its descriptor announces"
+        case .blobTooShort(let digest, let announced, let received):
+            "blob \(digest): ends after \(received) of \(announced) bytes; fetch it again"
+        case .blobDigest(let expected): "blob \(expected): the bytes have another digest; they were damaged or exchanged"
+        case .blobTooLarge(let digest, let announced, let limit):
+            "blob \(digest): \(announced) bytes are announced, over the limit of \(limit)"
+        case .diffID(let expected, let actual):
+            "the uncompressed archive's digest is \(actual), but the config's diff ID is \(expected)"
+        case .layerCount(let layers, let diffIDs):
+            "the manifest has \(layers) layers, but the config \(diffIDs) diff IDs"
+        case .layer(let number, let count, let digest, let cause):
+            "layer \(number) of \(count) (\(digest)): \(cause)"
+        }
+    }
+}

@@ -1,0 +1,45 @@
+import EROFS
+public import FileTree
+import Hashing
+import Repository
+import Tar
+
+extension ImageStore {
+    /// The merged tree of layers, from bottom to top, before any transform.
+    func mergedTree(of layers: [(diffID: ContentDigest, stream: ObjectID)]) throws -> FileTree {
+        var merger = LayerMerger()
+        for layer in layers {
+            merger.beginLayer()
+            try forEachEntry(of: layer.stream) { entry, content in
+                try merger.add(entry, content: content.leaf)
+            }
+            try merger.endLayer()
+        }
+        return merger.finish()
+    }
+
+    /// The tree that an image's EROFS image is made of: merged and in canonical container form.
+    func containerTree(
+        of layers: [(diffID: ContentDigest, stream: ObjectID)], _ filtering: XattrFiltering = .allowlistOnly
+    ) throws -> FileTree {
+        var tree = try mergedTree(of: layers)
+        transformForContainer(&tree, filtering)
+        return tree
+    }
+
+    /// The tree of a stored image.
+    public func tree(of image: StoredImage, _ filtering: XattrFiltering = .allowlistOnly) throws -> FileTree {
+        try containerTree(of: try layers(of: image), filtering)
+    }
+
+    /// An image's layers with their streams, from bottom to top.
+    func layers(of image: StoredImage) throws -> [(diffID: ContentDigest, stream: ObjectID)] {
+        guard let config = image.config else { throw ImageStoreError.isArtifact(image.manifestDigest) }
+        return try config.diffIDs.map { diffID in
+            guard let stream = image.layerStream(diffID) else {
+                throw ImageStoreError.damaged(stream: StreamName.config(image.configDigest), "has no reference to layer \(diffID)")
+            }
+            return (diffID, stream)
+        }
+    }
+}

@@ -1,0 +1,57 @@
+public import Bytes
+import EROFS
+public import Hashing
+import Repository
+
+/// One line of `cfsoci images`.
+public struct ImageSummary: Sendable {
+    public var name: ByteString
+    public var manifestDigest: ContentDigest
+    public var configDigest: ContentDigest
+    /// In the repository's default format; nil for an artifact.
+    public var imageID: ObjectID?
+    public var isContainer: Bool
+    /// Empty for an artifact.
+    public var architecture: String
+    public var os: String
+    public var variant: String?
+    /// RFC 3339, as the config has it.
+    public var created: String?
+    /// Bytes of the layers' blobs, as the manifest announces them.
+    public var size: UInt64
+    public var layerCount: Int
+    public var referrerCount: Int
+}
+
+/// A tag whose image cannot be read.
+public struct BrokenImage: Sendable {
+    public var name: ByteString
+    public var manifestDigest: ContentDigest
+    public var reason: String
+}
+
+extension ImageStore {
+    /// All tagged images by name; those that cannot be read are told apart, not left out.
+    public func list() throws -> (images: [ImageSummary], broken: [BrokenImage]) {
+        var images: [ImageSummary] = []
+        var broken: [BrokenImage] = []
+        for tag in try tags() {
+            do {
+                guard let image = try image(tag.manifestDigest) else {
+                    throw ImageStoreError.damaged(stream: StreamName.manifest(tag.manifestDigest), "is missing")
+                }
+                images.append(
+                    ImageSummary(
+                        name: tag.name, manifestDigest: tag.manifestDigest, configDigest: image.configDigest,
+                        imageID: image.imageID(repository.erofsFormats.default), isContainer: image.isContainer,
+                        architecture: image.config?.architecture ?? "", os: image.config?.os ?? "", variant: image.config?.variant,
+                        created: image.config?.created,
+                        size: image.manifest.layers.reduce(0) { $0.addingReportingOverflow($1.size).partialValue },
+                        layerCount: image.manifest.layers.count, referrerCount: try referrers(of: tag.manifestDigest).count))
+            } catch {
+                broken.append(BrokenImage(name: tag.name, manifestDigest: tag.manifestDigest, reason: "\(error)"))
+            }
+        }
+        return (images, broken)
+    }
+}

@@ -1,0 +1,27 @@
+public import Bytes
+public import Hashing
+
+/// What an image store refuses.
+public enum ImageStoreError: Error, Sendable, CustomStringConvertible {
+    case invalidTag(ByteString, String)
+    case noSuchImage(ByteString)
+    case ambiguous(ByteString, candidates: [ContentDigest])
+    /// A stream of the image is not what it should be: its name, and what is wrong.
+    case damaged(stream: ByteString, String)
+    case isArtifact(ContentDigest)
+    case noSuchLayer(ContentDigest)
+    case noSuchReferrer(subject: ContentDigest, artifact: ContentDigest)
+
+    public var description: String {
+        switch self {
+        case .invalidTag(let name, let what): "\"\(name)\" cannot be a tag: \(what)"
+        case .noSuchImage(let name): "no image \"\(name)\" in the repository; `cfsoci images` lists what there is"
+        case .ambiguous(let text, let candidates):
+            "\"\(text)\" may mean \(candidates.map(\.description).sorted().joined(separator: " or ")); give more digits"
+        case .damaged(let stream, let what): "\(stream): \(what)"
+        case .isArtifact(let digest): "\(digest) is an artifact: it has no root file system"
+        case .noSuchLayer(let digest): "no layer \(digest) in the repository"
+        case .noSuchReferrer(let subject, let artifact): "\(artifact) is not recorded as a referrer of \(subject)"
+        }
+    }
+}

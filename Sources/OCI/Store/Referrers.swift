@@ -1,0 +1,51 @@
+import Bytes
+public import Hashing
+import Repository
+
+/// Referrers: artifacts recorded as belonging to a subject. A record keeps the artifact alive.
+extension ImageStore {
+    private static let directory: ByteString = "oci-referrers"
+
+    private static func path(_ subject: ContentDigest, _ artifact: ContentDigest) -> ByteString {
+        directory + "/" + ByteString(subject.description) + "/" + ByteString(artifact.description)
+    }
+
+    /// Artifacts recorded for a subject whose manifests are here, ascending.
+    public func referrers(of subject: ContentDigest) throws -> [ContentDigest] {
+        try repository.streamReferences(under: Self.directory + "/" + ByteString(subject.description)).compactMap { reference in
+            guard let text = reference.name.utf8Text, let artifact = ContentDigest(text), reference.entry == StreamName.manifest(artifact),
+                try repository.stream(reference.entry) != nil
+            else { return nil }
+            return artifact
+        }.sorted()
+    }
+
+    /// Records an artifact that is in the store; the subject need not be.
+    public func addReferrer(_ artifact: ContentDigest, to subject: ContentDigest) throws {
+        guard try repository.stream(StreamName.manifest(artifact)) != nil else {
+            throw ImageStoreError.noSuchImage(ByteString(artifact.description))
+        }
+        var publication = Repository.Publication()
+        publication.streamReference(Self.path(subject, artifact), to: StreamName.manifest(artifact))
+        try repository.publish(publication)
+    }
+
+    public func removeReferrer(_ artifact: ContentDigest, of subject: ContentDigest) throws {
+        guard try repository.removeStreamReference(Self.path(subject, artifact)) else {
+            throw ImageStoreError.noSuchReferrer(subject: subject, artifact: artifact)
+        }
+    }
+
+    /// Removes the records of subjects that are not in the store; returns how many records went.
+    public func removeDanglingReferrers() throws -> Int {
+        var removed = 0
+        for reference in try repository.streamReferences(under: Self.directory) {
+            guard let subject = reference.name.bytes.split(separator: UInt8(ascii: "/")).first,
+                let digest = ByteString(Array(subject)).utf8Text.flatMap({ ContentDigest($0) }),
+                try repository.stream(StreamName.manifest(digest)) == nil
+            else { continue }
+            if try repository.removeStreamReference(Self.directory + "/" + reference.name) { removed += 1 }
+        }
+        return removed
+    }
+}
