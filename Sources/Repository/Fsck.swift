@@ -104,7 +104,8 @@ extension Repository {
 
     private func checkStrays(_ inventory: Inventory, _ report: inout FsckReport) {
         for (path, kind) in inventory.strays {
-            guard path.hasPrefix(Layout.objects + "/"), path.count > Layout.objects.count + 4 else {
+            // Below one of the 256 directories everything is an object or wants to be one.
+            guard path.hasPrefix(Layout.objects + "/"), path.bytes.count(where: { $0 == UInt8(ascii: "/") }) == 2 else {
                 report.add(FsckProblem(.strayFile, path, detail: "a \(Self.name(of: kind)) that belongs to no repository"))
                 continue
             }
