@@ -27,6 +27,24 @@ struct DocumentFields {
         self.init(object, document, "")
     }
 
+    /// The objects of a document that is an array.
+    static func array(parsing bytes: [UInt8], document: String, limit: Int) throws(OCIError) -> [DocumentFields] {
+        guard bytes.count <= limit else { throw .malformed(document: document, "\(bytes.count) bytes; at most \(limit) are read") }
+        let value: JSONValue
+        do throws(JSONError) { value = try JSONValue.parse(bytes, limits: JSONLimits(values: 1 << 24)) } catch {
+            throw .malformed(document: document, error.description)
+        }
+        guard let array = value.array else { throw .malformed(document: document, "it is \(value.kindName), not an array") }
+        var list: [DocumentFields] = []
+        for (index, element) in array.enumerated() {
+            guard let object = element.object else {
+                throw .malformed(document: document, "\"[\(index)]\" is \(element.kindName), not an object")
+            }
+            list.append(DocumentFields(object, document, "[\(index)]."))
+        }
+        return list
+    }
+
     func name(_ key: String) -> String { "\"\(place)\(key)\"" }
 
     func malformed(_ key: String, _ what: String) -> OCIError { .malformed(document: document, "\(name(key)) \(what)") }
@@ -60,6 +78,11 @@ struct DocumentFields {
             throw malformed(key, "is \(value.double == nil ? value.kindName : value.description), not a size in bytes")
         }
         return size
+    }
+
+    func signed(_ key: String) throws(OCIError) -> Int64 {
+        guard let number = object[key]?.int64 else { throw wrongType(key, object[key], "an integer") }
+        return number
     }
 
     func digest(_ key: String) throws(OCIError) -> ContentDigest {

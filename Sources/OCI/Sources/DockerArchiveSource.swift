@@ -50,13 +50,9 @@ public struct DockerArchiveSource: ImageSource {
     }
 
     private static func parse(_ bytes: [UInt8], _ source: ByteString) throws(OCIError) -> [Image] {
-        // The document is an array; wrapped, it is read like any other.
-        let wrapped = Array(#"{"images":"#.utf8) + bytes + [UInt8(ascii: "}")]
         let document = "\(source)/manifest.json"
-        do throws(JSONError) { _ = try JSONValue.parse(bytes) } catch { throw .malformed(document: document, error.description) }
-        let fields = try DocumentFields(parsing: wrapped, document: document, limit: ImageLimits.manifestBytes + 16)
         var images: [Image] = []
-        for entry in try fields.requiredArray("images") {
+        for entry in try DocumentFields.array(parsing: bytes, document: document, limit: ImageLimits.manifestBytes) {
             let layers = try entry.strings("Layers") ?? []
             images.append(
                 Image(

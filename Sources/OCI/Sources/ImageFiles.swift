@@ -100,9 +100,12 @@ extension ImageFiles {
 struct DirectoryFiles: ImageFiles {
     let name: ByteString
     private let directory: SharedDirectory
+    private let resolve: ResolveFlags
 
-    init(_ path: ByteString) throws {
+    /// - Parameter asRoot: whether `/` and `..` in links and paths are taken as they are in a container, instead of refused.
+    init(_ path: ByteString, asRoot: Bool = false) throws {
         name = path
+        resolve = [asRoot ? .inRoot : .beneath, .noMagicLinks]
         directory = SharedDirectory(descriptor: try FileDescriptor.open(path, [.readOnly, .directory]))
     }
 
@@ -110,7 +113,7 @@ struct DirectoryFiles: ImageFiles {
         let file: FileDescriptor
         do throws(SystemError) {
             // Without non-blocking mode a fifo of that name would hold us for ever.
-            file = try directory.descriptor.open(at: path, [.readOnly, .noFollow, .nonBlocking], resolve: [.beneath, .noMagicLinks])
+            file = try directory.descriptor.open(at: path, [.readOnly, .noFollow, .nonBlocking], resolve: resolve)
         } catch {
             switch error.errno {
             case .noEntry, .notDirectory: return nil

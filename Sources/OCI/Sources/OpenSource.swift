@@ -12,9 +12,7 @@ extension ImageReference {
         case .ociArchive(let location): try LayoutSource(archive: location, scratch: scratch)
         case .dockerArchive(let location): try DockerArchiveSource(location, scratch: scratch)
         case .directory(let path): try DirectorySource(path)
-        case .containersStorage(let name):
-            throw OCIError.unsupported(
-                document: "containers-storage:\(name)", "not supported yet; copy the image with skopeo to oci-archive:FILE")
+        case .containersStorage(let name): try StorageSource(name)
         case .registry: nil
         }
     }
