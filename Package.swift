@@ -63,7 +63,7 @@ let package = Package(
             ]),
         // Floor 6: the world around the store.
         module("Registry", ["Bytes", "Hashing", "LinuxSystem", "JSON", "OCI", "CCurl"]),
-        module("Mounting", ["Bytes", "Hashing", "LinuxSystem", "Repository", "CLinux"]),
+        module("Mounting", ["Bytes", "LinuxSystem"]),
         // Floor 7: one import for Swift programs.
         module("ComposefsOCI", ["Bytes", "Hashing", "LinuxSystem", "JSON", "FileTree", "EROFS", "Dumpfile", "Repository", "OCI", "Registry", "Mounting"]),
         // Floor 8 and 9: the command.
@@ -81,9 +81,9 @@ let package = Package(
         tests("EROFS", ["Bytes", "Hashing", "FileTree", "Dumpfile"]),
         tests("Dumpfile", ["Bytes", "Hashing", "FileTree"]),
         tests("Repository", ["Bytes", "Hashing", "LinuxSystem", "FileTree", "SplitStream", "EROFS"]),
-        tests("OCI", ["Bytes", "Hashing", "LinuxSystem", "JSON", "FileTree", "Dumpfile", "EROFS", "SplitStream", "Repository"]),
+        tests("OCI", ["Bytes", "Hashing", "Compression", "Tar", "LinuxSystem", "JSON", "FileTree", "Dumpfile", "EROFS", "SplitStream", "Repository"]),
         tests("Registry", ["Bytes", "Hashing", "LinuxSystem", "JSON", "OCI"]),
-        tests("Mounting", ["Bytes", "Hashing", "LinuxSystem", "Repository"]),
+        tests("Mounting", ["Bytes", "LinuxSystem"]),
         tests("ComposefsOCI", ["Bytes", "Hashing"]),
         .testTarget(name: "CommandTests", dependencies: ["Bytes", "Hashing", "JSON", "LinuxSystem", "FileTree", "Dumpfile", "cfsoci"], swiftSettings: settings),
     ],
