@@ -17,16 +17,22 @@ final class Scratch: Sendable {
         try FileDescriptor.makeDirectory(path, mode: 0o755)
     }
 
-    deinit { try? Scratch.remove(path) }
+    deinit {
+        guard let directory = try? FileDescriptor.open(path, [.readOnly, .directory]) else { return }
+        try? Scratch.empty(directory)
+        try? FileDescriptor.currentDirectory.removeDirectory(at: path)
+    }
 
-    static func remove(_ path: ByteString) throws {
-        do {
-            let directory = try FileDescriptor.open(path, [.readOnly, .directory, .noFollow])
-            for entry in try directory.entries() {
-                if entry.kind == .directory { try remove(path + "/" + entry.name) } else { try directory.unlink(at: entry.name) }
+    /// Relative to open directories, since paths may be longer than the kernel takes.
+    static func empty(_ directory: borrowing FileDescriptor) throws {
+        for entry in try directory.entries() {
+            if entry.kind == .directory {
+                try empty(directory.open(at: entry.name, [.readOnly, .directory, .noFollow]))
+                try directory.removeDirectory(at: entry.name)
+            } else {
+                try directory.unlink(at: entry.name)
             }
         }
-        try FileDescriptor.currentDirectory.removeDirectory(at: path)
     }
 
     var repository: ByteString { path + "/repo" }
