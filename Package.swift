@@ -37,6 +37,9 @@ let package = Package(
         .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
         .systemLibrary(name: "CISAL", pkgConfig: "libisal", providers: [.apt(["libisal-dev"])]),
         .systemLibrary(name: "CCurl", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"])]),
+        // SELinux file contexts are PCRE2 patterns, and libselinux matches them with PCRE2: any other engine, ours most of all, would give
+        // some file another label and so the image another identifier.
+        .systemLibrary(name: "CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"])]),
 
         // Floor 0: bytes.
         module("Bytes"),
@@ -59,7 +62,7 @@ let package = Package(
             "OCI",
             [
                 "Bytes", "Hashing", "Compression", "LinuxSystem", "JSON", "FileTree", "Tar", "SplitStream", "EROFS", "Dumpfile",
-                "Repository",
+                "Repository", "CPCRE2",
             ]),
         // Floor 6: the world around the store.
         module("Registry", ["Bytes", "Hashing", "LinuxSystem", "JSON", "OCI", "CCurl"]),
