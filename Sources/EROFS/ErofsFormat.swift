@@ -100,6 +100,8 @@ enum OverlayAttribute {
     static let metacopy: ByteString = "trusted.overlay.metacopy"
     static let redirect: ByteString = "trusted.overlay.redirect"
     static let opaque: ByteString = "trusted.overlay.opaque"
+    static let whiteout: ByteString = "trusted.overlay.whiteout"
+    static let whiteouts: ByteString = "trusted.overlay.whiteouts"
     static let escapedWhiteout: ByteString = "trusted.overlay.overlay.whiteout"
     static let escapedWhiteouts: ByteString = "trusted.overlay.overlay.whiteouts"
     static let escapedOpaque: ByteString = "trusted.overlay.overlay.opaque"

@@ -1,0 +1,148 @@
+internal import Bytes
+public import FileTree
+public import Hashing
+
+/// A composefs EROFS image that was checked completely when it was opened.
+///
+/// Opening trusts nothing: all inodes that the root reaches are visited once, none may overlap another, directories must be in order,
+/// names and types valid, link counts true. Time and memory are linear in the image's size whatever it holds. What remains for the other
+/// calls is to hand out what was found. The image's own identity (its fs-verity digest) is the caller's to check.
+public struct ErofsImage: Sendable {
+    public let version: ErofsVersion
+    /// All inodes, those included that hide the object store's directories in versions 0 and 1.
+    public let inodeCount: Int
+
+    let bytes: [UInt8]
+    let superblock: Superblock
+    private let references: [ObjectID]
+    private let metadataFault: ErofsError?
+
+    /// Checks `bytes` from end to end. With `algorithm`, all objects must be named by digests of that algorithm.
+    public init(_ bytes: [UInt8], algorithm: VerityAlgorithm? = nil) throws(ErofsError) {
+        let superblock = try Superblock(bytes)
+        var inspection = ImageInspection(superblock: superblock)
+        let count = try bytes.withUnsafeBufferPointer { (buffer) throws(ErofsError) -> Int in
+            let source = ImageSource(bytes: UnsafeRawBufferPointer(buffer), superblock: superblock, algorithm: algorithm)
+            var walk = ImageWalk<ImageInspection>(source)
+            return try walk.run(&inspection)
+        }
+        guard superblock.inodeCount == UInt64(count) else {
+            throw .notComposefs(
+                offset: UInt64(Superblock.inodeCountOffset), "the superblock counts \(superblock.inodeCount) inodes, the tree has \(count)")
+        }
+        self.bytes = bytes
+        self.superblock = superblock
+        version = superblock.version
+        inodeCount = count
+        references = inspection.sortedReferences()
+        metadataFault = inspection.finding(root: superblock.rootNumber)
+    }
+
+    /// The objects that the image's files need, in ascending order, each once.
+    public func objectReferences() -> [ObjectID] { references }
+
+    /// Throws the first breach of what each version promises beyond being readable.
+    ///
+    /// Versions 0 and 1: no symlink's target crosses a block (kernels before 6.12 refuse it), the root has all 256 names `00`…`ff`,
+    /// whiteouts below the root are escaped, the header tells whether there are ACLs. Version 2: no whiteout is escaped.
+    public func checkMetadata() throws(ErofsError) {
+        if let metadataFault { throw metadataFault }
+    }
+
+    /// The tree that the image was made of: object directories hidden by the format left out, escaped whiteouts and attributes as they
+    /// were. `writeErofs` of it gives the same bytes again (version 2 keeps no nanoseconds).
+    public func tree() throws(ErofsError) -> FileTree {
+        var builder = ImageTreeBuilder(version: version)
+        try bytes.withUnsafeBufferPointer { (buffer) throws(ErofsError) in
+            let source = ImageSource(bytes: UnsafeRawBufferPointer(buffer), superblock: superblock, algorithm: nil)
+            var walk = ImageWalk<ImageTreeBuilder>(source)
+            _ = try walk.run(&builder)
+        }
+        return builder.tree
+    }
+}
+
+/// The composefs header and the EROFS superblock of an image.
+struct Superblock: Sendable {
+    static let inodeCountOffset = Erofs.superblockOffset + 16
+
+    let version: ErofsVersion
+    let hasACL: Bool
+    let rootNumber: UInt64
+    let inodeCount: UInt64
+    /// The time of compact inodes.
+    let buildTime: Timestamp
+    /// Where shared attributes are counted from, in bytes.
+    let sharedBase: Int
+    /// Whether inodes tell which attributes they cannot have.
+    let hasFilter: Bool
+
+    init(_ bytes: [UInt8]) throws(ErofsError) {
+        self = try bytes.withUnsafeBufferPointer { (buffer) throws(ErofsError) in try Superblock(UnsafeRawBufferPointer(buffer)) }
+    }
+
+    private init(_ bytes: UnsafeRawBufferPointer) throws(ErofsError) {
+        guard bytes.count >= Erofs.blockSize, bytes.count % Erofs.blockSize == 0 else {
+            throw .notComposefs(offset: 0, "\(bytes.count) bytes are not one or more blocks of 4096")
+        }
+        guard bytes.count <= Erofs.maximumImageSize else {
+            throw .notComposefs(offset: 0, "\(bytes.count) bytes are more than the limit of \(Erofs.maximumImageSize)")
+        }
+        // Everything below lies in the first block.
+        func load<Value: FixedWidthInteger & BitwiseCopyable>(_ offset: Int, _: Value.Type) -> Value {
+            Value(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: Value.self))
+        }
+        func expect<Value: FixedWidthInteger & BitwiseCopyable>(_ offset: Int, _ value: Value, _ what: String) throws(ErofsError) {
+            let found = load(offset, Value.self)
+            guard found == value else {
+                throw .notComposefs(offset: UInt64(offset), "\(what) is 0x\(String(found, radix: 16)), not 0x\(String(value, radix: 16))")
+            }
+        }
+        func expectZero(_ range: Range<Int>, _ what: String) throws(ErofsError) {
+            for offset in range where bytes[offset] != 0 { throw .notComposefs(offset: UInt64(offset), "\(what) is not zero") }
+        }
+
+        try expect(0, Erofs.headerMagic, "the composefs magic number")
+        try expect(4, Erofs.headerVersion, "the header's version")
+        let flags = load(8, UInt32.self)
+        guard let version = ErofsVersion(rawValue: load(12, UInt32.self)) else {
+            throw .notComposefs(offset: 12, "format version \(load(12, UInt32.self)) is unknown")
+        }
+        guard flags & ~Erofs.headerHasACL == 0, version.isFirstEpoch || flags == 0 else {
+            throw .notComposefs(offset: 8, "the header has unknown flags 0x\(String(flags, radix: 16))")
+        }
+        try expectZero(16..<Erofs.superblockOffset, "the header's unused part")
+
+        let at = Erofs.superblockOffset
+        try expect(at, Erofs.magic, "the EROFS magic number")
+        let compatible = load(at + 8, UInt32.self)
+        guard compatible & ~(Erofs.compatChecksum | Erofs.compatModified | Erofs.compatAttributeFilter) == 0 else {
+            throw .notComposefs(offset: UInt64(at + 8), "unknown compatible features 0x\(String(compatible, radix: 16))")
+        }
+        try expect(at + 12, UInt8(Erofs.blockBits), "the block size's logarithm")
+        try expect(at + 13, 0 as UInt8, "the number of extra superblock slots")
+        try expect(at + 36, UInt32(bytes.count / Erofs.blockSize), "the number of blocks")
+        try expect(at + 40, 0 as UInt32, "the metadata's block address")
+        let incompatible = load(at + 80, UInt32.self)
+        guard incompatible & ~Erofs.incompatChunkedFile == 0 else {
+            throw .notComposefs(offset: UInt64(at + 80), "unknown incompatible features 0x\(String(incompatible, radix: 16))")
+        }
+        try expectZero((at + 84)..<(at + Erofs.superblockSize), "a superblock field that composefs does not use")
+        let seconds = load(at + 24, Int64.self)
+        let nanoseconds = load(at + 32, UInt32.self)
+        guard nanoseconds < 1_000_000_000 else {
+            throw .notComposefs(offset: UInt64(at + 32), "the build time has \(nanoseconds) nanoseconds")
+        }
+        let attributeBlock = load(at + 44, UInt32.self)
+        guard Int(attributeBlock) * Erofs.blockSize < bytes.count || attributeBlock == 0 else {
+            throw .notComposefs(offset: UInt64(at + 44), "shared attributes begin at block \(attributeBlock), after the image's end")
+        }
+        self.version = version
+        hasACL = flags & Erofs.headerHasACL != 0
+        rootNumber = UInt64(load(at + 14, UInt16.self))
+        inodeCount = load(Self.inodeCountOffset, UInt64.self)
+        buildTime = Timestamp(seconds: seconds, nanoseconds: nanoseconds)
+        sharedBase = Int(attributeBlock) * Erofs.blockSize
+        hasFilter = compatible & Erofs.compatAttributeFilter != 0
+    }
+}

@@ -1,0 +1,168 @@
+internal import Bytes
+internal import Hashing
+
+/// The extended attributes of one inode of an untrusted image, and what they tell overlayfs.
+struct ImageAttributes {
+    struct Entry {
+        /// Index in the table of prefixes.
+        var prefix: UInt8
+        /// Where in the image the rest of the name and the value are.
+        var suffix: Range<Int>
+        var value: Range<Int>
+        /// Whether it lies in the shared table.
+        var isShared: Bool
+    }
+
+    private(set) var entries: [Entry] = []
+    /// The digest that overlayfs enforces on open.
+    private(set) var metacopy: ObjectID?
+    private(set) var hasMetacopy = false
+    /// The object that a file's content is read from.
+    private(set) var redirect: ObjectID?
+    private(set) var hasRedirect = false
+    /// Has the mark of an escaped whiteout.
+    private(set) var isMarkedWhiteout = false
+    private(set) var hasACL = false
+    /// Bytes of all names and values.
+    private(set) var byteCount = 0
+
+    mutating func read(_ range: Range<Int>, of source: ImageSource) throws(Fault) {
+        entries.removeAll(keepingCapacity: true)
+        metacopy = nil
+        redirect = nil
+        (hasMetacopy, hasRedirect, isMarkedWhiteout, hasACL) = (false, false, false, false)
+        byteCount = 0
+        if range.isEmpty { return }
+        let filter = try source.load(range.lowerBound, as: UInt32.self)
+        let sharedCount = Int(try source.load(range.lowerBound + 4, as: UInt8.self))
+        try source.expectZero((range.lowerBound + 5)..<(range.lowerBound + Erofs.attributeHeaderSize), "a reserved field of the attributes")
+        var at = range.lowerBound + Erofs.attributeHeaderSize
+        guard range.upperBound - at >= 4 * sharedCount else { throw Fault("\(sharedCount) shared attributes do not fit") }
+        var bits: UInt32 = 0
+        for _ in 0..<sharedCount {
+            let reference = Int(try source.load(at, as: UInt32.self))
+            _ = try readEntry(at: source.superblock.sharedBase + 4 * reference, end: source.bytes.count, isShared: true, source, &bits)
+            at += 4
+        }
+        while at < range.upperBound {
+            at = try readEntry(at: at, end: range.upperBound, isShared: false, source, &bits)
+        }
+        if entries.isEmpty { throw Fault("it has room for attributes but none") }
+        if source.superblock.hasFilter, ~filter != bits { throw Fault("the attribute filter does not match its attributes") }
+        try refuseDuplicates(source)
+    }
+
+    /// Returns where the next entry is.
+    private mutating func readEntry(
+        at: Int, end: Int, isShared: Bool, _ source: ImageSource, _ bits: inout UInt32
+    ) throws(Fault) -> Int {
+        guard at <= end - Erofs.attributeEntrySize else { throw Fault("an attribute reaches beyond its end") }
+        let suffixCount = Int(try source.load(at, as: UInt8.self))
+        let prefix = try source.load(at + 1, as: UInt8.self)
+        let valueCount = Int(try source.load(at + 2, as: UInt16.self))
+        let suffix = (at + Erofs.attributeEntrySize)..<(at + Erofs.attributeEntrySize + suffixCount)
+        let value = suffix.upperBound..<(suffix.upperBound + valueCount)
+        let next = Erofs.align(value.upperBound, to: 4)
+        guard next <= end else { throw Fault("an attribute reaches beyond its end") }
+        guard Int(prefix) < Erofs.attributePrefixes.count else { throw Fault("attribute name prefix \(prefix) is unknown") }
+        try source.expectZero(value.upperBound..<next, "the padding of an attribute")
+        let name = try source.slice(suffix)
+        if name.contains(0) { throw Fault("an attribute's name holds a NUL") }
+        if prefix == 0 || prefix == Erofs.lustrePrefix { try checkPrefix(prefix, name, source.superblock.version) }
+        bits |= 1 << (xxHash32(name, seed: Erofs.filterSeed &+ UInt32(prefix)) % 32)
+        byteCount += Erofs.attributePrefixes[Int(prefix)].count + suffixCount + valueCount
+        entries.append(Entry(prefix: prefix, suffix: suffix, value: value, isShared: isShared))
+        if prefix == 2 || prefix == 3 { hasACL = true }
+        if prefix == Erofs.trustedPrefix { try readOverlay(name, try source.slice(value), source) }
+        return next
+    }
+
+    /// A name must be stored in the one form that its version has: the kernel does not show it otherwise.
+    private func checkPrefix(_ prefix: UInt8, _ name: UnsafeRawBufferPointer, _ version: ErofsVersion) throws(Fault) {
+        if prefix == Erofs.lustrePrefix {
+            guard !version.isFirstEpoch else { throw Fault("attribute name prefix \(prefix) is not one of this version") }
+            return
+        }
+        if name.isEmpty { throw Fault("an attribute has no name") }
+        for (index, known) in Erofs.attributePrefixes.enumerated().dropFirst() where name.starts(with: known) {
+            if index == Int(Erofs.lustrePrefix), version.isFirstEpoch { continue }
+            throw Fault("an attribute's name is stored in full though it has a known prefix")
+        }
+    }
+
+    private mutating func readOverlay(_ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer, _ source: ImageSource) throws(Fault)
+    {
+        guard name.count >= OverlaySuffix.prefix.count, name.starts(with: OverlaySuffix.prefix) else { return }
+        if name.elementsEqual(OverlaySuffix.metacopy) {
+            hasMetacopy = true
+            if value.isEmpty { return }
+            // struct ovl_metacopy: version, length, flags, algorithm, digest.
+            guard value.count >= 4, value[0] == 0, Int(value[1]) == value.count, value[2] == 0,
+                let algorithm = VerityAlgorithm(rawValue: value[3]),
+                let id = ObjectID(algorithm: algorithm, bytes: UnsafeRawBufferPointer(rebasing: value[4...]))
+            else { throw Fault("its metacopy attribute is malformed") }
+            try checkAlgorithm(id, source)
+            metacopy = id
+        } else if name.elementsEqual(OverlaySuffix.redirect) {
+            hasRedirect = true
+            guard let id = objectID(redirect: value) else { return }
+            try checkAlgorithm(id, source)
+            redirect = id
+        } else if name.elementsEqual(OverlaySuffix.whiteout) {
+            isMarkedWhiteout = true
+        }
+    }
+
+    private func checkAlgorithm(_ id: ObjectID, _ source: ImageSource) throws(Fault) {
+        guard source.algorithm == nil || source.algorithm == id.algorithm else {
+            throw Fault("object \(id) is named by \(id.algorithm.name), not by the repository's algorithm")
+        }
+    }
+
+    /// The last two names of a path: `…XX/rest`.
+    private func objectID(redirect path: UnsafeRawBufferPointer) -> ObjectID? {
+        for algorithm in VerityAlgorithm.allCases {
+            let length = 2 * algorithm.digestSize + 1
+            guard path.count == length || (path.count > length && path[path.count - length - 1] == UInt8(ascii: "/")) else { continue }
+            let start = path.count - length
+            guard path[start + 2] == UInt8(ascii: "/") else { return nil }
+            return withUnsafeTemporaryAllocation(byteCount: algorithm.digestSize, alignment: 8) { digest in
+                for index in 0..<algorithm.digestSize {
+                    let at = start + 2 * index + (index > 0 ? 1 : 0)
+                    guard let high = Hex.value(of: path[at]), let low = Hex.value(of: path[at + 1]) else { return nil }
+                    digest[index] = high << 4 | low
+                }
+                return ObjectID(algorithm: algorithm, bytes: UnsafeRawBufferPointer(digest))
+            }
+        }
+        return nil
+    }
+
+    private func refuseDuplicates(_ source: ImageSource) throws(Fault) {
+        func name(_ entry: Entry) -> UnsafeRawBufferPointer { UnsafeRawBufferPointer(rebasing: source.bytes[entry.suffix]) }
+        var order = Array(entries.indices)
+        if order.count > 8 {
+            order.sort {
+                let (l, r) = (entries[$0], entries[$1])
+                return l.prefix != r.prefix ? l.prefix < r.prefix : compareBytes(name(l), name(r)) < 0
+            }
+        }
+        for place in order.indices.dropFirst() {
+            // Sorted, an equal name is the neighbour; a few are compared each with each.
+            for other in (order.count > 8 ? place - 1 : 0)..<place {
+                let (l, r) = (entries[order[place]], entries[order[other]])
+                if l.prefix == r.prefix, l.suffix.count == r.suffix.count, compareBytes(name(l), name(r)) == 0 {
+                    throw Fault("it has an attribute twice")
+                }
+            }
+        }
+    }
+}
+
+/// Names of overlayfs' attributes behind `trusted.`.
+enum OverlaySuffix {
+    static let prefix = Array("overlay.".utf8)
+    static let metacopy = Array("overlay.metacopy".utf8)
+    static let redirect = Array("overlay.redirect".utf8)
+    static let whiteout = Array("overlay.overlay.whiteout".utf8)
+}

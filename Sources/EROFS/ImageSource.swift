@@ -1,0 +1,165 @@
+internal import Bytes
+internal import FileTree
+internal import Hashing
+
+/// What is wrong with a part of an image; the walk adds which part.
+struct Fault: Error {
+    let what: String
+    init(_ what: String) { self.what = what }
+}
+
+/// An untrusted image's bytes. Every read is checked against the image's end.
+struct ImageSource {
+    let bytes: UnsafeRawBufferPointer
+    let superblock: Superblock
+    /// The only digests accepted, or nil for any.
+    let algorithm: VerityAlgorithm?
+
+    @inline(__always)
+    func load<Value: FixedWidthInteger & BitwiseCopyable>(_ offset: Int, as _: Value.Type) throws(Fault) -> Value {
+        guard offset >= 0, offset <= bytes.count - MemoryLayout<Value>.size else { throw Fault("it reaches beyond the image's end") }
+        return Value(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: Value.self))
+    }
+
+    @inline(__always)
+    func slice(_ range: Range<Int>) throws(Fault) -> UnsafeRawBufferPointer {
+        guard range.lowerBound >= 0, range.upperBound <= bytes.count else { throw Fault("it reaches beyond the image's end") }
+        return UnsafeRawBufferPointer(rebasing: bytes[range])
+    }
+
+    func expectZero(_ range: Range<Int>, _ what: String) throws(Fault) {
+        for byte in try slice(range) where byte != 0 { throw Fault("\(what) is not zero") }
+    }
+}
+
+/// An inode as the image has it.
+struct ImageInode {
+    var nid: UInt64
+    var kind: FileKind
+    var permissions: UInt16
+    var uid: UInt32
+    var gid: UInt32
+    var modified: Timestamp
+    var links: UInt32
+    var size: UInt64
+    var layout: Erofs.Layout
+    var value: UInt32
+    var offset: Int
+    var headerSize: Int
+    /// Bytes of attributes, in the image.
+    var attributes: Range<Int>
+    /// What follows the attributes, in the image; for chunked files set once the attributes are known.
+    var tail: Range<Int>
+    /// Data blocks, in the image.
+    var blocks: Range<Int>
+
+    /// End of the last slot that the inode needs.
+    var slotsEnd: Int { Erofs.align(tail.upperBound, to: Erofs.slotSize) }
+}
+
+extension ImageSource {
+    func inode(_ nid: UInt64) throws(Fault) -> ImageInode {
+        // Numbers beyond the image are refused before they are multiplied.
+        guard let slot = Int(exactly: nid), slot < bytes.count / Erofs.slotSize else { throw Fault("it lies beyond the image's end") }
+        let at = slot * Erofs.slotSize
+        let format = try load(at, as: UInt16.self)
+        guard let layout = Erofs.Layout(rawValue: format & ~Erofs.formatExtended) else {
+            throw Fault("the data layout of format 0x\(String(format, radix: 16)) is not one of composefs")
+        }
+        let attributeCount = Int(try load(at + 2, as: UInt16.self))
+        let mode = try load(at + 4, as: UInt16.self)
+        guard let kind = FileKind(modeBits: UInt32(mode)) else { throw Fault("mode 0\(String(mode, radix: 8)) names no file type") }
+        var it = ImageInode(
+            nid: nid, kind: kind, permissions: mode & 0o7777, uid: 0, gid: 0, modified: superblock.buildTime, links: 0, size: 0,
+            layout: layout, value: try load(at + 16, as: UInt32.self), offset: at, headerSize: Erofs.compactInodeSize, attributes: at..<at,
+            tail: at..<at, blocks: at..<at)
+        if format & Erofs.formatExtended != 0 {
+            it.headerSize = Erofs.extendedInodeSize
+            it.size = try load(at + 8, as: UInt64.self)
+            it.uid = try load(at + 24, as: UInt32.self)
+            it.gid = try load(at + 28, as: UInt32.self)
+            it.modified = Timestamp(seconds: try load(at + 32, as: Int64.self), nanoseconds: try load(at + 40, as: UInt32.self))
+            it.links = try load(at + 44, as: UInt32.self)
+            try expectZero((at + 6)..<(at + 8), "a reserved field")
+            try expectZero((at + 48)..<(at + 64), "a reserved field")
+        } else {
+            it.size = UInt64(try load(at + 8, as: UInt32.self))
+            it.uid = UInt32(try load(at + 24, as: UInt16.self))
+            it.gid = UInt32(try load(at + 26, as: UInt16.self))
+            it.links = UInt32(try load(at + 6, as: UInt16.self))
+            try expectZero((at + 12)..<(at + 16), "a reserved field")
+            try expectZero((at + 28)..<(at + 32), "a reserved field")
+        }
+        guard it.modified.nanoseconds < 1_000_000_000 else { throw Fault("its time has \(it.modified.nanoseconds) nanoseconds") }
+        guard it.links > 0 else { throw Fault("its link count is 0") }
+        let attributesAt = at + it.headerSize
+        let attributesEnd = attributeCount == 0 ? attributesAt : attributesAt + Erofs.attributeHeaderSize + 4 * (attributeCount - 1)
+        guard attributesEnd <= bytes.count else { throw Fault("its attributes reach beyond the image's end") }
+        it.attributes = attributesAt..<attributesEnd
+        it.tail = attributesEnd..<attributesEnd
+        try placeData(&it)
+        return it
+    }
+
+    private func placeData(_ it: inout ImageInode) throws(Fault) {
+        switch it.kind {
+        case .characterDevice, .blockDevice, .fifo, .socket:
+            guard it.layout == .plain, it.size == 0 else { throw Fault("a special file cannot have data") }
+            guard it.value == 0 || it.kind == .characterDevice || it.kind == .blockDevice else {
+                throw Fault("only devices have a device number")
+            }
+            return
+        case .regular where it.layout == .chunked: return
+        case .directory, .symbolicLink, .regular:
+            guard it.layout != .chunked else { throw Fault("only regular files lie in chunks") }
+        }
+        guard let size = Int(exactly: it.size), size <= bytes.count else {
+            throw Fault("its size of \(it.size) bytes is more than the image's")
+        }
+        if it.kind == .symbolicLink, size > Erofs.maximumTargetLength { throw Fault("its target has \(size) bytes, the limit is 4095") }
+        if it.kind == .directory, it.layout == .plain, size % Erofs.blockSize != 0 { throw Fault("a directory block is cut short") }
+        let inTail = it.layout == .inline ? size % Erofs.blockSize : 0
+        let inBlocks = size - inTail
+        if inBlocks > 0 {
+            // A 32-bit address times 4096 fits 64 bits.
+            let start = Int(it.value) * Erofs.blockSize
+            let end = start + Erofs.align(inBlocks, to: Erofs.blockSize)
+            guard end <= bytes.count else { throw Fault("its data blocks reach beyond the image's end") }
+            it.blocks = start..<end
+        }
+        it.tail = it.attributes.upperBound..<(it.attributes.upperBound + inTail)
+        guard it.tail.upperBound <= bytes.count else { throw Fault("its data reach beyond the image's end") }
+    }
+
+    /// The table of a file whose content is not in the image: only null addresses.
+    func placeChunks(_ it: inout ImageInode, isExternal: Bool) throws(Fault) {
+        let start = it.attributes.upperBound
+        var size: UInt64
+        if superblock.version.isFirstEpoch {
+            guard it.value & 0xffff == UInt32(Erofs.chunkFormat(size: it.size)) else {
+                throw Fault("chunk format 0x\(String(it.value, radix: 16)) is not that of \(it.size) bytes")
+            }
+            size = Erofs.chunkTableSize(size: it.size)
+            // A larger table lies in a block of its own.
+            if size + UInt64(it.attributes.count % Erofs.slotSize) > UInt64(Erofs.blockSize) { size = 0 }
+        } else {
+            guard it.value == Erofs.widestChunk else {
+                throw Fault("chunk format 0x\(String(it.value, radix: 16)) is not that of version 2")
+            }
+            size = isExternal ? 4 : 0
+        }
+        it.tail = start..<(start + Int(truncatingIfNeeded: size))
+        for byte in try slice(it.tail) where byte != 0xff { throw Fault("a chunk lies in the image") }
+    }
+
+    /// All data of an inode that is kept in the image.
+    func data(of it: ImageInode) throws(Fault) -> ByteString {
+        var data: [UInt8] = []
+        // At most the image's size: checked when the inode was read.
+        data.reserveCapacity(it.blocks.count + it.tail.count)
+        let inBlocks = Int(truncatingIfNeeded: it.size) - it.tail.count
+        data.append(contentsOf: try slice(it.blocks.lowerBound..<(it.blocks.lowerBound + inBlocks)))
+        data.append(contentsOf: try slice(it.tail))
+        return ByteString(data)
+    }
+}

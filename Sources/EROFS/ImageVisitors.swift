@@ -1,0 +1,186 @@
+internal import Bytes
+internal import FileTree
+internal import Hashing
+
+/// Collects what an image refers to and what its version forbids, while it is checked.
+struct ImageInspection: ImageVisitor {
+    private let superblock: Superblock
+    private var references: [ObjectID] = []
+    private var fault: ErofsError?
+    private var hasACL = false
+    private var objectDirectories = 0
+
+    init(superblock: Superblock) { self.superblock = superblock }
+
+    func sortedReferences() -> [ObjectID] {
+        var sorted: [ObjectID] = []
+        for id in references.sorted() where id != sorted.last { sorted.append(id) }
+        return sorted
+    }
+
+    /// The first breach, or what only the whole shows.
+    func finding(root nid: UInt64) -> ErofsError? {
+        if let fault { return fault }
+        guard superblock.version.isFirstEpoch else { return nil }
+        if objectDirectories != 256 {
+            return .damaged(nid: nid, path: "/", "\(objectDirectories) of the 256 names 00…ff that hide object directories are there")
+        }
+        if hasACL != superblock.hasACL {
+            return .damaged(nid: nid, path: "/", "the header says that there are \(hasACL ? "no " : "")ACLs")
+        }
+        return nil
+    }
+
+    private mutating func note(_ attributes: borrowing ImageAttributes) {
+        if attributes.hasACL { hasACL = true }
+        if let id = attributes.metacopy ?? attributes.redirect { references.append(id) }
+    }
+
+    mutating func directory(
+        _ inode: ImageInode, _ attributes: borrowing ImageAttributes, _ source: ImageSource, _ place: EntryPlace<Void>?
+    ) throws(Fault) {
+        note(attributes)
+        if let place, place.parentIsRoot, Erofs.isObjectDirectory(place.name) { objectDirectories += 1 }
+    }
+
+    mutating func leaf(
+        _ inode: ImageInode, _ attributes: borrowing ImageAttributes, _ source: ImageSource, _ place: EntryPlace<Void>
+    ) throws(Fault) {
+        note(attributes)
+        try link((), place)
+        guard fault == nil else { return }
+        var what: String?
+        if superblock.version.isFirstEpoch {
+            let used = inode.offset % Erofs.blockSize + (inode.tail.upperBound - inode.offset)
+            if inode.kind == .symbolicLink, inode.layout == .inline, used > Erofs.blockSize {
+                what = "the target of symlink '\(ByteString(place.name))' crosses a block, which kernels before 6.12 refuse"
+            } else if inode.kind == .characterDevice, inode.value == 0, !place.parentIsRoot {
+                what = "whiteout '\(ByteString(place.name))' below the root is not escaped"
+            }
+        } else if inode.kind == .regular, attributes.isMarkedWhiteout {
+            what = "whiteout '\(ByteString(place.name))' is escaped, which version 2 does not do"
+        }
+        if let what { fault = .damaged(nid: inode.nid, path: nil, what) }
+    }
+
+    mutating func link(_ leaf: Void, _ place: EntryPlace<Void>) throws(Fault) {
+        if place.parentIsRoot, Erofs.isObjectDirectory(place.name) { objectDirectories += 1 }
+    }
+
+    func endDirectory(_ directory: Void, holdsEscapedWhiteout: Bool) {}
+}
+
+/// Builds the tree that an image was made of.
+struct ImageTreeBuilder: ImageVisitor {
+    private(set) var tree = FileTree(root: Metadata(permissions: 0))
+    private let version: ErofsVersion
+    /// Attributes of the shared table, so that their bytes are kept once.
+    private var shared: [Int: ExtendedAttribute?] = [:]
+
+    init(version: ErofsVersion) { self.version = version }
+
+    mutating func directory(
+        _ inode: ImageInode, _ attributes: borrowing ImageAttributes, _ source: ImageSource, _ place: EntryPlace<FileTree.InodeID>?
+    ) throws(Fault) -> FileTree.InodeID {
+        let metadata = try metadata(of: inode, attributes, source)
+        guard let place else {
+            tree.setMetadata(of: FileTree.root, to: metadata)
+            return FileTree.root
+        }
+        do throws(FileTreeError) {
+            return try tree.addDirectory(ByteString(place.name), in: place.parent, metadata)
+        } catch {
+            throw Fault(error.description)
+        }
+    }
+
+    mutating func leaf(
+        _ inode: ImageInode, _ attributes: borrowing ImageAttributes, _ source: ImageSource, _ place: EntryPlace<FileTree.InodeID>
+    ) throws(Fault) -> FileTree.InodeID {
+        if place.parentIsRoot, version.isFirstEpoch, inode.kind == .characterDevice, inode.value == 0, Erofs.isObjectDirectory(place.name) {
+            // Put there by the format. It has one link, so that the handle is never used.
+            return FileTree.root
+        }
+        var metadata = try metadata(of: inode, attributes, source)
+        let content: Content
+        switch inode.kind {
+        case .regular where version.isFirstEpoch && inode.isEscapedWhiteout(attributes):
+            metadata.remove([OverlayAttribute.whiteout, OverlayAttribute.userWhiteout])
+            content = .characterDevice(0)
+        case .regular where inode.layout == .chunked:
+            if let id = attributes.metacopy {
+                content = .external(id, size: inode.size)
+            } else if let id = attributes.redirect {
+                content = .externalWithoutVerity(id, size: inode.size)
+            } else {
+                content = .sparse(size: inode.size)
+            }
+        case .regular: content = .inline(try source.data(of: inode))
+        case .symbolicLink: content = .symbolicLink(try source.data(of: inode))
+        case .characterDevice: content = .characterDevice(UInt64(inode.value))
+        case .blockDevice: content = .blockDevice(UInt64(inode.value))
+        case .fifo: content = .fifo
+        case .socket: content = .socket
+        case .directory: throw Fault("a directory is no leaf")
+        }
+        do throws(FileTreeError) {
+            return try tree.addLeaf(ByteString(place.name), in: place.parent, metadata, content)
+        } catch {
+            throw Fault(error.description)
+        }
+    }
+
+    mutating func link(_ leaf: FileTree.InodeID, _ place: EntryPlace<FileTree.InodeID>) throws(Fault) {
+        do throws(FileTreeError) {
+            try tree.addLink(ByteString(place.name), in: place.parent, to: leaf)
+        } catch {
+            throw Fault(error.description)
+        }
+    }
+
+    mutating func endDirectory(_ directory: FileTree.InodeID, holdsEscapedWhiteout: Bool) {
+        guard holdsEscapedWhiteout else { return }
+        var metadata = tree.metadata(of: directory)
+        metadata.remove([OverlayAttribute.whiteouts, OverlayAttribute.userWhiteouts])
+        if version == .v1 { metadata.remove([OverlayAttribute.opaque, OverlayAttribute.userOpaque]) }
+        tree.setMetadata(of: directory, to: metadata)
+    }
+
+    // MARK: Attributes
+
+    private mutating func metadata(
+        of inode: ImageInode, _ attributes: borrowing ImageAttributes, _ source: ImageSource
+    ) throws(Fault) -> Metadata {
+        var list: [ExtendedAttribute] = []
+        for entry in attributes.entries {
+            if let attribute = try attribute(entry, source) { list.append(attribute) }
+        }
+        return Metadata(
+            permissions: inode.permissions, uid: inode.uid, gid: inode.gid, modified: inode.modified, extendedAttributes: list)
+    }
+
+    /// As it was in the tree; nil for what the format added for overlayfs.
+    private mutating func attribute(_ entry: ImageAttributes.Entry, _ source: ImageSource) throws(Fault) -> ExtendedAttribute? {
+        if entry.isShared, let known = shared[entry.suffix.lowerBound] { return known }
+        let suffix = try source.slice(entry.suffix)
+        var attribute: ExtendedAttribute?
+        if entry.prefix == Erofs.trustedPrefix, suffix.starts(with: OverlaySuffix.prefix) {
+            let rest = suffix.dropFirst(OverlaySuffix.prefix.count)
+            if rest.starts(with: OverlaySuffix.prefix) {
+                let name = OverlayAttribute.prefix.bytes + rest.dropFirst(OverlaySuffix.prefix.count)
+                attribute = ExtendedAttribute(name: ByteString(name), value: ByteString(try source.slice(entry.value)))
+            }
+        } else {
+            let name = Erofs.attributePrefixes[Int(entry.prefix)] + suffix
+            attribute = ExtendedAttribute(name: ByteString(name), value: ByteString(try source.slice(entry.value)))
+        }
+        if entry.isShared { shared[entry.suffix.lowerBound] = .some(attribute) }
+        return attribute
+    }
+}
+
+extension Metadata {
+    fileprivate mutating func remove(_ names: [ByteString]) {
+        setExtendedAttributes(extendedAttributes.filter { !names.contains($0.name) })
+    }
+}

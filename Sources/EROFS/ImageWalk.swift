@@ -1,0 +1,284 @@
+internal import Bytes
+internal import FileTree
+internal import Hashing
+
+/// Receives the inodes and entries of an image in the order of a walk.
+protocol ImageVisitor {
+    /// What the visitor calls an inode.
+    associatedtype Handle
+    /// `name` is nil for the root.
+    mutating func directory(
+        _ inode: ImageInode, _ attributes: borrowing ImageAttributes, _ source: ImageSource, _ place: EntryPlace<Handle>?
+    ) throws(Fault) -> Handle
+    mutating func leaf(
+        _ inode: ImageInode, _ attributes: borrowing ImageAttributes, _ source: ImageSource, _ place: EntryPlace<Handle>
+    ) throws(Fault) -> Handle
+    /// Another name of a leaf.
+    mutating func link(_ leaf: Handle, _ place: EntryPlace<Handle>) throws(Fault)
+    /// All entries of a directory were seen; `holdsEscapedWhiteout` tells whether one of them was such.
+    mutating func endDirectory(_ directory: Handle, holdsEscapedWhiteout: Bool) throws(Fault)
+}
+
+/// Where an entry is.
+struct EntryPlace<Handle> {
+    var name: UnsafeRawBufferPointer
+    var parent: Handle
+    var parentIsRoot: Bool
+}
+
+/// Visits all that the root of an untrusted image reaches.
+///
+/// Every directory, and every inode with one link, is visited once: its bytes are marked as taken, and what is taken twice is refused.
+/// So the work is bounded by the image's size, and cycles and shared directories cannot be.
+struct ImageWalk<Visitor: ImageVisitor> {
+    private struct Directory {
+        var inode: ImageInode
+        /// Index into `directories`; the root's is its own.
+        var parent: Int
+        /// Of the entry that leads here, in the image.
+        var name: Range<Int>
+        var depth: Int
+        var handle: Visitor.Handle
+        var subdirectories: UInt32 = 0
+        var holdsEscapedWhiteout = false
+    }
+
+    /// A leaf of which more names are expected.
+    private struct Linked {
+        var handle: Visitor.Handle
+        var kind: FileKind
+        var links: UInt32
+        var seen: UInt32
+        var directory: Int
+        var name: Range<Int>
+    }
+
+    private let source: ImageSource
+    private var taken: SlotMap
+    private var directories: [Directory] = []
+    private var pending: [Int] = []
+    private var linked: [UInt64: Linked] = [:]
+    private var attributes = ImageAttributes()
+    private var attributeBytes = 0
+    private var inodeCount = 0
+
+    init(_ source: ImageSource) {
+        self.source = source
+        taken = SlotMap(slots: source.bytes.count / Erofs.slotSize)
+        _ = taken.take(0..<Erofs.firstInodeOffset)
+    }
+
+    /// Returns how many inodes there are.
+    mutating func run(_ visitor: inout Visitor) throws(ErofsError) -> Int {
+        let nid = source.superblock.rootNumber
+        do throws(Fault) {
+            let root = try take(nid)
+            guard root.kind == .directory else { throw Fault("the root is no directory") }
+            let handle = try visitor.directory(root, attributes, source, nil)
+            directories.append(Directory(inode: root, parent: 0, name: 0..<0, depth: 0, handle: handle))
+        } catch {
+            throw .damaged(nid: nid, path: "/", error.what)
+        }
+        pending = [0]
+        while let next = pending.popLast() { try visit(next, &visitor) }
+        for (nid, leaf) in linked where leaf.seen != leaf.links {
+            throw .damaged(nid: nid, path: path(leaf.directory, leaf.name), "it has \(leaf.seen) names, its link count is \(leaf.links)")
+        }
+        return inodeCount
+    }
+
+    // MARK: Inodes
+
+    /// Reads an inode and its attributes, and takes their bytes.
+    private mutating func take(_ nid: UInt64) throws(Fault) -> ImageInode {
+        var inode = try source.inode(nid)
+        guard taken.take(inode.offset..<inode.attributes.upperBound) else {
+            throw Fault("it overlaps another inode or has more names than links")
+        }
+        try attributes.read(inode.attributes, of: source)
+        attributeBytes += attributes.byteCount
+        // Shared attributes could be long and named by every inode: far more than any real tree has is refused.
+        guard attributeBytes <= 1 << 29 + 32 * source.bytes.count else { throw Fault("the image's attributes are too large in sum") }
+        if inode.layout == .chunked { try source.placeChunks(&inode, isExternal: attributes.metacopy != nil) }
+        if inode.kind != .regular, attributes.hasMetacopy || attributes.hasRedirect {
+            throw Fault("only regular files can have their content elsewhere")
+        }
+        if inode.kind == .regular, inode.layout != .chunked, attributes.hasMetacopy || attributes.hasRedirect {
+            throw Fault("its content is in the image and elsewhere")
+        }
+        if let metacopy = attributes.metacopy, let redirect = attributes.redirect, metacopy != redirect {
+            throw Fault("its digest is \(metacopy), but it leads to object \(redirect)")
+        }
+        let rest = Erofs.align(inode.attributes.upperBound, to: Erofs.slotSize)..<inode.slotsEnd
+        guard rest.isEmpty || taken.take(rest), inode.blocks.isEmpty || taken.take(inode.blocks) else {
+            throw Fault("its data overlap other data")
+        }
+        try source.expectZero(inode.tail.upperBound..<inode.slotsEnd, "the padding after it")
+        if !inode.blocks.isEmpty, inode.tail.isEmpty, let used = Int(exactly: inode.size) {
+            try source.expectZero((inode.blocks.lowerBound + used)..<inode.blocks.upperBound, "the padding of its last block")
+        }
+        inodeCount += 1
+        return inode
+    }
+
+    // MARK: Directories
+
+    private mutating func visit(_ index: Int, _ visitor: inout Visitor) throws(ErofsError) {
+        let inode = directories[index].inode
+        var previous: Range<Int>?
+        var dots = (itself: false, parent: false)
+        var start = inode.blocks.lowerBound
+        while start < inode.blocks.upperBound {
+            try visit(start..<(start + Erofs.blockSize), of: index, &previous, &dots, &visitor)
+            start += Erofs.blockSize
+        }
+        if !inode.tail.isEmpty { try visit(inode.tail, of: index, &previous, &dots, &visitor) }
+        let it = directories[index]
+        do throws(Fault) {
+            guard dots.itself, dots.parent else { throw Fault("the directory has no '.' or no '..'") }
+            guard it.subdirectories < UInt32.max - 2, inode.links == it.subdirectories + 2 else {
+                throw Fault("the directory's link count is \(inode.links), it has \(it.subdirectories) subdirectories")
+            }
+            try visitor.endDirectory(it.handle, holdsEscapedWhiteout: it.holdsEscapedWhiteout)
+        } catch {
+            throw .damaged(nid: inode.nid, path: path(index), error.what)
+        }
+    }
+
+    /// One block of entries: the headers, then the names.
+    private mutating func visit(
+        _ block: Range<Int>, of index: Int, _ previous: inout Range<Int>?, _ dots: inout (itself: Bool, parent: Bool),
+        _ visitor: inout Visitor
+    ) throws(ErofsError) {
+        var nid = directories[index].inode.nid
+        var name = 0..<0
+        do throws(Fault) {
+            let first = Int(try source.load(block.lowerBound + 8, as: UInt16.self))
+            guard first > 0, first % Erofs.directoryEntrySize == 0, first <= block.count else {
+                throw Fault("a directory block's first name is at \(first)")
+            }
+            let count = first / Erofs.directoryEntrySize
+            var nameStart = first
+            for entry in 0..<count {
+                name = 0..<0
+                nid = directories[index].inode.nid
+                let at = block.lowerBound + entry * Erofs.directoryEntrySize
+                var nameEnd = block.count
+                if entry + 1 < count {
+                    nameEnd = Int(try source.load(at + Erofs.directoryEntrySize + 8, as: UInt16.self))
+                    guard nameEnd <= block.count else { throw Fault("a directory entry's name is outside its block") }
+                }
+                guard nameEnd > nameStart else { throw Fault("a directory entry has no name or is out of order") }
+                name = (block.lowerBound + nameStart)..<(block.lowerBound + nameEnd)
+                if entry + 1 == count, let end = try source.slice(name).firstIndex(of: 0) {
+                    try source.expectZero((name.lowerBound + end)..<name.upperBound, "the padding of a directory block")
+                    name = name.lowerBound..<(name.lowerBound + end)
+                }
+                nameStart = nameEnd
+                let bytes = try source.slice(name)
+                guard !bytes.isEmpty, bytes.count <= Erofs.maximumNameLength else { throw Fault("a name has \(bytes.count) bytes") }
+                guard !bytes.contains(where: { $0 == 0 || $0 == UInt8(ascii: "/") }) else { throw Fault("a name holds '/' or NUL") }
+                if let previous, compareBytes(try source.slice(previous), bytes) >= 0 {
+                    throw Fault("directory entries are not in ascending order, or there are two of one name")
+                }
+                previous = name
+                nid = try source.load(at, as: UInt64.self)
+                guard let kind = FileKind(rawValue: try source.load(at + 10, as: UInt8.self)) else {
+                    throw Fault("an entry's file type is unknown")
+                }
+                guard try source.load(at + 11, as: UInt8.self) == 0 else { throw Fault("a reserved field of an entry is not zero") }
+                if bytes[0] == UInt8(ascii: "."), bytes.count == 1 || (bytes.count == 2 && bytes[1] == UInt8(ascii: ".")) {
+                    let isParent = bytes.count == 2
+                    let expected = directories[isParent ? directories[index].parent : index].inode.nid
+                    guard nid == expected, kind == .directory else { throw Fault("it is not what '.' or '..' must be") }
+                    if isParent { dots.parent = true } else { dots.itself = true }
+                } else {
+                    try visit(nid, kind, bytes, name, of: index, &visitor)
+                }
+            }
+        } catch {
+            throw .damaged(nid: nid, path: name.isEmpty ? path(index) : path(index, name), error.what)
+        }
+    }
+
+    private mutating func visit(
+        _ nid: UInt64, _ kind: FileKind, _ bytes: UnsafeRawBufferPointer, _ name: Range<Int>, of index: Int, _ visitor: inout Visitor
+    ) throws(Fault) {
+        let place = EntryPlace(name: bytes, parent: directories[index].handle, parentIsRoot: index == 0)
+        if var known = linked[nid] {
+            guard known.kind == kind else { throw Fault("the entry's file type is not the inode's") }
+            guard known.seen < known.links else { throw Fault("it has more names than its link count of \(known.links)") }
+            known.seen += 1
+            linked[nid] = known
+            try visitor.link(known.handle, place)
+            return
+        }
+        let inode = try take(nid)
+        guard inode.kind == kind else { throw Fault("the entry's file type is not the inode's") }
+        if kind == .directory {
+            let depth = directories[index].depth + 1
+            guard depth <= Erofs.maximumDepth else { throw Fault("directories are nested deeper than \(Erofs.maximumDepth)") }
+            directories[index].subdirectories &+= 1
+            let handle = try visitor.directory(inode, attributes, source, place)
+            pending.append(directories.count)
+            directories.append(Directory(inode: inode, parent: index, name: name, depth: depth, handle: handle))
+            return
+        }
+        let isEscaped = source.superblock.version.isFirstEpoch && inode.isEscapedWhiteout(attributes)
+        if isEscaped { directories[index].holdsEscapedWhiteout = true }
+        if inode.links > 1, isEscaped || (kind == .characterDevice && inode.value == 0) {
+            throw Fault("a whiteout's link count is \(inode.links)")
+        }
+        let handle = try visitor.leaf(inode, attributes, source, place)
+        if inode.links > 1 {
+            linked[nid] = Linked(handle: handle, kind: kind, links: inode.links, seen: 1, directory: index, name: name)
+        }
+    }
+
+    // MARK: Messages
+
+    private func path(_ index: Int, _ name: Range<Int>? = nil) -> ByteString {
+        var parts: [Range<Int>] = name.map { [$0] } ?? []
+        var at = index
+        while at != 0 {
+            parts.append(directories[at].name)
+            at = directories[at].parent
+        }
+        var path: [UInt8] = []
+        for part in parts.reversed() {
+            path.append(UInt8(ascii: "/"))
+            path.append(contentsOf: source.bytes[part])
+        }
+        return path.isEmpty ? "/" : ByteString(path)
+    }
+}
+
+extension ImageInode {
+    /// Whether versions 0 and 1 mean a whiteout: an empty file with the mark.
+    func isEscapedWhiteout(_ attributes: borrowing ImageAttributes) -> Bool {
+        kind == .regular && attributes.isMarkedWhiteout && layout == .plain && size == 0
+    }
+}
+
+/// Which slots of an image belong to something already.
+struct SlotMap {
+    private var words: [UInt64]
+
+    init(slots: Int) { words = Array(repeating: 0, count: slots / 64 + 1) }
+
+    /// Takes all slots that the bytes touch, which must lie in the image; false where one was taken.
+    mutating func take(_ bytes: Range<Int>) -> Bool {
+        let first = bytes.lowerBound / Erofs.slotSize
+        let end = Erofs.align(bytes.upperBound, to: Erofs.slotSize) / Erofs.slotSize
+        var slot = first
+        while slot < end {
+            let word = slot / 64
+            let count = min(64 - slot % 64, end - slot)
+            let mask = (count == 64 ? UInt64.max : (1 << UInt64(count)) - 1) << UInt64(slot % 64)
+            guard words[word] & mask == 0 else { return false }
+            words[word] |= mask
+            slot += count
+        }
+        return true
+    }
+}
