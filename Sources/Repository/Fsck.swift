@@ -1,5 +1,4 @@
 internal import Bytes
-internal import EROFS
 internal import Hashing
 internal import LinuxSystem
 internal import SplitStream
@@ -59,7 +58,7 @@ extension Repository {
     }
 
     /// An error's text without the file name that the problem gives already.
-    private static func detail(_ error: RepositoryError) -> String {
+    static func detail(_ error: RepositoryError) -> String {
         switch error {
         case .metadata(let why), .objectDamaged(_, let why), .stream(_, let why), .image(_, let why): why
         default: "\(error)"
@@ -203,7 +202,7 @@ extension Repository {
     }
 
     /// The object a link leads to, where it is there; the link's own faults go to the list.
-    private func check(
+    func check(
         _ link: Inventory.Link, _ path: ByteString, _ objects: [ObjectID: UInt64], _ problems: inout [FsckProblem]
     ) -> ObjectID? {
         guard let id = link.id else {
@@ -218,47 +217,6 @@ extension Repository {
             return nil
         }
         return id
-    }
-
-    // MARK: Images
-
-    private func checkImages(_ inventory: Inventory, _ threads: Int, _ report: inout FsckReport) {
-        let objects = inventory.objects
-        report.imagesChecked += inventory.images.count
-        for problems in parallelMap(inventory.images, threads: threads, { self.problems(ofImage: $0, objects) }) {
-            if problems.contains(where: { $0.kind != .imageMissingObject }) { report.imagesCorrupted += 1 }
-            for problem in problems { report.add(problem) }
-        }
-    }
-
-    private func problems(ofImage link: Inventory.Link, _ objects: [ObjectID: UInt64]) -> [FsckProblem] {
-        let path = Layout.images + "/" + link.name
-        var problems: [FsckProblem] = []
-        guard let id = check(link, path, objects, &problems) else { return problems }
-        if ObjectID(hex: link.name.bytes) != id {
-            problems.append(FsckProblem(.linkMismatch, path, object: id, detail: "is another object than the name says"))
-        }
-        let bytes: [UInt8]
-        do throws(RepositoryError) {
-            bytes = try readObject(id, limit: Self.imageLimit)
-        } catch {
-            if case .objectMissing = error {
-                problems.append(FsckProblem(.imageOpenFailed, path, detail: Self.detail(error)))
-            } else {
-                problems.append(FsckProblem(.imageReadFailed, path, detail: Self.detail(error)))
-            }
-            return problems
-        }
-        do {
-            let image = try ErofsImage(bytes)
-            try image.checkMetadata()
-            for object in image.objectReferences() where objects[object] == nil {
-                problems.append(FsckProblem(.imageMissingObject, path, object: object))
-            }
-        } catch {
-            problems.append(FsckProblem(.imageInvalid, path, detail: "\(error)"))
-        }
-        return problems
     }
 
     // MARK: References

@@ -65,7 +65,7 @@ extension Repository {
     public func imageObjects(_ id: ObjectID) throws(RepositoryError) -> [ObjectID] {
         let bytes = try readObject(id, limit: Self.imageLimit)
         do {
-            return try ErofsImage(bytes).objectReferences()
+            return try ErofsImage(bytes, algorithm: algorithm).objectReferences()
         } catch {
             throw .image(ByteString(id.hex), "\(error)")
         }

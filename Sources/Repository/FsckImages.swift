@@ -1,0 +1,66 @@
+internal import Bytes
+internal import EROFS
+internal import FileTree
+internal import Hashing
+
+extension Repository {
+    func checkImages(_ inventory: Inventory, _ threads: Int, _ report: inout FsckReport) {
+        let objects = inventory.objects
+        report.imagesChecked += inventory.images.count
+        for problems in parallelMap(inventory.images, threads: threads, { self.problems(ofImage: $0, objects) }) {
+            if problems.contains(where: { $0.kind != .imageMissingObject }) { report.imagesCorrupted += 1 }
+            for problem in problems { report.add(problem) }
+        }
+    }
+
+    private func problems(ofImage link: Inventory.Link, _ objects: [ObjectID: UInt64]) -> [FsckProblem] {
+        let path = Layout.images + "/" + link.name
+        var problems: [FsckProblem] = []
+        guard let id = check(link, path, objects, &problems) else { return problems }
+        if ObjectID(hex: link.name.bytes) != id {
+            problems.append(FsckProblem(.linkMismatch, path, object: id, detail: "is another object than the name says"))
+        }
+        let bytes: [UInt8]
+        do throws(RepositoryError) {
+            bytes = try readObject(id, limit: Self.imageLimit)
+        } catch {
+            if case .objectMissing = error {
+                problems.append(FsckProblem(.imageOpenFailed, path, detail: Self.detail(error)))
+            } else {
+                problems.append(FsckProblem(.imageReadFailed, path, detail: Self.detail(error)))
+            }
+            return problems
+        }
+        do {
+            let image = try ErofsImage(bytes, algorithm: algorithm)
+            for object in image.objectReferences() where objects[object] == nil {
+                problems.append(FsckProblem(.imageMissingObject, path, object: object))
+            }
+            for fault in Self.wrongSizes(in: try image.tree(), objects) {
+                problems.append(FsckProblem(.imageInvalid, path, detail: fault))
+            }
+            try image.checkMetadata()
+        } catch {
+            problems.append(FsckProblem(.imageInvalid, path, detail: "\(error)"))
+        }
+        return problems
+    }
+
+    /// Files whose size in the image is not their object's: a mount would show a file that ends too early or has a tail of nothing.
+    private static func wrongSizes(in tree: FileTree, _ objects: [ObjectID: UInt64]) -> [String] {
+        var faults: [String] = []
+        // A list instead of recursion: depth is the image's choice.
+        var pending: [(path: ByteString, inode: FileTree.InodeID)] = [("", FileTree.root)]
+        while let next = pending.popLast() {
+            for entry in tree.entries(of: next.inode) {
+                let inode = tree.inode(of: entry)
+                if tree.isDirectory(inode) {
+                    pending.append((next.path + "/" + tree.name(of: entry), inode))
+                } else if case .external(let id, let size) = tree.content(of: inode), let actual = objects[id], actual != size {
+                    faults.append("\(next.path)/\(tree.name(of: entry)) has \(size) bytes in the image, its object \(actual)")
+                }
+            }
+        }
+        return faults
+    }
+}
