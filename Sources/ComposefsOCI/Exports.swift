@@ -1,11 +1,16 @@
-// One import gives a program everything that the command does.
+// One import gives a program everything that the command does. Of LinuxSystem only what the other modules' interfaces speak of: its
+// names are too common to be given to everybody.
 @_exported public import Bytes
 @_exported public import Dumpfile
 @_exported public import EROFS
 @_exported public import FileTree
 @_exported public import Hashing
 @_exported public import JSON
+@_exported public import struct LinuxSystem.FileDescriptor
+@_exported public import struct LinuxSystem.SystemError
 @_exported public import Mounting
 @_exported public import OCI
 @_exported public import Registry
 @_exported public import Repository
+@_exported public import SplitStream
+@_exported public import Tar

@@ -1,28 +1,35 @@
 public import Bytes
-import EROFS
-import Hashing
 import LinuxSystem
-import Mounting
 public import OCI
-public import Registry
 public import Repository
 
 /// A repository of OCI images: what the `cfsoci` command works on, as a value.
 ///
-/// Methods that wait on the network or do much work come in two forms: `async` ones run on a thread of their own, so that no cooperative
-/// thread is blocked; `…Synchronously` ones run on the caller's.
+/// A store is a handle: copies of it share the repository's lock, and many threads and tasks may use it at once. Methods that wait on the
+/// network or do much work are `async` and run on threads of their own, so that no cooperative thread is blocked; each has a
+/// `…Synchronously` form that runs on the caller's. What only reads a few small files is synchronous: see ``images``.
 public struct Store: Sendable {
+    /// Objects, streams, images and references, without a notion of OCI.
     public let repository: Repository
+    /// Manifests, configs, layers, tags and referrers.
     public var images: ImageStore { ImageStore(repository) }
 
+    /// The store that an open repository is.
     public init(_ repository: Repository) { self.repository = repository }
 
-    /// Opens an existing repository.
+    /// Opens an existing repository, waiting for a garbage collection that runs.
+    ///
+    /// - Throws: `RepositoryError`; `.notInitialized` where the directory is no repository.
     public static func open(_ path: ByteString, _ options: OpenOptions = OpenOptions()) throws -> Store {
         Store(try Repository.open(path, options))
     }
 
     /// Opens a repository, or makes one (parents too) with fs-verity where the file system has it.
+    ///
+    /// - Parameters:
+    ///   - configuration: of a repository that has to be made; an existing one stays as it is.
+    ///   - options: how to open, in either case.
+    /// - Throws: `RepositoryError`, `SystemError`.
     public static func openOrCreate(
         _ path: ByteString, _ configuration: RepositoryConfiguration = RepositoryConfiguration(verity: .automatic),
         _ options: OpenOptions = OpenOptions()
@@ -41,7 +48,7 @@ public struct Store: Sendable {
     }
 
     /// Makes the directories that lead to a path, as `mkdir -p` does.
-    public static func makeParents(of path: ByteString) throws {
+    package static func makeParents(of path: ByteString) throws {
         let slash = UInt8(ascii: "/")
         let parts = path.bytes.split(separator: slash).dropLast()
         var at: [UInt8] = path.bytes.first == slash ? [] : [UInt8(ascii: ".")]
@@ -52,66 +59,6 @@ public struct Store: Sendable {
             } catch {
                 guard error.errno == .exists else { throw error }
             }
-        }
-    }
-
-    // MARK: Pulling
-
-    /// Pulls what `reference` names: a registry reference, `docker://…`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,
-    /// `docker-archive:FILE[:TAG]` or `dir:DIR`. See `pullImage`.
-    public func pull(
-        _ reference: String, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
-    ) async throws -> PullResult {
-        try await onOwnThread { try pullSynchronously(reference, options, registry: registry) }
-    }
-
-    public func pullSynchronously(
-        _ reference: String, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
-    ) throws -> PullResult {
-        let parsed = try parseReference(reference)
-        if case .registry(let registryReference) = parsed {
-            let client = try RegistryClient(registry)
-            return try pullImage(from: RegistryImageSource(registryReference, client: client), into: repository, options)
-        }
-        guard let source = try parsed.openLocalSource(scratch: repository.path) else {
-            throw OCIError.invalidReference(ByteString(reference), "names nothing that can be pulled")
-        }
-        return try pullImage(from: source, into: repository, options)
-    }
-
-    // MARK: Mounting
-
-    /// Mounts an image's root file system. The EROFS image is verified against its identifier first; in a secure repository the kernel
-    /// verifies every file when it is opened.
-    ///
-    /// - Parameter image: a tag, a digest or the first digits of one (`ImageStore.resolve`), or an EROFS image's identifier.
-    public func mount(_ image: ByteString, at target: ByteString, bootable: Bool = false, _ options: MountOptions? = nil) throws {
-        let name = try mountable(image, bootable: bootable)
-        let opened = try repository.openImage(name)
-        let objects = try FileDescriptor.open(repository.path + "/objects", [.readOnly, .directory])
-        var options = options ?? MountOptions()
-        options.source = MountOptions.source(ofImage: ByteString(opened.id.hex))
-        try mountImage(opened.file, objects: objects, requireVerity: repository.isSecure, at: target, options: options)
-    }
-
-    /// The name in `images/` of what IMAGE means.
-    private func mountable(_ image: ByteString, bootable: Bool) throws -> ByteString {
-        if ObjectID(hex: image.bytes) != nil { return image }
-        do {
-            let found = try images.open(image)
-            guard found.image.isContainer else { throw ImageStoreError.isArtifact(found.image.manifestDigest) }
-            let version = repository.erofsFormats.default
-            let id = bootable ? found.image.bootImageID(version) : found.image.imageID(version)
-            guard let id else {
-                throw ImageStoreError.damaged(
-                    stream: ByteString(found.image.configDigest.description),
-                    "has no \(bootable ? "boot " : "")EROFS image of format \(version); pull it again")
-            }
-            return ByteString(id.hex)
-        } catch let error as ImageStoreError {
-            // Images that were made from a directory have only a name below images/refs.
-            guard case .noSuchImage = error, (try? repository.image(image)) != nil else { throw error }
-            return image
         }
     }
 }

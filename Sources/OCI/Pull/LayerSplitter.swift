@@ -179,8 +179,9 @@ struct LayerSplitter: TarHandler, ~Copyable {
 
 /// What a layer brought.
 public struct LayerStatistics: Sendable, Hashable {
-    /// Objects that were not in the store, and those that were.
+    /// Objects that were not in the store.
     public var newObjects = 0
+    /// Objects that were in the store, each counted as often as it occurs.
     public var presentObjects = 0
     /// Content bytes of new objects.
     public var storedBytes: UInt64 = 0
@@ -188,6 +189,9 @@ public struct LayerStatistics: Sendable, Hashable {
     public var inlineBytes: UInt64 = 0
 
     public init() {}
+
+    /// Objects in all, new and present.
+    public var objects: Int { newObjects + presentObjects }
 
     mutating func add(_ object: StoredObject) {
         if object.isNew {
@@ -198,6 +202,7 @@ public struct LayerStatistics: Sendable, Hashable {
         }
     }
 
+    /// Adds another layer's counts.
     public static func += (lhs: inout LayerStatistics, rhs: LayerStatistics) {
         lhs.newObjects += rhs.newObjects
         lhs.presentObjects += rhs.presentObjects

@@ -15,6 +15,9 @@ import Synchronization
 /// killed leaves the layers it had finished for the next one.
 ///
 /// Synchronous, on threads of its own.
+///
+/// - Throws: `OCIError` where a document or reference is refused, `PullError` where content is, `ImageStoreError.invalidTag`,
+///   `RepositoryError`, and what the source throws. A layer's failure comes as `PullError.layer`, with the cause inside.
 public func pullImage(
     from source: any ImageSource, into repository: Repository, _ options: PullOptions = PullOptions()
 ) throws -> PullResult {
@@ -63,14 +66,14 @@ private struct ImagePull {
         var publication = Repository.Publication()
         for (diffID, stream) in streams { publication.stream(StreamName.layer(diffID), stream) }
         for id in images.values { publication.image(id) }
-        try profile.measure(.sync) {
+        let published = try profile.measure(.sync) {
             try store.publish(
                 manifest: manifest, digest: resolved.digest, config: configBytes, layers: streams.map { ($0.diffID, $0.stream) },
                 images: images, tag: name, publication)
         }
         try repository.clearStaged(config.diffIDs.map(StreamName.layer))
         report(.done)
-        return result(resolved, name, layers, images: images, config: config)
+        return result(resolved, name, published, layers, images: images, config: config)
     }
 
     private func storeImages(of tree: FileTree) throws -> [ErofsVersion: ObjectID] {
@@ -91,13 +94,13 @@ private struct ImagePull {
         var publication = Repository.Publication()
         let streams = manifest.layers.compactMap { layer in layers.streams[layer.digest].map { (layer.digest, $0) } }
         for (digest, stream) in streams { publication.stream(StreamName.layer(digest), stream) }
-        try profile.measure(.sync) {
+        let published = try profile.measure(.sync) {
             try store.publish(
                 manifest: manifest, digest: resolved.digest, config: configBytes, layers: streams, images: [:], tag: name, publication)
         }
         try repository.clearStaged(manifest.layers.map { StreamName.layer($0.digest) })
         report(.done)
-        return result(resolved, name, layers, images: [:], config: nil)
+        return result(resolved, name, published, layers, images: [:], config: nil)
     }
 
     // MARK: Layers
@@ -231,33 +234,20 @@ private struct ImagePull {
 
     private func read(_ descriptor: Descriptor) throws -> [UInt8] {
         let blob: any BlobReader =
-            if let data = descriptor.data { MemoryBlob(data) } else { try source.openBlob(descriptor) }
+            if let data = descriptor.data { DataBlobReader(data) } else { try source.openBlob(descriptor) }
         return try VerifiedBlob(blob: blob, descriptor: descriptor, profile: profile).readAll(limit: ImageLimits.configBytes)
     }
 
     private func report(_ event: PullEvent) { options.observer?(event) }
 
     private func result(
-        _ resolved: ResolvedManifest, _ name: ByteString, _ layers: Layers, images: [ErofsVersion: ObjectID], config: ImageConfig?
+        _ resolved: ResolvedManifest, _ name: ByteString, _ published: (manifestStream: ObjectID, configStream: ObjectID),
+        _ layers: Layers, images: [ErofsVersion: ObjectID], config: ImageConfig?
     ) -> PullResult {
         PullResult(
-            manifestDigest: resolved.digest, configDigest: resolved.manifest.config.digest, imageIDs: images,
+            manifestDigest: resolved.digest, manifestStream: published.manifestStream,
+            configDigest: resolved.manifest.config.digest, configStream: published.configStream, imageIDs: images,
             imageID: images[repository.erofsFormats.default], name: name, newLayers: layers.new, presentLayers: layers.present,
             statistics: layers.statistics, config: config, profile: profile.seconds)
-    }
-}
-
-/// Bytes that came with their descriptor.
-private final class MemoryBlob: BlobReader {
-    private let bytes: [UInt8]
-    private var position = 0
-
-    init(_ bytes: [UInt8]) { self.bytes = bytes }
-
-    func read(into buffer: UnsafeMutableRawBufferPointer) -> Int {
-        let count = min(buffer.count, bytes.count - position)
-        bytes.withUnsafeBytes { buffer.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[position..<(position + count)])) }
-        position += count
-        return count
     }
 }

@@ -2,11 +2,17 @@ public import Hashing
 
 /// Why a pull was refused. The store is as it was before, but for objects that nothing refers to.
 public enum PullError: Error, CustomStringConvertible {
+    /// More bytes came than the descriptor announces.
     case blobTooLong(ContentDigest, announced: UInt64)
+    /// Fewer bytes came than the descriptor announces.
     case blobTooShort(ContentDigest, announced: UInt64, received: UInt64)
+    /// The bytes are not the ones that the descriptor names.
     case blobDigest(ContentDigest)
+    /// A document that has to be held in memory is announced with more bytes than are read.
     case blobTooLarge(ContentDigest, announced: UInt64, limit: Int)
+    /// The uncompressed archive is not the one that the config lists.
     case diffID(expected: ContentDigest, actual: ContentDigest)
+    /// Manifest and config do not list the same number of layers.
     case layerCount(layers: Int, diffIDs: Int)
     /// A layer, by its place counted from 1 and the digest of its blob, could not be taken.
     indirect case layer(number: Int, of: Int, ContentDigest, cause: any Error)

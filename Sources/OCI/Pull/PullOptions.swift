@@ -4,11 +4,11 @@ public import Hashing
 
 /// How an image is pulled.
 public struct PullOptions: Sendable {
-    /// Which manifest of an index is taken.
+    /// Which manifest of an index is taken; this machine's where nothing else is said.
     public var platform: Platform
     /// The tag; nil takes the source's canonical name.
     public var name: ByteString?
-    /// How many layers are read at the same time.
+    /// How many layers are read at the same time; nil for one a processor, two at least.
     public var jobs: Int?
     /// Receives what happens, from the pull's threads.
     public var observer: PullObserver?
@@ -23,16 +23,23 @@ public struct PullOptions: Sendable {
 
 /// What a pull brought.
 public struct PullResult: Sendable {
+    /// Of the platform's manifest, also where the reference named an index.
     public var manifestDigest: ContentDigest
+    /// The manifest stream's object, which has the image's layers and config below it.
+    public var manifestStream: ObjectID
+    /// Of the config's bytes.
     public var configDigest: ContentDigest
+    /// The config stream's object.
+    public var configStream: ObjectID
     /// EROFS image identifiers by format version; empty for an artifact.
     public var imageIDs: [ErofsVersion: ObjectID]
     /// The identifier of the repository's default format; nil for an artifact.
     public var imageID: ObjectID?
     /// The name that now stands for the image.
     public var name: ByteString
-    /// Layers, each distinct one counted once.
+    /// Layers that this pull stored, each distinct one counted once.
     public var newLayers: Int
+    /// Layers that the store had, verified, each distinct one counted once.
     public var presentLayers: Int
     /// Of the new layers.
     public var statistics: LayerStatistics
@@ -40,4 +47,7 @@ public struct PullResult: Sendable {
     public var config: ImageConfig?
     /// Where the pull's threads spent their time: elapsed seconds by phase, summed over threads.
     public var profile: [(phase: String, seconds: Double)]
+
+    /// Whether the image has a root file system; an artifact has none.
+    public var isContainer: Bool { config != nil }
 }

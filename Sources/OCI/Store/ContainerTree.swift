@@ -27,7 +27,9 @@ extension ImageStore {
         return tree
     }
 
-    /// The tree of a stored image.
+    /// The tree that a stored image's EROFS image is made of, merged anew from its layers.
+    ///
+    /// - Throws: `ImageStoreError.isArtifact`; `ImageStoreError.damaged`, `RepositoryError` where the store is damaged.
     public func tree(of image: StoredImage, _ filtering: XattrFiltering = .allowlistOnly) throws -> FileTree {
         try containerTree(of: try layers(of: image), filtering)
     }

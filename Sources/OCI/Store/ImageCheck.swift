@@ -22,6 +22,7 @@ public struct ImageProblem: Sendable, Hashable, CustomStringConvertible {
     public var kind: String
     /// The tag, or the digest where there is none.
     public var image: ByteString
+    /// The stream, layer or object at fault and what is wrong with it; may be empty.
     public var detail: String
 
     public var description: String { "fsck: \(kind): \(image)\(detail.isEmpty ? "" : ": " + detail)" }
@@ -29,10 +30,14 @@ public struct ImageProblem: Sendable, Hashable, CustomStringConvertible {
 
 /// What a check of the OCI level found.
 public struct ImageReport: Sendable {
+    /// Tags looked at; an image with two tags counts twice.
     public var imagesChecked = 0
+    /// Those with faults.
     public var imagesDamaged = 0
+    /// All faults, in the tags' order.
     public var problems: [ImageProblem] = []
 
+    /// Whether there is no fault.
     public var isClean: Bool { problems.isEmpty }
 
     public init() {}
@@ -41,6 +46,9 @@ public struct ImageReport: Sendable {
 extension ImageStore {
     /// Checks every tagged image, or one: documents against their digests, that all they refer to is there, that layers re-assemble to their
     /// diff IDs, and (deep) that the EROFS images follow from the layers. The repository level is `Repository.check`.
+    ///
+    /// - Parameter only: the image, as `resolve` takes it; nil for all tags.
+    /// - Throws: `ImageStoreError` where `only` means nothing; faults are in the report.
     public func check(_ only: ByteString? = nil, _ options: ImageCheckOptions = ImageCheckOptions()) throws -> ImageReport {
         var check = ImageCheck(store: self, options: options)
         if let only {

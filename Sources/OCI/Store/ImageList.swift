@@ -5,28 +5,39 @@ import Repository
 
 /// One line of `cfsoci images`.
 public struct ImageSummary: Sendable {
+    /// The tag.
     public var name: ByteString
+    /// Of the manifest's bytes.
     public var manifestDigest: ContentDigest
+    /// Of the config's bytes.
     public var configDigest: ContentDigest
     /// In the repository's default format; nil for an artifact.
     public var imageID: ObjectID?
+    /// Whether the image has a root file system; an artifact has none.
     public var isContainer: Bool
-    /// Empty for an artifact.
+    /// As the config has it; empty for an artifact.
     public var architecture: String
+    /// As the config has it; empty for an artifact.
     public var os: String
+    /// Of the architecture, where the config says one.
     public var variant: String?
     /// RFC 3339, as the config has it.
     public var created: String?
     /// Bytes of the layers' blobs, as the manifest announces them.
     public var size: UInt64
+    /// Layers of the manifest.
     public var layerCount: Int
+    /// Artifacts recorded as belonging to the image that are here.
     public var referrerCount: Int
 }
 
 /// A tag whose image cannot be read.
 public struct BrokenImage: Sendable {
+    /// The tag.
     public var name: ByteString
+    /// The manifest that it stands for.
     public var manifestDigest: ContentDigest
+    /// One line that says what is wrong.
     public var reason: String
 }
 

@@ -5,7 +5,9 @@ import SplitStream
 
 /// A tag and what it stands for.
 public struct TaggedImage: Sendable, Hashable {
+    /// The tag; the manifest's digest in text where an image without one is meant.
     public var name: ByteString
+    /// The manifest that it stands for.
     public var manifestDigest: ContentDigest
 }
 
@@ -21,6 +23,8 @@ extension ImageStore {
     }
 
     /// Gives a stored image a name, durably; a name in use moves to it.
+    ///
+    /// - Throws: `ImageStoreError.invalidTag`; `.noSuchImage` where the manifest is not here.
     public func tag(_ manifestDigest: ContentDigest, as name: ByteString) throws {
         try ImageTag.check(name)
         guard try repository.stream(StreamName.manifest(manifestDigest)) != nil else {
@@ -31,7 +35,9 @@ extension ImageStore {
         try repository.publish(publication)
     }
 
-    /// Takes a name away; what it kept stays until garbage is collected.
+    /// Takes a name away, durably; what it kept stays until garbage is collected.
+    ///
+    /// - Throws: `ImageStoreError.noSuchImage` where the name is not in use.
     public func untag(_ name: ByteString) throws {
         try ImageTag.check(name)
         guard try repository.removeStreamReference(ImageTag.referencePath(name)) else { throw ImageStoreError.noSuchImage(name) }
@@ -41,6 +47,8 @@ extension ImageStore {
 
     /// What IMAGE means: a tag as stored; a short form of one; `sha256:…` or `@sha256:…` of a manifest or config; six or more first
     /// digits of one of those.
+    ///
+    /// - Throws: `ImageStoreError.noSuchImage`, `.ambiguous`.
     public func resolve(_ text: ByteString) throws -> TaggedImage {
         let tags = try tags()
         if let tag = tags.first(where: { $0.name == text }) { return tag }
@@ -95,7 +103,9 @@ extension ImageStore {
         tags.first { $0.manifestDigest == digest } ?? TaggedImage(name: ByteString(digest.description), manifestDigest: digest)
     }
 
-    /// The image that IMAGE means.
+    /// The image that IMAGE means, see `resolve`, and the tag that stands for it.
+    ///
+    /// - Throws: `ImageStoreError`, `RepositoryError`, `OCIError`.
     public func open(_ text: ByteString) throws -> (name: ByteString, image: StoredImage) {
         let found = try resolve(text)
         guard let image = try image(found.manifestDigest) else {

@@ -6,9 +6,14 @@ public import Repository
 import SplitStream
 
 /// OCI images in a repository: manifests, configs, layers, tags, referrers.
+///
+/// Synchronous; may be used by many threads at once. What it throws besides `ImageStoreError`: `RepositoryError` where the repository is
+/// damaged or refuses, `OCIError` where a stored document is no image's.
 public struct ImageStore: Sendable {
+    /// Where the images are.
     public let repository: Repository
 
+    /// The images of an open repository.
     public init(_ repository: Repository) { self.repository = repository }
 
     // MARK: Writing
@@ -17,11 +22,14 @@ public struct ImageStore: Sendable {
     ///
     /// Everything the streams refer to must be in the repository and verified. The order of references is fixed (config, then layers as the
     /// config lists them, then images), so the same image always gives the same objects.
+    ///
+    /// - Returns: the objects of the two streams.
+    @discardableResult
     func publish(
         manifest: Manifest, digest: ContentDigest, config: [UInt8], layers: [(identifier: ContentDigest, stream: ObjectID)],
         images: [ErofsVersion: ObjectID], boot: [(key: String, id: ObjectID)] = [], tag: ByteString?,
         _ publication: Repository.Publication = Repository.Publication()
-    ) throws {
+    ) throws -> (manifestStream: ObjectID, configStream: ObjectID) {
         var publication = publication
         var configStream = try repository.makeStreamBuilder(contentType: StreamContentType.config)
         for layer in layers { configStream.addNamedReference(layer.identifier.description, layer.stream) }
@@ -43,6 +51,7 @@ public struct ImageStore: Sendable {
         publication.stream(StreamName.manifest(digest), manifestID)
         if let tag { publication.streamReference(ImageTag.referencePath(tag), to: StreamName.manifest(digest)) }
         try repository.publish(publication)
+        return (manifestID, configID)
     }
 
     /// The whole content as one object, whatever its size.
@@ -77,7 +86,16 @@ public struct ImageStore: Sendable {
         return Document(id: id, bytes: bytes, references: references)
     }
 
+    /// Whether the repository has a manifest. What it refers to is not looked at.
+    public func contains(_ manifestDigest: ContentDigest) throws -> Bool {
+        try repository.stream(StreamName.manifest(manifestDigest)) != nil
+    }
+
     /// An image by its manifest's digest; nil where the repository has none.
+    ///
+    /// Manifest and config are compared with their digests; layers are not read.
+    ///
+    /// - Throws: `ImageStoreError.damaged`, `RepositoryError`, `OCIError`.
     public func image(_ manifestDigest: ContentDigest) throws -> StoredImage? {
         let name = StreamName.manifest(manifestDigest)
         guard

@@ -3,13 +3,19 @@ public import Hashing
 
 /// What an image store refuses.
 public enum ImageStoreError: Error, Sendable, CustomStringConvertible {
+    /// The name, and why it cannot be a tag.
     case invalidTag(ByteString, String)
+    /// Nothing in the repository is called so.
     case noSuchImage(ByteString)
+    /// More than one manifest is meant.
     case ambiguous(ByteString, candidates: [ContentDigest])
     /// A stream of the image is not what it should be: its name, and what is wrong.
     case damaged(stream: ByteString, String)
+    /// A root file system was asked of an image that has none.
     case isArtifact(ContentDigest)
+    /// No layer, or artifact's blob, with this diff ID or digest.
     case noSuchLayer(ContentDigest)
+    /// The artifact is not recorded for the subject.
     case noSuchReferrer(subject: ContentDigest, artifact: ContentDigest)
 
     public var description: String {

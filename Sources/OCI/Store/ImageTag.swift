@@ -3,7 +3,8 @@ public import Bytes
 /// Tags are references below `streams/refs/oci/`; the name is encoded into one path component.
 public enum ImageTag {
     static let directory: ByteString = "oci"
-    static let prefix: ByteString = "oci/"
+    /// Where tags are below `streams/refs/`.
+    public static let prefix: ByteString = "oci/"
 
     /// `%` becomes `%25`, `/` becomes `%2F`; nothing else changes.
     public static func encode(_ name: ByteString) -> ByteString {
@@ -37,6 +38,8 @@ public enum ImageTag {
         return ByteString(name)
     }
 
+    /// Refuses what cannot be a tag.
+    ///
     /// - Throws: `ImageStoreError.invalidTag`: empty, beginning with `@`, `.` or `..`, a control byte, or over 255 bytes encoded.
     public static func check(_ name: ByteString) throws(ImageStoreError) {
         let what: String? =

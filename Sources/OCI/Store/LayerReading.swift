@@ -9,34 +9,44 @@ public import Tar
 public enum StoredContent: Sendable, Hashable {
     /// Not a regular file.
     case none
+    /// At most 64 bytes, kept in the stream itself.
     case inline(ByteString)
-    /// Size in bytes.
+    /// An object with this many bytes.
     case external(ObjectID, size: UInt64)
 }
 
 /// What `layer --json` tells of a layer.
 public struct LayerInfo: Sendable, Hashable {
+    /// The digest of the uncompressed archive.
     public var diffID: ContentDigest
     /// The split stream's object.
     public var stream: ObjectID
     /// Bytes of the uncompressed archive.
     public var size: UInt64
+    /// Entries of the archive, directories and links included.
     public var entryCount: Int
-    /// Distinct objects.
+    /// Distinct objects that hold the content of files.
     public var externalObjects: Int
     /// Bytes of the archive that are in objects, counted for every entry.
     public var externalSize: UInt64
+    /// The other bytes of the archive: headers, padding, short files.
     public var inlineSize: UInt64
 }
 
 extension ImageStore {
-    /// The stream of a layer by its diff ID.
+    /// The stream of a layer by its diff ID, or of an artifact's blob by its digest.
+    ///
+    /// - Throws: `ImageStoreError.noSuchLayer`.
     public func layerStream(_ diffID: ContentDigest) throws -> ObjectID {
         guard let id = try repository.stream(StreamName.layer(diffID)) else { throw ImageStoreError.noSuchLayer(diffID) }
         return id
     }
 
-    /// The original uncompressed archive, byte for byte, in pieces.
+    /// The original uncompressed archive, byte for byte, in pieces of at most 256 KiB, which are valid during the call only.
+    ///
+    /// - Parameter stream: the split stream's object, see `layerStream`. Streams of blobs can be read too.
+    /// - Throws: what `body` throws, and `RepositoryError` or `ImageStoreError.damaged` where the store is damaged; pieces before the damage
+    ///   have been given out then.
     public func readLayer(_ stream: ObjectID, _ body: (UnsafeRawBufferPointer) throws -> Void) throws {
         var reader = try repository.openStream(stream)
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 18, alignment: 4096)
@@ -70,12 +80,12 @@ extension ImageStore {
         return hasher.finalize()
     }
 
-    /// The digest of an artifact's blob.
+    /// The digest of an artifact's blob. Reads all of it.
     public func blobDigest(of stream: ObjectID, _ algorithm: DigestAlgorithm) throws -> ContentDigest {
         try layerDigest(of: stream, algorithm)
     }
 
-    /// Every entry of a layer, in the archive's order.
+    /// Every entry of a layer, in the archive's order, without reading the files' content.
     public func forEachEntry(of stream: ObjectID, _ body: (TarEntry, StoredContent) throws -> Void) throws {
         var reader = try repository.openStream(stream, contentType: StreamContentType.layer)
         let name = ByteString(stream.hex)
@@ -94,6 +104,9 @@ extension ImageStore {
         }
     }
 
+    /// Sizes and counts of a layer; reads its stream, not its objects.
+    ///
+    /// - Throws: `ImageStoreError.noSuchLayer`.
     public func layerInfo(_ diffID: ContentDigest) throws -> LayerInfo {
         let stream = try layerStream(diffID)
         let reader = try repository.openStream(stream, contentType: StreamContentType.layer)

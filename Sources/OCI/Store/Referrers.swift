@@ -20,7 +20,9 @@ extension ImageStore {
         }.sorted()
     }
 
-    /// Records an artifact that is in the store; the subject need not be.
+    /// Records an artifact that is in the store; the subject need not be. Durable.
+    ///
+    /// - Throws: `ImageStoreError.noSuchImage` where the artifact is not here.
     public func addReferrer(_ artifact: ContentDigest, to subject: ContentDigest) throws {
         guard try repository.stream(StreamName.manifest(artifact)) != nil else {
             throw ImageStoreError.noSuchImage(ByteString(artifact.description))
@@ -30,13 +32,28 @@ extension ImageStore {
         try repository.publish(publication)
     }
 
+    /// Takes a record away, durably.
+    ///
+    /// - Throws: `ImageStoreError.noSuchReferrer` where there is none.
     public func removeReferrer(_ artifact: ContentDigest, of subject: ContentDigest) throws {
         guard try repository.removeStreamReference(Self.path(subject, artifact)) else {
             throw ImageStoreError.noSuchReferrer(subject: subject, artifact: artifact)
         }
     }
 
+    /// Takes all records of a subject away, readable or not; returns how many there were.
+    @discardableResult
+    public func removeReferrers(of subject: ContentDigest) throws -> Int {
+        let directory = Self.directory + "/" + ByteString(subject.description)
+        var removed = 0
+        for reference in try repository.streamReferences(under: directory) {
+            if try repository.removeStreamReference(directory + "/" + reference.name) { removed += 1 }
+        }
+        return removed
+    }
+
     /// Removes the records of subjects that are not in the store; returns how many records went.
+    @discardableResult
     public func removeDanglingReferrers() throws -> Int {
         var removed = 0
         for reference in try repository.streamReferences(under: Self.directory) {

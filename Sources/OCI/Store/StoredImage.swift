@@ -4,10 +4,13 @@ import SplitStream
 
 /// An image as the repository has it.
 public struct StoredImage: Sendable {
+    /// Of the manifest's bytes.
     public let manifestDigest: ContentDigest
     /// The manifest stream's object.
     public let manifestStream: ObjectID
+    /// With its bytes as they were pulled.
     public let manifest: Manifest
+    /// Of the config's bytes.
     public let configDigest: ContentDigest
     /// The config stream's object.
     public let configStream: ObjectID
@@ -18,6 +21,7 @@ public struct StoredImage: Sendable {
     let references: [NamedReference]
     let manifestReferences: [NamedReference]
 
+    /// Whether the image has a root file system; an artifact has none.
     public var isContainer: Bool { config != nil }
 
     /// What names the layers in the store, from bottom to top: diff IDs, or an artifact's blob digests.
@@ -35,9 +39,9 @@ public struct StoredImage: Sendable {
         return references.first { $0.name == key }?.id
     }
 
-    /// The EROFS image for booting, default xattr mode.
-    public func bootImageID(_ version: ErofsVersion) -> ObjectID? {
-        let key = version == .v2 ? ReferenceKey.bootImage : ReferenceKey.bootImageV1
+    /// The EROFS image for booting that was made with this xattr mode.
+    public func bootImageID(_ version: ErofsVersion, _ filtering: XattrFiltering = .allowlistOnly) -> ObjectID? {
+        let key = ReferenceKey.bootImage(version, filtering)
         return references.first { $0.name == key }?.id
     }
 

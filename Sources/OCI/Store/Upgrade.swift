@@ -6,13 +6,18 @@ import Repository
 extension ImageStore {
     /// What `upgrade` did, counted in tags.
     public struct UpgradeResult: Sendable, Hashable {
+        /// Got the EROFS images that they lacked.
         public var upgraded = 0
+        /// Lacked nothing.
         public var alreadyCurrent = 0
+        /// Have no root file system.
         public var artifacts = 0
     }
 
     /// Gives every tagged image the EROFS images of the repository's formats where the default one is missing. References to images of
-    /// other formats are kept.
+    /// other formats are kept. Each tag is upgraded in one durable step.
+    ///
+    /// - Throws: at the first image that cannot be read; those before it are upgraded.
     public func upgrade() throws -> UpgradeResult {
         var result = UpgradeResult()
         for tag in try tags() {

@@ -1,0 +1,59 @@
+public import Bytes
+import LinuxSystem
+public import OCI
+public import Repository
+
+/// What a check of a whole store found, on both levels.
+public struct StoreReport: Sendable {
+    /// Objects, streams, images, references, `meta.json`.
+    public var repository: FsckReport
+    /// Manifests, configs, layers and what they refer to.
+    public var images: ImageReport
+
+    /// Whether neither level has a fault.
+    public var isClean: Bool { repository.isOK && images.isClean }
+
+    public init(repository: FsckReport, images: ImageReport) {
+        self.repository = repository
+        self.images = images
+    }
+}
+
+extension Store {
+    /// Looks for damage in all of the repository and in every tagged image, or in one; repairs nothing.
+    ///
+    /// - Parameters:
+    ///   - image: only this one (`ImageStore.resolve`), besides the repository itself; nil for all.
+    ///   - options: what to leave out and what to do in addition.
+    ///   - progress: called with the number of objects read and of all, from several threads.
+    /// - Throws: where something cannot be listed, or `image` names nothing; faults are in the report.
+    public func check(
+        _ image: ByteString? = nil, _ options: ImageCheckOptions = ImageCheckOptions(),
+        progress: (@Sendable (_ done: Int, _ total: Int) -> Void)? = nil
+    ) async throws -> StoreReport {
+        try await onOwnThread { try checkSynchronously(image, options, progress: progress) }
+    }
+
+    /// The same on the caller's thread.
+    public func checkSynchronously(
+        _ image: ByteString? = nil, _ options: ImageCheckOptions = ImageCheckOptions(),
+        progress: (@Sendable (_ done: Int, _ total: Int) -> Void)? = nil
+    ) throws -> StoreReport {
+        // A name that means nothing is told before all objects are read.
+        if let image { _ = try images.resolve(image) }
+        return StoreReport(
+            repository: try repository.check(metadataOnly: options.metadataOnly, progress: progress),
+            images: try images.check(image, options))
+    }
+
+    /// Removes everything that no tag or other reference keeps, and what interrupted operations left. Waits until no other handle of the
+    /// repository is open, here or in another process. See `Repository.collectGarbage`.
+    ///
+    /// - Parameters:
+    ///   - dryRun: only say what would go.
+    ///   - extraRoots: names in `streams/` or `images/` that are kept too.
+    /// - Throws: `RepositoryError`.
+    public func collectGarbage(dryRun: Bool = false, extraRoots: [ByteString] = []) async throws -> GarbageReport {
+        try await onOwnThread { try repository.collectGarbage(dryRun: dryRun, extraRoots: extraRoots) }
+    }
+}

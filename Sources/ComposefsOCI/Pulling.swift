@@ -1,0 +1,61 @@
+import Bytes
+import LinuxSystem
+public import OCI
+public import Registry
+import Repository
+
+extension Store {
+    /// Pulls what a reference names: a registry reference (`alpine`, `quay.io/org/name:tag`, `…@sha256:…`), `docker://…`,
+    /// `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:TAG]`, `dir:DIR` or `containers-storage:NAME`.
+    ///
+    /// Everything is verified, whatever it comes from, and becomes visible with its tag in one durable step: see `pullImage`. Cancelling the
+    /// task ends the pull at the next bytes it would read; layers that were finished are kept for the next pull.
+    ///
+    /// - Parameters:
+    ///   - options: platform, tag, how many layers at once, who is told of the progress.
+    ///   - registry: credentials, TLS and timeouts; without meaning for sources on this machine.
+    /// - Throws: `OCIError`, `PullError`, `RegistryError`, `RepositoryError`, `ImageStoreError.invalidTag`, `SystemError`;
+    ///   `CancellationError` where the task was cancelled.
+    public func pull(
+        _ reference: String, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
+    ) async throws -> PullResult {
+        let interruption = Interruption()
+        return try await withTaskCancellationHandler {
+            do {
+                return try await onOwnThread { try pullSynchronously(reference, options, registry: registry, interruption) }
+            } catch where interruption.isSet {
+                throw CancellationError()
+            }
+        } onCancel: {
+            interruption.set()
+        }
+    }
+
+    /// The same on the caller's thread, which blocks until the pull is done; it cannot be cancelled.
+    public func pullSynchronously(
+        _ reference: String, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
+    ) throws -> PullResult {
+        try pullSynchronously(reference, options, registry: registry, nil)
+    }
+
+    private func pullSynchronously(
+        _ reference: String, _ options: PullOptions, registry: RegistryOptions, _ interruption: Interruption?
+    ) throws -> PullResult {
+        let source = try openSource(reference, registry, interruption)
+        guard let interruption else { return try pullImage(from: source, into: repository, options) }
+        return try pullImage(from: InterruptibleSource(source: source, interruption: interruption), into: repository, options)
+    }
+
+    private func openSource(_ text: String, _ options: RegistryOptions, _ interruption: Interruption?) throws -> any ImageSource {
+        let reference = try parseReference(text)
+        if case .registry(let reference) = reference {
+            let client = try RegistryClient(options)
+            interruption?.whenSet { client.cancel() }
+            return RegistryImageSource(reference, client: client)
+        }
+        guard let source = try reference.openLocalSource(scratch: repository.path) else {
+            throw OCIError.invalidReference(ByteString(text), "names nothing that can be pulled")
+        }
+        return source
+    }
+}
