@@ -248,4 +248,33 @@ import Testing
         for _ in 0..<1000 { at = try tree.addDirectory("d", in: at, Metadata(permissions: 0o755)) }
         #expect(BootTree.fault(tree)?.hasPrefix("a path of more than 16384 bytes cannot be labelled; it begins with \"/d/d/") == true)
     }
+
+    /// Whatever happens to a policy's bytes: labels or an error.
+    @Test func damagedBytes() throws {
+        let text = Array("/a(/.*)? -- one\n/[ab]{1,2}\\.c(x|y)+ two\n(?i)/b.* -d <<none>>\n".utf8)
+        let aliases = Array("/a /b\n/c /a\n".utf8)
+        let tree = try BootTree.with(
+            "", [(".subs", "")], "/a 0 40755 2 0 0 0 0.0 - - -\n/a/b.cx 1 100644 1 0 0 0 0.0 - x -\n/c 0 40755 2 0 0 0 0.0 - - -\n")
+        let policy = try #require(tree.lookup(path: ByteString(Self.file)))
+        let substitutions = try #require(tree.lookup(path: ByteString(Self.file + ".subs")))
+        let config = try #require(tree.lookup(path: "etc/selinux/config"))
+        var faults = 0
+        func tryOut(_ bytes: [UInt8], in file: FileTree.InodeID) throws {
+            var damaged = tree
+            try damaged.setContent(of: policy, to: .inline(ByteString(text)))
+            try damaged.setContent(of: file, to: .inline(ByteString(bytes)))
+            if BootTree.fault(damaged) != nil { faults += 1 }
+        }
+        for (file, bytes) in [(policy, text), (substitutions, aliases), (config, Array("SELINUXTYPE=targeted\n".utf8))] {
+            for index in bytes.indices {
+                try tryOut(Array(bytes[..<index]), in: file)
+                for value in [0, 0xff, 0x0a, 0x20, 0x28, 0x29, 0x5b, 0x5c, 0x7c, bytes[index] ^ 1] as [UInt8] {
+                    var changed = bytes
+                    changed[index] = value
+                    try tryOut(changed, in: file)
+                }
+            }
+        }
+        #expect(faults > 100)
+    }
 }
