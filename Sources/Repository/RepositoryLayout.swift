@@ -43,6 +43,22 @@ enum Layout {
             })
     }
 
+    /// The object whose file is `rest` in the directory of digests that begin with `first`; nil where the name is none.
+    static func objectID(first: UInt8, rest: ByteString, _ algorithm: VerityAlgorithm) -> ObjectID? {
+        let size = algorithm.digestSize
+        guard rest.count == 2 * size - 2 else { return nil }
+        return withUnsafeTemporaryAllocation(byteCount: size, alignment: 8) { digest in
+            digest[0] = first
+            for index in 1..<size {
+                guard let high = Hex.value(of: rest.bytes[2 * index - 2]), let low = Hex.value(of: rest.bytes[2 * index - 1]) else {
+                    return nil
+                }
+                digest[index] = high << 4 | low
+            }
+            return ObjectID(algorithm: algorithm, bytes: UnsafeRawBufferPointer(digest))
+        }
+    }
+
     /// The object a link in `streams/` or `images/` leads to: `../`, anything, then `XX/rest`, as the reference reads it.
     static func objectID(ofTarget target: ByteString, _ algorithm: VerityAlgorithm) -> ObjectID? {
         guard target.hasPrefix("../"), let id = ObjectID(objectPath: target.bytes.suffix(2 * algorithm.digestSize + 1)) else { return nil }

@@ -251,8 +251,7 @@ extension Repository {
             for entry in try entries(of: directory) ?? [] {
                 let path = directory + "/" + entry.name
                 guard let status = try system({ () throws(SystemError) in try root.statusIfPresent(at: path) }) else { continue }
-                let id = ObjectID(objectPath: path.bytes.dropFirst(Layout.objects.count + 1))
-                try body(id?.algorithm == algorithm ? id : nil, path, status)
+                try body(Layout.objectID(first: UInt8(truncatingIfNeeded: index), rest: entry.name, algorithm), path, status)
             }
         }
     }
