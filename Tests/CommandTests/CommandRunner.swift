@@ -105,13 +105,14 @@ final class TemporaryFolder: Sendable {
     deinit { removeTree(path) }
 }
 
+/// Removes a folder with all that is below it; never follows a symlink.
 func removeTree(_ path: String) {
-    _ = nftw(
-        path,
-        { path, _, _, _ in
-            if let path { remove(path) }
-            return 0
-        }, 16, FTW_DEPTH.rawValue.advanced(by: 0) == 0 ? 0 : Int32(FTW_DEPTH.rawValue | FTW_PHYS.rawValue))
+    // Deepest first: a folder's list has every path after its parent's.
+    for name in fileList(path).reversed() {
+        let full = path + "/" + name
+        if unlink(full) != 0 { rmdir(full) }
+    }
+    rmdir(path)
 }
 
 func readFile(_ path: String) throws -> [UInt8] {

@@ -130,7 +130,9 @@ import Testing
         let folder = try TemporaryFolder()
         let layout = folder.path + "/layout"
         let reference = record.trees.first.flatMap { $0["ref"]?.string }
-        let manifest = try #require(record.trees.first.flatMap { $0["manifest"]?.string })
+        let index = try JSONValue.parse(try readFile(record.layout + "/index.json"))
+        let named = index["manifests"]?.array?.first { $0["annotations"]?["org.opencontainers.image.ref.name"]?.string == reference }
+        let manifest = try #require((named ?? index["manifests"]?[0])?["digest"]?.string)
         try addUsrLayer(to: record.layout, manifest: manifest, at: layout)
         for algorithm in VerityAlgorithm.allCases {
             let (store, repository) = try makeRepository(algorithm)
@@ -177,9 +179,9 @@ import Testing
     }
 
     /// The document with the member at a path of keys replaced.
-    private func setting(_ document: JSONValue, _ path: [String], _ value: JSONValue) -> JSONValue {
-        guard let key = path.first, var object = document.object else { return value }
-        object[key] = setting(object[key] ?? .null, Array(path.dropFirst()), value)
+    private func setting(_ document: JSONValue, _ path: [String], _ value: JSONValue?) -> JSONValue {
+        guard let key = path.first, var object = document.object else { return value ?? .null }
+        object[key] = path.count == 1 ? value : setting(object[key] ?? .null, Array(path.dropFirst()), value)
         return .object(object)
     }
 
@@ -213,6 +215,8 @@ import Testing
         let configBytes = config.compactBytes
         manifest = setting(manifest, ["config", "digest"], .string(ContentDigest.of(configBytes).description))
         manifest = setting(manifest, ["config", "size"], .integer(Int64(configBytes.count)))
+        // A copy of the old config's bytes in its descriptor.
+        manifest = setting(manifest, ["config", "data"], nil)
         let mediaType =
             (manifest["config"]?["mediaType"]?.string ?? "").contains("docker")
             ? "application/vnd.docker.image.rootfs.diff.tar" : "application/vnd.oci.image.layer.v1.tar"

@@ -1,4 +1,5 @@
 import Glibc
+import JSON
 import Testing
 
 /// One changed byte, anywhere: the pull refuses it, or `fsck` names the file and exits 2.
@@ -20,22 +21,27 @@ import Testing
         let folder = try TemporaryFolder()
         let layout = folder.path + "/layout"
         try LayoutBuilder.small().write(to: layout)
-        let repository = folder.path + "/repo"
-        try Cfsoci.succeed(["init", repository, "--insecure"])
         let blobs = fileList(layout).filter { $0.hasPrefix("blobs/sha256/") }
         #expect(blobs.count == 4)
         for blob in blobs {
             let path = layout + "/" + blob
             let original = try readFile(path)
             for offset in positions(original.count) {
+                // A new store each time: one that has the layer already has no need to read the blob.
+                let store = try TemporaryFolder()
+                let repository = store.path + "/repo"
+                try Cfsoci.succeed(["init", repository, "--insecure"])
                 try flip(path, at: offset)
                 let result = try Cfsoci.run(["pull", "oci:" + layout, "t", "--repo", repository])
                 #expect(result.status == 1, "\(blob) byte \(offset): \(result.text)")
                 #expect(result.error.contains(String(blob.dropFirst("blobs/sha256/".count).prefix(12))), "\(result.error)")
+                #expect(try Cfsoci.succeed(["images", "--json", "--repo", repository]).json()["images"]?.array?.isEmpty == true)
+                #expect(try Cfsoci.run(["fsck", "--repo", repository]).status == 0)
                 try writeFile(path, original)
             }
         }
-        #expect(try Cfsoci.succeed(["images", "--json", "--repo", repository]).json()["images"]?.array?.isEmpty == true)
+        let repository = folder.path + "/repo"
+        try Cfsoci.succeed(["init", repository, "--insecure"])
         // The layout is whole again, and so is the store.
         try Cfsoci.succeed(["pull", "oci:" + layout, "t", "--repo", repository])
         #expect(try Cfsoci.run(["fsck", "--repo", repository]).status == 0)
