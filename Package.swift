@@ -83,7 +83,7 @@ let package = Package(
         tests("SplitStream", ["Bytes", "Hashing", "Compression"]),
         tests("EROFS", ["Bytes", "Hashing", "FileTree", "Dumpfile"]),
         tests("Dumpfile", ["Bytes", "Hashing", "FileTree"]),
-        tests("Repository", ["Bytes", "Hashing", "LinuxSystem", "FileTree", "SplitStream", "EROFS"]),
+        tests("Repository", ["Bytes", "Hashing", "JSON", "LinuxSystem", "FileTree", "SplitStream", "EROFS"]),
         tests("OCI", ["Bytes", "Hashing", "Compression", "Tar", "LinuxSystem", "JSON", "FileTree", "Dumpfile", "EROFS", "SplitStream", "Repository"]),
         tests("Registry", ["Bytes", "Hashing", "LinuxSystem", "JSON", "OCI"]),
         tests("Mounting", ["Bytes", "LinuxSystem"]),
