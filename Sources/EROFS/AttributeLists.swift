@@ -122,6 +122,9 @@ struct AttributeLists {
         if key.isSparse { list.insert(table.emptyMetacopy, at: 0) }
         for reference in list {
             let name = table.name(of: reference)
+            if name.full.isEmpty || name.full.bytes.contains(0) {
+                throw .unwritable(path: plan.path(of: node), .attributeNameInvalid(name.full))
+            }
             if name.suffix.count > 255 { throw .unwritable(path: plan.path(of: node), .attributeNameTooLong(name.full)) }
             let size = table.kept[reference.index].value.count
             if size > 65535 { throw .unwritable(path: plan.path(of: node), .attributeValueTooLong(name.full, bytes: size)) }

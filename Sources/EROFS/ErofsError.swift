@@ -21,6 +21,8 @@ public enum ErofsError: Error, Hashable, Sendable, CustomStringConvertible {
         case inlineContentTooLong(bytes: Int)
         /// The name without a known prefix must not exceed 255 bytes.
         case attributeNameTooLong(ByteString)
+        /// An attribute name is empty or holds a NUL.
+        case attributeNameInvalid(ByteString)
         /// Limit 65,535 bytes.
         case attributeValueTooLong(ByteString, bytes: Int)
         /// Limit 255 attributes that the inode has in common with others.
@@ -29,6 +31,8 @@ public enum ErofsError: Error, Hashable, Sendable, CustomStringConvertible {
         case attributesTooLarge(bytes: Int)
         /// Device numbers have 32 bits.
         case deviceNumberTooLarge(UInt64)
+        /// A second has 1,000,000,000 of them.
+        case nanosecondsTooLarge(UInt32)
         /// A whiteout (character device 0:0) with several names.
         case linkedWhiteout
 
@@ -38,10 +42,12 @@ public enum ErofsError: Error, Hashable, Sendable, CustomStringConvertible {
             case .targetTooLong(let bytes): "the symlink's target has \(bytes) bytes, the limit is 4095"
             case .inlineContentTooLong(let bytes): "the inline content has \(bytes) bytes, the limit of format version 2 is 4095"
             case .attributeNameTooLong(let name): "the extended attribute name '\(name)' is longer than 255 bytes"
+            case .attributeNameInvalid(let name): "'\(name)' is no valid extended attribute name"
             case .attributeValueTooLong(let name, let bytes): "extended attribute '\(name)' has \(bytes) bytes, the limit is 65535"
             case .tooManySharedAttributes(let count): "\(count) extended attributes are shared with other files, the limit is 255"
             case .attributesTooLarge(let bytes): "the extended attributes need \(bytes) bytes, the limit is 262148"
             case .deviceNumberTooLarge(let number): "device number \(number) does not fit 32 bits"
+            case .nanosecondsTooLarge(let count): "its time has \(count) nanoseconds"
             case .linkedWhiteout: "a whiteout (character device 0:0) has more than one name"
             }
         }

@@ -48,6 +48,10 @@ struct ImageLayout {
             it.attributes = UInt32(try Self.attributeSize(lists, index, node, plan))
             try Self.measure(&it, node, plan, tree)
             if firstEpoch {
+                let nanoseconds = tree.modified(of: node.inode).nanoseconds
+                guard nanoseconds < 1_000_000_000 else {
+                    throw .unwritable(path: plan.path(of: node), .nanosecondsTooLarge(nanoseconds))
+                }
                 it.isExtended =
                     tree.modified(of: node.inode) != earliest || node.links > 65535 || tree.uid(of: node.inode) > 65535
                     || tree.gid(of: node.inode) > 65535 || it.size > UInt64(UInt32.max)

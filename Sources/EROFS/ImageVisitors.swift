@@ -26,7 +26,9 @@ struct ImageInspection: ImageVisitor {
             return .damaged(nid: nid, path: "/", "\(objectDirectories) of the 256 names 00…ff that hide object directories are there")
         }
         if hasACL != superblock.hasACL {
-            return .damaged(nid: nid, path: "/", "the header says that there are \(hasACL ? "no " : "")ACLs")
+            return .damaged(
+                nid: nid, path: "/",
+                hasACL ? "there are ACLs, but the header does not tell" : "the header tells of ACLs, but there are none")
         }
         return nil
     }
@@ -57,7 +59,7 @@ struct ImageInspection: ImageVisitor {
             } else if inode.kind == .characterDevice, inode.value == 0, !place.parentIsRoot {
                 what = "whiteout '\(ByteString(place.name))' below the root is not escaped"
             }
-        } else if inode.kind == .regular, attributes.isMarkedWhiteout {
+        } else if inode.isEscapedWhiteout(attributes) {
             what = "whiteout '\(ByteString(place.name))' is escaped, which version 2 does not do"
         }
         if let what { fault = .damaged(nid: inode.nid, path: nil, what) }
@@ -77,7 +79,13 @@ struct ImageTreeBuilder: ImageVisitor {
     /// Attributes of the shared table, so that their bytes are kept once.
     private var shared: [Int: ExtendedAttribute?] = [:]
 
-    init(version: ErofsVersion) { self.version = version }
+    private var attributeBytes = 0
+    private let attributeLimit: Int
+
+    init(version: ErofsVersion, imageSize: Int) {
+        self.version = version
+        attributeLimit = (1 << 29) + 32 * imageSize
+    }
 
     mutating func directory(
         _ inode: ImageInode, _ attributes: borrowing ImageAttributes, _ source: ImageSource, _ place: EntryPlace<FileTree.InodeID>?
@@ -151,6 +159,9 @@ struct ImageTreeBuilder: ImageVisitor {
     private mutating func metadata(
         of inode: ImageInode, _ attributes: borrowing ImageAttributes, _ source: ImageSource
     ) throws(Fault) -> Metadata {
+        // Shared attributes can be long and every inode can have all of them: what no real tree needs is refused.
+        attributeBytes += attributes.byteCount
+        guard attributeBytes <= attributeLimit else { throw Fault("the tree's extended attributes are too large in sum") }
         var list: [ExtendedAttribute] = []
         for entry in attributes.entries {
             if let attribute = try attribute(entry, source) { list.append(attribute) }

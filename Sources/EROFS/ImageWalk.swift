@@ -54,16 +54,17 @@ struct ImageWalk<Visitor: ImageVisitor> {
     }
 
     private let source: ImageSource
+    private let maximumDepth: Int
     private var taken: SlotMap
     private var directories: [Directory] = []
     private var pending: [Int] = []
     private var linked: [UInt64: Linked] = [:]
     private var attributes = ImageAttributes()
-    private var attributeBytes = 0
     private var inodeCount = 0
 
-    init(_ source: ImageSource) {
+    init(_ source: ImageSource, maximumDepth: Int = .max) {
         self.source = source
+        self.maximumDepth = maximumDepth
         taken = SlotMap(slots: source.bytes.count / Erofs.slotSize)
         _ = taken.take(0..<Erofs.firstInodeOffset)
     }
@@ -96,9 +97,6 @@ struct ImageWalk<Visitor: ImageVisitor> {
             throw Fault("it overlaps another inode or has more names than links")
         }
         try attributes.read(inode.attributes, of: source)
-        attributeBytes += attributes.byteCount
-        // Shared attributes could be long and named by every inode: far more than any real tree has is refused.
-        guard attributeBytes <= 1 << 29 + 32 * source.bytes.count else { throw Fault("the image's attributes are too large in sum") }
         if inode.layout == .chunked { try source.placeChunks(&inode, isExternal: attributes.metacopy != nil) }
         if inode.kind != .regular, attributes.hasMetacopy || attributes.hasRedirect {
             throw Fault("only regular files can have their content elsewhere")
@@ -217,7 +215,7 @@ struct ImageWalk<Visitor: ImageVisitor> {
         guard inode.kind == kind else { throw Fault("the entry's file type is not the inode's") }
         if kind == .directory {
             let depth = directories[index].depth + 1
-            guard depth <= Erofs.maximumDepth else { throw Fault("directories are nested deeper than \(Erofs.maximumDepth)") }
+            guard depth <= maximumDepth else { throw Fault("directories are nested deeper than \(maximumDepth)") }
             directories[index].subdirectories &+= 1
             let handle = try visitor.directory(inode, attributes, source, place)
             pending.append(directories.count)
@@ -226,7 +224,7 @@ struct ImageWalk<Visitor: ImageVisitor> {
         }
         let isEscaped = source.superblock.version.isFirstEpoch && inode.isEscapedWhiteout(attributes)
         if isEscaped { directories[index].holdsEscapedWhiteout = true }
-        if inode.links > 1, isEscaped || (kind == .characterDevice && inode.value == 0) {
+        if inode.links > 1, kind == .characterDevice, inode.value == 0 {
             throw Fault("a whiteout's link count is \(inode.links)")
         }
         let handle = try visitor.leaf(inode, attributes, source, place)
@@ -254,9 +252,9 @@ struct ImageWalk<Visitor: ImageVisitor> {
 }
 
 extension ImageInode {
-    /// Whether versions 0 and 1 mean a whiteout: an empty file with the mark.
+    /// Whether it is what versions 0 and 1 make of a whiteout: an empty file with one name and the mark.
     func isEscapedWhiteout(_ attributes: borrowing ImageAttributes) -> Bool {
-        kind == .regular && attributes.isMarkedWhiteout && layout == .plain && size == 0
+        kind == .regular && attributes.isMarkedWhiteout && layout == .plain && size == 0 && links == 1
     }
 }
 
