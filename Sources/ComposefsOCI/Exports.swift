@@ -6,11 +6,12 @@
 @_exported public import FileTree
 @_exported public import Hashing
 @_exported public import JSON
-@_exported public import struct LinuxSystem.FileDescriptor
-@_exported public import struct LinuxSystem.SystemError
 @_exported public import Mounting
 @_exported public import OCI
 @_exported public import Registry
 @_exported public import Repository
 @_exported public import SplitStream
 @_exported public import Tar
+
+@_exported public import struct LinuxSystem.FileDescriptor
+@_exported public import struct LinuxSystem.SystemError

@@ -23,8 +23,8 @@ extension Store {
         return try await withTaskCancellationHandler {
             do {
                 return try await onOwnThread { try pullSynchronously(reference, options, registry: registry, interruption) }
-            } catch where interruption.isSet {
-                throw CancellationError()
+            } catch {
+                throw interruption.isSet ? CancellationError() : error
             }
         } onCancel: {
             interruption.set()

@@ -25,7 +25,11 @@ public struct RunningPull: Sendable {
     /// Throws what `Store.pull` throws.
     public var result: PullResult {
         get async throws {
-            try await withTaskCancellationHandler { try await task.value } onCancel: { task.cancel() }
+            try await withTaskCancellationHandler {
+                try await task.value
+            } onCancel: {
+                task.cancel()
+            }
         }
     }
 

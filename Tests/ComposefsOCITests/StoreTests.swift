@@ -13,7 +13,9 @@ struct StoreTests {
         let again = try Store.openOrCreate(path)
         #expect(!again.created && again.store.repository.algorithm == .sha256)
         #expect(try Store.open(path, OpenOptions(readOnly: true)).images.list().images.isEmpty)
-        #expect(throws: RepositoryError.self) { try Store.openOrCreate(quickstartBlobs + ByteString(Quickstart.manifest) + "/below/a/file") }
+        #expect(throws: RepositoryError.self) {
+            try Store.openOrCreate(quickstartBlobs + ByteString(Quickstart.manifest) + "/below/a/file")
+        }
     }
 
     @Test func checkFindsAFlippedByte() async throws {

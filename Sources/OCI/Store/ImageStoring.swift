@@ -27,7 +27,9 @@ private struct StoredLayers: ImageSource {
 
     func rootManifest() -> SourceManifest { SourceManifest(bytes: manifest) }
 
-    func manifest(_ descriptor: Descriptor) throws -> [UInt8] { throw ImageStoreError.noSuchImage(ByteString(descriptor.digest.description)) }
+    func manifest(_ descriptor: Descriptor) throws -> [UInt8] {
+        throw ImageStoreError.noSuchImage(ByteString(descriptor.digest.description))
+    }
 
     func openBlob(_ descriptor: Descriptor) throws -> any BlobReader {
         if descriptor.digest == digest { return DataBlobReader(config) }

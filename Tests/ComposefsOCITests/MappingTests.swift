@@ -1,0 +1,83 @@
+import ComposefsOCI
+import LinuxSystem
+import Testing
+
+/// The article that maps composefs-rs to this library is complete, and names only what there is.
+struct MappingTests {
+    static let article = checkout + "/Sources/ComposefsOCI/ComposefsOCI.docc/FromComposefsRS.md"
+
+    /// Every public item of composefs-oci 0.9's root, and those of its module `oci_image` that the root does not have.
+    static let items = [
+        "boot_image", "remove_boot_image", "generate_boot_image", "generate_boot_image_get_fs", "find_matching_boot_image", "ImageInfo",
+        "LayerInfo", "SplitstreamInfo", "OCI_REF_PREFIX", "OciFsckError", "OciFsckResult", "OciImage::open", "OciImage::open_ref",
+        "OciImageNotFound", "OciRefNotFound", "add_referrer", "list_referrers", "remove_referrer", "remove_referrers_for_subject",
+        "layer_info", "layer_dumpfile", "layer_tar", "list_images", "list_refs", "resolve_ref", "tag_image", "untag_image", "oci_fsck",
+        "oci_fsck_image", "skopeo::pull_image", "skopeo::pull", "ComponentId", "NullReporter", "ProgressEvent", "ProgressReporter",
+        "SharedReporter", "ImportStats", "PullOptions", "PullResult", "UpgradeResult", "LocalFetchOpt", "OpenConfig", "OciDigest",
+        "ContentAndVerity", "IMAGE_REF_KEY", "IMAGE_REF_KEY_V1", "BOOT_IMAGE_REF_KEY", "BOOT_IMAGE_REF_KEY_V1", "LAYER_CONTENT_TYPE",
+        "BLOB_CONTENT_TYPE", "composefs_erofs_for_config", "composefs_erofs_for_manifest", "composefs_boot_erofs_for_config",
+        "composefs_boot_erofs_for_manifest", "import_layer", "open_config", "pull", "upgrade_repo", "write_config", "write_config_raw",
+        "sha256_content_digest", "extract_diff_ids", "extract_layer_ids", "layer_content_id", "write_manifest", "has_manifest",
+        "manifest_identifier", "blob_identifier", "write_blob", "open_blob", "cleanup_dangling_referrers",
+        // Modules.
+        "boot", "cstor", "delta", "image", "layer_sync", "layer_transport", "oci_layout", "skopeo", "tar", "varlink_types", "design",
+        "sealing_spec",
+    ]
+
+    static func rows() throws -> [[Substring]] {
+        try readText(article).split(separator: "\n").filter { $0.hasPrefix("| ") && !$0.hasPrefix("| ---") }
+            .map { $0.dropFirst().dropLast().split(separator: "|", omittingEmptySubsequences: false) }
+    }
+
+    static func code(in text: Substring) -> [Substring] {
+        text.split(separator: "`", omittingEmptySubsequences: false).enumerated().compactMap { $0.isMultiple(of: 2) ? nil : $1 }
+    }
+
+    @Test func everyItemHasItsPlace() throws {
+        let mapped = Set(try Self.rows().compactMap(\.first).flatMap(Self.code))
+        #expect(Self.items.filter { !mapped.contains(Substring($0)) } == [])
+    }
+
+    @Test func everyCounterpartIsDeclared() throws {
+        var declared: [Substring: Set<Substring>] = [:]
+        for module in ["ComposefsOCI", "OCI", "Hashing", "SplitStream", "Tar", "EROFS", "Registry", "Repository"] {
+            try Self.collect(checkout + "/Sources/" + ByteString(module), Substring(module), &declared)
+        }
+        let all = declared.values.reduce(into: Set()) { $0.formUnion($1) }
+        var count = 0
+        for row in try Self.rows() where row.count == 4 {
+            let modules = row[2].split(separator: ",").map { Substring($0.drop { $0 == " " }.prefix { $0 != " " }) }
+            let known = modules.reduce(into: Set()) { $0.formUnion(declared[$1] ?? []) }
+            for name in Self.code(in: row[1]) {
+                for part in name.prefix(while: { $0 != "(" }).split(separator: ".") {
+                    #expect(known.contains(part), "\(name) of \(row[2])")
+                    count += 1
+                }
+            }
+            // In remarks, only what looks like a function or member of ours.
+            for name in Self.code(in: row[3]) where name.hasSuffix(")") {
+                for part in name.prefix(while: { $0 != "(" }).split(separator: ".") { #expect(all.contains(part), "\(name)") }
+            }
+        }
+        #expect(count > 80)
+    }
+
+    /// The names that a module's public declarations introduce.
+    static func collect(_ path: ByteString, _ module: Substring, _ declared: inout [Substring: Set<Substring>]) throws {
+        for entry in try FileDescriptor.open(path, [.readOnly, .directory]).entries() {
+            let inner = path + "/" + entry.name
+            if !entry.name.hasSuffix(".swift") {
+                if !entry.name.hasSuffix(".docc") { try collect(inner, module, &declared) }
+                continue
+            }
+            for line in try readText(inner).split(separator: "\n") {
+                let words = line.split(whereSeparator: { !$0.isLetter && !$0.isNumber && $0 != "_" })
+                guard words.first == "public" || words.first == "case" else { continue }
+                guard let keyword = words.firstIndex(where: { Self.keywords.contains($0) }), keyword + 1 < words.count else { continue }
+                declared[module, default: []].insert(words[keyword + 1])
+            }
+        }
+    }
+
+    static let keywords: Set<Substring> = ["func", "var", "let", "struct", "class", "enum", "protocol", "typealias", "case"]
+}
