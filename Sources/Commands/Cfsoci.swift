@@ -36,7 +36,7 @@ public struct Cfsoci: ParsableCommand {
         // A closed pipe is an error of write(2), not the end of the process in the middle of a sentence.
         signal(SIGPIPE, SIG_IGN)
         do {
-            var command = try parseAsRoot()
+            var command = try parseAsRoot(Arguments.texts())
             try command.run()
             try Output.flush()
             Glibc.exit(0)
@@ -50,8 +50,18 @@ public struct Cfsoci: ParsableCommand {
                 Output.error(String(describing: error))
                 Glibc.exit(1)
             }
-            Self.exit(withError: error)
+            let status = exitCode(for: error).rawValue
+            // Help and version go to standard output; what is wrong with arguments quotes them.
+            if status == 0 { Self.exit(withError: error) }
+            Output.note(printable(fullMessage(for: error)))
+            Glibc.exit(status)
         }
+    }
+
+    /// The message without what would act on a terminal.
+    private static func printable(_ message: String) -> String {
+        message.split(separator: "\n", omittingEmptySubsequences: false).map { Output.printable(Arguments.bytes(String($0))) }
+            .joined(separator: "\n")
     }
 
     /// Errors of the argument parser print usage and exit 64; all others are one line.

@@ -5,14 +5,14 @@ struct Dump: ParsableCommand {
     static let configuration = CommandConfiguration(abstract: "Print an image's tree as a composefs dumpfile.")
 
     @Argument(help: "The image.")
-    var image: String
+    var image: ByteString
 
     @OptionGroup var tree: TreeOptions
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
         let store = try global.openStore(readOnly: true)
-        let found = try store.images.open(ByteString(image)).image
+        let found = try store.images.open(image).image
         try writeDumpfile(try tree.tree(of: found, in: store)) { try Output.write($0) }
     }
 }
@@ -22,16 +22,19 @@ struct ComputeID: ParsableCommand {
         commandName: "compute-id", abstract: "Print the identifier of an image's EROFS image, computed anew from its layers.")
 
     @Argument(help: "The image; left out with --path.")
-    var image: String?
+    var image: ByteString?
 
     @Option(help: ArgumentHelp("A directory instead of an image.", valueName: "dir"))
-    var path: String?
+    var path: ByteString?
 
     @OptionGroup var version: VersionOption
     @OptionGroup var tree: TreeOptions
 
     @Option(help: ArgumentHelp("With --path, and without a repository: sha256 or sha512.", valueName: "name"))
     var hash: String?
+
+    @Flag(help: "Print JSON.")
+    var json = false
 
     @OptionGroup var global: GlobalOptions
 
@@ -43,13 +46,17 @@ struct ComputeID: ParsableCommand {
     func run() throws {
         if let path {
             let (algorithm, fallback) = try global.directoryDefaults(hash: hash)
-            let tree = try directoryTree(ByteString(path), algorithm, tree)
-            return try Output.print(try imageID(of: tree, try version.version(default: fallback), algorithm).hex)
+            let tree = try directoryTree(path, algorithm, tree)
+            return try report(try imageID(of: tree, try version.version(default: fallback), algorithm))
         }
         let store = try global.openStore(readOnly: true)
-        let found = try store.images.open(ByteString(image ?? "")).image
+        let found = try store.images.open(image ?? "").image
         let version = try version.version(default: store.repository.erofsFormats.default)
-        try Output.print(try imageID(of: try tree.tree(of: found, in: store), version, store.repository.algorithm).hex)
+        try report(try imageID(of: try tree.tree(of: found, in: store), version, store.repository.algorithm))
+    }
+
+    private func report(_ id: ObjectID) throws {
+        if json { try Output.print(["imageId": .string(id.hex)]) } else { try Output.print(id.hex) }
     }
 }
 
@@ -86,7 +93,7 @@ struct CreateDumpfile: ParsableCommand {
         commandName: "create-dumpfile", abstract: "Print the dumpfile of a directory, as an image of it would have it.")
 
     @Argument(help: "The directory.")
-    var directory: String
+    var directory: ByteString
 
     @Option(help: ArgumentHelp("Without a repository: sha256 or sha512.", valueName: "name"))
     var hash: String?
@@ -98,7 +105,7 @@ struct CreateDumpfile: ParsableCommand {
 
     func run() throws {
         let (algorithm, _) = try global.directoryDefaults(hash: hash)
-        var tree = try hashDirectory(ByteString(directory), algorithm)
+        var tree = try hashDirectory(directory, algorithm)
         transformForContainer(&tree, xattrs.filtering)
         try writeDumpfile(tree) { try Output.write($0) }
     }
@@ -109,20 +116,23 @@ struct CreateImage: ParsableCommand {
         commandName: "create-image", abstract: "Store a directory's files and its EROFS image; print the image's identifier.")
 
     @Argument(help: "The directory.")
-    var directory: String
+    var directory: ByteString
 
     @Argument(help: "A name below images/refs, which keeps the image.")
-    var name: String?
+    var name: ByteString?
 
     @Option(help: ArgumentHelp("Which extended attributes are kept.", valueName: "allowlist-only|keep-user-xattrs"))
     var xattrs: XattrMode = .allowlistOnly
+
+    @Flag(help: "Print JSON.")
+    var json = false
 
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
         let repository = try global.openOrCreateStore().repository
         try repository.beginPull()
-        var tree = try repository.importDirectory(ByteString(directory))
+        var tree = try repository.importDirectory(directory)
         transformForContainer(&tree, xattrs.filtering)
         var publication = Repository.Publication()
         var result: ObjectID?
@@ -131,10 +141,15 @@ struct CreateImage: ParsableCommand {
             publication.image(id)
             if version == repository.erofsFormats.default {
                 result = id
-                if let name { publication.imageReference(ByteString(name), id) }
+                if let name { publication.imageReference(name, id) }
             }
         }
         try repository.publish(publication)
-        if let result { try Output.print(result.hex) }
+        guard let result else { return }
+        if json {
+            try Output.print(["imageId": .string(result.hex), "name": name.map { .string($0.description) } ?? .null])
+        } else {
+            try Output.print(result.hex)
+        }
     }
 }

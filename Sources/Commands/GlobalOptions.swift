@@ -2,11 +2,12 @@ public import ArgumentParser
 import Bytes
 import ComposefsOCI
 import Glibc
+import JSON
 
 /// Options that every command takes, before or after its name.
 public struct GlobalOptions: ParsableArguments {
     @Option(help: ArgumentHelp("The repository. Environment: CFSOCI_REPO.", valueName: "path"))
-    var repo: String?
+    var repo: ByteString?
 
     @Flag(help: "The user's repository, $HOME/.var/lib/composefs.")
     var user = false
@@ -29,12 +30,13 @@ public struct GlobalOptions: ParsableArguments {
         guard [repo != nil, user, system].count(where: { $0 }) <= 1 else {
             throw ValidationError("--repo, --user and --system exclude each other")
         }
+        guard repo?.isEmpty != true else { throw ValidationError("--repo is empty") }
         guard !(quiet && verbose) else { throw ValidationError("--quiet and --verbose exclude each other") }
     }
 
     /// The repository that the options, the environment or the convention name.
     func repositoryPath() throws -> ByteString {
-        if let repo { return ByteString(repo) }
+        if let repo { return repo }
         if user { return try Self.userPath() }
         if system { return Self.systemPath }
         if let path = environment("CFSOCI_REPO"), !path.isEmpty { return path }
@@ -53,8 +55,16 @@ public struct GlobalOptions: ParsableArguments {
         return home + "/.var/lib/composefs"
     }
 
-    func note(_ message: String) {
-        if !quiet { Output.note(message) }
+    func note(_ message: String) { noteTaker(message) }
+
+    /// Shows messages for people as the options want them.
+    var noteTaker: @Sendable (String) -> Void {
+        let (quiet, isJSON) = (quiet, progress == .json)
+        return { message in
+            guard !quiet else { return }
+            // Who asked for lines of JSON gets nothing else between them.
+            Output.note(isJSON ? (["event": "note", "message": .string(message)] as JSONValue).description : message)
+        }
     }
 }
 

@@ -51,7 +51,7 @@ struct Inspect: ParsableCommand {
     static let configuration = CommandConfiguration(abstract: "Show an image's manifest, config, identifiers and referrers as JSON.")
 
     @Argument(help: "The image.")
-    var image: String
+    var image: ByteString
 
     @Flag(help: "The manifest's bytes as they were pulled.")
     var manifest = false
@@ -61,13 +61,17 @@ struct Inspect: ParsableCommand {
 
     @OptionGroup var global: GlobalOptions
 
+    @Flag(help: "Print JSON, as it does anyway.")
+    var json = false
+
     func validate() throws {
+        guard !(json && (manifest || config)) else { throw ValidationError("--json excludes --manifest and --config") }
         guard !(manifest && config) else { throw ValidationError("--manifest and --config exclude each other") }
     }
 
     func run() throws {
         let store = try global.openStore(readOnly: true)
-        let (name, found) = try store.images.open(ByteString(image))
+        let (name, found) = try store.images.open(image)
         if manifest { return try Output.write(found.manifest.bytes) }
         if config { return try Output.write(found.configBytes) }
         var imageIDs: [(key: String, value: JSONValue)] = []

@@ -5,7 +5,7 @@ struct Initialize: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "init", abstract: "Make a repository.")
 
     @Argument(help: "Where; the repository of the global options where left out.")
-    var path: String?
+    var path: ByteString?
 
     @Option(help: ArgumentHelp("fsverity-sha512-12 or fsverity-sha256-12.", valueName: "name"))
     var algorithm = "fsverity-sha512-12"
@@ -35,7 +35,7 @@ struct Initialize: ParsableCommand {
             }
             return version
         }
-        let location = try path.map { ByteString($0) } ?? global.repositoryPath()
+        let location = try path ?? global.repositoryPath()
         let configuration = RepositoryConfiguration(
             algorithm: algorithm, erofsFormats: ErofsFormats(default: versions.first ?? .v1, extra: Array(versions.dropFirst())),
             verity: insecure ? .insecure : .required)

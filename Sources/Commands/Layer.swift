@@ -5,7 +5,7 @@ struct Layer: ParsableCommand {
     static let configuration = CommandConfiguration(abstract: "Print a layer's original uncompressed tar, byte for byte.")
 
     @Argument(help: "The layer's diff ID.")
-    var diffID: String
+    var diffID: ByteString
 
     @Flag(help: "One dumpfile line an entry instead.")
     var dumpfile = false
@@ -50,9 +50,9 @@ struct Layer: ParsableCommand {
 }
 
 /// A digest that was typed.
-func contentDigest(_ text: String) throws -> ContentDigest {
-    guard let digest = ContentDigest(text) else {
-        throw CommandError("\"\(ByteString(text))\" is no digest; one is written sha256: and 64 lower-case hex digits")
+func contentDigest(_ text: ByteString) throws -> ContentDigest {
+    guard let digest = text.utf8Text.flatMap({ ContentDigest($0) }) else {
+        throw CommandError("\"\(text)\" is no digest; one is written sha256: and 64 lower-case hex digits")
     }
     return digest
 }
@@ -62,14 +62,18 @@ struct ImportLayer: ParsableCommand {
         commandName: "import-layer", abstract: "Store one layer from standard input: a tar archive, compressed or not.")
 
     @Argument(help: "The diff ID: the digest of the uncompressed archive.")
-    var diffID: String
+    var diffID: ByteString
+
+    @Flag(help: "Print JSON.")
+    var json = false
 
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
         let digest = try contentDigest(diffID)
-        let store = try global.openOrCreateStore()
+        let store = try global.openStore()
         let id = try store.images.importLayer(digest, from: StandardInput())
+        if json { return try Output.print(["diffId": .string(digest.description), "verity": .string(id.hex)]) }
         try Output.print("layer  \(id)")
     }
 }
@@ -81,13 +85,13 @@ struct Stream: ParsableCommand {
         static let configuration = CommandConfiguration(commandName: "cat", abstract: "Print a stream's whole content.")
 
         @Argument(help: "The stream's name in streams/, or refs/… below it.")
-        var name: String
+        var name: ByteString
 
         @OptionGroup var global: GlobalOptions
 
         func run() throws {
             let store = try global.openStore(readOnly: true)
-            var entry = ByteString(name)
+            var entry = name
             if entry.hasPrefix("refs/") {
                 guard let reference = try store.repository.streamReference(ByteString(Array(entry.bytes.dropFirst(5)))) else {
                     throw RepositoryError.streamMissing(entry)
@@ -105,12 +109,18 @@ struct ImageObjects: ParsableCommand {
         commandName: "image-objects", abstract: "List the objects that an EROFS image's files need.")
 
     @Argument(help: "The EROFS image's identifier, or a name below images/refs.")
-    var id: String
+    var id: ByteString
+
+    @Flag(help: "Print JSON.")
+    var json = false
 
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
         let repository = try global.openStore(readOnly: true).repository
-        for object in try repository.imageObjects(try repository.image(ByteString(id))) { try Output.print(object.hex) }
+        let image = try repository.image(id)
+        let objects = try repository.imageObjects(image)
+        if json { return try Output.print(["imageId": .string(image.hex), "objects": .array(objects.map { .string($0.hex) })]) }
+        for object in objects { try Output.print(object.hex) }
     }
 }

@@ -6,10 +6,10 @@ struct List: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "ls", abstract: "List files of an image without mounting it.")
 
     @Argument(help: "The image.")
-    var image: String
+    var image: ByteString
 
     @Argument(help: "A directory or file in it.")
-    var path = "/"
+    var path: ByteString = "/"
 
     @Flag(name: .short, help: "Type, mode, owner, size and time too.")
     var long = false
@@ -21,10 +21,11 @@ struct List: ParsableCommand {
 
     func run() throws {
         let store = try global.openStore(readOnly: true)
-        let tree = try store.images.tree(of: try store.images.open(ByteString(image)).image)
-        let start = ByteString(path)
-        guard let inode = tree.resolve(start) else { throw CommandError("\(image): no \(start) in the image") }
-        guard tree.isDirectory(inode) else { return try show(tree, start, inode) }
+        let tree = try store.images.tree(of: try store.images.open(image).image)
+        guard var inode = tree.resolve(path) else { throw CommandError("\(image): no \(path) in the image") }
+        // As ls(1): a link to a directory is that directory, unless the link itself may be meant.
+        if !long || path.hasSuffix("/"), let target = tree.resolve(path, followingLast: true), tree.isDirectory(target) { inode = target }
+        guard tree.isDirectory(inode) else { return try show(tree, path, inode) }
         // A list instead of recursion: depth is the image's choice. Children come before their later siblings.
         var pending = try listed(tree, inode, prefix: ByteString())
         pending.reverse()
@@ -40,8 +41,7 @@ struct List: ParsableCommand {
 
     private func show(_ tree: FileTree, _ name: ByteString, _ inode: FileTree.InodeID) throws {
         guard long else {
-            try Output.write(name.bytes + [0x0a])
-            return
+            return try Output.write(shown(name) + [0x0a])
         }
         let metadata = tree.metadata(of: inode)
         var size = "0"
@@ -51,7 +51,7 @@ struct List: ParsableCommand {
         case .external(_, let count), .externalWithoutVerity(_, let count), .sparse(let count): size = "\(count)"
         case .symbolicLink(let target):
             size = "\(target.count)"
-            suffix = Array(" -> ".utf8) + target.bytes
+            suffix = Array(" -> ".utf8) + shown(target)
         case .blockDevice(let number), .characterDevice(let number):
             size = "\(number >> 8 & 0xfff | number >> 32 & ~0xfff),\(number & 0xff | number >> 12 & 0xfff00)"
         default: break
@@ -63,7 +63,12 @@ struct List: ParsableCommand {
             modeText(tree.kind(of: inode), metadata.permissions), "\(links)", "\(metadata.uid)", "\(metadata.gid)",
             String(repeating: " ", count: max(0, 10 - size.count)) + size, Host.rfc3339(metadata.modified.seconds),
         ]
-        try Output.write(Array((fields.joined(separator: " ") + " ").utf8) + name.bytes + suffix + [0x0a])
+        try Output.write(Array((fields.joined(separator: " ") + " ").utf8) + shown(name) + suffix + [0x0a])
+    }
+
+    /// The name's bytes; on a terminal none that would act on it.
+    private func shown(_ name: ByteString) -> [UInt8] {
+        Output.outputIsTerminal ? Array(Output.printable(name).utf8) : name.bytes
     }
 }
 
@@ -98,23 +103,29 @@ struct Cat: ParsableCommand {
     static let configuration = CommandConfiguration(abstract: "Print a file of an image, verified.")
 
     @Argument(help: "The image.")
-    var image: String
+    var image: ByteString
 
     @Argument(help: "The file; symbolic links are followed inside the image.")
-    var path: String
+    var path: ByteString
 
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
         let store = try global.openStore(readOnly: true)
-        let tree = try store.images.tree(of: try store.images.open(ByteString(image)).image)
-        guard let inode = tree.resolve(ByteString(path), followingLast: true) else {
+        let tree = try store.images.tree(of: try store.images.open(image).image)
+        guard let inode = tree.resolve(path, followingLast: true) else {
             throw CommandError("\(image): no \(path) in the image")
         }
         switch tree.content(of: inode) {
         case .inline(let bytes): try Output.write(bytes.bytes)
         case .external(let id, _), .externalWithoutVerity(let id, _): try copyObject(id, from: store.repository)
-        case .sparse(let size): for _ in 0..<size { try Output.write([0]) }
+        case .sparse(let size):
+            var left = size
+            while left > 0 {
+                let count = min(left, 1 << 16)
+                try Output.write(repeatElement(0, count: Int(count)))
+                left -= count
+            }
         case nil: throw CommandError("\(path) is a directory")
         default: throw CommandError("\(path) is no regular file")
         }
@@ -142,6 +153,7 @@ extension FileTree {
         var links = 0
         while let name = pending.popLast() {
             guard let at = trail.last else { return nil }
+            guard isDirectory(at) else { return nil }
             if name == [UInt8(ascii: ".")] { continue }
             if name == [UInt8(ascii: "."), UInt8(ascii: ".")] {
                 if trail.count > 1 { trail.removeLast() }

@@ -6,7 +6,7 @@ struct Fsck: ParsableCommand {
         abstract: "Look for damage in all of the repository, or in one image. Changes nothing; exit status 2 where there is some.")
 
     @Argument(help: "Only this image, besides the repository itself.")
-    var image: String?
+    var image: ByteString?
 
     @Flag(help: "Leave out what reads all objects.")
     var metadataOnly = false
@@ -36,7 +36,7 @@ struct Fsck: ParsableCommand {
         }
         let report = try store.repository.check(metadataOnly: metadataOnly)
         let images = try store.images.check(
-            image.map { ByteString($0) }, ImageCheckOptions(metadataOnly: metadataOnly, deep: deep))
+            image, ImageCheckOptions(metadataOnly: metadataOnly, deep: deep))
         let isClean = report.isOK && images.isClean
         if json {
             try Output.print([
@@ -86,7 +86,7 @@ struct GarbageCollect: ParsableCommand {
     var dryRun = false
 
     @Option(name: [.customShort("r"), .long], help: ArgumentHelp("Also keep this stream or image.", valueName: "name"))
-    var root: [String] = []
+    var root: [ByteString] = []
 
     @Flag(help: "Print JSON.")
     var json = false
@@ -95,11 +95,11 @@ struct GarbageCollect: ParsableCommand {
 
     func run() throws {
         let store = try global.openStore(readOnly: dryRun)
-        let quiet = global.quiet
+        let note = global.noteTaker
         let report = try store.repository.collectGarbage(
-            dryRun: dryRun, extraRoots: root.map { ByteString($0) },
-            willWait: { if !quiet { Output.note("waiting for another process that uses the repository") } })
-        for reference in report.danglingReferences { Output.note("warning: \(reference) leads to nothing; `cfsoci untag` removes a tag") }
+            dryRun: dryRun, extraRoots: root,
+            willWait: { note("waiting for another process that uses the repository") })
+        for reference in report.danglingReferences { global.note("warning: \(reference) leads to nothing; `cfsoci untag` removes a tag") }
         if json { return try Output.print(report.json) }
         if dryRun { try Output.print("Dry run: nothing was removed") }
         try Output.print("objects      \(report.objectsRemoved) removed, \(humanBytes(report.bytesRemoved))")
@@ -113,11 +113,19 @@ struct Upgrade: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Bring an old repository to the current form: meta.json, and the EROFS images of its default format.")
 
+    @Flag(help: "Print JSON.")
+    var json = false
+
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
-        let repository = try Repository.open(try global.repositoryPath(), OpenOptions(upgradeOldFormat: true))
-        let report = try ImageStore(repository).upgrade()
+        let report = try global.openStore(upgradeOldFormat: true).images.upgrade()
+        if json {
+            return try Output.print([
+                "upgraded": .integer(Int64(report.upgraded)), "current": .integer(Int64(report.alreadyCurrent)),
+                "artifacts": .integer(Int64(report.artifacts)),
+            ])
+        }
         try Output.print("upgraded  \(report.upgraded)")
         try Output.print("current   \(report.alreadyCurrent)")
         try Output.print("artifacts \(report.artifacts)")

@@ -7,22 +7,22 @@ struct Mount: ParsableCommand {
         discussion: "IMAGE may also be an EROFS image's identifier, or the name of one made by create-image.")
 
     @Argument(help: "The image.")
-    var image: String
+    var image: ByteString
 
     @Argument(help: "Where: an existing directory.")
-    var directory: String
+    var directory: ByteString
 
     @Flag(help: "The image for booting.")
     var bootable = false
 
     @Option(help: ArgumentHelp("Takes what is changed, and makes the mount writable; needs --workdir.", valueName: "dir"))
-    var upperdir: String?
+    var upperdir: ByteString?
 
     @Option(help: ArgumentHelp("The kernel's working space, on the same file system as --upperdir.", valueName: "dir"))
-    var workdir: String?
+    var workdir: ByteString?
 
     @Option(help: ArgumentHelp("A user namespace, /proc/PID/ns/user, whose ids the owners are mapped to.", valueName: "path"))
-    var idmap: String?
+    var idmap: ByteString?
 
     @OptionGroup var global: GlobalOptions
 
@@ -33,10 +33,10 @@ struct Mount: ParsableCommand {
     func run() throws {
         let store = try global.openStore(readOnly: true)
         try store.mount(
-            ByteString(image), at: ByteString(directory), bootable: bootable,
+            image, at: directory, bootable: bootable,
             MountOptions(
-                upperDirectory: upperdir.map { ByteString($0) }, workDirectory: workdir.map { ByteString($0) },
-                readWrite: upperdir != nil, idmap: idmap.map { ByteString($0) }))
+                upperDirectory: upperdir, workDirectory: workdir,
+                readWrite: upperdir != nil, idmap: idmap))
         if !store.repository.isSecure {
             global.note("the repository has no fs-verity: the image was verified, but files are not checked when they are read")
         }
@@ -47,12 +47,12 @@ struct Unmount: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "umount", abstract: "Unmount an image.")
 
     @Argument(help: "Where it is mounted.")
-    var directory: String
+    var directory: ByteString
 
     @Flag(help: "Detach it even where it is in use; it ends with its last user.")
     var lazy = false
 
     @OptionGroup var global: GlobalOptions
 
-    func run() throws { try unmount(ByteString(directory), lazily: lazy) }
+    func run() throws { try unmount(directory, lazily: lazy) }
 }

@@ -3,10 +3,10 @@ import LinuxSystem
 
 extension GlobalOptions {
     /// The existing repository that the options name.
-    func openStore(readOnly: Bool = false) throws -> Store {
+    func openStore(readOnly: Bool = false, upgradeOldFormat: Bool = false) throws -> Store {
         let path = try repositoryPath()
         do {
-            return try Store.open(path, openOptions(readOnly: readOnly))
+            return try Store.open(path, openOptions(readOnly: readOnly, upgradeOldFormat: upgradeOldFormat))
         } catch let error as RepositoryError {
             throw hint(error, path)
         }
@@ -24,8 +24,11 @@ extension GlobalOptions {
         return store
     }
 
-    private func openOptions(readOnly: Bool) -> OpenOptions {
-        OpenOptions(readOnly: readOnly, willWait: { Output.note("waiting for another process that uses the repository") })
+    private func openOptions(readOnly: Bool, upgradeOldFormat: Bool = false) -> OpenOptions {
+        let note = noteTaker
+        return OpenOptions(
+            upgradeOldFormat: upgradeOldFormat, readOnly: readOnly,
+            willWait: { note("waiting for another process that uses the repository") })
     }
 
     private func hint(_ error: RepositoryError, _ path: ByteString) -> any Error {

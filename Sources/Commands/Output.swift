@@ -58,6 +58,18 @@ enum Output {
         }
     }
 
+    /// Bytes for a terminal: text as it is, unless it holds what would act instead of show.
+    static func printable(_ bytes: ByteString) -> String {
+        guard let text = bytes.utf8Text else { return bytes.description }
+        let acts = text.unicodeScalars.contains { scalar in
+            switch scalar.properties.generalCategory {
+            case .control, .format, .lineSeparator, .paragraphSeparator, .privateUse, .surrogate, .unassigned: true
+            default: false
+            }
+        }
+        return acts ? bytes.description : text
+    }
+
     static var outputIsTerminal: Bool { isatty(STDOUT_FILENO) == 1 }
     static var errorIsTerminal: Bool { isatty(STDERR_FILENO) == 1 }
 }

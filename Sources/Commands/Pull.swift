@@ -14,7 +14,7 @@ struct Pull: ParsableCommand {
     var reference: String
 
     @Argument(help: "The tag; the canonical reference where left out.")
-    var name: String?
+    var name: ByteString?
 
     @Option(help: ArgumentHelp("Which image of several; the host's where left out.", valueName: "os/arch[/variant]"))
     var platform: String?
@@ -29,7 +29,7 @@ struct Pull: ParsableCommand {
     var tlsVerify: Bool?
 
     @Option(help: ArgumentHelp("Credentials file. Environment: REGISTRY_AUTH_FILE.", valueName: "path"))
-    var authfile: String?
+    var authfile: ByteString?
 
     @Flag(help: "Print JSON.")
     var json = false
@@ -44,11 +44,11 @@ struct Pull: ParsableCommand {
         let store = try global.openOrCreateStore()
         let display = ProgressDisplay(global)
         let options = PullOptions(
-            platform: try platform.map { try Platform(parsing: $0) } ?? .host, name: name.map { ByteString($0) }, jobs: jobs,
+            platform: try platform.map { try Platform(parsing: $0) } ?? .host, name: name, jobs: jobs,
             observer: { display.show($0) })
         var registry = RegistryOptions()
         registry.tlsVerify = tlsVerify
-        registry.authFile = authfile.map { ByteString($0) }
+        registry.authFile = authfile
         registry.userAgent = "cfsoci/" + Version.text
         let result: PullResult
         do {

@@ -5,17 +5,21 @@ struct Tag: ParsableCommand {
     static let configuration = CommandConfiguration(abstract: "Give an image a further name.")
 
     @Argument(help: "The image.")
-    var image: String
+    var image: ByteString
 
     @Argument(help: "The new name; it moves here if another image has it.")
-    var name: String
+    var name: ByteString
+
+    @Flag(help: "Print JSON.")
+    var json = false
 
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
         let images = try global.openStore().images
-        let digest = try images.resolve(ByteString(image)).manifestDigest
-        try images.tag(digest, as: ByteString(name))
+        let digest = try images.resolve(image).manifestDigest
+        try images.tag(digest, as: name)
+        if json { return try Output.print(["manifestDigest": .string(digest.description), "name": .string(name.description)]) }
         try Output.print("Tagged \(digest) as \(name)")
     }
 }
@@ -24,12 +28,16 @@ struct Untag: ParsableCommand {
     static let configuration = CommandConfiguration(abstract: "Take a name away. What only it kept goes with the next gc.")
 
     @Argument(help: "The name as it is stored.")
-    var name: String
+    var name: ByteString
+
+    @Flag(help: "Print JSON.")
+    var json = false
 
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
-        try global.openStore().images.untag(ByteString(name))
+        try global.openStore().images.untag(name)
+        if json { return try Output.print(["removed": [.string(name.description)]]) }
         try Output.print("Removed tag \(name)")
     }
 }
@@ -39,7 +47,10 @@ struct Remove: ParsableCommand {
         commandName: "rm", abstract: "Remove images: by tag that tag, by digest all its tags. The space is freed by gc.")
 
     @Argument(help: "The images.")
-    var images: [String]
+    var images: [ByteString]
+
+    @Flag(help: "Print JSON.")
+    var json = false
 
     @OptionGroup var global: GlobalOptions
 
@@ -52,10 +63,10 @@ struct Remove: ParsableCommand {
         // All are looked up first: a name that is wrong removes nothing.
         var names: [ByteString] = []
         for image in images {
-            let found = try store.resolve(ByteString(image))
+            let found = try store.resolve(image)
             let tags = try store.tags()
-            if tags.contains(where: { $0.name == ByteString(image) }) {
-                names.append(ByteString(image))
+            if tags.contains(where: { $0.name == image }) {
+                names.append(image)
             } else if tags.contains(where: { $0.name == found.name }), !isDigest(image) {
                 names.append(found.name)
             } else {
@@ -64,13 +75,15 @@ struct Remove: ParsableCommand {
                 names += all
             }
         }
-        for name in names {
-            try store.untag(name)
-            try Output.print("Removed tag \(name)")
-        }
+        var seen: Set<ByteString> = []
+        names.removeAll { !seen.insert($0).inserted }
+        for name in names { try store.untag(name) }
+        if json { return try Output.print(["removed": .array(names.map { .string($0.description) })]) }
+        for name in names { try Output.print("Removed tag \(name)") }
     }
 
-    private func isDigest(_ text: String) -> Bool {
+    private func isDigest(_ image: ByteString) -> Bool {
+        let text = image.utf8Text ?? ""
         let plain = text.hasPrefix("@") ? String(text.dropFirst()) : text
         let digits = plain.hasPrefix("sha256:") ? String(plain.dropFirst(7)) : plain
         return digits.utf8.count >= 6 && digits.utf8.allSatisfy { Hex.value(of: $0) != nil }
@@ -86,7 +99,7 @@ struct Referrers: ParsableCommand {
         static let configuration = CommandConfiguration(commandName: "list", abstract: "List an image's referrers.")
 
         @Argument(help: "The image.")
-        var image: String
+        var image: ByteString
 
         @Flag(help: "Print JSON.")
         var json = false
@@ -95,7 +108,7 @@ struct Referrers: ParsableCommand {
 
         func run() throws {
             let images = try global.openStore(readOnly: true).images
-            let subject = try images.resolve(ByteString(image)).manifestDigest
+            let subject = try images.resolve(image).manifestDigest
             let referrers = try images.referrers(of: subject)
             if json {
                 try Output.print(["subject": .string(subject.description), "referrers": .array(referrers.map { .string($0.description) })])
@@ -109,18 +122,22 @@ struct Referrers: ParsableCommand {
         static let configuration = CommandConfiguration(commandName: "add", abstract: "Record that an artifact belongs to an image.")
 
         @Argument(help: "The image.")
-        var image: String
+        var image: ByteString
 
         @Argument(help: "The artifact.")
-        var artifact: String
+        var artifact: ByteString
+
+        @Flag(help: "Print JSON.")
+        var json = false
 
         @OptionGroup var global: GlobalOptions
 
         func run() throws {
             let images = try global.openStore().images
-            let subject = try images.resolve(ByteString(image)).manifestDigest
-            let referrer = try images.resolve(ByteString(artifact)).manifestDigest
+            let subject = try images.resolve(image).manifestDigest
+            let referrer = try images.resolve(artifact).manifestDigest
             try images.addReferrer(referrer, to: subject)
+            if json { return try Output.print(["subject": .string(subject.description), "referrer": .string(referrer.description)]) }
             try Output.print("Added \(referrer) to \(subject)")
         }
     }
@@ -129,18 +146,22 @@ struct Referrers: ParsableCommand {
         static let configuration = CommandConfiguration(commandName: "remove", abstract: "Forget that an artifact belongs to an image.")
 
         @Argument(help: "The image.")
-        var image: String
+        var image: ByteString
 
         @Argument(help: "The artifact.")
-        var artifact: String
+        var artifact: ByteString
+
+        @Flag(help: "Print JSON.")
+        var json = false
 
         @OptionGroup var global: GlobalOptions
 
         func run() throws {
             let images = try global.openStore().images
-            let subject = try images.resolve(ByteString(image)).manifestDigest
-            let referrer = try images.resolve(ByteString(artifact)).manifestDigest
+            let subject = try images.resolve(image).manifestDigest
+            let referrer = try images.resolve(artifact).manifestDigest
             try images.removeReferrer(referrer, of: subject)
+            if json { return try Output.print(["subject": .string(subject.description), "referrer": .string(referrer.description)]) }
             try Output.print("Removed \(referrer) from \(subject)")
         }
     }
