@@ -12,6 +12,7 @@ extension Store {
     /// task ends the pull at the next bytes it would read; layers that were finished are kept for the next pull.
     ///
     /// - Parameters:
+    ///   - reference: what to pull, and where from.
     ///   - options: platform, tag, how many layers at once, who is told of the progress.
     ///   - registry: credentials, TLS and timeouts; without meaning for sources on this machine.
     /// - Throws: `OCIError`, `PullError`, `RegistryError`, `RepositoryError`, `ImageStoreError.invalidTag`, `SystemError`;

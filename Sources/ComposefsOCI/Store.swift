@@ -27,6 +27,7 @@ public struct Store: Sendable {
     /// Opens a repository, or makes one (parents too) with fs-verity where the file system has it.
     ///
     /// - Parameters:
+    ///   - path: the repository's directory.
     ///   - configuration: of a repository that has to be made; an existing one stays as it is.
     ///   - options: how to open, in either case.
     /// - Throws: `RepositoryError`, `SystemError`.
