@@ -68,7 +68,12 @@ let package = Package(
         module("Registry", ["Bytes", "Hashing", "LinuxSystem", "JSON", "OCI", "CCurl"]),
         module("Mounting", ["Bytes", "LinuxSystem"]),
         // Floor 7: one import for Swift programs.
-        module("ComposefsOCI", ["Bytes", "Hashing", "LinuxSystem", "JSON", "FileTree", "EROFS", "Dumpfile", "Repository", "OCI", "Registry", "Mounting"]),
+        module(
+            "ComposefsOCI",
+            [
+                "Bytes", "Hashing", "LinuxSystem", "JSON", "FileTree", "Tar", "SplitStream", "EROFS", "Dumpfile", "Repository", "OCI",
+                "Registry", "Mounting",
+            ]),
         // Floor 8 and 9: the command.
         module("Commands", ["Bytes", "Hashing", "LinuxSystem", "JSON", "FileTree", "ComposefsOCI", argumentParser]),
         .executableTarget(name: "cfsoci", dependencies: ["Commands"], swiftSettings: settings),
@@ -84,11 +89,15 @@ let package = Package(
         tests("EROFS", ["Bytes", "Hashing", "FileTree", "Dumpfile"]),
         tests("Dumpfile", ["Bytes", "Hashing", "FileTree"]),
         tests("Repository", ["Bytes", "Hashing", "JSON", "LinuxSystem", "FileTree", "SplitStream", "EROFS"]),
-        tests("OCI", ["Bytes", "Hashing", "Compression", "Tar", "LinuxSystem", "JSON", "FileTree", "Dumpfile", "EROFS", "SplitStream", "Repository"]),
+        tests(
+            "OCI",
+            ["Bytes", "Hashing", "Compression", "Tar", "LinuxSystem", "JSON", "FileTree", "Dumpfile", "EROFS", "SplitStream", "Repository"]),
         tests("Registry", ["Bytes", "Hashing", "LinuxSystem", "JSON", "OCI"]),
         tests("Mounting", ["Bytes", "LinuxSystem"]),
-        tests("ComposefsOCI", ["Bytes", "Hashing"]),
-        .testTarget(name: "CommandTests", dependencies: ["Bytes", "Hashing", "JSON", "LinuxSystem", "FileTree", "Dumpfile", "cfsoci"], swiftSettings: settings),
+        tests("ComposefsOCI", ["Bytes", "Hashing", "LinuxSystem"]),
+        .testTarget(
+            name: "CommandTests", dependencies: ["Bytes", "Hashing", "JSON", "LinuxSystem", "FileTree", "Dumpfile", "cfsoci"],
+            swiftSettings: settings),
     ],
     swiftLanguageModes: [.v6]
 )
