@@ -80,6 +80,9 @@ extension Repository {
         return status.kind == .regular && status.size == size ? .good : .torn
     }
 
+    /// From now on this handle reads every object before it believes that it is stored already: one was found damaged.
+    package func distrustObjects() { activity.distrustsObjects.store(true, ordering: .sequentiallyConsistent) }
+
     /// A temporary for an object to be.
     func makeTemporary(mode: UInt32) throws(RepositoryError) -> Temporary {
         let needsName = activity.needsNamedTemporaries.load(ordering: .relaxed)

@@ -71,7 +71,9 @@ final class StoreScratch {
 
     /// How many objects there are.
     func objectCount() throws -> Int {
-        let objects = try directory().open(at: "objects", [.readOnly, .directory])
+        let root = try directory()
+        guard try root.statusIfPresent(at: "objects") != nil else { return 0 }
+        let objects = try root.open(at: "objects", [.readOnly, .directory])
         return try objects.entries().reduce(0) { count, entry in
             try count + objects.open(at: entry.name, [.readOnly, .directory]).entries().count
         }

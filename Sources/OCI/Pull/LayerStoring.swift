@@ -8,7 +8,14 @@ extension ImageStore {
     ///
     /// Nothing keeps the layer yet: garbage collection takes it unless an image is pulled that has it.
     public func importLayer(_ diffID: ContentDigest, from blob: any BlobReader) throws -> ObjectID {
-        if let stream = try repository.stream(StreamName.layer(diffID)), try LayerMark.isSet(diffID, on: stream, in: repository) {
+        let name = StreamName.layer(diffID)
+        var publication = Repository.Publication()
+        if let stream = try presentLayer(diffID) {
+            // A pull that did not come to its end may have stored it without publishing it.
+            if try repository.stream(name) != stream {
+                publication.stream(name, stream)
+                try repository.publish(publication)
+            }
             return stream
         }
         try repository.beginPull()
@@ -17,8 +24,7 @@ extension ImageStore {
             profile: PullProfile())
         let imported = try importer.run(blob, nil, diffID: diffID) { _ in }
         try LayerMark.set(diffID, on: imported.stream, in: repository)
-        var publication = Repository.Publication()
-        publication.stream(StreamName.layer(diffID), imported.stream)
+        publication.stream(name, imported.stream)
         try repository.publish(publication)
         return imported.stream
     }

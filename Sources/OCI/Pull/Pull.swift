@@ -93,7 +93,7 @@ private struct ImagePull {
         report(.publishing)
         var publication = Repository.Publication()
         let streams = manifest.layers.compactMap { layer in layers.streams[layer.digest].map { (layer.digest, $0) } }
-        for (digest, stream) in streams { publication.stream(StreamName.layer(digest), stream) }
+        for (digest, stream) in streams where try !store.isLayerName(digest) { publication.stream(StreamName.layer(digest), stream) }
         let published = try profile.measure(.sync) {
             try store.publish(
                 manifest: manifest, digest: resolved.digest, config: configBytes, layers: streams, images: [:], tag: name, publication)
@@ -216,18 +216,7 @@ private struct ImagePull {
 
     /// The layer's stream, where the store has one whose content is known to be the layer's.
     private func presentLayer(_ task: LayerTask) throws -> ObjectID? {
-        let name = StreamName.layer(task.identifier)
-        guard let diffID = task.diffID else {
-            guard let stream = try repository.stream(name) ?? repository.stagedStream(name) else { return nil }
-            return try store.blobDigest(of: stream, task.identifier.algorithm) == task.identifier ? stream : nil
-        }
-        if let staged = try repository.stagedStream(name), try LayerMark.isSet(diffID, on: staged, in: repository) { return staged }
-        guard let stream = try repository.stream(name), try repository.objectSize(stream) != nil else { return nil }
-        if try LayerMark.isSet(diffID, on: stream, in: repository) { return stream }
-        // Written by a store that does not check diff IDs, or copied without its mark.
-        guard let digest = try? store.layerDigest(of: stream, diffID.algorithm), digest == diffID else { return nil }
-        try LayerMark.set(diffID, on: stream, in: repository)
-        return stream
+        if let diffID = task.diffID { try store.presentLayer(diffID) } else { try store.presentBlob(task.identifier) }
     }
 
     // MARK: Below

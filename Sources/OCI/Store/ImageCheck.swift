@@ -119,7 +119,7 @@ private struct ImageCheck {
             let linked = try? store.repository.stream(StreamName.layer(identifier))
             if linked == nil {
                 add("layer-stream-missing", name, identifier.description)
-            } else if linked != stream {
+            } else if linked != stream, image.isContainer || (try? store.isLayerName(identifier)) != true {
                 add("layer-stream-mismatch", name, "\(identifier): the link leads to another object than the config's reference")
             }
             if let problem = check(layer: identifier, stream) {
