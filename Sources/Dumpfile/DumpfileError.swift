@@ -37,8 +37,8 @@ public enum DumpfileLimits {
     public static let name = 255
     /// Bytes of content that may stand in a line.
     public static let inlineContent = 512
-    /// Bytes of a symlink's target.
-    public static let linkTarget = 1024
+    /// Bytes of a symlink's target: `PATH_MAX` without its NUL. The reference's reader takes 1,024 at most.
+    public static let linkTarget = 4095
     public static let attributeName = 255
     public static let attributeValue = 65535
     /// Bytes of all attribute names of one inode together.

@@ -151,7 +151,7 @@ private let root = "/ 0 40755 2 0 0 0 0.0 - - -\n"
         (root + "// 0 40755 2 0 0 0 0.0 - - -\n", 2, .path),
         (root + "/a/ 0 40755 2 0 0 0 0.0 - - -\n", 2, .path),
         (root + "/a 0 100644 1 0 0 0 0.0 - - - =x\n", 2, .attribute),
-        (root + "/a 1 120777 1 0 0 0 0.0 \(String(repeating: "x", count: 1025)) - -\n", 2, .payload),
+        (root + "/a 1 120777 1 0 0 0 0.0 \(String(repeating: "x", count: 4096)) - -\n", 2, .payload),
         (root + "/a 0 100644 1 0 0 0 0.0 - - - \(String(repeating: "k", count: 256))=x\n", 2, .attribute),
         (root + "/a 0 100644 1 0 0 0 0.0 - - - k=\(String(repeating: "v", count: 65536))\n", 2, .attribute),
         (root + "/a 0 644 1 0 0 0 0.0 - - -\n", 2, .mode),
