@@ -302,11 +302,15 @@ private func fault(_ layers: [Item]...) -> String? {
 
     @Test func linearTime() throws {
         let lowest = (0..<6000).map { file(ByteString("d/old\($0)")) }
-        var upper = (0..<60_000).map { file(ByteString("d/new\($0)")) }
-        for index in 0..<6000 { upper.insert(file(ByteString("d/.wh.old\(index)")), at: index * 11) }
+        // A whiteout before every tenth file.
+        let upper = (0..<60_000).flatMap { index in
+            (index % 10 == 0 ? [file(ByteString("d/.wh.old\(index / 10)"))] : []) + [file(ByteString("d/new\(index)"))]
+        }
         var tree = FileTree(root: Metadata(permissions: 0o755))
-        let elapsed = try ContinuousClock().measure { tree = try merge(lowest, upper) }
-        #expect(elapsed < .seconds(3))
+        // Other tests run at the same time: the best of three counts. What is not linear takes minutes.
+        var best = Duration.seconds(60)
+        for _ in 0..<3 where best >= .seconds(3) { best = min(best, try ContinuousClock().measure { tree = try merge(lowest, upper) }) }
+        #expect(best < .seconds(3))
         #expect(tree.entries(of: try #require(tree.lookup(path: "d"))).count == 60_000)
         #expect(tree.lookup(path: "d/old17") == nil && tree.lookup(path: "d/new59999") != nil)
     }
