@@ -15,7 +15,9 @@ enum Arguments {
     }
 
     static func text(_ bytes: some Collection<UInt8>) -> String {
-        if let text = String(validating: bytes, as: UTF8.self), !text.unicodeScalars.contains(where: { byte(of: $0) != nil }) { return text }
+        if let text = String(validating: bytes, as: UTF8.self), !text.unicodeScalars.contains(where: { byte(of: $0) != nil }) {
+            return text
+        }
         var text = ""
         var rest = Array(bytes)[...]
         while let first = rest.first {

@@ -39,23 +39,30 @@ public struct Cfsoci: ParsableCommand {
             var command = try parseAsRoot(Arguments.texts())
             try command.run()
             try Output.flush()
-            Glibc.exit(0)
+            end(0)
         } catch let damage as DamageFound {
             try? Output.flush()
             if let message = damage.message { Output.error(message) }
-            Glibc.exit(2)
+            end(2)
         } catch {
             try? Output.flush()
             if isOurs(error) {
                 Output.error(String(describing: error))
-                Glibc.exit(1)
+                end(1)
             }
             let status = exitCode(for: error).rawValue
             // Help and version go to standard output; what is wrong with arguments quotes them.
             if status == 0 { Self.exit(withError: error) }
             Output.note(printable(fullMessage(for: error)))
-            Glibc.exit(status)
+            end(status)
         }
+    }
+
+    /// Ends the process without exit handlers: OpenSSL's take away what threads of the pull and the network may still be using, which
+    /// crashes them and turns the exit status into a signal.
+    private static func end(_ status: Int32) -> Never {
+        fflush(nil)
+        _exit(status)
     }
 
     /// The message without what would act on a terminal.

@@ -78,7 +78,17 @@ func start(
     var envp = (inherited + environment).map { strdup($0) } + [nil]
     defer { (argv + envp).forEach { free($0) } }
     var pid: pid_t = 0
-    let failure = posix_spawnp(&pid, program, &actions, nil, &argv, &envp)
+    // What the test runner blocks or ignores is not the program's business.
+    var attributes = posix_spawnattr_t()
+    posix_spawnattr_init(&attributes)
+    defer { posix_spawnattr_destroy(&attributes) }
+    var signals = sigset_t()
+    sigemptyset(&signals)
+    posix_spawnattr_setsigmask(&attributes, &signals)
+    sigaddset(&signals, SIGINT)
+    posix_spawnattr_setsigdefault(&attributes, &signals)
+    posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
+    let failure = posix_spawnp(&pid, program, &actions, &attributes, &argv, &envp)
     guard failure == 0 else { throw RunFailure(description: "\(program): \(String(cString: strerror(failure)))") }
     return pid
 }
