@@ -50,4 +50,7 @@ extension ByteString: ExpressibleByArgument {
     public init?(argument: String) { self = Arguments.bytes(argument) }
 
     public var defaultValueDescription: String { description }
+
+    /// For JSON, whose strings escape what acts on a terminal: the text itself, so that a script can hand it back.
+    var jsonText: String { utf8Text ?? description }
 }

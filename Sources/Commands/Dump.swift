@@ -1,5 +1,6 @@
 import ArgumentParser
 import ComposefsOCI
+import LinuxSystem
 
 struct Dump: ParsableCommand {
     static let configuration = CommandConfiguration(abstract: "Print an image's tree as a composefs dumpfile.")
@@ -130,6 +131,8 @@ struct CreateImage: ParsableCommand {
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
+        // No repository is made for a directory that is not there.
+        _ = try FileDescriptor.open(directory, [.readOnly, .directory])
         let repository = try global.openOrCreateStore().repository
         try repository.beginPull()
         var tree = try repository.importDirectory(directory)
@@ -147,7 +150,7 @@ struct CreateImage: ParsableCommand {
         try repository.publish(publication)
         guard let result else { return }
         if json {
-            try Output.print(["imageId": .string(result.hex), "name": name.map { .string($0.description) } ?? .null])
+            try Output.print(["imageId": .string(result.hex), "name": name.map { .string($0.jsonText) } ?? .null])
         } else {
             try Output.print(result.hex)
         }

@@ -25,7 +25,7 @@ struct Images: ParsableCommand {
                     ["NAME", "DIGEST", "ARCH", "LAYERS", "SIZE", "REFS"],
                     images.map { image in
                         [
-                            image.name.description,
+                            Output.printable(image.name),
                             noTrunc ? image.manifestDigest.description : String(image.manifestDigest.hex.prefix(12)),
                             image.isContainer ? image.architecture : "artifact", "\(image.layerCount)", humanBytes(image.size),
                             "\(image.referrerCount)",
@@ -37,7 +37,7 @@ struct Images: ParsableCommand {
 
     static func json(_ image: ImageSummary) -> JSONValue {
         [
-            "name": .string(image.name.description), "manifestDigest": .string(image.manifestDigest.description),
+            "name": .string(image.name.jsonText), "manifestDigest": .string(image.manifestDigest.description),
             "configDigest": .string(image.configDigest.description), "imageId": image.imageID.map { .string($0.hex) } ?? .null,
             "isContainer": .bool(image.isContainer), "architecture": .string(image.architecture), "os": .string(image.os),
             "variant": image.variant.map { .string($0) } ?? .null, "created": image.created.map { .string($0) } ?? .null,
@@ -79,7 +79,7 @@ struct Inspect: ParsableCommand {
         if let id = found.imageID(.v2) { imageIDs.append(("v2", .string(id.hex))) }
         let identifiers = found.layerIdentifiers
         try Output.print([
-            "name": .string(name.description), "manifestDigest": .string(found.manifestDigest.description),
+            "name": .string(name.jsonText), "manifestDigest": .string(found.manifestDigest.description),
             "configDigest": .string(found.configDigest.description), "manifest": try JSONValue.parse(found.manifest.bytes),
             // An artifact's config may be anything.
             "config": (try? JSONValue.parse(found.configBytes)) ?? .null, "imageIds": .object(JSONObject(imageIDs)),

@@ -53,12 +53,12 @@ struct Initialize: ParsableCommand {
         let name = RepositoryMetadata.name(of: repository.algorithm)
         if json {
             try Output.print([
-                "path": .string(repository.path.description), "algorithm": .string(name), "verity": .bool(repository.isSecure),
+                "path": .string(repository.path.jsonText), "algorithm": .string(name), "verity": .bool(repository.isSecure),
                 "erofsVersions": .array(repository.erofsFormats.all.map { .integer(Int64($0.rawValue)) }), "created": .bool(created),
             ])
             return
         }
-        try Output.print("path       \(repository.path)")
+        try Output.print("path       \(Output.printable(repository.path))")
         try Output.print("algorithm  \(name)")
         try Output.print("verity     \(repository.isSecure ? "required" : "not required (insecure)")")
     }

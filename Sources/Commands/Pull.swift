@@ -41,10 +41,14 @@ struct Pull: ParsableCommand {
     }
 
     func run() throws {
+        // What was typed is looked at first: a slip of the fingers makes no repository.
+        _ = try parseReference(reference)
+        let platform = try platform.map { try Platform(parsing: $0) } ?? .host
+        if let name { try ImageTag.check(name) }
         let store = try global.openOrCreateStore()
         let display = ProgressDisplay(global)
         let options = PullOptions(
-            platform: try platform.map { try Platform(parsing: $0) } ?? .host, name: name, jobs: jobs,
+            platform: platform, name: name, jobs: jobs,
             observer: { display.show($0) })
         var registry = RegistryOptions()
         registry.tlsVerify = tlsVerify
@@ -66,7 +70,7 @@ struct Pull: ParsableCommand {
         if json {
             try Output.print([
                 "manifestDigest": .string(result.manifestDigest.description), "configDigest": .string(result.configDigest.description),
-                "imageId": result.imageID.map { .string($0.hex) } ?? .null, "name": .string(result.name.description),
+                "imageId": result.imageID.map { .string($0.hex) } ?? .null, "name": .string(result.name.jsonText),
                 "layersNew": .integer(Int64(result.newLayers)), "layersPresent": .integer(Int64(result.presentLayers)),
                 "objectsNew": .integer(Int64(counts.newObjects)), "objectsPresent": .integer(Int64(counts.presentObjects)),
                 "bytesStored": JSONValue(counts.storedBytes), "bytesInline": JSONValue(counts.inlineBytes),
@@ -76,7 +80,7 @@ struct Pull: ParsableCommand {
         try Output.print("manifest  \(result.manifestDigest)")
         try Output.print("config  \(result.configDigest)")
         if let id = result.imageID { try Output.print("image  \(id)") }
-        try Output.print("tagged  \(result.name)")
+        try Output.print("tagged  \(Output.printable(result.name))")
         try Output.print("layers  \(result.newLayers) new + \(result.presentLayers) present")
         try Output.print(
             "objects  \(counts.newObjects) new + \(counts.presentObjects) present; \(humanBytes(counts.storedBytes)) stored, "

@@ -19,8 +19,8 @@ struct Tag: ParsableCommand {
         let images = try global.openStore().images
         let digest = try images.resolve(image).manifestDigest
         try images.tag(digest, as: name)
-        if json { return try Output.print(["manifestDigest": .string(digest.description), "name": .string(name.description)]) }
-        try Output.print("Tagged \(digest) as \(name)")
+        if json { return try Output.print(["manifestDigest": .string(digest.description), "name": .string(name.jsonText)]) }
+        try Output.print("Tagged \(digest) as \(Output.printable(name))")
     }
 }
 
@@ -37,8 +37,8 @@ struct Untag: ParsableCommand {
 
     func run() throws {
         try global.openStore().images.untag(name)
-        if json { return try Output.print(["removed": [.string(name.description)]]) }
-        try Output.print("Removed tag \(name)")
+        if json { return try Output.print(["removed": [.string(name.jsonText)]]) }
+        try Output.print("Removed tag \(Output.printable(name))")
     }
 }
 
@@ -77,9 +77,11 @@ struct Remove: ParsableCommand {
         }
         var seen: Set<ByteString> = []
         names.removeAll { !seen.insert($0).inserted }
-        for name in names { try store.untag(name) }
-        if json { return try Output.print(["removed": .array(names.map { .string($0.description) })]) }
-        for name in names { try Output.print("Removed tag \(name)") }
+        for name in names {
+            try store.untag(name)
+            if !json { try Output.print("Removed tag \(Output.printable(name))") }
+        }
+        if json { try Output.print(["removed": .array(names.map { .string($0.jsonText) })]) }
     }
 
     private func isDigest(_ image: ByteString) -> Bool {

@@ -122,6 +122,16 @@ import Testing
         #expect(store.files == before)
     }
 
+    @Test(arguments: [
+        ["pull", "ostree:x"], ["pull", "UPPER/case"], ["pull", "x", "@y"], ["pull", "x", "--platform", "a/b/c/d"],
+        ["create-image", "/nowhere/at/all"], ["create-image", "/dev/null"],
+    ])
+    func whatCannotBeMakesNoRepository(arguments: [String]) throws {
+        let folder = try TemporaryFolder()
+        expectRefusal(try Cfsoci.run(arguments + ["--repo", folder.path + "/repo"]))
+        #expect(fileList(folder.path) == [])
+    }
+
     @Test func pullChoosesThePlatform() throws {
         let store = try ContractStore()
         let layout = store.layoutPath("both")
@@ -302,6 +312,23 @@ import Testing
         #expect(try store.refuse(["tag", image.manifest, name]).contains("cannot be a tag"))
         #expect(try store.refuse(["pull", "oci:" + store.layoutPath("t"), name]).contains("cannot be a tag"))
         #expect(try names(store) == ["t"])
+    }
+
+    @Test func namesBeyondASCII() throws {
+        let (store, image) = try ContractStore.small()
+        let name = "l\u{e4}ufer/\u{65e5}\u{672c}"
+        #expect(try store.succeed(["tag", "t", name]).text == "Tagged \(image.manifest) as \(name)\n")
+        #expect(try names(store) == [name, "t"])
+        #expect(try store.succeed(["inspect", name]).json()["manifestDigest"] == .string(image.manifest))
+        #expect(try store.succeed(["images"]).text.contains("\n\(name)  "))
+        #expect(try store.succeed(["rm", name, "--json"]).json() == ["removed": [.string(name)]])
+        #expect(
+            try store.succeed(["tag", "t", "u", "--json"]).json() == ["manifestDigest": .string(image.manifest), "name": "u"])
+        #expect(try store.succeed(["untag", "u", "--json"]).json() == ["removed": ["u"]])
+        // What is no text is escaped.
+        let bytes = try launch("sh", ["-c", #"exec "$0" tag t "$(printf 'x\377')" --repo "$1""#, Cfsoci.binary, store.path])
+        #expect(bytes.text == "Tagged \(image.manifest) as x\\xff\n")
+        #expect(fileList(store.path + "/streams/refs/oci").count == 2)
     }
 
     @Test func tagsMove() throws {
