@@ -51,7 +51,7 @@ public struct ErofsImage: Sendable {
 
     /// The tree that the image was made of: object directories hidden by the format left out, escaped whiteouts and attributes as they
     /// were. `writeErofs` of it gives the same bytes again (version 2 keeps no nanoseconds). Throws only for trees that no one has use
-    /// for: deeper than 2048 directories, or with more than 512 MiB and 32 times the image's size of attributes.
+    /// for: deeper than 2048 directories, or with more than 256 MiB and 16 times the image's size of attributes.
     public func tree() throws(ErofsError) -> FileTree {
         var builder = ImageTreeBuilder(version: version, imageSize: bytes.count)
         try bytes.withUnsafeBufferPointer { (buffer) throws(ErofsError) in

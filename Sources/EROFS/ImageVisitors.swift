@@ -84,7 +84,7 @@ struct ImageTreeBuilder: ImageVisitor {
 
     init(version: ErofsVersion, imageSize: Int) {
         self.version = version
-        attributeLimit = (1 << 29) + 32 * imageSize
+        attributeLimit = (1 << 28) + 16 * imageSize
     }
 
     mutating func directory(
