@@ -26,6 +26,13 @@ public struct ByteString: Hashable, Sendable, Comparable, ExpressibleByStringLit
         bytes = value.withUTF8Buffer { Array($0) }
     }
 
+    // All bytes in one call: the array's own hashing takes one call a byte.
+    @inlinable
+    public func hash(into hasher: inout Hasher) {
+        bytes.withUnsafeBytes { hasher.combine(bytes: $0) }
+        hasher.combine(bytes.count)
+    }
+
     @inlinable public var count: Int { bytes.count }
     @inlinable public var isEmpty: Bool { bytes.isEmpty }
 

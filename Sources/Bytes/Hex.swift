@@ -1,6 +1,7 @@
 /// Lower-case hexadecimal, the only form in which digests are named on disk.
 public enum Hex {
     /// Two lower-case digits for each byte.
+    @inlinable
     public static func encode(_ bytes: some Collection<UInt8>) -> String {
         String(unsafeUninitializedCapacity: bytes.count * 2) { out in
             var at = 0
@@ -14,6 +15,7 @@ public enum Hex {
     }
 
     /// The bytes that `text` names, or nil where its length is odd or a character is not one of `0-9a-f`.
+    @inlinable
     public static func decode(_ text: some Collection<UInt8>) -> [UInt8]? {
         guard text.count % 2 == 0 else { return nil }
         var bytes: [UInt8] = []

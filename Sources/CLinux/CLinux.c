@@ -478,3 +478,9 @@ void cl_error_text(int32_t error, char *buffer, size_t size) {
     char own[128];
     snprintf(buffer, size, "%s", strerror_r(error, own, sizeof own));
 }
+
+int32_t cl_is_zero(const void *bytes, size_t count) {
+    const unsigned char *at = bytes;
+    // Equal to itself moved by one byte, so all bytes are the first one.
+    return count == 0 || (at[0] == 0 && memcmp(at, at + 1, count - 1) == 0);
+}

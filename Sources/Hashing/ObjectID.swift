@@ -93,9 +93,8 @@ public struct ObjectID: Hashable, Sendable, Comparable, CustomStringConvertible 
 
     @inlinable
     public func hash(into hasher: inout Hasher) {
-        // A digest is uniformly distributed: sixteen bytes of it tell as much as all.
-        hasher.combine(words.0)
-        hasher.combine(words.1)
+        // All of it: whoever makes an image can choose digests that begin alike.
+        withUnsafeBytes { hasher.combine(bytes: $0) }
     }
 
     public static func < (lhs: ObjectID, rhs: ObjectID) -> Bool {

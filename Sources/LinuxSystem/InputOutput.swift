@@ -213,6 +213,9 @@ extension FileDescriptor {
     }
 }
 
+/// Whether all bytes are zero. Fast also where the code around it is not optimised.
+public func isZero(_ bytes: UnsafeRawBufferPointer) -> Bool { cl_is_zero(bytes.baseAddress, bytes.count) != 0 }
+
 // MARK: - Durability and locks
 
 /// A lock on an open file (flock): held by the open file, not the process.

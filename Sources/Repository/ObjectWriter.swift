@@ -9,6 +9,9 @@ public struct ObjectWriter: ~Copyable {
     private var hasher: VerityHasher
     /// Bytes so far.
     public private(set) var size: UInt64 = 0
+    /// How many of the last ones are zeros that were not written: the file has a hole there.
+    private var hole: UInt64 = 0
+    private static let holeUnit = 64 << 10
 
     init(_ repository: Repository) throws(RepositoryError) {
         self.repository = repository
@@ -20,14 +23,36 @@ public struct ObjectWriter: ~Copyable {
 
     public mutating func append(_ content: UnsafeRawBufferPointer) throws(RepositoryError) {
         hasher.update(content)
-        try system { () throws(SystemError) in try temporary.file.writeAll(content) }
+        var start = 0
+        while start < content.count {
+            // Long runs of zeros, as in disk images and decompression bombs, cost no space and no time of the disk.
+            var end = min(start + Self.holeUnit, content.count)
+            if isZero(UnsafeRawBufferPointer(rebasing: content[start..<end])) {
+                hole += UInt64(end - start)
+            } else {
+                while end < content.count {
+                    let next = min(end + Self.holeUnit, content.count)
+                    if isZero(UnsafeRawBufferPointer(rebasing: content[end..<next])) { break }
+                    end = next
+                }
+                try write(UnsafeRawBufferPointer(rebasing: content[start..<end]))
+            }
+            start = end
+        }
         size += UInt64(content.count)
     }
 
+    private mutating func write(_ content: UnsafeRawBufferPointer) throws(RepositoryError) {
+        let skipped = Int64(clamping: hole)
+        try system { () throws(SystemError) in
+            if skipped > 0 { _ = try temporary.file.seek(to: skipped, from: .current) }
+            try temporary.file.writeAll(content)
+        }
+        hole = 0
+    }
+
     public mutating func append(_ content: [UInt8]) throws(RepositoryError) {
-        content.withUnsafeBytes { hasher.update($0) }
-        try system { () throws(SystemError) in try temporary.file.writeAll(content) }
-        size += UInt64(content.count)
+        try content.span.withUnsafeBytes { (bytes) throws(RepositoryError) in try append(bytes) }
     }
 
     /// Appends what a file holds from its beginning to `end`.
@@ -48,6 +73,8 @@ public struct ObjectWriter: ~Copyable {
     /// Names the object. Durable after the repository's next `publish` or `sync`.
     public consuming func finish() throws(RepositoryError) -> StoredObject {
         let id = hasher.finalize()
+        let end = size
+        if hole > 0 { try system { () throws(SystemError) in try temporary.file.truncate(to: end) } }
         try repository.beginStoring()
         defer { repository.endStoring() }
         let path = Layout.objectPath(id)

@@ -138,4 +138,7 @@ void cl_set_thread_name(const char *name);
 // The message of an errno, "No such file or directory"; always terminated.
 void cl_error_text(int32_t error, char *buffer, size_t size);
 
+// Whether all bytes are zero.
+int32_t cl_is_zero(const void *bytes, size_t count);
+
 #endif

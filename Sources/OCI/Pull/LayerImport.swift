@@ -36,6 +36,12 @@ struct LayerImport: Sendable {
         return try split(feeder, diffID: diffID)
     }
 
+    /// Waits for what is being stored and ends the threads. After a failure some objects of the layer may still be on their way.
+    func shutdown() {
+        feederPool.shutdown()
+        objectPool.shutdown()
+    }
+
     private func split(_ feeder: LayerFeeder, diffID: ContentDigest) throws -> Imported {
         var splitter = try LayerSplitter(repository, pool: objectPool, profile: profile)
         var parser = TarParser()

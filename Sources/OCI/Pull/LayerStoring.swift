@@ -22,6 +22,7 @@ extension ImageStore {
         let importer = LayerImport(
             repository: repository, objectPool: WorkerPool(threads: Host.processorCount), feederPool: WorkerPool(threads: 1),
             profile: PullProfile())
+        defer { importer.shutdown() }
         let imported = try importer.run(blob, nil, diffID: diffID) { _ in }
         try LayerMark.set(diffID, on: imported.stream, in: repository)
         publication.stream(name, imported.stream)

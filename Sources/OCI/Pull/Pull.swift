@@ -146,6 +146,11 @@ private struct ImagePull {
         let importer = LayerImport(
             repository: repository, objectPool: WorkerPool(threads: Host.processorCount), feederPool: WorkerPool(threads: jobs),
             profile: profile)
+        defer {
+            // No thread of ours works on after the pull has ended, however it ended.
+            layerPool.shutdown()
+            importer.shutdown()
+        }
         let progress = Mutex(Progress(layers: found))
         let finished = Semaphore(0)
         for task in order {

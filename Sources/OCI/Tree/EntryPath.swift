@@ -15,6 +15,8 @@ struct EntryPath {
     var parents: [ArraySlice<UInt8>]
     var role: Role
 
+    /// Bytes of one name, as Linux and EROFS have it.
+    static let nameLimit = 255
     static let whiteoutPrefix: ByteString = ".wh."
     static let opaqueName: ByteString = ".wh..wh..opq"
 
@@ -25,7 +27,12 @@ struct EntryPath {
             if component.elementsEqual([UInt8(ascii: ".")]) { continue }
             if component.elementsEqual([UInt8(ascii: "."), UInt8(ascii: ".")]) { return .failure(Refusal("its path holds \"..\"")) }
             if component.contains(0) { return .failure(Refusal("its path holds a NUL byte")) }
-            if component.count > 255 { return .failure(Refusal("a name in its path is \(component.count) bytes long; 255 are possible")) }
+            if component.count > nameLimit {
+                return .failure(Refusal("a name in its path is \(component.count) bytes long; 255 are possible"))
+            }
+            if components.count > LayerMerger.depthLimit {
+                return .failure(Refusal("directories are nested deeper than \(LayerMerger.depthLimit)"))
+            }
             components.append(component)
         }
         guard let last = components.popLast() else { return .success(EntryPath(parents: [], role: .root)) }

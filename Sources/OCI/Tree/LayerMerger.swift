@@ -26,8 +26,17 @@ public struct LayerMerger {
     static let implicit = Metadata(permissions: 0o755)
     /// As many symbolic links as the kernel follows in one path.
     private static let linkLimit = 40
+    /// Names that the links of one path may bring. The kernel has no such limit, but one short entry must not cost 80,000 look-ups.
+    private static let linkedNameLimit = 1024
+    /// Of directories below the root; readers of EROFS images take no deeper ones.
+    static let depthLimit = 2048
+    /// Directories that no entry describes, in all layers: one entry of 5 KB can ask for two thousand of them.
+    private let implicitLimit: Int
+    private var implicitCount = 0
 
-    public init() {}
+    public init() { self.init(implicitLimit: 1 << 20) }
+
+    init(implicitLimit: Int) { self.implicitLimit = implicitLimit }
 
     public mutating func beginLayer() { waiting.removeAll(keepingCapacity: true) }
 
@@ -77,13 +86,14 @@ public struct LayerMerger {
             guard entry.kind == .directory else { throw Self.failure(entry, "it names the root, but is no directory") }
             return tree.setMetadata(of: FileTree.root, to: Self.metadata(entry))
         }
-        let parent = try directory(path.parents, entry)
+        let (parent, depth) = try directory(path.parents, entry)
         let present = tree.entry(name, in: parent)
         switch entry.kind {
         case .directory:
             if let present, tree.isDirectory(tree.inode(of: present)) {
                 tree.setMetadata(of: tree.inode(of: present), to: Self.metadata(entry))
             } else {
+                try checkDepth(depth + 1, entry)
                 if let present { tree.remove(present) }
                 let metadata = Self.metadata(entry)
                 try change(entry) { (tree) throws(FileTreeError) in _ = try tree.addDirectory(name, in: parent, metadata) }
@@ -167,19 +177,30 @@ public struct LayerMerger {
         while let name = walk.next() {
             switch step(&walk, name) {
             case .moved: continue
-            case .missing, .notADirectory, .tooManyLinks: return nil
+            case .missing, .notADirectory, .tooManyLinks, .tooLongLinks: return nil
             }
         }
         return walk.here
     }
 
-    /// The same, with what is missing made.
-    private mutating func directory(_ components: [ArraySlice<UInt8>], _ entry: TarEntry) throws(MergeError) -> FileTree.InodeID {
+    /// The same, with what is missing made; and how many directories lie between it and the root, itself included.
+    private mutating func directory(
+        _ components: [ArraySlice<UInt8>], _ entry: TarEntry
+    ) throws(MergeError) -> (inode: FileTree.InodeID, depth: Int) {
         var walk = Walk(components)
         while let name = walk.next() {
             switch step(&walk, name) {
             case .moved: continue
             case .missing:
+                // Names of the entry's own path are known to be short; those of a link's target are not.
+                guard name.count <= EntryPath.nameLimit else {
+                    throw Self.failure(entry, "a link on the way to its parent holds a name of \(name.count) bytes; 255 are possible")
+                }
+                try checkDepth(walk.depth + 1, entry)
+                implicitCount += 1
+                guard implicitCount <= implicitLimit else {
+                    throw Self.failure(entry, "more than \(implicitLimit) directories are parents only, with no entry of their own")
+                }
                 do throws(FileTreeError) {
                     walk.trail.append(try tree.addDirectory(ByteString(Array(name)), in: walk.here, Self.implicit))
                 } catch {
@@ -187,9 +208,15 @@ public struct LayerMerger {
                 }
             case .notADirectory: throw Self.failure(entry, "its parent \"\(ByteString(Array(name)))\" is no directory")
             case .tooManyLinks: throw Self.failure(entry, "more than \(Self.linkLimit) symbolic links on the way to its parent")
+            case .tooLongLinks:
+                throw Self.failure(entry, "the symbolic links on the way to its parent hold more than \(Self.linkedNameLimit) names")
             }
         }
-        return walk.here
+        return (walk.here, walk.depth)
+    }
+
+    private func checkDepth(_ depth: Int, _ entry: TarEntry) throws(MergeError) {
+        guard depth <= Self.depthLimit else { throw Self.failure(entry, "directories are nested deeper than \(Self.depthLimit)") }
     }
 
     /// A walk from the root: where it is, how it came there, and what is still to be gone.
@@ -198,21 +225,24 @@ public struct LayerMerger {
         /// In reverse order.
         var pending: [ArraySlice<UInt8>]
         var links = 0
+        var linkedNames = 0
 
         init(_ components: [ArraySlice<UInt8>]) { pending = components.reversed() }
 
         var here: FileTree.InodeID { trail.last ?? FileTree.root }
+        /// The root's is 0.
+        var depth: Int { trail.count - 1 }
 
         mutating func next() -> ArraySlice<UInt8>? { pending.popLast() }
     }
 
-    private enum Step { case moved, missing, notADirectory, tooManyLinks }
+    private enum Step { case moved, missing, notADirectory, tooManyLinks, tooLongLinks }
 
     private func step(_ walk: inout Walk, _ name: ArraySlice<UInt8>) -> Step {
         let dot = UInt8(ascii: ".")
         // Only a link's target can bring these; the root's parent is the root.
-        if name.elementsEqual([dot]) { return .moved }
-        if name.elementsEqual([dot, dot]) {
+        if name.count == 1, name.first == dot { return .moved }
+        if name.count == 2, name.first == dot, name.last == dot {
             if walk.trail.count > 1 { walk.trail.removeLast() }
             return .moved
         }
@@ -228,7 +258,10 @@ public struct LayerMerger {
         guard walk.links <= Self.linkLimit else { return .tooManyLinks }
         let slash = UInt8(ascii: "/")
         if target.bytes.first == slash { walk.trail = [FileTree.root] }
-        walk.pending += target.bytes.split(separator: slash).reversed()
+        let names = target.bytes.split(separator: slash)
+        walk.linkedNames += names.count
+        guard walk.linkedNames <= Self.linkedNameLimit else { return .tooLongLinks }
+        walk.pending += names.reversed()
         return .moved
     }
 }
