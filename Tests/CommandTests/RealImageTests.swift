@@ -43,7 +43,7 @@ import Testing
         let suite = try mustShell(". /etc/os-release; echo \"$VERSION_CODENAME\"").split(separator: "\n").first.map(String.init) ?? "stable"
         // The machine's own mirror.
         let mirror = try mustShell(
-            "cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | grep -oE 'https?://[^ ]*/debian/?( |$)' | head -n 1 | tr -d ' '"
+            "grep -rhoE 'https?://[^ ]*/debian/?( |$)' /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null | tr -d ' ' || true"
         ).split(separator: "\n").first.map(String.init)
         _ = try mustShell(
             "debootstrap --variant=minbase \"$1\" \"$2\" ${3:+\"$3\"} >&2", [suite, root] + (mirror.map { [$0] } ?? []))
