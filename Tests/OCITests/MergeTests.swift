@@ -293,11 +293,45 @@ private func fault(_ layers: [Item]...) -> String? {
     }
 
     @Test func depthIsNoRecursion() throws {
-        let path = ByteString(Array(repeatElement([UInt8]("d/".utf8), count: 10_000).joined()))
+        let path = ByteString(Array(repeatElement([UInt8]("d/".utf8), count: 2048).joined()))
         let tree = try merge([file(path + "x")])
-        #expect(tree.inodeCapacity == 10_002)
+        #expect(tree.inodeCapacity == 2050)
         #expect(try paths([file(path + "x")], [file(".wh.d")]) == "/")
         #expect(try paths([file(path + "x"), file("d")]) == "/ /d")
+    }
+
+    @Test func limits() throws {
+        let place = "entry \"l/x\" at byte 512 of the archive: "
+        // Deeper than images can be read: by one path, by an entry, through a link.
+        let deep = ByteString(Array(repeatElement([UInt8]("d/".utf8), count: 2048).joined()))
+        let half = ByteString(Array(repeatElement([UInt8]("d/".utf8), count: 1000).joined()))
+        for items in [
+            [file(deep + "d/x")], [folder(deep + "d")],
+            [file(deep + "x"), link(half + "l", to: half), file(half + "l/" + half + "e/" + half + "x")],
+        ] {
+            #expect(fault(items)?.hasSuffix("directories are nested deeper than 2048") == true)
+        }
+        let huge = ByteString(Array(repeatElement([UInt8]("d/".utf8), count: 500_000).joined()))
+        #expect(fault([file(huge)])?.hasSuffix("directories are nested deeper than 2048") == true)
+        #expect(
+            fault([file(deep + "x"), link("l", to: deep + ".."), folder("l/y")]) == "entry \"l/y\" at byte 512 of the archive: "
+                + "the symbolic links on the way to its parent hold more than 1024 names")
+        // A link's target is no path of the archive: what is made of it must still be possible.
+        let long = ByteString(Array(repeatElement(UInt8(ascii: "n"), count: 256)))
+        #expect(
+            fault([link("l", to: long), file("l/x")])
+                == place + "a link on the way to its parent holds a name of 256 bytes; 255 are possible")
+        // Short entries that cost much.
+        let way = ByteString(Array(repeatElement([UInt8]("./".utf8), count: 1000).joined()))
+        #expect(fault([folder("d"), link("l", to: way + "d"), file("l/x")]) == nil)
+        #expect(
+            fault([folder("d"), link("k", to: way + "d"), link("l", to: way + "k"), file("l/x")])
+                == place + "the symbolic links on the way to its parent hold more than 1024 names")
+        var merger = LayerMerger(implicitLimit: 3)
+        merger.beginLayer()
+        try merger.add(item("a/b/c/x", .fifo).entry, content: .none)
+        let error = #expect(throws: MergeError.self) { try merger.add(item("a/d/x", .fifo).entry, content: .none) }
+        #expect(error?.reason == "more than 3 directories are parents only, with no entry of their own")
     }
 
     @Test func linearTime() throws {
