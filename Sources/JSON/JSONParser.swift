@@ -171,7 +171,8 @@ struct JSONParser {
         let text = String(decoding: bytes[start..<at], as: UTF8.self)
         if isInteger {
             if let value = Int64(text), !(isNegative && value == 0) { return .integer(value) }
-            if let value = UInt64(text) { return .unsigned(value) }
+            // `UInt64` takes "-0" too.
+            if !isNegative, let value = UInt64(text) { return .unsigned(value) }
         }
         guard let value = Double(text), value.isFinite else { throw JSONError(offset: start, reason: .numberTooLarge) }
         return .double(value)

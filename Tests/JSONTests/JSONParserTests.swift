@@ -48,6 +48,8 @@ private func fault(_ text: String) -> JSONError? { fault(Array(text.utf8)) }
 
     @Test func whatIsAnInteger() throws {
         #expect(try parse("-0").int64 == nil)
+        #expect(try parse("-0").uint64 == nil)
+        #expect(try parse("-0").description == "-0.0")
         #expect(try parse("1e3").int64 == nil)
         #expect(try parse("1.0").uint64 == nil)
         #expect(try parse("-1").uint64 == nil)
