@@ -39,7 +39,9 @@ extension Store {
             guard let id else {
                 throw ImageStoreError.damaged(
                     stream: ByteString(found.image.configDigest.description),
-                    "has no \(bootable ? "boot " : "")EROFS image of format \(version); pull it again")
+                    bootable
+                        ? "records no EROFS image of format \(version) for booting"
+                        : "has no EROFS image of format \(version); `cfsoci upgrade` or another pull makes it")
             }
             return ByteString(id.hex)
         } catch let error as ImageStoreError {
