@@ -1,6 +1,6 @@
 import ArgumentParser
 import ComposefsOCI
-import Glibc
+import LinuxSystem
 
 struct Pull: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -87,6 +87,13 @@ struct Pull: ParsableCommand {
                 + "\(humanBytes(counts.inlineBytes)) in line")
     }
 
+    /// The process's own peak, VmHWM of proc(5): getrusage(2) counts what the process that started this one had in memory.
+    private static func peakMemory() -> Int? {
+        guard let status = try? FileDescriptor.open("/proc/self/status", .readOnly).readAll(limit: 1 << 16) else { return nil }
+        let line = String(decoding: status, as: UTF8.self).split(separator: "\n").first { $0.hasPrefix("VmHWM:") }
+        return line?.split(whereSeparator: { $0 == " " || $0 == "\t" }).compactMap { Int($0) }.first
+    }
+
     /// What the time went into, and the process's peak memory.
     private func showProfile(_ result: PullResult) throws {
         let phases = result.profile.map { phase, seconds in
@@ -94,8 +101,6 @@ struct Pull: ParsableCommand {
             return "\(phase) \(milliseconds / 1000).\(String(1000 + milliseconds % 1000).dropFirst())s"
         }
         Output.note("profile  " + phases.joined(separator: "  "))
-        var usage = rusage()
-        getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)
-        Output.note("peak memory \(usage.ru_maxrss) KiB")
+        if let peak = Self.peakMemory() { Output.note("peak memory \(peak) KiB") }
     }
 }
