@@ -54,21 +54,23 @@ final class ProgressDisplay: Sendable {
 
     private static func update(_ screen: inout Screen, _ event: PullEvent) {
         var isUrgent = true
-        switch event {
+        let index = event.layerIndex ?? 0
+        switch event.phase {
         case .resolving(let reference): screen.phase = "resolving \(reference)"
-        case .resolved(_, let layers):
-            screen.layers = layers.map { Layer(name: String($0.digest.hex.prefix(12)), size: $0.size) }
+        case .resolved(let found):
+            screen.layers = found.layers.map { Layer(name: String($0.digest.hex.prefix(12)), size: $0.size) }
             screen.phase = "pulling"
-        case .layerPresent(let index): screen.with(index) { $0.state = .present }
-        case .layerStarted(let index): screen.with(index) { $0.state = .running }
-        case .layerProgress(let index, let received):
-            screen.with(index) { $0.received = received }
+        case .skipped: screen.with(index) { $0.state = .present }
+        case .started: screen.with(index) { $0.state = .running }
+        case .bytes, .resumed:
+            screen.with(index) { $0.received = event.bytesDone }
             isUrgent = false
-        case .layerStored(let index):
+        case .stored:
             screen.with(index) {
                 $0.state = .stored
                 $0.received = $0.size
             }
+        case .queued, .verified, .waiting, .retrying: break
         case .merging: screen.phase = "merging layers"
         case .writingImage: screen.phase = "writing the image"
         case .publishing: screen.phase = "making it durable"
@@ -133,15 +135,22 @@ final class ProgressDisplay: Sendable {
     // MARK: Lines
 
     private func showPlain(_ event: PullEvent) {
-        switch event {
+        func layer(_ what: String) {
+            guard case .layer(let index, let digest) = event.component else { return }
+            Output.note("layer \(index + 1) \(digest): \(what)")
+        }
+        switch event.phase {
         case .resolving(let reference): Output.note("resolving \(reference)")
-        case .resolved(let manifest, let layers):
-            screen.withLock { screen in screen.layers = layers.map { Layer(name: $0.digest.description, size: $0.size) } }
-            Output.note("manifest \(manifest), \(layers.count) layers, \(humanBytes(layers.reduce(0) { $0 + $1.size }))")
-        case .layerPresent(let index): Output.note("layer \(index + 1) \(name(index)): present")
-        case .layerStarted(let index): Output.note("layer \(index + 1) \(name(index)): started")
-        case .layerProgress: break
-        case .layerStored(let index): Output.note("layer \(index + 1) \(name(index)): stored")
+        case .resolved(let found):
+            Output.note("manifest \(found.manifest), \(found.layers.count) layers, \(humanBytes(event.bytesTotal))")
+        case .skipped(.present): layer("present")
+        case .skipped(.repeated(let first)): layer("the same as layer \(first + 1)")
+        case .started: layer("started")
+        case .stored: layer("stored")
+        case .waiting: layer("another process reads it; waiting")
+        case .retrying(let reason, let delay): layer("trying again in \(delay): \(reason)")
+        case .resumed(let offset): layer("continued at \(humanBytes(offset))")
+        case .queued, .bytes, .verified: break
         case .merging: Output.note("merging layers")
         case .writingImage: Output.note("writing the image")
         case .publishing: Output.note("making it durable")
@@ -149,34 +158,5 @@ final class ProgressDisplay: Sendable {
         }
     }
 
-    private func name(_ index: Int) -> String {
-        screen.withLock { screen in screen.layers.indices.contains(index) ? screen.layers[index].name : "" }
-    }
-
-    private func showJSON(_ event: PullEvent) {
-        var members: [(key: String, value: JSONValue)] = []
-        func layer(_ event: String, _ index: Int) { members = [("event", .string(event)), ("layer", .integer(Int64(index)))] }
-        switch event {
-        case .resolving(let reference): members = [("event", .string("resolving")), ("reference", .string(reference))]
-        case .resolved(let manifest, let layers):
-            members = [
-                ("event", .string("resolved")), ("manifestDigest", .string(manifest.description)),
-                (
-                    "layers",
-                    .array(layers.map { ["digest": .string($0.digest.description), "size": JSONValue($0.size)] })
-                ),
-            ]
-        case .layerPresent(let index): layer("layerPresent", index)
-        case .layerStarted(let index): layer("layerStarted", index)
-        case .layerProgress(let index, let received):
-            layer("layerProgress", index)
-            members.append(("received", .integer(Int64(clamping: received))))
-        case .layerStored(let index): layer("layerStored", index)
-        case .merging: members = [("event", .string("merging"))]
-        case .writingImage: members = [("event", .string("writingImage"))]
-        case .publishing: members = [("event", .string("publishing"))]
-        case .done: members = [("event", .string("done"))]
-        }
-        Output.writeError(JSONValue.object(JSONObject(members)).description + "\n")
-    }
+    private func showJSON(_ event: PullEvent) { Output.writeError(event.json.description + "\n") }
 }

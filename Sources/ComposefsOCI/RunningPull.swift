@@ -1,6 +1,5 @@
 public import OCI
 public import Registry
-import Synchronization
 
 /// A pull that runs in a task of its own: what happens as it happens, and in the end what it brought.
 ///
@@ -10,12 +9,11 @@ import Synchronization
 /// let image = try await pull.result
 /// ```
 public struct RunningPull: Sendable {
-    /// What happens, for one reader; ends with the pull, whether it succeeds or not. Bytes of a layer are told of about two hundred times at
-    /// most, so what nobody reads takes little memory.
-    public let events: AsyncStream<PullEvent>
+    /// What happens, for one reader; ends with the pull, whether it succeeds or not.
+    public let events: PullEvents
     private let task: Task<PullResult, any Error>
 
-    fileprivate init(events: AsyncStream<PullEvent>, task: Task<PullResult, any Error>) {
+    fileprivate init(events: PullEvents, task: Task<PullResult, any Error>) {
         self.events = events
         self.task = task
     }
@@ -43,35 +41,16 @@ extension Store {
     public func startPull(
         _ reference: String, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
     ) -> RunningPull {
-        let (events, continuation) = AsyncStream.makeStream(of: PullEvent.self)
-        let thinning = Mutex(EventThinning())
+        let events = PullEvents()
         var observed = options
-        observed.observer = { event in
+        observed.observer = { [buffer = events.buffer] event in
             options.observer?(event)
-            if thinning.withLock({ $0.lets(event) }) { continuation.yield(event) }
+            buffer.add(event)
         }
         let task = Task { [observed] in
-            defer { continuation.finish() }
+            defer { events.buffer.finish() }
             return try await pull(reference, observed, registry: registry)
         }
         return RunningPull(events: events, task: task)
-    }
-}
-
-/// Leaves out of a layer's progress what is less than half a percent more than what was told last.
-struct EventThinning {
-    private var layers: [(size: UInt64, told: UInt64)] = []
-
-    mutating func lets(_ event: PullEvent) -> Bool {
-        switch event {
-        case .resolved(_, let found):
-            layers = found.map { ($0.size, 0) }
-        case .layerProgress(let index, let received) where layers.indices.contains(index):
-            let (size, told) = layers[index]
-            guard received >= size || received &- told >= size / 200 else { return false }
-            layers[index].told = received
-        default: break
-        }
-        return true
     }
 }

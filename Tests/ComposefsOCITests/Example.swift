@@ -8,7 +8,7 @@ func example(_ arguments: [String], say: (String) -> Void = { print($0) }) async
     // Pull. Digests, sizes and diff IDs are verified; the tag appears when everything is on the disk.
     let pull = store.startPull(arguments[0])
     for await event in pull.events {
-        if case .layerStored(let index) = event { say("layer \(index + 1) is verified and stored") }
+        if case .stored = event.phase, let index = event.layerIndex { say("layer \(index + 1) is verified and stored") }
     }
     let name = try await pull.result.name
 

@@ -38,28 +38,41 @@ struct PullTests {
         var names: [String] = []
         var received: [Int: UInt64] = [:]
         for await event in pull.events {
-            switch event {
+            if let index = event.layerIndex {
+                #expect(event.component == .layer(index: index, digest: try Quickstart.digest(Quickstart.blobs[index])))
+                #expect(event.bytesTotal == [19597, 1063][index])
+            } else if !names.isEmpty {
+                #expect(event.bytesTotal == 19597 + 1063)
+            }
+            switch event.phase {
             case .resolving(let reference):
                 names.append("resolving")
-                #expect(reference == quickstart)
-            case .resolved(let manifest, let layers):
+                #expect(reference == quickstart && event.bytesTotal == 0)
+            case .resolved(let found):
                 names.append("resolved")
-                #expect(manifest.hex == Quickstart.manifest)
-                #expect(layers.map(\.digest.hex) == Quickstart.blobs)
-                #expect(layers.map(\.size) == [19597, 1063])
-            case .layerStarted(let index): #expect(received.updateValue(0, forKey: index) == nil)
-            case .layerProgress(let index, let bytes):
-                #expect(bytes > received[index] ?? .max)
-                received[index] = bytes
-            case .layerStored: names.append("stored")
-            case .layerPresent: names.append("present")
+                #expect(found.manifest.hex == Quickstart.manifest)
+                #expect(found.layers.map(\.digest.hex) == Quickstart.blobs)
+                #expect(found.layers.map(\.size) == [19597, 1063])
+            case .queued:
+                names.append("queued")
+                #expect(event.bytesDone == 0)
+            case .started: #expect(try received.updateValue(0, forKey: #require(event.layerIndex)) == nil)
+            case .bytes:
+                let index = try #require(event.layerIndex)
+                #expect(event.bytesDone > received[index] ?? .max)
+                received[index] = event.bytesDone
+            case .verified: #expect(event.bytesDone == event.bytesTotal)
+            case .stored: names.append("stored")
+            case .skipped, .waiting, .retrying, .resumed: names.append("\(event.phase)")
             case .merging: names.append("merging")
             case .writingImage: names.append("writing")
             case .publishing: names.append("publishing")
-            case .done: names.append("done")
+            case .done:
+                names.append("done")
+                #expect(event.bytesDone == event.bytesTotal)
             }
         }
-        #expect(names == ["resolving", "resolved", "stored", "stored", "merging", "writing", "publishing", "done"])
+        #expect(names == ["resolving", "resolved", "queued", "queued", "stored", "stored", "merging", "writing", "publishing", "done"])
         #expect(received == [0: 19597, 1: 1063])
         #expect(try await pull.result.manifestDigest.hex == Quickstart.manifest)
     }
@@ -80,7 +93,7 @@ struct PullTests {
         let store = try folder.makeStore()
         let (reached, go) = (Semaphore(0), Semaphore(0))
         let options = PullOptions(observer: { event in
-            guard case .resolved = event else { return }
+            guard case .resolved = event.phase else { return }
             reached.signal()
             go.wait()
         })
@@ -130,19 +143,53 @@ struct PullTests {
         #expect(throws: CancellationError.self) { try late.check() }
     }
 
-    @Test func progressIsThinned() throws {
-        var thinning = EventThinning()
-        func lets(_ events: [PullEvent]) -> Int { events.count { thinning.lets($0) } }
+    /// Nobody reads: memory does not grow with the bytes, and nothing else is lost.
+    @Test func unreadEventsAreFew() async throws {
+        let events = PullEvents()
         let digest = try Quickstart.digest(Quickstart.manifest)
-        let layers = [(digest: digest, size: UInt64(1_000_000)), (digest: digest, size: UInt64(0))]
-        var told = lets([.layerProgress(index: 0, received: 1), .resolved(manifest: digest, layers: layers)])
-        #expect(told == 2)
-        told = lets(stride(from: UInt64(100), through: 1_000_000, by: 100).map { .layerProgress(index: 0, received: $0) })
-        #expect(told == 200)
-        told = lets([
-            .layerProgress(index: 0, received: 1_000_000), .layerProgress(index: 1, received: 0), .layerProgress(index: 7, received: 1),
-            .layerStored(index: 0),
-        ])
-        #expect(told == 4)
+        func add(_ index: Int, _ phase: PullEvent.Phase, _ done: UInt64) {
+            events.buffer.add(PullEvent(.layer(index: index, digest: digest), phase, bytesDone: done, bytesTotal: 1 << 20))
+        }
+        for index in 0..<3 { add(index, .started, 0) }
+        for done in 1...100_000 as ClosedRange<UInt64> { add(Int(done % 3), .bytes, done) }
+        #expect(events.buffer.count == 6)
+        for tries in 1...1000 as ClosedRange<UInt64> {
+            add(0, .retrying(reason: "try \(tries)", delay: .seconds(1)), 100_000)
+            add(0, .resumed(from: 100_000), 100_000)
+            add(0, .bytes, 100_000 + tries)
+        }
+        add(0, .verified, 1 << 20)
+        add(0, .stored, 1 << 20)
+        #expect(events.buffer.count < 20)
+        events.buffer.finish()
+        var seen: [PullEvent] = []
+        for await event in events { seen.append(event) }
+        #expect(seen.count { $0.phase == .started } == 3)
+        #expect(seen.filter { $0.layerIndex == 1 }.map(\.bytesDone) == [0, 100_000])
+        #expect(seen.contains { $0.phase == .retrying(reason: "try 1000", delay: .seconds(1)) })
+        #expect(seen.suffix(2).map(\.phase) == [.verified, .stored])
+        // Counts of one layer never go back but for a retry.
+        let counts = seen.filter { $0.layerIndex == 0 }.map(\.bytesDone)
+        #expect(counts == counts.sorted())
+    }
+
+    /// A reader that waits is woken, and one that is cancelled gets the end.
+    @Test func readersWait() async throws {
+        let events = PullEvents()
+        let reader = Task { () -> [PullEvent] in
+            var seen: [PullEvent] = []
+            for await event in events { seen.append(event) }
+            return seen
+        }
+        await Task.yield()
+        events.buffer.add(PullEvent(.image, .merging))
+        await Task.yield()
+        events.buffer.add(PullEvent(.image, .done))
+        events.buffer.finish()
+        #expect(await reader.value.map(\.phase) == [.merging, .done])
+        let endless = PullEvents()
+        let cancelled = Task { for await _ in endless {} }
+        cancelled.cancel()
+        await cancelled.value
     }
 }

@@ -225,12 +225,12 @@ private func refusedPull(_ source: ArraySource, _ options: PullOptions = PullOpt
         let store = ImageStore(try scratch.create())
         let events = Mutex<[String]>([])
         let options = PullOptions(name: "my name", jobs: 1) { event in
-            let text =
-                switch event {
-                case .resolved(let manifest, let layers): "resolved \(manifest) \(layers.map(\.size))"
-                case .layerProgress(let index, let received): "progress \(index) \(received)"
-                default: "\(event)"
+            let what =
+                switch event.phase {
+                case .resolved(let found): "resolved \(found.manifest) \(found.layers.map(\.size))"
+                default: "\(event.phase)"
                 }
+            let text = (event.layerIndex.map { "\($0) " } ?? "") + what + " \(event.bytesDone)/\(event.bytesTotal)"
             events.withLock { $0.append(text) }
         }
         let source = ArraySource([layer(alpha), layer(beta), layer(alpha)])
@@ -242,10 +242,12 @@ private func refusedPull(_ source: ArraySource, _ options: PullOptions = PullOpt
         let (small, large) = (alpha.bytes.count, beta.bytes.count)
         #expect(
             events.withLock { $0 } == [
-                "resolving(reference: \"localhost/test:latest\")", "resolved \(source.digest) [\(small), \(large), \(small)]",
-                "layerStarted(index: 1)", "progress 1 \(large)", "layerStored(index: 1)", "layerStarted(index: 0)", "progress 0 \(small)",
-                "layerStored(index: 0)", "merging", "writingImage", "publishing", "done",
-            ])
+                "resolving(reference: \"localhost/test:latest\") 0/0",
+                "resolved \(source.digest) [\(small), \(large), \(small)] 0/\(small + large + small)",
+                "0 queued 0/\(small)", "1 queued 0/\(large)", "2 skipped(OCI.PullEvent.Skip.repeated(of: 0)) \(small)/\(small)",
+                "1 started 0/\(large)", "1 bytes \(large)/\(large)", "1 verified \(large)/\(large)", "1 stored \(large)/\(large)",
+                "0 started 0/\(small)", "0 bytes \(small)/\(small)", "0 verified \(small)/\(small)", "0 stored \(small)/\(small)",
+            ] + ["merging", "writingImage", "publishing", "done"].map { "\($0) \(small + large + small)/\(small + large + small)" })
         #expect(try store.faults() == [])
     }
 

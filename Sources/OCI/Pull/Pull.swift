@@ -21,23 +21,24 @@ import Synchronization
 public func pullImage(
     from source: any ImageSource, into repository: Repository, _ options: PullOptions = PullOptions()
 ) throws -> PullResult {
-    try ImagePull(source: source, repository: repository, options: options).run()
+    try ImagePull(source: source, repository: repository, options: options, reporter: PullReporter(options.observer)).run()
 }
 
 private struct ImagePull {
     let source: any ImageSource
     let repository: Repository
     let options: PullOptions
+    let reporter: PullReporter
     let profile = PullProfile()
     var store: ImageStore { ImageStore(repository) }
 
     func run() throws -> PullResult {
         let name = options.name ?? ByteString(source.canonicalName)
         try ImageTag.check(name)
-        report(.resolving(reference: source.canonicalName))
+        reporter.image(.resolving(reference: source.canonicalName))
         let resolved = try resolveManifest(source, platform: options.platform)
         let manifest = resolved.manifest
-        report(.resolved(manifest: resolved.digest, layers: manifest.layers.map { ($0.digest, $0.size) }))
+        reporter.resolved(PullEvent.Resolution(manifest: resolved.digest, layers: manifest.layers))
         try repository.beginPull()
         let configBytes = try read(manifest.config)
         return manifest.isImage
@@ -57,12 +58,12 @@ private struct ImagePull {
             count: manifest.layers.count)
         let streams = config.diffIDs.compactMap { diffID in layers.streams[diffID].map { (diffID: diffID, stream: $0) } }
 
-        report(.merging)
+        reporter.image(.merging)
         let tree = try profile.measure(.merge) { try store.containerTree(of: streams.map { ($0.diffID, $0.stream) }) }
-        report(.writingImage)
+        reporter.image(.writingImage)
         let images = try profile.measure(.image) { try storeImages(of: tree) }
 
-        report(.publishing)
+        reporter.image(.publishing)
         var publication = Repository.Publication()
         for (diffID, stream) in streams { publication.stream(StreamName.layer(diffID), stream) }
         for id in images.values { publication.image(id) }
@@ -72,7 +73,7 @@ private struct ImagePull {
                 images: images, tag: name, publication)
         }
         try repository.clearStaged(config.diffIDs.map(StreamName.layer))
-        report(.done)
+        reporter.image(.done)
         return result(resolved, name, published, layers, images: images, config: config)
     }
 
@@ -90,7 +91,7 @@ private struct ImagePull {
         let manifest = resolved.manifest
         let layers = try importLayers(
             manifest.layers.enumerated().map { LayerTask(index: $0, descriptor: $1, diffID: nil) }, count: manifest.layers.count)
-        report(.publishing)
+        reporter.image(.publishing)
         var publication = Repository.Publication()
         let streams = manifest.layers.compactMap { layer in layers.streams[layer.digest].map { (layer.digest, $0) } }
         for (digest, stream) in streams where try !store.isLayerName(digest) { publication.stream(StreamName.layer(digest), stream) }
@@ -99,7 +100,7 @@ private struct ImagePull {
                 manifest: manifest, digest: resolved.digest, config: configBytes, layers: streams, images: [:], tag: name, publication)
         }
         try repository.clearStaged(manifest.layers.map { StreamName.layer($0.digest) })
-        report(.done)
+        reporter.image(.done)
         return result(resolved, name, published, layers, images: [:], config: nil)
     }
 
@@ -129,13 +130,18 @@ private struct ImagePull {
     private func importLayers(_ tasks: [LayerTask], count: Int) throws -> Layers {
         var found = Layers()
         var missing: [ContentDigest: LayerTask] = [:]
-        for task in tasks where found.streams[task.identifier] == nil {
-            if let stream = try presentLayer(task) {
+        for task in tasks {
+            if let first = missing[task.identifier] {
+                reporter.layer(task.index, .skipped(.repeated(of: first.index)))
+            } else if found.streams[task.identifier] != nil {
+                reporter.layer(task.index, .skipped(.present))
+            } else if let stream = try presentLayer(task) {
                 found.streams[task.identifier] = stream
                 found.present += 1
-                report(.layerPresent(index: task.index))
+                reporter.layer(task.index, .skipped(.present))
             } else {
-                missing[task.identifier] = missing[task.identifier] ?? task
+                missing[task.identifier] = task
+                reporter.layer(task.index, .queued)
             }
         }
         guard !missing.isEmpty else { return found }
@@ -165,7 +171,7 @@ private struct ImagePull {
                         progress.layers.new += 1
                         progress.layers.statistics += imported.statistics
                     }
-                    report(.layerStored(index: task.index))
+                    reporter.layer(task.index, .stored)
                 } catch {
                     let failure = PullError.layer(number: task.index + 1, of: count, task.descriptor.digest, cause: error)
                     progress.withLock { $0.failure = $0.failure ?? failure }
@@ -180,7 +186,7 @@ private struct ImagePull {
     }
 
     private func importLayer(_ task: LayerTask, _ importer: LayerImport) throws -> LayerImport.Imported {
-        report(.layerStarted(index: task.index))
+        reporter.layer(task.index, .started)
         let blob = try source.openBlob(task.descriptor)
         let name = StreamName.layer(task.identifier)
         let imported: LayerImport.Imported
@@ -191,24 +197,27 @@ private struct ImagePull {
                     total += count
                     return total
                 }
-                report(.layerProgress(index: task.index, received: total))
+                reporter.layer(task.index, .bytes, done: total)
             }
+            reporter.layer(task.index, .verified)
             try LayerMark.set(diffID, on: imported.stream, in: repository)
         } else {
-            imported = try importBlob(blob, task.descriptor)
+            imported = try importBlob(blob, task)
+            reporter.layer(task.index, .verified)
         }
         try repository.stage(name, imported.stream)
         return imported
     }
 
     /// An artifact's blob: one object, and a stream that names it.
-    private func importBlob(_ blob: any BlobReader, _ descriptor: Descriptor) throws -> LayerImport.Imported {
-        var source = VerifiedBlob(blob: blob, descriptor: descriptor, profile: profile)
+    private func importBlob(_ blob: any BlobReader, _ task: LayerTask) throws -> LayerImport.Imported {
+        var source = VerifiedBlob(blob: blob, descriptor: task.descriptor, profile: profile)
         var writer = try repository.makeObjectWriter()
         while true {
             try source.fill()
             if source.isAtEnd { break }
             try writer.append(source.takeAll())
+            reporter.layer(task.index, .bytes, done: source.received)
         }
         try source.finish()
         let object = try writer.finish()
@@ -231,8 +240,6 @@ private struct ImagePull {
             if let data = descriptor.data { DataBlobReader(data) } else { try source.openBlob(descriptor) }
         return try VerifiedBlob(blob: blob, descriptor: descriptor, profile: profile).readAll(limit: ImageLimits.configBytes)
     }
-
-    private func report(_ event: PullEvent) { options.observer?(event) }
 
     private func result(
         _ resolved: ResolvedManifest, _ name: ByteString, _ published: (manifestStream: ObjectID, configStream: ObjectID),

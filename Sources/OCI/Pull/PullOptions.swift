@@ -10,7 +10,7 @@ public struct PullOptions: Sendable {
     public var name: ByteString?
     /// How many layers are read at the same time; nil for one a processor, two at least.
     public var jobs: Int?
-    /// Receives what happens, from the pull's threads.
+    /// Receives what happens, from the pull's threads: see `PullObserver`.
     public var observer: PullObserver?
 
     public init(platform: Platform = .host, name: ByteString? = nil, jobs: Int? = nil, observer: PullObserver? = nil) {
