@@ -44,6 +44,9 @@ public struct Cfsoci: ParsableCommand {
             try? Output.flush()
             if let message = damage.message { Output.error(message) }
             end(2)
+        } catch is Interrupted {
+            try? Output.flush()
+            end(130)
         } catch {
             try? Output.flush()
             if isOurs(error) {

@@ -22,17 +22,10 @@ struct Pull: ParsableCommand {
     @Option(help: ArgumentHelp("How many layers are read at the same time.", valueName: "n"))
     var jobs: Int?
 
-    @Option(
-        help: ArgumentHelp(
-            "Verify TLS certificates (default); false also allows plain HTTP, which loopback registries may use anyway.",
-            valueName: "true|false"))
-    var tlsVerify: Bool?
-
-    @Option(help: ArgumentHelp("Credentials file. Environment: REGISTRY_AUTH_FILE.", valueName: "path"))
-    var authfile: ByteString?
-
     @Flag(help: "Print JSON.")
     var json = false
+
+    @OptionGroup(title: "Registry options") var registry: RegistryArguments
 
     @OptionGroup var global: GlobalOptions
 
@@ -50,10 +43,7 @@ struct Pull: ParsableCommand {
         let options = PullOptions(
             platform: platform, name: name, jobs: jobs,
             observer: { display.show($0) })
-        var registry = RegistryOptions()
-        registry.tlsVerify = tlsVerify
-        registry.authFile = authfile
-        registry.userAgent = "cfsoci/" + Version.text
+        let registry = try registry.options(global)
         let result: PullResult
         do {
             result = try store.pullSynchronously(reference, options, registry: registry)

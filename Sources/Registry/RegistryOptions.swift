@@ -11,6 +11,11 @@ public struct RegistryOptions: Sendable {
     public var authFile: ByteString?
     /// A PEM file of certificate authorities instead of the system's; nil takes `SSL_CERT_FILE` where that is set.
     public var certificateAuthorities: String?
+    /// A directory with the certificates of every registry instead of `certs.d`: `*.crt` authorities besides the system's, `NAME.cert` and
+    /// `NAME.key` for the client.
+    public var certificateDirectory: ByteString?
+    /// A registries.conf instead of those in the usual places, and without their drop-ins. It has to exist.
+    public var registriesConfiguration: ByteString?
     /// For the name, the TCP connection and the TLS handshake together.
     public var connectTimeout = Duration.seconds(30)
     /// A transfer that brings less than 1 KiB in this time is broken off (and tried again).

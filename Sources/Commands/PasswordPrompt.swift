@@ -1,0 +1,60 @@
+import Bytes
+import Glibc
+
+/// Questions on the terminal.
+enum PasswordPrompt {
+    private static let limit = 4096
+
+    static var isPossible: Bool { isatty(0) == 1 && isatty(2) == 1 }
+
+    /// One line from the terminal that is not shown while it is typed.
+    static func ask(_ what: String) throws -> String {
+        guard isPossible else { throw CommandError("there is no terminal to ask for the password at; use --password-stdin or log in first") }
+        return try ask(what, input: 0)
+    }
+
+    /// The same with any terminal as input.
+    static func ask(_ what: String, input: Int32) throws -> String {
+        var before = termios()
+        guard tcgetattr(input, &before) == 0 else { throw CommandError("the terminal cannot be set to hide a password") }
+        var hidden = before
+        // Signals from keys too: who presses ^C must get a terminal back that shows what is typed.
+        hidden.c_lflag &= ~tcflag_t(ECHO | ECHONL | ICANON | ISIG)
+        guard tcsetattr(input, TCSAFLUSH, &hidden) == 0 else { throw CommandError("the terminal cannot be set to hide a password") }
+        defer { tcsetattr(input, TCSAFLUSH, &before) }
+        write("\(Output.printable(ByteString(what))): ")
+        defer { write("\n") }
+        return try readLine(input)
+    }
+
+    private static func readLine(_ input: Int32) throws -> String {
+        var line: [UInt8] = []
+        while true {
+            var byte: UInt8 = 0
+            let count = read(input, &byte, 1)
+            if count < 0, errno == EINTR { continue }
+            guard count == 1 else { throw CommandError("the terminal is gone") }
+            switch byte {
+            case 0x0a, 0x0d:
+                guard let text = String(validating: line, as: UTF8.self) else { throw CommandError("the password is no UTF-8") }
+                return text
+            case 0x03, 0x04, 0x1c: throw Interrupted()
+            case 0x15: line = []
+            case 0x08, 0x7f:
+                // A whole character, of up to four bytes.
+                while let last = line.popLast(), last & 0xc0 == 0x80 {}
+            default:
+                guard line.count < limit else { throw CommandError("a password has at most \(limit) bytes") }
+                line.append(byte)
+            }
+        }
+    }
+
+    private static func write(_ text: String) {
+        let bytes = Array(text.utf8)
+        _ = Glibc.write(2, bytes, bytes.count)
+    }
+}
+
+/// The user pressed ^C at a question: exit status 130, as for the signal.
+struct Interrupted: Error {}

@@ -1,0 +1,54 @@
+import ArgumentParser
+import Bytes
+import ComposefsOCI
+
+/// Options of every command that talks to a registry.
+struct RegistryArguments: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            "Log in with these instead of those in files; the password is asked for where it is left out.", valueName: "user[:password]"))
+    var creds: String?
+
+    @Option(help: ArgumentHelp("Credentials file. Environment: REGISTRY_AUTH_FILE.", valueName: "path"))
+    var authfile: ByteString?
+
+    @Option(
+        help: ArgumentHelp("Directory of *.crt, *.cert and *.key files for TLS, instead of certs.d/HOST.", valueName: "path"))
+    var certDir: ByteString?
+
+    @Option(
+        help: ArgumentHelp(
+            "Verify TLS certificates (default); false also allows plain HTTP, which loopback registries may use anyway.",
+            valueName: "true|false"))
+    var tlsVerify: Bool?
+
+    @Option(
+        help: ArgumentHelp(
+            "Registries configuration, instead of the usual files. Environment: CONTAINERS_REGISTRIES_CONF.", valueName: "path"))
+    var registriesConf: ByteString?
+
+    func validate() throws {
+        if let creds, creds.isEmpty || creds.hasPrefix(":") { throw ValidationError("--creds takes USER or USER:PASSWORD") }
+    }
+
+    /// What the options say. Asks for the password where `--creds` has none.
+    func options(_ global: GlobalOptions) throws -> RegistryOptions {
+        var options = RegistryOptions()
+        options.tlsVerify = tlsVerify
+        options.authFile = authfile
+        options.certificateDirectory = certDir
+        options.registriesConfiguration = registriesConf
+        options.userAgent = "cfsoci/" + Version.text
+        if let creds {
+            let parts = creds.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
+            let user = String(parts[0])
+            if parts.count == 2 {
+                global.note("the password in --creds can be seen by every user of this machine; leave it out to be asked for it")
+                options.credentials = .password(user: user, password: String(parts[1]))
+            } else {
+                options.credentials = .password(user: user, password: try PasswordPrompt.ask("Password of \(user)"))
+            }
+        }
+        return options
+    }
+}
