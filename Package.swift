@@ -106,3 +106,23 @@ let package = Package(
     swiftLanguageModes: [.v6],
     cxxLanguageStandard: .cxx17
 )
+
+// The fuzzers, which nobody but `tools/fuzz` builds: it sets the variable. One program a format; libFuzzer brings its `main`.
+if Context.environment["CFSOCI_FUZZ"] != nil {
+    let fuzzers: [String: [Target.Dependency]] = [
+        "FuzzCompression": ["Compression"],
+        "FuzzDumpfile": ["Dumpfile", "EROFS", "FileTree"],
+        "FuzzErofs": ["Dumpfile", "EROFS", "FileTree"],
+        "FuzzJSON": ["JSON"],
+        "FuzzManifest": ["OCI"],
+        "FuzzMetadata": ["Repository"],
+        "FuzzReference": ["OCI"],
+        "FuzzSplitStream": ["Compression", "Hashing", "SplitStream"],
+        "FuzzTar": ["Tar"],
+    ]
+    package.targets += fuzzers.map { name, dependencies in
+        .executableTarget(
+            name: name, dependencies: ["Bytes"] + dependencies, path: "Tests/Fuzz/Fuzz/" + name,
+            swiftSettings: settings + [.unsafeFlags(["-parse-as-library"])])
+    }
+}
