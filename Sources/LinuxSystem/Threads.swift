@@ -1,56 +1,6 @@
 internal import CLinux
 internal import Glibc
 
-/// State behind a lock that threads can wait on until another has changed it.
-///
-/// `Synchronization.Mutex` has no condition; this is a pthread mutex with one.
-final class Monitor<State>: @unchecked Sendable {
-    private let mutex: UnsafeMutablePointer<pthread_mutex_t>
-    private let condition: UnsafeMutablePointer<pthread_cond_t>
-    private var state: State
-
-    init(_ state: State) {
-        self.state = state
-        mutex = .allocate(capacity: 1)
-        condition = .allocate(capacity: 1)
-        mutex.initialize(to: pthread_mutex_t())
-        condition.initialize(to: pthread_cond_t())
-        pthread_mutex_init(mutex, nil)
-        pthread_cond_init(condition, nil)
-    }
-
-    deinit {
-        pthread_cond_destroy(condition)
-        pthread_mutex_destroy(mutex)
-        condition.deallocate()
-        mutex.deallocate()
-    }
-
-    /// Waits until `body` returns a value; nil means not yet, look again after a change. Wakes all others when `body` says so.
-    func wait<Result>(_ body: (inout State, inout Wake) -> Result?) -> Result {
-        pthread_mutex_lock(mutex)
-        defer { pthread_mutex_unlock(mutex) }
-        while true {
-            var wake = Wake.nobody
-            let result = body(&state, &wake)
-            if wake == .everybody { pthread_cond_broadcast(condition) }
-            if let result { return result }
-            pthread_cond_wait(condition, mutex)
-        }
-    }
-
-    /// Changes the state and wakes those who wait.
-    func change<Result>(_ body: (inout State) -> Result) -> Result {
-        pthread_mutex_lock(mutex)
-        defer { pthread_mutex_unlock(mutex) }
-        let result = body(&state)
-        pthread_cond_broadcast(condition)
-        return result
-    }
-
-    enum Wake { case nobody, everybody }
-}
-
 /// A first-in first-out queue that holds no more than its capacity: the bound on memory between two stages of work.
 public final class BoundedQueue<Element: Sendable>: Sendable {
     private struct State {
@@ -61,11 +11,11 @@ public final class BoundedQueue<Element: Sendable>: Sendable {
         var waiting = 0
     }
 
-    private let monitor: Monitor<State>
+    private let monitor: Guarded<State>
 
     /// `capacity` is taken as at least 1.
     public init(capacity: Int) {
-        monitor = Monitor(State(ring: Array(repeating: nil, count: max(1, capacity))))
+        monitor = Guarded(State(ring: Array(repeating: nil, count: max(1, capacity))))
     }
 
     /// Appends, waiting while the queue is full. False, and nothing appended, once it is closed.
@@ -132,9 +82,9 @@ public final class BoundedQueue<Element: Sendable>: Sendable {
 
 /// A counting semaphore.
 public final class Semaphore: Sendable {
-    private let monitor: Monitor<Int>
+    private let monitor: Guarded<Int>
 
-    public init(_ count: Int) { monitor = Monitor(count) }
+    public init(_ count: Int) { monitor = Guarded(count) }
 
     /// Takes one, waiting while there is none.
     public func wait() {
@@ -165,7 +115,7 @@ public final class WorkerPool: Sendable {
         var running = 0
     }
 
-    private let monitor = Monitor(State())
+    private let monitor = Guarded(State())
     /// How many threads there are.
     public let threadCount: Int
 
@@ -206,7 +156,7 @@ public final class WorkerPool: Sendable {
         monitor.wait { state, _ -> Void? in state.running == 0 ? () : nil }
     }
 
-    private static func work(_ monitor: Monitor<State>) {
+    private static func work(_ monitor: Guarded<State>) {
         while true {
             let job = monitor.wait { (state, _) -> (@Sendable () -> Void)?? in
                 if state.first < state.jobs.count {
@@ -240,7 +190,7 @@ public func onOwnThread<T: Sendable>(_ body: @escaping @Sendable () throws -> T)
 
 /// Runs `body` on a thread of its own and blocks the caller until it is done: for what changes the thread it runs on for good.
 public func blockingOnOwnThread<T: Sendable>(_ body: @escaping @Sendable () -> T) throws(SystemError) -> T {
-    let monitor = Monitor<T?>(nil)
+    let monitor = Guarded<T?>(nil)
     let isStarted = startThread("cfsoci") {
         let result = body()
         monitor.change { $0 = result }

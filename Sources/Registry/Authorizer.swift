@@ -1,4 +1,5 @@
 internal import JSON
+internal import LinuxSystem
 
 /// Bearer tokens and Basic credentials by registry and scope, fetched once for all threads that need them.
 final class Authorizer: Sendable {

@@ -1,5 +1,6 @@
 internal import Glibc
 internal import JSON
+internal import LinuxSystem
 
 /// `docker-credential-NAME get`: server name on standard input, a JSON object with the secret on standard output.
 struct CredentialHelper {

@@ -109,7 +109,7 @@ struct AuthFile {
         } else if let token = text("registrytoken") {
             found = .registryToken(token)
         } else if let auth = text("auth") {
-            guard let bytes = Base64.decode(auth), let pair = String(validating: bytes, as: UTF8.self),
+            guard let bytes = Base64.decode(auth.utf8, lenient: true), let pair = String(validating: bytes, as: UTF8.self),
                 let colon = pair.unicodeScalars.firstIndex(of: ":"), !Self.holdsControls(pair.unicodeScalars.prefix { $0 != "\0" })
             else { throw RegistryError(.credentials, "auth file \(path): the entry \(printable(entry.key)) is no base64 of user:password") }
             let password = pair.unicodeScalars[pair.unicodeScalars.index(after: colon)...].prefix { $0 != "\0" }

@@ -1,5 +1,6 @@
 internal import CCurl
 internal import JSON
+internal import LinuxSystem
 
 /// An answered request whose body waits to be read.
 struct HTTPResponse {

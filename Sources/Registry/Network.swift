@@ -1,5 +1,6 @@
 internal import CCurl
 internal import Glibc
+internal import LinuxSystem
 internal import Synchronization
 
 /// What all transfers of one client share.

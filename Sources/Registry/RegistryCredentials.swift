@@ -1,3 +1,5 @@
+internal import Bytes
+
 /// Who we are to a registry. Prints without its secret.
 public enum RegistryCredentials: Sendable, Hashable, CustomStringConvertible, CustomDebugStringConvertible, CustomReflectable {
     case password(user: String, password: String)

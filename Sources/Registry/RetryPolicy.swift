@@ -1,3 +1,5 @@
+internal import LinuxSystem
+
 /// How often and how fast a request is made again.
 public struct RetryPolicy: Sendable {
     /// Tries after the first, as long as nothing moves on. A blob that received at least 64 KiB more starts anew.

@@ -1,4 +1,5 @@
 internal import CCurl
+internal import LinuxSystem
 
 /// Why a transfer ended before its response did.
 struct TransferFailure: Error {

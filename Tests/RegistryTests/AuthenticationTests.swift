@@ -1,4 +1,5 @@
 import Hashing
+import LinuxSystem
 import Synchronization
 import Testing
 

@@ -1,5 +1,6 @@
 import Glibc
 import Hashing
+import LinuxSystem
 import OCI
 import Testing
 

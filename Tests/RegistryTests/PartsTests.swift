@@ -3,19 +3,6 @@ import Testing
 @testable import Registry
 
 @Suite struct PartsTests {
-    /// RFC 4648 §10.
-    @Test(arguments: [
-        ("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE="), ("foobar", "Zm9vYmFy"),
-    ])
-    func base64(_ plain: String, _ encoded: String) {
-        #expect(Base64.encode(Array(plain.utf8)) == encoded)
-        #expect(Base64.decode(encoded) == Array(plain.utf8))
-        #expect(Base64.decode(encoded.filter { $0 != "=" }) == Array(plain.utf8))
-    }
-
-    @Test(arguments: ["Z", "Zg=", "Zg===", "Zm9v=", "Zm 9v", "Zm9v\n", "Zg==Zg==", "=", "====", "Zm9-"])
-    func refusedBase64(_ text: String) { #expect(Base64.decode(text) == nil) }
-
     @Test func challenges() {
         let hub = #"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:samalba/my-app:pull,push""#
         #expect(

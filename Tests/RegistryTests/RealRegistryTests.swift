@@ -1,6 +1,7 @@
 import Bytes
 import Glibc
 import Hashing
+import LinuxSystem
 import OCI
 import Synchronization
 import Testing

@@ -1,46 +1,48 @@
 internal import Glibc
 
 /// A point on the kernel's monotonic clock, in nanoseconds.
-struct MonotonicTime: Comparable {
-    var nanoseconds: UInt64
+package struct MonotonicTime: Comparable, Sendable {
+    package var nanoseconds: UInt64
 
-    static var now: MonotonicTime {
+    package static var now: MonotonicTime {
         var time = timespec()
         clock_gettime(CLOCK_MONOTONIC, &time)
         return MonotonicTime(nanoseconds: UInt64(clamping: time.tv_sec) &* 1_000_000_000 &+ UInt64(clamping: time.tv_nsec))
     }
 
-    static func + (time: MonotonicTime, duration: Duration) -> MonotonicTime {
+    package static func + (time: MonotonicTime, duration: Duration) -> MonotonicTime {
         MonotonicTime(nanoseconds: time.nanoseconds &+ duration.clampedNanoseconds)
     }
 
-    static func - (late: MonotonicTime, early: MonotonicTime) -> Duration {
+    package static func - (late: MonotonicTime, early: MonotonicTime) -> Duration {
         .nanoseconds(Int64(clamping: late.nanoseconds > early.nanoseconds ? late.nanoseconds - early.nanoseconds : 0))
     }
 
-    static func < (lhs: MonotonicTime, rhs: MonotonicTime) -> Bool { lhs.nanoseconds < rhs.nanoseconds }
+    package static func < (lhs: MonotonicTime, rhs: MonotonicTime) -> Bool { lhs.nanoseconds < rhs.nanoseconds }
 }
 
 extension Duration {
     /// At least 0, at most 100 years, so that adding it to the clock cannot wrap.
-    var clampedNanoseconds: UInt64 {
+    package var clampedNanoseconds: UInt64 {
         let (seconds, attoseconds) = components
         guard seconds >= 0, attoseconds >= 0 else { return 0 }
         return UInt64(min(seconds, 3_155_760_000)) &* 1_000_000_000 &+ UInt64(attoseconds / 1_000_000_000)
     }
 
     /// Whole milliseconds, at least `minimum`, for curl's options and poll timeouts.
-    func milliseconds(atLeast minimum: Int) -> Int {
+    package func milliseconds(atLeast minimum: Int) -> Int {
         max(minimum, Int(clamping: clampedNanoseconds / 1_000_000))
     }
 }
 
-/// A mutex with one condition that waits on the monotonic clock.
-final class Monitor: @unchecked Sendable {
+/// A mutex with one condition, on the monotonic clock: `Synchronization.Mutex` has none.
+package final class Monitor: @unchecked Sendable {
     private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
     private let condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
 
-    init() {
+    package init() {
+        mutex.initialize(to: pthread_mutex_t())
+        condition.initialize(to: pthread_cond_t())
         pthread_mutex_init(mutex, nil)
         var attributes = pthread_condattr_t()
         pthread_condattr_init(&attributes)
@@ -56,22 +58,53 @@ final class Monitor: @unchecked Sendable {
         mutex.deallocate()
     }
 
-    func withLock<Value, Failure: Error>(_ body: () throws(Failure) -> Value) throws(Failure) -> Value {
+    package func withLock<Value, Failure: Error>(_ body: () throws(Failure) -> Value) throws(Failure) -> Value {
         pthread_mutex_lock(mutex)
         defer { pthread_mutex_unlock(mutex) }
         return try body()
     }
 
     /// Only inside `withLock`. Wakes for no reason at times, as conditions do.
-    func wait() { pthread_cond_wait(condition, mutex) }
+    package func wait() { pthread_cond_wait(condition, mutex) }
 
     /// Only inside `withLock`. False once `deadline` has passed.
-    func wait(until deadline: MonotonicTime) -> Bool {
+    package func wait(until deadline: MonotonicTime) -> Bool {
         var time = timespec()
         time.tv_sec = Int(clamping: deadline.nanoseconds / 1_000_000_000)
         time.tv_nsec = Int(clamping: deadline.nanoseconds % 1_000_000_000)
         return pthread_cond_timedwait(condition, mutex, &time) != ETIMEDOUT
     }
 
-    func wakeAll() { pthread_cond_broadcast(condition) }
+    package func wakeAll() { pthread_cond_broadcast(condition) }
+}
+
+/// State behind a monitor's lock, that threads can wait on until another has changed it.
+final class Guarded<State>: @unchecked Sendable {
+    private let monitor = Monitor()
+    private var state: State
+
+    init(_ state: State) { self.state = state }
+
+    /// Waits until `body` returns a value; nil means not yet, look again after a change. Wakes all others when `body` says so.
+    func wait<Result>(_ body: (inout State, inout Wake) -> Result?) -> Result {
+        monitor.withLock {
+            while true {
+                var wake = Wake.nobody
+                let result = body(&state, &wake)
+                if wake == .everybody { monitor.wakeAll() }
+                if let result { return result }
+                monitor.wait()
+            }
+        }
+    }
+
+    /// Changes the state and wakes those who wait.
+    func change<Result>(_ body: (inout State) -> Result) -> Result {
+        monitor.withLock {
+            defer { monitor.wakeAll() }
+            return body(&state)
+        }
+    }
+
+    enum Wake { case nobody, everybody }
 }

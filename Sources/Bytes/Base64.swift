@@ -1,0 +1,50 @@
+/// RFC 4648, section 4: nothing between the digits.
+package enum Base64 {
+    private static let digits = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
+    private static let padding = UInt8(ascii: "=")
+
+    package static func encode(_ bytes: [UInt8]) -> String {
+        var text: [UInt8] = []
+        text.reserveCapacity((bytes.count + 2) / 3 * 4)
+        for start in stride(from: 0, to: bytes.count, by: 3) {
+            let group = bytes[start..<min(start + 3, bytes.count)]
+            let bits = group.reduce(UInt32(0)) { $0 << 8 | UInt32($1) } << (8 * UInt32(3 - group.count))
+            for place in 0..<4 {
+                text.append(place <= group.count ? digits[Int(bits >> (18 - 6 * UInt32(place)) & 63)] : padding)
+            }
+        }
+        return String(decoding: text, as: UTF8.self)
+    }
+
+    /// Nil where a character is foreign, the length impossible, the padding wrong or a bit set that belongs to no byte.
+    ///
+    /// - Parameter lenient: as people's files have it: the padding may be left out, and such bits are passed over.
+    package static func decode(_ text: some Collection<UInt8>, lenient: Bool = false) -> [UInt8]? {
+        var digits = Array(text)
+        let length = digits.count
+        while digits.last == padding, length - digits.count < 2 { digits.removeLast() }
+        guard digits.count % 4 != 1, length % 4 == 0 || (lenient && length == digits.count) else { return nil }
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(digits.count / 4 * 3 + 2)
+        var (bits, held) = (UInt32(0), UInt32(0))
+        for digit in digits {
+            let value: UInt8
+            switch digit {
+            case UInt8(ascii: "A")...UInt8(ascii: "Z"): value = digit - 65
+            case UInt8(ascii: "a")...UInt8(ascii: "z"): value = digit - 71
+            case UInt8(ascii: "0")...UInt8(ascii: "9"): value = digit + 4
+            case UInt8(ascii: "+"): value = 62
+            case UInt8(ascii: "/"): value = 63
+            default: return nil
+            }
+            bits = bits << 6 | UInt32(value)
+            held += 6
+            if held >= 8 {
+                held -= 8
+                bytes.append(UInt8(truncatingIfNeeded: bits >> held))
+            }
+        }
+        guard lenient || bits & (1 << held - 1) == 0 else { return nil }
+        return bytes
+    }
+}
