@@ -1,5 +1,5 @@
-public import Bytes
-public import Hashing
+package import Bytes
+package import Hashing
 internal import LinuxSystem
 internal import Synchronization
 
@@ -29,7 +29,7 @@ extension Repository {
 
     /// Prepares for storing objects: checks that the repository may be written, looks into what an interrupted operation left, and leaves
     /// word of this one. Storing does it by itself; doing it before saves the surprise. Once a handle, cheap afterwards.
-    public func beginPull() throws(RepositoryError) {
+    package func beginPull() throws(RepositoryError) {
         if activity.hasBegun.load(ordering: .sequentiallyConsistent) { return }
         try activity.marker.withLock { (marker) throws(RepositoryError) in
             if activity.hasBegun.load(ordering: .sequentiallyConsistent) { return }
@@ -121,7 +121,7 @@ extension Repository {
     // MARK: Staged streams
 
     /// The stream that an unfinished pull of this boot completed under this name; nil where there is none.
-    public func stagedStream(_ name: ByteString) throws(RepositoryError) -> ObjectID? {
+    package func stagedStream(_ name: ByteString) throws(RepositoryError) -> ObjectID? {
         try Layout.checkEntryName(name)
         guard Host.bootID() != nil, let target = try readLink(stagingDirectory() + "/" + name) else { return nil }
         guard let id = Layout.objectID(ofTarget: target, algorithm), try objectSize(id) != nil else { return nil }
@@ -129,7 +129,7 @@ extension Repository {
     }
 
     /// Notes a completed stream, verified in full, for the next pull should this one not come to its end.
-    public func stage(_ name: ByteString, _ id: ObjectID) throws(RepositoryError) {
+    package func stage(_ name: ByteString, _ id: ObjectID) throws(RepositoryError) {
         try Layout.checkEntryName(name)
         guard name.bytes.first != UInt8(ascii: ".") else { throw .invalidName(name, "a staged stream's must not begin with a dot") }
         try beginPull()
@@ -137,7 +137,7 @@ extension Repository {
     }
 
     /// Forgets staged streams: they are published now. Names that are not staged are no error.
-    public func clearStaged(_ names: [ByteString]) throws(RepositoryError) {
+    package func clearStaged(_ names: [ByteString]) throws(RepositoryError) {
         let directory = stagingDirectory()
         for name in names {
             try Layout.checkEntryName(name)
@@ -154,7 +154,7 @@ extension Repository {
     // MARK: After a power cut
 
     /// What `recoverInterruptedPull` found.
-    public enum Recovery: Hashable, Sendable {
+    package enum Recovery: Hashable, Sendable {
         case nothing
         /// So many damaged objects were removed.
         case recovered(removed: Int)
@@ -171,7 +171,7 @@ extension Repository {
     ///
     /// It needs the repository for itself, but never waits for it. The handle must not have stored anything yet: it gives up its shared lock
     /// for a moment, and a garbage collection may come in between. `beginPull` calls this.
-    public func recoverInterruptedPull() throws(RepositoryError) -> Recovery {
+    package func recoverInterruptedPull() throws(RepositoryError) -> Recovery {
         let current = stagingDirectory()
         let directories = (try entries(of: Layout.staging) ?? []).map { Layout.staging + "/" + $0.name }
         let stale = directories.filter { $0 != current || Host.bootID() == nil }
