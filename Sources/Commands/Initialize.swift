@@ -29,12 +29,7 @@ struct Initialize: ParsableCommand {
         guard let algorithm = RepositoryMetadata.algorithm(named: algorithm) else {
             throw ValidationError("--algorithm takes fsverity-sha512-12 or fsverity-sha256-12, not \(algorithm)")
         }
-        let versions = try erofsVersion.map { number in
-            guard let raw = UInt32(exactly: number), let version = ErofsVersion(rawValue: raw) else {
-                throw ValidationError("--erofs-version takes 0, 1 or 2, not \(number)")
-            }
-            return version
-        }
+        let versions = try erofsVersion.map(VersionOption.version(numbered:))
         let location = try path ?? global.repositoryPath()
         let configuration = RepositoryConfiguration(
             algorithm: algorithm, erofsFormats: ErofsFormats(default: versions.first ?? .v1, extra: Array(versions.dropFirst())),
@@ -43,10 +38,9 @@ struct Initialize: ParsableCommand {
             global.note("the repository exists; its configuration is kept")
             return try report(existing.repository, created: false)
         }
-        try Store.makeParents(of: location)
-        let (repository, created) = try Repository.initialize(location, configuration)
+        let (store, created) = try Store.initialize(location, configuration)
         if !created { global.note("the repository exists already") }
-        try report(repository, created: created)
+        try report(store.repository, created: created)
     }
 
     private func report(_ repository: Repository, created: Bool) throws {

@@ -32,7 +32,10 @@ struct VersionOption: ParsableArguments {
     var erofsVersion: Int?
 
     func version(default fallback: ErofsVersion) throws -> ErofsVersion {
-        guard let number = erofsVersion else { return fallback }
+        try erofsVersion.map(Self.version(numbered:)) ?? fallback
+    }
+
+    static func version(numbered number: Int) throws -> ErofsVersion {
         guard let raw = UInt32(exactly: number), let version = ErofsVersion(rawValue: raw) else {
             throw ValidationError("--erofs-version takes 0, 1 or 2, not \(number)")
         }

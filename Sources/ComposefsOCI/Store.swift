@@ -40,26 +40,36 @@ public struct Store: Sendable {
         } catch let error as RepositoryError {
             switch error {
             case .notInitialized: break
-            case .system(let error) where error.errno == .noEntry: try makeParents(of: path)
+            case .system(let error) where error.errno == .noEntry: break
             default: throw error
             }
         }
-        let made = try Repository.initialize(path, configuration, options)
-        return (Store(made.repository), made.created)
+        return try initialize(path, configuration, options)
     }
 
-    /// Makes the directories that lead to a path, as `mkdir -p` does.
-    package static func makeParents(of path: ByteString) throws {
+    /// Makes a repository and the directories that lead to it, as `mkdir -p` does. Where it fails, what it made goes again.
+    package static func initialize(
+        _ path: ByteString, _ configuration: RepositoryConfiguration, _ options: OpenOptions = OpenOptions()
+    ) throws -> (store: Store, created: Bool) {
+        var made: [ByteString] = []
+        do {
+            try makeParents(of: path, &made)
+            let result = try Repository.initialize(path, configuration, options)
+            return (Store(result.repository), result.created)
+        } catch {
+            for directory in made.reversed() { try? FileDescriptor.currentDirectory.removeDirectory(at: directory) }
+            throw error
+        }
+    }
+
+    private static func makeParents(of path: ByteString, _ made: inout [ByteString]) throws(SystemError) {
         let slash = UInt8(ascii: "/")
         let parts = path.bytes.split(separator: slash).dropLast()
         var at: [UInt8] = path.bytes.first == slash ? [] : [UInt8(ascii: ".")]
         for part in parts {
             at += [slash] + part
-            do throws(SystemError) {
-                try FileDescriptor.makeDirectory(ByteString(at), mode: 0o755)
-            } catch {
-                guard error.errno == .exists else { throw error }
-            }
+            let directory = ByteString(at)
+            if try FileDescriptor.currentDirectory.makeDirectoryIfMissing(at: directory, mode: 0o755) { made.append(directory) }
         }
     }
 }

@@ -42,16 +42,31 @@ extension Repository {
 
     /// Makes a repository (the directory 0700, its parent must exist) or opens one that has the same algorithm and image versions.
     ///
-    /// An existing repository's format never changes; whether it has fs-verity is not compared.
+    /// An existing repository's format never changes; whether it has fs-verity is not compared. Where it fails, a directory that it made
+    /// goes again.
     public static func initialize(
         _ path: ByteString, _ configuration: RepositoryConfiguration, _ options: OpenOptions = OpenOptions()
     ) throws(RepositoryError) -> (repository: Repository, created: Bool) {
-        let wanted = RepositoryMetadata(algorithm: configuration.algorithm, formats: configuration.erofsFormats)
-        try system { () throws(SystemError) in
-            guard try FileDescriptor.currentDirectory.makeDirectoryIfMissing(at: path, mode: 0o700) else { return }
-            // The parent's entry for the new directory must not be lost to a power cut after we said that the repository exists.
-            try FileDescriptor.open(parent(of: path), [.readOnly, .directory]).sync()
+        let made = try system { () throws(SystemError) in
+            try FileDescriptor.currentDirectory.makeDirectoryIfMissing(at: path, mode: 0o700)
         }
+        do throws(RepositoryError) {
+            if made {
+                // The parent's entry for the new directory must not be lost to a power cut after we said that the repository exists.
+                try system { () throws(SystemError) in try FileDescriptor.open(parent(of: path), [.readOnly, .directory]).sync() }
+            }
+            return try initializeDirectory(path, configuration, options)
+        } catch {
+            // Only an empty one goes: what else is there now came from somebody else.
+            if made { try? FileDescriptor.currentDirectory.removeDirectory(at: path) }
+            throw error
+        }
+    }
+
+    private static func initializeDirectory(
+        _ path: ByteString, _ configuration: RepositoryConfiguration, _ options: OpenOptions
+    ) throws(RepositoryError) -> (repository: Repository, created: Bool) {
+        let wanted = RepositoryMetadata(algorithm: configuration.algorithm, formats: configuration.erofsFormats)
         let root = try openRoot(path, options)
         if let found = try readMetadata(root) {
             guard found.algorithm == wanted.algorithm, found.formats.all == wanted.formats.all else {

@@ -1,5 +1,7 @@
+import Bytes
 import Hashing
 import JSON
+import LinuxSystem
 import Testing
 
 /// What the commands about images print, line by line and key by key.
@@ -24,6 +26,15 @@ import Testing
         #expect(
             try Cfsoci.succeed(["init", folder.path + "/small", "--insecure", "--algorithm", "fsverity-sha256-12"]).lines[1]
                 == "algorithm  fsverity-sha256-12")
+    }
+
+    /// Where the file system has no fs-verity, which is demanded unless told otherwise.
+    @Test func initThatFailsLeavesNothing() throws {
+        let folder = try TemporaryFolder()
+        let made = try Cfsoci.run(["init", folder.path + "/a/b/repo"])
+        guard made.status != 0 else { return #expect(made.lines.last == "verity     required") }
+        #expect(expectRefusal(made).contains("no fs-verity; use --insecure"))
+        #expect(try FileDescriptor.open(ByteString(folder.path), [.readOnly, .directory]).entries().isEmpty)
     }
 
     @Test func initAsJSON() throws {

@@ -180,7 +180,7 @@ import Testing
                 Issue.record("a repository without verity was made")
                 return
             }
-            #expect(try other.listing().isEmpty)
+            #expect(failure { _ = try other.open() }?.description.contains("No such file or directory") == true)
             return
         }
         let repository = try scratch.open(OpenOptions(requireVerity: true))
