@@ -34,10 +34,8 @@ struct Fsck: ParsableCommand {
             default: throw error
             }
         }
-        let report = try store.repository.check(metadataOnly: metadataOnly)
-        let images = try store.images.check(
-            image, ImageCheckOptions(metadataOnly: metadataOnly, deep: deep))
-        let isClean = report.isOK && images.isClean
+        let found = try store.checkSynchronously(image, ImageCheckOptions(metadataOnly: metadataOnly, deep: deep))
+        let (report, images, isClean) = (found.repository, found.images, found.isClean)
         if json {
             try Output.print([
                 "ok": .bool(isClean), "repository": report.json, "imagesChecked": .integer(Int64(images.imagesChecked)),
