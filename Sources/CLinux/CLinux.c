@@ -405,6 +405,8 @@ intptr_t cl_unshare_mounts(void) {
     return RETRY(syscall(NR_mount_setattr, AT_FDCWD, "/", 0x8000 /* AT_RECURSIVE */, &attributes, sizeof attributes));
 }
 
+intptr_t cl_enter_mounts(int32_t fd) { return RETRY(setns(fd, CLONE_NEWNS)); }
+
 intptr_t cl_loop_free(int32_t control) { return RETRY(ioctl(control, LOOP_CTL_GET_FREE)); }
 
 intptr_t cl_loop_configure(int32_t loop, int32_t file) {

@@ -7,12 +7,15 @@ enum Arguments {
     /// U+10FE00 and the byte.
     private static let base: UInt32 = 0x10fe00
 
-    /// The process's arguments without its name.
-    static func texts() -> [String] {
-        (1..<max(1, Int(CommandLine.argc))).compactMap { index in
-            CommandLine.unsafeArgv[index].map { text(UnsafeRawBufferPointer(start: $0, count: strlen($0))) }
+    /// The process's arguments, its name first.
+    static func all() -> [ByteString] {
+        (0..<max(0, Int(CommandLine.argc))).compactMap { index in
+            CommandLine.unsafeArgv[index].map { ByteString(UnsafeRawBufferPointer(start: $0, count: strlen($0))) }
         }
     }
+
+    /// The process's arguments without its name.
+    static func texts() -> [String] { all().dropFirst().map { text($0.bytes) } }
 
     static func text(_ bytes: some Collection<UInt8>) -> String {
         if let text = String(validating: bytes, as: UTF8.self), !text.unicodeScalars.contains(where: { byte(of: $0) != nil }) {

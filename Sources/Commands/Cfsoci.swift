@@ -35,6 +35,7 @@ public struct Cfsoci: ParsableCommand {
         signal(SIGINT) { _ in _exit(130) }
         // A closed pipe is an error of write(2), not the end of the process in the middle of a sentence.
         signal(SIGPIPE, SIG_IGN)
+        if let arguments = MountHelper.arguments(Arguments.all()) { end(MountHelper.run(arguments)) }
         do {
             var command = try parseAsRoot(Arguments.texts())
             try command.run()

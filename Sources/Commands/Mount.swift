@@ -4,7 +4,11 @@ import ComposefsOCI
 struct Mount: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Mount an image's root file system.",
-        discussion: "IMAGE may also be an EROFS image's identifier, or the name of one made by create-image.")
+        discussion: """
+            IMAGE may also be an EROFS image's identifier, or the name of one made by create-image. NAME@sha256:… and NAME@IDENTIFIER mount \
+            only what has this manifest, config or EROFS image. In a repository with fs-verity the kernel refuses every changed byte; in one \
+            without, the image is verified before it is mounted, and files are not.
+            """)
 
     @Argument(help: "The image.")
     var image: ByteString
@@ -24,6 +28,9 @@ struct Mount: ParsableCommand {
     @Option(help: ArgumentHelp("A user namespace, /proc/PID/ns/user, whose ids the owners are mapped to.", valueName: "path"))
     var idmap: ByteString?
 
+    @Flag(help: "Show what --upperdir holds, but let nobody change it.")
+    var readOnly = false
+
     @OptionGroup var global: GlobalOptions
 
     func validate() throws {
@@ -36,7 +43,7 @@ struct Mount: ParsableCommand {
             image, at: directory, bootable: bootable,
             MountOptions(
                 upperDirectory: upperdir, workDirectory: workdir,
-                readWrite: upperdir != nil, idmap: idmap))
+                readWrite: upperdir != nil && !readOnly, idmap: idmap))
         if !store.repository.isSecure {
             global.note("the repository has no fs-verity: the image was verified, but files are not checked when they are read")
         }
@@ -44,12 +51,14 @@ struct Mount: ParsableCommand {
 }
 
 struct Unmount: ParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "umount", abstract: "Unmount an image.")
+    static let configuration = CommandConfiguration(
+        commandName: "umount", abstract: "Unmount an image.",
+        discussion: "Also one that another composefs tool mounted, with its EROFS part. What is no image is left to umount(8).")
 
     @Argument(help: "Where it is mounted.")
     var directory: ByteString
 
-    @Flag(help: "Detach it even where it is in use; it ends with its last user.")
+    @Flag(name: .shortAndLong, help: "Detach it even where it is in use; it ends with its last user.")
     var lazy = false
 
     @OptionGroup var global: GlobalOptions

@@ -14,4 +14,5 @@
 @_exported public import Tar
 
 @_exported public import struct LinuxSystem.FileDescriptor
+@_exported public import struct LinuxSystem.MountAttributes
 @_exported public import struct LinuxSystem.SystemError

@@ -1,35 +1,65 @@
 public import Bytes
 import EROFS
-import Hashing
+public import Hashing
 import LinuxSystem
 public import Mounting
 import OCI
 import Repository
 
 extension Store {
-    /// Mounts an image's root file system. The EROFS image is verified against its identifier first; in a secure repository the kernel
-    /// verifies every file when it is opened. The mount is not bound to this process; `unmount` of module Mounting ends it.
+    /// Mounts an image's root file system. The EROFS image is verified against its identifier first; in a secure repository that is the
+    /// kernel's digest of the very file that is mounted, and the kernel verifies every other file when it is opened. The mount is not bound
+    /// to this process; `unmount` of module Mounting ends it.
     ///
     /// - Parameters:
     ///   - image: a tag, a digest or the first digits of one (`ImageStore.resolve`), an EROFS image's identifier, or its name below
-    ///     `images/refs`.
+    ///     `images/refs`. With `@` and an identifier behind it, what is found must have that identifier.
     ///   - target: an existing directory.
     ///   - bootable: the image for booting instead of the container's.
-    ///   - options: upper and work directory, owner map; their `source` is replaced by the image's identifier.
-    /// - Throws: `ImageStoreError` where there is no such image, `RepositoryError` where it is damaged, `MountError` where the kernel or
-    ///   the caller's rights do not suffice.
+    ///   - digest: the identifier that the EROFS image must have.
+    ///   - options: upper and work directory, owner map; their `source` is replaced by the image's identifier unless it was changed.
+    /// - Returns: the EROFS image's identifier.
+    /// - Throws: `ImageStoreError` where there is no such image or it is another one, `RepositoryError` where it is damaged, `MountError`
+    ///   where the kernel or the caller's rights do not suffice.
+    @discardableResult
     public func mount(
-        _ image: ByteString, at target: ByteString, bootable: Bool = false, _ options: MountOptions = MountOptions()
-    ) throws {
-        let opened = try repository.openImage(try mountable(image, bootable: bootable))
+        _ image: ByteString, at target: ByteString, bootable: Bool = false, digest: ObjectID? = nil,
+        _ options: MountOptions = MountOptions()
+    ) throws -> ObjectID {
+        let opened = try openMountable(image, bootable: bootable, digest: digest)
         let objects = try FileDescriptor.open(repository.path + "/objects", [.readOnly, .directory])
         var options = options
-        options.source = MountOptions.source(ofImage: ByteString(opened.id.hex))
-        try mountImage(opened.file, objects: objects, requireVerity: repository.isSecure, at: target, options: options)
+        if options.source == MountOptions().source { options.source = MountOptions.source(ofImage: ByteString(opened.id.hex)) }
+        try mountImage(opened.file, objects: objects, verity: repository.isSecure ? .required : .none, at: target, options: options)
+        return opened.id
+    }
+
+    /// The EROFS image that IMAGE means, open and verified; see `mount`.
+    public func openMountable(_ image: ByteString, bootable: Bool = false, digest: ObjectID? = nil) throws -> OpenedImage {
+        let (image, id, wanted) = try mountable(image, bootable: bootable)
+        let opened = try repository.openImage(id)
+        for wanted in [wanted, digest] {
+            guard let wanted, wanted != opened.id else { continue }
+            throw ImageStoreError.otherImage(image, found: opened.id.hex, wanted: wanted.hex)
+        }
+        return opened
+    }
+
+    /// IMAGE, its name in `images/`, and the identifier that stands behind an `@`, unless something is called so as a whole.
+    private func mountable(_ image: ByteString, bootable: Bool) throws -> (image: ByteString, name: ByteString, wanted: ObjectID?) {
+        do {
+            return (image, try imageName(image, bootable: bootable), nil)
+        } catch let error as ImageStoreError {
+            guard case .noSuchImage = error, let at = image.bytes.lastIndex(of: UInt8(ascii: "@")), at > 0,
+                let wanted = ObjectID(hex: image.bytes[(at + 1)...])
+            else { throw error }
+            let name = ByteString(Array(image.bytes[..<at]))
+            return (name, try imageName(name, bootable: bootable), wanted)
+        }
     }
 
     /// The name in `images/` of what IMAGE means.
-    private func mountable(_ image: ByteString, bootable: Bool) throws -> ByteString {
+    private func imageName(_ image: ByteString, bootable: Bool) throws -> ByteString {
         if ObjectID(hex: image.bytes) != nil { return image }
         do {
             let found = try images.open(image)
@@ -50,4 +80,76 @@ extension Store {
             return image
         }
     }
+}
+
+/// Mounts an image that is a file by itself, with objects from anywhere: what `mount.composefs` does.
+///
+/// - Parameters:
+///   - path: the image's file, or a block device that holds one.
+///   - objects: directories of objects, at least one.
+///   - digest: what the image's fs-verity digest must be; nil trusts the image. The kernel is asked for it, of the very file that is
+///     mounted; only with `verity` `.none` is the file read and its digest computed here.
+///   - verity: whether the kernel checks each file.
+///   - target: an existing directory.
+///   - options: upper and work directory, owner map, attributes.
+/// - Returns: whether the kernel checks each file.
+/// - Throws: `MountError`.
+@discardableResult
+public func mountImageFile(
+    _ path: ByteString, objects: [ByteString], digest: ObjectID? = nil, verity: VerityChecking, at target: ByteString,
+    _ options: MountOptions = MountOptions()
+) throws(MountError) -> Bool {
+    guard let first = objects.first else { throw .options("no directory of objects") }
+    let image = try open(path, [.readOnly, .nonBlocking])
+    let directory = try open(first, [.readOnly, .directory])
+    if let digest {
+        let found: ObjectID?
+        do throws(SystemError) {
+            found = verity == .none ? try computedDigest(image, digest.algorithm) : try measuredDigest(image)
+        } catch {
+            throw .system(error)
+        }
+        guard let found else { throw .imageWithoutVerity(path) }
+        guard found == digest else { throw .otherImage(path, found: found.hex, wanted: digest.hex) }
+    }
+    var options = options
+    options.moreObjects = Array(objects.dropFirst()) + options.moreObjects
+    return try mountImage(image, objects: directory, verity: verity, at: target, options: options)
+}
+
+private func open(_ path: ByteString, _ flags: OpenFlags) throws(MountError) -> FileDescriptor {
+    do throws(SystemError) {
+        return try FileDescriptor.open(path, flags)
+    } catch {
+        throw .system(error)
+    }
+}
+
+/// Asked of the kernel; nil where there is none.
+private func measuredDigest(_ file: borrowing FileDescriptor) throws(SystemError) -> ObjectID? {
+    do throws(SystemError) {
+        guard let measured = try file.measureVerity(), let algorithm = VerityAlgorithm(rawValue: measured.algorithm) else { return nil }
+        return ObjectID(algorithm: algorithm, bytes: measured.digest)
+    } catch {
+        guard error.isUnsupported else { throw error }
+        return nil
+    }
+}
+
+private func computedDigest(_ file: borrowing FileDescriptor, _ algorithm: VerityAlgorithm) throws(SystemError) -> ObjectID {
+    var hasher = VerityHasher(algorithm)
+    var failure: SystemError?
+    withUnsafeTemporaryAllocation(byteCount: 1 << 16, alignment: 16) { buffer in
+        do throws(SystemError) {
+            var offset: UInt64 = 0
+            while case let count = try file.pread(into: buffer, at: offset), count > 0 {
+                hasher.update(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
+                offset += UInt64(count)
+            }
+        } catch {
+            failure = error
+        }
+    }
+    if let failure { throw failure }
+    return hasher.finalize()
 }

@@ -26,6 +26,7 @@ public struct Errno: RawRepresentable, Hashable, Sendable, Error, CustomStringCo
     public static let isDirectory = Errno(rawValue: EISDIR)
     public static let invalidArgument = Errno(rawValue: EINVAL)
     public static let tooManyOpenFiles = Errno(rawValue: EMFILE)
+    public static let fileTableFull = Errno(rawValue: ENFILE)
     public static let notTerminal = Errno(rawValue: ENOTTY)
     public static let textBusy = Errno(rawValue: ETXTBSY)
     public static let fileTooLarge = Errno(rawValue: EFBIG)

@@ -2,7 +2,7 @@ public import Bytes
 internal import CLinux
 
 /// Attributes of a mount (linux/mount.h, MOUNT_ATTR_*).
-public struct MountAttributes: OptionSet, Sendable {
+public struct MountAttributes: OptionSet, Sendable, Hashable {
     public var rawValue: UInt64
 
     @inlinable
@@ -12,6 +12,15 @@ public struct MountAttributes: OptionSet, Sendable {
     public static let noSetUserID = MountAttributes(rawValue: UInt64(CL_MOUNT_ATTR_NOSUID))
     public static let noDevices = MountAttributes(rawValue: UInt64(CL_MOUNT_ATTR_NODEV))
     public static let noExecute = MountAttributes(rawValue: UInt64(CL_MOUNT_ATTR_NOEXEC))
+    /// Access times are never changed.
+    public static let noAccessTime = MountAttributes(rawValue: UInt64(CL_MOUNT_ATTR_NOATIME))
+    /// Access times are always changed. Neither of the two: when they are older than the last change, or a day.
+    public static let strictAccessTime = MountAttributes(rawValue: UInt64(CL_MOUNT_ATTR_STRICTATIME))
+    public static let noDirectoryAccessTime = MountAttributes(rawValue: UInt64(CL_MOUNT_ATTR_NODIRATIME))
+    /// Symbolic links are not followed (Linux 5.14).
+    public static let noSymbolicLinks = MountAttributes(rawValue: UInt64(CL_MOUNT_ATTR_NOSYMFOLLOW))
+    /// All values that the time of access may have, as the kernel wants it cleared before one is set.
+    static let accessTime = MountAttributes(rawValue: UInt64(CL_MOUNT_ATTR_ATIME_MASK))
 }
 
 /// A file system being set up (fsopen, fsconfig, fsmount; Linux 5.2).
@@ -115,8 +124,10 @@ extension FileDescriptor {
         return FileDescriptor(owning: new)
     }
 
-    /// Sets and clears attributes of this mount.
+    /// Sets and clears attributes of the mount whose root this is; EINVAL where it is no mount's root.
     public borrowing func changeMount(set: MountAttributes, clear: MountAttributes = []) throws(SystemError) {
+        var clear = clear
+        if !set.union(clear).isDisjoint(with: .accessTime) { clear.formUnion(.accessTime) }
         let result = Kernel.call(.mount, raw) { cl_mount_setattr(raw, 0, set.rawValue, clear.rawValue, -1) }
         guard result >= 0 else { throw SystemError("change mount", result, at: raw, nil) }
     }
@@ -144,6 +155,14 @@ extension FileDescriptor {
     package static func unshareMounts() throws(SystemError) {
         let result = Kernel.call(.mount, -1) { cl_unshare_mounts() }
         guard result >= 0 else { throw SystemError(operation: "unshare mounts", errno: Errno(result: result)) }
+    }
+
+    /// Moves the calling thread into the mount namespace that this file stands for (`/proc/PID/ns/mnt`). EINVAL once the process has
+    /// another thread.
+    public borrowing func enterMounts() throws(SystemError) {
+        let raw = raw
+        let result = Kernel.call(.mount, raw) { cl_enter_mounts(raw) }
+        guard result >= 0 else { throw SystemError("enter the mount namespace", result, at: raw, nil) }
     }
 
     /// A loop device that shows this file read-only as blocks. It frees itself when its last user ends, at the latest when the

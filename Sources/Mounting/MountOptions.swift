@@ -1,4 +1,15 @@
 public import Bytes
+public import LinuxSystem
+
+/// Whether the kernel compares each file's fs-verity digest with the image when the file is opened (overlayfs's `verity=require`).
+public enum VerityChecking: Sendable, Hashable {
+    /// Fail where the kernel or the objects' file system cannot.
+    case required
+    /// Where the kernel and the objects' file system can; then every object must have fs-verity.
+    case ifSupported
+    /// Never: objects are served whatever they hold.
+    case none
+}
 
 /// How an image is mounted.
 public struct MountOptions: Sendable, Hashable {
@@ -10,8 +21,13 @@ public struct MountOptions: Sendable, Hashable {
     public var readWrite: Bool
     /// A user namespace (`/proc/PID/ns/user`) through which the image's owners are shown.
     public var idmap: ByteString?
-    /// What the kernel's tables (`/proc/self/mountinfo`) show as the mount's source.
+    /// What the kernel's tables (`/proc/self/mountinfo`) show as the mount's source; `composefs` where it is longer than the 255 bytes
+    /// that the kernel takes.
     public var source: ByteString
+    /// More directories of objects, looked through where an object is not in the first.
+    public var moreObjects: [ByteString] = []
+    /// Of the mount: `nosuid`, `nodev`, `noexec` and the like. Read-only goes by `readWrite`.
+    public var attributes: MountAttributes = []
 
     public init(
         source: ByteString = "composefs", upperDirectory: ByteString? = nil, workDirectory: ByteString? = nil, readWrite: Bool = false,
@@ -35,4 +51,9 @@ public struct MountOptions: Sendable, Hashable {
             throw .options("a writable mount needs an upper directory and a work directory, since the image never changes")
         }
     }
+
+    /// FSCONFIG_SET_STRING takes 256 bytes with the NUL.
+    var kernelSource: ByteString { source.count <= 255 ? source : "composefs" }
+
+    var mountAttributes: MountAttributes { readWrite ? attributes.subtracting(.readOnly) : attributes.union(.readOnly) }
 }

@@ -1,70 +1,143 @@
 public import Bytes
 public import LinuxSystem
 
-/// Mounts a composefs image: an EROFS file system with all metadata, joined by overlayfs with the directory of objects that has the
+/// Mounts a composefs image: an EROFS file system with all metadata, joined by overlayfs with the directories of objects that have the
 /// content of its files.
 ///
 /// Nothing is attached before everything is ready, and what is not attached vanishes with its descriptors: a failure, or the end of the
 /// process at any moment, leaves nothing behind. What the kernel can do is found by trying, since distributions carry features back.
 ///
 /// - Parameters:
-///   - image: The image's file, open for reading, which the caller has verified.
+///   - image: The image's file, open for reading, which the caller has verified. This very file is mounted, whatever its name leads to by
+///     then.
 ///   - objects: The repository's `objects` directory, open.
-///   - requireVerity: Let the kernel check each file's fs-verity digest against the image when it is opened. Must be what the repository
-///     is: an insecure one has objects without fs-verity.
+///   - verity: Whether the kernel checks each file. Must be what the repository is: an insecure one has objects without fs-verity.
 ///   - target: An existing directory.
+/// - Returns: Whether the kernel checks each file.
+@discardableResult
 public func mountImage(
-    _ image: borrowing FileDescriptor, objects: borrowing FileDescriptor, requireVerity: Bool, at target: ByteString,
+    _ image: borrowing FileDescriptor, objects: borrowing FileDescriptor, verity: VerityChecking, at target: ByteString,
     options: MountOptions = MountOptions()
-) throws(MountError) {
+) throws(MountError) -> Bool {
     try options.check()
-    if requireVerity { try checkVerity(objects) }
     let targetDirectory: FileDescriptor
+    var lower = Directories()
     do throws(SystemError) {
         guard try objects.status().kind == .directory else { throw SystemError("open", objects.kernelPath, .notDirectory) }
+        try lower.add(objects)
+        for path in options.moreObjects { try lower.add(path) }
         targetDirectory = try FileDescriptor.open(target, [.pathOnly, .directory])
     } catch {
         throw .system(error)
     }
-    let erofs = try mountErofs(image, options)
-    let overlay = try mountOverlay(erofs, objects, requireVerity, target, options)
+    var requiresVerity = verity == .required
+    if verity != .none {
+        let unsupported = try directoryWithoutVerity(lower)
+        if verity == .required, let unsupported { throw .verityUnsupported(objects: unsupported) }
+        requiresVerity = unsupported == nil
+    }
+    let overlay: FileDescriptor
+    do throws(MountError) {
+        overlay = try mountDetached(image, lower, requiresVerity, target, options)
+    } catch {
+        guard verity == .ifSupported, requiresVerity, error == .overlayWithoutVerity else { throw error }
+        requiresVerity = false
+        overlay = try mountDetached(image, lower, false, target, options)
+    }
     do throws(SystemError) {
         try overlay.attachMount(to: targetDirectory)
     } catch {
         throw MountError(error) { .system($0) }
     }
+    return requiresVerity
 }
 
-/// Detaches the mount at a directory. With `lazily` even one in use, which then ends with its last user.
-public func unmount(_ target: ByteString, lazily: Bool = false) throws(MountError) {
+/// Changes the attributes of a mount: what `mount -o remount` does of it.
+///
+/// - Throws: `MountError.notMounted` where the directory is no mount's root.
+public func changeMount(at target: ByteString, set: MountAttributes, clear: MountAttributes) throws(MountError) {
     do throws(SystemError) {
-        try FileDescriptor.unmount(target, lazily: lazily)
+        try FileDescriptor.open(target, [.pathOnly, .directory]).changeMount(set: set, clear: clear)
     } catch {
-        throw MountError(error) {
-            switch $0.errno {
-            case .invalidArgument: .notMounted(target)
-            case .busy: .busy(target)
-            default: .system($0)
-            }
-        }
+        throw MountError(error) { $0.errno == .invalidArgument ? .notMounted(target) : .system($0) }
     }
+}
+
+/// Open directories.
+struct Directories: ~Copyable {
+    private(set) var raws: [Int32] = []
+
+    deinit { for raw in raws { _ = FileDescriptor(owning: raw) } }
+
+    mutating func add(_ directory: borrowing FileDescriptor) throws(SystemError) { raws.append(try directory.duplicate().release()) }
+
+    mutating func add(_ path: ByteString) throws(SystemError) {
+        raws.append(try FileDescriptor.open(path, [.readOnly, .directory]).release())
+    }
+
+    mutating func add(owning directory: consuming FileDescriptor) { raws.append(directory.release()) }
 }
 
 /// On a kernel without fs-verity overlayfs accepts `verity=require`, and then every open of a file with content in the objects is EIO.
-private func checkVerity(_ objects: borrowing FileDescriptor) throws(MountError) {
-    do throws(SystemError) {
-        // A directory never has fs-verity; what matters is whether the answer is "no" or "what is that".
-        _ = try objects.measureVerity()
+private func directoryWithoutVerity(_ directories: borrowing Directories) throws(MountError) -> ByteString? {
+    for raw in directories.raws {
+        do throws(SystemError) {
+            // A directory never has fs-verity; what matters is whether the answer is "no" or "what is that".
+            let directory = try FileDescriptor.duplicate(of: raw)
+            do throws(SystemError) {
+                _ = try directory.measureVerity()
+            } catch {
+                guard error.isUnsupported else { throw error }
+                return directory.kernelPath
+            }
+        } catch {
+            throw .system(error)
+        }
+    }
+    return nil
+}
+
+private func mountDetached(
+    _ image: borrowing FileDescriptor, _ objects: borrowing Directories, _ requireVerity: Bool, _ target: ByteString,
+    _ options: MountOptions
+) throws(MountError) -> FileDescriptor {
+    let failure: MountError
+    do throws(MountError) {
+        return try mountDetached(from: image.procPath, objects, requireVerity, target, options)
     } catch {
-        if error.isUnsupported { throw .verityUnsupported(objects: objects.kernelPath) }
-        throw .system(error)
+        switch error {
+        // Kernels before 6.12 want a block device, newer ones too where the image's file system cannot do without (tmpfs).
+        case .image(let system, _) where system.errno == .notBlockDevice: break
+        // File systems stacked upon each other are counted, and a block device starts at nought.
+        case .overlay: break
+        default: throw error
+        }
+        failure = error
+    }
+    let isRefused = if case .image = failure { true } else { false }
+    let loop: LoopDevice
+    do throws(SystemError) {
+        loop = try image.makeLoopDevice()
+    } catch {
+        throw isRefused ? MountError(error) { .noLoopDevice($0) } : failure
+    }
+    do throws(MountError) {
+        // The mount holds the loop device from here on; it frees itself with the last of both.
+        return try mountDetached(from: loop.path, objects, requireVerity, target, options)
+    } catch {
+        throw isRefused ? error : failure
     }
 }
 
-/// A detached mount of the image alone.
-private func mountErofs(_ image: borrowing FileDescriptor, _ options: MountOptions) throws(MountError) -> FileDescriptor {
-    let mount = try mountErofs(image)
-    guard let path = options.idmap else { return mount }
+private func mountDetached(
+    from source: ByteString, _ objects: borrowing Directories, _ requireVerity: Bool, _ target: ByteString, _ options: MountOptions
+) throws(MountError) -> FileDescriptor {
+    let erofs = try mountErofs(from: source)
+    if let path = options.idmap { try mapOwners(erofs, path) }
+    return try mountOverlay(erofs, objects, requireVerity, target, options)
+}
+
+private func mapOwners(_ mount: borrowing FileDescriptor, _ path: ByteString) throws(MountError) {
     let namespace: FileDescriptor
     do throws(SystemError) {
         namespace = try FileDescriptor.open(path, .readOnly)
@@ -76,26 +149,9 @@ private func mountErofs(_ image: borrowing FileDescriptor, _ options: MountOptio
     } catch {
         throw .ownerMap(error)
     }
-    return mount
 }
 
-private func mountErofs(_ image: borrowing FileDescriptor) throws(MountError) -> FileDescriptor {
-    do throws(MountError) {
-        return try mountErofs(from: image.procPath)
-    } catch {
-        // Kernels before 6.12 want a block device, newer ones too where the image's file system cannot do without (tmpfs).
-        guard case .image(let failure, _) = error, failure.errno == .notBlockDevice else { throw error }
-    }
-    let loop: LoopDevice
-    do throws(SystemError) {
-        loop = try image.makeLoopDevice()
-    } catch {
-        throw MountError(error) { .system($0) }
-    }
-    // The mount holds the loop device from here on; it frees itself with the last of both.
-    return try mountErofs(from: loop.path)
-}
-
+/// A detached mount of the image alone.
 private func mountErofs(from source: ByteString) throws(MountError) -> FileDescriptor {
     let context = try makeContext("erofs")
     do throws(SystemError) {

@@ -19,19 +19,19 @@ private enum LayerSyntax: CaseIterable {
 /// Descriptors of the directories that are joined, by number: they are borrowed, and cross to another thread.
 private struct Layers: Sendable {
     var image: Int32
-    var objects: Int32
+    var objects: [Int32]
     var upper: Int32?
     var work: Int32?
 }
 
 /// A detached overlay of the image over the objects, and below the upper directory if there is one.
 func mountOverlay(
-    _ erofs: borrowing FileDescriptor, _ objects: borrowing FileDescriptor, _ requireVerity: Bool, _ target: ByteString,
+    _ erofs: borrowing FileDescriptor, _ objects: borrowing Directories, _ requireVerity: Bool, _ target: ByteString,
     _ options: MountOptions
 ) throws(MountError) -> FileDescriptor {
     let upper = try openDirectory(options.upperDirectory)
     let work = try openDirectory(options.workDirectory)
-    let layers = Layers(image: erofs.raw, objects: objects.raw, upper: upper.raw, work: work.raw)
+    let layers = Layers(image: erofs.raw, objects: objects.raws, upper: upper.raw, work: work.raw)
     switch try firstOverlay(LayerSyntax.forDetached, layers, requireVerity, options) {
     case .mount(let mount): return mount
     case .failure: return try mountOverlayOfAttached(layers, requireVerity, target, options)
@@ -72,19 +72,19 @@ private func mountOverlay(
         }
     }
     do throws(SystemError) {
-        try context.set("source", options.source)
+        try context.set("source", options.kernelSource)
         // Distributions may build overlayfs with both off.
         try context.set("metacopy", "on")
         try context.set("redirect_dir", "on")
         switch syntax {
         case .descriptors:
             try context.set("lowerdir+", descriptor: layers.image)
-            try context.set("datadir+", descriptor: layers.objects)
+            for objects in layers.objects { try context.set("datadir+", descriptor: objects) }
         case .paths, .pathsOfAttached:
             try context.set("lowerdir+", path(layers.image))
-            try context.set("datadir+", path(layers.objects))
+            for objects in layers.objects { try context.set("datadir+", path(objects)) }
         case .joinedPathsOfAttached:
-            try context.set("lowerdir", path(layers.image) + "::" + path(layers.objects))
+            try context.set("lowerdir", layers.objects.reduce(path(layers.image)) { $0 + "::" + path($1) })
         }
         if let upper = layers.upper, let work = layers.work {
             switch syntax {
@@ -97,7 +97,7 @@ private func mountOverlay(
             }
         }
         try context.create()
-        return try context.mount(options.readWrite ? [] : .readOnly)
+        return try context.mount(options.mountAttributes)
     } catch {
         let messages = context.messages()
         throw MountError(error) { .overlay($0, kernel: messages) }
@@ -133,17 +133,17 @@ private func mountOverlayInOwnNamespace(
         throw MountError(error) { .overlay($0, kernel: "") }
     }
     // Descriptors from before still belong to the old namespace. All are opened anew before the image hides what is below the target.
-    let objects = try reopen(layers.objects)
+    var objects = Directories()
+    for old in layers.objects { objects.add(owning: try reopen(old)) }
     let upper = try openDirectory(options.upperDirectory)
     let work = try openDirectory(options.workDirectory)
-    let image: FileDescriptor
     do throws(SystemError) {
         try FileDescriptor.attachMount(layers.image, at: target)
-        image = try FileDescriptor.open(target, [.pathOnly, .directory])
     } catch {
         throw MountError(error) { .overlay($0, kernel: "") }
     }
-    let own = Layers(image: image.raw, objects: objects.raw, upper: upper.raw, work: work.raw)
+    // The image's descriptor stands for the mount wherever it is attached. Its path would not do: of "." it leads below the mount.
+    let own = Layers(image: layers.image, objects: objects.raws, upper: upper.raw, work: work.raw)
     switch try firstOverlay(LayerSyntax.forAttached, own, requireVerity, options) {
     case .mount(let mount): return mount
     // The last way is known to every kernel that can do it at all, so what it says is about the thing itself.

@@ -44,7 +44,7 @@ import Testing
             let name = ByteString("/dev/shm/mounting-" + Host.randomName())
             try FileDescriptor.open(name, [.writeOnly, .create]).writeAll(try test.open(test.image).readAll(limit: 1 << 24))
             defer { try? FileDescriptor.currentDirectory.unlink(at: name) }
-            try mountImage(try test.open(name), objects: try test.open(test.objects), requireVerity: false, at: test.target)
+            try mountImage(try test.open(name), objects: try test.open(test.objects), verity: .none, at: test.target)
             #expect(try test.mounted("inline") == Array("in the image\n".utf8))
             #expect(try test.mounted("external") == TestImage.external)
             try unmount(test.target)
@@ -209,7 +209,7 @@ import Testing
             let garbage = test.base + "/garbage"
             try FileDescriptor.open(garbage, [.writeOnly, .create]).writeAll([UInt8](repeating: 0xa5, count: 8192))
             let error = failure {
-                try mountImage(try test.open(garbage), objects: try test.open(test.objects), requireVerity: false, at: test.target)
+                try mountImage(try test.open(garbage), objects: try test.open(test.objects), verity: .none, at: test.target)
             }
             guard case .image(let system, let kernel) = error else {
                 Issue.record("\(String(describing: error))")
@@ -220,16 +220,16 @@ import Testing
 
             // Objects that are no directory.
             let noDirectory = failure {
-                try mountImage(try test.open(test.image), objects: try test.open(test.image), requireVerity: false, at: test.target)
+                try mountImage(try test.open(test.image), objects: try test.open(test.image), verity: .none, at: test.target)
             }
             #expect(noDirectory == .system(SystemError("open", test.image, .notDirectory)))
             let noTarget = failure {
                 try mountImage(
-                    try test.open(test.image), objects: try test.open(test.objects), requireVerity: false, at: test.base + "/none")
+                    try test.open(test.image), objects: try test.open(test.objects), verity: .none, at: test.base + "/none")
             }
             #expect(noTarget == .system(SystemError("open", test.base + "/none", .noEntry)))
             let file = failure {
-                try mountImage(try test.open(test.image), objects: try test.open(test.objects), requireVerity: false, at: test.image)
+                try mountImage(try test.open(test.image), objects: try test.open(test.objects), verity: .none, at: test.image)
             }
             #expect(file == .system(SystemError("open", test.image, .notDirectory)))
             #expect(try mountLine(test.target) == nil)

@@ -58,7 +58,7 @@ struct TestImage {
     }
 
     func mount(requireVerity: Bool = false, _ options: MountOptions = MountOptions()) throws {
-        try mountImage(try open(image), objects: try open(objects), requireVerity: requireVerity, at: target, options: options)
+        try mountImage(try open(image), objects: try open(objects), verity: requireVerity ? .required : .none, at: target, options: options)
     }
 
     private func make(verity: Bool) throws {

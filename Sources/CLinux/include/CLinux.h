@@ -109,10 +109,17 @@ intptr_t cl_mount_setattr(int32_t fd, int32_t recursive, uint64_t set, uint64_t 
 intptr_t cl_umount(int32_t dir, const void *path, size_t length, int32_t flags);
 // Gives the calling thread mounts of its own, from which nothing spreads back.
 intptr_t cl_unshare_mounts(void);
+// Moves the calling thread into a mount namespace; EINVAL where another thread shares its directories.
+intptr_t cl_enter_mounts(int32_t fd);
 #define CL_MOUNT_ATTR_RDONLY 0x01
 #define CL_MOUNT_ATTR_NOSUID 0x02
 #define CL_MOUNT_ATTR_NODEV 0x04
 #define CL_MOUNT_ATTR_NOEXEC 0x08
+#define CL_MOUNT_ATTR_NOATIME 0x10
+#define CL_MOUNT_ATTR_STRICTATIME 0x20
+#define CL_MOUNT_ATTR_ATIME_MASK 0x70
+#define CL_MOUNT_ATTR_NODIRATIME 0x80
+#define CL_MOUNT_ATTR_NOSYMFOLLOW 0x00200000
 #define CL_MOUNT_ATTR_IDMAP 0x00100000
 #define CL_MNT_DETACH 2
 #define CL_UMOUNT_NOFOLLOW 8

@@ -46,9 +46,9 @@ extension ImageStore {
     // MARK: From what a person says to a manifest
 
     /// What IMAGE means: a tag as stored; a short form of one; `sha256:…` or `@sha256:…` of a manifest or config; six or more first
-    /// digits of one of those.
+    /// digits of one of those; `NAME@sha256:…`, which is NAME if that stands for the manifest or config of this digest.
     ///
-    /// - Throws: `ImageStoreError.noSuchImage`, `.ambiguous`.
+    /// - Throws: `ImageStoreError.noSuchImage`, `.ambiguous`, `.otherImage`.
     public func resolve(_ text: ByteString) throws -> TaggedImage {
         let tags = try tags()
         if let tag = tags.first(where: { $0.name == text }) { return tag }
@@ -63,8 +63,21 @@ extension ImageStore {
             if digits.utf8.count >= 6, digits.utf8.allSatisfy({ Hex.value(of: $0) != nil }) {
                 return try resolve(prefix: digits, text, tags)
             }
+            if let at = plain.lastIndex(of: "@"), at > plain.startIndex,
+                let digest = ContentDigest(String(plain[plain.index(after: at)...]))
+            {
+                return try resolve(ByteString(String(plain[..<at])), as: digest)
+            }
         }
         throw ImageStoreError.noSuchImage(text)
+    }
+
+    /// What a name stands for, if it is what the caller demands.
+    private func resolve(_ name: ByteString, as digest: ContentDigest) throws -> TaggedImage {
+        let found = try resolve(name)
+        if found.manifestDigest == digest { return found }
+        if let image = try image(found.manifestDigest), image.configDigest == digest { return found }
+        throw ImageStoreError.otherImage(name, found: found.manifestDigest.description, wanted: digest.description)
     }
 
     private func resolve(_ digest: ContentDigest, _ text: ByteString, _ tags: [TaggedImage]) throws -> TaggedImage {

@@ -9,6 +9,8 @@ public enum ImageStoreError: Error, Sendable, CustomStringConvertible {
     case noSuchImage(ByteString)
     /// More than one manifest is meant.
     case ambiguous(ByteString, candidates: [ContentDigest])
+    /// A name stands for something else than the digest or identifier that was demanded with it.
+    case otherImage(ByteString, found: String, wanted: String)
     /// A stream of the image is not what it should be: its name, and what is wrong.
     case damaged(stream: ByteString, String)
     /// A root file system was asked of an image that has none.
@@ -24,6 +26,7 @@ public enum ImageStoreError: Error, Sendable, CustomStringConvertible {
         case .noSuchImage(let name): "no image \"\(name)\" in the repository; `cfsoci images` lists what there is"
         case .ambiguous(let text, let candidates):
             "\"\(text)\" may mean \(candidates.map(\.description).sorted().joined(separator: " or ")); give more digits"
+        case .otherImage(let name, let found, let wanted): "\(name) is \(found), not \(wanted)"
         case .damaged(let stream, let what): "\(stream): \(what)"
         case .isArtifact(let digest): "\(digest) is an artifact: it has no root file system"
         case .noSuchLayer(let digest): "no layer \(digest) in the repository"

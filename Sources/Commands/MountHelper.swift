@@ -1,0 +1,224 @@
+import Bytes
+import ComposefsOCI
+import Hashing
+import LinuxSystem
+
+/// `mount.composefs`: what mount(8) runs for file systems of type composefs, so that fstab lines and systemd's mount units work. Taken for
+/// it when the program is called by that name, or with that name as its first argument.
+///
+/// Exit statuses are those of mount(8): 0 done, 1 wrong arguments or no permission, 2 out of something, 32 not mounted.
+enum MountHelper {
+    static let name: ByteString = "mount.composefs"
+
+    /// The helper's arguments, where the process is to be the helper.
+    static func arguments(_ all: [ByteString]) -> [ByteString]? {
+        guard let program = all.first else { return nil }
+        if program.bytes.split(separator: UInt8(ascii: "/")).last?.elementsEqual(name.bytes) == true { return Array(all.dropFirst()) }
+        return all.dropFirst().first == name ? Array(all.dropFirst(2)) : nil
+    }
+
+    /// What is wrong with the arguments.
+    private struct UsageError: Error {
+        var description: String
+    }
+
+    private struct Invocation {
+        var source: ByteString = ""
+        var target: ByteString = ""
+        var options = HelperOptions()
+        var namespace: ByteString?
+        var isFake = false
+        var isVerbose = false
+        var isHelp = false
+        var isVersion = false
+    }
+
+    static func run(_ arguments: [ByteString]) -> Int32 {
+        do {
+            let invocation = try parse(arguments)
+            if invocation.isHelp || invocation.isVersion {
+                try Output.print(invocation.isHelp ? usage : "\(name) (cfsoci) \(Version.text)")
+                try Output.flush()
+                return 0
+            }
+            if let namespace = invocation.namespace { try enter(namespace) }
+            try mount(invocation)
+            return 0
+        } catch let error as UsageError {
+            Output.note("\(name): \(error.description); \(name) --help tells more")
+            return 1
+        } catch {
+            Output.note("\(name): \(error)")
+            return status(of: error)
+        }
+    }
+
+    /// As mount(8) has them.
+    private static func status(of error: any Error) -> Int32 {
+        let system: SystemError
+        switch error {
+        case MountError.options, MountError.noRights: return 1
+        case MountError.noLoopDevice: return 2
+        case MountError.system(let error): system = error
+        case let error as SystemError: system = error
+        case RepositoryError.system(let error): system = error
+        default: return 32
+        }
+        switch system.errno {
+        case .outOfMemory, .tooManyOpenFiles, .fileTableFull, .noSpace: return 2
+        case .accessDenied, .notPermitted: return 1
+        default: return 32
+        }
+    }
+
+    // MARK: Arguments
+
+    private static func parse(_ arguments: [ByteString]) throws -> Invocation {
+        var invocation = Invocation()
+        var lists: [ByteString] = []
+        var places: [ByteString] = []
+        var isSloppy = false
+        var isReadOnly: Bool?
+        var rest = arguments[...]
+        var onlyPlaces = false
+        while let argument = rest.popFirst() {
+            guard !onlyPlaces, argument.count > 1, argument.bytes.first == UInt8(ascii: "-") else {
+                places.append(argument)
+                continue
+            }
+            switch argument {
+            case "--": onlyPlaces = true
+            case "--help": invocation.isHelp = true
+            case "--version": invocation.isVersion = true
+            default:
+                guard argument.bytes[1] != UInt8(ascii: "-") else { throw UsageError(description: "unknown option \(argument)") }
+                var letters = argument.bytes.dropFirst()
+                while let letter = letters.popFirst() {
+                    func value() throws -> ByteString {
+                        defer { letters = [] }
+                        if !letters.isEmpty { return ByteString(letters) }
+                        guard let value = rest.popFirst() else {
+                            throw UsageError(description: "the option -\(ByteString([letter])) needs a value")
+                        }
+                        return value
+                    }
+                    switch letter {
+                    case UInt8(ascii: "o"): lists.append(try value())
+                    case UInt8(ascii: "t"): try check(type: try value())
+                    case UInt8(ascii: "N"): invocation.namespace = try value()
+                    case UInt8(ascii: "s"): isSloppy = true
+                    case UInt8(ascii: "f"): invocation.isFake = true
+                    case UInt8(ascii: "v"): invocation.isVerbose = true
+                    case UInt8(ascii: "r"): isReadOnly = true
+                    case UInt8(ascii: "w"): isReadOnly = false
+                    // No table of mounts but the kernel's is written.
+                    case UInt8(ascii: "n"): break
+                    case UInt8(ascii: "h"): invocation.isHelp = true
+                    case UInt8(ascii: "V"): invocation.isVersion = true
+                    default: throw UsageError(description: "unknown option -\(ByteString([letter]))")
+                    }
+                }
+            }
+        }
+        guard !invocation.isHelp, !invocation.isVersion else { return invocation }
+        for list in lists { try invocation.options.add(list, sloppy: isSloppy) }
+        if let isReadOnly { invocation.options.isReadOnly = isReadOnly }
+        guard places.count == 2 else {
+            throw UsageError(description: places.count < 2 ? "an image and a directory are needed" : "too many arguments: \(places[2])")
+        }
+        try invocation.options.check()
+        (invocation.source, invocation.target) = (places[0], places[1])
+        return invocation
+    }
+
+    private static func check(type: ByteString) throws {
+        guard type == "composefs" || type.hasPrefix("composefs.") else {
+            throw UsageError(description: "file systems of type \(type) are not for this program")
+        }
+    }
+
+    /// A process's number, or a file that stands for the namespace.
+    private static func enter(_ namespace: ByteString) throws {
+        let isNumber = !namespace.isEmpty && namespace.bytes.allSatisfy { (0x30...0x39).contains($0) }
+        try FileDescriptor.open(isNumber ? "/proc/" + namespace + "/ns/mnt" : namespace, .readOnly).enterMounts()
+    }
+
+    // MARK: Mounting
+
+    private static func mount(_ invocation: Invocation) throws {
+        let options = invocation.options
+        var mount = options.mount
+        mount.readWrite = mount.upperDirectory != nil && !options.isReadOnly
+        if !options.ignored.isEmpty, invocation.isVerbose {
+            Output.note("\(name): ignored: \(options.ignored.map(\.description).joined(separator: ","))")
+        }
+        let digest = try options.digest.map { try objectID($0) }
+        if options.isRemount {
+            guard !invocation.isFake else { return }
+            let (on, off): (MountAttributes, MountAttributes) = options.isReadOnly ? (.readOnly, []) : ([], .readOnly)
+            // An image itself never becomes writable, whatever the mount's own flag says.
+            try changeMount(at: invocation.target, set: mount.attributes.union(on), clear: options.clearedAttributes.union(off))
+            return
+        }
+        if let repository = options.repository {
+            try mountNamed(invocation, mount, repository, digest)
+        } else {
+            guard !invocation.isFake else { return }
+            mount.source = invocation.source
+            let verity = options.verity ?? (digest == nil ? .none : .required)
+            let isChecked = try mountImageFile(
+                invocation.source, objects: options.objects, digest: digest, verity: verity, at: invocation.target, mount)
+            if invocation.isVerbose {
+                Output.note(
+                    "\(name): \(invocation.source) mounted on \(invocation.target); the image was \(digest == nil ? "not verified" : "verified")"
+                        + ", the kernel \(isChecked ? "checks" : "does not check") files")
+            }
+        }
+    }
+
+    /// An image of a repository, by its name.
+    private static func mountNamed(
+        _ invocation: Invocation, _ options: MountOptions, _ repository: ByteString, _ digest: ObjectID?
+    ) throws {
+        let store = try Store.open(repository, OpenOptions(readOnly: true))
+        let isBootable = invocation.options.isBootable
+        guard !invocation.isFake else {
+            _ = try store.openMountable(invocation.source, bootable: isBootable, digest: digest)
+            return
+        }
+        let id = try store.mount(invocation.source, at: invocation.target, bootable: isBootable, digest: digest, options)
+        if invocation.isVerbose {
+            Output.note(
+                "\(name): \(invocation.source) (\(id)) mounted on \(invocation.target); the image was verified, the kernel "
+                    + "\(store.repository.isSecure ? "checks" : "does not check") files")
+        }
+    }
+
+    /// `sha256:` and `sha512:` may stand before the digits.
+    private static func objectID(_ text: ByteString) throws -> ObjectID {
+        let parts = text.bytes.split(separator: UInt8(ascii: ":"), maxSplits: 1, omittingEmptySubsequences: false)
+        if let digits = parts.last, let id = ObjectID(hex: digits) {
+            if parts.count == 1 || parts[0].elementsEqual(id.algorithm.name.utf8) { return id }
+        }
+        throw MountError.options("digest=\(text) is no fs-verity digest: 64 (sha256) or 128 (sha512) lower-case hexadecimal digits are")
+    }
+
+    private static let usage = """
+        Usage: mount.composefs IMAGE DIR [-fnrsvw] [-N NAMESPACE] [-t TYPE] [-o OPTION[,OPTION]…]
+               mount -t composefs -o OPTION[,OPTION]… IMAGE DIR
+
+        IMAGE is a file, or with repo= what `cfsoci mount` takes. Options:
+          basedir=DIR[:DIR]…   where the objects are
+          digest=HEX           the fs-verity digest that the image must have; implies verity
+          verity               the kernel checks every file's fs-verity digest against the image
+          tryverity            the same where the kernel and the objects' file system can
+          noverity             files are not checked, and digest= is computed by reading the image
+          upperdir=, workdir=  take what is changed
+          idmap=PATH           a user namespace, /proc/PID/ns/user, whose ids the owners are mapped to
+          ro, rw               with upperdir=: nothing may be changed; it may (default)
+          repo=DIR             IMAGE is an image's name in this repository; its verity is the repository's
+          bootable             with repo=: the image for booting
+        Also nosuid, nodev, noexec, noatime, nodiratime, nosymfollow, remount. A backslash before a comma, a colon or a backslash makes \
+        it part of a path.
+        """
+}

@@ -1,0 +1,96 @@
+internal import Bytes
+internal import LinuxSystem
+
+/// One line of `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
+struct MountEntry: Sendable, Hashable {
+    var id: UInt64
+    /// Where it is mounted, seen from the process's root directory.
+    var target: ByteString
+    /// The file system's type, with a subtype after a dot.
+    var type: ByteString
+    var source: ByteString
+    /// The file system's options, each unescaped.
+    var options: [ByteString]
+
+    /// Nil where the line has not the fields that it must have.
+    init?(line: some Collection<UInt8>) {
+        let fields = line.split(separator: UInt8(ascii: " "), omittingEmptySubsequences: false)
+        // Any number of optional fields stand between the sixth and a lone hyphen.
+        guard fields.count >= 10, let id = UInt64(String(decoding: fields[0], as: UTF8.self)),
+            let hyphen = fields.dropFirst(6).firstIndex(where: { $0.elementsEqual(CollectionOfOne(UInt8(ascii: "-"))) }),
+            fields.count > hyphen + 3
+        else { return nil }
+        self.id = id
+        target = Self.unescape(fields[4])
+        type = Self.unescape(fields[hyphen + 1])
+        source = Self.unescape(fields[hyphen + 2])
+        options = fields[hyphen + 3].split(separator: UInt8(ascii: ",")).map { Self.unescape($0) }
+    }
+
+    /// The kernel writes `\ooo` for what would part fields.
+    private static func unescape(_ field: some Collection<UInt8>) -> ByteString {
+        var bytes: [UInt8] = []
+        var rest = Array(field)[...]
+        while let first = rest.first {
+            rest = rest.dropFirst()
+            let digits = rest.prefix(3)
+            if first == UInt8(ascii: "\\"), digits.count == 3, digits.allSatisfy({ (0x30...0x37).contains($0) }) {
+                let value = digits.reduce(0) { $0 * 8 + Int($1 - 0x30) }
+                bytes.append(UInt8(truncatingIfNeeded: value))
+                rest = rest.dropFirst(3)
+            } else {
+                bytes.append(first)
+            }
+        }
+        return ByteString(bytes)
+    }
+
+    static func all() throws(SystemError) -> [MountEntry] {
+        // Of the thread, which may be in a namespace of its own.
+        let bytes = try FileDescriptor.open("/proc/thread-self/mountinfo", .readOnly).readAll(limit: 1 << 26)
+        return bytes.split(separator: UInt8(ascii: "\n")).compactMap { MountEntry(line: $0) }
+    }
+
+    /// The values of an option that may be given more than once.
+    private func values(_ name: ByteString) -> [ByteString] {
+        let key = name + "="
+        return options.filter { $0.hasPrefix(key) }.map { ByteString($0.bytes.dropFirst(key.count)) }
+    }
+
+    /// Whether it shows a composefs image: overlayfs with data-only layers, whoever mounted it, or what bears our name.
+    var isImage: Bool {
+        if type == "overlay" {
+            return source.hasPrefix("composefs") || !values("datadir+").isEmpty || values("lowerdir").contains { Self.hasDataLayers($0) }
+        }
+        return (type == "fuse" || type.hasPrefix("fuse.")) && (source.hasPrefix("composefs") || type == "fuse.composefs")
+    }
+
+    private static func hasDataLayers(_ lower: ByteString) -> Bool {
+        let colon = UInt8(ascii: ":")
+        return zip(lower.bytes, lower.bytes.dropFirst()).contains { $0 == colon && $1 == colon }
+    }
+
+    /// The directories that overlayfs joins, as they were named, the data-only ones too.
+    var layers: [ByteString] {
+        guard type == "overlay" else { return [] }
+        return values("lowerdir+") + values("datadir+") + values("lowerdir").flatMap { Self.layers($0) }
+    }
+
+    /// Layers are parted by colons; overlayfs escapes those in a path with a backslash.
+    private static func layers(_ lower: ByteString) -> [ByteString] {
+        var layers: [[UInt8]] = [[]]
+        var isEscaped = false
+        for byte in lower.bytes {
+            if !isEscaped, byte == UInt8(ascii: ":") {
+                layers.append([])
+            } else if !isEscaped, byte == UInt8(ascii: "\\") {
+                isEscaped = true
+                continue
+            } else {
+                layers[layers.count - 1].append(byte)
+            }
+            isEscaped = false
+        }
+        return layers.filter { !$0.isEmpty }.map { ByteString($0) }
+    }
+}

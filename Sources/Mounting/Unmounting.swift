@@ -1,0 +1,66 @@
+public import Bytes
+internal import LinuxSystem
+
+/// Unmounts the image at a directory; the path may lead there through symbolic links. With `lazily` even one in use, which then ends with
+/// its last user.
+///
+/// An image that another tool mounted in two parts, EROFS somewhere and overlayfs over it, goes as a whole.
+///
+/// - Throws: `MountError.notMounted`, `.notAnImage`, `.busy`, `.noRights`, `.system`.
+public func unmount(_ target: ByteString, lazily: Bool = false) throws(MountError) {
+    let found: MountEntry?
+    do throws(SystemError) {
+        found = try mount(at: target)
+    } catch {
+        throw .system(error)
+    }
+    guard let found else { throw .notMounted(target) }
+    guard found.isImage else { throw .notAnImage(target, type: found.type, source: found.source) }
+    do throws(SystemError) {
+        try FileDescriptor.unmount(found.target, lazily: lazily)
+    } catch {
+        throw MountError(error) {
+            switch $0.errno {
+            case .invalidArgument: .notMounted(target)
+            case .busy: .busy(target)
+            default: .system($0)
+            }
+        }
+    }
+    unmountLeftOver(found.layers, lazily: lazily)
+}
+
+/// The mount whose root the path leads to; nil where it leads to no mount's root.
+private func mount(at target: ByteString) throws(SystemError) -> MountEntry? {
+    let id: UInt64
+    let path: ByteString
+    do {
+        let directory = try FileDescriptor.open(target, .pathOnly)
+        guard let number = try directory.mountID() else { throw SystemError("look for the mount at", target, .noEntry) }
+        id = number
+        path = directory.kernelPath
+    }
+    return try MountEntry.all().first { $0.id == id && $0.target == path }
+}
+
+/// EROFS mounts that were there only to be the layer of an overlay which is gone. Best effort: the overlay is unmounted.
+private func unmountLeftOver(_ layers: [ByteString], lazily: Bool) {
+    guard !layers.isEmpty, let mounts = try? MountEntry.all() else { return }
+    let inUse = Set(mounts.flatMap(\.layers))
+    for layer in layers where !inUse.contains(layer) {
+        guard mounts.last(where: { $0.target == layer })?.type == "erofs" else { continue }
+        try? FileDescriptor.unmount(layer, lazily: lazily)
+    }
+}
+
+extension FileDescriptor {
+    /// The number by which mountinfo lists the mount that the open file was reached through; nil where the kernel does not tell.
+    fileprivate borrowing func mountID() throws(SystemError) -> UInt64? {
+        let info = try FileDescriptor.open(ByteString("/proc/thread-self/fdinfo/\(raw)"), .readOnly).readAll(limit: 1 << 16)
+        for line in info.split(separator: UInt8(ascii: "\n")) {
+            let words = line.split(whereSeparator: { $0 == UInt8(ascii: ":") || $0 == UInt8(ascii: "\t") || $0 == UInt8(ascii: " ") })
+            if words.count == 2, words[0].elementsEqual("mnt_id".utf8) { return UInt64(String(decoding: words[1], as: UTF8.self)) }
+        }
+        return nil
+    }
+}
