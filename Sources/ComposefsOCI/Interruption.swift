@@ -56,6 +56,18 @@ struct InterruptibleSource: ImageSource {
         return Reader(blob: try source.openBlob(descriptor), interruption: interruption)
     }
 
+    func openBlob(_ descriptor: Descriptor, from offset: UInt64, _ observer: BlobObserver?) throws -> any BlobReader {
+        try interruption.check()
+        return Reader(blob: try source.openBlob(descriptor, from: offset, observer), interruption: interruption)
+    }
+
+    var isRemote: Bool { source.isRemote }
+
+    func checkCancellation() throws {
+        try interruption.check()
+        try source.checkCancellation()
+    }
+
     private final class Reader: BlobReader {
         let blob: any BlobReader
         let interruption: Interruption

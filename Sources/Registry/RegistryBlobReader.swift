@@ -12,32 +12,47 @@ final class RegistryBlobReader: BlobReader {
     private let digest: ContentDigest
     /// Of the whole blob, in bytes.
     private let size: UInt64
-    /// Bytes that the caller has.
-    private var offset: UInt64 = 0
+    private let observer: BlobObserver?
+    /// Where the caller is, in bytes from the blob's beginning.
+    private var offset: UInt64
     private var response: HTTPResponse?
     /// Where the current response ends, counted from the blob's beginning.
     private var responseEnd: UInt64 = 0
     /// Bytes of the current response that the caller has already.
     private var toSkip: UInt64 = 0
     private var tries = RetryState()
-    private var progressMark: UInt64 = 0
+    private var progressMark: UInt64
     private var rangesAreRefused = false
     private var isComplete = false
     private var error: RegistryError?
 
-    /// Waits for the registry's answer, not for the body.
-    init(_ client: RegistryClient, _ repository: RemoteRepository, digest: ContentDigest, size: UInt64) throws(RegistryError) {
+    /// Waits for the registry's answer, not for the body. A caller that has all of the blob already is told its end without asking for anything.
+    ///
+    /// - Parameter offset: bytes that the caller has already.
+    init(
+        _ client: RegistryClient, _ repository: RemoteRepository, digest: ContentDigest, size: UInt64, from offset: UInt64 = 0,
+        observer: BlobObserver? = nil
+    ) throws(RegistryError) {
         self.client = client
         self.repository = repository
         self.digest = digest
         self.size = size
-        while response == nil {
+        self.observer = observer
+        self.offset = min(offset, size)
+        progressMark = self.offset
+        isComplete = size > 0 && self.offset == size
+        while response == nil, !isComplete {
             do throws(Failure) {
                 try connect()
             } catch {
-                try client.pause(after: error, &tries)
+                try pause(after: error)
             }
         }
+    }
+
+    private func pause(after failure: Failure) throws(RegistryError) {
+        let (client, observer) = (client, observer)
+        try client.pause(after: failure, &tries) { observer?(.retrying(reason: failure.error.description, delay: $0)) }
     }
 
     /// The current connection's version, for tests.
@@ -54,7 +69,7 @@ final class RegistryBlobReader: BlobReader {
             } catch {
                 drop()
                 do throws(RegistryError) {
-                    try client.pause(after: error, &tries)
+                    try pause(after: error)
                 } catch {
                     self.error = error
                     throw error
@@ -67,6 +82,7 @@ final class RegistryBlobReader: BlobReader {
     private func advance(_ buffer: UnsafeMutableRawBufferPointer) throws(Failure) -> Int? {
         guard let response else {
             try connect()
+            if offset > 0 { observer?(.resumed(from: offset)) }
             return nil
         }
         if toSkip > 0 {

@@ -40,8 +40,12 @@ public final class RegistryClient: Sendable {
         }
     }
 
-    func pause(after failure: Failure, _ tries: inout RetryState) throws(RegistryError) {
+    /// Waits as long as the policy says; throws where it says that there shall be no other try.
+    func pause(
+        after failure: Failure, _ tries: inout RetryState, willWait: (Duration) -> Void = { _ in }
+    ) throws(RegistryError) {
         let duration = try tries.pause(after: failure, options.retry)
+        willWait(duration)
         guard session.interruption.sleep(duration) else {
             throw RegistryError(.cancelled, "cancelled; before that: \(failure.error.description)")
         }

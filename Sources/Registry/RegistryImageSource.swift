@@ -35,8 +35,15 @@ extension RegistryClient {
 
     /// Begins the download of a config or layer. The reader gives exactly as many bytes as the descriptor says, or fails; it does not check
     /// the digest. It keeps the client alive, and takes at most 1 MiB of memory for bytes that were not read yet.
-    public func openBlob(_ descriptor: Descriptor, of reference: RegistryReference) throws(RegistryError) -> any BlobReader {
-        try RegistryBlobReader(self, RemoteRepository(reference), digest: descriptor.digest, size: descriptor.size)
+    ///
+    /// - Parameters:
+    ///   - offset: bytes that the caller has already.
+    ///   - observer: is told of tries that failed and of what was done then.
+    public func openBlob(
+        _ descriptor: Descriptor, of reference: RegistryReference, from offset: UInt64 = 0, observer: BlobObserver? = nil
+    ) throws(RegistryError) -> any BlobReader {
+        try RegistryBlobReader(
+            self, RemoteRepository(reference), digest: descriptor.digest, size: descriptor.size, from: offset, observer: observer)
     }
 
     /// Manifests in `reference`'s repository whose `subject` is `digest`, in the registry's order; only those of one artifact type where
@@ -79,4 +86,10 @@ public final class RegistryImageSource: ImageSource {
     public func rootManifest() throws -> SourceManifest { try client.manifest(reference) }
     public func manifest(_ descriptor: Descriptor) throws -> [UInt8] { try client.manifest(descriptor, of: reference) }
     public func openBlob(_ descriptor: Descriptor) throws -> any BlobReader { try client.openBlob(descriptor, of: reference) }
+
+    public func openBlob(_ descriptor: Descriptor, from offset: UInt64, _ observer: BlobObserver?) throws -> any BlobReader {
+        try client.openBlob(descriptor, of: reference, from: offset, observer: observer)
+    }
+
+    public var isRemote: Bool { true }
 }

@@ -21,7 +21,7 @@ extension Repository {
     private static let unknownBoot: ByteString = "unknown"
 
     /// `.staging/<boot id>`.
-    private func stagingDirectory() -> ByteString {
+    func stagingDirectory() -> ByteString {
         Layout.staging + "/" + (Host.bootID().map { ByteString($0) } ?? Self.unknownBoot)
     }
 
@@ -56,6 +56,16 @@ extension Repository {
     }
 
     func endStoring() { activity.storing.subtract(1, ordering: .sequentiallyConsistent) }
+
+    /// Runs `body`, which stores one thing after the other that belong together: this handle collects no garbage in between.
+    package func storeAsOne<Result>(_ body: () throws -> Result) throws -> Result {
+        try beginStoring()
+        defer {
+            endStoring()
+            retireMarker()
+        }
+        return try body()
+    }
 
     private func makeMarker() throws(RepositoryError) -> Activity.Marker {
         let directory = stagingDirectory()

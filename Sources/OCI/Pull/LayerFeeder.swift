@@ -12,13 +12,18 @@ final class LayerFeeder: @unchecked Sendable {
     private let blob: any BlobReader
     /// Nil where nothing is known of the blob beforehand.
     private let descriptor: Descriptor?
+    private let sink: (any BlobSink)?
     private let profile: PullProfile
     private let onBytes: @Sendable (UInt64) -> Void
     private let outcome = Mutex<(any Error)?>(nil)
 
-    init(blob: any BlobReader, descriptor: Descriptor?, profile: PullProfile, onBytes: @escaping @Sendable (UInt64) -> Void) {
+    init(
+        blob: any BlobReader, descriptor: Descriptor?, sink: (any BlobSink)?, profile: PullProfile,
+        onBytes: @escaping @Sendable (UInt64) -> Void
+    ) {
         self.blob = blob
         self.descriptor = descriptor
+        self.sink = sink
         self.profile = profile
         self.onBytes = onBytes
     }
@@ -42,7 +47,7 @@ final class LayerFeeder: @unchecked Sendable {
     }
 
     private func feed() throws {
-        var source = VerifiedBlob(blob: blob, descriptor: descriptor, profile: profile)
+        var source = VerifiedBlob(blob: blob, descriptor: descriptor, sink: sink, profile: profile)
         var decompressor: Decompressor?
         var isEnded = false
         var reported: UInt64 = 0
@@ -87,14 +92,16 @@ struct VerifiedBlob: ~Copyable {
     private let blob: any BlobReader
     /// Nil where nothing is known of the blob beforehand.
     private let descriptor: Descriptor?
+    private let sink: (any BlobSink)?
     private var hasher: DigestHasher?
     private let profile: PullProfile
 
-    init(blob: any BlobReader, descriptor: Descriptor?, profile: PullProfile) {
+    init(blob: any BlobReader, descriptor: Descriptor?, sink: (any BlobSink)? = nil, profile: PullProfile) {
         buffer = .allocate(byteCount: 256 * 1024, alignment: 4096)
         input = UnsafeRawBufferPointer(rebasing: buffer[..<0])
         self.blob = blob
         self.descriptor = descriptor
+        self.sink = sink
         self.profile = profile
         hasher = if let descriptor { DigestHasher(descriptor.digest.algorithm) } else { nil }
     }
@@ -115,6 +122,7 @@ struct VerifiedBlob: ~Copyable {
         let started = PullProfile.now()
         hasher?.update(input)
         profile.add(.digest, PullProfile.now() - started)
+        try sink?.append(input)
     }
 
     /// What `fill` has read, taken as a whole; valid until the next `fill`.

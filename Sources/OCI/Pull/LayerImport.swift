@@ -20,9 +20,10 @@ struct LayerImport: Sendable {
 
     /// - Throws: what the blob, the archive or the store refused; nothing but unreferenced objects is left behind then.
     func run(
-        _ blob: any BlobReader, _ descriptor: Descriptor?, diffID: ContentDigest, onBytes: @escaping @Sendable (UInt64) -> Void
+        _ blob: any BlobReader, _ descriptor: Descriptor?, diffID: ContentDigest, sink: (any BlobSink)? = nil,
+        onBytes: @escaping @Sendable (UInt64) -> Void
     ) throws -> Imported {
-        let feeder = LayerFeeder(blob: blob, descriptor: descriptor, profile: profile, onBytes: onBytes)
+        let feeder = LayerFeeder(blob: blob, descriptor: descriptor, sink: sink, profile: profile, onBytes: onBytes)
         let fed = Semaphore(0)
         feederPool.submit {
             feeder.run()

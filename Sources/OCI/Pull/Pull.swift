@@ -39,10 +39,13 @@ private struct ImagePull {
         let resolved = try resolveManifest(source, platform: options.platform)
         let manifest = resolved.manifest
         reporter.resolved(PullEvent.Resolution(manifest: resolved.digest, layers: manifest.layers))
-        try repository.beginPull()
-        let configBytes = try read(manifest.config)
-        return manifest.isImage
-            ? try pullContainer(resolved, configBytes, name) : try pullArtifact(resolved, configBytes, name)
+        return try repository.storeAsOne {
+            let configBytes = try readConfig(manifest.config)
+            let result =
+                manifest.isImage ? try pullContainer(resolved, configBytes, name) : try pullArtifact(resolved, configBytes, name)
+            repository.dropBlob(ByteString(manifest.config.digest.description))
+            return result
+        }
     }
 
     // MARK: Images with a root file system
@@ -53,7 +56,7 @@ private struct ImagePull {
         guard config.diffIDs.count == manifest.layers.count else {
             throw PullError.layerCount(layers: manifest.layers.count, diffIDs: config.diffIDs.count)
         }
-        let layers = try importLayers(
+        let layers = try layerPull.run(
             zip(manifest.layers, config.diffIDs).enumerated().map { LayerTask(index: $0, descriptor: $1.0, diffID: $1.1) },
             count: manifest.layers.count)
         let streams = config.diffIDs.compactMap { diffID in layers.streams[diffID].map { (diffID: diffID, stream: $0) } }
@@ -89,7 +92,7 @@ private struct ImagePull {
 
     private func pullArtifact(_ resolved: ResolvedManifest, _ configBytes: [UInt8], _ name: ByteString) throws -> PullResult {
         let manifest = resolved.manifest
-        let layers = try importLayers(
+        let layers = try layerPull.run(
             manifest.layers.enumerated().map { LayerTask(index: $0, descriptor: $1, diffID: nil) }, count: manifest.layers.count)
         reporter.image(.publishing)
         var publication = Repository.Publication()
@@ -104,146 +107,46 @@ private struct ImagePull {
         return result(resolved, name, published, layers, images: [:], config: nil)
     }
 
-    // MARK: Layers
-
-    /// A layer to be in the store: an archive with a diff ID, or an artifact's blob that is stored as it is.
-    struct LayerTask: Sendable {
-        var index: Int
-        var descriptor: Descriptor
-        var diffID: ContentDigest?
-        /// What names the layer in the store.
-        var identifier: ContentDigest { diffID ?? descriptor.digest }
-    }
-
-    struct Layers: Sendable {
-        var streams: [ContentDigest: ObjectID] = [:]
-        var new = 0
-        var present = 0
-        var statistics = LayerStatistics()
-    }
-
-    private struct Progress {
-        var layers = Layers()
-        var failure: (any Error)?
-    }
-
-    private func importLayers(_ tasks: [LayerTask], count: Int) throws -> Layers {
-        var found = Layers()
-        var missing: [ContentDigest: LayerTask] = [:]
-        for task in tasks {
-            if let first = missing[task.identifier] {
-                reporter.layer(task.index, .skipped(.repeated(of: first.index)))
-            } else if found.streams[task.identifier] != nil {
-                reporter.layer(task.index, .skipped(.present))
-            } else if let stream = try presentLayer(task) {
-                found.streams[task.identifier] = stream
-                found.present += 1
-                reporter.layer(task.index, .skipped(.present))
-            } else {
-                missing[task.identifier] = task
-                reporter.layer(task.index, .queued)
-            }
-        }
-        guard !missing.isEmpty else { return found }
-        // The largest first, so that none is left to run alone at the end.
-        let order = missing.values.sorted { ($0.descriptor.size, $1.index) > ($1.descriptor.size, $0.index) }
-        let jobs = max(1, min(options.jobs ?? max(2, Host.processorCount), order.count))
-        let layerPool = WorkerPool(threads: jobs)
-        let importer = LayerImport(
-            repository: repository, objectPool: WorkerPool(threads: Host.processorCount), feederPool: WorkerPool(threads: jobs),
-            profile: profile)
-        defer {
-            // No thread of ours works on after the pull has ended, however it ended.
-            layerPool.shutdown()
-            importer.shutdown()
-        }
-        let progress = Mutex(Progress(layers: found))
-        let finished = Semaphore(0)
-        for task in order {
-            layerPool.submit {
-                defer { finished.signal() }
-                // After a failure no new layer is begun; those that run come to their end, for the next pull.
-                guard progress.withLock({ $0.failure == nil }) else { return }
-                do {
-                    let imported = try importLayer(task, importer)
-                    progress.withLock { progress in
-                        progress.layers.streams[task.identifier] = imported.stream
-                        progress.layers.new += 1
-                        progress.layers.statistics += imported.statistics
-                    }
-                    reporter.layer(task.index, .stored)
-                } catch {
-                    let failure = PullError.layer(number: task.index + 1, of: count, task.descriptor.digest, cause: error)
-                    progress.withLock { $0.failure = $0.failure ?? failure }
-                }
-            }
-        }
-        for _ in order { finished.wait() }
-        return try progress.withLock { progress in
-            if let failure = progress.failure { throw failure }
-            return progress.layers
-        }
-    }
-
-    private func importLayer(_ task: LayerTask, _ importer: LayerImport) throws -> LayerImport.Imported {
-        reporter.layer(task.index, .started)
-        let blob = try source.openBlob(task.descriptor)
-        let name = StreamName.layer(task.identifier)
-        let imported: LayerImport.Imported
-        if let diffID = task.diffID {
-            let received = Mutex(UInt64(0))
-            imported = try importer.run(blob, task.descriptor, diffID: diffID) { count in
-                let total = received.withLock { total in
-                    total += count
-                    return total
-                }
-                reporter.layer(task.index, .bytes, done: total)
-            }
-            reporter.layer(task.index, .verified)
-            try LayerMark.set(diffID, on: imported.stream, in: repository)
-        } else {
-            imported = try importBlob(blob, task)
-            reporter.layer(task.index, .verified)
-        }
-        try repository.stage(name, imported.stream)
-        return imported
-    }
-
-    /// An artifact's blob: one object, and a stream that names it.
-    private func importBlob(_ blob: any BlobReader, _ task: LayerTask) throws -> LayerImport.Imported {
-        var source = VerifiedBlob(blob: blob, descriptor: task.descriptor, profile: profile)
-        var writer = try repository.makeObjectWriter()
-        while true {
-            try source.fill()
-            if source.isAtEnd { break }
-            try writer.append(source.takeAll())
-            reporter.layer(task.index, .bytes, done: source.received)
-        }
-        try source.finish()
-        let object = try writer.finish()
-        var stream = try repository.makeStreamBuilder(contentType: StreamContentType.blob)
-        try stream.external(object.id, size: object.size)
-        var statistics = LayerStatistics()
-        statistics.add(object)
-        return LayerImport.Imported(stream: try stream.finish().id, statistics: statistics)
-    }
-
-    /// The layer's stream, where the store has one whose content is known to be the layer's.
-    private func presentLayer(_ task: LayerTask) throws -> ObjectID? {
-        if let diffID = task.diffID { try store.presentLayer(diffID) } else { try store.presentBlob(task.identifier) }
-    }
-
     // MARK: Below
 
-    private func read(_ descriptor: Descriptor) throws -> [UInt8] {
-        let blob: any BlobReader =
-            if let data = descriptor.data { DataBlobReader(data) } else { try source.openBlob(descriptor) }
-        return try VerifiedBlob(blob: blob, descriptor: descriptor, profile: profile).readAll(limit: ImageLimits.configBytes)
+    private var layerPull: LayerPull {
+        LayerPull(source: source, repository: repository, options: options, reporter: reporter, profile: profile)
+    }
+
+    /// The config. From a remote source it crosses the wire once, however many pulls want it: what the store has is not read again, and what
+    /// one pull has fetched is kept for the others until it is published.
+    private func readConfig(_ descriptor: Descriptor) throws -> [UInt8] {
+        if let data = descriptor.data { return try read(DataBlobReader(data), descriptor) }
+        guard source.isRemote else { return try read(source.openBlob(descriptor), descriptor) }
+        guard descriptor.size <= UInt64(ImageLimits.configBytes) else {
+            throw PullError.blobTooLarge(descriptor.digest, announced: descriptor.size, limit: ImageLimits.configBytes)
+        }
+        let digest = descriptor.digest
+        var pause = 10
+        while true {
+            if let claim = try repository.claimBlob(ByteString(digest.description), size: descriptor.size) {
+                // Only now: who had the claim before may have published it.
+                if let stored = store.storedConfig(digest) {
+                    claim.remove()
+                    return stored
+                }
+                claim.keep(limit: options.keptBytesLimit)
+                return try claim.read(descriptor, from: source, observer: { _ in }) { try read($0, descriptor) }
+            }
+            // No other claim is held meanwhile, see `LayerQueue`.
+            try source.checkCancellation()
+            Host.sleep(milliseconds: pause)
+            pause = min(pause * 2, 100)
+        }
+    }
+
+    private func read(_ blob: any BlobReader, _ descriptor: Descriptor) throws -> [UInt8] {
+        try VerifiedBlob(blob: blob, descriptor: descriptor, profile: profile).readAll(limit: ImageLimits.configBytes)
     }
 
     private func result(
         _ resolved: ResolvedManifest, _ name: ByteString, _ published: (manifestStream: ObjectID, configStream: ObjectID),
-        _ layers: Layers, images: [ErofsVersion: ObjectID], config: ImageConfig?
+        _ layers: PulledLayers, images: [ErofsVersion: ObjectID], config: ImageConfig?
     ) -> PullResult {
         PullResult(
             manifestDigest: resolved.digest, manifestStream: published.manifestStream,

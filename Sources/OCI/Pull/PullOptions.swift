@@ -10,6 +10,9 @@ public struct PullOptions: Sendable {
     public var name: ByteString?
     /// How many layers are read at the same time; nil for one a processor, two at least.
     public var jobs: Int?
+    /// What unfinished blobs may take in the repository, all together, in bytes, so that a pull that was killed can be continued; 0 keeps
+    /// none. Only blobs that come from afar are kept, and none where space is short.
+    public var keptBytesLimit: UInt64 = 8 << 30
     /// Receives what happens, from the pull's threads: see `PullObserver`.
     public var observer: PullObserver?
 

@@ -11,9 +11,52 @@ public protocol ImageSource: Sendable {
     /// The bytes of a config or a layer.
     func openBlob(_ descriptor: Descriptor) throws -> any BlobReader
 
+    /// The bytes of a config or a layer from an offset on, at most the blob's size. By default the bytes before it are read and dropped.
+    ///
+    /// - Parameter observer: is told of what goes wrong on the way and is got over, by whoever opens or reads.
+    func openBlob(_ descriptor: Descriptor, from offset: UInt64, _ observer: BlobObserver?) throws -> any BlobReader
+
+    /// Whether blobs come from afar: then no two pulls of a store fetch the same one, and what a pull that was killed has fetched is kept for
+    /// the next. False by default.
+    var isRemote: Bool { get }
+
+    /// Throws where the pull shall end. Asked now and then while nothing is read. Does nothing by default.
+    func checkCancellation() throws
+
     /// The name that a pull tags by default.
     var canonicalName: String { get }
 }
+
+extension ImageSource {
+    public var isRemote: Bool { false }
+    public func checkCancellation() throws {}
+
+    public func openBlob(_ descriptor: Descriptor, from offset: UInt64, _ observer: BlobObserver?) throws -> any BlobReader {
+        let reader = try openBlob(descriptor)
+        guard offset > 0 else { return reader }
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 64 * 1024, alignment: 16)
+        defer { buffer.deallocate() }
+        var rest = offset
+        while rest > 0 {
+            let count = try reader.read(into: UnsafeMutableRawBufferPointer(rebasing: buffer[..<Int(min(UInt64(buffer.count), rest))]))
+            // Whoever reads on finds the end and knows what is missing.
+            if count == 0 { break }
+            rest -= UInt64(count)
+        }
+        return reader
+    }
+}
+
+/// What happens to a blob on its way.
+public enum BlobEvent: Sendable, Hashable {
+    /// The transfer broke off; the next try comes after the delay.
+    case retrying(reason: String, delay: Duration)
+    /// The transfer goes on at this byte.
+    case resumed(from: UInt64)
+}
+
+/// Is told of a blob's adventures. It must not block.
+public typealias BlobObserver = @Sendable (BlobEvent) -> Void
 
 /// The document that a reference names, and what its source promised about it.
 public struct SourceManifest: Sendable {

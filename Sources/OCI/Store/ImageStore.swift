@@ -86,6 +86,12 @@ public struct ImageStore: Sendable {
         return Document(id: id, bytes: bytes, references: references)
     }
 
+    /// A config's bytes, where the store has it whole.
+    func storedConfig(_ digest: ContentDigest) -> [UInt8]? {
+        let name = StreamName.config(digest)
+        return (try? document(name, digest, type: StreamContentType.config, limit: ImageLimits.configBytes))?.bytes
+    }
+
     /// Whether the repository has a manifest. What it refers to is not looked at.
     public func contains(_ manifestDigest: ContentDigest) throws -> Bool {
         try repository.stream(StreamName.manifest(manifestDigest)) != nil

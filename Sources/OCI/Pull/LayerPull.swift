@@ -1,0 +1,184 @@
+import Bytes
+import Hashing
+import LinuxSystem
+import Repository
+import SplitStream
+import Synchronization
+
+/// A layer to be in the store: an archive with a diff ID, or an artifact's blob that is stored as it is.
+struct LayerTask: Sendable {
+    var index: Int
+    var descriptor: Descriptor
+    var diffID: ContentDigest?
+    /// What names the layer in the store.
+    var identifier: ContentDigest { diffID ?? descriptor.digest }
+}
+
+/// An image's layers, all of them in the store.
+struct PulledLayers: Sendable {
+    var streams: [ContentDigest: ObjectID] = [:]
+    var new = 0
+    var present = 0
+    var statistics = LayerStatistics()
+}
+
+/// Brings an image's layers into the store, several at once: what is there already is not read again.
+struct LayerPull: Sendable {
+    let source: any ImageSource
+    let repository: Repository
+    let options: PullOptions
+    let reporter: PullReporter
+    let profile: PullProfile
+    private var store: ImageStore { ImageStore(repository) }
+
+    init(source: any ImageSource, repository: Repository, options: PullOptions, reporter: PullReporter, profile: PullProfile) {
+        self.source = source
+        self.repository = repository
+        self.options = options
+        self.reporter = reporter
+        self.profile = profile
+    }
+
+    /// - Parameter count: of the image's layers, for messages.
+    func run(_ tasks: [LayerTask], count: Int) throws -> PulledLayers {
+        var found = PulledLayers()
+        var missing: [ContentDigest: LayerTask] = [:]
+        for task in tasks {
+            if let first = missing[task.identifier] {
+                reporter.layer(task.index, .skipped(.repeated(of: first.index)))
+            } else if found.streams[task.identifier] != nil {
+                reporter.layer(task.index, .skipped(.present))
+            } else if let stream = try presentLayer(task) {
+                found.streams[task.identifier] = stream
+                found.present += 1
+                reporter.layer(task.index, .skipped(.present))
+            } else {
+                missing[task.identifier] = task
+                reporter.layer(task.index, .queued)
+            }
+        }
+        guard !missing.isEmpty else { return found }
+        // The largest first, so that none is left to run alone at the end.
+        let order = missing.values.sorted { ($0.descriptor.size, $1.index) > ($1.descriptor.size, $0.index) }
+        let jobs = max(1, min(options.jobs ?? max(2, Host.processorCount), order.count))
+        let layerPool = WorkerPool(threads: jobs)
+        let importer = LayerImport(
+            repository: repository, objectPool: WorkerPool(threads: Host.processorCount), feederPool: WorkerPool(threads: jobs),
+            profile: profile)
+        defer {
+            // No thread of ours works on after the pull has ended, however it ended.
+            layerPool.shutdown()
+            importer.shutdown()
+        }
+        let queue = LayerQueue(order, source: source, repository: repository, reporter: reporter, count: count)
+        let layers = Mutex(found)
+        let finished = Semaphore(0)
+        for _ in 0..<jobs {
+            layerPool.submit {
+                while let (task, claim) = queue.next() {
+                    do {
+                        let layer = try bring(task, claim, importer)
+                        layers.withLock { $0.add(layer, task.identifier) }
+                    } catch {
+                        queue.fail(task, error)
+                    }
+                }
+                finished.signal()
+            }
+        }
+        for _ in 0..<jobs { finished.wait() }
+        if let failure = queue.failure { throw failure }
+        return layers.withLock { $0 }
+    }
+
+    /// The layer's stream, where the store has one whose content is known to be the layer's.
+    private func presentLayer(_ task: LayerTask) throws -> ObjectID? {
+        if let diffID = task.diffID { try store.presentLayer(diffID) } else { try store.presentBlob(task.identifier) }
+    }
+
+    /// One layer, from its source or from another pull that has brought it meanwhile.
+    private func bring(_ task: LayerTask, _ claim: BlobClaim?, _ importer: LayerImport) throws -> BroughtLayer {
+        guard let claim else { return .new(try importLayer(task, source.openBlob(task.descriptor), importer)) }
+        if let stream = try presentLayer(task) {
+            claim.remove()
+            reporter.layer(task.index, .skipped(.present))
+            return .present(stream)
+        }
+        claim.keep(limit: options.keptBytesLimit)
+        let imported = try claim.read(task.descriptor, from: source, observer: { report($0, task) }) {
+            try importLayer(task, $0, importer)
+        }
+        // It is staged: only now may somebody else get the claim.
+        claim.remove()
+        return .new(imported)
+    }
+
+    private func report(_ event: BlobEvent, _ task: LayerTask) {
+        switch event {
+        case .retrying(let reason, let delay): reporter.layer(task.index, .retrying(reason: reason, delay: delay))
+        case .resumed(let offset): reporter.layer(task.index, .resumed(from: offset))
+        }
+    }
+
+    private func importLayer(_ task: LayerTask, _ blob: any BlobReader, _ importer: LayerImport) throws -> LayerImport.Imported {
+        reporter.layer(task.index, .started)
+        let imported: LayerImport.Imported
+        if let diffID = task.diffID {
+            let received = Mutex(UInt64(0))
+            imported = try importer.run(blob, task.descriptor, diffID: diffID) { count in
+                let total = received.withLock { total in
+                    total += count
+                    return total
+                }
+                reporter.layer(task.index, .bytes, done: total)
+            }
+            reporter.layer(task.index, .verified)
+            try LayerMark.set(diffID, on: imported.stream, in: repository)
+        } else {
+            imported = try importBlob(blob, task)
+            reporter.layer(task.index, .verified)
+        }
+        try repository.stage(StreamName.layer(task.identifier), imported.stream)
+        reporter.layer(task.index, .stored)
+        return imported
+    }
+
+    /// An artifact's blob: one object, and a stream that names it.
+    private func importBlob(_ blob: any BlobReader, _ task: LayerTask) throws -> LayerImport.Imported {
+        var source = VerifiedBlob(blob: blob, descriptor: task.descriptor, profile: profile)
+        var writer = try repository.makeObjectWriter()
+        while true {
+            try source.fill()
+            if source.isAtEnd { break }
+            try writer.append(source.takeAll())
+            reporter.layer(task.index, .bytes, done: source.received)
+        }
+        try source.finish()
+        let object = try writer.finish()
+        var stream = try repository.makeStreamBuilder(contentType: StreamContentType.blob)
+        try stream.external(object.id, size: object.size)
+        var statistics = LayerStatistics()
+        statistics.add(object)
+        return LayerImport.Imported(stream: try stream.finish().id, statistics: statistics)
+    }
+}
+
+private enum BroughtLayer {
+    case new(LayerImport.Imported)
+    /// Another pull was faster.
+    case present(ObjectID)
+}
+
+extension PulledLayers {
+    fileprivate mutating func add(_ layer: BroughtLayer, _ identifier: ContentDigest) {
+        switch layer {
+        case .new(let imported):
+            streams[identifier] = imported.stream
+            new += 1
+            statistics += imported.statistics
+        case .present(let stream):
+            streams[identifier] = stream
+            present += 1
+        }
+    }
+}

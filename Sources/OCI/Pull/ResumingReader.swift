@@ -1,0 +1,86 @@
+import LinuxSystem
+import Repository
+
+/// A blob from what an earlier pull has kept of it, and then from its source, which is asked for the rest only. That is kept in turn,
+/// before anybody else sees it: who is killed has lost what was not read yet, nothing else.
+final class ResumingReader: BlobReader {
+    private let source: any ImageSource
+    private let descriptor: Descriptor
+    private let claim: BlobClaim
+    private let observer: BlobObserver
+    private var position: UInt64 = 0
+    private var rest: (any BlobReader)?
+    private var isKeeping = true
+
+    /// Bytes that were kept.
+    private(set) var resumedFrom: UInt64
+    /// Whether reading itself ended with an error; otherwise one is due to the content.
+    private(set) var hasFailed = false
+
+    init(_ source: any ImageSource, _ descriptor: Descriptor, _ claim: BlobClaim, observer: @escaping BlobObserver) {
+        self.source = source
+        self.descriptor = descriptor
+        self.claim = claim
+        self.observer = observer
+        resumedFrom = claim.length
+    }
+
+    func read(into buffer: UnsafeMutableRawBufferPointer) throws -> Int {
+        do {
+            return try position < resumedFrom && isKeeping ? readKept(buffer) : readRest(buffer)
+        } catch {
+            hasFailed = true
+            throw error
+        }
+    }
+
+    private func readKept(_ buffer: UnsafeMutableRawBufferPointer) throws -> Int {
+        try source.checkCancellation()
+        let count = (try? claim.read(into: buffer, at: position)) ?? 0
+        if count == 0 {
+            // The disk lost it. What has been read is good for this pull, but there is nothing to append to any more.
+            isKeeping = false
+            claim.clear()
+            return try readRest(buffer)
+        }
+        position += UInt64(count)
+        return count
+    }
+
+    private func readRest(_ buffer: UnsafeMutableRawBufferPointer) throws -> Int {
+        if rest == nil {
+            if position > 0 { observer(.resumed(from: position)) }
+            // All of it was there. An empty blob was never asked for.
+            if position == descriptor.size, position > 0 { return 0 }
+        }
+        let rest = try self.rest ?? source.openBlob(descriptor, from: position, observer)
+        self.rest = rest
+        let count = try rest.read(into: buffer)
+        if isKeeping { claim.append(UnsafeRawBufferPointer(rebasing: buffer[..<count])) }
+        position += UInt64(count)
+        return count
+    }
+}
+
+extension BlobClaim {
+    /// Runs `body` with the blob, beginning with what is kept of it. Where its content is refused then, what was kept may be at fault: it is
+    /// dropped, and the whole blob is fetched anew, once.
+    func read<Result>(
+        _ descriptor: Descriptor, from source: any ImageSource, observer: @escaping BlobObserver,
+        _ body: (any BlobReader) throws -> Result
+    ) throws -> Result {
+        var isFirst = true
+        while true {
+            let reader = ResumingReader(source, descriptor, self, observer: observer)
+            do {
+                return try body(reader)
+            } catch {
+                // What could not be read or stored says nothing of what has come so far.
+                if reader.hasFailed || error is RepositoryError || error is SystemError { throw error }
+                clear()
+                guard isFirst, reader.resumedFrom > 0 else { throw error }
+                isFirst = false
+            }
+        }
+    }
+}
