@@ -1,0 +1,264 @@
+@preconcurrency import Glibc
+import Hashing
+import JSON
+import Synchronization
+
+/// A registry on loopback that serves the one image of a layout as `team/app:latest`, counts what it sends, and can be a bad link: slow, or
+/// one that breaks all connections each time so many bytes have gone over it.
+final class LayoutServer: Sendable {
+    struct Link: Sendable {
+        /// Bytes of blobs after which all connections are reset, again and again.
+        var breaksEvery: UInt64?
+        /// Bytes a second of each connection.
+        var rate: Int?
+    }
+
+    private struct State {
+        var link = Link()
+        var sent: [String: UInt64] = [:]
+        var requests: [(blob: String, offset: UInt64)] = []
+        var total: UInt64 = 0
+        var breaks = 0
+        var connections: Set<Int32> = []
+    }
+
+    let port: UInt16
+    private let layout: String
+    private let manifest: String
+    private let listener: Int32
+    private let state: Mutex<State>
+
+    init(layout: String, _ link: Link = Link()) throws {
+        self.layout = layout
+        let index = try JSONValue.parse(readFile(layout + "/index.json"))
+        guard let digest = index["manifests"]?.array?.first?["digest"]?.string else { throw RunFailure(description: "no manifest") }
+        manifest = digest
+        state = Mutex(State(link: link))
+        listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        // Little is under way that a reset would swallow; the kernel doubles it.
+        var size: Int32 = 64 << 10
+        setsockopt(listener, SOL_SOCKET, SO_SNDBUF, &size, socklen_t(MemoryLayout<Int32>.size))
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+        let fd = listener
+        let isBound = withUnsafeMutablePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { generic -> Bool in
+                bind(fd, generic, length) == 0 && listen(fd, 64) == 0 && getsockname(fd, generic, &length) == 0
+            }
+        }
+        guard isBound else { throw RunFailure(description: "cannot listen: \(String(cString: strerror(errno)))") }
+        port = UInt16(bigEndian: address.sin_port)
+        Self.onThread { [self] in accept() }
+    }
+
+    var reference: String { "127.0.0.1:\(port)/team/app:latest" }
+    /// Bytes that were sent of each blob, by the hex digits of its digest.
+    var sent: [String: UInt64] { state.withLock { $0.sent } }
+    /// Requests for blobs, with the first byte that was asked for.
+    var requests: [(blob: String, offset: UInt64)] { state.withLock { $0.requests } }
+    var breaks: Int { state.withLock { $0.breaks } }
+    var link: Link {
+        get { state.withLock { $0.link } }
+        set { state.withLock { $0.link = newValue } }
+    }
+
+    func forget() {
+        state.withLock {
+            $0.sent = [:]
+            $0.requests = []
+        }
+    }
+
+    /// Every test calls it.
+    func stop() {
+        shutdown(listener, Int32(SHUT_RDWR))
+        state.withLock { for fd in $0.connections { shutdown(fd, Int32(SHUT_RDWR)) } }
+    }
+
+    private func accept() {
+        while true {
+            let fd = Glibc.accept(listener, nil, nil)
+            guard fd >= 0 else { break }
+            _ = state.withLock { $0.connections.insert(fd) }
+            Self.onThread { [self] in
+                serve(fd)
+                _ = state.withLock { $0.connections.remove(fd) }
+                close(fd)
+            }
+        }
+        close(listener)
+    }
+
+    private func serve(_ fd: Int32) {
+        while let (path, offset) = readRequest(fd) {
+            let name = path.split(separator: "/").last.map(String.init) ?? ""
+            let isAnswered: Bool
+            if path == "/v2/team/app/manifests/latest" || path == "/v2/team/app/manifests/" + manifest {
+                isAnswered = sendManifest(fd)
+            } else if path.hasPrefix("/v2/team/app/blobs/sha256:") {
+                isAnswered = sendBlob(fd, String(name.dropFirst(7)), from: offset)
+            } else {
+                isAnswered = send(fd, Array("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".utf8))
+            }
+            guard isAnswered else { return }
+        }
+    }
+
+    private func sendManifest(_ fd: Int32) -> Bool {
+        guard let bytes = try? readFile(layout + "/blobs/sha256/" + manifest.dropFirst(7)) else { return false }
+        let head =
+            "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.oci.image.manifest.v1+json\r\nDocker-Content-Digest: \(manifest)\r\n"
+            + "Content-Length: \(bytes.count)\r\n\r\n"
+        return send(fd, Array(head.utf8) + bytes)
+    }
+
+    private func sendBlob(_ fd: Int32, _ hex: String, from offset: UInt64) -> Bool {
+        let file = open(layout + "/blobs/sha256/" + hex, O_RDONLY)
+        guard file >= 0 else { return false }
+        defer { close(file) }
+        let size = UInt64(max(0, lseek(file, 0, SEEK_END)))
+        state.withLock { $0.requests.append((hex, offset)) }
+        let head =
+            offset > 0
+            ? "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes \(offset)-\(size - 1)/\(size)\r\n" : "HTTP/1.1 200 OK\r\n"
+        guard send(fd, Array((head + "Content-Length: \(size - offset)\r\n\r\n").utf8)) else { return false }
+        var position = offset
+        var chunk = [UInt8](repeating: 0, count: 64 << 10)
+        while position < size {
+            let (rate, isBroken) = state.withLock { state -> (Int?, Bool) in
+                (state.link.rate, isDue(&state))
+            }
+            if isBroken { return false }
+            let count = pread(file, &chunk, rate == nil ? chunk.count : 16 << 10, off_t(position))
+            guard count > 0, send(fd, Array(chunk[..<count]), of: hex) else { return false }
+            position += UInt64(count)
+            if let rate { usleep(UInt32(count * 1_000_000 / rate)) }
+        }
+        return true
+    }
+
+    /// Breaks the link when it is time: every connection is reset, whatever is under way is lost.
+    private func isDue(_ state: inout State) -> Bool {
+        guard let step = state.link.breaksEvery, state.total / step > UInt64(state.breaks) else { return false }
+        state.breaks += 1
+        for fd in state.connections {
+            var option = linger(l_onoff: 1, l_linger: 0)
+            setsockopt(fd, SOL_SOCKET, SO_LINGER, &option, socklen_t(MemoryLayout<linger>.size))
+            shutdown(fd, Int32(SHUT_RDWR))
+        }
+        return true
+    }
+
+    /// Counts what the kernel takes where it is a blob's.
+    private func send(_ fd: Int32, _ bytes: [UInt8], of blob: String? = nil) -> Bool {
+        var sent = 0
+        while sent < bytes.count {
+            let count = bytes.withUnsafeBytes {
+                Glibc.send(fd, $0.baseAddress?.advanced(by: sent), bytes.count - sent, Int32(MSG_NOSIGNAL))
+            }
+            guard count > 0 else { return false }
+            sent += count
+            if let blob {
+                state.withLock {
+                    $0.sent[blob, default: 0] += UInt64(count)
+                    $0.total += UInt64(count)
+                }
+            }
+        }
+        return true
+    }
+
+    /// The path, and the first byte of the range that is asked for.
+    private func readRequest(_ fd: Int32) -> (path: String, offset: UInt64)? {
+        var held: [UInt8] = []
+        var byte: UInt8 = 0
+        while !held.suffix(4).elementsEqual([13, 10, 13, 10]) {
+            guard read(fd, &byte, 1) == 1, held.count < 1 << 16, held.first ?? byte != 0x16 else { return nil }
+            held.append(byte)
+        }
+        let lines = String(decoding: held, as: UTF8.self).split(separator: "\r\n")
+        let words = lines[0].split(separator: " ")
+        guard words.count == 3 else { return nil }
+        let range = lines.first { $0.lowercased().hasPrefix("range: bytes=") }
+        return (String(words[1]), range.flatMap { UInt64($0.dropFirst(13).prefix { $0 != "-" }) } ?? 0)
+    }
+
+    private static func onThread(_ body: @escaping @Sendable () -> Void) {
+        final class Box: Sendable {
+            let body: @Sendable () -> Void
+            init(_ body: @escaping @Sendable () -> Void) { self.body = body }
+        }
+        var thread = pthread_t()
+        let status = pthread_create(
+            &thread, nil,
+            { context in
+                guard let context else { return nil }
+                Unmanaged<Box>.fromOpaque(context).takeRetainedValue().body()
+                return nil
+            }, Unmanaged.passRetained(Box(body)).toOpaque())
+        if status == 0 { pthread_detach(thread) }
+    }
+}
+
+/// Writes a layout of layers that are one file of random bytes each, uncompressed, without holding them in memory. Returns the layers' sizes
+/// by the hex digits of their digests.
+func writeRandomLayout(_ folder: String, layers: Int, fileSize: Int) throws -> [String: UInt64] {
+    precondition(fileSize % 512 == 0)
+    _ = try launch("mkdir", ["-p", folder + "/blobs/sha256"])
+    let random = open("/dev/urandom", O_RDONLY)
+    guard random >= 0 else { throw RunFailure(description: "/dev/urandom: \(String(cString: strerror(errno)))") }
+    defer { close(random) }
+    var sizes: [String: UInt64] = [:]
+    var digests: [ContentDigest] = []
+    var buffer = [UInt8](repeating: 0, count: 1 << 20)
+    for layer in 0..<layers {
+        // A header for that size, without the content it was made for.
+        let header = Array(tarArchive([TarMember(name: "file\(layer)", content: [UInt8](repeating: 0, count: fileSize))]).prefix(512))
+        let path = folder + "/blobs/sha256/layer"
+        let file = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0o644)
+        guard file >= 0 else { throw RunFailure(description: "\(path): \(String(cString: strerror(errno)))") }
+        defer { close(file) }
+        var hasher = DigestHasher(.sha256)
+        func put(_ bytes: UnsafeRawBufferPointer) throws {
+            hasher.update(bytes)
+            guard write(file, bytes.baseAddress, bytes.count) == bytes.count else { throw RunFailure(description: "\(path): short write") }
+        }
+        try header.withUnsafeBytes { try put($0) }
+        var left = fileSize
+        while left > 0 {
+            let count = min(left, buffer.count)
+            guard read(random, &buffer, count) == count else { throw RunFailure(description: "/dev/urandom: short read") }
+            try buffer.withUnsafeBytes { try put(UnsafeRawBufferPointer(rebasing: $0[..<count])) }
+            left -= count
+        }
+        try [UInt8](repeating: 0, count: 1024).withUnsafeBytes { try put($0) }
+        let digest = hasher.finalize()
+        guard rename(path, folder + "/blobs/sha256/" + digest.hex) == 0 else { throw RunFailure(description: "rename") }
+        sizes[digest.hex] = UInt64(fileSize + 1536)
+        digests.append(digest)
+    }
+    let config = Array(
+        (#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["#
+            + digests.map { "\"\($0)\"" }.joined(separator: ",") + "]}}").utf8)
+    let configDigest = ContentDigest.of(config)
+    try writeFile(folder + "/blobs/sha256/" + configDigest.hex, config)
+    sizes[configDigest.hex] = UInt64(config.count)
+    let descriptors = digests.map {
+        #"{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"\#($0)","size":\#(fileSize + 1536)}"#
+    }
+    let manifest = Array(
+        (#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"#
+            + #""application/vnd.oci.image.config.v1+json","digest":"\#(configDigest)","size":\#(config.count)},"layers":["#
+            + descriptors.joined(separator: ",") + "]}").utf8)
+    let manifestDigest = ContentDigest.of(manifest)
+    try writeFile(folder + "/blobs/sha256/" + manifestDigest.hex, manifest)
+    try writeFile(folder + "/oci-layout", Array(#"{"imageLayoutVersion":"1.0.0"}"#.utf8))
+    try writeFile(
+        folder + "/index.json",
+        Array(
+            (#"{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"#
+                + #""\#(manifestDigest)","size":\#(manifest.count)}]}"#).utf8))
+    return sizes
+}
