@@ -23,6 +23,17 @@ static inline CURLcode ccurl_set_receiver(CURL *easy, CURLoption option, ccurl_r
     return curl_easy_setopt(easy, option, value);
 }
 
+/// The file of certificate authorities that curl takes by itself; NULL where it has none.
+static inline const char *ccurl_authority_file(void) {
+    return curl_version_info(CURLVERSION_NOW)->cainfo;
+}
+
+/// PEM certificates of authorities instead of those in curl's file; copied.
+static inline CURLcode ccurl_set_authorities(CURL *easy, const void *bytes, size_t size) {
+    struct curl_blob blob = {(void *)bytes, size, CURL_BLOB_COPY};
+    return curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, &blob);
+}
+
 static inline CURLcode ccurl_get_long(CURL *easy, CURLINFO info, long *value) {
     return curl_easy_getinfo(easy, info, value);
 }

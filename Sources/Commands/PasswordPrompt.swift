@@ -9,7 +9,9 @@ enum PasswordPrompt {
 
     /// One line from the terminal that is not shown while it is typed.
     static func ask(_ what: String) throws -> String {
-        guard isPossible else { throw CommandError("there is no terminal to ask for the password at; use --password-stdin or log in first") }
+        guard isPossible else {
+            throw CommandError("there is no terminal to ask for a password at; log in first, for example with login --password-stdin")
+        }
         return try ask(what, input: 0)
     }
 

@@ -38,12 +38,12 @@ struct Pull: ParsableCommand {
         _ = try parseReference(reference)
         let platform = try platform.map { try Platform(parsing: $0) } ?? .host
         if let name { try ImageTag.check(name) }
+        let registry = try registry.options(global)
         let store = try global.openOrCreateStore()
         let display = ProgressDisplay(global)
         let options = PullOptions(
             platform: platform, name: name, jobs: jobs,
             observer: { display.show($0) })
-        let registry = try registry.options(global)
         let result: PullResult
         do {
             result = try store.pullSynchronously(reference, options, registry: registry)

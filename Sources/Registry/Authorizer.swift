@@ -120,7 +120,7 @@ final class Authorizer: Sendable {
         }
         // Plain HTTP stays on this machine, and never follows TLS.
         let isSafe = base.scheme == "https" || (registry.scheme == "http" && base.isLoopback)
-        guard isSafe || session.options.tlsVerify == false else {
+        guard isSafe || session.tlsVerify(repository) == false else {
             throw Failure(
                 RegistryError(
                     .tls, "\(registry.authority) wants tokens from \(base.display) without TLS; --tls-verify=false would allow it",
@@ -132,14 +132,15 @@ final class Authorizer: Sendable {
         if case .identityToken(let token) = found?.credentials {
             fields.insert(("grant_type", "refresh_token"), at: 0)
             fields += [("client_id", "cfsoci"), ("refresh_token", token)]
-            response = try session.open(base, headers: ["Accept: application/json"], form: Array(Self.query(fields).utf8))
+            response = try session.open(base, for: repository, headers: ["Accept: application/json"], form: Array(Self.query(fields).utf8))
         } else {
             if case .password(let user, _) = found?.credentials { fields.append(("account", user)) }
             guard let url = HTTPURL(base.text + (base.text.contains("?") ? "&" : "?") + Self.query(fields)) else {
                 throw Failure(
                     RegistryError(.badResponse, "\(registry.display): no token URL can be made of \(printable(realm))", status: 401))
             }
-            response = try session.open(url, headers: ["Accept: application/json"], authorization: found?.credentials.basicAuthorization)
+            response = try session.open(
+                url, for: repository, headers: ["Accept: application/json"], authorization: found?.credentials.basicAuthorization)
         }
         guard response.head.status == 200 else {
             var failure = session.failure(status: response, what: "token for \(repository.domain)/\(repository.name)")

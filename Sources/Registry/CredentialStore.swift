@@ -10,14 +10,20 @@ struct CredentialStore: Sendable {
     private let options: RegistryOptions
     private let environment: Environment
 
-    init(_ options: RegistryOptions, _ environment: Environment) {
+    private let places: PlaceFinder?
+
+    /// - Parameter places: what the registries configuration says about credential helpers.
+    init(_ options: RegistryOptions, _ environment: Environment, _ places: PlaceFinder? = nil) {
         self.options = options
         self.environment = environment
+        self.places = places
     }
 
     /// Nil where nobody knows any: the request is made anonymously.
     func find(for repository: RemoteRepository) throws(RegistryError) -> FoundCredentials? {
-        if let given = options.credentials { return FoundCredentials(credentials: given, origin: "the given credentials") }
+        if let given = options.credentials, repository.takesGivenCredentials {
+            return FoundCredentials(credentials: given, origin: "the given credentials")
+        }
         if let named = options.authFile ?? environment["REGISTRY_AUTH_FILE"].map({ ByteString($0) }) {
             guard let found = try AuthFile(reading: named, limit: Self.fileLimit) else {
                 throw RegistryError(.credentials, "auth file \(named) does not exist; --authfile or REGISTRY_AUTH_FILE names it")
@@ -139,11 +145,13 @@ struct AuthFile {
 }
 
 /// A whole file of at most `limit` bytes; nil where there is none.
-func readSmallFile(_ path: ByteString, limit: Int) throws(RegistryError) -> [UInt8]? {
+func readSmallFile(
+    _ path: ByteString, limit: Int, _ what: String = "auth file", _ kind: RegistryError.Kind = .credentials
+) throws(RegistryError) -> [UInt8]? {
     do throws(SystemError) {
         return try FileDescriptor.open(path, .readOnly).readAll(limit: limit)
     } catch {
         if error.errno == .noEntry || error.errno == .notDirectory { return nil }
-        throw RegistryError(.credentials, "auth file \(path): \(error.errno)")
+        throw RegistryError(kind, "\(what) \(path): \(error.errno)")
     }
 }

@@ -1,10 +1,17 @@
 @preconcurrency internal import Glibc
 
-/// Environment variables as a value, so that tests bring their own.
+/// Environment variables and what else a process has of its surroundings, as a value, so that tests bring their own.
 struct Environment: Sendable {
     private let values: [String: String]
+    /// Before `/etc`, `/usr` and `/var` of configuration files.
+    let systemRoot: String
+    let userID: UInt32
 
-    init(_ values: [String: String]) { self.values = values }
+    init(_ values: [String: String], systemRoot: String = "", userID: UInt32 = geteuid()) {
+        self.values = values
+        self.systemRoot = systemRoot
+        self.userID = userID
+    }
 
     /// The process's own, now.
     static var ofProcess: Environment {

@@ -11,6 +11,21 @@ struct HTTPRequest: Sendable {
     var mayShareConnection = true
     /// Bounds connection and TLS handshake together.
     var connectTimeout: Duration
+    var connection = ConnectionSettings()
+}
+
+/// How a connection to one host is made.
+struct ConnectionSettings: Sendable {
+    var verifiesTLS = true
+    /// A PEM file instead of the system's certificate authorities.
+    var authorityFile: String?
+    /// PEM, besides those.
+    var authorities: [UInt8] = []
+    var client: ClientCertificate?
+    /// Nil connects directly.
+    var proxy: ProxyAddress?
+    /// Hosts that are reached directly all the same, in curl's form.
+    var proxyExceptions = ""
 }
 
 /// Status and header fields of a final (not 1xx) response.

@@ -19,15 +19,49 @@ final class HTTPSession: Sendable {
     let options: RegistryOptions
     let interruption = Interruption()
     private let network: Network
+    private let certificates: CertificateDirectories
+    private let proxies: ProxySettings
+    private let authorityFile: String?
 
     init(_ options: RegistryOptions, environment: Environment) throws(RegistryError) {
         self.options = options
         var settings = NetworkSettings()
-        settings.verifiesTLS = options.tlsVerify != false
-        settings.certificateAuthorities = options.certificateAuthorities ?? environment["SSL_CERT_FILE"]
         settings.userAgent = options.userAgent
         settings.stallTimeout = options.stallTimeout
         network = try Network(settings)
+        certificates = CertificateDirectories(options.certificateDirectory, ConfigurationPlaces(environment))
+        proxies = ProxySettings(environment)
+        authorityFile = options.certificateAuthorities ?? environment["SSL_CERT_FILE"]
+    }
+
+    /// What the options, and where they say nothing the configuration of the registry, say about TLS; nil is the default of
+    /// `RegistryOptions.tlsVerify`.
+    func tlsVerify(_ registry: RemoteRepository) -> Bool? { options.tlsVerify ?? (registry.isInsecure ? false : nil) }
+
+    /// How to reach `url` on behalf of a registry. Who the registry trusts is trusted wherever it sends us; what proves who we are is for the
+    /// registry alone, and another host is shown its own.
+    private func connection(to url: HTTPURL, for registry: RemoteRepository) throws(RegistryError) -> ConnectionSettings {
+        var settings = ConnectionSettings()
+        settings.authorityFile = authorityFile
+        if url.scheme == "https" {
+            settings.verifiesTLS = tlsVerify(registry) != false
+            let own = try certificates.certificates(forRegistry: registry.domain)
+            settings.authorities = own.authorities
+            if url.isOrigin(of: registry) {
+                settings.client = own.client
+            } else {
+                let other = try certificates.certificates(for: url.authority)
+                if other.authorities != own.authorities { settings.authorities += other.authorities }
+                settings.client = other.client
+            }
+        }
+        if let proxy = registry.proxy {
+            settings.proxy = proxy
+        } else {
+            settings.proxy = try proxies.proxy(for: url)
+            settings.proxyExceptions = proxies.exceptions
+        }
+        return settings
     }
 
     /// Ends pauses and running transfers, and refuses new ones. For good.
@@ -40,7 +74,8 @@ final class HTTPSession: Sendable {
     ///
     /// `authorization` goes to `url`'s own origin only: once a redirect has left it, it is gone for good.
     func open(
-        _ url: HTTPURL, headers: [String] = [], authorization: String? = nil, form: [UInt8]? = nil, mayShareConnection: Bool = true,
+        _ url: HTTPURL, for registry: RemoteRepository, headers: [String] = [], authorization: String? = nil, form: [UInt8]? = nil,
+        mayShareConnection: Bool = true,
         connectTimeout: Duration? = nil
     ) throws(Failure) -> HTTPResponse {
         var target = url
@@ -49,9 +84,11 @@ final class HTTPSession: Sendable {
             if interruption.isSet { throw cancelled(target) }
             var lines = headers
             if let secret { lines.append("Authorization: " + secret) }
+            let connection: ConnectionSettings
+            do { connection = try self.connection(to: target, for: registry) } catch { throw Failure(error) }
             let request = HTTPRequest(
                 url: target, headers: lines, form: form, mayShareConnection: mayShareConnection,
-                connectTimeout: connectTimeout ?? options.connectTimeout)
+                connectTimeout: connectTimeout ?? options.connectTimeout, connection: connection)
             let transfer = network.start(request)
             let head: ResponseHead
             do { head = try transfer.waitForHead() } catch { throw failure(error, target) }
@@ -63,7 +100,7 @@ final class HTTPSession: Sendable {
                     RegistryError(.badResponse, "\(target.display): status \(head.status) without a usable Location", status: head.status))
             }
             drain(transfer)
-            if target.scheme == "https", next.scheme == "http", options.tlsVerify != false {
+            if target.scheme == "https", next.scheme == "http", tlsVerify(registry) != false {
                 throw Failure(
                     RegistryError(
                         .tls, "\(target.display) redirects to \(next.display) without TLS; --tls-verify=false would allow it",
@@ -147,7 +184,8 @@ final class HTTPSession: Sendable {
 
     private static let reasons: [Int: String] = [
         400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed", 408: "Request Timeout",
-        410: "Gone", 416: "Range Not Satisfiable", 425: "Too Early", 429: "Too Many Requests", 500: "Internal Server Error",
+        407: "Proxy Authentication Required", 410: "Gone", 416: "Range Not Satisfiable", 425: "Too Early", 429: "Too Many Requests",
+        500: "Internal Server Error",
         502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout",
     ]
 
@@ -182,6 +220,13 @@ final class HTTPSession: Sendable {
 
     private func failure(curl code: CURLcode, _ failure: TransferFailure, _ detail: String, _ url: HTTPURL) -> Failure {
         let before = url.scheme == "https" && !failure.wasEncrypted
+        if let status = failure.proxyStatus {
+            let reason = status == 407 ? "; it wants a user and password: http://USER:PASSWORD@HOST:PORT" : ""
+            return Failure(
+                RegistryError(
+                    .connection, "no connection to \(url.authority): the proxy refuses with status \(status)\(reason)", status: status),
+                retry: status >= 500 ? .unreachable : .never, mayBePlainHTTP: before && status != 407)
+        }
         switch code {
         case CURLE_COULDNT_RESOLVE_HOST, CURLE_COULDNT_RESOLVE_PROXY:
             return Failure(
@@ -199,6 +244,8 @@ final class HTTPSession: Sendable {
                 RegistryError(
                     .tls,
                     "the certificate of \(url.authority) is not trusted: \(detail); install its authority, or use --tls-verify=false"))
+        case CURLE_SSL_CERTPROBLEM:
+            return Failure(RegistryError(.tls, "the client certificate for \(url.authority) cannot be used: \(detail)"))
         case CURLE_SSL_CACERT_BADFILE:
             return Failure(RegistryError(.tls, "the certificate authorities cannot be read: \(detail)"))
         case CURLE_OPERATION_TIMEDOUT:

@@ -42,6 +42,9 @@ struct HTTPURL: Sendable, Equatable {
     /// Credentials for one origin are good for no other.
     func hasSameOrigin(as other: HTTPURL) -> Bool { scheme == other.scheme && host == other.host && port == other.port }
 
+    /// Whether it is of the server that is asked for the repository.
+    func isOrigin(of repository: RemoteRepository) -> Bool { authority == repository.apiHost || "\(host):\(port)" == repository.apiHost }
+
     var isDefaultPort: Bool { port == (scheme == "https" ? 443 : 80) }
 
     /// Path and, after its `?`, query.

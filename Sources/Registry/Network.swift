@@ -1,3 +1,4 @@
+internal import Bytes
 internal import CCurl
 internal import Glibc
 internal import LinuxSystem
@@ -5,9 +6,6 @@ internal import Synchronization
 
 /// What all transfers of one client share.
 struct NetworkSettings: Sendable {
-    var verifiesTLS = true
-    /// A PEM file instead of the system's certificate authorities.
-    var certificateAuthorities: String?
     var userAgent = ""
     var stallTimeout = Duration.seconds(60)
     /// A transfer that brings fewer bytes than this in a stall timeout has stalled.
@@ -74,6 +72,7 @@ final class NetworkCore: @unchecked Sendable {
     /// Handles keep TLS sessions, so they are used again.
     private var idle: [UnsafeMutableRawPointer] = []
     private static let idleLimit = 16
+    private var authorityFiles: [String: [UInt8]] = [:]
 
     init(multi: UnsafeMutableRawPointer, settings: NetworkSettings) {
         self.multi = multi
@@ -187,6 +186,16 @@ final class NetworkCore: @unchecked Sendable {
         }
     }
 
+    /// The certificates of a file, or of curl's own where none is named; empty where it cannot be read.
+    private func authorities(in file: String?) -> [UInt8] {
+        let path = file ?? ccurl_authority_file().map { String(cString: $0) }
+        guard let path else { return [] }
+        if let read = authorityFiles[path] { return read }
+        let bytes = (try? FileDescriptor.open(ByteString(path), .readOnly).readAll(limit: 16 << 20)) ?? []
+        authorityFiles[path] = bytes
+        return bytes
+    }
+
     private func configure(_ handle: UnsafeMutableRawPointer, _ transfer: Transfer) -> Bool {
         let request = transfer.request
         let context = Unmanaged.passUnretained(transfer).toOpaque()  // `active` keeps it alive for as long as curl calls back
@@ -209,11 +218,23 @@ final class NetworkCore: @unchecked Sendable {
         set(CURLOPT_TCP_KEEPALIVE, 1)
         set(CURLOPT_CONNECTTIMEOUT_MS, request.connectTimeout.milliseconds(atLeast: 1))
         set(CURLOPT_SSLVERSION, Int(CURL_SSLVERSION_TLSv1_2))
-        set(CURLOPT_SSL_VERIFYPEER, settings.verifiesTLS ? 1 : 0)
-        set(CURLOPT_SSL_VERIFYHOST, settings.verifiesTLS ? 2 : 0)
-        if let file = settings.certificateAuthorities { set(CURLOPT_CAINFO, file) }
-        // Proxies come from the environment, but never for this machine itself.
-        if request.url.isLoopback { set(CURLOPT_PROXY, "") }
+        let connection = request.connection
+        set(CURLOPT_SSL_VERIFYPEER, connection.verifiesTLS ? 1 : 0)
+        set(CURLOPT_SSL_VERIFYHOST, connection.verifiesTLS ? 2 : 0)
+        if !connection.authorities.isEmpty {
+            // Replaces curl's file: what is in that comes along.
+            let all = connection.authorities + authorities(in: connection.authorityFile)
+            isRight = isRight && all.withUnsafeBytes { ccurl_set_authorities(handle, $0.baseAddress, $0.count) } == CURLE_OK
+        } else if let file = connection.authorityFile {
+            set(CURLOPT_CAINFO, file)
+        }
+        if let client = connection.client {
+            set(CURLOPT_SSLCERT, client.certificate)
+            set(CURLOPT_SSLKEY, client.key)
+        }
+        // Never curl's own reading of the environment.
+        set(CURLOPT_PROXY, connection.proxy?.text ?? "")
+        set(CURLOPT_NOPROXY, connection.proxyExceptions)
         set(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1)
         set(CURLOPT_HEADEROPT, Int(CURLHEADER_SEPARATE))  // no Authorization of ours to a proxy
         for line in request.headers {

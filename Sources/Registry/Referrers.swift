@@ -16,7 +16,7 @@ extension RegistryClient {
         for page in 0..<Self.pageLimit {
             let (entries, next): ([Descriptor], HTTPURL?)
             do throws(RegistryError) {
-                (entries, next) = try retrying { () throws(Failure) in try fetchPage(repository, path, query, what) }
+                (entries, next) = try retrying(repository) { () throws(Failure) in try fetchPage(repository, path, query, what) }
             } catch {
                 guard page == 0, error.kind == .notFound else { throw error }
                 return try fetchTaggedReferrers(repository, digest, what)

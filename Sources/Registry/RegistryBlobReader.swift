@@ -20,7 +20,7 @@ final class RegistryBlobReader: BlobReader {
     private var responseEnd: UInt64 = 0
     /// Bytes of the current response that the caller has already.
     private var toSkip: UInt64 = 0
-    private var tries = RetryState()
+    private var tries: RetryState
     private var progressMark: UInt64
     private var rangesAreRefused = false
     private var isComplete = false
@@ -40,6 +40,7 @@ final class RegistryBlobReader: BlobReader {
         self.observer = observer
         self.offset = min(offset, size)
         progressMark = self.offset
+        tries = RetryState(for: repository)
         isComplete = size > 0 && self.offset == size
         while response == nil, !isComplete {
             do throws(Failure) {

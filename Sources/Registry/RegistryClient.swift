@@ -9,7 +9,9 @@ internal import Synchronization
 public final class RegistryClient: Sendable {
     let session: HTTPSession
     private let authorizer: Authorizer
+    /// How a server was found to speak, by whether it may do without TLS and by host.
     private let schemes = Mutex<[String: String]>([:])
+    let places: PlaceFinder
 
     /// Credentials and proxies come from the process's environment unless the options say otherwise.
     public convenience init(_ options: RegistryOptions = RegistryOptions()) throws(RegistryError) {
@@ -18,7 +20,8 @@ public final class RegistryClient: Sendable {
 
     init(_ options: RegistryOptions, environment: Environment) throws(RegistryError) {
         session = try HTTPSession(options, environment: environment)
-        authorizer = Authorizer(session, CredentialStore(options, environment))
+        places = PlaceFinder(options, environment)
+        authorizer = Authorizer(session, CredentialStore(options, environment, places))
     }
 
     var options: RegistryOptions { session.options }
@@ -29,8 +32,8 @@ public final class RegistryClient: Sendable {
     // MARK: Requests
 
     /// Runs `body` again as the policy says.
-    func retrying<Value>(_ body: () throws(Failure) -> Value) throws(RegistryError) -> Value {
-        var tries = RetryState()
+    func retrying<Value>(_ repository: RemoteRepository, _ body: () throws(Failure) -> Value) throws(RegistryError) -> Value {
+        var tries = RetryState(for: repository)
         while true {
             do throws(Failure) {
                 return try body()
@@ -61,21 +64,22 @@ public final class RegistryClient: Sendable {
             throw Failure(RegistryError(.invalidRequest, "\(printable(host + path)) cannot be put into a URL"))
         }
         let target = path + (query.map { "?" + $0 } ?? "")
-        let known = schemes.withLock { $0[host] }
+        let key = (mayUsePlainHTTP(repository) ? "? " : "") + host
+        let known = schemes.withLock { $0[key] }
         do throws(Failure) {
             return try open(
                 repository, target, headers: headers, mayShareConnection, scheme: known ?? "https", isProbe: known == nil, what: what)
         } catch {
-            guard known == nil, error.mayBePlainHTTP, mayUsePlainHTTP(host) else { throw error }
+            guard known == nil, error.mayBePlainHTTP, mayUsePlainHTTP(repository) else { throw error }
             return try open(repository, target, headers: headers, mayShareConnection, scheme: "http", isProbe: false, what: what)
         }
     }
 
-    private func mayUsePlainHTTP(_ host: String) -> Bool {
-        switch options.tlsVerify {
+    private func mayUsePlainHTTP(_ repository: RemoteRepository) -> Bool {
+        switch session.tlsVerify(repository) {
         case true: false
         case false: true
-        case nil: HTTPURL("https://\(host)/")?.isLoopback ?? false
+        case nil: HTTPURL("https://\(repository.apiHost)/")?.isLoopback ?? false
         }
     }
 
@@ -88,14 +92,15 @@ public final class RegistryClient: Sendable {
             throw Failure(RegistryError(.invalidRequest, "\(printable(host + target)) cannot be put into a URL"))
         }
         // A server without TLS may wait for the end of what it takes for a request line.
-        let connectTimeout = isProbe && mayUsePlainHTTP(host) ? min(options.connectTimeout, .seconds(5)) : options.connectTimeout
+        let connectTimeout = isProbe && mayUsePlainHTTP(repository) ? min(options.connectTimeout, .seconds(5)) : options.connectTimeout
+        let key = (mayUsePlainHTTP(repository) ? "? " : "") + host
         var authorization = try authorizer.authorization(for: repository)
         var renewals = 0
         while true {
             let response = try session.open(
-                url, headers: headers + ["Accept-Encoding: identity"], authorization: authorization,
+                url, for: repository, headers: headers + ["Accept-Encoding: identity"], authorization: authorization,
                 mayShareConnection: mayShareConnection, connectTimeout: connectTimeout)
-            schemes.withLock { $0[host] = scheme }
+            schemes.withLock { $0[key] = scheme }
             switch response.head.status {
             case 200..<300: return response
             case 401 where response.url.hasSameOrigin(as: url):
@@ -151,7 +156,7 @@ public final class RegistryClient: Sendable {
         _ repository: RemoteRepository, reference: String, expected: ContentDigest?, limit: Int
     ) throws(RegistryError) -> FetchedManifest {
         let what = "manifest \(repository.domain)/\(repository.name)\(expected == nil ? ":" : "@")\(reference)"
-        return try retrying { () throws(Failure) in
+        return try retrying(repository) { () throws(Failure) in
             let response = try open(
                 repository, "/v2/\(repository.name)/manifests/\(reference)",
                 headers: ["Accept: " + Self.manifestTypes.joined(separator: ", ")], what: what)

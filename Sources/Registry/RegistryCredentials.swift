@@ -38,6 +38,19 @@ struct RemoteRepository: Hashable, Sendable {
     let domain: String
     /// `library/alpine`.
     let name: String
+    /// Any certificate, or no TLS at all, is good enough here, where the options say nothing else.
+    var isInsecure = false
+    /// Instead of the environment's proxies.
+    var proxy: ProxyAddress?
+    /// There is another place with the same image: not much is waited for this one.
+    var isMirror = false
+    /// Whether credentials that were given with the command are for this registry.
+    var takesGivenCredentials = true
+
+    init(domain: String, name: String) {
+        self.domain = domain
+        self.name = name
+    }
 
     /// Where its API is. Docker Hub is the one registry that is not where its name says.
     var apiHost: String { domain == "docker.io" ? "registry-1.docker.io" : domain }

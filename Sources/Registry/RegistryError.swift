@@ -27,6 +27,10 @@ public struct RegistryError: Error, Sendable, CustomStringConvertible {
         case tooLarge
         /// An auth file or a credential helper cannot be used.
         case credentials
+        /// A registries.conf, a directory of certificates or the environment's proxy cannot be used, or leaves open what a short name means.
+        case configuration
+        /// A registries.conf forbids the registry.
+        case blocked
         /// What the caller asked for cannot be put into a request.
         case invalidRequest
         case cancelled

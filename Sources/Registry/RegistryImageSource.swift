@@ -1,13 +1,30 @@
 public import Hashing
 public import OCI
+internal import Synchronization
 
 extension RegistryClient {
     /// The manifest or index that `reference` names: by its digest where it has one, else by its tag. Compared with that digest and with the one
     /// the registry announces.
-    public func manifest(_ reference: RegistryReference) throws(RegistryError) -> SourceManifest {
+    ///
+    /// Asked for are, in the order of the registries configuration, the mirrors and then the registry; for a short name without an alias, those
+    /// of all registries to search. The image's other parts are asked for where its manifest was found, and then further on.
+    public func manifest(_ reference: RegistryReference) throws(RegistryError) -> SourceManifest { try locate(reference).manifest }
+
+    /// The same, and what a short name turned out to be.
+    public func locate(_ reference: RegistryReference) throws(RegistryError) -> (reference: RegistryReference, manifest: SourceManifest) {
+        let found = try places.locate(reference) { reference, repository throws(RegistryError) in try manifest(reference, repository) }
+        return (found.reference, found.value)
+    }
+
+    /// What a short name may mean, in the order that `manifest` tries; a reference that is complete is itself. Asks nobody but
+    /// `RegistryOptions.chooseRegistry`.
+    public func candidates(for reference: RegistryReference) throws(RegistryError) -> [RegistryReference] {
+        try places.candidates(for: reference)
+    }
+
+    private func manifest(_ reference: RegistryReference, _ repository: RemoteRepository) throws(RegistryError) -> SourceManifest {
         let name = reference.digest?.description ?? reference.tag ?? "latest"
-        let fetched = try fetchManifest(
-            RemoteRepository(reference), reference: name, expected: reference.digest, limit: options.manifestLimit)
+        let fetched = try fetchManifest(repository, reference: name, expected: reference.digest, limit: options.manifestLimit)
         // Servers that keep manifests as plain files know no better.
         let isGeneric = ["application/json", "text/plain", "application/octet-stream", "binary/octet-stream"].contains(fetched.mediaType)
         let type = isGeneric ? nil : fetched.mediaType
@@ -24,13 +41,14 @@ extension RegistryClient {
         guard let size = Int(exactly: descriptor.size), size <= options.manifestLimit else {
             throw RegistryError(.tooLarge, "\(what): its descriptor says \(descriptor.size) bytes, the limit is \(options.manifestLimit)")
         }
-        let repository = RemoteRepository(reference)
         let digest = descriptor.digest
-        let bytes = try fetchManifest(repository, reference: digest.description, expected: digest, limit: options.manifestLimit).bytes
-        guard bytes.count == size else {
-            throw RegistryError(.sizeMismatch, "\(what): it has \(bytes.count) bytes, where its descriptor says \(size)")
+        return try places.atEndpoints(of: reference) { repository throws(RegistryError) in
+            let bytes = try fetchManifest(repository, reference: digest.description, expected: digest, limit: options.manifestLimit).bytes
+            guard bytes.count == size else {
+                throw RegistryError(.sizeMismatch, "\(what): it has \(bytes.count) bytes, where its descriptor says \(size)")
+            }
+            return bytes
         }
-        return bytes
     }
 
     /// Begins the download of a config or layer. The reader gives exactly as many bytes as the descriptor says, or fails; it does not check
@@ -42,8 +60,12 @@ extension RegistryClient {
     public func openBlob(
         _ descriptor: Descriptor, of reference: RegistryReference, from offset: UInt64 = 0, observer: BlobObserver? = nil
     ) throws(RegistryError) -> any BlobReader {
-        try RegistryBlobReader(
-            self, RemoteRepository(reference), digest: descriptor.digest, size: descriptor.size, from: offset, observer: observer)
+        let endpoints = try places.endpoints(of: reference)
+        let open = { (repository: RemoteRepository, offset: UInt64) throws(RegistryError) -> any BlobReader in
+            try RegistryBlobReader(self, repository, digest: descriptor.digest, size: descriptor.size, from: offset, observer: observer)
+        }
+        if endpoints.count == 1, let only = endpoints.first { return try open(only.endpoint, offset) }
+        return try MirroredBlobReader(self, reference, endpoints, from: offset, open)
     }
 
     /// Manifests in `reference`'s repository whose `subject` is `digest`, in the registry's order; only those of one artifact type where
@@ -51,7 +73,7 @@ extension RegistryClient {
     public func referrers(
         of digest: ContentDigest, in reference: RegistryReference, artifactType: String? = nil
     ) throws(RegistryError) -> [Descriptor] {
-        let all = try fetchReferrers(RemoteRepository(reference), of: digest)
+        let all = try places.atEndpoints(of: reference) { repository throws(RegistryError) in try fetchReferrers(repository, of: digest) }
         guard let artifactType else { return all }
         return all.filter { $0.artifactType == artifactType }
     }
@@ -80,15 +102,28 @@ public final class RegistryImageSource: ImageSource {
         self.client = client
     }
 
-    /// The reference in full: `docker.io/library/alpine:latest`.
-    public var canonicalName: String { reference.canonical }
+    private let located = Mutex<RegistryReference?>(nil)
 
-    public func rootManifest() throws -> SourceManifest { try client.manifest(reference) }
-    public func manifest(_ descriptor: Descriptor) throws -> [UInt8] { try client.manifest(descriptor, of: reference) }
-    public func openBlob(_ descriptor: Descriptor) throws -> any BlobReader { try client.openBlob(descriptor, of: reference) }
+    /// The reference in full: `docker.io/library/alpine:latest`. Mirrors do not change it. Of a short name that may mean several, the first
+    /// until the root manifest was found.
+    public var canonicalName: String { current.canonical }
+
+    private var current: RegistryReference {
+        if let known = located.withLock({ $0 }) { return known }
+        return (try? client.candidates(for: reference))?.first ?? reference
+    }
+
+    public func rootManifest() throws -> SourceManifest {
+        let found = try client.locate(reference)
+        located.withLock { $0 = found.reference }
+        return found.manifest
+    }
+
+    public func manifest(_ descriptor: Descriptor) throws -> [UInt8] { try client.manifest(descriptor, of: current) }
+    public func openBlob(_ descriptor: Descriptor) throws -> any BlobReader { try client.openBlob(descriptor, of: current) }
 
     public func openBlob(_ descriptor: Descriptor, from offset: UInt64, _ observer: BlobObserver?) throws -> any BlobReader {
-        try client.openBlob(descriptor, of: reference, from: offset, observer: observer)
+        try client.openBlob(descriptor, of: current, from: offset, observer: observer)
     }
 
     public var isRemote: Bool { true }

@@ -1,4 +1,5 @@
 public import Bytes
+public import OCI
 
 /// How a `RegistryClient` connects and who it is.
 public struct RegistryOptions: Sendable {
@@ -16,6 +17,9 @@ public struct RegistryOptions: Sendable {
     public var certificateDirectory: ByteString?
     /// A registries.conf instead of those in the usual places, and without their drop-ins. It has to exist.
     public var registriesConfiguration: ByteString?
+    /// Asks somebody which of several registries a short name without an alias means; nil in return is none of them. Without it all are tried
+    /// in order, or with `short-name-mode = "enforcing"` none.
+    public var chooseRegistry: (@Sendable ([RegistryReference]) -> RegistryReference?)?
     /// For the name, the TCP connection and the TLS handshake together.
     public var connectTimeout = Duration.seconds(30)
     /// A transfer that brings less than 1 KiB in this time is broken off (and tried again).

@@ -20,8 +20,14 @@ public struct RetryPolicy: Sendable {
 struct RetryState {
     private var failures = 0
     private var unreachable = 0
+    /// Few tries: there is another place to go to.
+    private let isMirror: Bool
 
-    mutating func madeProgress() { self = RetryState() }
+    init(for repository: RemoteRepository) { self.init(isMirror: repository.isMirror) }
+
+    init(isMirror: Bool = false) { self.isMirror = isMirror }
+
+    mutating func madeProgress() { self = RetryState(isMirror: isMirror) }
 
     /// The pause before the next try; throws the failure's own error where there shall be none.
     mutating func pause(after failure: Failure, _ policy: RetryPolicy) throws(RegistryError) -> Duration {
@@ -30,11 +36,11 @@ struct RetryState {
         case .never: throw failure.error
         case .unreachable:
             unreachable += 1
-            guard unreachable <= policy.unreachableLimit else { throw failure.error }
+            guard unreachable <= (isMirror ? 0 : policy.unreachableLimit) else { throw failure.error }
         case .transient(let after): requested = after
         }
         failures += 1
-        guard failures <= policy.limit else { throw failure.error }
+        guard failures <= (isMirror ? min(policy.limit, 2) : policy.limit) else { throw failure.error }
         if let requested, requested > policy.maximumRetryAfter {
             throw RegistryError(
                 failure.error.kind,

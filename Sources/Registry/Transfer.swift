@@ -18,6 +18,8 @@ struct TransferFailure: Error {
     /// Whether a TCP connection, and on it TLS, stood.
     var wasConnected = false
     var wasEncrypted = false
+    /// The status that a proxy refused a tunnel with.
+    var proxyStatus: Int?
 }
 
 /// One HTTP exchange: the network thread fills it, one other thread reads it.
@@ -188,6 +190,8 @@ final class Transfer: @unchecked Sendable {
         failure.wasConnected = ccurl_get_offset(handle, CURLINFO_CONNECT_TIME_T, &time) == CURLE_OK && time > 0
         time = 0
         failure.wasEncrypted = ccurl_get_offset(handle, CURLINFO_APPCONNECT_TIME_T, &time) == CURLE_OK && time > 0
+        var status = 0
+        if ccurl_get_long(handle, CURLINFO_HTTP_CONNECTCODE, &status) == CURLE_OK, status >= 300 { failure.proxyStatus = status }
         finish(.failure(failure))
     }
 

@@ -15,7 +15,7 @@ func makeClient(_ environment: [String: String] = [:], _ adjust: (inout Registry
     options.connectTimeout = .seconds(5)
     options.userAgent = "cfsoci/test"
     adjust(&options)
-    return try RegistryClient(options, environment: Environment(["HOME": "/nonexistent"].merging(environment) { $1 }))
+    return try RegistryClient(options, environment: Environment(["HOME": "/nonexistent"].merging(environment) { $1 }, systemRoot: "/nonexistent"))
 }
 
 extension ScriptedServer {

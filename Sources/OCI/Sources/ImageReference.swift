@@ -34,7 +34,8 @@ public func parseReference(_ text: String) throws(OCIError) -> ImageReference {
     if let rest = try rest("docker-archive:") { return .dockerArchive(ImageLocation(rest)) }
     if let rest = try rest("dir:") { return .directory(ByteString(rest)) }
     if let rest = try rest("containers-storage:") { return .containersStorage(rest) }
-    if let rest = try rest("docker://") { return .registry(try RegistryReference(parsing: rest)) }
+    // As to other container tools, a name without a registry is Docker Hub's here.
+    if let rest = try rest("docker://") { return .registry(try RegistryReference(parsing: rest).qualified) }
     for transport in ["docker-daemon:", "ostree:", "sif:", "tarball:"] where text.hasPrefix(transport) {
         throw .invalidReference(
             ByteString(text), "\(transport) is not supported; copy the image to oci-archive:FILE with skopeo and pull that")

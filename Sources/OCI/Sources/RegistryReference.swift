@@ -12,6 +12,9 @@ public struct RegistryReference: Hashable, Sendable, CustomStringConvertible {
     /// `latest` where the reference had neither tag nor digest.
     public let tag: String?
     public let digest: ContentDigest?
+    /// The repository as it was written where no registry was: `alpine`, `team/app`. Such a reference means Docker Hub unless a registry
+    /// configuration has an alias for it or other registries to search. No part of the reference's identity.
+    public let shortName: String?
 
     /// The one spelling of the reference; parsing it gives an equal value.
     public var canonical: String {
@@ -19,6 +22,35 @@ public struct RegistryReference: Hashable, Sendable, CustomStringConvertible {
     }
 
     public var description: String { canonical }
+
+    public static func == (left: RegistryReference, right: RegistryReference) -> Bool {
+        left.domain == right.domain && left.name == right.name && left.tag == right.tag && left.digest == right.digest
+    }
+
+    public func hash(into hasher: inout Hasher) {
+        hasher.combine(domain)
+        hasher.combine(name)
+        hasher.combine(tag)
+        hasher.combine(digest)
+    }
+
+    /// Tag and digest of this reference with another repository: `HOST[:PORT]/NAME`.
+    package func inRepository(_ repository: String) throws(OCIError) -> RegistryReference {
+        try RegistryReference(parsing: repository + (tag.map { ":" + $0 } ?? "") + (digest.map { "@\($0)" } ?? ""))
+    }
+
+    /// The same without a short name: Docker Hub's.
+    var qualified: RegistryReference {
+        RegistryReference(domain: domain, name: name, tag: tag, digest: digest, shortName: nil)
+    }
+
+    private init(domain: String, name: String, tag: String?, digest: ContentDigest?, shortName: String?) {
+        self.domain = domain
+        self.name = name
+        self.tag = tag
+        self.digest = digest
+        self.shortName = shortName
+    }
 
     public init(parsing text: String) throws(OCIError) {
         let invalid = { (what: String) in OCIError.invalidReference(ByteString(text), what) }
@@ -68,7 +100,11 @@ public struct RegistryReference: Hashable, Sendable, CustomStringConvertible {
         self.domain = domain
         self.name = name
         self.digest = digest
+        shortName = domainBytes == nil ? String(decoding: nameBytes, as: UTF8.self) : nil
     }
+
+    /// Whether it is `HOST[:PORT]`, as references begin with.
+    package static func isHost(_ text: String) -> Bool { isDomain(Array(text.utf8)[...]) }
 
     /// `[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}`
     static func isTag(_ bytes: some Collection<UInt8>) -> Bool {

@@ -1,0 +1,94 @@
+internal import Bytes
+internal import LinuxSystem
+internal import Synchronization
+
+/// What TLS needs to know about one host besides the system's authorities.
+struct HostCertificates: Sendable, Hashable {
+    /// Certificates of authorities, PEM, one file after the other.
+    var authorities: [UInt8] = []
+    var client: ClientCertificate?
+}
+
+/// Files that curl reads, PEM.
+struct ClientCertificate: Sendable, Hashable {
+    var certificate: String
+    var key: String
+}
+
+/// containers-certs.d(5): directories named for `HOST[:PORT]` with `*.crt` for authorities and `NAME.cert` beside `NAME.key` for the client.
+final class CertificateDirectories: Sendable {
+    private static let fileLimit = 4 << 20
+
+    private let given: ByteString?
+    private let parents: [ByteString]
+    private let known = Mutex<[String: HostCertificates]>([:])
+
+    /// - Parameter given: one directory for all registries, instead of those for hosts.
+    init(_ given: ByteString?, _ places: ConfigurationPlaces) {
+        self.given = given
+        parents = places.certificates
+    }
+
+    /// For a registry, by the name that references give it.
+    func certificates(forRegistry host: String) throws(RegistryError) -> HostCertificates {
+        guard let given else { return try certificates(for: host) }
+        return try cached(
+            "",
+            { () throws(RegistryError) in
+                guard let found = try read(given) else {
+                    throw RegistryError(.configuration, "the certificate directory \(given) does not exist; --cert-dir names it")
+                }
+                return found
+            })
+    }
+
+    /// For another host that a registry sends us to: a store of blobs, a token server.
+    func certificates(for host: String) throws(RegistryError) -> HostCertificates {
+        // Names of directories: a host that is none of a reference's has none.
+        guard !host.isEmpty, !host.contains("/"), host != ".", host != ".." else { return HostCertificates() }
+        return try cached(host) { () throws(RegistryError) in
+            for parent in parents {
+                if let found = try read(parent + "/" + ByteString(host)) { return found }
+            }
+            return HostCertificates()
+        }
+    }
+
+    private func cached(
+        _ host: String, _ find: () throws(RegistryError) -> HostCertificates
+    ) throws(RegistryError) -> HostCertificates {
+        if let found = known.withLock({ $0[host] }) { return found }
+        let found = try find()
+        known.withLock { $0[host] = found }
+        return found
+    }
+
+    /// Nil where there is no such directory, or none for us.
+    private func read(_ path: ByteString) throws(RegistryError) -> HostCertificates? {
+        let names: [ByteString]
+        do throws(SystemError) {
+            let directory = try FileDescriptor.open(path, [.readOnly, .directory])
+            names = try directory.entries().map(\.name).sorted()
+        } catch {
+            if [.noEntry, .notDirectory, .accessDenied].contains(error.errno) { return nil }
+            throw RegistryError(.configuration, "certificate directory \(path): \(error.errno)")
+        }
+        var found = HostCertificates()
+        for name in names where name.bytes.suffix(4).elementsEqual(".crt".utf8) {
+            let file = path + "/" + name
+            guard let bytes = try readSmallFile(file, limit: Self.fileLimit, "certificate file", .configuration) else { continue }
+            found.authorities += bytes + [UInt8(ascii: "\n")]
+        }
+        // Of several pairs the first: curl takes one.
+        for name in names where found.client == nil && name.bytes.suffix(5).elementsEqual(".cert".utf8) {
+            let key = ByteString(name.bytes.dropLast(5)) + ".key"
+            guard names.contains(key) else { throw RegistryError(.configuration, "\(path)/\(name) has no key \(key) beside it") }
+            guard let pair = [path + "/" + name, path + "/" + key].map(\.utf8Text) as? [String] else { continue }
+            found.client = ClientCertificate(certificate: pair[0], key: pair[1])
+        }
+        for name in names where found.client == nil && name.bytes.suffix(4).elementsEqual(".key".utf8) {
+            throw RegistryError(.configuration, "\(path)/\(name) has no certificate beside it: NAME.key belongs to NAME.cert")
+        }
+        return found
+    }
+}

@@ -1,0 +1,124 @@
+internal import Bytes
+internal import OCI
+internal import Synchronization
+
+/// Where a client finds what a reference names: the registries configuration, read when it is first needed, and what was learned since.
+final class PlaceFinder: Sendable {
+    private struct State {
+        var configuration: RegistriesConfiguration?
+        /// The reference that a short name turned out to be, by the short reference's canonical text.
+        var resolved: [String: RegistryReference] = [:]
+        /// The first of a reference's endpoints that still is worth asking.
+        var first: [RegistryReference: Int] = [:]
+    }
+
+    private let options: RegistryOptions
+    private let environment: Environment
+    private let state = Mutex(State())
+
+    init(_ options: RegistryOptions, _ environment: Environment) {
+        self.options = options
+        self.environment = environment
+    }
+
+    func configuration() throws(RegistryError) -> RegistriesConfiguration {
+        try state.withLock { state throws(RegistryError) in
+            if let known = state.configuration { return known }
+            let read = try RegistriesConfiguration(options.registriesConfiguration, environment)
+            state.configuration = read
+            return read
+        }
+    }
+
+    // MARK: Short names
+
+    func candidates(for reference: RegistryReference) throws(RegistryError) -> [RegistryReference] {
+        if let known = resolved(reference) { return [known] }
+        return try configuration().candidates(for: reference, choose: options.chooseRegistry)
+    }
+
+    private func resolved(_ reference: RegistryReference) -> RegistryReference? {
+        guard reference.shortName != nil else { return reference }
+        return state.withLock { $0.resolved[reference.canonical] }
+    }
+
+    private func resolve(_ reference: RegistryReference, to found: RegistryReference) {
+        if reference.shortName != nil { state.withLock { $0.resolved[reference.canonical] = found } }
+    }
+
+    // MARK: Endpoints
+
+    /// What a reference turned out to name, with what `body` made of it: the first of its candidates, and of that the first endpoint, that
+    /// has it. The endpoint is asked for the image's other parts too.
+    func locate<Value>(
+        _ reference: RegistryReference, _ body: (RegistryReference, RemoteRepository) throws(RegistryError) -> Value
+    ) throws(RegistryError) -> (reference: RegistryReference, value: Value) {
+        var failures: [(place: String, error: RegistryError)] = []
+        for candidate in try candidates(for: reference) {
+            do throws(RegistryError) {
+                let value = try atEndpoints(of: candidate, settles: true) { endpoint throws(RegistryError) in try body(candidate, endpoint)
+                }
+                resolve(reference, to: candidate)
+                return (candidate, value)
+            } catch {
+                guard error.concernsOnePlace else { throw error }
+                failures.append((candidate.canonical, error))
+            }
+        }
+        throw Self.joined(failures)
+    }
+
+    /// Runs `body` with the endpoint that had the reference's manifest, and with those after it where it fails.
+    func atEndpoints<Value>(
+        of reference: RegistryReference, settles: Bool = false, _ body: (RemoteRepository) throws(RegistryError) -> Value
+    ) throws(RegistryError) -> Value {
+        var failures: [(place: String, error: RegistryError)] = []
+        for (index, endpoint) in try endpoints(of: reference) {
+            do throws(RegistryError) {
+                let value = try body(endpoint)
+                if settles { leave(reference, before: index) }
+                return value
+            } catch {
+                guard error.concernsOnePlace else { throw error }
+                failed(reference, index, error)
+                failures.append(("\(endpoint.domain)/\(endpoint.name)", error))
+            }
+        }
+        throw Self.joined(failures)
+    }
+
+    /// The endpoints that are left, in order, with their places among all.
+    func endpoints(of reference: RegistryReference) throws(RegistryError) -> [(index: Int, endpoint: RemoteRepository)] {
+        let reference = try candidates(for: reference).first ?? reference
+        let all = try configuration().endpoints(for: reference)
+        let first = min(state.withLock { $0.first[reference] ?? 0 }, all.count - 1)
+        return Array(zip(all.indices, all).dropFirst(max(0, first)).map { (index: $0.0, endpoint: $0.1) })
+    }
+
+    /// Not to wait once more for each layer of an image where nobody answers.
+    func failed(_ reference: RegistryReference, _ index: Int, _ error: RegistryError) {
+        if [.connection, .timeout, .tls, .unauthorized].contains(error.kind) { leave(reference, before: index + 1) }
+    }
+
+    private func leave(_ reference: RegistryReference, before index: Int) {
+        state.withLock { $0.first[reference] = max($0.first[reference] ?? 0, index) }
+    }
+
+    /// The last error, which is the registry's own, and what went wrong before.
+    static func joined(_ failures: [(place: String, error: RegistryError)]) -> RegistryError {
+        guard let last = failures.last?.error else { return RegistryError(.configuration, "there is no registry to ask") }
+        guard failures.count > 1 else { return last }
+        let before = failures.dropLast().map { "\($0.place): \($0.error.description)" }.joined(separator: "; ")
+        return RegistryError(last.kind, "\(last.description); before that, \(before)", status: last.status, code: last.code)
+    }
+}
+
+extension RegistryError {
+    /// Whether another registry may do better.
+    var concernsOnePlace: Bool {
+        switch kind {
+        case .cancelled, .resources, .configuration, .credentials, .invalidRequest: false
+        default: true
+        }
+    }
+}

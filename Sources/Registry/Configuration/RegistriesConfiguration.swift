@@ -1,0 +1,206 @@
+internal import Bytes
+internal import LinuxSystem
+internal import OCI
+
+/// All that containers-registries.conf(5) and its drop-ins say: what short names mean, where images really are, and who mirrors them.
+struct RegistriesConfiguration: Sendable {
+    private static let fileLimit = 1 << 20
+    private static let dropInLimit = 1000
+
+    private(set) var searchRegistries: [String]?
+    private(set) var shortNameMode = ShortNameMode.permissive
+    private(set) var credentialHelpers: [String]?
+    private(set) var registries: [RegistryEntry] = []
+    private(set) var aliases: [String: String] = [:]
+    /// The file that named the registries to search, for messages.
+    private var searchOrigin: ByteString?
+
+    init() {}
+
+    /// Reads the files of this machine and user.
+    ///
+    /// - Parameter given: the only file to read.
+    init(_ given: ByteString?, _ environment: Environment) throws(RegistryError) {
+        let places = ConfigurationPlaces(environment)
+        if let named = given ?? environment["CONTAINERS_REGISTRIES_CONF"].map({ ByteString($0) }) {
+            guard try add(named) else {
+                throw RegistryError(
+                    .configuration, "\(named) does not exist; --registries-conf or CONTAINERS_REGISTRIES_CONF names it")
+            }
+        } else {
+            for path in places.registries {
+                if try add(path) { break }
+            }
+            for path in try Self.dropIns(places.registryDropIns) { _ = try add(path) }
+        }
+        if given == nil, let last = environment["CONTAINERS_REGISTRIES_CONF_OVERRIDE"] { _ = try add(ByteString(last)) }
+        // The recorded answers of the user come before all files. A damaged cache is no reason to pull nothing.
+        if let path = places.recordedAliases, let bytes = try? readSmallFile(path, limit: Self.fileLimit, "", .configuration),
+            let file = try? RegistriesFile(path, bytes)
+        {
+            for (name, target) in file.aliases where !target.isEmpty { aliases[name] = target }
+        }
+    }
+
+    /// Files by name over all directories, a name only from the first directory that has it.
+    private static func dropIns(_ directories: [ByteString]) throws(RegistryError) -> [ByteString] {
+        var found: [ByteString: ByteString] = [:]
+        for path in directories {
+            do throws(SystemError) {
+                let directory = try FileDescriptor.open(path, [.readOnly, .directory])
+                for entry in try directory.entries() where entry.name.bytes.suffix(5).elementsEqual(".conf".utf8) {
+                    guard try directory.statusIfPresent(at: entry.name, follow: true)?.kind == .regular else { continue }
+                    if found[entry.name] == nil { found[entry.name] = path + "/" + entry.name }
+                }
+            } catch {
+                if [.noEntry, .notDirectory, .accessDenied].contains(error.errno) { continue }
+                throw RegistryError(.configuration, "\(path): \(error.errno)")
+            }
+        }
+        guard found.count <= dropInLimit else {
+            throw RegistryError(.configuration, "there are \(found.count) drop-ins of registries.conf; \(dropInLimit) are the most")
+        }
+        return found.sorted { $0.key < $1.key }.map(\.value)
+    }
+
+    /// False where there is no such file.
+    private mutating func add(_ path: ByteString) throws(RegistryError) -> Bool {
+        guard let bytes = try readSmallFile(path, limit: Self.fileLimit, "registries configuration", .configuration) else { return false }
+        merge(try RegistriesFile(path, bytes), path)
+        return true
+    }
+
+    /// What the file says replaces what earlier ones said: each setting, each alias, each `[[registry]]` of the same prefix as a whole.
+    mutating func merge(_ file: RegistriesFile, _ path: ByteString) {
+        if let search = file.searchRegistries {
+            searchRegistries = search
+            searchOrigin = path
+        }
+        if let mode = file.shortNameMode { shortNameMode = mode }
+        if let helpers = file.credentialHelpers { credentialHelpers = helpers }
+        for entry in file.registries {
+            registries.removeAll { $0.prefix == entry.prefix }
+            registries.append(entry)
+        }
+        for (name, target) in file.aliases { aliases[name] = target.isEmpty ? nil : target }
+    }
+
+    // MARK: Short names
+
+    /// What a reference may mean, in the order to try. One, unless it is a short name without an alias.
+    ///
+    /// - Parameter choose: asks somebody for one of several; nil where nobody is there.
+    func candidates(
+        for reference: RegistryReference, choose: (([RegistryReference]) -> RegistryReference?)?
+    ) throws(RegistryError) -> [RegistryReference] {
+        guard let name = reference.shortName else { return [reference] }
+        func inRepository(_ repository: String) throws(RegistryError) -> RegistryReference {
+            do { return try reference.inRepository(repository) } catch { throw RegistryError(.configuration, error.description) }
+        }
+        if let target = aliases[name] { return [try inRepository(target)] }
+        guard let searchRegistries else { return [try inRepository("docker.io/" + name)] }
+        guard !searchRegistries.isEmpty else {
+            throw RegistryError(
+                .configuration,
+                "\(name) has no alias, and \(searchOrigin ?? "the configuration") names no registries to search; write HOST/\(name)")
+        }
+        var found: [RegistryReference] = []
+        for registry in searchRegistries {
+            let candidate = try inRepository("\(registry)/\(name)")
+            if !found.contains(candidate) { found.append(candidate) }
+        }
+        guard found.count > 1, shortNameMode != .disabled else { return found }
+        if let choose {
+            guard let chosen = choose(found) else { throw RegistryError(.cancelled, "none of the registries for \(name) was chosen") }
+            return [chosen]
+        }
+        guard shortNameMode == .permissive else {
+            throw RegistryError(
+                .configuration,
+                "\(name) may be \(found.map(\.canonical).joined(separator: " or ")); write which, as short-name-mode is enforcing")
+        }
+        return found
+    }
+
+    // MARK: Where images are
+
+    /// The entry with the longest prefix that the reference has.
+    private func entry(for reference: RegistryReference) -> (entry: RegistryEntry, matched: Int)? {
+        let text = reference.canonical
+        var best: (entry: RegistryEntry, matched: Int)?
+        for entry in registries {
+            guard let matched = entry.match(text) else { continue }
+            if entry.prefix.utf8.count > (best?.entry.prefix.utf8.count ?? -1) { best = (entry, matched) }
+        }
+        return best
+    }
+
+    /// Where to read the image from, in the order to try: mirrors, then the registry itself.
+    ///
+    /// - Throws: where the registry is blocked or a rewritten reference is none.
+    func endpoints(for reference: RegistryReference) throws(RegistryError) -> [RemoteRepository] {
+        guard let (entry, matched) = entry(for: reference) else { return [RemoteRepository(reference)] }
+        try refuse(reference, ifBlockedBy: entry)
+        var endpoints: [RemoteRepository] = []
+        for mirror in entry.mirrors {
+            switch mirror.use {
+            case .all: break
+            case .digestOnly: if reference.digest == nil { continue }
+            case .tagOnly: if reference.digest != nil { continue }
+            }
+            let target = try Self.rewrite(reference, matched, mirror.location, entry)
+            // The mirror itself may be a registry with settings, or one that may not be used.
+            let own = self.entry(for: target)?.entry
+            if own?.isBlocked == true { continue }
+            var endpoint = RemoteRepository(target)
+            endpoint.isInsecure = mirror.isInsecure || own?.isInsecure == true
+            endpoint.proxy = mirror.proxy ?? own?.proxy
+            endpoint.isMirror = true
+            endpoints.append(endpoint)
+        }
+        let target = try entry.location.map { location throws(RegistryError) in try Self.rewrite(reference, matched, location, entry) }
+        var primary = RemoteRepository(target ?? reference)
+        primary.isInsecure = entry.isInsecure
+        primary.proxy = entry.proxy
+        endpoints.append(primary)
+        // Credentials that were given with the command are meant for the registry that was named with it.
+        for index in endpoints.indices { endpoints[index].takesGivenCredentials = endpoints[index].domain == reference.domain }
+        return endpoints
+    }
+
+    /// Where to write an image to: neither mirrors nor rewriting apply (containers-registries.conf(5)).
+    func pushTarget(for reference: RegistryReference) throws(RegistryError) -> RemoteRepository {
+        var target = RemoteRepository(reference)
+        guard let entry = entry(for: reference)?.entry else { return target }
+        try refuse(reference, ifBlockedBy: entry)
+        target.isInsecure = entry.isInsecure
+        target.proxy = entry.proxy
+        return target
+    }
+
+    /// The registry alone, to log in.
+    func loginTarget(_ host: String) throws(RegistryError) -> RemoteRepository {
+        var target = RemoteRepository(domain: host, name: "")
+        guard let entry = registries.first(where: { $0.match(host) == host.utf8.count }) else { return target }
+        guard !entry.isBlocked else { throw RegistryError(.blocked, "\(host) is blocked by \(entry.origin)") }
+        target.isInsecure = entry.isInsecure
+        target.proxy = entry.proxy
+        return target
+    }
+
+    private func refuse(_ reference: RegistryReference, ifBlockedBy entry: RegistryEntry) throws(RegistryError) {
+        guard entry.isBlocked else { return }
+        throw RegistryError(.blocked, "\(reference) is blocked: \(entry.origin) blocks \(printable(entry.prefix))")
+    }
+
+    private static func rewrite(
+        _ reference: RegistryReference, _ matched: Int, _ location: String, _ entry: RegistryEntry
+    ) throws(RegistryError) -> RegistryReference {
+        let text = location + String(decoding: Array(reference.canonical.utf8).dropFirst(matched), as: UTF8.self)
+        guard let target = try? RegistryReference(parsing: text), target.shortName == nil else {
+            throw RegistryError(
+                .configuration, "\(entry.origin) makes \(printable(text)) of \(reference), which is no reference to an image in a registry")
+        }
+        return target
+    }
+}

@@ -1,0 +1,246 @@
+internal import Bytes
+internal import OCI
+
+/// How short names without an alias are completed (containers-registries.conf(5)).
+enum ShortNameMode: String, Sendable {
+    /// Several registries to search are an error, unless somebody is there to choose.
+    case enforcing
+    /// The same, but all registries are tried where nobody is there.
+    case permissive
+    /// All registries are tried in order.
+    case disabled
+}
+
+/// Which pulls a mirror serves.
+enum MirrorUse: String, Sendable {
+    case all
+    case digestOnly = "digest-only"
+    case tagOnly = "tag-only"
+}
+
+/// `[[registry.mirror]]`
+struct MirrorEntry: Sendable {
+    /// `HOST[:PORT][/NAMESPACE…]`
+    var location: String
+    var isInsecure = false
+    var proxy: ProxyAddress?
+    var use = MirrorUse.all
+}
+
+/// `[[registry]]`
+struct RegistryEntry: Sendable {
+    /// `HOST[:PORT]`, with a namespace, a repository, a tag or a digest behind it, or `*.DOMAIN`.
+    var prefix: String
+    /// Nil where the reference is not rewritten.
+    var location: String?
+    var isInsecure = false
+    var isBlocked = false
+    var proxy: ProxyAddress?
+    var mirrors: [MirrorEntry] = []
+    /// `FILE:LINE`
+    var origin: String
+
+    /// How many bytes of the reference's canonical text the prefix stands for; nil where it is not about the reference.
+    func match(_ reference: String) -> Int? {
+        let text = Array(reference.utf8)
+        let wanted = Array(prefix.utf8)
+        var end = wanted.count
+        if prefix.hasPrefix("*.") {
+            // Any number of subdomains, at least one, then the rest of the host name in full.
+            let suffix = wanted.dropFirst()
+            let host = text.prefix { $0 != UInt8(ascii: "/") && $0 != UInt8(ascii: ":") && $0 != UInt8(ascii: "@") }
+            guard host.count > suffix.count, host.suffix(suffix.count).elementsEqual(suffix) else { return nil }
+            end = host.count
+        } else if !text.starts(with: wanted) {
+            return nil
+        }
+        guard end < text.count else { return end }
+        return [UInt8(ascii: "/"), UInt8(ascii: ":"), UInt8(ascii: "@")].contains(text[end]) ? end : nil
+    }
+}
+
+/// What one file in the format of containers-registries.conf(5) says. Version 1 of the format is read as the version 2 that means the same.
+struct RegistriesFile: Sendable {
+    /// Registries for short names, in order; nil where the file does not say.
+    var searchRegistries: [String]?
+    var shortNameMode: ShortNameMode?
+    var credentialHelpers: [String]?
+    var registries: [RegistryEntry] = []
+    /// Short names to `HOST[:PORT]/NAME`; empty takes an alias of an earlier file away.
+    var aliases: [String: String] = [:]
+
+    private let path: ByteString
+
+    init(_ path: ByteString, _ bytes: [UInt8]) throws(RegistryError) {
+        self.path = path
+        let root: TOMLValue
+        do { root = try TOML.parse(bytes) } catch {
+            throw RegistryError(.configuration, "\(path):\(error.line): \(error.reason)")
+        }
+        searchRegistries = try strings(root, "unqualified-search-registries")
+        for registry in searchRegistries ?? [] { try checkHost(registry, root["unqualified-search-registries"]) }
+        if let mode = try text(root, "short-name-mode"), !mode.isEmpty {
+            guard let known = ShortNameMode(rawValue: mode) else {
+                throw problem(root["short-name-mode"], "short-name-mode is enforcing, permissive or disabled")
+            }
+            shortNameMode = known
+        }
+        credentialHelpers = try strings(root, "credential-helpers")
+        try readVersion1(root)
+        for entry in try tables(root, "registry") { registries.append(try registry(entry)) }
+        for (index, entry) in registries.enumerated() where registries[..<index].contains(where: { $0.prefix == entry.prefix }) {
+            throw RegistryError(.configuration, "\(entry.origin): a second [[registry]] for \(printable(entry.prefix))")
+        }
+        if let table = root["aliases"] {
+            guard let members = table.table else { throw problem(table, "aliases is a table") }
+            for (name, value) in members.sorted(by: { $0.key < $1.key }) { aliases[name] = try alias(name, value) }
+        }
+    }
+
+    // MARK: Tables
+
+    private func registry(_ table: TOMLValue) throws(RegistryError) -> RegistryEntry {
+        let location = try self.location(table)
+        var prefix = try text(table, "prefix") ?? ""
+        if prefix.isEmpty { prefix = location ?? "" }
+        guard !prefix.isEmpty else { throw problem(table, "a [[registry]] needs a prefix or a location") }
+        if prefix.hasPrefix("*.") {
+            try checkHost(String(prefix.dropFirst(2)), table["prefix"] ?? table)
+        } else {
+            prefix = try cleanPlace(prefix, table["prefix"] ?? table)
+            guard location != nil else { throw problem(table, "a [[registry]] without a location has a prefix that begins with *.") }
+        }
+        var entry = RegistryEntry(
+            prefix: prefix.lowercasingHost, location: location, isInsecure: try flag(table, "insecure"),
+            isBlocked: try flag(table, "blocked"), proxy: try proxy(table), origin: "\(path):\(table.line)")
+        let digestOnly = try flag(table, "mirror-by-digest-only")
+        for mirror in try tables(table, "mirror") {
+            guard let location = try self.location(mirror) else { throw problem(mirror, "a mirror needs a location") }
+            var read = MirrorEntry(location: location, isInsecure: try flag(mirror, "insecure"), proxy: try proxy(mirror))
+            if digestOnly { read.use = .digestOnly }
+            if let use = try text(mirror, "pull-from-mirror"), !use.isEmpty {
+                let value = mirror["pull-from-mirror"]
+                guard !digestOnly else {
+                    throw problem(value, "pull-from-mirror and the registry's mirror-by-digest-only exclude each other")
+                }
+                guard let known = MirrorUse(rawValue: use) else { throw problem(value, "pull-from-mirror is all, digest-only or tag-only") }
+                read.use = known
+            }
+            entry.mirrors.append(read)
+        }
+        return entry
+    }
+
+    private func location(_ table: TOMLValue) throws(RegistryError) -> String? {
+        guard let location = try text(table, "location"), !location.isEmpty else { return nil }
+        return try cleanPlace(location, table["location"] ?? table).lowercasingHost
+    }
+
+    private func proxy(_ table: TOMLValue) throws(RegistryError) -> ProxyAddress? {
+        guard let text = try text(table, "proxy"), !text.isEmpty else { return nil }
+        // Not quoted: it may hold a password.
+        guard let address = ProxyAddress(text) else {
+            throw problem(table["proxy"], "proxy is no URL of a proxy: SCHEME://HOST[:PORT] with http, https, socks5 or socks5h")
+        }
+        return address
+    }
+
+    private func alias(_ name: String, _ value: TOMLValue) throws(RegistryError) -> String {
+        guard let reference = try? RegistryReference(parsing: name), reference.shortName == name else {
+            throw problem(value, "the alias \(printable(name)) is no short name without tag and digest")
+        }
+        guard let target = value.string else { throw problem(value, "the alias \(printable(name)) is a string") }
+        if target.isEmpty { return target }
+        guard let parsed = try? RegistryReference(parsing: target), parsed.shortName == nil,
+            !target.contains("@"), parsed.tag == "latest", !target.hasSuffix(":latest")
+        else { throw problem(value, "the alias \(printable(name)) stands for no HOST/NAME without tag and digest") }
+        return target
+    }
+
+    /// The deprecated `[registries.search]`, `[registries.insecure]` and `[registries.block]`, each with a list `registries`.
+    private mutating func readVersion1(_ root: TOMLValue) throws(RegistryError) {
+        guard let old = root["registries"] else { return }
+        guard root["registry"] == nil, searchRegistries == nil else {
+            throw problem(old, "[registries.…] of version 1 of the format and version 2 exclude each other")
+        }
+        func list(_ name: String) throws(RegistryError) -> [String] {
+            guard let section = old[name] else { return [] }
+            let hosts = try strings(section, "registries") ?? []
+            for host in hosts { try checkHost(host, section["registries"]) }
+            return hosts
+        }
+        searchRegistries = try list("search")
+        let insecure = try list("insecure")
+        let blocked = try list("block")
+        for host in Set(insecure + blocked).sorted() {
+            registries.append(
+                RegistryEntry(
+                    prefix: host.lowercased(), location: host.lowercased(), isInsecure: insecure.contains(host),
+                    isBlocked: blocked.contains(host), origin: "\(path):\(old.line)"))
+        }
+    }
+
+    // MARK: Values
+
+    /// A host, and what follows it, without slashes at the end.
+    private func cleanPlace(_ text: String, _ value: TOMLValue) throws(RegistryError) -> String {
+        var place = text[...]
+        while place.hasSuffix("/") { place.removeLast() }
+        guard !place.contains("://") else { throw problem(value, "\(printable(text)): registries are written without http:// or https://") }
+        guard !place.contains("*") else { throw problem(value, "\(printable(text)): * stands before a domain alone, as in *.example.com") }
+        let host = String(place.prefix { $0 != "/" })
+        // A tag or digest may follow the last component, and a host alone may be followed by its port.
+        try checkHost(host, value)
+        guard place.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7f }), !place.contains("//") else {
+            throw problem(value, "\(printable(text)) is no HOST[:PORT][/NAMESPACE]")
+        }
+        return String(place)
+    }
+
+    private func checkHost(_ host: String, _ value: TOMLValue?) throws(RegistryError) {
+        guard RegistryReference.isHost(host) else { throw problem(value, "\(printable(host)) is no HOST[:PORT]") }
+    }
+
+    private func text(_ table: TOMLValue, _ key: String) throws(RegistryError) -> String? {
+        guard let value = table[key] else { return nil }
+        guard let text = value.string else { throw problem(value, "\(key) is a string") }
+        return text
+    }
+
+    private func flag(_ table: TOMLValue, _ key: String) throws(RegistryError) -> Bool {
+        guard let value = table[key] else { return false }
+        guard let flag = value.boolean else { throw problem(value, "\(key) is true or false") }
+        return flag
+    }
+
+    private func strings(_ table: TOMLValue, _ key: String) throws(RegistryError) -> [String]? {
+        guard let value = table[key] else { return nil }
+        guard let elements = value.array else { throw problem(value, "\(key) is a list of strings") }
+        var texts: [String] = []
+        for element in elements {
+            guard let text = element.string else { throw problem(element, "\(key) is a list of strings") }
+            texts.append(text)
+        }
+        return texts
+    }
+
+    private func tables(_ table: TOMLValue, _ key: String) throws(RegistryError) -> [TOMLValue] {
+        guard let value = table[key] else { return [] }
+        guard let elements = value.array, elements.allSatisfy({ $0.table != nil }) else {
+            throw problem(value, "\(key) is a list of tables, written [[…\(key)]]")
+        }
+        return elements
+    }
+
+    private func problem(_ value: TOMLValue?, _ what: String) -> RegistryError {
+        RegistryError(.configuration, "\(path)\(value.map { ":\($0.line)" } ?? ""): \(what)")
+    }
+}
+
+extension String {
+    /// With the part before the first slash in lower case, as references have it.
+    fileprivate var lowercasingHost: String {
+        let host = prefix { $0 != "/" }
+        return host.lowercased() + self[host.endIndex...]
+    }
+}

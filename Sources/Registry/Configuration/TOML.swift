@@ -1,0 +1,258 @@
+/// A TOML value and the line it begins on.
+struct TOMLValue {
+    indirect enum Content {
+        case table([String: TOMLValue])
+        case array([TOMLValue])
+        case string(String)
+        case integer(Int64)
+        case boolean(Bool)
+        /// A float, date or time: no setting that we know is one, so what it is exactly is not looked at.
+        case other
+    }
+
+    var content: Content
+    /// From 1.
+    var line: Int
+
+    var table: [String: TOMLValue]? { if case .table(let members) = content { members } else { nil } }
+    var array: [TOMLValue]? { if case .array(let elements) = content { elements } else { nil } }
+    var string: String? { if case .string(let text) = content { text } else { nil } }
+    var boolean: Bool? { if case .boolean(let flag) = content { flag } else { nil } }
+
+    /// A table's member.
+    subscript(key: String) -> TOMLValue? { table?[key] }
+}
+
+struct TOMLError: Error {
+    /// From 1.
+    var line: Int
+    var reason: String
+}
+
+/// TOML 1.0 (toml.io).
+enum TOML {
+    /// Tables and arrays inside one another, whatever they are made by.
+    static let depthLimit = 64
+
+    /// The document's root table.
+    static func parse(_ bytes: [UInt8]) throws(TOMLError) -> TOMLValue {
+        guard String(validating: bytes, as: UTF8.self) != nil else {
+            var line = 1
+            for part in bytes.split(separator: 0x0a, omittingEmptySubsequences: false) {
+                if String(validating: part, as: UTF8.self) == nil { break }
+                line += 1
+            }
+            throw TOMLError(line: line, reason: "is no UTF-8")
+        }
+        var document = TOMLDocument(TOMLScanner(bytes))
+        return try document.parse()
+    }
+}
+
+/// Puts the tables of a document together.
+struct TOMLDocument {
+    /// A table while it is filled, and who may still add to it.
+    private final class Table {
+        enum Origin {
+            /// Made by a header for a table inside it: `[a]` after `[a.b]` may define it once.
+            case implied
+            /// `[a]`, `[[a]]`, the root: complete with the next header, but for tables in it.
+            case header
+            /// `a.b = 1`: only other dotted keys below the same header add to it.
+            case dotted
+            /// `{…}`: complete.
+            case inline
+        }
+
+        var origin: Origin
+        let line: Int
+        let depth: Int
+        var members: [String: Node] = [:]
+
+        init(_ origin: Origin, line: Int, depth: Int) {
+            self.origin = origin
+            self.line = line
+            self.depth = depth
+        }
+    }
+
+    private enum Node {
+        case value(TOMLValue)
+        case table(Table)
+        /// `[[a]]`
+        case tables(List)
+    }
+
+    private final class List {
+        let line: Int
+        var elements: [Table] = []
+
+        init(line: Int) { self.line = line }
+    }
+
+    private var scanner: TOMLScanner
+    private let root = Table(.header, line: 1, depth: 0)
+
+    init(_ scanner: TOMLScanner) { self.scanner = scanner }
+
+    mutating func parse() throws(TOMLError) -> TOMLValue {
+        var current = root
+        while true {
+            scanner.skipBlanks()
+            guard let byte = scanner.peek else { return Self.value(of: root) }
+            switch byte {
+            case UInt8(ascii: "#"), 0x0a, 0x0d: break
+            case UInt8(ascii: "["): current = try header()
+            default:
+                let line = scanner.line
+                let path = try keyPath()
+                try scanner.expect("=", after: "a key")
+                scanner.skipBlanks()
+                let value = try self.value(depth: current.depth + path.count)
+                try insert(value, path, into: current, line)
+            }
+            try scanner.endLine()
+        }
+    }
+
+    private func problem(_ reason: String, _ line: Int? = nil) -> TOMLError { TOMLError(line: line ?? scanner.line, reason: reason) }
+
+    private func shown(_ path: some Collection<String>) -> String { printable(path.joined(separator: ".")) }
+
+    // MARK: Headers and keys
+
+    /// `[a.b]` or `[[a.b]]`
+    private mutating func header() throws(TOMLError) -> Table {
+        let line = scanner.line
+        scanner.advance()
+        let isArray = scanner.skip(UInt8(ascii: "["))
+        let path = try keyPath()
+        try scanner.expect("]", after: "a table's name")
+        if isArray { guard scanner.skip(UInt8(ascii: "]")) else { throw problem("]] is missing") } }
+        var table = root
+        for (index, key) in path.dropLast().enumerated() {
+            switch table.members[key] {
+            case nil: table = try add(.implied, key, to: table, line)
+            case .table(let next) where next.origin != .inline: table = next
+            case .tables(let list):
+                guard let last = list.elements.last else { throw problem("\(shown(path[...index])) is empty") }
+                table = last
+            default: throw problem("\(shown(path[...index])) is no table that can be added to", line)
+            }
+        }
+        guard let name = path.last else { throw problem("a table without a name", line) }
+        if isArray {
+            let made = Table(.header, line: line, depth: try deeper(table, by: 2, line))
+            let list: List
+            switch table.members[name] {
+            case nil:
+                list = List(line: line)
+                table.members[name] = .tables(list)
+            case .tables(let existing): list = existing
+            default: throw problem("\(shown(path)) is something else already", line)
+            }
+            list.elements.append(made)
+            return made
+        }
+        switch table.members[name] {
+        case nil: return try add(.header, name, to: table, line)
+        case .table(let existing) where existing.origin == .implied:
+            existing.origin = .header
+            return existing
+        default: throw problem("\(shown(path)) is defined twice", line)
+        }
+    }
+
+    private func add(_ origin: Table.Origin, _ key: String, to table: Table, _ line: Int) throws(TOMLError) -> Table {
+        let made = Table(origin, line: line, depth: try deeper(table, by: 1, line))
+        table.members[key] = .table(made)
+        return made
+    }
+
+    private func deeper(_ table: Table, by levels: Int, _ line: Int) throws(TOMLError) -> Int {
+        guard table.depth + levels <= TOML.depthLimit else { throw problem("tables are more than \(TOML.depthLimit) deep", line) }
+        return table.depth + levels
+    }
+
+    private func insert(_ value: TOMLValue, _ path: [String], into start: Table, _ line: Int) throws(TOMLError) {
+        var table = start
+        for (index, key) in path.dropLast().enumerated() {
+            switch table.members[key] {
+            case nil: table = try add(.dotted, key, to: table, line)
+            case .table(let next) where next.origin == .dotted: table = next
+            default: throw problem("\(shown(path[...index])) is no table that can be added to here", line)
+            }
+        }
+        guard let name = path.last, table.members[name] == nil else { throw problem("\(shown(path)) is defined twice", line) }
+        table.members[name] = .value(value)
+    }
+
+    /// `a . "b" . 'c'`
+    private mutating func keyPath() throws(TOMLError) -> [String] {
+        var path: [String] = []
+        repeat {
+            scanner.skipBlanks()
+            guard path.count < TOML.depthLimit else { throw problem("a key of more than \(TOML.depthLimit) parts") }
+            path.append(try scanner.key())
+            scanner.skipBlanks()
+        } while scanner.skip(UInt8(ascii: "."))
+        return path
+    }
+
+    // MARK: Values
+
+    /// - Parameter depth: of what holds the value.
+    private mutating func value(depth: Int) throws(TOMLError) -> TOMLValue {
+        guard depth <= TOML.depthLimit else { throw problem("values are more than \(TOML.depthLimit) deep") }
+        let line = scanner.line
+        switch scanner.peek {
+        case UInt8(ascii: "["): return TOMLValue(content: .array(try array(depth: depth)), line: line)
+        case UInt8(ascii: "{"): return try inlineTable(depth: depth)
+        case UInt8(ascii: "\""), UInt8(ascii: "'"): return TOMLValue(content: .string(try scanner.string()), line: line)
+        default: return TOMLValue(content: try scanner.scalar(), line: line)
+        }
+    }
+
+    private mutating func array(depth: Int) throws(TOMLError) -> [TOMLValue] {
+        scanner.advance()
+        var elements: [TOMLValue] = []
+        while true {
+            try scanner.skipBlankLines()
+            if scanner.skip(UInt8(ascii: "]")) { return elements }
+            elements.append(try value(depth: depth + 1))
+            try scanner.skipBlankLines()
+            guard scanner.skip(UInt8(ascii: ",")) else {
+                try scanner.expect("]", after: "a list's value")
+                return elements
+            }
+        }
+    }
+
+    private mutating func inlineTable(depth: Int) throws(TOMLError) -> TOMLValue {
+        let table = Table(.inline, line: scanner.line, depth: depth)
+        scanner.advance()
+        scanner.skipBlanks()
+        if scanner.skip(UInt8(ascii: "}")) { return Self.value(of: table) }
+        repeat {
+            let line = scanner.line
+            let path = try keyPath()
+            try scanner.expect("=", after: "a key")
+            scanner.skipBlanks()
+            try insert(try value(depth: depth + path.count), path, into: table, line)
+            scanner.skipBlanks()
+        } while scanner.skip(UInt8(ascii: ","))
+        try scanner.expect("}", after: "an inline table's value")
+        return Self.value(of: table)
+    }
+
+    private static func value(of table: Table) -> TOMLValue {
+        let members = table.members.mapValues { node in
+            switch node {
+            case .value(let value): value
+            case .table(let table): value(of: table)
+            case .tables(let list): TOMLValue(content: .array(list.elements.map { value(of: $0) }), line: list.line)
+            }
+        }
+        return TOMLValue(content: .table(members), line: table.line)
+    }
+}
