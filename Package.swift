@@ -68,12 +68,13 @@ let package = Package(
         // C++ without more, fails its own assertions after seconds of fuzzing, and the Swift packages bring Foundation.
         module("Registry", ["Bytes", "Hashing", "LinuxSystem", "JSON", "OCI", "CCurl"]),
         module("Mounting", ["Bytes", "LinuxSystem"]),
+        module("Fuse", ["Bytes", "Hashing", "LinuxSystem", "FileTree", "EROFS"]),
         // Floor 7: one import for Swift programs.
         module(
             "ComposefsOCI",
             [
                 "Bytes", "Hashing", "LinuxSystem", "JSON", "FileTree", "Tar", "SplitStream", "EROFS", "Dumpfile", "Repository", "OCI",
-                "Registry", "Mounting",
+                "Registry", "Mounting", "Fuse",
             ]),
         // Floor 8 and 9: the command.
         module("Commands", ["Bytes", "Hashing", "LinuxSystem", "JSON", "FileTree", "ComposefsOCI", argumentParser]),
@@ -95,6 +96,7 @@ let package = Package(
             ["Bytes", "Hashing", "Compression", "Tar", "LinuxSystem", "JSON", "FileTree", "Dumpfile", "EROFS", "SplitStream", "Repository"]),
         tests("Registry", ["Bytes", "Hashing", "LinuxSystem", "JSON", "OCI"]),
         tests("Mounting", ["Bytes", "LinuxSystem"]),
+        tests("Fuse", ["Bytes", "Hashing", "LinuxSystem", "FileTree", "EROFS"]),
         tests("ComposefsOCI", ["Bytes", "Hashing", "LinuxSystem"]),
         .testTarget(
             name: "CommandTests", dependencies: ["Bytes", "Hashing", "JSON", "LinuxSystem", "FileTree", "Dumpfile", "cfsoci"],

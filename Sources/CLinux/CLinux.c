@@ -10,18 +10,23 @@
 #include <linux/loop.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/uio.h>
 #include <sys/utsname.h>
+#include <sys/wait.h>
 #include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
@@ -416,6 +421,143 @@ intptr_t cl_loop_configure(int32_t loop, int32_t file) {
 }
 
 intptr_t cl_loop_clear(int32_t loop) { return RETRY(ioctl(loop, LOOP_CLR_FD, 0)); }
+
+// linux/fuse.h of build hosts is older than backing files (7.40).
+struct fuse_backing {
+    int32_t fd;
+    uint32_t flags;
+    uint64_t padding;
+};
+#define FUSE_CLONE _IOR(229, 0, uint32_t)
+#define FUSE_BACKING_OPEN _IOW(229, 1, struct fuse_backing)
+#define FUSE_BACKING_CLOSE _IOW(229, 2, uint32_t)
+
+intptr_t cl_fuse_clone(int32_t device, int32_t connection) {
+    uint32_t argument = (uint32_t)connection;
+    return RETRY(ioctl(device, FUSE_CLONE, &argument));
+}
+
+intptr_t cl_fuse_backing_open(int32_t device, int32_t file) {
+    struct fuse_backing argument = {.fd = file};
+    return RETRY(ioctl(device, FUSE_BACKING_OPEN, &argument));
+}
+
+intptr_t cl_fuse_backing_close(int32_t device, int32_t backing) {
+    uint32_t argument = (uint32_t)backing;
+    return RETRY(ioctl(device, FUSE_BACKING_CLOSE, &argument));
+}
+
+intptr_t cl_splice(int32_t from, int64_t offset, int32_t to, size_t count) {
+    off64_t at = offset;
+    return RETRY(splice(from, offset < 0 ? NULL : &at, to, NULL, count, SPLICE_F_MOVE));
+}
+
+intptr_t cl_pipe_capacity(int32_t pipe, int32_t size) { return RETRY(fcntl(pipe, F_SETPIPE_SZ, size)); }
+
+intptr_t cl_socketpair(int32_t sockets[2]) { return RETRY(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets)); }
+
+union descriptor_control {
+    struct cmsghdr header;
+    char bytes[CMSG_SPACE(sizeof(int))];
+};
+
+intptr_t cl_receive_descriptor(int32_t socket) {
+    char byte;
+    struct iovec vector = {&byte, 1};
+    union descriptor_control control;
+    struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    intptr_t result = RETRY(recvmsg(socket, &message, MSG_CMSG_CLOEXEC));
+    if (result < 0) return result;
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    if (header == NULL || header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS || header->cmsg_len != CMSG_LEN(sizeof(int)))
+        return -ENODATA;
+    int descriptor;
+    memcpy(&descriptor, CMSG_DATA(header), sizeof descriptor);
+    return descriptor;
+}
+
+intptr_t cl_send_descriptor(int32_t socket, int32_t descriptor) {
+    char byte = 0;
+    struct iovec vector = {&byte, 1};
+    union descriptor_control control = {.header = {.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
+    memcpy(CMSG_DATA(&control.header), &descriptor, sizeof(int));
+    struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    return RETRY(sendmsg(socket, &message, MSG_NOSIGNAL));
+}
+
+intptr_t cl_spawn(const char *program, char *const argv[], char *const envp[], int32_t inherited, int32_t session, int32_t quiet) {
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    int error = posix_spawn_file_actions_init(&actions);
+    if (error != 0) return -(intptr_t)error;
+    error = posix_spawnattr_init(&attributes);
+    if (error != 0) {
+        posix_spawn_file_actions_destroy(&actions);
+        return -(intptr_t)error;
+    }
+    if (error == 0) error = posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+    if (error == 0 && quiet) error = posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
+    // Of a descriptor onto itself, dup2 here still clears close-on-exec.
+    if (error == 0 && inherited >= 0) error = posix_spawn_file_actions_adddup2(&actions, inherited, 3);
+    if (error == 0) error = posix_spawn_file_actions_addclosefrom_np(&actions, inherited >= 0 ? 4 : 3);
+    sigset_t none, all;
+    sigemptyset(&none);
+    sigfillset(&all);
+    if (error == 0) error = posix_spawnattr_setsigmask(&attributes, &none);
+    if (error == 0) error = posix_spawnattr_setsigdefault(&attributes, &all);
+    if (error == 0) error = posix_spawnattr_setflags(
+        &attributes, (short)(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | (session ? POSIX_SPAWN_SETSID : 0)));
+    pid_t process = 0;
+    if (error == 0) error = posix_spawnp(&process, program, &actions, &attributes, argv, envp);
+    posix_spawnattr_destroy(&attributes);
+    posix_spawn_file_actions_destroy(&actions);
+    return error != 0 ? -(intptr_t)error : process;
+}
+
+intptr_t cl_wait(int32_t process) {
+    int status;
+    intptr_t result = RETRY(waitpid(process, &status, 0));
+    if (result < 0) return result;
+    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+intptr_t cl_replace_descriptor(int32_t from, int32_t to) { return RETRY(dup2(from, to)); }
+
+intptr_t cl_chdir(const void *path, size_t length) {
+    TERMINATED(name, path, length)
+    return RETRY(chdir(name));
+}
+
+static sigset_t end_signals(void) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGHUP);
+    return set;
+}
+
+intptr_t cl_block_end_signals(void) {
+    sigset_t set = end_signals();
+    return -(intptr_t)pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
+intptr_t cl_wait_end_signal(void) {
+    sigset_t set = end_signals();
+    return RETRY(sigwaitinfo(&set, NULL));
+}
+
+intptr_t cl_raise_descriptor_limit(void) {
+    struct rlimit limit;
+    intptr_t result = RETRY(getrlimit(RLIMIT_NOFILE, &limit));
+    if (result < 0) return result;
+    rlim_t before = limit.rlim_cur;
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0) limit.rlim_cur = before;
+    return limit.rlim_cur > INT_MAX ? INT_MAX : (intptr_t)limit.rlim_cur;
+}
+
+char **cl_environment_list(void) { return environ; }
 
 intptr_t cl_getrandom(void *buffer, size_t size) { return RETRY(getrandom(buffer, size, 0)); }
 

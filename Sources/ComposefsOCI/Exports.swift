@@ -4,6 +4,7 @@
 @_exported public import Dumpfile
 @_exported public import EROFS
 @_exported public import FileTree
+@_exported public import Fuse
 @_exported public import Hashing
 @_exported public import JSON
 @_exported public import Mounting

@@ -23,6 +23,8 @@ struct ImageAttributes {
     /// Has the mark of an escaped whiteout.
     private(set) var isMarkedWhiteout = false
     private(set) var hasACL = false
+    /// Has attributes that are escaped for overlayfs.
+    private(set) var hasOverlayEscape = false
     /// Bytes of all names and values.
     private(set) var byteCount = 0
 
@@ -30,7 +32,8 @@ struct ImageAttributes {
         entries.removeAll(keepingCapacity: true)
         metacopy = nil
         redirect = nil
-        (hasMetacopy, hasRedirect, isMarkedWhiteout, hasACL) = (false, false, false, false)
+        (hasMetacopy, hasRedirect, isMarkedWhiteout) = (false, false, false)
+        (hasACL, hasOverlayEscape) = (false, false)
         byteCount = 0
         if range.isEmpty { return }
         let filter = try source.load(range.lowerBound, as: UInt32.self)
@@ -93,6 +96,7 @@ struct ImageAttributes {
     private mutating func readOverlay(_ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer, _ source: ImageSource) throws(Fault)
     {
         guard name.count >= OverlaySuffix.prefix.count, name.starts(with: OverlaySuffix.prefix) else { return }
+        if name.starts(with: OverlaySuffix.escaped) { hasOverlayEscape = true }
         if name.elementsEqual(OverlaySuffix.metacopy) {
             hasMetacopy = true
             if value.isEmpty { return }
@@ -162,6 +166,7 @@ struct ImageAttributes {
 /// Names of overlayfs' attributes behind `trusted.`.
 enum OverlaySuffix {
     static let prefix = Array("overlay.".utf8)
+    static let escaped = Array("overlay.overlay.".utf8)
     static let metacopy = Array("overlay.metacopy".utf8)
     static let redirect = Array("overlay.redirect".utf8)
     static let whiteout = Array("overlay.overlay.whiteout".utf8)

@@ -11,6 +11,7 @@ public struct Errno: RawRepresentable, Hashable, Sendable, Error, CustomStringCo
 
     public static let notPermitted = Errno(rawValue: EPERM)
     public static let noEntry = Errno(rawValue: ENOENT)
+    public static let interrupted = Errno(rawValue: EINTR)
     public static let inputOutput = Errno(rawValue: EIO)
     public static let noDevice = Errno(rawValue: ENODEV)
     public static let noDeviceOrAddress = Errno(rawValue: ENXIO)
@@ -41,6 +42,8 @@ public struct Errno: RawRepresentable, Hashable, Sendable, Error, CustomStringCo
     public static let tooManySymbolicLinks = Errno(rawValue: ELOOP)
     public static let noData = Errno(rawValue: ENODATA)
     public static let overflow = Errno(rawValue: EOVERFLOW)
+    public static let protocolError = Errno(rawValue: EPROTO)
+    public static let notConnected = Errno(rawValue: ENOTCONN)
     public static let badMessage = Errno(rawValue: EBADMSG)
     public static let notSupported = Errno(rawValue: EOPNOTSUPP)
     public static let quotaExceeded = Errno(rawValue: EDQUOT)

@@ -27,6 +27,16 @@ public enum Host {
     /// Whether the calling thread has the capability in effect.
     public static func hasCapability(_ capability: Capability) -> Bool { cl_has_capability(capability.rawValue) == 1 }
 
+    /// Whether the process's users are the machine's: not in a user namespace, or one that maps all of them to themselves. False where /proc
+    /// does not tell.
+    public static var isInFirstUserNamespace: Bool {
+        guard let file = try? FileDescriptor.open("/proc/self/uid_map", .readOnly), let bytes = try? file.readAll(limit: 65536) else {
+            return false
+        }
+        let fields = bytes.split { $0 == UInt8(ascii: " ") || $0 == UInt8(ascii: "\n") }.map { String(decoding: $0, as: UTF8.self) }
+        return fields == ["0", "0", "4294967295"]
+    }
+
     /// Random letters and digits.
     public static func randomName(_ length: Int = 12) -> String {
         let alphabet: StaticString = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"

@@ -79,14 +79,14 @@ package final class Monitor: @unchecked Sendable {
 }
 
 /// State behind a monitor's lock, that threads can wait on until another has changed it.
-final class Guarded<State>: @unchecked Sendable {
+package final class Guarded<State>: @unchecked Sendable {
     private let monitor = Monitor()
     private var state: State
 
-    init(_ state: State) { self.state = state }
+    package init(_ state: State) { self.state = state }
 
     /// Waits until `body` returns a value; nil means not yet, look again after a change. Wakes all others when `body` says so.
-    func wait<Result>(_ body: (inout State, inout Wake) -> Result?) -> Result {
+    package func wait<Result>(_ body: (inout State, inout Wake) -> Result?) -> Result {
         monitor.withLock {
             while true {
                 var wake = Wake.nobody
@@ -99,12 +99,12 @@ final class Guarded<State>: @unchecked Sendable {
     }
 
     /// Changes the state and wakes those who wait.
-    func change<Result>(_ body: (inout State) -> Result) -> Result {
+    package func change<Result>(_ body: (inout State) -> Result) -> Result {
         monitor.withLock {
             defer { monitor.wakeAll() }
             return body(&state)
         }
     }
 
-    enum Wake { case nobody, everybody }
+    package enum Wake { case nobody, everybody }
 }

@@ -141,6 +141,16 @@ extension FileDescriptor {
         guard result >= 0 else { throw SystemError("map the owners of mount", result, at: raw, nil) }
     }
 
+    /// The number by which mountinfo lists the mount that the open file was reached through; nil where the kernel does not tell.
+    public borrowing func mountID() throws(SystemError) -> UInt64? {
+        let info = try FileDescriptor.open(ByteString("/proc/thread-self/fdinfo/\(raw)"), .readOnly).readAll(limit: 1 << 16)
+        for line in info.split(separator: UInt8(ascii: "\n")) {
+            let words = line.split(whereSeparator: { $0 == UInt8(ascii: ":") || $0 == UInt8(ascii: "\t") || $0 == UInt8(ascii: " ") })
+            if words.count == 2, words[0].elementsEqual("mnt_id".utf8) { return UInt64(String(decoding: words[1], as: UTF8.self)) }
+        }
+        return nil
+    }
+
     /// Detaches the mount that is topmost at `path`. With `lazily` it goes away even if in use, when the last user ends.
     public static func unmount(_ path: ByteString, lazily: Bool = false) throws(SystemError) {
         let flags = CL_UMOUNT_NOFOLLOW | (lazily ? CL_MNT_DETACH : 0)

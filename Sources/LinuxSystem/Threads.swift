@@ -206,7 +206,7 @@ private final class ThreadBody: Sendable {
 }
 
 /// Starts a detached thread; false where the kernel gives none.
-func startThread(_ name: StaticString, _ body: @escaping @Sendable () -> Void) -> Bool {
+package func startThread(_ name: StaticString, _ body: @escaping @Sendable () -> Void) -> Bool {
     let box = Unmanaged.passRetained(
         ThreadBody {
             name.withUTF8Buffer { bytes in

@@ -52,15 +52,3 @@ private func unmountLeftOver(_ layers: [ByteString], lazily: Bool) {
         try? FileDescriptor.unmount(layer, lazily: lazily)
     }
 }
-
-extension FileDescriptor {
-    /// The number by which mountinfo lists the mount that the open file was reached through; nil where the kernel does not tell.
-    fileprivate borrowing func mountID() throws(SystemError) -> UInt64? {
-        let info = try FileDescriptor.open(ByteString("/proc/thread-self/fdinfo/\(raw)"), .readOnly).readAll(limit: 1 << 16)
-        for line in info.split(separator: UInt8(ascii: "\n")) {
-            let words = line.split(whereSeparator: { $0 == UInt8(ascii: ":") || $0 == UInt8(ascii: "\t") || $0 == UInt8(ascii: " ") })
-            if words.count == 2, words[0].elementsEqual("mnt_id".utf8) { return UInt64(String(decoding: words[1], as: UTF8.self)) }
-        }
-        return nil
-    }
-}

@@ -129,6 +129,39 @@ intptr_t cl_loop_free(int32_t control);
 intptr_t cl_loop_configure(int32_t loop, int32_t file);
 intptr_t cl_loop_clear(int32_t loop);
 
+// FUSE (linux/fuse.h).
+// Lets a second descriptor of /dev/fuse serve the connection of the first.
+intptr_t cl_fuse_clone(int32_t device, int32_t connection);
+// A file that the kernel reads from by itself; returns its number for open replies.
+intptr_t cl_fuse_backing_open(int32_t device, int32_t file);
+intptr_t cl_fuse_backing_close(int32_t device, int32_t backing);
+
+// Moves bytes of a file at an offset into a pipe, or (offset < 0) of a pipe elsewhere, without copying them where possible.
+intptr_t cl_splice(int32_t from, int64_t offset, int32_t to, size_t count);
+// Sets a pipe's capacity in bytes; returns what it is then.
+intptr_t cl_pipe_capacity(int32_t pipe, int32_t size);
+
+// Processes, descriptors of others, signals.
+intptr_t cl_socketpair(int32_t sockets[2]);
+// Receives one descriptor over a socket; -ENODATA where none came.
+intptr_t cl_receive_descriptor(int32_t socket);
+intptr_t cl_send_descriptor(int32_t socket, int32_t descriptor);
+// Starts a program (found by PATH where it has no slash) in a session of its own if `session`, with descriptor 3 a duplicate of `inherited`
+// (if >= 0), 0 and (if `quiet`) 1 /dev/null, 2 as it is and all others closed. Returns the process's number.
+intptr_t cl_spawn(const char *program, char *const argv[], char *const envp[], int32_t inherited, int32_t session, int32_t quiet);
+// Waits for a child; returns its exit status, 128 + signal where one ended it.
+intptr_t cl_wait(int32_t process);
+// Points a descriptor of the process at another open file (dup2).
+intptr_t cl_replace_descriptor(int32_t from, int32_t to);
+intptr_t cl_chdir(const void *path, size_t length);
+// SIGINT, SIGTERM and SIGHUP: blocked in this thread and those it starts from now on; waited for.
+intptr_t cl_block_end_signals(void);
+intptr_t cl_wait_end_signal(void);
+// Raises the number of descriptors that this process may have to all that it is allowed; returns it.
+intptr_t cl_raise_descriptor_limit(void);
+// The process's environment and arguments, ended by a null pointer.
+char **cl_environment_list(void);
+
 // Host.
 intptr_t cl_getrandom(void *buffer, size_t size);
 intptr_t cl_processor_count(void);

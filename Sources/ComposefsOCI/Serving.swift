@@ -1,0 +1,92 @@
+public import Bytes
+import EROFS
+public import Fuse
+public import Hashing
+import LinuxSystem
+import Mounting
+import OCI
+import Repository
+
+/// How an image is served with FUSE.
+public struct ServeOptions: Sendable {
+    /// Lets users other than the one who mounts look inside.
+    public var allowOther: Bool
+    /// Threads that answer; nil for two a processor.
+    public var threads: Int?
+    /// Told in one line about every object that is missing or damaged, once each, from any thread.
+    public var report: @Sendable (String) -> Void
+
+    public init(allowOther: Bool = false, threads: Int? = nil, report: @escaping @Sendable (String) -> Void = { _ in }) {
+        self.allowOther = allowOther
+        self.threads = threads
+        self.report = report
+    }
+}
+
+/// An image that is mounted with FUSE and served by this process, for as long as `run` runs.
+///
+/// It holds the repository's shared lock, so that no garbage collection takes objects away.
+public final class ServedImage: Sendable {
+    private let server: FuseServer
+    private let mount: AttachedFuseMount
+    private let repository: Repository
+
+    init(_ server: FuseServer, _ mount: AttachedFuseMount, _ repository: Repository) {
+        self.server = server
+        self.mount = mount
+        self.repository = repository
+    }
+
+    /// The directory, as the kernel names it.
+    public var path: ByteString { mount.path }
+
+    /// Answers the kernel, blocking the caller; returns once it is unmounted, by whomever.
+    public func run() { server.run() }
+
+    /// Unmounts it, which lets `run` return; with `lazily` even where it is in use, and `run` then returns with the last user.
+    public func unmount(lazily: Bool = false) throws(FuseError) { try mount.unmount(lazily: lazily) }
+}
+
+extension Store {
+    /// Mounts an image's root file system with FUSE, which takes no privileges: this process serves it while ``ServedImage/run()`` runs.
+    ///
+    /// The image is verified against its identifier first. Each object is verified when a file is opened: by the kernel's digest where it has
+    /// fs-verity, else by hashing it once; one that is damaged gives EIO, one that is missing ENOENT.
+    ///
+    /// - Parameters:
+    ///   - image: as `mount` takes it.
+    ///   - digest: the identifier that the EROFS image must have.
+    ///   - target: an existing directory.
+    /// - Throws: `ImageStoreError`, `RepositoryError` and `ErofsError` for the image, `FuseError` where the kernel or the caller's rights do
+    ///   not suffice.
+    public func serve(
+        _ image: ByteString, at target: ByteString, bootable: Bool = false, digest: ObjectID? = nil,
+        _ options: ServeOptions = ServeOptions()
+    ) throws -> ServedImage {
+        let id = try openMountable(image, bootable: bootable, digest: digest).id
+        // Kept in memory: what was verified is what is served, whatever happens to the file.
+        let content = try ErofsImage(try repository.readObject(id, limit: 1 << 30), algorithm: repository.algorithm)
+        let source = MountOptions.source(ofImage: ByteString(id.hex))
+        let mount = try FuseMount(at: target, FuseMountOptions(source: source, allowOther: options.allowOther))
+        let server = try FuseServer(
+            content, objects: RepositoryObjects(repository: repository), device: try mount.connection(),
+            FuseServerOptions(requireVerity: repository.isSecure, threads: options.threads, report: options.report))
+        return ServedImage(server, try mount.attach(), repository)
+    }
+}
+
+private struct RepositoryObjects: ObjectOpener {
+    let repository: Repository
+
+    func openObject(_ id: ObjectID) throws(SystemError) -> FileDescriptor {
+        do throws(RepositoryError) {
+            return try repository.openObject(id, verify: false)
+        } catch {
+            switch error {
+            case .objectMissing: throw SystemError("open", ByteString(id.objectPath), .noEntry)
+            case .system(let error): throw error
+            default: throw SystemError("open", ByteString(id.objectPath), .inputOutput)
+            }
+        }
+    }
+}

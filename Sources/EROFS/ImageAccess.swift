@@ -1,0 +1,280 @@
+internal import Bytes
+public import FileTree
+public import Hashing
+
+/// An inode of an image, as the tree had it that the image was made of: a whiteout that versions 0 and 1 escape is a character device 0:0
+/// again.
+public struct ErofsInode: Sendable {
+    /// Its number in the image: offset / 32.
+    public let number: UInt64
+    public let kind: FileKind
+    /// The twelve permission bits (07777).
+    public let permissions: UInt16
+    public let uid: UInt32
+    public let gid: UInt32
+    public let modified: Timestamp
+    public let links: UInt32
+    /// Bytes.
+    public let size: UInt64
+    /// Of a device node, in Linux's 32-bit encoding (the low half of `makedev`); otherwise 0.
+    public let deviceNumber: UInt32
+    /// Whether it has extended attributes at all, those of overlayfs included.
+    public var hasAttributes: Bool { !inode.attributes.isEmpty }
+    /// File type and permission bits, as `st_mode` has them.
+    public var mode: UInt32 { UInt32(kind.modeBits) | UInt32(permissions) }
+
+    let inode: ImageInode
+    let isEscapedWhiteout: Bool
+}
+
+/// Where the bytes of a regular file or symbolic link are.
+public enum ErofsContent: Sendable, Hashable {
+    /// In the image, or there are none.
+    case inImage
+    /// In an object. Where the digest is not enforced, the image names the object only by its path.
+    case object(ObjectID, isEnforced: Bool)
+    /// Nowhere: a regular file that is one hole.
+    case hole
+}
+
+// MARK: - Serving from the image
+
+/// An image is checked completely when it is opened, so nothing here can meet a fault that the check let through; every read is checked
+/// against the image's end all the same, and numbers that name no inode throw.
+extension ErofsImage {
+    /// The root directory's inode number.
+    public var rootNumber: UInt64 { superblock.rootNumber }
+
+    /// Bytes of the image.
+    public var byteCount: Int { bytes.count }
+
+    /// The inode of a number that an entry of this image had.
+    public func inode(_ number: UInt64) throws(ErofsError) -> ErofsInode {
+        try withSource(number) { (source) throws(Fault) in try source.view(number) }
+    }
+
+    /// The inode of a name in a directory, by binary search; nil where there is none. `.` and `..` are names like others.
+    public func lookup(_ name: UnsafeRawBufferPointer, in directory: ErofsInode) throws(ErofsError) -> ErofsInode? {
+        guard directory.kind == .directory else { return nil }
+        return try withSource(directory.number) { (source) throws(Fault) -> ErofsInode? in
+            guard let entry = try source.find(name, in: directory.inode) else { return nil }
+            let found = try source.view(entry.number)
+            return isHidden(name, found, in: directory) ? nil : found
+        }
+    }
+
+    /// Calls `body` with the entries of a directory, `.` and `..` among them, in byte order of their names, until it returns false.
+    ///
+    /// - Parameters:
+    ///   - position: 0 to begin, or what `next` was for the last entry that was taken. What is no such value ends at once.
+    ///   - body: The name's bytes are valid only during the call.
+    public func forEachEntry(
+        of directory: ErofsInode, from position: UInt64,
+        _ body: (_ name: UnsafeRawBufferPointer, _ inode: ErofsInode, _ next: UInt64) -> Bool
+    ) throws(ErofsError) {
+        guard directory.kind == .directory else { return }
+        try withSource(directory.number) { (source) throws(Fault) in
+            let blocks = source.blockCount(of: directory.inode)
+            guard let start = Int(exactly: position), start < blocks * Erofs.blockSize else { return }
+            var entry = start % Erofs.blockSize / Erofs.directoryEntrySize
+            guard start % Erofs.blockSize % Erofs.directoryEntrySize == 0 else { return }
+            for index in (start / Erofs.blockSize)..<blocks {
+                let block = try DirectoryBlock(source, directory.inode, index)
+                while entry < block.count {
+                    let name = try block.name(entry)
+                    let found = try source.view(try block.number(entry))
+                    entry += 1
+                    let next =
+                        entry < block.count ? index * Erofs.blockSize + entry * Erofs.directoryEntrySize : (index + 1) * Erofs.blockSize
+                    if isHidden(name, found, in: directory) { continue }
+                    guard body(name, found, UInt64(next)) else { return }
+                }
+                entry = 0
+            }
+        }
+    }
+
+    /// What versions 0 and 1 put into the root to hide an object store's directories is not part of the tree.
+    private func isHidden(_ name: UnsafeRawBufferPointer, _ inode: ErofsInode, in directory: ErofsInode) -> Bool {
+        directory.number == superblock.rootNumber && version.isFirstEpoch && inode.inode.kind == .characterDevice && inode.inode.value == 0
+            && Erofs.isObjectDirectory(name)
+    }
+
+    /// Where a file's bytes are.
+    public func content(of inode: ErofsInode) throws(ErofsError) -> ErofsContent {
+        guard inode.inode.layout == .chunked else { return .inImage }
+        return try withSource(inode.number) { (source) throws(Fault) -> ErofsContent in
+            var attributes = ImageAttributes()
+            try attributes.read(inode.inode.attributes, of: source)
+            if let id = attributes.metacopy { return .object(id, isEnforced: true) }
+            if let id = attributes.redirect { return .object(id, isEnforced: false) }
+            return .hole
+        }
+    }
+
+    /// Copies bytes that are in the image, of a regular file or a symbolic link's target, from an offset on; returns how many there were.
+    public func read(_ inode: ErofsInode, at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(ErofsError) -> Int {
+        let it = inode.inode
+        guard !inode.isEscapedWhiteout, it.kind == .regular || it.kind == .symbolicLink, it.layout != .chunked, offset < it.size else {
+            return 0
+        }
+        return try withSource(inode.number) { (source) throws(Fault) -> Int in
+            // Not more than the image has: checked when the inode was read.
+            let inBlocks = Int(truncatingIfNeeded: it.size) - it.tail.count
+            var at = Int(truncatingIfNeeded: offset)
+            var filled = 0
+            if at < inBlocks {
+                let count = min(buffer.count, inBlocks - at)
+                let part = try source.slice((it.blocks.lowerBound + at)..<(it.blocks.lowerBound + at + count))
+                buffer.copyMemory(from: part)
+                filled = count
+                at += count
+            }
+            if at >= inBlocks, filled < buffer.count {
+                let skip = at - inBlocks
+                let count = min(buffer.count - filled, it.tail.count - skip)
+                guard count > 0 else { return filled }
+                let part = try source.slice((it.tail.lowerBound + skip)..<(it.tail.lowerBound + skip + count))
+                UnsafeMutableRawBufferPointer(rebasing: buffer[filled...]).copyMemory(from: part)
+                filled += count
+            }
+            return filled
+        }
+    }
+
+    /// The extended attributes, in the image's order: without those that the format added for overlayfs, escaped ones under the names that
+    /// they had.
+    public func attributes(of inode: ErofsInode) throws(ErofsError) -> [ExtendedAttribute] {
+        guard inode.hasAttributes else { return [] }
+        return try withSource(inode.number) { (source) throws(Fault) -> [ExtendedAttribute] in
+            var read = ImageAttributes()
+            try read.read(inode.inode.attributes, of: source)
+            var list: [ExtendedAttribute] = []
+            for entry in read.entries {
+                guard let name = try source.name(of: entry) else { continue }
+                list.append(ExtendedAttribute(name: name, value: ByteString(try source.slice(entry.value))))
+            }
+            let added = try formatAttributes(inode, read, source)
+            if !added.isEmpty { list.removeAll { added.contains($0.name) } }
+            return list
+        }
+    }
+
+    /// Marks that the format gave an inode because of whiteouts, under the names that the tree would have them by.
+    private func formatAttributes(
+        _ inode: ErofsInode, _ attributes: borrowing ImageAttributes, _ source: ImageSource
+    ) throws(Fault) -> [ByteString] {
+        if inode.isEscapedWhiteout { return [OverlayAttribute.whiteout, OverlayAttribute.userWhiteout] }
+        guard version.isFirstEpoch, inode.kind == .directory, attributes.hasOverlayEscape else { return [] }
+        for index in 0..<source.blockCount(of: inode.inode) {
+            let block = try DirectoryBlock(source, inode.inode, index)
+            for entry in 0..<block.count where try source.view(try block.number(entry)).isEscapedWhiteout {
+                let marks = [OverlayAttribute.whiteouts, OverlayAttribute.userWhiteouts]
+                return version == .v1 ? marks + [OverlayAttribute.opaque, OverlayAttribute.userOpaque] : marks
+            }
+        }
+        return []
+    }
+
+    private func withSource<Result>(
+        _ number: UInt64, _ body: (ImageSource) throws(Fault) -> Result
+    ) throws(ErofsError) -> Result {
+        try bytes.withUnsafeBufferPointer { (buffer) throws(ErofsError) -> Result in
+            do throws(Fault) {
+                return try body(ImageSource(bytes: UnsafeRawBufferPointer(buffer), superblock: superblock, algorithm: nil))
+            } catch {
+                throw .damaged(nid: number, path: nil, error.what)
+            }
+        }
+    }
+}
+
+// MARK: - Inodes, directories and names of an image
+
+extension ImageSource {
+    func view(_ number: UInt64) throws(Fault) -> ErofsInode {
+        let it = try inode(number)
+        var isEscaped = false
+        // Attributes are read only of what can be an escaped whiteout at all.
+        if superblock.version.isFirstEpoch, it.kind == .regular, it.layout == .plain, it.size == 0, it.links == 1, !it.attributes.isEmpty {
+            var attributes = ImageAttributes()
+            try attributes.read(it.attributes, of: self)
+            isEscaped = it.isEscapedWhiteout(attributes)
+        }
+        let kind = isEscaped ? .characterDevice : it.kind
+        let isDevice = !isEscaped && (kind == .characterDevice || kind == .blockDevice)
+        return ErofsInode(
+            number: number, kind: kind, permissions: it.permissions, uid: it.uid, gid: it.gid, modified: it.modified, links: it.links,
+            size: it.size, deviceNumber: isDevice ? it.value : 0, inode: it, isEscapedWhiteout: isEscaped)
+    }
+
+    /// Blocks of entries that a directory has, the one in its tail included.
+    func blockCount(of directory: ImageInode) -> Int {
+        directory.blocks.count / Erofs.blockSize + (directory.tail.isEmpty ? 0 : 1)
+    }
+
+    func find(_ name: UnsafeRawBufferPointer, in directory: ImageInode) throws(Fault) -> (number: UInt64, block: Int)? {
+        // The last block that does not begin behind the name.
+        var (low, high) = (0, blockCount(of: directory))
+        while low < high {
+            let middle = (low + high) / 2
+            let block = try DirectoryBlock(self, directory, middle)
+            if compareBytes(try block.name(0), name) <= 0 { low = middle + 1 } else { high = middle }
+        }
+        guard low > 0 else { return nil }
+        let block = try DirectoryBlock(self, directory, low - 1)
+        var (first, end) = (0, block.count)
+        while first < end {
+            let middle = (first + end) / 2
+            let order = compareBytes(try block.name(middle), name)
+            if order == 0 { return (try block.number(middle), low - 1) }
+            if order < 0 { first = middle + 1 } else { end = middle }
+        }
+        return nil
+    }
+
+    /// An attribute's name in the tree; nil for what the format added.
+    func name(of entry: ImageAttributes.Entry) throws(Fault) -> ByteString? {
+        let suffix = try slice(entry.suffix)
+        guard entry.prefix == Erofs.trustedPrefix, suffix.starts(with: OverlaySuffix.prefix) else {
+            return ByteString(Erofs.attributePrefixes[Int(entry.prefix)] + suffix)
+        }
+        let rest = suffix.dropFirst(OverlaySuffix.prefix.count)
+        guard rest.starts(with: OverlaySuffix.prefix) else { return nil }
+        return ByteString(OverlayAttribute.prefix.bytes + rest.dropFirst(OverlaySuffix.prefix.count))
+    }
+}
+
+/// One block of a directory's entries: the headers, then the names.
+private struct DirectoryBlock {
+    private let source: ImageSource
+    private let range: Range<Int>
+    let count: Int
+
+    init(_ source: ImageSource, _ directory: ImageInode, _ index: Int) throws(Fault) {
+        let start = directory.blocks.lowerBound + index * Erofs.blockSize
+        range = index < directory.blocks.count / Erofs.blockSize ? start..<(start + Erofs.blockSize) : directory.tail
+        self.source = source
+        let first = Int(try source.load(range.lowerBound + 8, as: UInt16.self))
+        guard first > 0, first % Erofs.directoryEntrySize == 0, first <= range.count else {
+            throw Fault("a directory block's first name is at \(first)")
+        }
+        count = first / Erofs.directoryEntrySize
+    }
+
+    func number(_ entry: Int) throws(Fault) -> UInt64 {
+        try source.load(range.lowerBound + entry * Erofs.directoryEntrySize, as: UInt64.self)
+    }
+
+    func name(_ entry: Int) throws(Fault) -> UnsafeRawBufferPointer {
+        let at = range.lowerBound + entry * Erofs.directoryEntrySize
+        let start = Int(try source.load(at + 8, as: UInt16.self))
+        var end = range.count
+        if entry + 1 < count { end = Int(try source.load(at + Erofs.directoryEntrySize + 8, as: UInt16.self)) }
+        guard start < end, end <= range.count else { throw Fault("a directory entry's name is outside its block") }
+        let name = try source.slice((range.lowerBound + start)..<(range.lowerBound + end))
+        // Only the last name can be followed by padding.
+        guard entry + 1 == count, let zero = name.firstIndex(of: 0) else { return name }
+        return UnsafeRawBufferPointer(rebasing: name[..<zero])
+    }
+}

@@ -1,0 +1,190 @@
+internal import EROFS
+internal import Hashing
+internal import LinuxSystem
+internal import Synchronization
+
+/// An object that is open and was verified.
+final class OpenObject: Sendable {
+    let file: FileDescriptor
+    let id: ObjectID
+    let size: UInt64
+    let verification: Verification
+    /// By which the kernel knows it, where it reads from it by itself.
+    let backing: Int32?
+    private let backings: Backings?
+
+    init(_ file: consuming FileDescriptor, _ id: ObjectID, size: UInt64, _ verification: Verification, _ backings: Backings?) {
+        backing = backings?.open(file)
+        self.backings = backings
+        self.file = file
+        self.id = id
+        self.size = size
+        self.verification = verification
+    }
+
+    deinit { if let backing { backings?.close(backing) } }
+
+    /// Whether its content is surely what was verified.
+    var isUnchanged: Bool {
+        switch verification {
+        case .byKernel: return true
+        case .byHash(let identity, let isSettled):
+            guard isSettled, let status = try? file.status() else { return false }
+            return FileIdentity(status) == identity
+        }
+    }
+}
+
+/// Files that the kernel reads from by itself (FUSE_PASSTHROUGH), where it does that.
+final class Backings: Sendable {
+    private let device: FuseDevice
+    private let isPossible = Atomic<Bool>(true)
+
+    /// - Parameter device: with the connection.
+    init(_ device: consuming FuseDevice) { self.device = device }
+
+    func open(_ file: borrowing FileDescriptor) -> Int32? {
+        guard isPossible.load(ordering: .relaxed) else { return nil }
+        do throws(Errno) {
+            return try device.openBacking(file)
+        } catch {
+            // No right, no such file system, a stack too deep: the same for every object. Otherwise only this one.
+            if error != .tooManyOpenFiles, error != .outOfMemory { isPossible.store(false, ordering: .relaxed) }
+            return nil
+        }
+    }
+
+    func close(_ number: Int32) { device.closeBacking(number) }
+}
+
+/// The objects of files that are open, and of those that were not long ago, by inode.
+final class ObjectFiles: Sendable {
+    private struct Slot {
+        var object: OpenObject
+        var opens: Int
+        /// When it was last closed.
+        var stamp: UInt64
+    }
+
+    private struct State {
+        var slots: [UInt64: Slot] = [:]
+        /// Closed ones in that order, with those that were opened again.
+        var closed: [(node: UInt64, stamp: UInt64)] = []
+        var firstClosed = 0
+        var closedCount = 0
+        var stamp: UInt64 = 0
+    }
+
+    private let opener: any ObjectOpener
+    let verifier: ObjectVerifier
+    private let backings: Backings?
+    private let capacity: Int
+    private let state = Mutex(State())
+
+    /// - Parameter capacity: how many closed files are kept open.
+    init(_ opener: any ObjectOpener, _ verifier: ObjectVerifier, _ backings: Backings?, capacity: Int) {
+        self.opener = opener
+        self.verifier = verifier
+        self.backings = backings
+        self.capacity = capacity
+    }
+
+    /// Opens and verifies an inode's object; each success needs a `close`.
+    func open(
+        _ node: UInt64, _ id: ObjectID, size: UInt64, request: UInt64, buffer: UnsafeMutableRawBufferPointer
+    ) throws(ObjectFault) -> OpenObject {
+        if let object = reuse(node) { return object }
+        let file: FileDescriptor
+        do throws(SystemError) {
+            file = try opener.openObject(id)
+        } catch {
+            if error.errno == .noEntry { throw .missing(id) }
+            // What is kept open gives way to what is needed.
+            guard error.errno == .tooManyOpenFiles, forgetClosed(keeping: 0) else { throw .system(id, error) }
+            return try open(node, id, size: size, request: request, buffer: buffer)
+        }
+        let verification = try verifier.verify(file, id, size: size, request: request, buffer: buffer)
+        let object = OpenObject(file, id, size: size, verification, backings)
+        let used = state.withLock { state -> OpenObject in
+            // Another may have opened it meanwhile. The kernel takes only one backing file for an inode.
+            if var slot = state.slots[node] {
+                if slot.opens == 0 { state.closedCount -= 1 }
+                slot.opens += 1
+                state.slots[node] = slot
+                return slot.object
+            }
+            state.slots[node] = Slot(object: object, opens: 1, stamp: 0)
+            return object
+        }
+        // The one that others have open may have been changed, and this is a good copy in its place.
+        guard used === object || used.isUnchanged || used.verification.identity == object.verification.identity else {
+            close(node)
+            throw .damaged(id, "it changed while it is open")
+        }
+        return used
+    }
+
+    /// The object of an inode that is open.
+    func object(_ node: UInt64) -> OpenObject? { state.withLock { $0.slots[node]?.object } }
+
+    func close(_ node: UInt64) {
+        let isOver = state.withLock { state -> Bool in
+            guard var slot = state.slots[node], slot.opens > 0 else { return false }
+            slot.opens -= 1
+            if slot.opens == 0 {
+                state.stamp += 1
+                slot.stamp = state.stamp
+                state.closed.append((node, slot.stamp))
+                state.closedCount += 1
+            }
+            state.slots[node] = slot
+            return state.closedCount > capacity || state.closed.count - state.firstClosed > 2 * capacity
+        }
+        if isOver { _ = forgetClosed(keeping: capacity) }
+    }
+
+    private func reuse(_ node: UInt64) -> OpenObject? {
+        let found = state.withLock { state -> OpenObject? in
+            guard var slot = state.slots[node] else { return nil }
+            if slot.opens == 0 { state.closedCount -= 1 }
+            slot.opens += 1
+            state.slots[node] = slot
+            return slot.object
+        }
+        guard let found else { return nil }
+        if found.isUnchanged { return found }
+        // Verified again from the start; while others have it open the slot stays.
+        let dropped = state.withLock { state -> OpenObject? in
+            guard var slot = state.slots[node] else { return nil }
+            slot.opens -= 1
+            state.slots[node] = slot
+            guard slot.opens == 0 else { return nil }
+            return state.slots.removeValue(forKey: node)?.object
+        }
+        _ = dropped
+        return nil
+    }
+
+    /// Closes for good what was closed longest ago; false where there was nothing.
+    private func forgetClosed(keeping limit: Int) -> Bool {
+        var dropped: [OpenObject] = []
+        state.withLock { state in
+            while state.firstClosed < state.closed.count {
+                let (node, stamp) = state.closed[state.firstClosed]
+                let isCurrent = state.slots[node].map { $0.opens == 0 && $0.stamp == stamp } ?? false
+                if isCurrent {
+                    guard state.closedCount > limit else { break }
+                    if let slot = state.slots.removeValue(forKey: node) { dropped.append(slot.object) }
+                    state.closedCount -= 1
+                }
+                state.firstClosed += 1
+            }
+            if state.firstClosed > 1024, state.firstClosed * 2 > state.closed.count {
+                state.closed.removeFirst(state.firstClosed)
+                state.firstClosed = 0
+            }
+        }
+        // They end here, outside the lock.
+        return !dropped.isEmpty
+    }
+}

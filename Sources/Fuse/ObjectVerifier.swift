@@ -1,0 +1,212 @@
+internal import EROFS
+public import Hashing
+public import LinuxSystem
+
+/// Who has the objects that an image's files are read from.
+public protocol ObjectOpener: Sendable {
+    /// Opens an object for reading, without looking at its content; `.noEntry` where there is none.
+    func openObject(_ id: ObjectID) throws(SystemError) -> FileDescriptor
+}
+
+/// Why a file's object is not served.
+enum ObjectFault: Error, CustomStringConvertible {
+    case missing(ObjectID)
+    case damaged(ObjectID, String)
+    case system(ObjectID, SystemError)
+    /// The client does not wait any more.
+    case interrupted
+
+    /// What the client gets: for an object that is not there the same as from overlayfs.
+    var errno: Errno {
+        switch self {
+        case .missing: .noEntry
+        case .interrupted: .interrupted
+        case .damaged: .inputOutput
+        case .system(_, let error):
+            switch error.errno {
+            case .tooManyOpenFiles, .outOfMemory, .accessDenied: error.errno
+            default: .inputOutput
+            }
+        }
+    }
+
+    var description: String {
+        switch self {
+        case .missing(let id): "object \(id) is missing: pull the image again"
+        case .damaged(let id, let what): "object \(id) is damaged: \(what); `cfsoci fsck` tells more"
+        case .system(let id, let error): "object \(id): \(error)"
+        case .interrupted: "interrupted"
+        }
+    }
+}
+
+/// Which file content was found good, so that it is hashed once.
+struct FileIdentity: Hashable, Sendable {
+    var device: UInt64
+    var inode: UInt64
+    var size: UInt64
+    var changedSeconds: Int64
+    var changedNanoseconds: UInt32
+
+    init(_ status: FileStatus) {
+        device = status.device
+        inode = status.inode
+        size = status.size
+        changedSeconds = status.ctimeSeconds
+        changedNanoseconds = status.ctimeNanoseconds
+    }
+
+    /// Whether a change from now on must show in the time of the last change: clocks of file systems tick slowly.
+    func isSettled(at now: (seconds: Int64, nanoseconds: UInt32)) -> Bool {
+        let elapsed = now.seconds &- changedSeconds
+        if elapsed < 0 || elapsed > 2 { return elapsed > 2 }
+        return elapsed * 1_000_000_000 + Int64(now.nanoseconds) - Int64(changedNanoseconds) > 100_000_000
+    }
+}
+
+/// What a file's content was found to be.
+enum Verification: Sendable {
+    /// The kernel checks every block that is read.
+    case byKernel
+    /// Hashed; good as long as the file's identity stays the same.
+    case byHash(FileIdentity, isSettled: Bool)
+
+    var identity: FileIdentity? {
+        if case .byHash(let identity, _) = self { identity } else { nil }
+    }
+}
+
+/// Compares files with the fs-verity digests that they must have. A content is hashed once a process, by one thread while others that need
+/// the same wait.
+final class ObjectVerifier: Sendable {
+    private struct Known {
+        var id: ObjectID
+        var identity: FileIdentity
+    }
+
+    private struct State {
+        /// By inode number: all objects lie on one file system, and the rest of the identity is compared.
+        var known: [UInt64: Known] = [:]
+        /// Being hashed right now.
+        var busy: Set<ObjectID> = []
+        /// Requests that wait for a hash, and those of them that nobody waits for any more.
+        var waiting: Set<UInt64> = []
+        var interrupted: Set<UInt64> = []
+    }
+
+    private let requireVerity: Bool
+    private let monitor = Guarded(State())
+
+    init(requireVerity: Bool) { self.requireVerity = requireVerity }
+
+    /// Throws unless the file's content has the digest.
+    ///
+    /// - Parameters:
+    ///   - size: what the image says, in bytes.
+    ///   - request: by whose number `interrupt` ends the wait.
+    ///   - buffer: working space, at least 4 KiB.
+    func verify(
+        _ file: borrowing FileDescriptor, _ id: ObjectID, size: UInt64, request: UInt64, buffer: UnsafeMutableRawBufferPointer
+    ) throws(ObjectFault) -> Verification {
+        let status = try system(id) { () throws(SystemError) in try file.status() }
+        guard status.kind == .regular else { throw .damaged(id, "it is no regular file") }
+        guard status.size == size else { throw .damaged(id, "it has \(status.size) bytes, the image says \(size)") }
+        if try isMeasured(file, id) { return .byKernel }
+        let identity = FileIdentity(status)
+        switch begin(id, identity, request) {
+        case .known: return .byHash(identity, isSettled: true)
+        case .interrupted: throw .interrupted
+        case .mustHash: break
+        }
+        let result: Result<Verification, ObjectFault>
+        do throws(ObjectFault) {
+            result = .success(try hash(file, id, identity, request, buffer))
+        } catch {
+            result = .failure(error)
+        }
+        monitor.change { state in
+            state.busy.remove(id)
+            state.waiting.remove(request)
+            state.interrupted.remove(request)
+            if case .success(.byHash(let identity, isSettled: true)) = result {
+                state.known[identity.inode] = Known(id: id, identity: identity)
+            }
+        }
+        return try result.get()
+    }
+
+    /// Nobody waits for this request any more.
+    func interrupt(_ request: UInt64) {
+        monitor.change { state in
+            if state.waiting.contains(request) { state.interrupted.insert(request) }
+        }
+    }
+
+    /// Whether the kernel vouches for the content; throws where it says that it is another one, or must vouch and does not.
+    private func isMeasured(_ file: borrowing FileDescriptor, _ id: ObjectID) throws(ObjectFault) -> Bool {
+        var measured: (algorithm: UInt8, digest: [UInt8])?
+        do throws(SystemError) {
+            measured = try file.measureVerity()
+        } catch {
+            guard error.isUnsupported else { throw .system(id, error) }
+        }
+        guard let measured else {
+            if requireVerity { throw .damaged(id, "it has no fs-verity, which its repository promises") }
+            return false
+        }
+        guard let algorithm = VerityAlgorithm(rawValue: measured.algorithm),
+            let actual = ObjectID(algorithm: algorithm, bytes: measured.digest)
+        else { throw .damaged(id, "its fs-verity digest is of an unknown algorithm") }
+        if actual == id { return true }
+        // Another algorithm than the repository's tells nothing about the content.
+        if actual.algorithm != id.algorithm, !requireVerity { return false }
+        throw .damaged(id, "its content has the digest \(actual)")
+    }
+
+    private enum Start { case known, mustHash, interrupted }
+
+    private func begin(_ id: ObjectID, _ identity: FileIdentity, _ request: UInt64) -> Start {
+        monitor.wait { (state, _) -> Start? in
+            if state.interrupted.remove(request) != nil {
+                state.waiting.remove(request)
+                return .interrupted
+            }
+            if let known = state.known[identity.inode], known.identity == identity, known.id == id {
+                state.waiting.remove(request)
+                return .known
+            }
+            state.waiting.insert(request)
+            return state.busy.insert(id).inserted ? .mustHash : nil
+        }
+    }
+
+    private func hash(
+        _ file: borrowing FileDescriptor, _ id: ObjectID, _ identity: FileIdentity, _ request: UInt64,
+        _ buffer: UnsafeMutableRawBufferPointer
+    ) throws(ObjectFault) -> Verification {
+        let start = Host.currentTime()
+        var hasher = VerityHasher(id.algorithm)
+        var offset: UInt64 = 0
+        while true {
+            if monitor.change({ $0.interrupted.contains(request) }) { throw .interrupted }
+            let count = try system(id) { () throws(SystemError) in try file.pread(into: buffer, at: offset) }
+            guard count > 0 else { break }
+            hasher.update(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
+            offset += UInt64(count)
+        }
+        let actual = hasher.finalize()
+        guard actual == id else { throw .damaged(id, "its content has the digest \(actual)") }
+        let after = FileIdentity(try system(id) { () throws(SystemError) in try file.status() })
+        guard after == identity else { throw .damaged(id, "it changed while it was read") }
+        return .byHash(identity, isSettled: identity.isSettled(at: start))
+    }
+}
+
+func system<Result: ~Copyable>(_ id: ObjectID, _ body: () throws(SystemError) -> Result) throws(ObjectFault) -> Result {
+    do throws(SystemError) {
+        return try body()
+    } catch {
+        if error.errno == .noEntry { throw .missing(id) }
+        throw .system(id, error)
+    }
+}
