@@ -64,7 +64,7 @@ public struct Cfsoci: ParsableCommand {
 
     /// Ends the process without exit handlers: OpenSSL's take away what threads of the pull and the network may still be using, which
     /// crashes them and turns the exit status into a signal.
-    private static func end(_ status: Int32) -> Never {
+    static func end(_ status: Int32) -> Never {
         fflush(nil)
         _exit(status)
     }

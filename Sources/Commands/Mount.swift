@@ -8,6 +8,9 @@ struct Mount: ParsableCommand {
             IMAGE may also be an EROFS image's identifier, or the name of one made by create-image. NAME@sha256:… and NAME@IDENTIFIER mount \
             only what has this manifest, config or EROFS image. In a repository with fs-verity the kernel refuses every changed byte; in one \
             without, the image is verified before it is mounted, and files are not.
+
+            --fuse takes no privileges: a process of its own serves the image until it is unmounted, and verifies every file when it is first \
+            opened. It is also what is done where mounting is not permitted.
             """)
 
     @Argument(help: "The image.")
@@ -31,21 +34,55 @@ struct Mount: ParsableCommand {
     @Flag(help: "Show what --upperdir holds, but let nobody change it.")
     var readOnly = false
 
+    @Flag(help: "Serve it with FUSE instead of letting the kernel mount it.")
+    var fuse = false
+
+    @Flag(help: "With FUSE: do not go to the background; say which files are damaged on standard error.")
+    var foreground = false
+
+    @Flag(help: "With FUSE: other users may look inside too. Who is not root needs user_allow_other in /etc/fuse.conf.")
+    var allowOther = false
+
     @OptionGroup var global: GlobalOptions
 
     func validate() throws {
         guard (upperdir == nil) == (workdir == nil) else { throw ValidationError("--upperdir and --workdir need each other") }
+        guard !fuse || (upperdir == nil && idmap == nil) else {
+            throw ValidationError("--fuse takes neither --upperdir nor --idmap: put an overlay over the mount")
+        }
     }
 
     func run() throws {
+        if fuse || Serving.isServer { return try serve() }
         let store = try global.openStore(readOnly: true)
+        do {
+            try mount(store)
+        } catch let error as MountError {
+            guard case .noRights = error, upperdir == nil, idmap == nil else { throw error }
+            global.note("\(error); serving the image with FUSE instead")
+            return try serve()
+        }
+        if !store.repository.isSecure {
+            global.note("the repository has no fs-verity: the image was verified, but files are not checked when they are read")
+        }
+    }
+}
+
+extension Mount {
+    private func mount(_ store: Store) throws {
         try store.mount(
             image, at: directory, bootable: bootable,
             MountOptions(
                 upperDirectory: upperdir, workDirectory: workdir,
                 readWrite: upperdir != nil && !readOnly, idmap: idmap))
-        if !store.repository.isSecure {
-            global.note("the repository has no fs-verity: the image was verified, but files are not checked when they are read")
+    }
+
+    /// Returns once the image is mounted, or in the foreground once it is unmounted.
+    private func serve() throws {
+        guard foreground || Serving.isServer else { return try Serving.start() }
+        try Serving.run {
+            try global.openStore(readOnly: true).serve(
+                image, at: directory, bootable: bootable, ServeOptions(allowOther: allowOther, report: { Output.error($0) }))
         }
     }
 }
@@ -63,5 +100,18 @@ struct Unmount: ParsableCommand {
 
     @OptionGroup var global: GlobalOptions
 
-    func run() throws { try unmount(directory, lazily: lazy) }
+    func run() throws {
+        do throws(MountError) {
+            try unmount(directory, lazily: lazy)
+        } catch {
+            // Who mounted through fusermount3 unmounts through it.
+            guard case .noRights = error else { throw error }
+            do throws(FuseError) {
+                try unmountFuse(directory, lazily: lazy)
+            } catch let failure {
+                if case .noRights = failure { throw error }
+                throw failure
+            }
+        }
+    }
 }

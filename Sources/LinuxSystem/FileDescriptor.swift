@@ -103,6 +103,9 @@ public struct FileDescriptor: ~Copyable, Sendable {
 public struct Pipe: ~Copyable, Sendable {
     public var read: FileDescriptor
     public var write: FileDescriptor
+
+    /// Closes the end that is written to.
+    public consuming func keepRead() -> FileDescriptor { read }
 }
 
 // MARK: - Opening
