@@ -1,4 +1,5 @@
 import Bytes
+import Glibc
 import LinuxSystem
 import Mounting
 import Synchronization
@@ -39,19 +40,98 @@ import Testing
     @Test func anImageOnTmpfsIsMountedThroughALoopDevice() throws {
         guard (try? FileDescriptor.open("/dev/shm", .pathOnly)) != nil else { try Test.cancel("no /dev/shm") }
         guard (try? FileDescriptor.open("/dev/loop-control", .readWrite)) != nil else { try Test.cancel("no loop devices") }
-        let before = try loopDevices()
         try TestImage.with { test in
-            let name = ByteString("/dev/shm/mounting-" + Host.randomName())
-            try FileDescriptor.open(name, [.writeOnly, .create]).writeAll(try test.open(test.image).readAll(limit: 1 << 24))
-            defer { try? FileDescriptor.currentDirectory.unlink(at: name) }
-            try mountImage(try test.open(name), objects: try test.open(test.objects), verity: .none, at: test.target)
-            #expect(try test.mounted("inline") == Array("in the image\n".utf8))
-            #expect(try test.mounted("external") == TestImage.external)
+            try test.withImage(onTmpfs: true) { image in
+                try mountImage(try test.open(image), objects: try test.open(test.objects), verity: .none, at: test.target)
+                #expect(try loopDevices(test).count == 1)
+                #expect(try test.mounted("inline") == Array("in the image\n".utf8))
+                #expect(try test.mounted("external") == TestImage.external)
+                try unmount(test.target)
+            }
+            // Freed with the last user, which the kernel may tell a moment later.
+            for _ in 0..<100 where try loopDevices(test) != [] { Host.sleep(milliseconds: 10) }
+            #expect(try loopDevices(test) == [])
+        }
+    }
+
+    @Test func attributesAreTheMounts() throws {
+        try TestImage.with { test in
+            var options = MountOptions()
+            options.attributes = [.noSetUserID, .noDevices, .noExecute, .noAccessTime]
+            try test.mount(options)
+            #expect(try mountOptions(test.target) == ["ro", "nosuid", "nodev", "noexec", "noatime"])
+            try changeMount(at: test.target, set: .strictAccessTime, clear: [.noDevices, .noExecute])
+            #expect(try mountOptions(test.target) == ["ro", "nosuid"])
+            try changeMount(at: test.target, set: [], clear: .strictAccessTime)
+            #expect(try mountOptions(test.target) == ["ro", "nosuid", "relatime"])
+            try unmount(test.target)
+            #expect(failure { try changeMount(at: test.target, set: .readOnly, clear: []) } == .notMounted(test.target))
+        }
+    }
+
+    @Test func objectsMayBeInSeveralDirectories() throws {
+        try TestImage.with { test in
+            let more = try test.makeDirectory("more")
+            let objects = try test.open(test.objects)
+            // One of the objects goes elsewhere.
+            let name = try #require(try objects.entries().map(\.name).sorted().first)
+            try FileDescriptor.makeDirectory(more + "/" + name, mode: 0o755)
+            for entry in try test.open(test.objects + "/" + name).entries() {
+                try objects.rename(at: name + "/" + entry.name, to: more + "/" + name + "/" + entry.name)
+            }
+            try test.mount()
+            #expect(throws: SystemError.self) { _ = try test.mounted("external") + test.mounted("sub/large") + test.mounted("tampered") }
+            try unmount(test.target)
+            for refused in [0, 1, 2, 100] {
+                var options = MountOptions()
+                options.moreObjects = [more]
+                Kernel.observe(RefuseParameter("lowerdir+", times: refused))
+                defer { Kernel.observe(nil) }
+                try test.mount(options)
+                Kernel.observe(nil)
+                #expect(try test.mounted("external") == TestImage.external)
+                #expect(try test.mounted("sub/large") == TestImage.large)
+                try unmount(test.target)
+            }
+            var options = MountOptions()
+            options.moreObjects = [more + "/none"]
+            #expect(failure { try test.mount(options) } == .system(SystemError("open", more + "/none", .noEntry)))
+        }
+    }
+
+    /// Whatever way of naming layers the kernel takes, the image is the layer and not what lies below it.
+    @Test(arguments: [0, 2, 100])
+    func theTargetMayBeTheCurrentDirectory(refused: Int) throws {
+        try TestImage.with { test in
+            try FileDescriptor.open(test.target + "/below", [.writeOnly, .create]).writeAll([1])
+            let before = try FileDescriptor.currentDirectory.readLink(at: "/proc/self/cwd")
+            for (directory, name) in [(test.target, "."), (test.base, "target/."), (test.base, "./target/../target")]
+                as [(ByteString, ByteString)]
+            {
+                #expect(chdir(directory.description) == 0)
+                Kernel.observe(RefuseParameter("lowerdir+", times: refused))
+                defer {
+                    Kernel.observe(nil)
+                    #expect(chdir(before.description) == 0)
+                }
+                try mountImage(try test.open(test.image), objects: try test.open(test.objects), verity: .none, at: name)
+                Kernel.observe(nil)
+                #expect(try test.mounted("inline") == Array("in the image\n".utf8))
+                #expect(try test.mounted("external") == TestImage.external)
+                #expect(try FileDescriptor.open(test.target, .readOnly).statusIfPresent(at: "below") == nil)
+                #expect(chdir("/") == 0)
+                try unmount(test.target)
+            }
+        }
+    }
+
+    /// A source that is longer than the kernel takes must not keep an image from being mounted.
+    @Test func longSources() throws {
+        try TestImage.with { test in
+            try test.mount(MountOptions(source: ByteString([UInt8](repeating: UInt8(ascii: "s"), count: 256))))
+            #expect(try mountLine(test.target)?.contains(" overlay composefs ro") == true)
             try unmount(test.target)
         }
-        // Freed with the last user, which the kernel may tell a moment later.
-        for _ in 0..<100 where try loopDevices() != before { Host.sleep(milliseconds: 10) }
-        #expect(try loopDevices() == before)
     }
 
     /// What kernels before 6.15 need: layers that are attached, in a namespace of their own; before 6.8 in one string.
@@ -60,14 +140,14 @@ import Testing
         try TestImage.with { test in
             let upper = try test.makeDirectory("upper")
             let work = try test.makeDirectory("work")
-            let before = try mountCount()
+            let before = try mountCount(test)
             let observer = RefuseParameter("lowerdir+", times: refused)
             Kernel.observe(observer)
             defer { Kernel.observe(nil) }
             try test.mount(MountOptions(upperDirectory: upper, workDirectory: work, readWrite: true))
             Kernel.observe(nil)
             #expect(observer.refused == min(refused, 3))
-            #expect(try mountCount() == before + 1)
+            #expect(try mountCount(test) == before + 1)
             #expect(try mountLine(test.target)?.contains(refused < 3 ? "datadir+=" : "::") == true)
             #expect(try test.mounted("inline") == Array("in the image\n".utf8))
             #expect(try test.mounted("external") == TestImage.external)
@@ -75,34 +155,7 @@ import Testing
             try FileDescriptor.open(test.target + "/new", [.writeOnly, .create]).writeAll([1])
             #expect(try FileDescriptor.open(upper + "/new", .readOnly).readAll(limit: 10) == [1])
             try unmount(test.target)
-            #expect(try mountCount() == before)
-        }
-    }
-
-    @Test func everyStepMayFail() throws {
-        try TestImage.with { test in
-            let before = (try mountCount(), try descriptorCount())
-            var done = false
-            var step = 0
-            while !done && step < 100 {
-                let observer = FailStep(step, .outOfMemory)
-                Kernel.observe(observer)
-                defer { Kernel.observe(nil) }
-                do {
-                    try test.mount()
-                    done = true
-                } catch {}
-                Kernel.observe(nil)
-                if done {
-                    // Steps of one way that fail are made up for by the next way, so a mount is not yet the end.
-                    try unmount(test.target)
-                    done = !observer.hasFailed
-                }
-                #expect(try mountCount() == before.0)
-                #expect(try descriptorCount() == before.1)
-                step += 1
-            }
-            #expect(done && step > 10)
+            #expect(try mountCount(test) == before)
         }
     }
 
@@ -202,43 +255,6 @@ import Testing
         }
     }
 
-    @Test func failuresLeaveNothingBehind() throws {
-        let before = (try loopDevices(), try mountCount())
-        try TestImage.with { test in
-            // No EROFS at all, and an EROFS cut short.
-            let garbage = test.base + "/garbage"
-            try FileDescriptor.open(garbage, [.writeOnly, .create]).writeAll([UInt8](repeating: 0xa5, count: 8192))
-            let error = failure {
-                try mountImage(try test.open(garbage), objects: try test.open(test.objects), verity: .none, at: test.target)
-            }
-            guard case .image(let system, let kernel) = error else {
-                Issue.record("\(String(describing: error))")
-                return
-            }
-            #expect(system.errno == .invalidArgument)
-            #expect(kernel.contains("superblock") || kernel.isEmpty)
-
-            // Objects that are no directory.
-            let noDirectory = failure {
-                try mountImage(try test.open(test.image), objects: try test.open(test.image), verity: .none, at: test.target)
-            }
-            #expect(noDirectory == .system(SystemError("open", test.image, .notDirectory)))
-            let noTarget = failure {
-                try mountImage(
-                    try test.open(test.image), objects: try test.open(test.objects), verity: .none, at: test.base + "/none")
-            }
-            #expect(noTarget == .system(SystemError("open", test.base + "/none", .noEntry)))
-            let file = failure {
-                try mountImage(try test.open(test.image), objects: try test.open(test.objects), verity: .none, at: test.image)
-            }
-            #expect(file == .system(SystemError("open", test.image, .notDirectory)))
-            #expect(try mountLine(test.target) == nil)
-        }
-        for _ in 0..<100 where try loopDevices() != before.0 { Host.sleep(milliseconds: 10) }
-        #expect(try loopDevices() == before.0)
-        #expect(try mountCount() == before.1)
-    }
-
     @Test func aMountInUseIsBusy() throws {
         try TestImage.with { test in
             try test.mount()
@@ -264,6 +280,26 @@ import Testing
                 return
             }
             try Test.cancel("this file system has fs-verity")
+        }
+    }
+
+    /// `tryverity`: with it where there is fs-verity, without where there is none.
+    @Test func verityIfSupported() throws {
+        try TestImage.requireMounting()
+        let isSupported = try hasVerity(TestImage.parent)
+        try TestImage.with(verity: isSupported) { test in
+            func mount() throws -> Bool {
+                try mountImage(try test.open(test.image), objects: try test.open(test.objects), verity: .ifSupported, at: test.target)
+            }
+            #expect(try mount() == isSupported)
+            #expect(try mountLine(test.target)?.contains("verity=require") == isSupported)
+            #expect(try test.mounted("external") == TestImage.external)
+            try unmount(test.target)
+            Kernel.observe(Answer(.invalidArgument, to: "verity"))
+            defer { Kernel.observe(nil) }
+            #expect(try mount() == false)
+            Kernel.observe(nil)
+            #expect(try test.mounted("external") == TestImage.external)
         }
     }
 
@@ -296,7 +332,7 @@ import Testing
 }
 
 /// Makes the first uses of a mount parameter fail, as on a kernel that does not know it.
-private final class RefuseParameter: SystemCallObserver {
+final class RefuseParameter: SystemCallObserver {
     private let name: ByteString
     private let times: Int
     private let count = Atomic<Int>(0)
@@ -335,25 +371,19 @@ private final class Answer: SystemCallObserver {
     func after(_ call: SystemCall, result: Int) {}
 }
 
-/// Makes one of the system calls fail.
-private final class FailStep: SystemCallObserver {
-    private let step: Int
-    private let error: Errno
-    private let count = Atomic<Int>(0)
-
-    init(_ step: Int, _ error: Errno) {
-        self.step = step
-        self.error = error
+/// Whether the kernel and a directory's file system have fs-verity.
+private func hasVerity(_ path: ByteString) throws -> Bool {
+    let directory = try FileDescriptor.open(path, [.readOnly, .directory])
+    do {
+        _ = try directory.measureVerity()
+        return true
+    } catch {
+        if error.isUnsupported { return false }
+        throw error
     }
-
-    var hasFailed: Bool { count.load(ordering: .relaxed) > step }
-
-    func before(_ call: SystemCall) -> Errno? { count.add(1, ordering: .relaxed).oldValue == step ? error : nil }
-
-    func after(_ call: SystemCall, result: Int) {}
 }
 
-private func descriptorCount() throws -> Int {
+func descriptorCount() throws -> Int {
     try FileDescriptor.open("/proc/self/fd", [.readOnly, .directory]).entries().count
 }
 
@@ -362,18 +392,26 @@ func mountLine(_ target: ByteString) throws -> String? {
     try mountInfo().last { $0.split(separator: " ").dropFirst(4).first.map { ByteString(String($0)) } == target }
 }
 
-func mountCount() throws -> Int { try mountInfo().count }
+/// The options of the mount itself, not of its file system.
+private func mountOptions(_ target: ByteString) throws -> [String] {
+    try mountLine(target)?.split(separator: " ").dropFirst(5).first?.split(separator: ",").map(String.init) ?? []
+}
+
+/// How many mounts there are below a test's directory, or from it: others may mount something at the same time.
+func mountCount(_ test: TestImage) throws -> Int { try mountInfo().count { $0.contains(test.name.description) } }
 
 private func mountInfo() throws -> [String] {
     let bytes = try FileDescriptor.open("/proc/self/mountinfo", .readOnly).readAll(limit: 1 << 20)
     return String(decoding: bytes, as: UTF8.self).split(separator: "\n").map(String.init)
 }
 
-/// The loop devices that show a file of these tests.
-func loopDevices() throws -> [ByteString] {
+/// The loop devices that show a file of the test.
+func loopDevices(_ test: TestImage) throws -> [ByteString] {
     let block = try FileDescriptor.open("/sys/block", [.readOnly, .directory])
     return try block.entries().map(\.name).filter { name in
-        guard name.hasPrefix("loop"), let file = try? block.open(at: name + "/loop/backing_file", .readOnly) else { return false }
-        return ByteString(try file.readAll(limit: 4096)).description.contains("mounting-")
+        guard name.hasPrefix("loop"), let file = try? block.open(at: name + "/loop/backing_file", .readOnly),
+            let path = try? file.readAll(limit: 4096)
+        else { return false }
+        return ByteString(path).description.contains(test.name.description)
     }.sorted()
 }

@@ -10,6 +10,8 @@ import Testing
 /// The image is made by mkfs.erofs of a tree with overlayfs's own attributes, so that it depends on nothing of ours.
 struct TestImage {
     var base: ByteString
+    /// The directory's own name.
+    var name: ByteString { ByteString(Array(base.bytes.split(separator: UInt8(ascii: "/")).last ?? [])) }
     var image: ByteString { base + "/image.erofs" }
     var objects: ByteString { base + "/objects" }
     var target: ByteString { base + "/target" }
@@ -59,6 +61,18 @@ struct TestImage {
 
     func mount(requireVerity: Bool = false, _ options: MountOptions = MountOptions()) throws {
         try mountImage(try open(image), objects: try open(objects), verity: requireVerity ? .required : .none, at: target, options: options)
+    }
+
+    /// A file's copy on a tmpfs, where kernels want a loop device, or the file itself; the image where none is named.
+    func withImage(_ file: ByteString? = nil, onTmpfs: Bool, _ body: (ByteString) throws -> Void) throws {
+        let file = file ?? image
+        guard onTmpfs else { return try body(file) }
+        guard (try? FileDescriptor.open("/dev/shm", .pathOnly)) != nil else { return }
+        guard (try? FileDescriptor.open("/dev/loop-control", .readWrite)) != nil else { return }
+        let copy = "/dev/shm/" + name
+        try FileDescriptor.open(copy, [.writeOnly, .create]).writeAll(try open(file).readAll(limit: 1 << 24))
+        defer { try? FileDescriptor.currentDirectory.unlink(at: copy) }
+        try body(copy)
     }
 
     private func make(verity: Bool) throws {

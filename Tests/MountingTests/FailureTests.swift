@@ -1,0 +1,238 @@
+import Bytes
+import LinuxSystem
+import Mounting
+import Synchronization
+import Testing
+
+/// Whatever fails, and when: no mount, loop device or descriptor is left.
+@Suite(.serialized) struct FailureTests {
+    /// How an image gets to be mounted.
+    struct Way: Sendable, CustomTestStringConvertible {
+        /// How often overlayfs refuses layers as newer kernels take them.
+        var refused: Int
+        /// Whether the image is where the kernel cannot mount files from.
+        var needsLoop: Bool
+
+        var testDescription: String { "\(refused) ways refused\(needsLoop ? ", loop device" : "")" }
+    }
+
+    @Test(arguments: [(0, false), (2, false), (100, false), (0, true), (100, true)].map { Way(refused: $0.0, needsLoop: $0.1) })
+    func everyStepMayFail(_ way: Way) throws {
+        try TestImage.with { test in
+            try test.withImage(onTmpfs: way.needsLoop) { image in
+                for error in [Errno.outOfMemory, .invalidArgument, .notPermitted] {
+                    try failEachStep(test, image, way, error)
+                }
+            }
+        }
+    }
+
+    private func failEachStep(_ test: TestImage, _ image: ByteString, _ way: Way, _ error: Errno) throws {
+        let before = try State(test)
+        var steps = 0
+        for step in 0..<200 {
+            let observer = FailStep(step, error, refusing: way.refused)
+            Kernel.observe(observer)
+            defer { Kernel.observe(nil) }
+            var isMounted = false
+            do {
+                try mountImage(try test.open(image), objects: try test.open(test.objects), verity: .none, at: test.target)
+                isMounted = true
+            } catch {}
+            Kernel.observe(nil)
+            // Steps of one way that fail are made up for by the next way, so a mount is not yet the end.
+            if isMounted {
+                #expect(try test.mounted("external") == TestImage.external)
+                try unmount(test.target)
+            }
+            let after = try State.settled(before, test)
+            #expect(after == before, "step \(step), \(error)")
+            steps = step
+            if !observer.hasFailed {
+                #expect(isMounted)
+                break
+            }
+        }
+        #expect(steps > 10 && steps < 199)
+    }
+
+    @Test func failuresLeaveNothingBehind() throws {
+        try TestImage.with { test in
+            let before = try State(test)
+            // No EROFS at all, and an EROFS cut short.
+            let garbage = test.base + "/garbage"
+            try FileDescriptor.open(garbage, [.writeOnly, .create]).writeAll([UInt8](repeating: 0xa5, count: 8192))
+            for place in [false, true] {
+                try test.withImage(garbage, onTmpfs: place) { garbage in
+                    let error = failure {
+                        try mountImage(try test.open(garbage), objects: try test.open(test.objects), verity: .none, at: test.target)
+                    }
+                    guard case .image(let system, let kernel) = error else {
+                        Issue.record("\(String(describing: error))")
+                        return
+                    }
+                    #expect(system.errno == .invalidArgument)
+                    #expect(kernel.contains("superblock") || kernel.isEmpty)
+                }
+            }
+
+            // Objects that are no directory.
+            let noDirectory = failure {
+                try mountImage(try test.open(test.image), objects: try test.open(test.image), verity: .none, at: test.target)
+            }
+            #expect(noDirectory == .system(SystemError("open", test.image, .notDirectory)))
+            let noTarget = failure {
+                try mountImage(try test.open(test.image), objects: try test.open(test.objects), verity: .none, at: test.base + "/none")
+            }
+            #expect(noTarget == .system(SystemError("open", test.base + "/none", .noEntry)))
+            let file = failure {
+                try mountImage(try test.open(test.image), objects: try test.open(test.objects), verity: .none, at: test.image)
+            }
+            #expect(file == .system(SystemError("open", test.image, .notDirectory)))
+            // An upper directory on a file system that overlayfs cannot write to.
+            let upper = failure { try test.mount(MountOptions(upperDirectory: "/proc/self", workDirectory: "/proc/self", readWrite: true)) }
+            guard case .overlay = upper else {
+                Issue.record("\(String(describing: upper))")
+                return
+            }
+            #expect(try State.settled(before, test) == before)
+        }
+    }
+
+    @Test func noLoopDevice() throws {
+        try TestImage.with { test in
+            try test.withImage(onTmpfs: true) { image in
+                Kernel.observe(AnswerOpen("/dev/loop-control", .noEntry))
+                defer { Kernel.observe(nil) }
+                let error = failure {
+                    try mountImage(try test.open(image), objects: try test.open(test.objects), verity: .none, at: test.target)
+                }
+                Kernel.observe(nil)
+                #expect(error == .noLoopDevice(SystemError("open", "/dev/loop-control", .noEntry)))
+            }
+        }
+    }
+
+    /// A kernel that cannot stack an overlay upon an EROFS from a file can upon one from a loop device.
+    @Test func aLoopDeviceIsTriedWhereTheOverlayFails() throws {
+        try TestImage.with { test in
+            guard (try? FileDescriptor.open("/dev/loop-control", .readWrite)) != nil else { try Test.cancel("no loop devices") }
+            let before = try loopDevices(test)
+            let observer = FailFirstJoin()
+            Kernel.observe(observer)
+            defer { Kernel.observe(nil) }
+            try test.mount()
+            Kernel.observe(nil)
+            #expect(try loopDevices(test).count == before.count + 1)
+            #expect(try test.mounted("external") == TestImage.external)
+            try unmount(test.target)
+            for _ in 0..<100 where try loopDevices(test) != before { Host.sleep(milliseconds: 10) }
+            #expect(try loopDevices(test) == before)
+        }
+    }
+
+    /// What a thousand users a day leave behind.
+    @Test(.timeLimit(.minutes(5))) func aThousandCyclesLeaveNothing() throws {
+        try TestImage.with { test in
+            try test.withImage(onTmpfs: true) { onTmpfs in
+                func cycle(_ image: ByteString, refusing: Int = 0) throws {
+                    if refusing > 0 { Kernel.observe(RefuseParameter("lowerdir+", times: refusing)) }
+                    defer { Kernel.observe(nil) }
+                    try mountImage(try test.open(image), objects: try test.open(test.objects), verity: .none, at: test.target)
+                    _ = try test.open(test.target + "/external")
+                    try unmount(test.target)
+                }
+                try cycle(test.image)
+                let before = try State(test)
+                for index in 0..<1000 {
+                    switch index % 20 {
+                    case 7: try cycle(onTmpfs)
+                    case 14: try cycle(test.image, refusing: 100)
+                    default: try cycle(test.image)
+                    }
+                }
+                #expect(try State.settled(before, test) == before)
+            }
+        }
+    }
+}
+
+/// What must be as it was.
+private struct State: Equatable {
+    var mounts = 0
+    var descriptors = 0
+    var threads = 0
+    var loops: [ByteString] = []
+
+    init(_ test: TestImage) throws {
+        mounts = try mountCount(test)
+        descriptors = try descriptorCount()
+        // Ours bear a name; the test library's come and go.
+        let tasks = try FileDescriptor.open("/proc/self/task", [.readOnly, .directory])
+        threads = try tasks.entries().count { task in
+            (try? tasks.open(at: task.name + "/comm", .readOnly).readAll(limit: 64)) == Array("cfsoci\n".utf8)
+        }
+        loops = try loopDevices(test)
+    }
+
+    /// Loop devices and threads end a moment after their last user.
+    static func settled(_ wanted: State, _ test: TestImage) throws -> State {
+        for _ in 0..<100 {
+            let now = try State(test)
+            if now == wanted { return now }
+            Host.sleep(milliseconds: 10)
+        }
+        return try State(test)
+    }
+}
+
+/// Makes one of the system calls fail, and the first uses of `lowerdir+`.
+private final class FailStep: SystemCallObserver {
+    private let step: Int
+    private let error: Errno
+    private let refuse: RefuseParameter
+    private let count = Atomic<Int>(0)
+
+    init(_ step: Int, _ error: Errno, refusing: Int) {
+        self.step = step
+        self.error = error
+        refuse = RefuseParameter("lowerdir+", times: refusing)
+    }
+
+    var hasFailed: Bool { count.load(ordering: .relaxed) > step }
+
+    func before(_ call: SystemCall) -> Errno? {
+        count.add(1, ordering: .relaxed).oldValue == step ? error : refuse.before(call)
+    }
+
+    func after(_ call: SystemCall, result: Int) {}
+}
+
+/// Makes opening one path fail.
+private final class AnswerOpen: SystemCallObserver {
+    private let path: ByteString
+    private let errno: Errno
+
+    init(_ path: ByteString, _ errno: Errno) {
+        self.path = path
+        self.errno = errno
+    }
+
+    func before(_ call: SystemCall) -> Errno? { call.kind == .open && call.path.map { ByteString($0) } == path ? errno : nil }
+
+    func after(_ call: SystemCall, result: Int) {}
+}
+
+/// Makes every overlay fail until a loop device is in use.
+private final class FailFirstJoin: SystemCallObserver {
+    private let hasLoop = Atomic<Bool>(false)
+
+    func before(_ call: SystemCall) -> Errno? {
+        guard call.kind == .mount, let path = call.path.map({ ByteString($0) }), path.hasPrefix("lowerdir") else { return nil }
+        return hasLoop.load(ordering: .relaxed) ? nil : .invalidArgument
+    }
+
+    func after(_ call: SystemCall, result: Int) {
+        if call.kind == .loopDevice, result >= 0 { hasLoop.store(true, ordering: .relaxed) }
+    }
+}
