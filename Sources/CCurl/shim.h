@@ -46,7 +46,20 @@ static inline CURLMcode ccurl_multi_set_long(CURLM *multi, CURLMoption option, l
     return curl_multi_setopt(multi, option, value);
 }
 
-/// Lets a paused transfer receive again. May call the transfer's receiver before it returns.
+static inline CURLcode ccurl_set_offset(CURL *easy, CURLoption option, curl_off_t value) {
+    return curl_easy_setopt(easy, option, value);
+}
+
+/// What a sender returns to be called again after ccurl_resume, and to break the transfer off.
+static inline size_t ccurl_send_pause_result(void) {
+    return CURL_READFUNC_PAUSE;
+}
+
+static inline size_t ccurl_send_abort_result(void) {
+    return CURL_READFUNC_ABORT;
+}
+
+/// Lets a paused transfer send and receive again. May call the transfer's receiver before it returns.
 static inline CURLcode ccurl_resume(CURL *easy) {
     return curl_easy_pause(easy, CURLPAUSE_CONT);
 }

@@ -14,6 +14,7 @@
 @_exported public import SplitStream
 @_exported public import Tar
 
+@_exported public import enum Compression.CompressionFormat
 @_exported public import struct LinuxSystem.FileDescriptor
 @_exported public import struct LinuxSystem.MountAttributes
 @_exported public import struct LinuxSystem.SystemError

@@ -8,13 +8,24 @@ public struct ZstdCompressor: ~Copyable {
     private let context: OpaquePointer
     private let piece: UnsafeMutableRawBufferPointer
 
-    public init(level: Int32 = 3) {
+    /// - Parameters:
+    ///   - level: 1 to 22.
+    ///   - threads: how many threads of its own libzstd packs with; with none the caller's does the work. The result of one thread is that
+    ///     of any number, but not that of none.
+    public init(level: Int32 = 3, threads: Int32 = 0) {
         // Only fails when memory is exhausted: no input reaches this.
         guard let context = ZSTD_createCCtx() else { fatalError("libzstd has no memory for an encoder") }
         self.context = context
         ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, level)
+        if threads > 0 {
+            // A library that was built without threads refuses, and packs on the caller's.
+            ZSTD_CCtx_setParameter(context, ZSTD_c_nbWorkers, threads)
+            ZSTD_CCtx_setParameter(context, ZSTD_c_jobSize, 2 << 20)
+        }
         piece = .allocate(byteCount: ZSTD_CStreamOutSize(), alignment: 16)
     }
+
+    static var release: String { String(cString: ZSTD_versionString()) }
 
     deinit {
         ZSTD_freeCCtx(context)

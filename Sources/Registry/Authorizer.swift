@@ -38,7 +38,7 @@ final class Authorizer: Sendable {
 
     /// What worked last for this repository, renewed where it is about to expire; nil before the registry's first challenge.
     func authorization(for repository: RemoteRepository) throws(Failure) -> String? {
-        let key = Key(apiHost: repository.apiHost, scope: repository.pullScope)
+        let key = Key(apiHost: repository.apiHost, scope: repository.scopes.joined(separator: " "))
         guard let entry = monitor.withLock({ state.entries[key] }) else { return nil }
         guard let renewal = entry.renewal, renewal <= .now else { return entry.authorization }
         return try renew(repository, [entry.challenge], rejected: entry.authorization, from: entry.registry)
@@ -48,7 +48,7 @@ final class Authorizer: Sendable {
     func renew(
         _ repository: RemoteRepository, _ challenges: [Challenge], rejected: String?, from registry: HTTPURL
     ) throws(Failure) -> String {
-        let key = Key(apiHost: repository.apiHost, scope: repository.pullScope)
+        let key = Key(apiHost: repository.apiHost, scope: repository.scopes.joined(separator: " "))
         let renewed: String? = monitor.withLock {
             while state.inFlight.contains(key) { monitor.wait() }
             if let entry = state.entries[key], entry.authorization != rejected { return entry.authorization }
@@ -126,10 +126,15 @@ final class Authorizer: Sendable {
                     .tls, "\(registry.authority) wants tokens from \(base.display) without TLS; --tls-verify=false would allow it",
                     status: 401))
         }
-        var fields = [("scope", challenge.parameters["scope"] ?? repository.pullScope)]
+        // A challenge asks for what the one request needs; a push asks for all that its requests will.
+        let asked = repository.isWritten ? nil : challenge.parameters["scope"].map { [$0] }
+        var fields = (asked ?? repository.scopes).map { ("scope", $0) }
         if let service = challenge.parameters["service"] { fields.insert(("service", service), at: 0) }
         let response: HTTPResponse
         if case .identityToken(let token) = found?.credentials {
+            // In a form all scopes are one field (the OAuth2 flow of the token authentication specification).
+            let scopes = fields.filter { $0.0 == "scope" }.map(\.1).joined(separator: " ")
+            fields = fields.filter { $0.0 != "scope" } + [("scope", scopes)]
             fields.insert(("grant_type", "refresh_token"), at: 0)
             fields += [("client_id", "cfsoci"), ("refresh_token", token)]
             response = try session.open(base, for: repository, headers: ["Accept: application/json"], form: Array(Self.query(fields).utf8))

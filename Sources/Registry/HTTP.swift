@@ -5,8 +5,12 @@ struct HTTPRequest: Sendable {
     var url: HTTPURL
     /// Complete `Name: value` lines. May hold secrets: never printed.
     var headers: [String] = []
-    /// Sent as a form by POST; nil is a GET.
+    /// Sent as a form by POST; nil is a GET unless `method` says otherwise.
     var form: [UInt8]?
+    /// `HEAD`, `POST`, `PUT`, `PATCH`, `DELETE`; nil is a GET, or a form's POST.
+    var method: String?
+    /// With `method`.
+    var body = RequestBody.none
     /// False keeps to HTTP/1.1, with a connection of its own for as long as the response lasts.
     var mayShareConnection = true
     /// Bounds connection and TLS handshake together.
@@ -26,6 +30,15 @@ struct ConnectionSettings: Sendable {
     var proxy: ProxyAddress?
     /// Hosts that are reached directly all the same, in curl's form.
     var proxyExceptions = ""
+}
+
+/// What follows a request's header fields.
+enum RequestBody: Sendable {
+    case none
+    /// May be empty: a POST of nothing has a Content-Length all the same.
+    case bytes([UInt8])
+    /// Comes from another thread; its size in bytes, where it is known beforehand.
+    case stream(UploadBody, size: UInt64?)
 }
 
 /// Status and header fields of a final (not 1xx) response.

@@ -70,13 +70,13 @@ final class HTTPSession: Sendable {
         network.cancelAll()
     }
 
-    /// Follows redirects of a GET; every other status is returned as it is.
+    /// Follows redirects of a GET or HEAD, and of others where they keep the method and the body can be sent again; every other status is
+    /// returned as it is.
     ///
     /// `authorization` goes to `url`'s own origin only: once a redirect has left it, it is gone for good.
     func open(
         _ url: HTTPURL, for registry: RemoteRepository, headers: [String] = [], authorization: String? = nil, form: [UInt8]? = nil,
-        mayShareConnection: Bool = true,
-        connectTimeout: Duration? = nil
+        method: String? = nil, body: RequestBody = .none, mayShareConnection: Bool = true, connectTimeout: Duration? = nil
     ) throws(Failure) -> HTTPResponse {
         var target = url
         var secret = authorization
@@ -87,13 +87,13 @@ final class HTTPSession: Sendable {
             let connection: ConnectionSettings
             do { connection = try self.connection(to: target, for: registry) } catch { throw Failure(error) }
             let request = HTTPRequest(
-                url: target, headers: lines, form: form, mayShareConnection: mayShareConnection,
+                url: target, headers: lines, form: form, method: method, body: body, mayShareConnection: mayShareConnection,
                 connectTimeout: connectTimeout ?? options.connectTimeout, connection: connection)
             let transfer = network.start(request)
             let head: ResponseHead
             do { head = try transfer.waitForHead() } catch { throw failure(error, target) }
             let response = HTTPResponse(transfer: transfer, head: head, url: target)
-            guard [301, 302, 303, 307, 308].contains(head.status), form == nil else { return response }
+            guard redirects(head.status, method: method), form == nil else { return response }
             guard let location = head["location"], !location.isEmpty, let next = target.resolving(location) else {
                 transfer.cancel()
                 throw Failure(
@@ -110,6 +110,34 @@ final class HTTPSession: Sendable {
             target = next
         }
         throw Failure(RegistryError(.badResponse, "\(url.display): more than \(Self.redirectLimit) redirects"))
+    }
+
+    /// Begins a request whose body is made while it is sent. Its answer, redirects among them, is the caller's: see `answer`.
+    func begin(
+        _ url: HTTPURL, for registry: RemoteRepository, headers: [String], authorization: String?, method: String, body: UploadBody,
+        size: UInt64?
+    ) throws(Failure) -> Transfer {
+        if interruption.isSet { throw cancelled(url) }
+        let lines = headers + (authorization.map { ["Authorization: " + $0] } ?? [])
+        let connection: ConnectionSettings
+        do { connection = try self.connection(to: url, for: registry) } catch { throw Failure(error) }
+        return network.start(
+            HTTPRequest(
+                url: url, headers: lines, method: method, body: .stream(body, size: size), mayShareConnection: false,
+                connectTimeout: options.connectTimeout, connection: connection))
+    }
+
+    func answer(to transfer: Transfer) throws(Failure) -> HTTPResponse {
+        let url = transfer.request.url
+        do {
+            return HTTPResponse(transfer: transfer, head: try transfer.waitForHead(), url: url)
+        } catch {
+            throw failure(error, url)
+        }
+    }
+
+    private func redirects(_ status: Int, method: String?) -> Bool {
+        status == 307 || status == 308 || [301, 302, 303].contains(status) && (method == nil || method == "HEAD")
     }
 
     /// The whole body; more than `limit` bytes are an error at the first byte too many.
@@ -252,7 +280,9 @@ final class HTTPSession: Sendable {
             return Failure(
                 RegistryError(.timeout, "no connection to \(url.authority): \(detail)"), retry: .unreachable,
                 mayBePlainHTTP: before && failure.wasConnected)
-        case CURLE_GOT_NOTHING, CURLE_SEND_ERROR, CURLE_RECV_ERROR, CURLE_PARTIAL_FILE, CURLE_HTTP2, CURLE_HTTP2_STREAM, CURLE_AGAIN:
+        // A body that is made while it is sent cannot be sent again by curl itself.
+        case CURLE_SEND_FAIL_REWIND, CURLE_GOT_NOTHING, CURLE_SEND_ERROR, CURLE_RECV_ERROR, CURLE_PARTIAL_FILE, CURLE_HTTP2,
+            CURLE_HTTP2_STREAM, CURLE_AGAIN:
             return Failure(
                 RegistryError(.connection, "\(url.display): the connection broke: \(detail)"), retry: .transient(after: nil),
                 mayBePlainHTTP: before)

@@ -44,6 +44,7 @@ final class Network: Sendable {
 
     func start(_ request: HTTPRequest) -> Transfer {
         let transfer = Transfer(request, core: core)
+        if case .stream(let body, _) = request.body { body.willBeSent { [core] in core.post(.resume(transfer)) } }
         core.post(.start(transfer))
         return transfer
     }
@@ -250,6 +251,7 @@ final class NetworkCore: @unchecked Sendable {
                     bytes.withMemoryRebound(to: CChar.self) { ccurl_set_string(handle, CURLOPT_COPYPOSTFIELDS, $0.baseAddress) == CURLE_OK }
                 }
         }
+        isRight = isRight && configureBody(handle, transfer)
         set(CURLOPT_ERRORBUFFER, pointer: transfer.errorText.baseAddress)
         set(CURLOPT_HEADERDATA, pointer: context)
         set(CURLOPT_WRITEDATA, pointer: context)

@@ -1,4 +1,5 @@
 internal import Hashing
+internal import JSON
 internal import OCI
 
 extension RegistryClient {
@@ -51,10 +52,41 @@ extension RegistryClient {
     }
 
     /// Distribution-spec, referrers tag schema: algorithm and digest joined by a dash.
+    static func referrersTag(_ digest: ContentDigest) -> String { "\(digest.algorithm.rawValue.prefix(32))-\(digest.hex.prefix(64))" }
+
+    /// The index under that tag with one more entry; nil where it has the entry already.
+    func taggedReferrers(
+        _ repository: RemoteRepository, of subject: ContentDigest, adding entry: Descriptor
+    ) throws(RegistryError) -> [UInt8]? {
+        var index: JSONValue = ["schemaVersion": 2, "mediaType": .string(Self.indexType), "manifests": []]
+        do throws(RegistryError) {
+            let tag = Self.referrersTag(subject)
+            let fetched = try fetchManifest(repository, reference: tag, expected: nil, limit: options.manifestLimit)
+            if try Self.entries(fetched.bytes, "\(repository.domain)/\(repository.name):\(tag)").contains(where: {
+                $0.digest == entry.digest
+            }) {
+                return nil
+            }
+            if let known = try? JSONValue.parse(fetched.bytes) { index = known }
+        } catch {
+            guard error.kind == .notFound else { throw error }
+        }
+        var value: JSONValue = [
+            "mediaType": .string(entry.mediaType), "digest": .string(entry.digest.description), "size": JSONValue(entry.size),
+        ]
+        if let type = entry.artifactType { value["artifactType"] = .string(type) }
+        if !entry.annotations.isEmpty {
+            let members = entry.annotations.sorted { $0.key < $1.key }.map { (key: $0.key, value: JSONValue.string($0.value)) }
+            value["annotations"] = .object(JSONObject(members))
+        }
+        index["manifests"] = .array((index["manifests"]?.array ?? []) + [value])
+        return index.compactBytes
+    }
+
     private func fetchTaggedReferrers(_ repository: RemoteRepository, _ digest: ContentDigest, _ what: String) throws(RegistryError)
         -> [Descriptor]
     {
-        let tag = "\(digest.algorithm.rawValue.prefix(32))-\(digest.hex.prefix(64))"
+        let tag = Self.referrersTag(digest)
         do throws(RegistryError) {
             let fetched = try fetchManifest(repository, reference: tag, expected: nil, limit: options.manifestLimit)
             return try Self.entries(fetched.bytes, what)

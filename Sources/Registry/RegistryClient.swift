@@ -8,7 +8,7 @@ internal import Synchronization
 /// TLS: see `RegistryOptions.tlsVerify`. Where plain HTTP is allowed, TLS is tried first and what was found is kept for the client's life.
 public final class RegistryClient: Sendable {
     let session: HTTPSession
-    private let authorizer: Authorizer
+    let authorizer: Authorizer
     /// How a server was found to speak, by whether it may do without TLS and by host.
     private let schemes = Mutex<[String: String]>([:])
     let places: PlaceFinder
@@ -54,10 +54,10 @@ public final class RegistryClient: Sendable {
         }
     }
 
-    /// GET of a path below the registry; throws for every status but 2xx. `what` begins the error.
+    /// A request, GET where `method` is nil, for a path below the registry; throws for every status but 2xx. `what` begins the error.
     func open(
-        _ repository: RemoteRepository, _ path: String, query: String? = nil, headers: [String], mayShareConnection: Bool = true,
-        what: String
+        _ repository: RemoteRepository, _ path: String, query: String? = nil, headers: [String], method: String? = nil,
+        body: RequestBody = .none, mayShareConnection: Bool = true, what: String
     ) throws(Failure) -> HTTPResponse {
         let host = repository.apiHost
         guard Self.isClean(path) else {
@@ -68,11 +68,20 @@ public final class RegistryClient: Sendable {
         let known = schemes.withLock { $0[key] }
         do throws(Failure) {
             return try open(
-                repository, target, headers: headers, mayShareConnection, scheme: known ?? "https", isProbe: known == nil, what: what)
+                repository, target, headers: headers, method, body, mayShareConnection, scheme: known ?? "https", isProbe: known == nil,
+                what: what)
         } catch {
             guard known == nil, error.mayBePlainHTTP, mayUsePlainHTTP(repository) else { throw error }
-            return try open(repository, target, headers: headers, mayShareConnection, scheme: "http", isProbe: false, what: what)
+            return try open(
+                repository, target, headers: headers, method, body, mayShareConnection, scheme: "http", isProbe: false, what: what)
         }
+    }
+
+    /// Where a repository's API was found to be; nil before the first answer.
+    func baseURL(of repository: RemoteRepository) -> HTTPURL? {
+        let host = repository.apiHost
+        let key = (mayUsePlainHTTP(repository) ? "? " : "") + host
+        return schemes.withLock { $0[key] }.flatMap { HTTPURL("\($0)://\(host)/") }
     }
 
     private func mayUsePlainHTTP(_ repository: RemoteRepository) -> Bool {
@@ -84,8 +93,8 @@ public final class RegistryClient: Sendable {
     }
 
     private func open(
-        _ repository: RemoteRepository, _ target: String, headers: [String], _ mayShareConnection: Bool, scheme: String, isProbe: Bool,
-        what: String
+        _ repository: RemoteRepository, _ target: String, headers: [String], _ method: String?, _ body: RequestBody,
+        _ mayShareConnection: Bool, scheme: String, isProbe: Bool, what: String
     ) throws(Failure) -> HTTPResponse {
         let host = repository.apiHost
         guard let url = HTTPURL("\(scheme)://\(host)\(target)"), url.target.path.hasPrefix("/v2/") else {
@@ -98,8 +107,8 @@ public final class RegistryClient: Sendable {
         var renewals = 0
         while true {
             let response = try session.open(
-                url, for: repository, headers: headers + ["Accept-Encoding: identity"], authorization: authorization,
-                mayShareConnection: mayShareConnection, connectTimeout: connectTimeout)
+                url, for: repository, headers: headers + ["Accept-Encoding: identity"], authorization: authorization, method: method,
+                body: body, mayShareConnection: mayShareConnection, connectTimeout: connectTimeout)
             schemes.withLock { $0[key] = scheme }
             switch response.head.status {
             case 200..<300: return response
@@ -124,7 +133,9 @@ public final class RegistryClient: Sendable {
 
     /// Names, tags and digests have no byte that means something in a URL, and no empty, `.` or `..` segment.
     private static func isClean(_ path: String) -> Bool {
-        path.split(separator: "/", omittingEmptySubsequences: false).dropFirst().allSatisfy { segment in
+        // Uploads begin at a path that ends with a slash.
+        let path = path.hasSuffix("/blobs/uploads/") ? path.dropLast() : path[...]
+        return path.split(separator: "/", omittingEmptySubsequences: false).dropFirst().allSatisfy { segment in
             !segment.isEmpty && segment != "." && segment != ".."
                 && segment.utf8.allSatisfy { byte in
                     switch byte {

@@ -46,6 +46,10 @@ struct RemoteRepository: Hashable, Sendable {
     var isMirror = false
     /// Whether credentials that were given with the command are for this registry.
     var takesGivenCredentials = true
+    /// Whether requests change anything there.
+    var isWritten = false
+    /// Another repository of the same registry that is read on the way, by its name.
+    var alsoRead: String?
 
     init(domain: String, name: String) {
         self.domain = domain
@@ -54,7 +58,10 @@ struct RemoteRepository: Hashable, Sendable {
 
     /// Where its API is. Docker Hub is the one registry that is not where its name says.
     var apiHost: String { domain == "docker.io" ? "registry-1.docker.io" : domain }
-    var pullScope: String { "repository:\(name):pull" }
+    /// What tokens are asked for.
+    var scopes: [String] {
+        ["repository:\(name):pull" + (isWritten ? ",push" : "")] + (alsoRead.map { ["repository:\($0):pull"] } ?? [])
+    }
 
     /// Keys of auth files that may hold its credentials, the most specific first: the repository, each parent, the domain.
     var credentialKeys: [String] {

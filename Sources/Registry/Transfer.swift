@@ -157,6 +157,14 @@ final class Transfer: @unchecked Sendable {
         return reception
     }
 
+    /// More of the request's body for curl; see `UploadBody.read`.
+    func sendBody(into buffer: UnsafeMutableRawBufferPointer) -> UploadBody.Reading {
+        guard case .stream(let body, _) = request.body else { return .bytes(0) }
+        let reading = body.read(into: buffer)
+        if case .bytes(let count) = reading { windowBytes &+= count }
+        return reading
+    }
+
     func restartWindow(at now: MonotonicTime) {
         windowStart = now
         windowBytes = 0
@@ -164,7 +172,8 @@ final class Transfer: @unchecked Sendable {
 
     /// Whether the last stall timeout brought fewer than `minimum` bytes though the reader had room for them.
     func hasStalled(at now: MonotonicTime, timeout: Duration, minimum: Int) -> Bool {
-        if monitor.withLock({ isPaused }) {
+        // Neither a slow reader here nor a slow writer is the server's fault.
+        if monitor.withLock({ isPaused }) || waitsForBody {
             restartWindow(at: now)
             return false
         }
@@ -174,11 +183,16 @@ final class Transfer: @unchecked Sendable {
         return false
     }
 
+    private var waitsForBody: Bool {
+        if case .stream(let body, _) = request.body { body.isStarved } else { false }
+    }
+
     func finish(_ result: Result<Void, TransferFailure>) {
         monitor.withLock {
             if outcome == nil { outcome = result }
             monitor.wakeAll()
         }
+        if case .stream(let body, _) = request.body { body.transferEnded() }
     }
 
     /// Takes what curl says of the ended transfer; `handle` is still valid.

@@ -145,7 +145,7 @@ import Testing
         #expect(hub.apiHost == "registry-1.docker.io")
         #expect(hub.credentialKeys == ["docker.io/library/alpine", "docker.io/library", "docker.io"])
         #expect(hub.serverNames.first == "https://index.docker.io/v1/")
-        #expect(hub.pullScope == "repository:library/alpine:pull")
+        #expect(hub.scopes == ["repository:library/alpine:pull"])
         let other = RemoteRepository(domain: "localhost:5000", name: "a")
         #expect(other.apiHost == "localhost:5000")
         #expect(other.credentialKeys == ["localhost:5000/a", "localhost:5000"])

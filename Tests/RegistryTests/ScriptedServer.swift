@@ -13,6 +13,8 @@ final class ScriptedServer: Sendable {
         var body: [UInt8] = []
         /// How many requests for the same path came before this one.
         var number = 0
+        /// Whether `breaking` ended the body early.
+        var isBroken = false
     }
 
     enum Action: Sendable {
@@ -25,14 +27,18 @@ final class ScriptedServer: Sendable {
     }
 
     typealias Handler = @Sendable (Request) -> [Action]
+    /// How many bytes of a request's body are read before the handler is called; nil for all.
+    typealias Breaking = @Sendable (Request) -> Int?
 
     let port: UInt16
     private let listener: Int32
     private let handler: Handler
+    private let breaking: Breaking
     private let log = Mutex<[Request]>([])
     private let connections = Mutex<[Int32]>([])
 
-    init(_ handler: @escaping Handler) {
+    init(breaking: @escaping Breaking = { _ in nil }, _ handler: @escaping Handler) {
+        self.breaking = breaking
         self.handler = handler
         listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         var address = sockaddr_in()
@@ -79,6 +85,7 @@ final class ScriptedServer: Sendable {
     private func serve(_ fd: Int32) {
         var held: [UInt8] = []
         while let request = readRequest(fd, &held) {
+            defer { if request.isBroken { held = [] } }
             let numbered = log.withLock { log in
                 var request = request
                 request.number = log.count { $0.path == request.path }
@@ -113,14 +120,16 @@ final class ScriptedServer: Sendable {
         return true
     }
 
+    private func fillMore(_ fd: Int32, _ held: inout [UInt8]) -> Bool {
+        var chunk = [UInt8](repeating: 0, count: 64 << 10)
+        let count = read(fd, &chunk, chunk.count)
+        guard count > 0 else { return false }
+        held += chunk[..<count]
+        return true
+    }
+
     private func readRequest(_ fd: Int32, _ held: inout [UInt8]) -> Request? {
-        func fill() -> Bool {
-            var chunk = [UInt8](repeating: 0, count: 4096)
-            let count = read(fd, &chunk, chunk.count)
-            guard count > 0 else { return false }
-            held += chunk[..<count]
-            return true
-        }
+        func fill() -> Bool { fillMore(fd, &held) }
         var end: Int?
         while end == nil {
             if held.first == 0x16 { return nil }  // a TLS handshake
@@ -142,11 +151,41 @@ final class ScriptedServer: Sendable {
             while value.first == " " { value.removeFirst() }
             request.headers[line[..<colon].lowercased()] = String(value)
         }
+        request.number = log.withLock { log in log.count { $0.path == request.path } }
+        let limit = breaking(request) ?? .max
+        if request.headers["transfer-encoding"]?.lowercased() == "chunked" {
+            guard readChunks(fd, &request, limit, &held) else { return nil }
+            return request
+        }
         let length = request.headers["content-length"].flatMap { Int($0) } ?? 0
-        while held.count < length { guard fill() else { return nil } }
-        request.body = Array(held[..<length])
-        held.removeFirst(length)
+        while held.count < min(length, limit) { guard fill() else { return nil } }
+        request.isBroken = length > limit
+        request.body = Array(held[..<min(length, limit)])
+        held.removeFirst(min(length, limit))
         return request
+    }
+
+    /// RFC 9112, section 7.1, without extensions and trailers.
+    private func readChunks(_ fd: Int32, _ request: inout Request, _ limit: Int, _ held: inout [UInt8]) -> Bool {
+        func fill() -> Bool { fillMore(fd, &held) }
+        while true {
+            var end: Int?
+            while end == nil {
+                end = held.indices.dropLast().first { held[$0] == 13 && held[$0 + 1] == 10 }
+                if end == nil, !fill() { return false }
+            }
+            guard let size = Int(String(decoding: held[..<(end ?? 0)], as: UTF8.self), radix: 16) else { return false }
+            held.removeFirst((end ?? 0) + 2)
+            while held.count < size + 2 { guard fill() else { return false } }
+            request.body += held[..<size]
+            held.removeFirst(size + 2)
+            if request.body.count >= limit {
+                request.body = Array(request.body.prefix(limit))
+                request.isBroken = true
+                return true
+            }
+            if size == 0 { return true }
+        }
     }
 }
 

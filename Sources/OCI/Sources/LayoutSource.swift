@@ -45,7 +45,7 @@ public struct LayoutSource: ImageSource {
 
     private static let indexLimit = 16 << 20
 
-    private static func checkMarker(_ files: some ImageFiles) throws {
+    static func checkMarker(_ files: some ImageFiles) throws {
         guard let bytes = try files.read("oci-layout", limit: 4096) else {
             throw OCIError.notFound(source: files.name, "is no OCI layout: there is no file oci-layout")
         }

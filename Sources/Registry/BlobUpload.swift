@@ -1,0 +1,171 @@
+internal import Hashing
+internal import LinuxSystem
+internal import OCI
+
+/// One blob on its way to a registry.
+///
+/// A blob that is known beforehand goes in one PUT; one whose digest shows at its end streams through a PATCH and is named by a PUT. A
+/// broken PATCH goes on at the byte that the registry has, where it tells: the blob is made anew, and what it has is left out.
+struct BlobUpload {
+    /// An upload that moved on by this many bytes has its tries back.
+    private static let progressStep: UInt64 = 64 << 10
+    private static let redirectLimit = 5
+
+    private let client: RegistryClient
+    private let repository: RemoteRepository
+    private let blob: OutgoingBlob
+    private let what: String
+
+    private var location: HTTPURL?
+    /// Bytes that the registry has.
+    private var offset: UInt64 = 0
+    private var redirects = 0
+    /// Known once the blob has been made to its end.
+    private var made: SentBlob?
+
+    /// - Parameter location: of an upload that was begun already.
+    init(_ client: RegistryClient, _ repository: RemoteRepository, _ blob: OutgoingBlob, location: HTTPURL?) {
+        self.client = client
+        self.repository = repository
+        self.blob = blob
+        self.location = location
+        made = blob.expected
+        what = "upload to \(repository.domain)/\(repository.name)"
+    }
+
+    /// - Throws: `RegistryError`, and what making the blob throws; then the upload is given up.
+    mutating func run() throws -> SentBlob {
+        var tries = RetryState()
+        var isFirst = true
+        var mark: UInt64 = 0
+        while true {
+            do {
+                // The answer to what completed the blob may have been lost.
+                if !isFirst, let made, try client.hasBlob(repository, made.digest, size: made.size) { return made }
+                isFirst = false
+                return try attempt()
+            } catch let failure as Failure {
+                try client.pause(after: failure, &tries)
+                resume()
+                if offset >= mark + Self.progressStep { tries.madeProgress() }
+                mark = offset
+            } catch {
+                abandon()
+                throw error
+            }
+        }
+    }
+
+    private mutating func attempt() throws -> SentBlob {
+        if location == nil {
+            offset = 0
+            location = try client.beginUpload(repository)
+        }
+        guard let target = location else { throw Failure(RegistryError(.badResponse, "\(what): no upload was begun")) }
+        if let expected = blob.expected, offset == 0 {
+            let url = try Self.naming(expected.digest, target)
+            let (response, sent) = try stream(to: url, method: "PUT", size: expected.size)
+            return try completed(response, sent)
+        }
+        let (response, sent) = try stream(to: target, method: "PATCH", size: blob.expected.map { $0.size - min($0.size, offset) })
+        guard (200..<300).contains(response.head.status) else { throw refused(response) }
+        client.session.drain(response.transfer)
+        location = try client.uploadLocation(repository, response)
+        offset = sent.size
+        let url = try Self.naming(sent.digest, location ?? target)
+        let answer = try client.send(repository, to: url, method: "PUT", what: what)
+        return try completed(answer, sent)
+    }
+
+    /// Sends what the registry does not have yet; its answer, and what the whole blob was.
+    private mutating func stream(to url: HTTPURL, method: String, size: UInt64?) throws -> (HTTPResponse, SentBlob) {
+        let body = UploadBody()
+        let sending = try client.beginSending(repository, to: url, method: method, body, size: size)
+        var check = BlobCheck(blob.expected)
+        var toSkip = offset
+        let sent: SentBlob
+        do {
+            try blob.produce { bytes in
+                check.update(bytes)
+                let skipped = min(UInt64(bytes.count), toSkip)
+                toSkip -= skipped
+                guard body.write(UnsafeRawBufferPointer(rebasing: bytes[Int(skipped)...])) else { throw Stopped() }
+            }
+            sent = try check.finish()
+            made = sent
+            body.finish()
+        } catch is Stopped {
+            // An answer before the body's end is a refusal, whatever its status.
+            throw refused(try client.finishSending(repository, sending, what: what))
+        } catch {
+            body.abort()
+            sending.transfer.cancel()
+            throw error
+        }
+        return (try client.finishSending(repository, sending, what: what), sent)
+    }
+
+    private mutating func completed(_ response: HTTPResponse, _ sent: SentBlob) throws -> SentBlob {
+        guard (200..<300).contains(response.head.status) else { throw refused(response) }
+        client.session.drain(response.transfer)
+        location = nil
+        return sent
+    }
+
+    private mutating func refused(_ response: HTTPResponse) -> Failure {
+        if [307, 308].contains(response.head.status), redirects < Self.redirectLimit,
+            let next = try? client.uploadLocation(repository, response)
+        {
+            redirects += 1
+            client.session.drain(response.transfer)
+            location = next
+            return Failure(RegistryError(.badResponse, "\(what): redirected"), retry: .transient(after: .zero))
+        }
+        var failure = client.unexpected(response, what)
+        // The upload is unknown, out of step or gone: a new one may do.
+        if [400, 404, 409, 410, 416].contains(response.head.status), offset > 0 { failure.retry = .transient(after: nil) }
+        if failure.retry == .never { return failure }
+        if response.head.status != 401 { offset = 0 }
+        return failure
+    }
+
+    /// After a failure: what the registry has of the upload, or a new beginning.
+    private mutating func resume() {
+        guard let current = location, blob.expected == nil, redirects == 0 else {
+            if redirects == 0 { location = nil }
+            offset = 0
+            return
+        }
+        location = nil
+        offset = 0
+        guard let response = try? client.send(repository, to: current, method: "GET", what: what) else { return }
+        client.session.drain(response.transfer)
+        guard response.head.status == 204, let range = response.head["range"],
+            let last = range.split(separator: "-", omittingEmptySubsequences: false).last.flatMap({ UInt64($0) }),
+            range.hasPrefix("0-"), last < UInt64.max, let next = try? client.uploadLocation(repository, response)
+        else { return }
+        location = next
+        // "0-0" says one byte, but registries say it of none too: beginning anew costs next to nothing.
+        if last == 0 { location = nil } else { offset = last + 1 }
+    }
+
+    /// Tells the registry to forget the upload.
+    private func abandon() {
+        guard let location else { return }
+        if let response = try? client.send(repository, to: location, method: "DELETE", what: what) {
+            client.session.drain(response.transfer)
+        }
+    }
+
+    /// The URL with the digest added to its query.
+    private static func naming(_ digest: ContentDigest, _ url: HTTPURL) throws -> HTTPURL {
+        let text = url.text + (url.text.contains("?") ? "&" : "?") + "digest=" + percentEncoded(digest.description)
+        guard let named = HTTPURL(text) else {
+            throw Failure(RegistryError(.badResponse, "\(url.display): the upload's Location cannot be completed"))
+        }
+        return named
+    }
+
+    /// The transfer has ended before the blob has.
+    private struct Stopped: Error {}
+}

@@ -1,0 +1,70 @@
+public import Hashing
+public import OCI
+internal import Synchronization
+
+/// A repository in a registry, for a push.
+public final class RegistryDestination: ImageDestination {
+    public let client: RegistryClient
+    public let reference: RegistryReference
+    private let repository: RemoteRepository
+    /// Uploads that the registry began where it was asked for a mount.
+    private let begun = Mutex<[HTTPURL]>([])
+
+    /// - Parameter reference: with a tag, under which the manifest will be known, or the digest that it must have. Neither mirrors nor
+    ///   rewriting of the registries configuration apply; whether the registry is blocked or insecure does.
+    public init(_ reference: RegistryReference, client: RegistryClient) throws(RegistryError) {
+        self.reference = reference
+        self.client = client
+        var repository = try client.places.configuration().pushTarget(for: reference)
+        repository.isWritten = true
+        self.repository = repository
+    }
+
+    /// The reference in full: `docker.io/library/alpine:latest`.
+    public var displayName: String { reference.canonical }
+    public var registryReference: RegistryReference? { reference }
+
+    public func hasBlob(_ blob: Descriptor) throws -> Bool { try client.hasBlob(repository, blob.digest, size: blob.size) }
+
+    public func mountBlob(_ blob: Descriptor, from source: RegistryReference) throws -> Bool {
+        guard source.domain == reference.domain else { return false }
+        var both = repository
+        both.alsoRead = source.name
+        do throws(RegistryError) {
+            let upload = try client.retrying { () throws(Failure) in try client.beginUpload(both, mounting: blob.digest) }
+            guard let upload else { return true }
+            begun.withLock { $0.append(upload) }
+            return false
+        } catch {
+            // Whoever may not read there mounts nothing; the blob is sent instead.
+            guard [.unauthorized, .forbidden, .notFound].contains(error.kind) else { throw error }
+            return false
+        }
+    }
+
+    public func putBlob(_ blob: OutgoingBlob) throws -> SentBlob {
+        var upload = BlobUpload(client, repository, blob, location: begun.withLock { $0.popLast() })
+        return try upload.run()
+    }
+
+    public func putManifest(_ manifest: Manifest, digest: ContentDigest, isNamed: Bool) throws {
+        let name = isNamed ? reference.tag ?? digest.description : digest.description
+        let knowsSubject = try client.putManifest(
+            repository, reference: name, manifest.bytes, mediaType: manifest.mediaType, digest: digest)
+        guard let subject = manifest.subject, !knowsSubject else { return }
+        try addToTaggedReferrers(manifest, digest, of: subject.digest)
+    }
+
+    public func finish() {}
+
+    /// Where the registry has no referrers API, clients keep an index under the tag schema's tag (distribution-spec, pushing manifests with
+    /// subject). Two that do it at the same time may lose one's entry; the specification offers no better way.
+    private func addToTaggedReferrers(_ manifest: Manifest, _ digest: ContentDigest, of subject: ContentDigest) throws {
+        let entry = Descriptor(
+            mediaType: manifest.mediaType, digest: digest, size: UInt64(manifest.bytes.count), annotations: manifest.annotations,
+            artifactType: manifest.layoutArtifactType ?? manifest.config.mediaType)
+        guard let index = try client.taggedReferrers(repository, of: subject, adding: entry) else { return }
+        _ = try client.putManifest(
+            repository, reference: RegistryClient.referrersTag(subject), index, mediaType: MediaType.ociIndex, digest: .of(index))
+    }
+}

@@ -1,0 +1,137 @@
+internal import CCurl
+internal import LinuxSystem
+
+/// A request's body on its way from the thread that makes it to the network's.
+///
+/// A ring of fixed size: the maker waits where the network is slower, and curl pauses where the maker is.
+final class UploadBody: @unchecked Sendable {
+    static let ringSize = 1 << 20
+
+    private let monitor = Monitor()
+    // Under `monitor`.
+    private var ring = ByteRing(capacity: UploadBody.ringSize)
+    private var isComplete = false
+    private var isAborted = false
+    private var hasEnded = false
+    private var isWaited = false
+    private var isPaused = false
+    private var resume: (@Sendable () -> Void)?
+
+    // MARK: The maker's side
+
+    /// False where the transfer has ended: nobody wants more.
+    func write(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        var rest = bytes
+        while !rest.isEmpty {
+            let (taken, wake) = monitor.withLock { () -> (Int, (@Sendable () -> Void)?) in
+                while ring.free == 0, !hasEnded { monitor.wait() }
+                guard !hasEnded else { return (0, nil) }
+                let count = min(rest.count, ring.free)
+                guard ring.write(UnsafeRawBufferPointer(rebasing: rest[..<count])) else { return (0, nil) }
+                return (count, takeWake())
+            }
+            wake?()
+            guard taken > 0 else { return false }
+            rest = UnsafeRawBufferPointer(rebasing: rest[taken...])
+        }
+        return true
+    }
+
+    /// All has been written.
+    func finish() { change { isComplete = true } }
+
+    /// There will be no more, and what was sent must count for nothing: the connection is broken off.
+    func abort() { change { isAborted = true } }
+
+    private func change(_ body: () -> Void) {
+        let wake = monitor.withLock {
+            body()
+            return takeWake()
+        }
+        wake?()
+    }
+
+    /// What lets curl go on; once for each pause.
+    private func takeWake() -> (@Sendable () -> Void)? {
+        guard isPaused else { return nil }
+        isPaused = false
+        return resume
+    }
+
+    // MARK: The network's side
+
+    enum Reading {
+        /// None: the end.
+        case bytes(Int)
+        case pause
+        case abort
+    }
+
+    func willBeSent(resume: @escaping @Sendable () -> Void) { monitor.withLock { self.resume = resume } }
+
+    func read(into buffer: UnsafeMutableRawBufferPointer) -> Reading {
+        monitor.withLock {
+            if isAborted { return .abort }
+            guard ring.count > 0 else {
+                if isComplete { return .bytes(0) }
+                isPaused = true
+                return .pause
+            }
+            let count = ring.read(into: buffer)
+            monitor.wakeAll()
+            return .bytes(count)
+        }
+    }
+
+    /// Whether curl waits for the maker.
+    var isStarved: Bool { monitor.withLock { isPaused } }
+
+    func transferEnded() {
+        monitor.withLock {
+            hasEnded = true
+            resume = nil
+            monitor.wakeAll()
+        }
+    }
+}
+
+extension NetworkCore {
+    /// Method and body of requests that are more than a GET or a form.
+    func configureBody(_ handle: UnsafeMutableRawPointer, _ transfer: Transfer) -> Bool {
+        let request = transfer.request
+        var isRight = true
+        if request.method == "HEAD" { return ccurl_set_long(handle, CURLOPT_NOBODY, 1) == CURLE_OK }
+        if let method = request.method { isRight = ccurl_set_string(handle, CURLOPT_CUSTOMREQUEST, method) == CURLE_OK }
+        switch request.body {
+        case .none: break
+        case .bytes(let bytes):
+            isRight = isRight && ccurl_set_offset(handle, CURLOPT_POSTFIELDSIZE_LARGE, curl_off_t(bytes.count)) == CURLE_OK
+            isRight =
+                isRight
+                && (bytes + [0]).withUnsafeBufferPointer { bytes in
+                    bytes.withMemoryRebound(to: CChar.self) { ccurl_set_string(handle, CURLOPT_COPYPOSTFIELDS, $0.baseAddress) == CURLE_OK }
+                }
+        case .stream(_, let size):
+            isRight = isRight && ccurl_set_long(handle, CURLOPT_UPLOAD, 1) == CURLE_OK
+            let length = size.flatMap { curl_off_t(exactly: $0) } ?? -1
+            isRight = isRight && ccurl_set_offset(handle, CURLOPT_INFILESIZE_LARGE, length) == CURLE_OK
+            _ = ccurl_set_long(handle, CURLOPT_UPLOAD_BUFFERSIZE, 256 << 10)
+            let context = Unmanaged.passUnretained(transfer).toOpaque()
+            isRight = isRight && ccurl_set_pointer(handle, CURLOPT_READDATA, context) == CURLE_OK
+            isRight = isRight && ccurl_set_receiver(handle, CURLOPT_READFUNCTION, sendBody) == CURLE_OK
+        }
+        return isRight
+    }
+}
+
+private let sendBody: @convention(c) (UnsafeMutablePointer<CChar>?, Int, Int, UnsafeMutableRawPointer?) -> Int = {
+    bytes, size, count, context in
+    let (length, overflow) = size.multipliedReportingOverflow(by: count)
+    guard let context, !overflow else { return ccurl_send_abort_result() }
+    let transfer = Unmanaged<Transfer>.fromOpaque(context).takeUnretainedValue()
+    switch transfer.sendBody(into: UnsafeMutableRawBufferPointer(start: bytes, count: length)) {
+    case .bytes(let count): return count
+    case .pause: return ccurl_send_pause_result()
+    case .abort: return ccurl_send_abort_result()
+    }
+}

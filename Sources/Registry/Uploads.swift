@@ -1,0 +1,155 @@
+internal import Hashing
+internal import OCI
+
+/// The requests that change something in a registry (distribution-spec, pushing).
+extension RegistryClient {
+    // MARK: Looking
+
+    /// HEAD of a blob: whether the registry has it in this repository.
+    func hasBlob(_ repository: RemoteRepository, _ digest: ContentDigest, size: UInt64) throws(RegistryError) -> Bool {
+        do throws(RegistryError) {
+            return try retrying { () throws(Failure) in
+                let response = try open(
+                    repository, "/v2/\(repository.name)/blobs/\(digest)", headers: [], method: "HEAD",
+                    what: "blob of \(repository.domain)/\(repository.name)")
+                session.drain(response.transfer)
+                guard let length = response.head.contentLength else { return true }
+                guard length == size else {
+                    throw Failure(
+                        RegistryError(
+                            .sizeMismatch, "\(response.url.display): the registry has \(length) bytes, where the blob has \(size)"))
+                }
+                return true
+            }
+        } catch {
+            if error.kind == .notFound { return false }
+            throw error
+        }
+    }
+
+    // MARK: Uploads
+
+    /// Begins an upload, or mounts the blob from another repository; the upload's URL, or nil where the blob was mounted.
+    func beginUpload(
+        _ repository: RemoteRepository, mounting digest: ContentDigest? = nil
+    ) throws(Failure) -> HTTPURL? {
+        var query: String?
+        if let digest, let source = repository.alsoRead {
+            query = "mount=\(percentEncoded(digest.description))&from=\(percentEncoded(source))"
+        }
+        let what = "upload to \(repository.domain)/\(repository.name)"
+        let response = try open(
+            repository, "/v2/\(repository.name)/blobs/uploads/", query: query, headers: [], method: "POST", body: .bytes([]), what: what)
+        session.drain(response.transfer)
+        if response.head.status == 201, digest != nil { return nil }
+        guard response.head.status == 202 else { throw unexpected(response, what) }
+        return try uploadLocation(repository, response)
+    }
+
+    /// The Location of an answer about an upload. The registry chooses it; secrets go only to the registry's own origin.
+    func uploadLocation(_ repository: RemoteRepository, _ response: HTTPResponse) throws(Failure) -> HTTPURL {
+        guard let location = response.head["location"], !location.isEmpty, let url = response.url.resolving(location) else {
+            throw Failure(
+                RegistryError(.badResponse, "\(response.url.display): status \(response.head.status) without a usable Location"))
+        }
+        if response.url.scheme == "https", url.scheme == "http", session.tlsVerify(repository) != false {
+            throw Failure(
+                RegistryError(
+                    .tls, "\(response.url.display) wants the upload at \(url.display), without TLS; --tls-verify=false would allow it"))
+        }
+        return url
+    }
+
+    /// A request without a body to an upload's URL. Any status but 401 is returned; 401 is answered with a renewed authorization.
+    func send(_ repository: RemoteRepository, to url: HTTPURL, method: String, what: String) throws(Failure) -> HTTPResponse {
+        var authorization = try uploadAuthorization(repository, url)
+        for isFirst in [true, false] {
+            let headers = ["Accept-Encoding: identity", "Content-Type: application/octet-stream"]
+            let response = try session.open(
+                url, for: repository, headers: headers, authorization: authorization, method: method,
+                body: method == "PUT" ? .bytes([]) : .none)
+            guard response.head.status == 401, isFirst, isOwn(response.url, repository) else { return response }
+            let renewed = try renewed(repository, after: response, rejected: authorization, what)
+            authorization = renewed
+        }
+        throw Failure(RegistryError(.unauthorized, "\(what): \(url.display) refuses every authorization", status: 401))
+    }
+
+    /// Begins a request to an upload's URL whose body is made while it is sent.
+    func beginSending(
+        _ repository: RemoteRepository, to url: HTTPURL, method: String, _ body: UploadBody, size: UInt64?
+    ) throws(Failure) -> (transfer: Transfer, authorization: String?) {
+        let authorization = try uploadAuthorization(repository, url)
+        // Whoever waits for "100 Continue" from a server that does not say it, waits a second.
+        let transfer = try session.begin(
+            url, for: repository, headers: ["Content-Type: application/octet-stream", "Accept-Encoding: identity", "Expect:"],
+            authorization: authorization,
+            method: method, body: body, size: size)
+        return (transfer, authorization)
+    }
+
+    /// The answer to it. 401 renews the authorization and is a failure that another try may mend.
+    func finishSending(
+        _ repository: RemoteRepository, _ sending: (transfer: Transfer, authorization: String?), what: String
+    ) throws(Failure) -> HTTPResponse {
+        let response = try session.answer(to: sending.transfer)
+        guard response.head.status == 401, isOwn(response.url, repository) else { return response }
+        _ = try renewed(repository, after: response, rejected: sending.authorization, what)
+        throw Failure(
+            RegistryError(.unauthorized, "\(what): \(response.url.display) answers 401", status: 401), retry: .transient(after: nil))
+    }
+
+    private func isOwn(_ url: HTTPURL, _ repository: RemoteRepository) -> Bool {
+        baseURL(of: repository).map { url.hasSameOrigin(as: $0) } ?? false
+    }
+
+    private func uploadAuthorization(_ repository: RemoteRepository, _ url: HTTPURL) throws(Failure) -> String? {
+        isOwn(url, repository) ? try authorizer.authorization(for: repository) : nil
+    }
+
+    /// Throws where there is no other authorization than the rejected one.
+    private func renewed(
+        _ repository: RemoteRepository, after response: HTTPResponse, rejected: String?, _ what: String
+    ) throws(Failure) -> String {
+        let challenges = Challenge.parse(response.head.all("www-authenticate"))
+        let refused = session.failure(status: response, what: what)
+        let renewed = try authorizer.renew(repository, challenges, rejected: rejected, from: baseURL(of: repository) ?? response.url)
+        guard renewed != rejected else {
+            throw Failure(
+                RegistryError(.unauthorized, "\(refused.error.description); \(authorizer.advice(for: repository))", status: 401))
+        }
+        return renewed
+    }
+
+    func unexpected(_ response: HTTPResponse, _ what: String) -> Failure {
+        if response.head.status >= 400 { return session.failure(status: response, what: what) }
+        response.transfer.cancel()
+        return Failure(
+            RegistryError(
+                .badResponse, "\(what): \(response.url.display) answers \(response.head.status), which is no answer to this request",
+                status: response.head.status))
+    }
+
+    // MARK: Manifests
+
+    /// PUT of a manifest by tag or digest; whether the registry says that it knows the manifest as a referrer of its subject.
+    func putManifest(
+        _ repository: RemoteRepository, reference: String, _ bytes: [UInt8], mediaType: String, digest: ContentDigest
+    ) throws(RegistryError) -> Bool {
+        let what = "manifest \(repository.domain)/\(repository.name)\(reference == digest.description ? "@" : ":")\(reference)"
+        return try retrying { () throws(Failure) in
+            let response = try open(
+                repository, "/v2/\(repository.name)/manifests/\(reference)", headers: ["Content-Type: " + mediaType, "Expect:"],
+                method: "PUT", body: .bytes(bytes), what: what)
+            session.drain(response.transfer)
+            if let announced = response.head["docker-content-digest"], let other = ContentDigest(announced), other != digest,
+                other.algorithm == digest.algorithm
+            {
+                throw Failure(
+                    RegistryError(
+                        .digestMismatch, "\(response.url.display): the registry stored \(other), where \(digest) was sent"))
+            }
+            return response.head["oci-subject"] != nil
+        }
+    }
+}

@@ -1,0 +1,292 @@
+import Glibc
+import Hashing
+import JSON
+import Testing
+
+/// Pushes of the real binary to the distribution registry itself, looked at by skopeo.
+@Suite(
+    .enabled("docker-registry and skopeo are not both installed") {
+        ["docker-registry", "skopeo"].allSatisfy { access("/usr/bin/" + $0, X_OK) == 0 }
+    })
+struct PushTests {
+    /// A registry on loopback for as long as the value lives.
+    final class Registry {
+        let host: String
+        private let pid: pid_t
+
+        init(_ folder: String, htpasswd: Bool = false) throws {
+            let port = Self.freePort()
+            host = "127.0.0.1:\(port)"
+            var text =
+                "version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: \(folder)/store}}\nhttp: {addr: \"\(host)\"}\n"
+            if htpasswd {
+                // crypt(3) of "open sesame" with bcrypt.
+                try writeFile(
+                    folder + "/htpasswd", Array("aladdin:$2b$05$abcdefghijklmnopqrstuupx2xBUC4954936wVIjyyPHmUBFu0wCW\n".utf8))
+                text += "auth: {htpasswd: {realm: test, path: \(folder)/htpasswd}}\n"
+            }
+            try writeFile(folder + "/registry.yml", Array(text.utf8))
+            pid = try start(
+                "docker-registry", ["serve", folder + "/registry.yml"], output: folder + "/registry.out", error: folder + "/registry.err")
+            for _ in 0..<200 where !Self.answers(port) { usleep(50_000) }
+        }
+
+        deinit {
+            kill(pid, SIGKILL)
+            _ = wait(for: pid)
+        }
+
+        private static func address(_ port: UInt16) -> sockaddr_in {
+            var address = sockaddr_in()
+            address.sin_family = sa_family_t(AF_INET)
+            address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+            address.sin_port = port.bigEndian
+            return address
+        }
+
+        private static func withSocket<Value>(_ port: UInt16, _ body: (Int32, UnsafePointer<sockaddr>, socklen_t) -> Value) -> Value {
+            let fd = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+            defer { close(fd) }
+            var address = address(port)
+            return withUnsafePointer(to: &address) { pointer in
+                pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { body(fd, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
+            }
+        }
+
+        private static func answers(_ port: UInt16) -> Bool { withSocket(port) { connect($0, $1, $2) == 0 } }
+
+        private static func freePort() -> UInt16 {
+            withSocket(0) { fd, address, length in
+                guard bind(fd, address, length) == 0 else { return 0 }
+                var found = sockaddr_in()
+                var size = length
+                _ = withUnsafeMutablePointer(to: &found) {
+                    $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(fd, $0, &size) }
+                }
+                return UInt16(bigEndian: found.sin_port)
+            }
+        }
+    }
+
+    private func skopeo(_ arguments: [String]) throws {
+        let result = try launch("skopeo", ["--insecure-policy", "copy", "--quiet"] + arguments)
+        guard result.status == 0 else { throw RunFailure(description: "skopeo: \(result.error)") }
+    }
+
+    private func diffIDs(ofImage directory: String) throws -> [String] {
+        let manifest = try JSONValue.parse(readFile(directory + "/manifest.json"))
+        return try (manifest["layers"]?.array ?? []).map { layer in
+            let blob = directory + "/" + (layer["digest"]?.string ?? "").dropFirst(7)
+            let type = layer["mediaType"]?.string ?? ""
+            let program = type.hasSuffix("gzip") ? "gzip" : type.hasSuffix("zstd") ? "zstd" : "cat"
+            let tar = try launch(program, program == "cat" ? [blob] : ["-dc", blob])
+            #expect(tar.status == 0, "\(tar.error)")
+            return ContentDigest.of(tar.output).description
+        }
+    }
+
+    /// What other tools read of a push is the image: config byte for byte, layers by their diff IDs, annotations. A pull of it gives the same
+    /// EROFS image.
+    @Test(arguments: ["gzip", "zstd", "none"]) func otherToolsReadIt(compression: String) throws {
+        let folder = try TemporaryFolder()
+        let registry = try Registry(folder.path)
+        var builder = LayoutBuilder.large(layers: 3, filesPerLayer: 200)
+        builder.layers += LayoutBuilder.small().layers
+        builder.compressor = "gzip"
+        let digest = try builder.write(to: folder.path + "/layout")
+        let repo = ["--repo", folder.path + "/repo"]
+        let pulled = try Cfsoci.succeed(repo + ["pull", "oci:\(folder.path)/layout", "image", "--json"]).json()
+        let target = "\(registry.host)/team/app:v1"
+        let result = try Cfsoci.succeed(repo + ["push", "image", target, "--compression", compression, "--json"]).json()
+        #expect(result["layers"]?.array?.map { $0["outcome"]?.string } == Array(repeating: "sent", count: 5))
+        #expect(result["sourceManifestDigest"]?.string == digest.description)
+        try skopeo(["--src-tls-verify=false", "docker://" + target, "dir:\(folder.path)/copy"])
+        let manifest = try readFile(folder.path + "/copy/manifest.json")
+        #expect(ContentDigest.of(manifest).description == result["manifestDigest"]?.string)
+        #expect(try diffIDs(ofImage: folder.path + "/copy") == builder.layers.map { ContentDigest.of($0).description })
+        let config = try #require(try JSONValue.parse(manifest)["config"]?["digest"]?.string)
+        #expect(config == pulled["configDigest"]?.string)
+        // Into another store, and out of it again.
+        let other = ["--repo", folder.path + "/other"]
+        let again = try Cfsoci.succeed(other + ["pull", target, "--json"]).json()
+        #expect(again["imageId"] == pulled["imageId"])
+        #expect(again["manifestDigest"] == result["manifestDigest"])
+        // All is there: nothing is sent, and the manifest stays.
+        let second = try Cfsoci.succeed(repo + ["push", "image", target, "--compression", compression, "--json"]).json()
+        #expect(second["bytesSent"]?.int64 == 0)
+        #expect(second["manifestDigest"] == result["manifestDigest"])
+        // What the registry has as it was pulled goes unchanged.
+        let third = try Cfsoci.succeed(other + ["push", target, "\(registry.host)/team/copy:v2", "--json"]).json()
+        #expect(third["manifestDigest"] == result["manifestDigest"])
+        #expect(third["layers"]?.array?.map { $0["outcome"]?.string } == Array(repeating: "mounted", count: 5))
+        #expect(third["bytesSent"]?.int64 == 0)
+        #expect(try Cfsoci.run(repo + ["fsck"]).status == 0)
+    }
+
+    @Test func withPassword() throws {
+        let folder = try TemporaryFolder()
+        let registry = try Registry(folder.path, htpasswd: true)
+        try LayoutBuilder.small().write(to: folder.path + "/layout")
+        let repo = ["--repo", folder.path + "/repo"]
+        try Cfsoci.succeed(repo + ["pull", "oci:\(folder.path)/layout", "image"])
+        let target = "\(registry.host)/team/app:v1"
+        // No usual auth files of whoever runs the test.
+        let environment = ["HOME=\(folder.path)", "XDG_RUNTIME_DIR=\(folder.path)"]
+        let refused = try Cfsoci.run(repo + ["push", "image", target], environment: environment)
+        #expect(refused.status == 1)
+        #expect(refused.error.contains("no credentials for \(registry.host)"))
+        let wrong = try Cfsoci.run(repo + ["push", "image", target, "--creds", "aladdin:no"], environment: environment)
+        #expect(wrong.status == 1)
+        #expect(!wrong.error.contains("aladdin:no"))
+        let sent = try Cfsoci.run(repo + ["push", "image", target, "--creds", "aladdin:open sesame"], environment: environment)
+        #expect(sent.status == 0, "\(sent.error)")
+        try skopeo(["--src-tls-verify=false", "--src-creds", "aladdin:open sesame", "docker://" + target, "dir:\(folder.path)/copy"])
+        #expect(try diffIDs(ofImage: folder.path + "/copy") == LayoutBuilder.small().layers.map { ContentDigest.of($0).description })
+    }
+
+    /// Artifacts go as they are; referrers go along where the manifest stays, or with another subject where that is wanted.
+    @Test func artifactsAndReferrers() throws {
+        let folder = try TemporaryFolder()
+        let registry = try Registry(folder.path)
+        var builder = LayoutBuilder.small()
+        builder.compressor = "gzip"
+        let subject = try builder.write(to: folder.path + "/layout")
+        let repo = ["--repo", folder.path + "/repo"]
+        try Cfsoci.succeed(repo + ["pull", "oci:\(folder.path)/layout", "image"])
+        let artifact = try writeArtifact(folder.path + "/artifact", subject: subject)
+        try Cfsoci.succeed(repo + ["pull", "oci:\(folder.path)/artifact", "sbom"])
+        try Cfsoci.succeed(repo + ["referrers", "add", "image", "sbom"])
+        let alone = try Cfsoci.succeed(repo + ["push", "sbom", "\(registry.host)/team/sbom:v1", "--json"]).json()
+        #expect(alone["manifestDigest"]?.string == artifact.description)
+
+        let target = "\(registry.host)/team/app"
+        let kept = try Cfsoci.run(repo + ["push", "image", target + ":v1", "--json", "--compression", "zstd"])
+        #expect(try kept.json()["referrersLeftOut"]?.array == [.string(artifact.description)])
+        #expect(kept.error.contains("--referrers rewrite"))
+        let rewritten = try Cfsoci.succeed(
+            repo + ["push", "image", target + ":v1", "--json", "--compression", "zstd", "--referrers", "rewrite"]
+        ).json()
+        let pushed = try #require(rewritten["manifestDigest"]?.string)
+        let sent = try #require(rewritten["referrers"]?.array?.first?.string)
+        #expect(pushed != subject.description)
+        #expect(sent != artifact.description)
+        // The index under the tag schema's tag is what clients of a registry without the referrers API read.
+        try skopeo(["--src-tls-verify=false", "docker://\(target)@\(sent)", "dir:\(folder.path)/copy"])
+        let manifest = try JSONValue.parse(readFile(folder.path + "/copy/manifest.json"))
+        #expect(manifest["subject"]?["digest"]?.string == pushed)
+        #expect(manifest["artifactType"] == "application/spdx+json")
+        let listed = try launch(
+            "skopeo",
+            ["inspect", "--raw", "--tls-verify=false", "docker://\(target):\(pushed.split(separator: ":").joined(separator: "-"))"])
+        #expect(try listed.json()["manifests"]?.array?.map { $0["digest"]?.string } == [sent])
+
+        // A registry that has the image as it is: the referrer goes along as it is.
+        try skopeo(["--dest-tls-verify=false", "oci:\(folder.path)/layout", "docker://\(target):orig"])
+        let unchanged = try Cfsoci.succeed(repo + ["push", "image", target + ":orig", "--json"]).json()
+        #expect(unchanged["manifestDigest"]?.string == subject.description)
+        #expect(unchanged["referrers"]?.array == [.string(artifact.description)])
+        // And into a layout, where the index names it.
+        let layout = try Cfsoci.succeed(repo + ["export", "image", "oci:\(folder.path)/out:v1", "--json"]).json()
+        #expect(layout["layers"]?.array?.count == 2)
+    }
+
+    private func writeArtifact(_ folder: String, subject: ContentDigest) throws -> ContentDigest {
+        _ = try launch("mkdir", ["-p", folder + "/blobs/sha256"])
+        func blob(_ text: String) throws -> String {
+            let bytes = Array(text.utf8)
+            try writeFile(folder + "/blobs/sha256/" + ContentDigest.of(bytes).hex, bytes)
+            return #""digest":"\#(ContentDigest.of(bytes))","size":\#(bytes.count)"#
+        }
+        let type = "application/vnd.oci.image.manifest.v1+json"
+        let manifest =
+            #"{"schemaVersion":2,"mediaType":"\#(type)","artifactType":"application/spdx+json","config":{"mediaType":"application/vnd.oci.empty.v1+json",\#(try blob("{}"))},"layers":[{"mediaType":"text/spdx",\#(try blob("what is in it"))}],"subject":{"mediaType":"\#(type)","digest":"\#(subject)","size":1000}}"#
+        let descriptor = try blob(manifest)
+        try writeFile(folder + "/oci-layout", Array(#"{"imageLayoutVersion":"1.0.0"}"#.utf8))
+        try writeFile(folder + "/index.json", Array(#"{"schemaVersion":2,"manifests":[{"mediaType":"\#(type)",\#(descriptor)}]}"#.utf8))
+        return ContentDigest.of(Array(manifest.utf8))
+    }
+
+    // MARK: Layouts
+
+    @Test(arguments: ["gzip", "zstd", "none"]) func layouts(compression: String) throws {
+        let folder = try TemporaryFolder()
+        var builder = LayoutBuilder.small()
+        builder.compressor = "gzip"
+        try builder.write(to: folder.path + "/layout")
+        let repo = ["--repo", folder.path + "/repo"]
+        let pulled = try Cfsoci.succeed(repo + ["pull", "oci:\(folder.path)/layout", "image", "--json"]).json()
+        let export = repo + ["export", "image", "--json", "--compression", compression]
+        let first = try Cfsoci.succeed(export + ["oci:\(folder.path)/out:one"]).json()
+        let second = try Cfsoci.succeed(export + ["oci:\(folder.path)/out:two"]).json()
+        #expect(first["manifestDigest"] == second["manifestDigest"])
+        #expect(second["bytesSent"]?.int64 == 0)
+        for name in ["one", "two"] {
+            try skopeo(["oci:\(folder.path)/out:\(name)", "dir:\(folder.path)/\(name)"])
+            #expect(try diffIDs(ofImage: folder.path + "/" + name) == builder.layers.map { ContentDigest.of($0).description })
+        }
+        let again = try Cfsoci.succeed(["--repo", folder.path + "/other", "pull", "oci:\(folder.path)/out:two", "--json"]).json()
+        #expect(again["imageId"] == pulled["imageId"])
+        let names = try launch("find", [folder.path + "/out", "-name", ".*", "-type", "f"])
+        #expect(names.text.isEmpty)
+    }
+
+    @Test func layoutsThatAreNone() throws {
+        let folder = try TemporaryFolder()
+        try LayoutBuilder.small().write(to: folder.path + "/layout")
+        let repo = ["--repo", folder.path + "/repo"]
+        try Cfsoci.succeed(repo + ["pull", "oci:\(folder.path)/layout", "image"])
+        _ = try launch("mkdir", [folder.path + "/full"])
+        try writeFile(folder.path + "/full/letter", [1])
+        for (target, words) in [
+            ("oci:\(folder.path)/full", "something else than an OCI layout"), ("oci:\(folder.path)/no/such", "No such file"),
+            ("oci-archive:\(folder.path)/x.tar", "nothing can be written there"), ("example.org/a/b", "use push for a registry"),
+        ] {
+            let result = try Cfsoci.run(repo + ["export", "image", target])
+            #expect(result.status == 1)
+            #expect(result.error.contains(words), "\(result.error)")
+        }
+        let missing = try Cfsoci.run(repo + ["export", "nobody", "oci:\(folder.path)/out"])
+        #expect(missing.status == 1)
+        #expect(access(folder.path + "/out", F_OK) != 0)
+    }
+
+    /// A store that is damaged does not get its damage into a registry, and the image does not get its name there.
+    @Test func damage() throws {
+        let folder = try TemporaryFolder()
+        let registry = try Registry(folder.path)
+        let builder = LayoutBuilder.small()
+        try builder.write(to: folder.path + "/layout")
+        let repo = ["--repo", folder.path + "/repo"]
+        try Cfsoci.succeed(repo + ["pull", "oci:\(folder.path)/layout", "image"])
+        // The one object of more than 64 KiB is the file usr/big.
+        let found = try launch("find", [folder.path + "/repo/objects", "-type", "f", "-size", "+64k"])
+        let object = try #require(found.lines.first)
+        var bytes = try readFile(object)
+        bytes[33_333] ^= 1
+        _ = try launch("chmod", ["u+w", object])
+        try writeFile(object, bytes)
+        for compression in ["gzip", "zstd", "none"] {
+            let result = try Cfsoci.run(repo + ["push", "image", "\(registry.host)/team/app:v1", "--compression", compression])
+            #expect(result.status == 1)
+            #expect(result.error.contains("layer 1 of 2 (\(ContentDigest.of(builder.layers[0])))"), "\(result.error)")
+            #expect(result.error.contains("the store is damaged"), "\(result.error)")
+            let tags = try launch("skopeo", ["inspect", "--tls-verify=false", "docker://\(registry.host)/team/app:v1"])
+            #expect(tags.status != 0)
+        }
+    }
+
+    @Test func usage() throws {
+        let folder = try TemporaryFolder()
+        let repo = ["--repo", folder.path + "/repo"]
+        for (arguments, words) in [
+            (["--compression-level", "3"], "--compression-level needs --compression"),
+            (["--compression", "gzip", "--compression-level", "10"], "is 1 to 9"),
+            (["--compression", "none", "--compression-level", "1"], "has no level"), (["--jobs", "0"], "from 1 up"),
+            (["--compression", "xz"], "gzip"),
+        ] {
+            let result = try Cfsoci.run(repo + ["push", "a", "localhost:1/a"] + arguments)
+            #expect(result.status == 64)
+            #expect(result.error.contains(words), "\(result.error)")
+        }
+    }
+}
