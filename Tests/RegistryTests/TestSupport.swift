@@ -15,7 +15,8 @@ func makeClient(_ environment: [String: String] = [:], _ adjust: (inout Registry
     options.connectTimeout = .seconds(5)
     options.userAgent = "cfsoci/test"
     adjust(&options)
-    return try RegistryClient(options, environment: Environment(["HOME": "/nonexistent"].merging(environment) { $1 }, systemRoot: "/nonexistent"))
+    return try RegistryClient(
+        options, environment: Environment(["HOME": "/nonexistent"].merging(environment) { $1 }, systemRoot: "/nonexistent"))
 }
 
 extension ScriptedServer {
