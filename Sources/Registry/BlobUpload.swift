@@ -35,7 +35,7 @@ struct BlobUpload {
 
     /// - Throws: `RegistryError`, and what making the blob throws; then the upload is given up.
     mutating func run() throws -> SentBlob {
-        var tries = RetryState()
+        var tries = RetryState(for: repository)
         var isFirst = true
         var mark: UInt64 = 0
         while true {

@@ -31,7 +31,7 @@ public final class RegistryDestination: ImageDestination {
         var both = repository
         both.alsoRead = source.name
         do throws(RegistryError) {
-            let upload = try client.retrying { () throws(Failure) in try client.beginUpload(both, mounting: blob.digest) }
+            let upload = try client.retrying(both) { () throws(Failure) in try client.beginUpload(both, mounting: blob.digest) }
             guard let upload else { return true }
             begun.withLock { $0.append(upload) }
             return false

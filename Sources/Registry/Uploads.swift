@@ -8,7 +8,7 @@ extension RegistryClient {
     /// HEAD of a blob: whether the registry has it in this repository.
     func hasBlob(_ repository: RemoteRepository, _ digest: ContentDigest, size: UInt64) throws(RegistryError) -> Bool {
         do throws(RegistryError) {
-            return try retrying { () throws(Failure) in
+            return try retrying(repository) { () throws(Failure) in
                 let response = try open(
                     repository, "/v2/\(repository.name)/blobs/\(digest)", headers: [], method: "HEAD",
                     what: "blob of \(repository.domain)/\(repository.name)")
@@ -137,7 +137,7 @@ extension RegistryClient {
         _ repository: RemoteRepository, reference: String, _ bytes: [UInt8], mediaType: String, digest: ContentDigest
     ) throws(RegistryError) -> Bool {
         let what = "manifest \(repository.domain)/\(repository.name)\(reference == digest.description ? "@" : ":")\(reference)"
-        return try retrying { () throws(Failure) in
+        return try retrying(repository) { () throws(Failure) in
             let response = try open(
                 repository, "/v2/\(repository.name)/manifests/\(reference)", headers: ["Content-Type: " + mediaType, "Expect:"],
                 method: "PUT", body: .bytes(bytes), what: what)
