@@ -354,6 +354,15 @@ intptr_t cl_measure_verity(int32_t fd, uint16_t *algorithm, uint8_t digest[64]) 
     return argument.header.digest_size;
 }
 
+intptr_t cl_verity_signature(int32_t fd, void *buffer, size_t size) {
+    struct fsverity_read_metadata_arg argument = {
+        .metadata_type = FS_VERITY_METADATA_TYPE_SIGNATURE,
+        .length = size,
+        .buf_ptr = (uintptr_t)buffer,
+    };
+    return RETRY(ioctl(fd, FS_IOC_READ_VERITY_METADATA, &argument));
+}
+
 // The mount API by number: the same on every architecture, and glibc and musl wrap it late or never.
 enum { NR_open_tree = 428, NR_move_mount = 429, NR_fsopen = 430, NR_fsconfig = 431, NR_fsmount = 432, NR_mount_setattr = 442 };
 enum { CONFIG_FLAG = 0, CONFIG_STRING = 1, CONFIG_FD = 5, CONFIG_CREATE = 6 };

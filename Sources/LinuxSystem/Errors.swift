@@ -49,6 +49,8 @@ public struct Errno: RawRepresentable, Hashable, Sendable, Error, CustomStringCo
     public static let quotaExceeded = Errno(rawValue: EDQUOT)
     public static let noKey = Errno(rawValue: ENOKEY)
     public static let keyRejected = Errno(rawValue: EKEYREJECTED)
+    public static let noPackage = Errno(rawValue: ENOPKG)
+    public static let messageTooLong = Errno(rawValue: EMSGSIZE)
 
     /// The C library's message: `No such file or directory`.
     public var description: String {

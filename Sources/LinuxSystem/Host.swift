@@ -21,6 +21,23 @@ public enum Host {
         return id.isEmpty ? nil : String(id)
     }
 
+    /// What the kernel does about built-in signatures of fs-verity.
+    public enum VeritySignatures: Hashable, Sendable {
+        /// Nothing: it was built without CONFIG_FS_VERITY_BUILTIN_SIGNATURES. Files take signatures, and nobody looks at them.
+        case unchecked
+        /// A file that has one opens only if it is right.
+        case checked
+        /// No file with fs-verity opens without one (fs.verity.require_signatures is 1).
+        case required
+    }
+
+    public static func veritySignatures() -> VeritySignatures {
+        guard let file = try? FileDescriptor.open("/proc/sys/fs/verity/require_signatures", .readOnly),
+            let bytes = try? file.readAll(limit: 16)
+        else { return .unchecked }
+        return bytes.first == UInt8(ascii: "0") ? .checked : .required
+    }
+
     /// How many processors this process may use, at least 1.
     public static var processorCount: Int { max(1, cl_processor_count()) }
 

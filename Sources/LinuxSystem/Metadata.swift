@@ -332,4 +332,16 @@ extension FileDescriptor {
         if result < 0, Errno(result: result) == .noData { return nil }
         throw SystemError("measure fs-verity of", result < 0 ? result : -Int(Errno.overflow.rawValue), at: raw, nil)
     }
+
+    /// The PKCS#7 signature that fs-verity was enabled with; nil where there is none, or where the kernel (before 5.12) cannot tell.
+    public borrowing func veritySignature() throws(SystemError) -> [UInt8]? {
+        var bytes = [UInt8](repeating: 0, count: 16 << 10)
+        let result = bytes.withUnsafeMutableBytes { cl_verity_signature(raw, $0.baseAddress, $0.count) }
+        if result > 0, result <= bytes.count { return Array(bytes[..<result]) }
+        switch Errno(result: min(result, 0)) {
+        case .noData, .notTerminal, .notSupported, .noSystemCall: return nil
+        case _ where result >= 0: return nil
+        default: throw SystemError("read the fs-verity signature of", result, at: raw, nil)
+        }
+    }
 }

@@ -82,7 +82,7 @@ extension Repository {
         let path = Layout.objectPath(id)
         let found = try inspect(id, size: status.size, at: path)
         if found == .good { return id }
-        return try commit(&temporary, id, size: status.size, at: path, replacing: found == .torn).id
+        return try commit(&temporary, id, size: status.size, at: path, found: found).id
     }
 }
 

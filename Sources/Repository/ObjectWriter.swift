@@ -80,7 +80,7 @@ public struct ObjectWriter: ~Copyable {
         let path = Layout.objectPath(id)
         let found = try repository.inspect(id, size: size, at: path)
         if found == .good { return StoredObject(id: id, size: size, isNew: false) }
-        return try repository.commit(&temporary, id, size: size, at: path, replacing: found == .torn)
+        return try repository.commit(&temporary, id, size: size, at: path, found: found)
     }
 }
 

@@ -47,7 +47,7 @@ extension Repository {
         if found == .good { return StoredObject(id: id, size: size, isNew: false) }
         var temporary = try makeTemporary(mode: 0o666)
         try system { () throws(SystemError) in try temporary.file.writeAll(pieces) }
-        return try commit(&temporary, id, size: size, at: path, replacing: found == .torn)
+        return try commit(&temporary, id, size: size, at: path, found: found)
     }
 
     // MARK: Common to all ways of storing
@@ -57,6 +57,8 @@ extension Repository {
         case absent, good
         /// A crash or a fault left something else there; a good object takes its place.
         case torn
+        /// The object, good but for the signature that it shall have; a signed one takes its place.
+        case unsigned
     }
 
     /// With verity the kernel's digest decides. Without, the size does: reading every object again would cost as much as storing it, and
@@ -65,11 +67,14 @@ extension Repository {
         if isSecure || activity.distrustsObjects.load(ordering: .relaxed) {
             do throws(RepositoryError) {
                 let file = try openForReading(id, at: path)
-                return try fault(of: file, id) == nil ? .good : .torn
+                guard try fault(of: file, id) == nil else { return .torn }
+                guard wantsSignature(id) else { return .good }
+                return try isSigned(file) ? .good : .unsigned
             } catch {
                 switch error {
                 case .objectMissing: return .absent
                 case .objectDamaged: return .torn
+                case .signature where wantsSignature(id): return .torn
                 default: throw error
                 }
             }
@@ -101,19 +106,22 @@ extension Repository {
 
     /// Gives a complete temporary its object's name.
     func commit(
-        _ temporary: inout Temporary, _ id: ObjectID, size: UInt64, at path: ByteString, replacing: Bool
+        _ temporary: inout Temporary, _ id: ObjectID, size: UInt64, at path: ByteString, found: Presence
     ) throws(RepositoryError) -> StoredObject {
+        var found = found
         if isSecure {
-            let enabled = try system { () throws(SystemError) in try temporary.enableVerity(algorithm, in: root) }
-            guard enabled else { throw .verityUnsupported(self.path) }
+            let isSigned = try enableVerity(on: &temporary, id, at: path)
+            if found == .unsigned {
+                guard isSigned else { return StoredObject(id: id, size: size, isNew: false) }
+                try prepareReplacement(temporary)
+            }
             // The kernel hashed what it will give to readers: memory or disk that changed it on the way shows here.
             let measured = try system { () throws(SystemError) in try measuredVerity(temporary.file) }
             guard measured == id else { throw .objectDamaged(id, "written, but the file system returns other content") }
         }
-        var replacing = replacing
         // Somebody may store or remove the same object meanwhile, but not for ever.
         for _ in 0..<8 {
-            if replacing {
+            if found != .absent {
                 try system { () throws(SystemError) in try temporary.replace(in: root, at: path) }
                 activity.isUnsynced.store(true, ordering: .sequentiallyConsistent)
                 return StoredObject(id: id, size: size, isNew: true)
@@ -130,8 +138,8 @@ extension Repository {
             }
             switch try inspect(id, size: size, at: path) {
             case .good: return StoredObject(id: id, size: size, isNew: false)
-            case .torn: replacing = true
-            case .absent: break
+            case .unsigned where !wantsSignature(id): return StoredObject(id: id, size: size, isNew: false)
+            case let other: found = other
             }
         }
         throw .objectDamaged(id, "its name appears and vanishes while it is being stored")
@@ -183,7 +191,7 @@ extension Repository {
             switch error.errno {
             case .noEntry: throw .objectMissing(id)
             case .tooManySymbolicLinks: throw .objectDamaged(id, "is a symbolic link")
-            default: throw .system(error)
+            default: throw RepositoryError(error)
             }
         }
         throw .objectDamaged(id, "is no regular file")

@@ -15,16 +15,19 @@ public struct OpenOptions: Sendable {
     public var algorithm: VerityAlgorithm?
     /// Called once, before waiting for a lock that another process holds (gc).
     public var willWait: (@Sendable () -> Void)?
+    /// Signs every object that this handle stores, and `meta.json`: see Signing.swift. Refused where the repository has no fs-verity.
+    public var signer: (any VeritySigner)?
 
     public init(
         requireVerity: Bool = false, upgradeOldFormat: Bool = false, readOnly: Bool = false, algorithm: VerityAlgorithm? = nil,
-        willWait: (@Sendable () -> Void)? = nil
+        willWait: (@Sendable () -> Void)? = nil, signer: (any VeritySigner)? = nil
     ) {
         self.requireVerity = requireVerity
         self.upgradeOldFormat = upgradeOldFormat
         self.readOnly = readOnly
         self.algorithm = algorithm
         self.willWait = willWait
+        self.signer = signer
     }
 }
 
@@ -42,6 +45,7 @@ public final class Repository: Sendable {
     let root: FileDescriptor
     let options: OpenOptions
     let activity = Activity()
+    let signing = Signing()
 
     public var algorithm: VerityAlgorithm { metadata.algorithm }
     public var erofsFormats: ErofsFormats { metadata.formats }

@@ -37,6 +37,8 @@ public enum RepositoryError: Error, Sendable, CustomStringConvertible {
     case invalidName(ByteString, String)
     /// A symbolic link in the repository that leads to no object or entry.
     case invalidLink(ByteString, String)
+    /// The kernel refuses a file because of its fs-verity signature or for want of one; or none can be made. Which file, and why.
+    case signature(ByteString, String)
     /// A file outside of the repository cannot be imported.
     case source(ByteString, String)
 
@@ -76,7 +78,7 @@ public enum RepositoryError: Error, Sendable, CustomStringConvertible {
         case .unreadableRoot(let path, let why): "\(path): \(why); nothing was removed, because what it keeps cannot be known"
         case .invalidName(let name, let why): "'\(name)' is no valid name: \(why)"
         case .invalidLink(let path, let why): "\(path): \(why)"
-        case .source(let path, let why): "\(path): \(why)"
+        case .signature(let path, let why), .source(let path, let why): "\(path): \(why)"
         }
     }
 
@@ -88,7 +90,7 @@ public enum RepositoryError: Error, Sendable, CustomStringConvertible {
 
 /// Runs a system call with its error as one of ours.
 func system<Value: ~Copyable>(_ body: () throws(SystemError) -> Value) throws(RepositoryError) -> Value {
-    do { return try body() } catch { throw .system(error) }
+    do { return try body() } catch { throw RepositoryError(error) }
 }
 
 /// An array's bytes, for a body with a typed error.

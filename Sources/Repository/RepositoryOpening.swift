@@ -47,6 +47,7 @@ extension Repository {
     public static func initialize(
         _ path: ByteString, _ configuration: RepositoryConfiguration, _ options: OpenOptions = OpenOptions()
     ) throws(RepositoryError) -> (repository: Repository, created: Bool) {
+        guard options.signer == nil || configuration.verity != .insecure else { throw .signature(path, nothingToSign) }
         let made = try system { () throws(SystemError) in
             try FileDescriptor.currentDirectory.makeDirectoryIfMissing(at: path, mode: 0o700)
         }
@@ -77,7 +78,7 @@ extension Repository {
         let hasObjects = try system { () throws(SystemError) in try root.statusIfPresent(at: Layout.objects, follow: true) != nil }
         guard !hasObjects || options.upgradeOldFormat else { throw .oldFormat(path) }
         if hasObjects { return (try upgrade(path, root, options), false) }
-        try writeMetadata(wanted, root, path, configuration.verity)
+        try writeMetadata(wanted, root, path, configuration.verity, options.signer)
         guard let written = try readMetadata(root) else { throw .notInitialized(path) }
         guard written == wanted else { throw .differentConfiguration(found: written, wanted: wanted) }
         return (try make(path, root, written, options), true)
@@ -126,6 +127,7 @@ extension Repository {
         try metadata.checkReadable()
         let isSecure = try hasVerity(root, Layout.metadata)
         guard isSecure || !options.requireVerity else { throw .insecure(path) }
+        guard isSecure || options.signer == nil else { throw .signature(path, nothingToSign) }
         return Repository(path: path, root: root, metadata: metadata, isSecure: isSecure, options: options)
     }
 
@@ -157,7 +159,8 @@ extension Repository {
 
     /// Writes `meta.json` in one step; an existing one is left as it is.
     private static func writeMetadata(
-        _ metadata: RepositoryMetadata, _ root: borrowing FileDescriptor, _ path: ByteString, _ verity: RepositoryConfiguration.Verity
+        _ metadata: RepositoryMetadata, _ root: borrowing FileDescriptor, _ path: ByteString, _ verity: RepositoryConfiguration.Verity,
+        _ signer: (any VeritySigner)?
     ) throws(RepositoryError) {
         // The hidden name, where one is needed, is of a kind that gc knows as left over.
         var temporary = try system { () throws(SystemError) in
@@ -167,8 +170,16 @@ extension Repository {
         // The file must be whole before it has its name: half of it would make the repository unusable.
         try system { () throws(SystemError) in try temporary.file.sync() }
         if verity != .insecure {
-            let enabled = try system { () throws(SystemError) in try temporary.enableVerity(metadata.algorithm, in: root) }
-            guard enabled || verity == .automatic else { throw .verityUnsupported(path) }
+            let signature = try signer.map { (signer) throws(RepositoryError) in
+                try makeSignature(of: metadata.objectID, signer, path + "/" + Layout.metadata)
+            }
+            let enabled: Bool
+            do throws(SystemError) {
+                enabled = try temporary.enableVerity(metadata.algorithm, signature: signature, in: root)
+            } catch {
+                throw RepositoryError(enablingVerity: error, on: path + "/" + Layout.metadata)
+            }
+            guard enabled || (verity == .automatic && signer == nil) else { throw .verityUnsupported(path) }
         }
         _ = try system { () throws(SystemError) in try temporary.link(in: root, at: Layout.metadata) }
         // The name itself, before anybody relies on the repository.
@@ -183,7 +194,7 @@ extension Repository {
         guard let (object, algorithm) = try firstObject(root) else { throw .noObjects(path) }
         let isSecure = try hasVerity(root, object)
         let metadata = RepositoryMetadata(algorithm: algorithm, formats: ErofsFormats(default: .v1))
-        try writeMetadata(metadata, root, path, isSecure ? .required : .insecure)
+        try writeMetadata(metadata, root, path, isSecure ? .required : .insecure, options.signer)
         guard let written = try readMetadata(root) else { throw .notInitialized(path) }
         return try make(path, root, written, options)
     }

@@ -39,6 +39,7 @@ extension Repository {
             case .busy: activity.distrustsObjects.store(true, ordering: .sequentiallyConsistent)
             }
             marker = try makeMarker()
+            try signMetadata()
             activity.hasBegun.store(true, ordering: .sequentiallyConsistent)
         }
     }

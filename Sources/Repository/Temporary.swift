@@ -97,13 +97,16 @@ struct Temporary: ~Copyable {
 
     // MARK: Verity
 
-    /// Makes the file immutable, with fs-verity. False where the file system has none. The file is open for reading only afterwards.
-    mutating func enableVerity(_ algorithm: VerityAlgorithm, in root: borrowing FileDescriptor) throws(SystemError) -> Bool {
+    /// Makes the file immutable, with fs-verity. False where the file system has none. The file is open for reading only afterwards. May be
+    /// called again when the kernel has refused the signature.
+    mutating func enableVerity(
+        _ algorithm: VerityAlgorithm, signature: [UInt8]? = nil, in root: borrowing FileDescriptor
+    ) throws(SystemError) -> Bool {
         // The kernel refuses while any descriptor for writing is open: ours goes here.
         file = try file.reopen([.readOnly])
         for attempt in 1... {
             do throws(SystemError) {
-                return try tryVerity(algorithm)
+                return try tryVerity(algorithm, signature)
             } catch {
                 // A child process forked by another thread may hold our old descriptor until it calls exec. One that never does keeps
                 // the file busy: only a copy that it does not know of helps.
@@ -114,10 +117,12 @@ struct Temporary: ~Copyable {
         return false
     }
 
-    private func tryVerity(_ algorithm: VerityAlgorithm) throws(SystemError) -> Bool {
+    private func tryVerity(_ algorithm: VerityAlgorithm, _ signature: [UInt8]?) throws(SystemError) -> Bool {
         for attempt in 1... {
             do throws(SystemError) {
-                try file.enableVerity(algorithm: algorithm.rawValue)
+                try signature.withBytes { (bytes) throws(SystemError) in
+                    try file.enableVerity(algorithm: algorithm.rawValue, signature: bytes)
+                }
                 return true
             } catch {
                 switch error.errno {
@@ -138,7 +143,7 @@ struct Temporary: ~Copyable {
         return copy
     }
 
-    private func fill(from source: borrowing FileDescriptor) throws(SystemError) {
+    func fill(from source: borrowing FileDescriptor) throws(SystemError) {
         var offset: UInt64 = 0
         try withTemporaryBuffer { (buffer) throws(SystemError) in
             while true {
@@ -170,5 +175,13 @@ func measuredVerity(_ file: borrowing FileDescriptor) throws(SystemError) -> Obj
         case .notSupported, .notTerminal, .noData: return nil
         default: throw error
         }
+    }
+}
+
+extension [UInt8]? {
+    /// The bytes, or nil, for a body with a typed error.
+    fileprivate func withBytes(_ body: (UnsafeRawBufferPointer?) throws(SystemError) -> Void) throws(SystemError) {
+        guard let self else { return try body(nil) }
+        try self.span.withUnsafeBytes { (bytes) throws(SystemError) in try body(bytes) }
     }
 }

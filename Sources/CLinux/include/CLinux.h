@@ -95,6 +95,8 @@ intptr_t cl_removexattr(int32_t fd, const void *path, size_t length, const void 
 intptr_t cl_enable_verity(int32_t fd, uint32_t algorithm, const void *signature, size_t signatureSize);
 // Returns the digest's size; digest has room for 64 bytes.
 intptr_t cl_measure_verity(int32_t fd, uint16_t *algorithm, uint8_t digest[64]);
+// The file's built-in signature; its length, at most size. -ENODATA where there is none.
+intptr_t cl_verity_signature(int32_t fd, void *buffer, size_t size);
 
 // Mount API.
 intptr_t cl_fsopen(const char *type);

@@ -1,0 +1,271 @@
+public import Bytes
+public import Hashing
+internal import LinuxSystem
+internal import Synchronization
+
+// Built-in signatures of fs-verity: the kernel checks a PKCS#7 signature of a file's digest against its `.fs-verity` keyring when verity is
+// enabled and whenever the file is opened, and with fs.verity.require_signatures = 1 opens no file without one.
+//
+// A signature cannot be added later: verity is enabled once. An object that lacks one is therefore replaced by a signed copy, in one step.
+// So is `meta.json`, whose fs-verity says that the repository is secure: without its signature such a kernel would not open it.
+
+/// What a handle signs with, and what came of it.
+struct Signing: ~Copyable {
+    /// Signatures that came with an image, for objects that may be stored.
+    let offered = Mutex<[ObjectID: [UInt8]]>([:])
+    let hasOffers = Atomic<Bool>(false)
+    let signed = Atomic<Int>(0)
+    let unknown = Atomic<Int>(0)
+    let hasCheckedMetadata = Atomic<Bool>(false)
+}
+
+/// What a handle's signatures came to.
+public struct SignatureCounts: Hashable, Sendable {
+    /// Objects that got their signature by this handle.
+    public var signed = 0
+    /// Signatures that came with an image and were left out, because the kernel does not know their certificate.
+    public var unknown = 0
+
+    public init() {}
+}
+
+/// Reads the private key and the certificate of a signer, each in PEM or DER.
+///
+/// - Throws: `RepositoryError.signature`, which names the file, where one cannot be used or they do not belong together.
+public func readSigner(keyFile: ByteString, certificateFile: ByteString) throws(RepositoryError) -> VerityKeySigner {
+    let key = try signerFile(keyFile)
+    let certificate = try signerFile(certificateFile)
+    do throws(VeritySignatureError) {
+        return try VerityKeySigner(key: key, certificate: certificate)
+    } catch {
+        switch error {
+        case .noCertificate, .mismatch: throw .signature(certificateFile, "\(error)")
+        default: throw .signature(keyFile, "\(error)")
+        }
+    }
+}
+
+private func signerFile(_ path: ByteString) throws(RepositoryError) -> [UInt8] {
+    let limit = 1 << 20
+    // Not blocking: a FIFO must not hang us. A pipe of the shell's is read like any file.
+    let file = try system { () throws(SystemError) in try FileDescriptor.open(path, [.readOnly]) }
+    let bytes = try system { () throws(SystemError) in try file.readAll(limit: limit) }
+    guard bytes.count < limit else { throw .signature(path, "is no key or certificate: it has \(limit) bytes or more") }
+    return bytes
+}
+
+extension Repository {
+    /// What this handle has signed so far.
+    public var signatureCounts: SignatureCounts {
+        var counts = SignatureCounts()
+        counts.signed = signing.signed.load(ordering: .relaxed)
+        counts.unknown = signing.unknown.load(ordering: .relaxed)
+        return counts
+    }
+
+    /// The PKCS#7 signature that an object was stored with; nil where it has none.
+    public func signature(ofObject id: ObjectID) throws(RepositoryError) -> [UInt8]? {
+        let file = try openObject(id, verify: false)
+        return try system { () throws(SystemError) in try file.veritySignature() }
+    }
+
+    /// Signatures for objects that this handle may store from now on, by the objects they are of. The handle's own signer goes before them.
+    /// One whose certificate the kernel does not know is left out and counted; one that is wrong is an error when its object is stored.
+    package func offerSignatures(_ signatures: [ObjectID: [UInt8]]) {
+        guard isSecure, !signatures.isEmpty else { return }
+        signing.offered.withLock { $0.merge(signatures) { _, new in new } }
+        signing.hasOffers.store(true, ordering: .sequentiallyConsistent)
+    }
+
+    // MARK: Storing
+
+    func wantsSignature(_ id: ObjectID) -> Bool { options.signer != nil || offeredSignature(id) != nil }
+
+    private func offeredSignature(_ id: ObjectID) -> [UInt8]? {
+        guard signing.hasOffers.load(ordering: .relaxed) else { return nil }
+        return signing.offered.withLock { $0[id] }
+    }
+
+    func isSigned(_ file: borrowing FileDescriptor) throws(RepositoryError) -> Bool {
+        try system { () throws(SystemError) in try file.veritySignature() != nil }
+    }
+
+    /// Makes a temporary immutable, signed where there is a signature for it. Returns whether it is signed.
+    func enableVerity(on temporary: inout Temporary, _ id: ObjectID, at path: ByteString) throws(RepositoryError) -> Bool {
+        let own = try options.signer.map { (signer) throws(RepositoryError) in try makeSignature(of: id, signer, path) }
+        if let signature = own ?? offeredSignature(id) {
+            if try enableVerity(on: &temporary, signature, at: path, leavingUnknown: own == nil) {
+                signing.signed.add(1, ordering: .relaxed)
+                return true
+            }
+            signing.unknown.add(1, ordering: .relaxed)
+        }
+        _ = try enableVerity(on: &temporary, nil, at: path, leavingUnknown: false)
+        return false
+    }
+
+    /// False where the kernel knows no certificate for the signature, and that is no error.
+    private func enableVerity(
+        on temporary: inout Temporary, _ signature: [UInt8]?, at path: ByteString, leavingUnknown: Bool
+    ) throws(RepositoryError) -> Bool {
+        let isSupported: Bool
+        do throws(SystemError) {
+            isSupported = try temporary.enableVerity(algorithm, signature: signature, in: root)
+        } catch {
+            if leavingUnknown, error.errno == .noKey || error.errno == .noPackage { return false }
+            throw RepositoryError(enablingVerity: error, on: self.path + "/" + path)
+        }
+        guard isSupported else { throw .verityUnsupported(self.path) }
+        return true
+    }
+
+    /// Before a file takes the place of a good one: what has been durable must not be replaced by what a power cut may still take.
+    func prepareReplacement(_ temporary: borrowing Temporary) throws(RepositoryError) {
+        try system { () throws(SystemError) in try temporary.file.sync() }
+    }
+
+    // MARK: Signing what is here
+
+    /// Objects that are copied before one sync makes them all durable: as many descriptors are open.
+    private static let batch = 64
+
+    /// Gives objects that have none a signature of this handle's signer: a signed copy takes the place of each. Does nothing without a signer.
+    ///
+    /// - Throws: `RepositoryError` where one is missing, damaged, or not opened by the kernel.
+    package func signObjects(_ ids: Set<ObjectID>) throws(RepositoryError) {
+        guard options.signer != nil, !ids.isEmpty else { return }
+        try beginStoring()
+        defer { endStoring() }
+        let all = ids.sorted()
+        let batches = stride(from: 0, to: all.count, by: Self.batch).map { Array(all[$0..<min($0 + Self.batch, all.count)]) }
+        let faults = parallelMap(batches, threads: Host.processorCount) { batch -> RepositoryError? in
+            do throws(RepositoryError) {
+                try self.sign(batch)
+                return nil
+            } catch {
+                return error
+            }
+        }
+        if let fault = faults.lazy.compactMap(\.self).first { throw fault }
+    }
+
+    private func sign(_ ids: [ObjectID]) throws(RepositoryError) {
+        var copies: [SignedCopy] = []
+        for id in ids {
+            let path = Layout.objectPath(id)
+            let file = try openForReading(id, at: path)
+            if let fault = try fault(of: file, id) { throw .objectDamaged(id, fault) }
+            if try isSigned(file) { continue }
+            let status = try system { () throws(SystemError) in try file.status() }
+            copies.append(try signedCopy(of: file, id, at: path, try makeTemporary(mode: status.permissions)))
+        }
+        guard !copies.isEmpty else { return }
+        try sync()
+        for copy in copies { try copy.replaceOriginal(in: root) }
+        activity.isUnsynced.store(true, ordering: .sequentiallyConsistent)
+    }
+
+    /// The same for `meta.json`, by a handle that is about to store signed objects.
+    func signMetadata() throws(RepositoryError) {
+        guard options.signer != nil, !signing.hasCheckedMetadata.load(ordering: .relaxed) else { return }
+        let file = try system { () throws(SystemError) in try root.open(at: Layout.metadata, [.readOnly, .noFollow]) }
+        if try !isSigned(file) {
+            guard let id = try system({ () throws(SystemError) in try measuredVerity(file) }) else { throw .insecure(path) }
+            let temporary = try system { () throws(SystemError) in
+                try Temporary.make(in: root, directory: ".", named: Layout.symlinkPrefix, mode: 0o644)
+            }
+            let copy = try signedCopy(of: file, id, at: Layout.metadata, temporary)
+            try prepareReplacement(copy.temporary)
+            try copy.replaceOriginal(in: root)
+            try system { () throws(SystemError) in try root.sync() }
+        }
+        signing.hasCheckedMetadata.store(true, ordering: .relaxed)
+    }
+
+    private func signedCopy(
+        of file: borrowing FileDescriptor, _ id: ObjectID, at path: ByteString, _ temporary: consuming Temporary
+    ) throws(RepositoryError) -> SignedCopy {
+        let copy = SignedCopy(path: path, temporary: temporary)
+        try system { () throws(SystemError) in
+            do throws(SystemError) {
+                try copy.temporary.file.cloneContent(from: file)
+            } catch {
+                try copy.temporary.fill(from: file)
+            }
+            // A layer's stream carries the mark that it was verified.
+            for attribute in try file.extendedAttributes() where attribute.name.hasPrefix("user.") {
+                try copy.temporary.file.setExtendedAttribute(attribute.name, attribute.value)
+            }
+        }
+        _ = try enableVerity(on: &copy.temporary, id, at: path)
+        let measured = try system { () throws(SystemError) in try measuredVerity(copy.temporary.file) }
+        guard measured == id else { throw .objectDamaged(id, "a copy of it has other content") }
+        return copy
+    }
+}
+
+/// A file to be, and the name that it will take over.
+private final class SignedCopy {
+    let path: ByteString
+    var temporary: Temporary
+
+    init(path: ByteString, temporary: consuming Temporary) {
+        self.path = path
+        self.temporary = temporary
+    }
+
+    func replaceOriginal(in root: borrowing FileDescriptor) throws(RepositoryError) {
+        try system { () throws(SystemError) in try temporary.replace(in: root, at: path) }
+    }
+}
+
+func makeSignature(of id: ObjectID, _ signer: any VeritySigner, _ path: ByteString) throws(RepositoryError) -> [UInt8] {
+    do throws(VeritySignatureError) {
+        return try signer.signature(of: id)
+    } catch {
+        throw .signature(path, "\(error)")
+    }
+}
+
+extension RepositoryMetadata {
+    /// The fs-verity digest of the file as it is written.
+    var objectID: ObjectID { serialized().withUnsafeBytes { VerityHasher.objectID(of: $0, algorithm) } }
+}
+
+/// Why a signer is of no use in a repository without fs-verity.
+let nothingToSign = "the repository has no fs-verity, so there is nothing that could be signed"
+
+// MARK: - What the kernel says
+
+extension RepositoryError {
+    /// A failed system call; one that failed because of a signature says what to do.
+    init(_ error: SystemError) {
+        if error.operation == "open", let why = signatureFault(error.errno, isEnabling: false) {
+            self = .signature(error.path, why)
+        } else {
+            self = .system(error)
+        }
+    }
+
+    init(enablingVerity error: SystemError, on path: ByteString) {
+        if let why = signatureFault(error.errno, isEnabling: true) { self = .signature(path, why) } else { self = .system(error) }
+    }
+}
+
+/// The kernel's answers about signatures (fs/verity/signature.c, crypto/asymmetric_keys); nil for others.
+private func signatureFault(_ errno: Errno, isEnabling: Bool) -> String? {
+    switch errno {
+    case .noKey:
+        "the certificate of its fs-verity signature is not in the kernel's .fs-verity keyring; "
+            + "openssl x509 -in CERT -outform der | keyctl padd asymmetric '' %keyring:.fs-verity adds it"
+    case .keyRejected: "the kernel rejects its fs-verity signature: it is of other content, or of another key than its certificate's"
+    case .badMessage where isEnabling || Host.veritySignatures() != .unchecked:
+        "its fs-verity signature is no PKCS#7 message that the kernel takes: in DER, detached, without signed attributes"
+    case .noPackage: "the kernel lacks the algorithm of its fs-verity signature; RSA with SHA-256 or SHA-512 is known to most"
+    case .messageTooLong: "its fs-verity signature is longer than the \(VeritySignature.sizeLimit) bytes that the kernel takes"
+    case .notPermitted where Host.veritySignatures() == .required:
+        "it has no fs-verity signature, and the kernel's fs.verity.require_signatures is 1; "
+            + (isEnabling ? "sign with --sign-key and --sign-cert" : "set that to 0 for as long as it takes to store it again, signed")
+    default: nil
+    }
+}
