@@ -128,12 +128,13 @@ struct CreateImage: ParsableCommand {
     @Flag(help: "Print JSON.")
     var json = false
 
+    @OptionGroup(title: "Signing options") var signing: SigningOptions
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
         // No repository is made for a directory that is not there.
         _ = try FileDescriptor.open(directory, [.readOnly, .directory])
-        let repository = try global.openOrCreateStore().repository
+        let repository = try global.openOrCreateStore(signer: signing.signer(global)).repository
         try repository.beginPull()
         var tree = try repository.importDirectory(directory)
         transformForContainer(&tree, xattrs.filtering)

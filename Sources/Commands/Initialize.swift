@@ -23,6 +23,7 @@ struct Initialize: ParsableCommand {
     @Flag(help: "Print JSON.")
     var json = false
 
+    @OptionGroup(title: "Signing options") var signing: SigningOptions
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
@@ -30,6 +31,7 @@ struct Initialize: ParsableCommand {
             throw ValidationError("--algorithm takes fsverity-sha512-12 or fsverity-sha256-12, not \(algorithm)")
         }
         let versions = try erofsVersion.map(VersionOption.version(numbered:))
+        let signer = try signing.signer(global)
         let location = try path ?? global.repositoryPath()
         let configuration = RepositoryConfiguration(
             algorithm: algorithm, erofsFormats: ErofsFormats(default: versions.first ?? .v1, extra: Array(versions.dropFirst())),
@@ -38,7 +40,7 @@ struct Initialize: ParsableCommand {
             global.note("the repository exists; its configuration is kept")
             return try report(existing.repository, created: false)
         }
-        let (store, created) = try Store.initialize(location, configuration)
+        let (store, created) = try Store.initialize(location, configuration, OpenOptions(signer: signer))
         if !created { global.note("the repository exists already") }
         try report(store.repository, created: created)
     }

@@ -67,11 +67,12 @@ struct ImportLayer: ParsableCommand {
     @Flag(help: "Print JSON.")
     var json = false
 
+    @OptionGroup(title: "Signing options") var signing: SigningOptions
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
         let digest = try contentDigest(diffID)
-        let store = try global.openStore()
+        let store = try global.openStore(signer: signing.signer(global))
         let id = try store.images.importLayer(digest, from: StandardInput())
         if json { return try Output.print(["diffId": .string(digest.description), "verity": .string(id.hex)]) }
         try Output.print("layer  \(id)")

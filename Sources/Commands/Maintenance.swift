@@ -114,10 +114,11 @@ struct Upgrade: ParsableCommand {
     @Flag(help: "Print JSON.")
     var json = false
 
+    @OptionGroup(title: "Signing options") var signing: SigningOptions
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
-        let report = try global.openStore(upgradeOldFormat: true).images.upgrade()
+        let report = try global.openStore(upgradeOldFormat: true, signer: signing.signer(global)).images.upgrade()
         if json {
             return try Output.print([
                 "upgraded": .integer(Int64(report.upgraded)), "current": .integer(Int64(report.alreadyCurrent)),

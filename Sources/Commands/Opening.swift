@@ -3,19 +3,21 @@ import LinuxSystem
 
 extension GlobalOptions {
     /// The existing repository that the options name.
-    func openStore(readOnly: Bool = false, upgradeOldFormat: Bool = false) throws -> Store {
+    func openStore(
+        readOnly: Bool = false, upgradeOldFormat: Bool = false, signer: (any VeritySigner)? = nil
+    ) throws -> Store {
         let path = try repositoryPath()
         do {
-            return try Store.open(path, openOptions(readOnly: readOnly, upgradeOldFormat: upgradeOldFormat))
+            return try Store.open(path, openOptions(readOnly: readOnly, upgradeOldFormat: upgradeOldFormat, signer))
         } catch let error as RepositoryError {
             throw hint(error, path)
         }
     }
 
     /// Opens the repository or makes it, and says so.
-    func openOrCreateStore() throws -> Store {
+    func openOrCreateStore(signer: (any VeritySigner)? = nil) throws -> Store {
         let path = try repositoryPath()
-        let (store, created) = try Store.openOrCreate(path, openOptions(readOnly: false))
+        let (store, created) = try Store.openOrCreate(path, openOptions(readOnly: false, signer))
         if created {
             note(
                 "made a repository at \(path), \(store.repository.isSecure ? "with fs-verity" : "without fs-verity: the file system has none")"
@@ -24,11 +26,11 @@ extension GlobalOptions {
         return store
     }
 
-    private func openOptions(readOnly: Bool, upgradeOldFormat: Bool = false) -> OpenOptions {
+    private func openOptions(readOnly: Bool, upgradeOldFormat: Bool = false, _ signer: (any VeritySigner)?) -> OpenOptions {
         let note = noteTaker
         return OpenOptions(
             upgradeOldFormat: upgradeOldFormat, readOnly: readOnly,
-            willWait: { note("waiting for another process that uses the repository") })
+            willWait: { note("waiting for another process that uses the repository") }, signer: signer)
     }
 
     private func hint(_ error: RepositoryError, _ path: ByteString) -> any Error {

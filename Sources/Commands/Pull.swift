@@ -1,5 +1,5 @@
-import ArgumentParser
-import ComposefsOCI
+public import ArgumentParser
+public import ComposefsOCI
 import LinuxSystem
 
 struct Pull: ParsableCommand {
@@ -25,6 +25,13 @@ struct Pull: ParsableCommand {
     @Flag(help: "Print JSON.")
     var json = false
 
+    @Option(
+        help: ArgumentHelp(
+            "What comes with the image of fs-verity digests and signatures: use it; require it, and ask a registry for it; or ignore it.",
+            valueName: "use|require|ignore"))
+    var imageSignatures: ImageSignatures = .use
+
+    @OptionGroup(title: "Signing options") var signing: SigningOptions
     @OptionGroup(title: "Registry options") var registry: RegistryArguments
 
     @OptionGroup var global: GlobalOptions
@@ -39,17 +46,23 @@ struct Pull: ParsableCommand {
         let platform = try platform.map { try Platform(parsing: $0) } ?? .host
         if let name { try ImageTag.check(name) }
         let registry = try registry.options(global)
-        let store = try global.openOrCreateStore()
+        let store = try global.openOrCreateStore(signer: signing.signer(global))
         let display = ProgressDisplay(global)
-        let options = PullOptions(
+        var options = PullOptions(
             platform: platform, name: name, jobs: jobs,
             observer: { display.show($0) })
+        options.imageSignatures = imageSignatures
         let result: PullResult
         do {
             result = try store.pullSynchronously(reference, options, registry: registry)
         } catch {
             display.end()
             throw error
+        }
+        if result.signatures.unknown > 0 {
+            global.note(
+                "warning: \(result.signatures.unknown) signatures of the image are left out: their certificate is not in the kernel's "
+                    + ".fs-verity keyring")
         }
         if global.verbose { try showProfile(result) }
         try report(result)
@@ -64,6 +77,7 @@ struct Pull: ParsableCommand {
                 "layersNew": .integer(Int64(result.newLayers)), "layersPresent": .integer(Int64(result.presentLayers)),
                 "objectsNew": .integer(Int64(counts.newObjects)), "objectsPresent": .integer(Int64(counts.presentObjects)),
                 "bytesStored": JSONValue(counts.storedBytes), "bytesInline": JSONValue(counts.inlineBytes),
+                "objectsSigned": .integer(Int64(result.signatures.signed)),
             ])
             return
         }
@@ -75,6 +89,7 @@ struct Pull: ParsableCommand {
         try Output.print(
             "objects  \(counts.newObjects) new + \(counts.presentObjects) present; \(humanBytes(counts.storedBytes)) stored, "
                 + "\(humanBytes(counts.inlineBytes)) in line")
+        if result.signatures.signed > 0 { try Output.print("signed  \(result.signatures.signed)") }
     }
 
     /// The process's own peak, VmHWM of proc(5): getrusage(2) counts what the process that started this one had in memory.
@@ -94,3 +109,5 @@ struct Pull: ParsableCommand {
         if let peak = Self.peakMemory() { Output.note("peak memory \(peak) KiB") }
     }
 }
+
+extension ImageSignatures: ExpressibleByArgument {}

@@ -61,6 +61,11 @@ struct InterruptibleSource: ImageSource {
         return Reader(blob: try source.openBlob(descriptor, from: offset, observer), interruption: interruption)
     }
 
+    func referrers(of digest: ContentDigest, artifactType: String) throws -> [Descriptor] {
+        try interruption.check()
+        return try source.referrers(of: digest, artifactType: artifactType)
+    }
+
     var isRemote: Bool { source.isRemote }
 
     func checkCancellation() throws {

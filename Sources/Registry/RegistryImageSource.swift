@@ -126,5 +126,9 @@ public final class RegistryImageSource: ImageSource {
         try client.openBlob(descriptor, of: current, from: offset, observer: observer)
     }
 
+    public func referrers(of digest: ContentDigest, artifactType: String) throws -> [Descriptor] {
+        try client.referrers(of: digest, in: reference, artifactType: artifactType)
+    }
+
     public var isRemote: Bool { true }
 }

@@ -115,6 +115,7 @@ extension Repository {
                 guard isSigned else { return StoredObject(id: id, size: size, isNew: false) }
                 try prepareReplacement(temporary)
             }
+            if isSigned { signing.signed.add(1, ordering: .relaxed) }
             // The kernel hashed what it will give to readers: memory or disk that changed it on the way shows here.
             let measured = try system { () throws(SystemError) in try measuredVerity(temporary.file) }
             guard measured == id else { throw .objectDamaged(id, "written, but the file system returns other content") }

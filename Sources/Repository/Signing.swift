@@ -27,6 +27,13 @@ public struct SignatureCounts: Hashable, Sendable {
     public var unknown = 0
 
     public init() {}
+
+    package static func - (after: SignatureCounts, before: SignatureCounts) -> SignatureCounts {
+        var difference = after
+        difference.signed -= before.signed
+        difference.unknown -= before.unknown
+        return difference
+    }
 }
 
 /// Reads the private key and the certificate of a signer, each in PEM or DER.
@@ -63,6 +70,9 @@ extension Repository {
         return counts
     }
 
+    /// Whether this handle signs what it stores.
+    package var signsObjects: Bool { options.signer != nil }
+
     /// The PKCS#7 signature that an object was stored with; nil where it has none.
     public func signature(ofObject id: ObjectID) throws(RepositoryError) -> [UInt8]? {
         let file = try openObject(id, verify: false)
@@ -95,7 +105,6 @@ extension Repository {
         let own = try options.signer.map { (signer) throws(RepositoryError) in try makeSignature(of: id, signer, path) }
         if let signature = own ?? offeredSignature(id) {
             if try enableVerity(on: &temporary, signature, at: path, leavingUnknown: own == nil) {
-                signing.signed.add(1, ordering: .relaxed)
                 return true
             }
             signing.unknown.add(1, ordering: .relaxed)
@@ -163,6 +172,7 @@ extension Repository {
         try sync()
         for copy in copies { try copy.replaceOriginal(in: root) }
         activity.isUnsynced.store(true, ordering: .sequentiallyConsistent)
+        signing.signed.add(copies.count, ordering: .relaxed)
     }
 
     /// The same for `meta.json`, by a handle that is about to store signed objects.

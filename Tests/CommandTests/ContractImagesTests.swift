@@ -86,6 +86,7 @@ import Testing
             json == [
                 "manifestDigest": .string(image.manifest), "configDigest": .string(image.config), "imageId": .string(id), "name": "t2",
                 "layersNew": 0, "layersPresent": 2, "objectsNew": 0, "objectsPresent": 0, "bytesStored": 0, "bytesInline": 0,
+                "objectsSigned": 0,
             ])
     }
 

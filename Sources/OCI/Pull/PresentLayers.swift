@@ -9,7 +9,9 @@ extension ImageStore {
     ///
     /// A layer that turns out to be damaged is nil, and then no object is believed any more without being read: one of them is not what its
     /// name says, and storing the layer again must put it right.
-    func presentLayer(_ diffID: ContentDigest) throws -> ObjectID? {
+    func presentLayer(_ diffID: ContentDigest) throws -> ObjectID? { try signed { try verifiedLayer(diffID) } }
+
+    private func verifiedLayer(_ diffID: ContentDigest) throws -> ObjectID? {
         let name = StreamName.layer(diffID)
         if let staged = try repository.stagedStream(name), try LayerMark.isSet(diffID, on: staged, in: repository) { return staged }
         guard let stream = try repository.stream(name), try repository.objectSize(stream) != nil else { return nil }
@@ -24,7 +26,24 @@ extension ImageStore {
     }
 
     /// The stream of an artifact's blob, hashed now; nil as above.
-    func presentBlob(_ digest: ContentDigest) throws -> ObjectID? {
+    func presentBlob(_ digest: ContentDigest) throws -> ObjectID? { try signed { try verifiedBlob(digest) } }
+
+    /// Where the repository's handle signs: the stream and its objects, signed. Nil where they cannot be, so that they are stored again.
+    private func signed(_ find: () throws -> ObjectID?) throws -> ObjectID? {
+        guard repository.signsObjects else { return try find() }
+        do {
+            guard let stream = try find() else { return nil }
+            try repository.signObjects(Set(try repository.openStream(stream).objectReferences + [stream]))
+            return stream
+        } catch let error as RepositoryError {
+            switch error {
+            case .signature, .objectMissing, .objectDamaged: return nil
+            default: throw error
+            }
+        }
+    }
+
+    private func verifiedBlob(_ digest: ContentDigest) throws -> ObjectID? {
         let name = StreamName.layer(digest)
         guard let stream = try repository.stagedStream(name) ?? repository.stream(name) else { return nil }
         guard isStream(stream, StreamContentType.blob), (try? blobDigest(of: stream, digest.algorithm)) == digest else {

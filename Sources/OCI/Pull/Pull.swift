@@ -39,11 +39,13 @@ private struct ImagePull {
         let resolved = try resolveManifest(source, platform: options.platform)
         let manifest = resolved.manifest
         reporter.resolved(PullEvent.Resolution(manifest: resolved.digest, layers: manifest.layers))
+        let before = repository.signatureCounts
         return try repository.storeAsOne {
             let configBytes = try readConfig(manifest.config)
-            let result =
+            var result =
                 manifest.isImage ? try pullContainer(resolved, configBytes, name) : try pullArtifact(resolved, configBytes, name)
             repository.dropBlob(ByteString(manifest.config.digest.description))
+            result.signatures = repository.signatureCounts - before
             return result
         }
     }
@@ -56,6 +58,7 @@ private struct ImagePull {
         guard config.diffIDs.count == manifest.layers.count else {
             throw PullError.layerCount(layers: manifest.layers.count, diffIDs: config.diffIDs.count)
         }
+        let seal = try readSeal(resolved, configBytes)
         let layers = try layerPull.run(
             zip(manifest.layers, config.diffIDs).enumerated().map { LayerTask(index: $0, descriptor: $1.0, diffID: $1.1) },
             count: manifest.layers.count)
@@ -65,6 +68,8 @@ private struct ImagePull {
         let tree = try profile.measure(.merge) { try store.containerTree(of: streams.map { ($0.diffID, $0.stream) }) }
         reporter.image(.writingImage)
         let images = try profile.measure(.image) { try storeImages(of: tree) }
+        try seal?.check(.merged, images[.v1])
+        try requireSignature(images)
 
         reporter.image(.publishing)
         var publication = Repository.Publication()
@@ -86,6 +91,37 @@ private struct ImagePull {
             images[version] = try repository.storeImage(try writeErofs(tree, version: version)).id
         }
         return images
+    }
+
+    // MARK: Signatures that come with the image
+
+    /// What the image says of itself, its documents compared already, and its signatures made known to the repository.
+    private func readSeal(_ resolved: ResolvedManifest, _ configBytes: [UInt8]) throws -> ImageSeal? {
+        if options.imageSignatures == .require, !repository.isSecure {
+            throw PullError.seal("a signature is required, but the repository has no fs-verity")
+        }
+        guard options.imageSignatures != .ignore else { return nil }
+        var seal = try ImageSeal(resolved.manifest, repository.algorithm)
+        if repository.isSecure {
+            try seal.addArtifacts(of: store, subject: resolved.digest)
+            if !source.isRemote || options.imageSignatures == .require {
+                try seal.addArtifacts(of: source, subject: resolved.digest)
+            }
+        }
+        try seal.check(.manifest, resolved.manifest.bytes)
+        try seal.check(.config, configBytes)
+        repository.offerSignatures(seal.signatures)
+        return seal
+    }
+
+    private func requireSignature(_ images: [ErofsVersion: ObjectID]) throws {
+        guard options.imageSignatures == .require, let image = images[repository.erofsFormats.default],
+            try repository.signature(ofObject: image) == nil
+        else { return }
+        throw PullError.seal(
+            repository.signatureCounts.unknown > 0
+                ? "the certificate of its signature is not in the kernel's .fs-verity keyring"
+                : "it has no signature of its EROFS image \(image)")
     }
 
     // MARK: Artifacts

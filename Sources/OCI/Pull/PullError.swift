@@ -14,6 +14,8 @@ public enum PullError: Error, CustomStringConvertible {
     case diffID(expected: ContentDigest, actual: ContentDigest)
     /// Manifest and config do not list the same number of layers.
     case layerCount(layers: Int, diffIDs: Int)
+    /// What an image says of its own fs-verity digests and signatures cannot be read or is not so; or it has none, and that was demanded.
+    case seal(String)
     /// A layer, by its place counted from 1 and the digest of its blob, could not be taken.
     indirect case layer(number: Int, of: Int, ContentDigest, cause: any Error)
 
@@ -30,6 +32,7 @@ public enum PullError: Error, CustomStringConvertible {
             "the uncompressed archive's digest is \(actual), but the config's diff ID is \(expected)"
         case .layerCount(let layers, let diffIDs):
             "the manifest has \(layers) layers, but the config \(diffIDs) diff IDs"
+        case .seal(let why): "the image's composefs seal: \(why)"
         case .layer(let number, let count, let digest, let cause):
             "layer \(number) of \(count) (\(digest)): \(cause)"
         }

@@ -1,6 +1,7 @@
 public import Bytes
 public import EROFS
 public import Hashing
+public import Repository
 
 /// How an image is pulled.
 public struct PullOptions: Sendable {
@@ -13,6 +14,8 @@ public struct PullOptions: Sendable {
     /// What unfinished blobs may take in the repository, all together, in bytes, so that a pull that was killed can be continued; 0 keeps
     /// none. Only blobs that come from afar are kept, and none where space is short.
     public var keptBytesLimit: UInt64 = 8 << 30
+    /// What is done with fs-verity digests and signatures that come with the image.
+    public var imageSignatures = ImageSignatures.use
     /// Receives what happens, from the pull's threads: see `PullObserver`.
     public var observer: PullObserver?
 
@@ -22,6 +25,18 @@ public struct PullOptions: Sendable {
         self.jobs = jobs
         self.observer = observer
     }
+}
+
+/// What a pull does with what an image says of its own fs-verity digests, and with the kernel's signatures of them: annotations of its
+/// manifest, and artifacts that refer to it (OCI sealing specification of composefs).
+public enum ImageSignatures: String, Sendable, Hashable, CaseIterable {
+    /// Nothing.
+    case ignore
+    /// Digests are compared; signatures are put on the objects that they are of, where the repository has fs-verity and the kernel knows
+    /// their certificate. Artifacts are looked for where that costs no request: in a layout, and among the store's referrers.
+    case use
+    /// The same, a registry is asked for artifacts too, and an image whose EROFS image ends up without a signature is refused.
+    case require
 }
 
 /// What a pull brought.
@@ -46,6 +61,8 @@ public struct PullResult: Sendable {
     public var presentLayers: Int
     /// Of the new layers.
     public var statistics: LayerStatistics
+    /// What was signed, by the repository's signer or with signatures that came with the image.
+    public var signatures = SignatureCounts()
     /// The image's config; nil for an artifact.
     public var config: ImageConfig?
     /// Where the pull's threads spent their time: elapsed seconds by phase, summed over threads.

@@ -1,3 +1,5 @@
+public import Hashing
+
 /// Who has the bytes of an image: a registry, a layout, an archive. Synchronous; called from the pull's own threads, several at once.
 ///
 /// What a source returns is not trusted: whoever calls compares size and digest with the descriptor.
@@ -23,6 +25,9 @@ public protocol ImageSource: Sendable {
     /// Throws where the pull shall end. Asked now and then while nothing is read. Does nothing by default.
     func checkCancellation() throws
 
+    /// Manifests that refer to this one as their `subject`, of an artifact type. None by default.
+    func referrers(of digest: ContentDigest, artifactType: String) throws -> [Descriptor]
+
     /// The name that a pull tags by default.
     var canonicalName: String { get }
 }
@@ -30,6 +35,7 @@ public protocol ImageSource: Sendable {
 extension ImageSource {
     public var isRemote: Bool { false }
     public func checkCancellation() throws {}
+    public func referrers(of digest: ContentDigest, artifactType: String) throws -> [Descriptor] { [] }
 
     public func openBlob(_ descriptor: Descriptor, from offset: UInt64, _ observer: BlobObserver?) throws -> any BlobReader {
         let reader = try openBlob(descriptor)

@@ -1,5 +1,5 @@
 public import Bytes
-import Hashing
+public import Hashing
 import JSON
 import LinuxSystem
 
@@ -7,6 +7,7 @@ import LinuxSystem
 public struct LayoutSource: ImageSource {
     private let files: any ImageFiles
     private let root: SourceManifest
+    private let entries: [Descriptor]
     public let canonicalName: String
 
     /// `oci:DIR[:NAME]`
@@ -28,6 +29,7 @@ public struct LayoutSource: ImageSource {
             throw OCIError.notFound(source: files.name, "is no OCI layout: there is no index.json")
         }
         let index = try ImageIndex(parsing: bytes, mediaType: nil, document: "\(files.name)/index.json", limit: Self.indexLimit)
+        entries = index.manifests
         switch try LayoutIndex(source: files.name, index).select(name) {
         case .entry(let entry):
             let manifest = try entry.data ?? files.manifest(Self.path(entry), entry)
@@ -63,6 +65,11 @@ public struct LayoutSource: ImageSource {
     public func rootManifest() -> SourceManifest { root }
 
     public func manifest(_ descriptor: Descriptor) throws -> [UInt8] { try files.manifest(Self.path(descriptor), descriptor) }
+
+    /// Those that index.json names, whatever their subject is.
+    public func referrers(of digest: ContentDigest, artifactType: String) throws -> [Descriptor] {
+        entries.filter { $0.artifactType == artifactType }
+    }
 
     public func openBlob(_ descriptor: Descriptor) throws -> any BlobReader { try files.blob(Self.path(descriptor), descriptor) }
 }
