@@ -7,6 +7,8 @@ struct FuseRequest {
     /// The inode it is about: 1 for the root.
     let node: UInt64
     let uid: UInt32
+    /// The thread that waits, 0 where this process cannot see it.
+    let pid: UInt32
     /// What follows the header.
     let arguments: UnsafeRawBufferPointer
 
@@ -18,6 +20,7 @@ struct FuseRequest {
         unique = bytes.load(8, UInt64.self)
         node = bytes.load(16, UInt64.self)
         uid = bytes.load(24, UInt32.self)
+        pid = bytes.load(32, UInt32.self)
         arguments = UnsafeRawBufferPointer(rebasing: bytes[FuseProtocol.requestHeaderSize...])
     }
 

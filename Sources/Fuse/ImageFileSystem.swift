@@ -159,7 +159,8 @@ final class ImageFileSystem: Sendable {
             return .reply
         }
         do throws(ObjectFault) {
-            let object = try objects.open(request.node, id, size: inode.size, request: request.unique, buffer: buffer)
+            let object = try objects.open(
+                request.node, id, size: inode.size, request: Waiting(unique: request.unique, pid: request.pid), buffer: buffer)
             openReply(&reply, object.backing == nil ? [.keepCache, .noFlush] : [.passthrough, .noFlush], backing: object.backing ?? 0)
             return .reply
         } catch {

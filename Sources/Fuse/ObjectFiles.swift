@@ -91,7 +91,7 @@ final class ObjectFiles: Sendable {
 
     /// Opens and verifies an inode's object; each success needs a `close`.
     func open(
-        _ node: UInt64, _ id: ObjectID, size: UInt64, request: UInt64, buffer: UnsafeMutableRawBufferPointer
+        _ node: UInt64, _ id: ObjectID, size: UInt64, request: Waiting, buffer: UnsafeMutableRawBufferPointer
     ) throws(ObjectFault) -> OpenObject {
         if let object = reuse(node) { return object }
         let file: FileDescriptor

@@ -1,3 +1,4 @@
+internal import Bytes
 internal import EROFS
 public import Hashing
 public import LinuxSystem
@@ -76,6 +77,26 @@ enum Verification: Sendable {
     }
 }
 
+/// A request that waits for an object to be verified.
+struct Waiting: Sendable {
+    var unique: UInt64
+    /// The thread of the client.
+    var pid: UInt32
+
+    /// Whether the client waits only for its own end: SIGKILL is pending, which the kernel makes of every signal that ends a process.
+    var isKilled: Bool {
+        guard pid != 0, let file = try? FileDescriptor.open(ByteString("/proc/\(pid)/status"), .readOnly),
+            let status = try? file.readAll(limit: 1 << 16)
+        else { return pid != 0 }
+        for line in status.split(separator: UInt8(ascii: "\n")) {
+            guard line.starts(with: "SigPnd:".utf8) || line.starts(with: "ShdPnd:".utf8) else { continue }
+            let digits = String(decoding: line.dropFirst(7).drop { $0 == UInt8(ascii: "\t") || $0 == UInt8(ascii: " ") }, as: UTF8.self)
+            if let pending = UInt64(digits, radix: 16), pending & 1 << 8 != 0 { return true }
+        }
+        return false
+    }
+}
+
 /// Compares files with the fs-verity digests that they must have. A content is hashed once a process, by one thread while others that need
 /// the same wait.
 final class ObjectVerifier: Sendable {
@@ -89,7 +110,7 @@ final class ObjectVerifier: Sendable {
         var known: [UInt64: Known] = [:]
         /// Being hashed right now.
         var busy: Set<ObjectID> = []
-        /// Requests that wait for a hash, and those of them that nobody waits for any more.
+        /// Requests that wait for a hash, and those of them whose clients got a signal.
         var waiting: Set<UInt64> = []
         var interrupted: Set<UInt64> = []
     }
@@ -103,10 +124,10 @@ final class ObjectVerifier: Sendable {
     ///
     /// - Parameters:
     ///   - size: what the image says, in bytes.
-    ///   - request: by whose number `interrupt` ends the wait.
+    ///   - request: given up when its client is killed.
     ///   - buffer: working space, at least 4 KiB.
     func verify(
-        _ file: borrowing FileDescriptor, _ id: ObjectID, size: UInt64, request: UInt64, buffer: UnsafeMutableRawBufferPointer
+        _ file: borrowing FileDescriptor, _ id: ObjectID, size: UInt64, request: Waiting, buffer: UnsafeMutableRawBufferPointer
     ) throws(ObjectFault) -> Verification {
         let status = try system(id) { () throws(SystemError) in try file.status() }
         guard status.kind == .regular else { throw .damaged(id, "it is no regular file") }
@@ -126,8 +147,8 @@ final class ObjectVerifier: Sendable {
         }
         monitor.change { state in
             state.busy.remove(id)
-            state.waiting.remove(request)
-            state.interrupted.remove(request)
+            state.waiting.remove(request.unique)
+            state.interrupted.remove(request.unique)
             if case .success(.byHash(let identity, isSettled: true)) = result {
                 state.known[identity.inode] = Known(id: id, identity: identity)
             }
@@ -135,7 +156,8 @@ final class ObjectVerifier: Sendable {
         return try result.get()
     }
 
-    /// Nobody waits for this request any more.
+    /// A signal came to this request's client. One that it has a handler for must not end the wait, since few programs expect EINTR of a
+    /// file; one that kills it should, and that shows in its status.
     func interrupt(_ request: UInt64) {
         monitor.change { state in
             if state.waiting.contains(request) { state.interrupted.insert(request) }
@@ -165,30 +187,33 @@ final class ObjectVerifier: Sendable {
 
     private enum Start { case known, mustHash, interrupted }
 
-    private func begin(_ id: ObjectID, _ identity: FileIdentity, _ request: UInt64) -> Start {
+    private func begin(_ id: ObjectID, _ identity: FileIdentity, _ request: Waiting) -> Start {
         monitor.wait { (state, _) -> Start? in
-            if state.interrupted.remove(request) != nil {
-                state.waiting.remove(request)
+            if state.interrupted.contains(request.unique), request.isKilled {
+                state.waiting.remove(request.unique)
+                state.interrupted.remove(request.unique)
                 return .interrupted
             }
             if let known = state.known[identity.inode], known.identity == identity, known.id == id {
-                state.waiting.remove(request)
+                state.waiting.remove(request.unique)
+                state.interrupted.remove(request.unique)
                 return .known
             }
-            state.waiting.insert(request)
+            state.waiting.insert(request.unique)
             return state.busy.insert(id).inserted ? .mustHash : nil
         }
     }
 
     private func hash(
-        _ file: borrowing FileDescriptor, _ id: ObjectID, _ identity: FileIdentity, _ request: UInt64,
+        _ file: borrowing FileDescriptor, _ id: ObjectID, _ identity: FileIdentity, _ request: Waiting,
         _ buffer: UnsafeMutableRawBufferPointer
     ) throws(ObjectFault) -> Verification {
         let start = Host.currentTime()
         var hasher = VerityHasher(id.algorithm)
         var offset: UInt64 = 0
         while true {
-            if monitor.change({ $0.interrupted.contains(request) }) { throw .interrupted }
+            // Wakes those who wait for this hash too, so that they look whether they are needed.
+            if monitor.change({ $0.interrupted.contains(request.unique) }), request.isKilled { throw .interrupted }
             let count = try system(id) { () throws(SystemError) in try file.pread(into: buffer, at: offset) }
             guard count > 0 else { break }
             hasher.update(UnsafeRawBufferPointer(rebasing: buffer[..<count]))

@@ -1,0 +1,656 @@
+import Bytes
+import Glibc
+import LinuxSystem
+import Testing
+
+/// Images served with FUSE by the real binary, beside mounts by the kernel.
+@Suite(.serialized, .enabled(if: isRoot && access("/dev/fuse", F_OK) == 0, "needs root and FUSE"))
+struct FuseMountTests {
+    private func shell(_ script: String, _ arguments: [String] = [], environment: [String] = []) throws -> CommandResult {
+        try launch("bash", ["-euo", "pipefail", "-c", script, "bash"] + arguments, environment: environment + ["CFSOCI=" + Cfsoci.binary])
+    }
+
+    @discardableResult
+    private func mustShell(_ script: String, _ arguments: [String] = [], environment: [String] = []) throws -> String {
+        let result = try shell(script, arguments, environment: environment)
+        guard result.status == 0 else { throw RunFailure(description: "\(script): status \(result.status): \(result.error)\(result.text)") }
+        return result.text
+    }
+
+    /// A repository with a small image `tool`, and places to mount at; at the end nothing is mounted any more and nobody serves.
+    private final class Place {
+        let store: ContractStore
+        let kernel: String
+        let fuse: String
+
+        init(_ store: ContractStore) {
+            self.store = store
+            kernel = store.folder.path + "/kernel"
+            fuse = store.folder.path + "/fuse"
+            for path in [kernel, fuse] { mkdir(path, 0o755) }
+        }
+
+        convenience init() throws {
+            let store = try ContractStore()
+            _ = try store.pull(FuseMountTests.image, as: "docker.io/library/tool:latest")
+            self.init(store)
+        }
+
+        deinit {
+            for path in [kernel, fuse] { while umount2(path, Int32(MNT_DETACH)) == 0 {} }
+            for pid in servers() { kill(pid, SIGKILL) }
+        }
+
+        func mount(_ arguments: [String] = [], image: String = "tool") throws {
+            let result = try store.run(["mount", "--fuse", image, fuse] + arguments)
+            guard result.status == 0, result.output.isEmpty, result.error.isEmpty else {
+                throw RunFailure(description: "mount --fuse: \(result.status) \(result.error)")
+            }
+        }
+
+        /// Processes that serve images of this repository.
+        func servers() -> [pid_t] {
+            fileListOfProcesses().filter { pid in
+                guard let line = try? readFile("/proc/\(pid)/cmdline") else { return false }
+                let words = line.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
+                return words.contains("mount") && words.contains(store.path)
+            }
+        }
+
+        /// Whether all servers end by themselves within some seconds.
+        func isQuiet() -> Bool {
+            for _ in 0..<200 {
+                if servers().isEmpty { return !isMounted(fuse) }
+                usleep(25_000)
+            }
+            return false
+        }
+
+        func isMounted(_ path: String) -> Bool {
+            let table = (try? readFile("/proc/self/mountinfo")).map { String(decoding: $0, as: UTF8.self) } ?? ""
+            return table.split(separator: "\n").contains { $0.split(separator: " ").dropFirst(4).first == Substring(path) }
+        }
+    }
+
+    private static let big = [UInt8]((0..<500_000).map { UInt8(truncatingIfNeeded: $0 &* 13 &+ $0 >> 7) })
+
+    private static let image = LayoutBuilder(layers: [
+        tarArchive([
+            TarMember(name: "usr/", mode: 0o755, type: "5"), TarMember(name: "usr/small", mode: 0o640, uid: 5, gid: 6, content: [1, 2]),
+            TarMember(name: "usr/tool", mode: 0o755, content: big),
+            TarMember(name: "usr/other", mode: 0o644, content: Array(big.dropFirst())),
+            TarMember(name: "usr/link", type: "2", link: "tool"), TarMember(name: "usr/hard", type: "1", link: "usr/tool"),
+        ])
+    ])
+
+    private func objectPath(_ place: Place, _ content: [UInt8]) throws -> String {
+        let id = try #require(try place.store.object(with: content))
+        return place.store.path + "/objects/\(id.prefix(2))/\(id.dropFirst(2))"
+    }
+
+    // MARK: Mounting and unmounting
+
+    @Test func mountsAndUnmounts() throws {
+        let place = try Place()
+        let before = openFiles()
+        for _ in 0..<3 {
+            try place.mount()
+            #expect(place.servers().count == 1)
+            #expect(fileList(place.fuse) == ["usr", "usr/hard", "usr/link", "usr/other", "usr/small", "usr/tool"])
+            #expect(try readFile(place.fuse + "/usr/link") == Self.big)
+            #expect(try readFile(place.fuse + "/usr/small") == [1, 2])
+            var one = stat()
+            var two = stat()
+            #expect(lstat(place.fuse + "/usr/hard", &one) == 0 && lstat(place.fuse + "/usr/tool", &two) == 0)
+            #expect(one.st_ino == two.st_ino && one.st_nlink == 2)
+            #expect(stat(place.fuse, &one) == 0 && one.st_ino == 1)
+            #expect(try readFile(place.fuse + "/usr/hard") == Self.big)
+            let line = try mustShell("grep -F \" $1 \" /proc/self/mountinfo", [place.fuse])
+            #expect(line.contains(" - fuse.composefs composefs:") && line.contains("default_permissions"))
+            try place.store.succeed(["umount", place.fuse])
+            #expect(place.isQuiet())
+        }
+        #expect(openFiles() == before)
+        #expect(try place.store.succeed(["fsck"]).lines.last == "status: ok")
+    }
+
+    private func openFiles() -> Int { fileList("/proc/self/fd").count }
+
+    /// Whoever waits for the command's output waits for the command, not for the server.
+    @Test func serverKeepsNothingOfTheCallers() throws {
+        let place = try Place()
+        let result = try mustShell(
+            #"""
+            cd "$2"
+            exec 7>held
+            timeout 20 "$CFSOCI" mount --fuse tool fuse --repo repo 2>&1 | cat
+            exec 7>&-
+            pid=$(pgrep -f '^[^ ]*cfsoci mount --fuse tool fuse')
+            readlink "/proc/$pid/cwd"
+            ! ls -l "/proc/$pid/fd" | grep -q held
+            readlink "/proc/$pid/fd/2"
+            [ "$(ps -o sid= -p "$pid" | tr -d ' ')" = "$pid" ]
+            "$CFSOCI" umount fuse
+            for _ in $(seq 200); do kill -0 "$pid" 2>/dev/null || exit 0; sleep 0.02; done
+            exit 1
+            """#, [place.store.path, place.store.folder.path])
+        #expect(result == "/\n/dev/null\n")
+    }
+
+    @Test func failuresLeaveNothing() throws {
+        let place = try Place()
+        for (arguments, message) in [
+            (["nothing", place.fuse], "no image \"nothing\""), (["tool", place.fuse + "/none"], "No such file or directory"),
+            (["tool", place.store.path + "/meta.json"], "Not a directory"), (["tool", place.fuse, "--bootable"], "boot"),
+        ] {
+            for more in [[], ["--foreground"]] {
+                #expect(try place.store.refuse(["mount", "--fuse"] + arguments + more).contains(message), "\(arguments)")
+            }
+        }
+        for options in [["--upperdir", "/a", "--workdir", "/b"], ["--idmap", "/proc/self/ns/user"]] {
+            #expect(try place.store.run(["mount", "--fuse", "tool", place.fuse] + options).status == 64)
+        }
+        #expect(place.isQuiet())
+    }
+
+    @Test(arguments: [SIGTERM, SIGINT, SIGHUP]) func signalsUnmount(signal: Int32) throws {
+        let place = try Place()
+        try place.mount()
+        let pid = try #require(place.servers().first)
+        // Also while it is in use.
+        let file = open(place.fuse + "/usr/tool", O_RDONLY)
+        defer { close(file) }
+        kill(pid, signal)
+        #expect(place.isQuiet())
+        var byte: UInt8 = 0
+        // Read by the kernel itself (passthrough), or not any more.
+        let count = pread(file, &byte, 1, 400_000)
+        #expect(count < 0 || byte == Self.big[400_000])
+    }
+
+    @Test func foreground() throws {
+        let place = try Place()
+        let (out, error) = (place.store.folder.path + "/out", place.store.folder.path + "/err")
+        let pid = try start(
+            Cfsoci.binary, ["mount", "--fuse", "--foreground", "tool", place.fuse, "--repo", place.store.path], output: out, error: error)
+        for _ in 0..<200 where !place.isMounted(place.fuse) { usleep(25_000) }
+        let path = try objectPath(place, Self.big)
+        let content = try readFile(path)
+        unlink(path)
+        #expect(open(place.fuse + "/usr/tool", O_RDONLY) < 0 && errno == ENOENT)
+        try writeFile(path, content)
+        kill(pid, SIGINT)
+        #expect(wait(for: pid) == 0)
+        #expect(!place.isMounted(place.fuse))
+        #expect(try readFile(out).isEmpty)
+        let said = String(decoding: try readFile(error), as: UTF8.self)
+        #expect(said.hasPrefix("cfsoci: object ") && said.contains("is missing") && said.split(separator: "\n").count == 1, "\(said)")
+    }
+
+    /// A server that was killed leaves a mount that `umount` takes away.
+    @Test func killedServer() throws {
+        let place = try Place()
+        try place.mount()
+        let pid = try #require(place.servers().first)
+        kill(pid, SIGKILL)
+        for _ in 0..<200 where !place.servers().isEmpty { usleep(25_000) }
+        #expect(open(place.fuse + "/usr/small", O_RDONLY) < 0 && errno == ENOTCONN)
+        try place.store.succeed(["umount", place.fuse])
+        #expect(!place.isMounted(place.fuse))
+    }
+
+    @Test func mountsInUse() throws {
+        let place = try Place()
+        try place.mount()
+        let file = open(place.fuse + "/usr/tool", O_RDONLY)
+        #expect(try place.store.refuse(["umount", place.fuse]).contains("the mount is in use"))
+        try place.store.succeed(["umount", place.fuse, "--lazy"])
+        // It ends with its last user.
+        #expect(place.servers().count == 1)
+        var byte: UInt8 = 0
+        #expect(pread(file, &byte, 1, 300_000) == 1 && byte == Self.big[300_000])
+        close(file)
+        #expect(place.isQuiet())
+    }
+
+    /// While an image is served, no garbage collection runs.
+    @Test func holdsTheLock() throws {
+        let place = try Place()
+        try place.mount()
+        let blocked = try launch("timeout", ["1", Cfsoci.binary, "gc", "--repo", place.store.path])
+        #expect(blocked.status == 124, "\(blocked.error)")
+        try place.store.succeed(["umount", place.fuse])
+        #expect(place.isQuiet())
+        #expect(try launch("timeout", ["20", Cfsoci.binary, "gc", "--repo", place.store.path]).status == 0)
+    }
+
+    // MARK: What is seen
+
+    private static let makeTree = #"""
+        mkdir "$1"; cd "$1"
+        mkdir -m 0755 usr; mkdir -m 1777 usr/sticky; mkdir -m 0700 usr/private; mkdir -p usr/deep/er/still usr/many
+        for i in $(seq 600); do printf '%s' "$i" > "usr/many/a file with a name of some length $i"; done
+        head -c 200000 /dev/urandom > usr/random; cp usr/random usr/same; ln usr/random usr/deep/linked
+        head -c 65 /dev/zero > usr/sixtyfive; head -c 64 /dev/zero > usr/sixtyfour; : > usr/empty
+        head -c 10000 /dev/zero | tr '\0' y > usr/page; truncate -s 300000 usr/holes
+        ln -s random usr/link; ln -s "$(head -c 4000 /dev/zero | tr '\0' z)" usr/long-link; ln -s /nowhere usr/dangling
+        mknod usr/null c 1 3; mknod usr/disk b 300 70000; mkfifo usr/pipe
+        python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind("usr/socket")'
+        touch "usr/$(printf '\377\376 odd \001')" "usr/$(head -c 255 /dev/zero | tr '\0' n)" usr/-dash usr/!bang
+        chmod 4755 usr/page; chmod 0000 usr/sixtyfive; chown 12345:54321 usr/random; chown -h 7:8 usr/link; chown 4000000000:3000000000 usr/empty
+        touch -d '1960-01-02 03:04:05.678901234 UTC' usr/page; touch -h -d '2038-02-01 00:00:00.5 UTC' usr/link
+        setfattr -n user.one -v 1 usr/page; setfattr -n user.long -v "$(head -c 3000 /dev/zero | tr '\0' v)" usr/page usr/deep
+        setfattr -n security.capability -v 0x0100000200200000000000000000000000000000 usr/random
+        setfattr -n trusted.kept -v t usr/page
+        setfacl -m u:12345:rwx,g:54321:r usr/many; setfacl -d -m u:1:r usr/many; setfacl -m u:65534:r usr/private usr/same; chmod 0640 usr/same || true
+        setfacl -m u:65534:r usr/same
+        """#
+
+    private static let describe = #"""
+        cd "$1"
+        find . -mindepth 1 -printf '%p\t%y\t%m\t%U\t%G\t%T@\t%l\t' \( -type d -printf '-\n' -o -printf '%n %s\n' \)
+        echo "-- devices"; find . \( -type b -o -type c \) -exec stat -c '%n %t %T' {} +
+        echo "-- content"; find . -type f -print0 | xargs -0 sha256sum
+        echo "-- hard links"
+        find . -type f -links +1 -printf '%i %p\n' | sort -k2 | awk '{ if (!($1 in first)) first[$1] = $2; print first[$1], $2 }'
+        echo "-- attributes"; getfattr -R -h -d -m - -e hex . 2>/dev/null | awk '/^# file: / { file = $0; next } NF { print file, $0 }'
+        """#
+
+    private static let needsAttributes = hasProgram("setfattr") && hasProgram("setfacl") && hasProgram("python3")
+
+    @Test(.enabled(if: needsAttributes, "needs attr, acl and python3"), arguments: ["0", "1", "2"])
+    func equalsTheOriginalAndTheKernels(version: String) throws {
+        let place = Place(try ContractStore(["--erofs-version", version]))
+        let tree = place.store.folder.path + "/tree"
+        try mustShell(Self.makeTree, [tree])
+        try place.store.succeed(["create-image", tree, "image", "--xattrs", "keep-user-xattrs"])
+        try place.mount(image: "image")
+        #expect(try place.store.run(["mount", "image", place.kernel, "--quiet"]).status == 0)
+        func lines(_ path: String) throws -> [String] {
+            try mustShell(Self.describe, [path]).split(separator: "\n").map(String.init).sorted()
+        }
+        let (original, fuse, kernel) = (try lines(tree), try lines(place.fuse), try lines(place.kernel))
+        #expect(fuse.count > 1200)
+        #expect(Set(fuse).symmetricDifference(kernel).sorted() == [])
+        // What `create-image` leaves out: ACLs and trusted attributes; what version 2 does: nanoseconds.
+        func comparable(_ lines: [String]) -> Set<String> {
+            Set(
+                lines.filter {
+                    !$0.contains(" trusted.") && !$0.contains(" system.") && !(version == "2" && $0.split(separator: "\t").count > 5)
+                })
+        }
+        #expect(comparable(fuse).symmetricDifference(comparable(original)).sorted() == [])
+        // What find does not print: access and change times, allocated size, the order of entries is each file system's own.
+        for path in ["/usr/page", "/usr/deep", "/usr/link", "/usr/pipe"] {
+            var (one, two) = (stat(), stat())
+            #expect(lstat(place.fuse + path, &one) == 0 && lstat(place.kernel + path, &two) == 0)
+            #expect(
+                one.st_atim.tv_sec == two.st_atim.tv_sec && one.st_ctim.tv_nsec == two.st_ctim.tv_nsec && one.st_blksize == two.st_blksize)
+        }
+        for path in ["/usr/null", "/usr/disk"] { #expect(open(place.fuse + path + "/x", O_RDONLY) < 0 && errno == ENOTDIR) }
+        let null = open(place.fuse + "/usr/null", O_RDWR)
+        #expect(null >= 0 && write(null, "x", 1) == 1)
+        close(null)
+        try place.store.succeed(["umount", place.fuse])
+        try place.store.succeed(["umount", place.kernel])
+        #expect(place.isQuiet())
+    }
+
+    /// Whiteouts are character devices 0:0, as they were, so that an overlay over the mount honours them.
+    @Test(arguments: ["1", "2"]) func whiteouts(version: String) throws {
+        let place = Place(try ContractStore(["--erofs-version", version]))
+        let tree = place.store.folder.path + "/tree"
+        try mustShell(#"mkdir -p "$1/usr/dir"; mknod "$1/usr/gone" c 0 0; mknod "$1/ff" c 0 0; echo x > "$1/usr/dir/file""#, [tree])
+        try place.store.succeed(["create-image", tree, "image"])
+        try place.mount(image: "image")
+        var status = stat()
+        #expect(lstat(place.fuse + "/usr/gone", &status) == 0 && status.st_mode & S_IFMT == S_IFCHR && status.st_rdev == 0)
+        #expect(fileList(place.fuse).contains("usr/gone"))
+        let under = place.store.folder.path + "/under"
+        let seen = try mustShell(
+            #"mkdir -p "$1/usr/dir"; touch "$1/usr/gone" "$1/usr/kept"; mount -t overlay overlay -o "lowerdir=$2:$1" "$3"; ls "$3/usr"; umount "$3""#,
+            [under, place.fuse, place.kernel])
+        #expect(seen == "dir\nkept\n")
+        try place.store.succeed(["umount", place.fuse])
+        #expect(place.isQuiet())
+    }
+
+    @Test(.enabled(if: needsAttributes && hasProgram("setpriv"), "needs attr, acl, python3 and setpriv")) func permissions() throws {
+        let place = Place(try ContractStore())
+        let tree = place.store.folder.path + "/tree"
+        try mustShell(Self.makeTree, [tree])
+        try place.store.succeed(["create-image", tree, "image"])
+        chmod(place.store.folder.path, 0o755)
+        let nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups"
+        // Only the one who mounted looks inside, unless all may.
+        try place.mount(image: "image")
+        #expect(try shell("\(nobody) ls \"$1\"", [place.fuse]).error.contains("Permission denied"))
+        try place.store.succeed(["umount", place.fuse])
+        #expect(place.isQuiet())
+        try place.mount(["--allow-other"], image: "image")
+        #expect(try shell("\(nobody) ls \"$1/usr/many\"", [place.fuse]).status == 0)
+        for (path, isReadable) in [("page", true), ("sixtyfive", false), ("private/x", false)] {
+            let result = try shell("\(nobody) cat \"$1/usr/\(path)\"", [place.fuse])
+            #expect((result.status == 0) == isReadable, "\(path): \(result.error)")
+        }
+        try place.store.succeed(["umount", place.fuse])
+        #expect(place.isQuiet())
+    }
+
+    // MARK: Nothing can be changed
+
+    @Test func everyChangeIsRefused() throws {
+        let place = try Place()
+        try place.mount()
+        #expect(try place.store.run(["mount", "tool", place.kernel, "--quiet"]).status == 0)
+        for root in [place.kernel, place.fuse] {
+            let (file, directory, new) = (root + "/usr/tool", root + "/usr", root + "/usr/new")
+            let descriptor = open(file, O_RDONLY)
+            #expect(descriptor >= 0)
+            var times = [timespec(tv_sec: 1, tv_nsec: 2), timespec(tv_sec: 3, tv_nsec: 4)]
+            let calls: [(String, () -> Int32)] = [
+                ("open O_WRONLY", { open(file, O_WRONLY) }), ("open O_RDWR", { open(file, O_RDWR) }),
+                ("open O_TRUNC", { open(file, O_WRONLY | O_TRUNC) }), ("open O_APPEND", { open(file, O_WRONLY | O_APPEND) }),
+                ("open O_CREAT", { open(new, O_RDONLY | O_CREAT, 0o600) }),
+                ("open O_CREAT, writing", { open(new, O_RDWR | O_CREAT, 0o600) }),
+                ("open O_CREAT O_EXCL", { open(new, O_RDWR | O_CREAT | O_EXCL, 0o600) }), ("creat", { creat(new, 0o600) }),
+                // O_TMPFILE
+                ("open O_TMPFILE", { open(directory, O_RDWR | 0o20200000, 0o600) }),
+                ("mkdir", { mkdir(new, 0o700) }), ("mknod regular", { mknod(new, S_IFREG | 0o600, 0) }),
+                ("mknod fifo", { mknod(new, S_IFIFO | 0o600, 0) }), ("mknod socket", { mknod(new, S_IFSOCK | 0o600, 0) }),
+                ("mknod device", { mknod(new, S_IFCHR | 0o600, 259) }), ("mkfifo", { mkfifo(new, 0o600) }),
+                ("symlink", { symlink("x", new) }), ("link", { link(file, new) }), ("unlink", { unlink(file) }),
+                ("unlink symlink", { unlink(root + "/usr/link") }), ("rmdir", { rmdir(directory) }), ("rename", { rename(file, new) }),
+                ("rename over", { rename(file, root + "/usr/small") }), ("rename directory", { rename(directory, root + "/new") }),
+                ("renameat2 RENAME_EXCHANGE", { attempt { try opened(root).rename(at: "usr/tool", to: "usr/small", flags: .exchange) } }),
+                ("renameat2 RENAME_NOREPLACE", { attempt { try opened(root).rename(at: "usr/tool", to: "new", flags: .noReplace) } }),
+                ("chmod", { chmod(file, 0o777) }), ("fchmod", { fchmod(descriptor, 0o777) }), ("chown", { chown(file, 1, 1) }),
+                ("lchown", { lchown(root + "/usr/link", 1, 1) }), ("fchown", { fchown(descriptor, 1, 1) }),
+                ("truncate", { truncate(file, 0) }), ("truncate longer", { truncate(file, 1 << 30) }),
+                ("utimensat", { utimensat(AT_FDCWD, file, &times, 0) }),
+                ("utimensat link", { utimensat(AT_FDCWD, root + "/usr/link", &times, AT_SYMLINK_NOFOLLOW) }),
+                ("futimens", { futimens(descriptor, &times) }), ("utimes", { utimes(file, nil) }),
+                ("setxattr", { attempt { try opened(root).setExtendedAttribute("user.x", "y", at: "usr/tool") } }),
+                ("setxattr trusted", { attempt { try opened(root).setExtendedAttribute("trusted.x", "y", at: "usr/tool") } }),
+                ("setxattr security", { attempt { try opened(root).setExtendedAttribute("security.x", "y", at: "usr/tool") } }),
+                ("setxattr ACL", { attempt { try opened(root).setExtendedAttribute("system.posix_acl_access", acl, at: "usr/tool") } }),
+                ("lsetxattr", { attempt { try opened(root).setExtendedAttribute("trusted.x", "y", at: "usr/link") } }),
+                ("fsetxattr", { attempt { try opened(file).setExtendedAttribute("user.x", "y") } }),
+                ("removexattr", { attempt { try opened(root).removeExtendedAttribute("user.x", at: "usr/tool") } }),
+                ("lremovexattr", { attempt { try opened(root).removeExtendedAttribute("trusted.x", at: "usr/link") } }),
+                ("fremovexattr", { attempt { try opened(file).removeExtendedAttribute("user.x") } }),
+                ("access W_OK", { access(file, W_OK) }),
+                ("access W_OK directory", { access(directory, W_OK) }),
+                ("bind", { bindSocket(new) }),
+            ]
+            for (name, call) in calls {
+                errno = 0
+                let result = call()
+                let code = errno
+                #expect(result == -1 && code == EROFS, "\(name) in \(root): \(result), \(String(cString: strerror(code)))")
+                if result > 2 { close(result) }
+            }
+            // On what is open for reading only, these fail for that reason whatever the file system.
+            #expect(ftruncate(descriptor, 0) == -1 && errno == EINVAL)
+            #expect(attempt { try opened(file).allocate(10) } == -1 && errno == EBADF)
+            #expect(write(descriptor, "x", 1) == -1 && errno == EBADF)
+            #expect(mmap(nil, 4096, PROT_WRITE, Int32(MAP_SHARED), descriptor, 0) == MAP_FAILED && errno == EACCES)
+            // Making it durable and waiting for it are no changes.
+            #expect(fsync(descriptor) == 0 && fdatasync(descriptor) == 0)
+            close(descriptor)
+            #expect(fileList(root) == ["usr", "usr/hard", "usr/link", "usr/other", "usr/small", "usr/tool"])
+        }
+        // Not even who remounts it can write.
+        #expect(
+            try shell("mount -o remount,rw \"$1\"", [place.fuse]).status != 0 || open(place.fuse + "/new", O_WRONLY | O_CREAT, 0o600) < 0)
+        try place.store.succeed(["umount", place.fuse])
+        try place.store.succeed(["umount", place.kernel])
+        #expect(place.isQuiet())
+    }
+
+    /// An ACL with an entry for user 1: version 2, then tag, permissions and id each.
+    private let acl = ByteString([
+        2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 2, 0, 4, 0, 1, 0, 0, 0, 4, 0, 4, 0, 255, 255, 255, 255, 16, 0, 4, 0, 255, 255, 255, 255,
+        32, 0,
+        4, 0, 255, 255, 255, 255,
+    ])
+
+    private func opened(_ path: String) throws(SystemError) -> FileDescriptor { try FileDescriptor.open(ByteString(path), .readOnly) }
+
+    /// As the C library has it: -1, and why in errno.
+    private func attempt(_ body: () throws -> Void) -> Int32 {
+        do {
+            try body()
+            return 0
+        } catch {
+            errno = (error as? SystemError)?.errno.rawValue ?? 0
+            return -1
+        }
+    }
+
+    private func bindSocket(_ path: String) -> Int32 {
+        let descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
+        defer { let code = errno; close(descriptor); errno = code }
+        var address = sockaddr_un()
+        address.sun_family = sa_family_t(AF_UNIX)
+        // The path may be too long for an address.
+        let folder = open(String(path.dropLast(4)), O_RDONLY | O_DIRECTORY)
+        defer { let code = errno; close(folder); errno = code }
+        let short = Array("/proc/self/fd/\(folder)/new".utf8)
+        withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: short) }
+        return withUnsafePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size)) }
+        }
+    }
+
+    // MARK: Tampering
+
+    private func openError(_ path: String) -> Int32 {
+        let descriptor = open(path, O_RDONLY)
+        if descriptor < 0 { return errno }
+        close(descriptor)
+        return 0
+    }
+
+    @Test func tamperedObjects() throws {
+        let place = try Place()
+        let path = try objectPath(place, Self.big)
+        let file = place.fuse + "/usr/tool"
+        // Changed before it is first opened.
+        var changed = Self.big
+        changed[changed.count / 2] ^= 1
+        try place.mount()
+        unlink(path)
+        try writeFile(path, changed)
+        #expect(openError(file) == EIO)
+        #expect(openError(place.fuse + "/usr/hard") == EIO)
+        #expect(openError(place.fuse + "/usr/other") == 0)
+        // Cut short, another kind of file, nothing.
+        try writeFile(path, Array(Self.big.dropLast()))
+        #expect(openError(file) == EIO)
+        unlink(path)
+        mkfifo(path, 0o644)
+        #expect(openError(file) == EIO)
+        unlink(path)
+        mkdir(path, 0o755)
+        #expect(openError(file) == EIO)
+        rmdir(path)
+        symlink("other", path)
+        #expect(openError(file) == EIO)
+        unlink(path)
+        #expect(openError(file) == ENOENT)
+        var status = stat()
+        #expect(lstat(file, &status) == 0 && status.st_size == Self.big.count)
+        // Good again.
+        try writeFile(path, Self.big)
+        #expect(try openError(file) == 0 && readFile(file) == Self.big)
+        // Changed in place, or replaced, after it was found good, be it at once or later.
+        for pause in [0, 300_000] as [UInt32] {
+            usleep(pause)
+            #expect(openError(file) == 0)
+            usleep(pause)
+            chmod(path, 0o644)
+            try writeFile(path, changed)
+            #expect(openError(file) == EIO, "after \(pause) µs")
+            try writeFile(path, Self.big)
+            #expect(openError(file) == 0)
+            usleep(pause)
+            unlink(path)
+            try writeFile(path, changed)
+            // Kept open, the good one is still served; anew, the bad one is not.
+            #expect([0, EIO].contains(openError(file)))
+            if openError(file) == 0 { #expect(try readFile(file) == Self.big) }
+            unlink(path)
+            try writeFile(path, Self.big)
+            #expect(openError(file) == 0)
+        }
+        try place.store.succeed(["umount", place.fuse])
+        #expect(place.isQuiet())
+    }
+
+    @Test func damagedImagesAreNotServed() throws {
+        let place = try Place()
+        let id = try place.store.succeed(["compute-id", "tool"]).lines[0]
+        let path = place.store.path + "/objects/\(id.prefix(2))/\(id.dropFirst(2))"
+        var bytes = try readFile(path)
+        bytes[bytes.count / 2] ^= 1
+        unlink(path)
+        try writeFile(path, bytes)
+        #expect(try place.store.refuse(["mount", "--fuse", "tool", place.fuse]).contains(id))
+        #expect(place.isQuiet())
+    }
+
+    // MARK: Without privileges
+
+    /// In a user and mount namespace of its own, where root is nobody outside: mounted directly, read without passthrough.
+    @Test(arguments: [["--fuse"], []]) func inAUserNamespace(options: [String]) throws {
+        guard try launch("unshare", ["-Urm", "true"]).status == 0 else { return }
+        let place = try Place()
+        let text = try mustShell(
+            #"""
+            unshare -Urm bash -euo pipefail -c '
+                "$CFSOCI" mount tool "$2" --repo "$1" ${3:-} 2> "$1/../said"
+                cmp "$2/usr/tool" "$2/usr/hard"; sha256sum < "$2/usr/tool"; stat -c "%u %s %a" "$2/usr/small"
+                if : > "$2/new"; then exit 9; fi 2>/dev/null
+                grep -o "fuse.composefs composefs:" /proc/self/mountinfo
+                "$CFSOCI" umount "$2" --repo "$1"
+                ! grep -q fuse.composefs /proc/self/mountinfo' bash "$@"
+            cat "$1/../said"
+            """#, [place.store.path, place.fuse] + options)
+        let lines = text.split(separator: "\n").map(String.init)
+        let sum = try mustShell("sha256sum < \"$1\"", [try objectPath(place, Self.big)]).split(separator: "\n").first.map(String.init)
+        #expect(lines.first == sum)
+        // Owners that the namespace does not have are shown as nobody.
+        #expect(lines.dropFirst().first == "65534 2 640")
+        #expect(lines.contains("fuse.composefs composefs:"))
+        // The kernel does not mount EROFS for a namespace: FUSE is what is done instead, and said.
+        let note = lines.last { $0.contains("serving the image with FUSE instead") }
+        #expect((note != nil) == options.isEmpty)
+        #expect(place.isQuiet())
+    }
+
+    /// Through `fusermount3`, as a user who may use `/dev/fuse`: the device's mode is changed only where this test alone sees it.
+    @Test(.enabled(if: hasProgram("fusermount3") && hasProgram("setpriv"), "needs fusermount3 and setpriv")) func throughTheHelper() throws
+    {
+        let place = try Place()
+        let text = try mustShell(
+            #"""
+            chmod 755 "$3"; chown -R 65534:65534 "$1" "$2"
+            unshare -m --propagation private bash -euo pipefail -c '
+                mknod "$3/device" c 10 229; chmod 666 "$3/device"; mount --bind "$3/device" /dev/fuse
+                as="setpriv --reuid 65534 --regid 65534 --clear-groups"
+                $as "$CFSOCI" mount tool "$2" --repo "$1" 2>&1 | sed "s/:.*with FUSE/: with FUSE/"
+                $as cmp "$2/usr/tool" "$2/usr/hard"
+                grep -c "fuse.composefs composefs:.*user_id=65534" /proc/self/mountinfo
+                if cat "$2/usr/tool" >/dev/null 2>&1; then echo "root looks inside"; fi
+                $as bash -c "exec 9< \"$2/usr/tool\"; \"$CFSOCI\" umount \"$2\" --repo \"$1\"" 2>&1 || echo "status $?"
+                $as "$CFSOCI" umount "$2" --repo "$1"
+                ! grep -q fuse.composefs /proc/self/mountinfo
+                $as "$CFSOCI" mount --fuse tool "$2" --repo "$1"
+                kill $(pgrep -f "^[^ ]*cfsoci mount --fuse tool $2")
+                for _ in $(seq 200); do grep -q fuse.composefs /proc/self/mountinfo || break; sleep 0.02; done
+                ! grep -q fuse.composefs /proc/self/mountinfo' bash "$@"
+            """#, [place.store.path, place.fuse, place.store.folder.path])
+        #expect(
+            text == """
+                mounting needs root's rights (CAP_SYS_ADMIN in the first user namespace): with FUSE instead
+                1
+                cfsoci: \(place.fuse): the mount is in use; end what uses it or unmount it lazily
+                status 1
+
+                """)
+        #expect(place.isQuiet())
+    }
+
+    // MARK: Under load
+
+    /// Many readers at once, clients killed in the middle, the kernel's caches dropped, mounts ended under their users.
+    @Test(.timeLimit(.minutes(3))) func hammered() throws {
+        let place = Place(try hammerStore())
+        try place.mount(image: "image")
+        let result = try shell(
+            #"""
+            sum() { (cd "$1" && find . -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum); }
+            expected=$(sum "$2")
+            end=$((SECONDS + 8))
+            for reader in 1 2 3 4; do
+                (while [ $SECONDS -lt $end ]; do [ "$(sum "$1")" = "$expected" ] || { echo "reader $reader read something else"; break; }; done) &
+            done
+            # Killed at any moment, while they look, open and read.
+            (while [ $SECONDS -lt $end ]; do
+                cat "$1"/files/* > /dev/null & one=$!
+                find "$1" -ls > /dev/null & two=$!
+                sleep 0.0$((RANDOM % 90 + 10)); kill -9 $one $two; wait $one $two || true
+            done) 2>/dev/null &
+            # A storm of forgets.
+            (while [ $SECONDS -lt $end ]; do echo 2 > /proc/sys/vm/drop_caches; sleep 0.2; done) &
+            # Names that are not there, directories, seeks to anywhere.
+            (while [ $SECONDS -lt $end ]; do ls "$1"/files/nothing-$RANDOM "$1"/../fuse/files > /dev/null 2>&1 || true; done) &
+            wait
+            """#, [place.fuse, place.store.folder.path + "/tree"])
+        #expect(result.status == 0 && result.text.isEmpty, "\(result.text) \(result.error)")
+        #expect(place.servers().count == 1)
+        // Ended while it is read.
+        let ended = try shell(
+            #"(cat "$1"/files/* > /dev/null 2>&1 || true) & (find "$1" -type f -exec cat {} + > /dev/null 2>&1 || true) & sleep 0.1; umount -l "$1"; wait"#,
+            [place.fuse])
+        #expect(ended.status == 0)
+        #expect(place.isQuiet())
+    }
+
+    private func hammerStore() throws -> ContractStore {
+        let store = try ContractStore()
+        let tree = store.folder.path + "/tree"
+        try mustShell(
+            #"""
+            mkdir -p "$1/files" "$1/more/dirs"
+            for i in $(seq 300); do head -c $((RANDOM * 3)) /dev/urandom > "$1/files/$i"; done
+            head -c 20000000 /dev/urandom > "$1/more/large"
+            for i in $(seq 50); do mkdir "$1/more/dirs/$i"; ln "$1/files/$i" "$1/more/dirs/$i/link"; done
+            """#, [tree])
+        try store.succeed(["create-image", tree, "image"])
+        return store
+    }
+
+    @Test func manyCycles() throws {
+        let place = try Place()
+        try mustShell(
+            #"for _ in $(seq 40); do "$CFSOCI" mount --fuse tool "$2" --repo "$1"; [ -e "$2/usr/tool" ]; "$CFSOCI" umount "$2"; done"#,
+            [place.store.path, place.fuse])
+        #expect(place.isQuiet())
+    }
+}
+
+/// The numbers of all processes.
+private func fileListOfProcesses() -> [pid_t] {
+    guard let folder = opendir("/proc") else { return [] }
+    defer { closedir(folder) }
+    var list: [pid_t] = []
+    while let entry = readdir(folder) {
+        let name = withUnsafePointer(to: &entry.pointee.d_name) {
+            $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+        }
+        if let number = pid_t(name) { list.append(number) }
+    }
+    return list
+}
