@@ -18,6 +18,7 @@ public struct Cfsoci: ParsableCommand {
                 subcommands: [
                     Pull.self, Push.self, Export.self, Images.self, Inspect.self, Tag.self, Untag.self, Remove.self, Referrers.self,
                 ]),
+            CommandGroup(name: "Registries", subcommands: [Login.self, Logout.self]),
             CommandGroup(name: "Looking inside", subcommands: [List.self, Cat.self, Layer.self, Dump.self, ComputeID.self]),
             CommandGroup(name: "Mounting", subcommands: [Mount.self, Unmount.self]),
             CommandGroup(name: "The store", subcommands: [Initialize.self, Fsck.self, GarbageCollect.self, Upgrade.self]),

@@ -7,25 +7,24 @@ enum PasswordPrompt {
 
     static var isPossible: Bool { isatty(0) == 1 && isatty(2) == 1 }
 
-    /// One line from the terminal that is not shown while it is typed.
-    static func ask(_ what: String) throws -> String {
+    /// One line from the terminal, which is not shown while it is typed unless `isShown`.
+    static func ask(_ what: String, isShown: Bool = false) throws -> String {
         guard isPossible else {
             throw CommandError("there is no terminal to ask for a password at; log in first, for example with login --password-stdin")
         }
-        return try ask(what, input: 0)
+        return try ask(what, isShown: isShown, input: 0)
     }
 
-    /// The same with any terminal as input.
-    static func ask(_ what: String, input: Int32) throws -> String {
+    private static func ask(_ what: String, isShown: Bool, input: Int32) throws -> String {
         var before = termios()
         guard tcgetattr(input, &before) == 0 else { throw CommandError("the terminal cannot be set to hide a password") }
         var hidden = before
         // Signals from keys too: who presses ^C must get a terminal back that shows what is typed.
-        hidden.c_lflag &= ~tcflag_t(ECHO | ECHONL | ICANON | ISIG)
+        hidden.c_lflag &= ~tcflag_t(isShown ? 0 : ECHO | ECHONL | ICANON | ISIG)
         guard tcsetattr(input, TCSAFLUSH, &hidden) == 0 else { throw CommandError("the terminal cannot be set to hide a password") }
         defer { tcsetattr(input, TCSAFLUSH, &before) }
         write("\(Output.printable(ByteString(what))): ")
-        defer { write("\n") }
+        defer { if !isShown { write("\n") } }
         return try readLine(input)
     }
 

@@ -38,6 +38,7 @@ struct RegistryArguments: ParsableArguments {
         options.authFile = authfile
         options.certificateDirectory = certDir
         options.registriesConfiguration = registriesConf
+        if PasswordPrompt.isPossible { options.chooseRegistry = { Self.choose($0) } }
         options.userAgent = "cfsoci/" + Version.text
         if let creds {
             let parts = creds.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
@@ -50,5 +51,14 @@ struct RegistryArguments: ParsableArguments {
             }
         }
         return options
+    }
+
+    /// Lets the user choose what a short name means.
+    private static func choose(_ candidates: [RegistryReference]) -> RegistryReference? {
+        for (number, candidate) in candidates.enumerated() { Output.note("  \(number + 1)  \(candidate)") }
+        guard let answer = try? PasswordPrompt.ask("Which of these is meant (1-\(candidates.count))", isShown: true),
+            let number = Int(answer), candidates.indices.contains(number - 1)
+        else { return nil }
+        return candidates[number - 1]
     }
 }

@@ -80,7 +80,7 @@ final class Authorizer: Sendable {
             return "no credentials for \(repository.domain) were found: log in with a container tool (podman, skopeo or docker login "
                 + "\(repository.domain)) or name an auth file with --authfile"
         }
-        return "\(found.origin) are not accepted: log in again"
+        return "\(found.origin) are not accepted" + (session.options.credentials == nil ? ": log in again" : "")
     }
 
     private func answer(_ challenges: [Challenge], _ repository: RemoteRepository, _ registry: HTTPURL) throws(Failure) -> Entry {

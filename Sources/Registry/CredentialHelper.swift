@@ -2,7 +2,8 @@ internal import Glibc
 internal import JSON
 internal import LinuxSystem
 
-/// `docker-credential-NAME get`: server name on standard input, a JSON object with the secret on standard output.
+/// `docker-credential-NAME get`: server name on standard input, a JSON object with the secret on standard output; `store` and `erase`: the same
+/// object and the server name on standard input.
 struct CredentialHelper {
     private static let oneAtATime = Monitor()
     private static let outputLimit = 1 << 20
@@ -14,15 +15,7 @@ struct CredentialHelper {
 
     /// Nil where the helper knows nothing of the server.
     func get(server: String) throws(RegistryError) -> RegistryCredentials? {
-        let program = "docker-credential-" + name
-        guard !name.isEmpty, !name.utf8.contains(where: { $0 == UInt8(ascii: "/") || $0 < 0x21 || $0 > 0x7e }) else {
-            throw RegistryError(.credentials, "\(printable(name)) is no name of a credential helper")
-        }
-        guard let path = search(program) else { throw RegistryError(.credentials, "the credential helper \(program) is not in PATH") }
-        // One at a time: a helper that inherited another's pipe would keep it open.
-        let (status, output) = try Self.oneAtATime.withLock { () throws(RegistryError) in
-            try run(path, program, input: Array((server + "\n").utf8))
-        }
+        let (status, output) = try ask("get", Array((server + "\n").utf8))
         guard status == 0 else {
             // The protocol's only way to say "none": this text.
             if String(decoding: output, as: UTF8.self).contains("credentials not found") { return nil }
@@ -36,6 +29,32 @@ struct CredentialHelper {
         return user == "<token>" ? .identityToken(secret) : .password(user: user, password: secret)
     }
 
+    func store(server: String, user: String, password: String) throws(RegistryError) {
+        let entry: JSONValue = ["ServerURL": .string(server), "Username": .string(user), "Secret": .string(password)]
+        // Nor is what it says shown: it may repeat the secret.
+        let status = try ask("store", entry.compactBytes).status
+        guard status == 0 else { throw RegistryError(.credentials, "\(program) store failed for \(server) with status \(status)") }
+    }
+
+    /// False where the helper knows nothing of the server.
+    func erase(server: String) throws(RegistryError) -> Bool {
+        guard try get(server: server) != nil else { return false }
+        let status = try ask("erase", Array(server.utf8)).status
+        guard status == 0 else { throw RegistryError(.credentials, "\(program) erase failed for \(server) with status \(status)") }
+        return true
+    }
+
+    private var program: String { "docker-credential-" + name }
+
+    private func ask(_ action: String, _ input: [UInt8]) throws(RegistryError) -> (status: Int32, output: [UInt8]) {
+        guard !name.isEmpty, !name.utf8.contains(where: { $0 == UInt8(ascii: "/") || $0 < 0x21 || $0 > 0x7e }) else {
+            throw RegistryError(.credentials, "\(printable(name)) is no name of a credential helper")
+        }
+        guard let path = search(program) else { throw RegistryError(.credentials, "the credential helper \(program) is not in PATH") }
+        // One at a time: a helper that inherited another's pipe would keep it open.
+        return try Self.oneAtATime.withLock { () throws(RegistryError) in try run(path, program, action, input: input) }
+    }
+
     private func search(_ program: String) -> String? {
         for directory in (environment["PATH"] ?? "/usr/local/bin:/usr/bin:/bin").split(separator: ":") where directory.hasPrefix("/") {
             let path = "\(directory)/\(program)"
@@ -44,7 +63,9 @@ struct CredentialHelper {
         return nil
     }
 
-    private func run(_ path: String, _ program: String, input: [UInt8]) throws(RegistryError) -> (status: Int32, output: [UInt8]) {
+    private func run(_ path: String, _ program: String, _ action: String, input: [UInt8]) throws(RegistryError) -> (
+        status: Int32, output: [UInt8]
+    ) {
         func failure(_ what: String, _ code: Int32) -> RegistryError {
             RegistryError(.credentials, "\(program): \(what): \(String(cString: strerror(code)))")
         }
@@ -67,7 +88,7 @@ struct CredentialHelper {
         posix_spawn_file_actions_adddup2(&actions, toChild.read, 0)
         posix_spawn_file_actions_adddup2(&actions, fromChild.write, 1)
         posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0)
-        var arguments: [UnsafeMutablePointer<CChar>?] = [strdup(program), strdup("get"), nil]
+        var arguments: [UnsafeMutablePointer<CChar>?] = [strdup(program), strdup(action), nil]
         var variables: [UnsafeMutablePointer<CChar>?] = environment.lines.map { strdup($0) } + [nil]
         defer { for line in arguments + variables { free(line) } }
         var child: pid_t = 0

@@ -26,6 +26,11 @@ public final class RegistryClient: Sendable {
 
     var options: RegistryOptions { session.options }
 
+    /// Whether the registry asked for credentials, and took them.
+    func hasAuthorization(for repository: RemoteRepository) -> Bool {
+        ((try? authorizer.authorization(for: repository)) ?? nil) != nil
+    }
+
     /// Ends transfers and pauses between tries, and refuses new requests, with `RegistryError.Kind.cancelled`. For good.
     public func cancel() { session.cancel() }
 
@@ -133,6 +138,7 @@ public final class RegistryClient: Sendable {
 
     /// Names, tags and digests have no byte that means something in a URL, and no empty, `.` or `..` segment.
     private static func isClean(_ path: String) -> Bool {
+        if path == "/v2/" { return true }
         // Uploads begin at a path that ends with a slash.
         let path = path.hasSuffix("/blobs/uploads/") ? path.dropLast() : path[...]
         return path.split(separator: "/", omittingEmptySubsequences: false).dropFirst().allSatisfy { segment in

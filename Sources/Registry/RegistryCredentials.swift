@@ -44,6 +44,8 @@ struct RemoteRepository: Hashable, Sendable {
     var proxy: ProxyAddress?
     /// There is another place with the same image: not much is waited for this one.
     var isMirror = false
+    /// Where only the registry is meant, to log in: the namespace whose credentials are tried.
+    var loginName = ""
     /// Whether credentials that were given with the command are for this registry.
     var takesGivenCredentials = true
     /// Whether requests change anything there.
@@ -58,15 +60,17 @@ struct RemoteRepository: Hashable, Sendable {
 
     /// Where its API is. Docker Hub is the one registry that is not where its name says.
     var apiHost: String { domain == "docker.io" ? "registry-1.docker.io" : domain }
-    /// What tokens are asked for.
+    /// What tokens are asked for; nothing in particular where only the registry is meant, to log in.
     var scopes: [String] {
-        ["repository:\(name):pull" + (isWritten ? ",push" : "")] + (alsoRead.map { ["repository:\($0):pull"] } ?? [])
+        guard !name.isEmpty else { return [] }
+        return ["repository:\(name):pull" + (isWritten ? ",push" : "")] + (alsoRead.map { ["repository:\($0):pull"] } ?? [])
     }
 
     /// Keys of auth files that may hold its credentials, the most specific first: the repository, each parent, the domain.
     var credentialKeys: [String] {
         var keys: [String] = []
-        var path = "\(domain)/\(name)"
+        let name = name.isEmpty ? loginName : name
+        var path = name.isEmpty ? domain : "\(domain)/\(name)"
         while true {
             keys.append(path)
             guard let slash = path.lastIndex(of: "/") else { return keys }

@@ -147,7 +147,7 @@ import Testing
         let error = registryError { _ = try fetch(client, registry) }
         #expect(error?.kind == .unauthorized)
         #expect(error?.description.contains("(incorrect username or password)") == true)
-        #expect(error?.description.contains("; the given credentials are not accepted: log in again") == true)
+        #expect(error?.description.contains("; the given credentials are not accepted") == true)
         #expect(error?.description.contains("s3cret") == false)
         #expect(tokens.requests.count == 1)
     }

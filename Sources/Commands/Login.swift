@@ -1,0 +1,146 @@
+import ArgumentParser
+import Bytes
+import ComposefsOCI
+import Glibc
+import JSON
+
+struct Login: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Log in to a registry.",
+        discussion: """
+            Asks the registry whether it takes user and password and keeps them for pull and push, and for all container tools that read \
+            the same file: --authfile, REGISTRY_AUTH_FILE, or $XDG_RUNTIME_DIR/containers/auth.json. What is not given is asked for.
+            """)
+
+    @Argument(help: "HOST[:PORT][/NAMESPACE]; the first registry that short names are searched in, or docker.io, where left out.")
+    var registry: String?
+
+    @Option(name: [.customShort("u"), .customLong("username")], help: "The user.")
+    var user: String?
+
+    @Option(name: .shortAndLong, help: "The password, for every user of this machine to see; better leave it out or use --password-stdin.")
+    var password: String?
+
+    @Flag(help: "Read the password from standard input.")
+    var passwordStdin = false
+
+    @Flag(help: "Print the user who is logged in, and change nothing.")
+    var getLogin = false
+
+    @OptionGroup(title: "Registry options") var options: RegistryArguments
+
+    @OptionGroup var global: GlobalOptions
+
+    func validate() throws {
+        guard [options.creds != nil, password != nil, passwordStdin].count(where: { $0 }) <= 1 else {
+            throw ValidationError("--creds, --password and --password-stdin exclude each other")
+        }
+        if user != nil, options.creds != nil { throw ValidationError("--creds and --username exclude each other") }
+        if user == nil, password != nil || passwordStdin { throw ValidationError("a password needs --username") }
+    }
+
+    func run() throws {
+        var registryOptions = try options.options(global)
+        let store = LoginStore(registryOptions)
+        let target = try registry.map { try LoginTarget(parsing: $0) } ?? RegistryClient(registryOptions).defaultLoginTarget()
+        if getLogin {
+            guard let user = try store.user(for: target) else { throw CommandError("not logged in to \(target)") }
+            return try Output.print(Output.printable(ByteString(user)))
+        }
+        let known = try store.user(for: target)
+        if user == nil, options.creds == nil, let known {
+            // Nothing to ask for where what is kept still is good.
+            do {
+                if try RegistryClient(registryOptions).checkCredentials(for: target) { return try report(target, known) }
+            } catch let error as RegistryError where error.kind == .unauthorized {
+                guard PasswordPrompt.isPossible else { throw error }
+                global.note("the credentials that are kept for \(target) are not accepted any more")
+            }
+        }
+        let (user, password) = try credentials(registryOptions, target, known: known)
+        registryOptions.credentials = .password(user: user, password: password)
+        if try !RegistryClient(registryOptions).checkCredentials(for: target) {
+            global.note("\(target) asks for no credentials here: they were not checked")
+        }
+        let place = try store.save(user: user, password: password, for: target)
+        global.note("kept in \(place)")
+        try report(target, user)
+    }
+
+    private func report(_ target: LoginTarget, _ user: String) throws {
+        try Output.print("Logged in to \(target) as \(Output.printable(ByteString(user)))")
+    }
+
+    private func credentials(
+        _ options: RegistryOptions, _ target: LoginTarget, known: String?
+    ) throws -> (user: String, password: String) {
+        if case .password(let user, let password) = options.credentials { return (user, password) }
+        var user = try user ?? PasswordPrompt.ask("User for \(target)" + (known.map { " (\($0))" } ?? ""), isShown: true)
+        if user.isEmpty, let known { user = known }
+        if let password {
+            global.note("the password in the arguments can be seen by every user of this machine; use --password-stdin")
+            return (user, password)
+        }
+        return (user, passwordStdin ? try Self.readPassword() : try PasswordPrompt.ask("Password of \(user)"))
+    }
+
+    /// All of standard input without the line's end.
+    private static func readPassword() throws -> String {
+        var bytes: [UInt8] = []
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096, alignment: 16)
+        defer { buffer.deallocate() }
+        let input = StandardInput()
+        while bytes.count <= 64 << 10 {
+            let count = try input.read(into: buffer)
+            if count == 0 { break }
+            bytes += buffer[..<count]
+        }
+        if bytes.last == 0x0a { bytes.removeLast() }
+        if bytes.last == 0x0d { bytes.removeLast() }
+        guard let text = String(validating: bytes, as: UTF8.self), !bytes.isEmpty, bytes.count <= 64 << 10 else {
+            throw CommandError("standard input holds no password")
+        }
+        return text
+    }
+}
+
+struct Logout: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Forget the credentials for a registry.",
+        discussion: "Only those in the file that login writes, or in the credential helper that it names.")
+
+    @Argument(help: "HOST[:PORT][/NAMESPACE]; as for login where left out.")
+    var registry: String?
+
+    @Flag(help: "Forget all registries.")
+    var all = false
+
+    @Option(help: ArgumentHelp("Credentials file. Environment: REGISTRY_AUTH_FILE.", valueName: "path"))
+    var authfile: ByteString?
+
+    @Option(help: .hidden)
+    var registriesConf: ByteString?
+
+    @OptionGroup var global: GlobalOptions
+
+    func validate() throws {
+        if all, registry != nil { throw ValidationError("--all and a registry exclude each other") }
+    }
+
+    func run() throws {
+        var options = RegistryOptions()
+        options.authFile = authfile
+        options.registriesConfiguration = registriesConf
+        let store = LoginStore(options)
+        if all {
+            let count = try store.removeAll()
+            return try Output.print("Logged out of \(count) \(count == 1 ? "registry" : "registries")")
+        }
+        let target = try registry.map { try LoginTarget(parsing: $0) } ?? RegistryClient(options).defaultLoginTarget()
+        guard try store.remove(target) else {
+            let elsewhere = try store.user(for: target).map { "; \($0) is in another file" } ?? ""
+            throw CommandError("not logged in to \(target) in \(store.path)\(elsewhere)")
+        }
+        try Output.print("Logged out of \(target)")
+    }
+}

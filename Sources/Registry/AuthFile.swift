@@ -1,0 +1,185 @@
+internal import Bytes
+internal import JSON
+internal import LinuxSystem
+
+/// One auth.json or docker config.json.
+struct AuthFile {
+    private static let limit = 4 << 20
+
+    let path: ByteString
+    /// All of the file, what we do not know too.
+    private var root: JSONValue
+
+    private var auths: [(key: String, value: JSONValue)] { Self.members(root, "auths") }
+    private var helpers: [(key: String, value: String)] {
+        Self.members(root, "credHelpers").compactMap { entry in entry.value.string.map { (key: entry.key, value: $0) } }
+    }
+    private var store: String? { root["credsStore"]?.string.flatMap { $0.isEmpty ? nil : $0 } }
+
+    private static func members(_ root: JSONValue, _ name: String) -> [(key: String, value: JSONValue)] {
+        root[name]?.object.map { $0.map { (key: $0.key, value: $0.value) } } ?? []
+    }
+
+    /// Nil where there is no such file.
+    init?(reading path: ByteString) throws(RegistryError) {
+        guard let bytes = try readSmallFile(path, limit: Self.limit) else { return nil }
+        try self.init(path, bytes)
+    }
+
+    /// An empty file is one without entries.
+    init(_ path: ByteString, _ bytes: [UInt8] = []) throws(RegistryError) {
+        self.path = path
+        guard !bytes.isEmpty else {
+            root = .object(JSONObject())
+            return
+        }
+        do { root = try JSONValue.parse(bytes) } catch { throw RegistryError(.credentials, "auth file \(path): \(error)") }
+        guard root.object != nil else { throw RegistryError(.credentials, "auth file \(path) is \(root.kindName) in JSON, not an object") }
+    }
+
+    /// A helper named for the repository or its registry, then the most specific entry, then the store for everything.
+    func find(for repository: RemoteRepository, _ environment: Environment) throws(RegistryError) -> FoundCredentials? {
+        for key in repository.credentialKeys + repository.serverNames {
+            guard let helper = helpers.first(where: { $0.key == key })?.value else { continue }
+            let names = repository.serverNames.contains(key) ? repository.serverNames : [key]
+            if let found = try ask(helper, names, environment) { return found }
+        }
+        for key in repository.credentialKeys {
+            if let entry = auths.first(where: { $0.key == key }), let found = try credentials(in: entry) { return found }
+        }
+        // Old files name a server by an URL.
+        for entry in auths where Self.normalized(entry.key) == repository.domain {
+            if let found = try credentials(in: entry) { return found }
+        }
+        guard let store else { return nil }
+        return try ask(store, repository.serverNames, environment)
+    }
+
+    private func ask(_ helper: String, _ names: [String], _ environment: Environment) throws(RegistryError) -> FoundCredentials? {
+        for name in names {
+            if let credentials = try CredentialHelper(name: helper, environment: environment).get(server: name) {
+                return FoundCredentials(
+                    credentials: credentials, origin: "the credentials of docker-credential-\(helper), named by \(path),")
+            }
+        }
+        return nil
+    }
+
+    /// Nil where the entry is a mere placeholder, as docker leaves them beside a credential store.
+    private func credentials(in entry: (key: String, value: JSONValue)) throws(RegistryError) -> FoundCredentials? {
+        func text(_ name: String) -> String? { entry.value[name]?.string.flatMap { $0.isEmpty ? nil : $0 } }
+        let found: RegistryCredentials
+        if let token = text("identitytoken") {
+            found = .identityToken(token)
+        } else if let token = text("registrytoken") {
+            found = .registryToken(token)
+        } else if let auth = text("auth") {
+            guard let bytes = Base64.decode(auth.utf8, lenient: true), let pair = String(validating: bytes, as: UTF8.self),
+                let colon = pair.unicodeScalars.firstIndex(of: ":"), !Self.holdsControls(pair.unicodeScalars.prefix { $0 != "\0" })
+            else { throw RegistryError(.credentials, "auth file \(path): the entry \(printable(entry.key)) is no base64 of user:password") }
+            let password = pair.unicodeScalars[pair.unicodeScalars.index(after: colon)...].prefix { $0 != "\0" }
+            found = .password(user: String(pair.unicodeScalars[..<colon]), password: String(password))
+        } else if let user = text("username"), let password = text("password") {
+            found = .password(user: user, password: password)
+        } else {
+            return nil
+        }
+        return FoundCredentials(credentials: found, origin: "the credentials in \(path)")
+    }
+
+    // MARK: Changes
+
+    /// The program that keeps the registry's credentials instead of the file.
+    func helper(for registry: LoginTarget) -> String? {
+        helpers.first { $0.key == registry.key || registry.isWholeHost && registry.repository.serverNames.contains($0.key) }?.value ?? store
+    }
+
+    /// Registries that have a helper of their own.
+    var helperServers: [(server: String, helper: String)] { helpers.map { (server: $0.key, helper: $0.value) } }
+
+    mutating func set(user: String, password: String, for registry: LoginTarget) {
+        var auths = root["auths"]?.object ?? JSONObject()
+        auths[registry.key] = ["auth": .string(Base64.encode(Array("\(user):\(password)".utf8)))]
+        root["auths"] = .object(auths)
+    }
+
+    /// Whether there was an entry.
+    mutating func remove(_ registry: LoginTarget) -> Bool {
+        let names = auths.map(\.key).filter {
+            $0 == registry.key || registry.isWholeHost && Self.normalized($0) == registry.repository.domain
+        }
+        guard var members = root["auths"]?.object, !names.isEmpty else { return false }
+        for name in names { members[name] = nil }
+        root["auths"] = .object(members)
+        return true
+    }
+
+    /// How many entries there were.
+    mutating func removeAll() -> Int {
+        let count = auths.count
+        if root["auths"] != nil { root["auths"] = .object(JSONObject()) }
+        return count
+    }
+
+    /// Puts the file's new content in the old one's place, for its owner alone. A link stays and what it leads to is replaced.
+    func write() throws(RegistryError) {
+        do throws(SystemError) { try replace() } catch {
+            throw RegistryError(.credentials, "auth file \(path): \(error); --authfile names another")
+        }
+    }
+
+    private func replace() throws(SystemError) {
+        var target = path
+        for _ in 0..<40 {
+            guard try FileDescriptor.currentDirectory.statusIfPresent(at: target)?.kind == .symbolicLink else { break }
+            let link = try FileDescriptor.currentDirectory.readLink(at: target)
+            target = link.bytes.first == UInt8(ascii: "/") ? link : Self.split(target).directory + "/" + link
+        }
+        if let status = try FileDescriptor.currentDirectory.statusIfPresent(at: target), status.kind != .regular {
+            throw SystemError("replace what is no regular file at", target, .notSupported)
+        }
+        let (directoryPath, name) = Self.split(target)
+        try Self.makeDirectories(directoryPath)
+        let directory = try FileDescriptor.open(directoryPath, [.readOnly, .directory])
+        let temporary = "." + name + "." + ByteString(Host.randomName())
+        let file = try directory.open(at: temporary, [.writeOnly, .create, .exclusive], mode: 0o600)
+        do throws(SystemError) {
+            try file.writeAll(root.prettyBytes + [0x0a])
+            try file.sync()
+            try directory.rename(at: temporary, to: name)
+        } catch {
+            try? directory.unlink(at: temporary)
+            throw error
+        }
+        try directory.sync()
+    }
+
+    static func split(_ path: ByteString) -> (directory: ByteString, name: ByteString) {
+        guard let slash = path.bytes.lastIndex(of: UInt8(ascii: "/")) else { return (".", path) }
+        return (slash == 0 ? "/" : ByteString(path.bytes[..<slash]), ByteString(path.bytes[(slash + 1)...]))
+    }
+
+    /// For the owner alone.
+    private static func makeDirectories(_ path: ByteString) throws(SystemError) {
+        guard path != "/", path != ".", try FileDescriptor.currentDirectory.statusIfPresent(at: path, follow: true) == nil else { return }
+        try makeDirectories(split(path).directory)
+        _ = try FileDescriptor.currentDirectory.makeDirectoryIfMissing(at: path, mode: 0o700)
+    }
+
+    // MARK: Text
+
+    private static func holdsControls(_ scalars: some Sequence<Unicode.Scalar>) -> Bool {
+        scalars.contains { $0.value < 0x20 || $0.value == 0x7f }
+    }
+
+    /// The domain that a key such as `https://index.docker.io/v1/` means.
+    private static func normalized(_ key: String) -> String {
+        var rest = key[...]
+        for scheme in ["https://", "http://"] where rest.hasPrefix(scheme) { rest = rest.dropFirst(scheme.count) }
+        let isURL = rest.startIndex != key.startIndex
+        // A path without a scheme is a namespace, and was compared as such.
+        guard isURL || !rest.contains("/") || rest.hasSuffix("/v1/") || rest.hasSuffix("/v2/") else { return "" }
+        let host = rest.prefix { $0 != "/" }.lowercased()
+        return host == "index.docker.io" || host == "registry-1.docker.io" ? "docker.io" : host
+    }
+}
