@@ -19,8 +19,11 @@ struct Environment: Sendable {
         var entry = environ
         while let line = entry.pointee {
             let text = String(cString: line)
-            if let sign = text.firstIndex(of: "=") { values[String(text[..<sign])] = String(text[text.index(after: sign)...]) }
             entry += 1
+            guard let sign = text.firstIndex(of: "=") else { continue }
+            // Of two the first counts, as for getenv(3).
+            let name = String(text[..<sign])
+            if values[name] == nil { values[name] = String(text[text.index(after: sign)...]) }
         }
         return Environment(values)
     }

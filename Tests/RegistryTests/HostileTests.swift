@@ -77,7 +77,9 @@ import Testing
             try AuthFile("x", bytes).find(for: repository, Environment(["PATH": "/nonexistent"]))?.credentials
         }
         #expect(try find(text) == .password(user: "u", password: "p"))
-        for end in text.indices { #expect(throws: RegistryError.self) { try find(Array(text[..<end])) } }
+        // A file that was only just made is one without entries.
+        #expect(try find([]) == nil)
+        for end in text.indices.dropFirst() { #expect(throws: RegistryError.self) { try find(Array(text[..<end])) } }
         for index in text.indices {
             for mask in [0x01, 0x04, 0x20, 0x80] as [UInt8] {
                 var bytes = text
@@ -86,10 +88,11 @@ import Testing
             }
         }
         for other in [
-            "[]", "null", "5", #"{"auths":[]}"#, #"{"auths":{"quay.io":5}}"#,
+            #"{"auths":[]}"#, #"{"auths":{"quay.io":5}}"#,
             #"{"auths":{"quay.io":{"auth":7}},"credHelpers":[],"credsStore":{}}"#,
         ] {
             #expect(try find(Array(other.utf8)) == nil)
         }
+        for other in ["[]", "null", "5"] { #expect(throws: RegistryError.self) { try find(Array(other.utf8)) } }
     }
 }
