@@ -134,7 +134,7 @@ final class Authorizer: Sendable {
         if case .identityToken(let token) = found?.credentials {
             // In a form all scopes are one field (the OAuth2 flow of the token authentication specification).
             let scopes = fields.filter { $0.0 == "scope" }.map(\.1).joined(separator: " ")
-            fields = fields.filter { $0.0 != "scope" } + [("scope", scopes)]
+            fields = fields.filter { $0.0 != "scope" } + (scopes.isEmpty ? [] : [("scope", scopes)])
             fields.insert(("grant_type", "refresh_token"), at: 0)
             fields += [("client_id", "cfsoci"), ("refresh_token", token)]
             response = try session.open(base, for: repository, headers: ["Accept: application/json"], form: Array(Self.query(fields).utf8))

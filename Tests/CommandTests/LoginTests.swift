@@ -74,7 +74,7 @@ struct CommandLoginTests {
     }
 
     @Test func skopeoReadsWhatLoginWrites() throws {
-        try withRegistry { host in
+        try withRegistry { (host) throws in
             let wrong = try run(["login", host, "-u", "aladdin", "--password-stdin"], input: "close sesame\n")
             #expect(wrong.status == 1)
             #expect(wrong.output.isEmpty)
@@ -105,7 +105,7 @@ struct CommandLoginTests {
     }
 
     @Test func loginReadsWhatSkopeoWrites() throws {
-        try withRegistry { host in
+        try withRegistry { (host) throws in
             #expect(try skopeo(["login", "--tls-verify=false", "-u", "aladdin", "-p", "open sesame", host]).status == 0)
             #expect(try run(["login", "--get-login", host]).text == "aladdin\n")
             #expect(try run(["login", host]).status == 0)
@@ -115,7 +115,7 @@ struct CommandLoginTests {
     }
 
     @Test func passwordsInArgumentsAreWarnedAbout() throws {
-        try withRegistry { host in
+        try withRegistry { (host) throws in
             for arguments in [["-u", "aladdin", "-p", "open sesame"], ["--creds", "aladdin:open sesame"]] {
                 let result = try run(["login", host] + arguments)
                 #expect(result.status == 0)
@@ -126,7 +126,7 @@ struct CommandLoginTests {
     }
 
     @Test func withoutTerminalNothingIsAskedFor() throws {
-        try withRegistry { host in
+        try withRegistry { (host) throws in
             for arguments in [[host], [host, "-u", "aladdin"], [host, "--creds", "aladdin"]] {
                 let result = try run(["login"] + arguments, input: "")
                 #expect(result.status == 1)
