@@ -19,9 +19,6 @@ struct Pull: ParsableCommand {
     @Option(help: ArgumentHelp("Which image of several; the host's where left out.", valueName: "os/arch[/variant]"))
     var platform: String?
 
-    @Option(help: ArgumentHelp("How many layers are read at the same time.", valueName: "n"))
-    var jobs: Int?
-
     @Flag(help: "Print JSON.")
     var json = false
 
@@ -34,24 +31,21 @@ struct Pull: ParsableCommand {
     @OptionGroup(title: "Signing options") var signing: SigningOptions
     @OptionGroup(title: "Registry options") var registry: RegistryArguments
 
-    @OptionGroup var global: GlobalOptions
+    @OptionGroup(title: "Transfer options") var transfer: TransferArguments
 
-    func validate() throws {
-        if let jobs, jobs < 1 { throw ValidationError("--jobs takes a number from 1 up") }
-    }
+    @OptionGroup var global: GlobalOptions
 
     func run() throws {
         // What was typed is looked at first: a slip of the fingers makes no repository.
         _ = try parseReference(reference)
         let platform = try platform.map { try Platform(parsing: $0) } ?? .host
         if let name { try ImageTag.check(name) }
-        let registry = try registry.options(global)
+        var registry = try registry.options(global)
         let store = try global.openOrCreateStore(signer: signing.signer(global))
         let display = ProgressDisplay(global)
-        var options = PullOptions(
-            platform: platform, name: name, jobs: jobs,
-            observer: { display.show($0) })
+        var options = PullOptions(platform: platform, name: name, observer: { display.show($0) })
         options.imageSignatures = imageSignatures
+        transfer.apply(to: &options, &registry)
         let result: PullResult
         do {
             result = try store.pullSynchronously(reference, options, registry: registry)

@@ -42,6 +42,8 @@ extension Store {
     private func pullSynchronously(
         _ reference: String, _ options: PullOptions, registry: RegistryOptions, _ interruption: Interruption?
     ) throws -> PullResult {
+        var registry = registry
+        registry.manifestLimit = Int(min(options.limits.manifestBytes, UInt64(ImageLimits.largestManifest)))
         let source = try openSource(reference, registry, interruption)
         guard let interruption else { return try pullImage(from: source, into: repository, options) }
         return try pullImage(from: InterruptibleSource(source: source, interruption: interruption), into: repository, options)

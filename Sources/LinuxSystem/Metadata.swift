@@ -63,6 +63,8 @@ public struct FileSystemStatus: Sendable, Hashable {
     public var type: UInt64
     /// Bytes that an unprivileged user can still write.
     public var availableBytes: UInt64
+    /// Bytes that are free, those included that are kept for privileged users.
+    public var freeBytes: UInt64
     public var totalBytes: UInt64
     /// Inodes that are free and that there are; 0 of 0 where the file system does not count them.
     public var freeInodes: UInt64
@@ -137,7 +139,8 @@ extension FileDescriptor {
         let result = cl_fstatfs(raw, &status)
         guard result >= 0 else { throw SystemError("statfs", result, at: raw, nil) }
         return FileSystemStatus(
-            type: status.type, availableBytes: status.blocksAvailable &* status.blockSize, totalBytes: status.blocks &* status.blockSize,
+            type: status.type, availableBytes: status.blocksAvailable &* status.blockSize, freeBytes: status.blocksFree &* status.blockSize,
+            totalBytes: status.blocks &* status.blockSize,
             freeInodes: status.filesFree, totalInodes: status.files, isReadOnly: status.flags & 1 != 0)
     }
 

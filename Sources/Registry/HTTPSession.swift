@@ -91,7 +91,12 @@ final class HTTPSession: Sendable {
                 connectTimeout: connectTimeout ?? options.connectTimeout, connection: connection)
             let transfer = network.start(request)
             let head: ResponseHead
-            do { head = try transfer.waitForHead() } catch { throw failure(error, target) }
+            do {
+                head = try transfer.waitForHead(until: .now + options.requestTimeout)
+            } catch {
+                transfer.cancel()
+                throw failure(error, target)
+            }
             let response = HTTPResponse(transfer: transfer, head: head, url: target)
             guard redirects(head.status, method: method), form == nil else { return response }
             guard let location = head["location"], !location.isEmpty, let next = target.resolving(location) else {
@@ -149,9 +154,15 @@ final class HTTPSession: Sendable {
         var bytes: [UInt8] = []
         let chunk = UnsafeMutableRawBufferPointer.allocate(byteCount: 64 << 10, alignment: 16)
         defer { chunk.deallocate() }
+        let deadline = MonotonicTime.now + options.requestTimeout
         while true {
             let count: Int
-            do { count = try response.transfer.read(into: chunk) } catch { throw failure(error, response.url) }
+            do {
+                count = try response.transfer.read(into: chunk, until: deadline)
+            } catch {
+                response.transfer.cancel()
+                throw failure(error, response.url)
+            }
             if count == 0 { return bytes }
             guard bytes.count + count <= limit else {
                 response.transfer.cancel()
@@ -162,7 +173,8 @@ final class HTTPSession: Sendable {
     }
 
     private func tooLarge(_ what: String, _ size: String, _ limit: Int, _ url: HTTPURL) -> RegistryError {
-        RegistryError(.tooLarge, "\(url.display): the \(what) has \(size), the limit is \(limit)")
+        let hint = what == "manifest" ? "; --max-manifest-size raises it" : ""
+        return RegistryError(.tooLarge, "\(url.display): the \(what) has \(size), the limit is \(limit)" + hint)
     }
 
     /// Reads a small body away; gives up, and the connection with it, at a larger one.
@@ -172,8 +184,15 @@ final class HTTPSession: Sendable {
         var bytes: [UInt8] = []
         let chunk = UnsafeMutableRawBufferPointer.allocate(byteCount: 8 << 10, alignment: 16)
         defer { chunk.deallocate() }
+        let deadline = MonotonicTime.now + options.requestTimeout
         while bytes.count < Self.errorBodyLimit {
-            guard let count = try? transfer.read(into: chunk), count > 0 else { return bytes }
+            let count: Int
+            do {
+                count = try transfer.read(into: chunk, until: deadline)
+            } catch {
+                break
+            }
+            guard count > 0 else { return bytes }
             bytes.append(contentsOf: UnsafeRawBufferPointer(rebasing: chunk[..<count]))
         }
         transfer.cancel()
@@ -202,7 +221,8 @@ final class HTTPSession: Sendable {
             kind = .rateLimited
             text += "; logging in may raise the limit"
             retry = .transient(after: response.head.retryAfter)
-        case 408, 425, 500, 502, 503, 504:
+        // Of the 5xx, two say that it will never work.
+        case 408, 425, 500, 502...504, 506...599:
             kind = .server
             retry = .transient(after: response.head.retryAfter)
         default: kind = .server
@@ -239,6 +259,10 @@ final class HTTPSession: Sendable {
             let seconds = Double(options.stallTimeout.clampedNanoseconds) / 1e9
             return Failure(
                 RegistryError(.timeout, "\(url.display): the server sent next to nothing for \(seconds) s"), retry: .transient(after: nil))
+        case .late:
+            let seconds = Double(options.requestTimeout.clampedNanoseconds) / 1e9
+            return Failure(
+                RegistryError(.timeout, "\(url.display): no complete answer in \(seconds) s"), retry: .transient(after: nil))
         case .headersTooLarge:
             return Failure(RegistryError(.badResponse, "\(url.display): more than \(Transfer.headerLimit) bytes of header fields"))
         case .curl(let raw):

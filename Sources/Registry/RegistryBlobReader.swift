@@ -144,10 +144,11 @@ final class RegistryBlobReader: BlobReader {
         let usesRange = offset > 0 && offset < size && !rangesAreRefused
         let answer: HTTPResponse
         do throws(Failure) {
-            // A paused HTTP/2 stream makes curl buffer up to 32 MiB of it, and all streams share one TCP window: blobs have connections.
+            // A paused HTTP/2 stream makes curl buffer up to 32 MiB of it, and all streams share one TCP window: blobs have connections of
+            // their own, but for those that the ring takes whole, which are never paused.
             answer = try client.open(
                 repository, "/v2/\(repository.name)/blobs/\(digest)", headers: usesRange ? ["Range: bytes=\(offset)-\(size - 1)"] : [],
-                mayShareConnection: client.options.multiplexesBlobs,
+                mayShareConnection: client.options.multiplexesBlobs || size - offset <= UInt64(Transfer.ringSize),
                 what: "blob of \(repository.domain)/\(repository.name)")
         } catch {
             guard usesRange, error.error.status == 416 else { throw error }

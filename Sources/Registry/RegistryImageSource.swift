@@ -39,7 +39,10 @@ extension RegistryClient {
     public func manifest(_ descriptor: Descriptor, of reference: RegistryReference) throws(RegistryError) -> [UInt8] {
         let what = "manifest \(reference.domain)/\(reference.name)@\(descriptor.digest)"
         guard let size = Int(exactly: descriptor.size), size <= options.manifestLimit else {
-            throw RegistryError(.tooLarge, "\(what): its descriptor says \(descriptor.size) bytes, the limit is \(options.manifestLimit)")
+            throw RegistryError(
+                .tooLarge,
+                "\(what): its descriptor says \(descriptor.size) bytes, the limit is \(options.manifestLimit); --max-manifest-size raises it"
+            )
         }
         let digest = descriptor.digest
         return try places.atEndpoints(of: reference) { repository throws(RegistryError) in

@@ -24,10 +24,12 @@ public struct RegistryOptions: Sendable {
     public var connectTimeout = Duration.seconds(30)
     /// A transfer that brings less than 1 KiB in this time is broken off (and tried again).
     public var stallTimeout = Duration.seconds(60)
-    /// The largest manifest or index, in bytes.
+    /// For an answer to begin, and for a manifest or token to come as a whole; blobs may take as long as they move on.
+    public var requestTimeout = Duration.seconds(120)
+    /// The largest manifest or index, in bytes. A pull takes that of its `PullOptions`.
     public var manifestLimit = 4 << 20
-    /// Whether blobs are HTTP/2 streams of one connection too, as everything else is. Fewer connections, but a blob whose reader is slower
-    /// than the network then takes up to 32 MiB of memory instead of 1 MiB.
+    /// Whether blobs of more than 1 MiB are HTTP/2 streams of one connection too, as everything else is. Fewer connections, but a blob whose
+    /// reader is slower than the network then takes up to 32 MiB of memory instead of 1 MiB.
     public var multiplexesBlobs = false
     public var retry = RetryPolicy()
     /// Programs append their version: `cfsoci/1.0`.

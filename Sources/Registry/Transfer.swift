@@ -8,6 +8,8 @@ struct TransferFailure: Error {
         case curl(UInt32)
         /// Fewer bytes than the network's minimum in the stall timeout.
         case stalled
+        /// Not there when its reader's time was over.
+        case late
         case headersTooLarge
         case cancelled
     }
@@ -62,8 +64,8 @@ final class Transfer: @unchecked Sendable {
 
     // MARK: The reader's side
 
-    /// Blocks until the response's header fields are complete.
-    func waitForHead() throws(TransferFailure) -> ResponseHead {
+    /// Blocks until the response's header fields are complete, or `deadline` has passed.
+    func waitForHead(until deadline: MonotonicTime? = nil) throws(TransferFailure) -> ResponseHead {
         try monitor.withLock { () throws(TransferFailure) in
             while true {
                 if let head { return head }
@@ -71,13 +73,15 @@ final class Transfer: @unchecked Sendable {
                     try outcome.get()
                     throw TransferFailure(cause: .curl(CURLE_GOT_NOTHING.rawValue))
                 }
-                wait()
+                try wait(until: deadline)
             }
         }
     }
 
-    /// Blocks until there are bytes; 0 at the body's end. Bytes that came before a failure are delivered before it is thrown.
-    func read(into buffer: UnsafeMutableRawBufferPointer) throws(TransferFailure) -> Int {
+    /// Blocks until there are bytes, or `deadline` has passed; 0 at the body's end. Bytes that came before a failure are delivered before it is thrown.
+    func read(
+        into buffer: UnsafeMutableRawBufferPointer, until deadline: MonotonicTime? = nil
+    ) throws(TransferFailure) -> Int {
         guard !buffer.isEmpty else { return 0 }
         var mustResume = false
         let count = try monitor.withLock { () throws(TransferFailure) -> Int in
@@ -86,7 +90,7 @@ final class Transfer: @unchecked Sendable {
                     try outcome.get()
                     return 0
                 }
-                wait()
+                try wait(until: deadline)
             }
             let count = ring.read(into: buffer)
             // Half empty: one wake-up of the network thread for many reads.
@@ -106,10 +110,11 @@ final class Transfer: @unchecked Sendable {
         if !isDone { core.post(.cancel(self)) }
     }
 
-    private func wait() {
+    private func wait(until deadline: MonotonicTime?) throws(TransferFailure) {
         isWaiting = true
-        monitor.wait()
-        isWaiting = false
+        defer { isWaiting = false }
+        guard let deadline else { return monitor.wait() }
+        guard monitor.wait(until: deadline) else { throw TransferFailure(cause: .late) }
     }
 
     // MARK: The network thread's side

@@ -1,6 +1,6 @@
 public import Bytes
 public import Hashing
-internal import LinuxSystem
+package import LinuxSystem
 internal import Synchronization
 
 /// How `Repository.open` opens.
@@ -63,6 +63,11 @@ public final class Repository: Sendable {
     /// Makes everything written so far durable, on the whole file system.
     public func sync() throws(RepositoryError) {
         try system { () throws(SystemError) in try root.syncFileSystem() }
+    }
+
+    /// Free space and inodes of the repository's file system.
+    package func fileSystemStatus() throws(RepositoryError) -> FileSystemStatus {
+        try system { () throws(SystemError) in try root.fileSystemStatus() }
     }
 
     /// Throws where nothing may be written: opened read-only, features only a newer release can keep up, read-only file system, permissions.

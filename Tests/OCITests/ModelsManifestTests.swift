@@ -170,8 +170,8 @@ private func layer(_ members: String) -> String { manifest(layers: "[{\(members)
     }
 
     @Test func tooLargeIsNotRead() {
-        let text = manifest(more: ",\"x\":\"" + String(repeating: "x", count: 4 << 20) + "\"")
-        #expect(fault(text)?.contains("at most 4194304 are read") == true)
+        let text = manifest(more: ",\"x\":\"" + String(repeating: "x", count: ImageLimits.largestManifest) + "\"")
+        #expect(fault(text)?.contains("at most 67108864 are read") == true)
     }
 }
 

@@ -147,7 +147,8 @@ private final class StubbornSource: ImageSource {
         }
         #expect(try resolve(all, root: document) == "deep")
         let tooDeep = index([entry(document, type: type)])
-        #expect(throws: OCIError.self) { try resolve(all, root: tooDeep) }
+        let depth = #expect(throws: LimitExceeded.self) { try resolve(all, root: tooDeep) }
+        #expect(depth?.limit == .indexDepth && depth?.allowed == 8)
         let indexes = (0...ImageLimits.indexCount).map { index([entry(manifest("\($0)"), "linux/s390x")]) }
         let wide = index(indexes.map { entry($0, type: MediaType.ociIndex) })
         let error = #expect(throws: OCIError.self) { try resolve(indexes, root: wide) }

@@ -10,7 +10,7 @@ import Testing
 @testable import OCI
 
 /// gzip members and zstd frames (RFC 1952, RFC 8878).
-private enum Pack {
+enum Pack {
     /// One member of stored blocks.
     static func gzip(_ bytes: [UInt8]) -> [UInt8] {
         var member: [UInt8] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255]

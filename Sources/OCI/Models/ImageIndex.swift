@@ -10,7 +10,7 @@ public struct ImageIndex: Hashable, Sendable {
 
     /// Reads an index; a manifest is refused.
     public init(parsing bytes: [UInt8], mediaType: String? = nil) throws(OCIError) {
-        try self.init(parsing: bytes, mediaType: mediaType, document: "index", limit: ImageLimits.manifestBytes)
+        try self.init(parsing: bytes, mediaType: mediaType, document: "index", limit: ImageLimits.largestManifest)
     }
 
     init(parsing bytes: [UInt8], mediaType: String?, document: String, limit: Int) throws(OCIError) {

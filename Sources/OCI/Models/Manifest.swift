@@ -7,7 +7,7 @@ public enum ManifestDocument: Hashable, Sendable {
 
     /// Reads a manifest or an index. `mediaType` is what the registry or the descriptor says it is; the document must agree.
     public init(parsing bytes: [UInt8], mediaType: String?) throws(OCIError) {
-        let fields = try DocumentFields(parsing: bytes, document: "manifest", limit: ImageLimits.manifestBytes)
+        let fields = try DocumentFields(parsing: bytes, document: "manifest", limit: ImageLimits.largestManifest)
         let type = try Self.mediaType(fields, given: mediaType)
         if MediaType.isIndex(type) {
             self = .index(try ImageIndex(fields, bytes, type))
@@ -67,7 +67,7 @@ public struct Manifest: Hashable, Sendable {
 
     /// Reads a manifest; an index is refused.
     public init(parsing bytes: [UInt8], mediaType: String? = nil) throws(OCIError) {
-        let fields = try DocumentFields(parsing: bytes, document: "manifest", limit: ImageLimits.manifestBytes)
+        let fields = try DocumentFields(parsing: bytes, document: "manifest", limit: ImageLimits.largestManifest)
         try self.init(fields, bytes, ManifestDocument.mediaType(fields, given: mediaType))
     }
 

@@ -10,9 +10,12 @@ public struct ResolvedManifest: Hashable, Sendable {
 
 /// Follows a reference through indexes to one manifest. Digest and size of every document are compared with what named it.
 ///
-/// - Throws: `OCIError`, or what the source throws.
-public func resolveManifest(_ source: any ImageSource, platform: Platform) throws -> ResolvedManifest {
+/// - Throws: `OCIError`, `LimitExceeded`, or what the source throws.
+public func resolveManifest(
+    _ source: any ImageSource, platform: Platform, limits: PullLimits = PullLimits()
+) throws -> ResolvedManifest {
     let root = try source.rootManifest()
+    try checkSize(UInt64(root.bytes.count), "manifest", limits)
     if let expected = root.expected { try check(root.bytes, expected) }
     let type = root.mediaType ?? root.expected?.mediaType
     switch try ManifestDocument(parsing: root.bytes, mediaType: type) {
@@ -20,10 +23,15 @@ public func resolveManifest(_ source: any ImageSource, platform: Platform) throw
         let digest = root.expected?.digest ?? ContentDigest.of(root.bytes)
         return ResolvedManifest(manifest: manifest, digest: digest, descriptor: root.expected)
     case .index(let index):
-        var search = IndexSearch(source: source, platform: platform)
+        var search = IndexSearch(source: source, platform: platform, limits: limits)
         if let found = try search.visit(index, depth: 1) { return found }
         throw OCIError.noMatchingPlatform(wanted: platform, available: search.platforms)
     }
+}
+
+private func checkSize(_ size: UInt64, _ document: String, _ limits: PullLimits) throws(LimitExceeded) {
+    let allowed = min(limits.manifestBytes, UInt64(ImageLimits.largestManifest))
+    guard size <= allowed else { throw LimitExceeded(.manifestBytes, allowed: allowed, found: size, place: document) }
 }
 
 private func check(_ bytes: [UInt8], _ expected: Descriptor) throws(OCIError) {
@@ -40,6 +48,7 @@ private func check(_ bytes: [UInt8], _ expected: Descriptor) throws(OCIError) {
 private struct IndexSearch {
     let source: any ImageSource
     let platform: Platform
+    let limits: PullLimits
     var visited: Set<ContentDigest> = []
     var platforms: [String] = []
 
@@ -49,14 +58,11 @@ private struct IndexSearch {
             guard visited.count <= ImageLimits.indexCount else {
                 throw OCIError.unsupported(document: "index", "more than \(ImageLimits.indexCount) documents would have to be read")
             }
-            guard depth < ImageLimits.indexDepth || !MediaType.isIndex(entry.mediaType) else {
-                throw OCIError.unsupported(document: "index", "more than \(ImageLimits.indexDepth) indexes, one inside the other")
+            let deepest = min(limits.indexDepth, UInt64(ImageLimits.deepestIndex))
+            guard depth < deepest || !MediaType.isIndex(entry.mediaType) else {
+                throw LimitExceeded(.indexDepth, allowed: deepest, place: "index \(entry.digest)")
             }
-            guard entry.size <= UInt64(ImageLimits.manifestBytes) else {
-                throw OCIError.malformed(
-                    document: "manifest \(entry.digest)", "\(entry.size) bytes are announced; at most \(ImageLimits.manifestBytes) are read"
-                )
-            }
+            try checkSize(entry.size, "manifest \(entry.digest)", limits)
             let bytes = try entry.data ?? source.manifest(entry)
             try check(bytes, entry)
             switch try ManifestDocument(parsing: bytes, mediaType: entry.mediaType) {

@@ -38,12 +38,17 @@ func quoted(_ text: String, limit: Int = 100) -> String {
 
 /// What must hold for documents of any source before they are read.
 public enum ImageLimits {
-    /// Manifests and indexes, in bytes (distribution-spec: registries take 4 MiB at least).
+    /// Manifests and indexes that are pulled, in bytes, unless `PullLimits` says otherwise (distribution-spec: registries take 4 MiB at
+    /// least).
     public static let manifestBytes = 4 << 20
+    /// The largest manifest or index that is read at all, in bytes.
+    public static let largestManifest = 64 << 20
     /// Image configs, in bytes.
     public static let configBytes = 16 << 20
-    /// Indexes that name an index that names an index …
+    /// Indexes that name an index that names an index …, unless `PullLimits` says otherwise.
     public static let indexDepth = 8
+    /// The same, whatever `PullLimits` says.
+    public static let deepestIndex = 64
     /// Indexes that are read to find one manifest.
     public static let indexCount = 64
 }

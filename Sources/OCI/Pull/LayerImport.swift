@@ -12,6 +12,7 @@ struct LayerImport: Sendable {
     /// One thread for each layer that is imported at the same time.
     let feederPool: WorkerPool
     let profile: PullProfile
+    let limits: PullLimits
 
     struct Imported: Sendable {
         var stream: ObjectID
@@ -44,10 +45,13 @@ struct LayerImport: Sendable {
     }
 
     private func split(_ feeder: LayerFeeder, diffID: ContentDigest) throws -> Imported {
-        var splitter = try LayerSplitter(repository, pool: objectPool, profile: profile)
+        var splitter = try LayerSplitter(repository, pool: objectPool, profile: profile, limits: limits)
         var parser = TarParser()
         var hasher = DigestHasher(diffID.algorithm)
+        var room = limits.layerBytes
         while let slab = feeder.queue.pop() {
+            guard UInt64(slab.count) <= room else { throw LimitExceeded(.layerBytes, allowed: limits.layerBytes) }
+            room -= UInt64(slab.count)
             profile.measure(.digest) { hasher.update(slab.bytes) }
             splitter.slab = slab
             do {

@@ -60,11 +60,12 @@ struct LayerPull: Sendable {
         guard !missing.isEmpty else { return found }
         // The largest first, so that none is left to run alone at the end.
         let order = missing.values.sorted { ($0.descriptor.size, $1.index) > ($1.descriptor.size, $0.index) }
+        try checkLimits(order, count)
         let jobs = max(1, min(options.jobs ?? max(2, Host.processorCount), order.count))
         let layerPool = WorkerPool(threads: jobs)
         let importer = LayerImport(
             repository: repository, objectPool: WorkerPool(threads: Host.processorCount), feederPool: WorkerPool(threads: jobs),
-            profile: profile)
+            profile: profile, limits: options.limits)
         defer {
             // No thread of ours works on after the pull has ended, however it ended.
             layerPool.shutdown()
@@ -89,6 +90,25 @@ struct LayerPull: Sendable {
         for _ in 0..<jobs { finished.wait() }
         if let failure = queue.failure { throw failure }
         return layers.withLock { $0 }
+    }
+
+    /// What can be refused before a byte is read.
+    private func checkLimits(_ missing: [LayerTask], _ count: Int) throws {
+        var bytes: UInt64 = 0
+        for task in missing {
+            let size = task.descriptor.size
+            if task.diffID != nil, size > options.limits.layerBytes {
+                let cause = LimitExceeded(.layerBytes, allowed: options.limits.layerBytes, found: size)
+                throw PullError.layer(number: task.index + 1, of: count, task.descriptor.digest, cause: cause)
+            }
+            let kept = source.isRemote ? repository.claimedBytes(ByteString(task.descriptor.digest.description)) : 0
+            let (sum, overflow) = bytes.addingReportingOverflow(size - min(size, kept))
+            bytes = overflow ? .max : sum
+        }
+        guard options.checksSpace else { return }
+        let space = SpaceCheck(
+            compressedBytes: bytes, layers: missing.count, try repository.fileSystemStatus(), isPrivileged: Host.effectiveUserID == 0)
+        try space.check(repository.path)
     }
 
     /// The layer's stream, where the store has one whose content is known to be the layer's.

@@ -28,6 +28,8 @@ struct LayerSplitter: TarHandler, ~Copyable {
     private let repository: Repository
     private let pool: WorkerPool
     private let profile: PullProfile
+    private let limits: PullLimits
+    private var entries: UInt64 = 0
     private let progress = Semaphore(0)
     private var outstanding = 0
 
@@ -40,10 +42,11 @@ struct LayerSplitter: TarHandler, ~Copyable {
     private var waiting: [UInt8] = []
     private var firstWaiting = 0
 
-    init(_ repository: Repository, pool: WorkerPool, profile: PullProfile) throws {
+    init(_ repository: Repository, pool: WorkerPool, profile: PullProfile, limits: PullLimits) throws {
         self.repository = repository
         self.pool = pool
         self.profile = profile
+        self.limits = limits
         stream = try repository.makeStreamBuilder(contentType: StreamContentType.layer)
     }
 
@@ -64,6 +67,7 @@ struct LayerSplitter: TarHandler, ~Copyable {
     }
 
     mutating func entry(_ entry: TarEntry, _ content: TarContent) throws {
+        try check(entry)
         guard case .external(let size) = content else { return }
         if size > Self.largeFileSize {
             submitBatch()
@@ -71,6 +75,22 @@ struct LayerSplitter: TarHandler, ~Copyable {
             large = object
             outstanding += 1
             operations.append(.object(object.pending, 0))
+        }
+    }
+
+    private mutating func check(_ entry: TarEntry) throws(LimitExceeded) {
+        entries += 1
+        guard entries <= limits.layerEntries else { throw LimitExceeded(.layerEntries, allowed: limits.layerEntries) }
+        let path = UInt64(entry.path.count)
+        guard path <= limits.pathBytes else {
+            let place = LimitExceeded.entry(entry.path, at: entry.headerOffset)
+            throw LimitExceeded(.pathBytes, allowed: limits.pathBytes, found: path, place: place)
+        }
+        guard !entry.extendedAttributes.isEmpty else { return }
+        let attributes = entry.extendedAttributes.reduce(UInt64(0)) { $0 + UInt64($1.name.count) + UInt64($1.value.count) }
+        guard attributes <= limits.xattrBytes else {
+            let place = LimitExceeded.entry(entry.path, at: entry.headerOffset)
+            throw LimitExceeded(.xattrBytes, allowed: limits.xattrBytes, found: attributes, place: place)
         }
     }
 

@@ -7,7 +7,9 @@ extension ImageStore {
     /// published, durably. Returns the split stream's object.
     ///
     /// Nothing keeps the layer yet: garbage collection takes it unless an image is pulled that has it.
-    public func importLayer(_ diffID: ContentDigest, from blob: any BlobReader) throws -> ObjectID {
+    public func importLayer(
+        _ diffID: ContentDigest, from blob: any BlobReader, limits: PullLimits = PullLimits()
+    ) throws -> ObjectID {
         let name = StreamName.layer(diffID)
         var publication = Repository.Publication()
         if let stream = try presentLayer(diffID) {
@@ -21,7 +23,7 @@ extension ImageStore {
         try repository.beginPull()
         let importer = LayerImport(
             repository: repository, objectPool: WorkerPool(threads: Host.processorCount), feederPool: WorkerPool(threads: 1),
-            profile: PullProfile())
+            profile: PullProfile(), limits: limits)
         defer { importer.shutdown() }
         let imported = try importer.run(blob, nil, diffID: diffID) { _ in }
         try LayerMark.set(diffID, on: imported.stream, in: repository)

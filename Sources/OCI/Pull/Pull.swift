@@ -36,7 +36,7 @@ private struct ImagePull {
         let name = options.name ?? ByteString(source.canonicalName)
         try ImageTag.check(name)
         reporter.image(.resolving(reference: source.canonicalName))
-        let resolved = try resolveManifest(source, platform: options.platform)
+        let resolved = try resolveManifest(source, platform: options.platform, limits: options.limits)
         let manifest = resolved.manifest
         reporter.resolved(PullEvent.Resolution(manifest: resolved.digest, layers: manifest.layers))
         let before = repository.signatureCounts
@@ -65,7 +65,9 @@ private struct ImagePull {
         let streams = config.diffIDs.compactMap { diffID in layers.streams[diffID].map { (diffID: diffID, stream: $0) } }
 
         reporter.image(.merging)
-        let tree = try profile.measure(.merge) { try store.containerTree(of: streams.map { ($0.diffID, $0.stream) }) }
+        let tree = try profile.measure(.merge) {
+            try store.containerTree(of: streams.map { ($0.diffID, $0.stream) }, entryLimit: options.limits.imageEntries)
+        }
         reporter.image(.writingImage)
         let images = try profile.measure(.image) { try storeImages(of: tree) }
         try seal?.check(.merged, images[.v1])

@@ -1,3 +1,4 @@
+public import Bytes
 public import Hashing
 
 /// Why a pull was refused. The store is as it was before, but for objects that nothing refers to.
@@ -16,6 +17,10 @@ public enum PullError: Error, CustomStringConvertible {
     case layerCount(layers: Int, diffIDs: Int)
     /// What an image says of its own fs-verity digests and signatures cannot be read or is not so; or it has none, and that was demanded.
     case seal(String)
+    /// The file system has not even room for the compressed layers: their bytes, an estimate of what they become, and what is free.
+    case noSpace(ByteString, layers: Int, atLeast: UInt64, about: UInt64, free: UInt64)
+    /// The file system has too few inodes for the image's own files.
+    case noInodes(ByteString, atLeast: UInt64, free: UInt64)
     /// A layer, by its place counted from 1 and the digest of its blob, could not be taken.
     indirect case layer(number: Int, of: Int, ContentDigest, cause: any Error)
 
@@ -33,8 +38,28 @@ public enum PullError: Error, CustomStringConvertible {
         case .layerCount(let layers, let diffIDs):
             "the manifest has \(layers) layers, but the config \(diffIDs) diff IDs"
         case .seal(let why): "the image's composefs seal: \(why)"
+        case .noSpace(let repository, let layers, let least, let about, let free):
+            "\(repository): the \(layers) missing layers take \(Self.size(least)) at least, about \(Self.size(about)) when they are "
+                + "unpacked, and \(Self.size(free)) are free; free some space or run gc, or try nevertheless with --no-space-check"
+        case .noInodes(let repository, let least, let free):
+            "\(repository): the image takes \(least) inodes at least, and \(free) are free; remove files from that file system or run gc, "
+                + "or try nevertheless with --no-space-check"
         case .layer(let number, let count, let digest, let cause):
             "layer \(number) of \(count) (\(digest)): \(cause)"
         }
+    }
+
+    /// Three digits and a decimal unit.
+    private static func size(_ bytes: UInt64) -> String {
+        guard bytes >= 1000 else { return "\(bytes) B" }
+        var value = Double(bytes)
+        var unit = 0
+        while value >= 999.5, unit < 6 {
+            value /= 1000
+            unit += 1
+        }
+        let digits = value < 10 ? 100.0 : value < 100 ? 10 : 1
+        let rounded = (value * digits).rounded() / digits
+        return (digits == 1 ? "\(Int(rounded))" : "\(rounded)") + " " + ["B", "kB", "MB", "GB", "TB", "PB", "EB"][unit]
     }
 }

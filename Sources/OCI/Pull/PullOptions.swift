@@ -16,6 +16,10 @@ public struct PullOptions: Sendable {
     public var keptBytesLimit: UInt64 = 8 << 30
     /// What is done with fs-verity digests and signatures that come with the image.
     public var imageSignatures = ImageSignatures.use
+    /// How large the image may be.
+    public var limits = PullLimits()
+    /// Whether an image is refused at the start that can hardly fit on the file system.
+    public var checksSpace = true
     /// Receives what happens, from the pull's threads: see `PullObserver`.
     public var observer: PullObserver?
 

@@ -77,6 +77,8 @@ extension BlobClaim {
             } catch {
                 // What could not be read or stored says nothing of what has come so far.
                 if reader.hasFailed || error is RepositoryError || error is SystemError { throw error }
+                // A limit that an honest beginning exceeds may be raised the next time.
+                if error is LimitExceeded, reader.resumedFrom == 0 { throw error }
                 clear()
                 guard isFirst, reader.resumedFrom > 0 else { throw error }
                 isFirst = false

@@ -14,7 +14,7 @@ public struct DirectorySource: ImageSource {
         if let version = try files.read("version", limit: 4096), !ByteString(version).hasPrefix("Directory Transport Version: 1.") {
             throw OCIError.unsupported(document: "\(path)/version", "not a version of the directory format that is known")
         }
-        guard let bytes = try files.read("manifest.json", limit: ImageLimits.manifestBytes) else {
+        guard let bytes = try files.read("manifest.json", limit: ImageLimits.largestManifest) else {
             throw OCIError.notFound(source: path, "there is no manifest.json; is it a directory that skopeo wrote?")
         }
         root = bytes

@@ -82,10 +82,10 @@ extension ImageFiles {
 
     /// A manifest or index among the blobs.
     func manifest(_ path: ByteString, _ descriptor: Descriptor) throws -> [UInt8] {
-        guard descriptor.size <= UInt64(ImageLimits.manifestBytes) else {
+        guard descriptor.size <= UInt64(ImageLimits.largestManifest) else {
             throw OCIError.damaged(
                 source: name,
-                "the manifest \(descriptor.digest) has \(descriptor.size) bytes; at most \(ImageLimits.manifestBytes) are read")
+                "the manifest \(descriptor.digest) has \(descriptor.size) bytes; at most \(ImageLimits.largestManifest) are read")
         }
         return try requireFile(path, for: descriptor).readAll()
     }

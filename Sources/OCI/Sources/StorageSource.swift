@@ -38,7 +38,7 @@ public struct StorageSource: ImageSource {
         }
         self.storage = storage
         self.image = image
-        guard let bytes = try storage.item("manifest", of: image, limit: ImageLimits.manifestBytes) else {
+        guard let bytes = try storage.item("manifest", of: image, limit: ImageLimits.largestManifest) else {
             throw OCIError.damaged(source: place, "the storage has no manifest of image \(image.id)")
         }
         let manifest = try Manifest(parsing: bytes)

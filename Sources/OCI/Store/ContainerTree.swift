@@ -6,11 +6,16 @@ import Tar
 
 extension ImageStore {
     /// The merged tree of layers, from bottom to top, before any transform.
-    func mergedTree(of layers: [(diffID: ContentDigest, stream: ObjectID)]) throws -> FileTree {
+    ///
+    /// - Parameter entryLimit: entries of all layers together; more are `LimitExceeded`.
+    func mergedTree(of layers: [(diffID: ContentDigest, stream: ObjectID)], entryLimit: UInt64 = .max) throws -> FileTree {
         var merger = LayerMerger()
+        var entries: UInt64 = 0
         for layer in layers {
             merger.beginLayer()
             try forEachEntry(of: layer.stream) { entry, content in
+                entries += 1
+                guard entries <= entryLimit else { throw LimitExceeded(.imageEntries, allowed: entryLimit) }
                 try merger.add(entry, content: content.leaf)
             }
             try merger.endLayer()
@@ -20,9 +25,9 @@ extension ImageStore {
 
     /// The tree that an image's EROFS image is made of: merged and in canonical container form.
     func containerTree(
-        of layers: [(diffID: ContentDigest, stream: ObjectID)], _ filtering: XattrFiltering = .allowlistOnly
+        of layers: [(diffID: ContentDigest, stream: ObjectID)], _ filtering: XattrFiltering = .allowlistOnly, entryLimit: UInt64 = .max
     ) throws -> FileTree {
-        var tree = try mergedTree(of: layers)
+        var tree = try mergedTree(of: layers, entryLimit: entryLimit)
         transformForContainer(&tree, filtering)
         return tree
     }

@@ -106,7 +106,7 @@ public struct ImageStore: Sendable {
         let name = StreamName.manifest(manifestDigest)
         guard
             let document = try document(
-                name, manifestDigest, type: StreamContentType.manifest, limit: ImageLimits.manifestBytes)
+                name, manifestDigest, type: StreamContentType.manifest, limit: ImageLimits.largestManifest)
         else { return nil }
         let manifest = try Manifest(parsing: document.bytes)
         let configDigest = manifest.config.digest

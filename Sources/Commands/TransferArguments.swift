@@ -1,0 +1,114 @@
+import ArgumentParser
+import ComposefsOCI
+
+/// Options of commands that fetch images: how fast, how patiently, how much.
+struct TransferArguments: ParsableArguments {
+    @Option(
+        help: ArgumentHelp("How many layers are read at the same time; one a processor and two at least where left out.", valueName: "n"))
+    var jobs: Int?
+
+    @Option(
+        help: ArgumentHelp("How often a request or transfer is tried again that did not get anywhere (default: 5).", valueName: "n"))
+    var retries: Int?
+
+    @Option(
+        help: ArgumentHelp(
+            "How long a transfer may bring nothing before it is broken off and tried again (default: 60).", valueName: "seconds"))
+    var timeout: Seconds?
+
+    @Option(help: ArgumentHelp("How long connecting to a registry may take (default: 30).", valueName: "seconds"))
+    var connectTimeout: Seconds?
+
+    @Option(
+        help: ArgumentHelp(
+            "How long an answer may take to begin, and a manifest or token to come as a whole (default: 120).", valueName: "seconds"))
+    var requestTimeout: Seconds?
+
+    @Option(
+        help: ArgumentHelp(
+            "What unfinished blobs may take in the repository, so that a pull that was killed goes on where it was (default: 8G); 0 keeps none.",
+            valueName: "size"))
+    var keepPartial: ByteSize?
+
+    @Flag(help: "Begin also where the image can hardly fit on the file system.")
+    var noSpaceCheck = false
+
+    @Option(help: ArgumentHelp("The largest layer, uncompressed (default: 64G).", valueName: "size"))
+    var maxLayerSize: ByteSize?
+
+    @Option(help: ArgumentHelp("The most entries of one layer (default: 4000000).", valueName: "n"))
+    var maxLayerEntries: UInt64?
+
+    @Option(help: ArgumentHelp("The most entries of all layers together (default: 8000000).", valueName: "n"))
+    var maxImageEntries: UInt64?
+
+    @Option(help: ArgumentHelp("The largest manifest or index (default: 4M; at most 64M).", valueName: "size"))
+    var maxManifestSize: ByteSize?
+
+    @Option(help: ArgumentHelp("The longest path of a file, in bytes (default: 16384).", valueName: "n"))
+    var maxPathLength: UInt64?
+
+    @Option(help: ArgumentHelp("The most that one file's extended attributes may take (default: 256K).", valueName: "size"))
+    var maxXattrSize: ByteSize?
+
+    @Option(help: ArgumentHelp("The most indexes, one inside the other (default: 8; at most 64).", valueName: "n"))
+    var maxIndexDepth: UInt64?
+
+    func validate() throws {
+        if let jobs, jobs < 1 { throw ValidationError("--jobs takes a number from 1 up") }
+        if let retries, retries < 0 { throw ValidationError("--retries takes a number from 0 up") }
+    }
+
+    /// Puts what the options say into a pull's options and its registry's.
+    func apply(to options: inout PullOptions, _ registry: inout RegistryOptions) {
+        options.jobs = jobs
+        if let keepPartial { options.keptBytesLimit = keepPartial.bytes }
+        options.checksSpace = !noSpaceCheck
+        if let maxLayerSize { options.limits.layerBytes = maxLayerSize.bytes }
+        if let maxLayerEntries { options.limits.layerEntries = maxLayerEntries }
+        if let maxImageEntries { options.limits.imageEntries = maxImageEntries }
+        if let maxManifestSize { options.limits.manifestBytes = maxManifestSize.bytes }
+        if let maxPathLength { options.limits.pathBytes = maxPathLength }
+        if let maxXattrSize { options.limits.xattrBytes = maxXattrSize.bytes }
+        if let maxIndexDepth { options.limits.indexDepth = maxIndexDepth }
+        if let retries {
+            registry.retry.limit = retries
+            registry.retry.unreachableLimit = min(retries, registry.retry.unreachableLimit)
+        }
+        if let timeout { registry.stallTimeout = timeout.duration }
+        if let connectTimeout { registry.connectTimeout = connectTimeout.duration }
+        if let requestTimeout { registry.requestTimeout = requestTimeout.duration }
+    }
+}
+
+/// Bytes, with K, M, G or T behind the number for the binary multiples.
+struct ByteSize: ExpressibleByArgument {
+    var bytes: UInt64
+
+    init?(argument: String) {
+        let shifts: [Character: UInt64] = ["K": 10, "M": 20, "G": 30, "T": 40]
+        var digits = argument[...]
+        var shift: UInt64 = 0
+        if let last = digits.last, let unit = shifts[Character(last.uppercased())] {
+            shift = unit
+            digits = digits.dropLast()
+        }
+        // `+5` is a number for the library.
+        guard digits.utf8.allSatisfy({ (0x30...0x39).contains($0) }), let number = UInt64(digits) else { return nil }
+        let (bytes, overflow) = number.multipliedReportingOverflow(by: 1 << shift)
+        guard !overflow else { return nil }
+        self.bytes = bytes
+    }
+}
+
+/// Seconds from 1 to ten million, with or without a fraction.
+struct Seconds: ExpressibleByArgument {
+    var duration: Duration
+
+    init?(argument: String) {
+        guard argument.utf8.allSatisfy({ (0x30...0x39).contains($0) || $0 == 0x2e }), let number = Double(argument), number >= 1,
+            number <= 1e7
+        else { return nil }
+        duration = .milliseconds(Int64(number * 1000))
+    }
+}

@@ -1,0 +1,60 @@
+import Glibc
+import Testing
+
+/// Images that are larger than what is there for them.
+@Suite struct SpaceTests {
+    /// 256 files of 1 MiB that gzip packs 200:1: refused at the limit, with bounded memory, and what was stored until then is bounded too.
+    @Test func gzipBomb() throws {
+        let folder = try TemporaryFolder()
+        let members = (0..<256).map { TarMember(name: "file\($0)", content: [UInt8](repeating: UInt8($0), count: 1 << 20)) }
+        try LayoutBuilder(layers: [tarArchive(members)], compressor: "gzip").write(to: folder.path + "/layout")
+        let repository = folder.path + "/repo"
+        try Cfsoci.succeed(["init", repository, "--insecure"])
+        let arguments = ["pull", "oci:" + folder.path + "/layout", "t", "--repo", repository, "--max-layer-size"]
+        let result = try launch("sh", ["-c", "ulimit -v 400000; exec \"$0\" \"$@\"", Cfsoci.binary] + arguments + ["16M"])
+        #expect(result.status == 1)
+        #expect(result.error.contains("the layer has more than 16777216 bytes; the limit is 16777216, --max-layer-size raises it"))
+        let kibibytes = try launch("du", ["-sk", repository]).text.prefix { $0 != "\t" }
+        #expect(try #require(Int(kibibytes)) < 20 << 10)
+        #expect(try Cfsoci.run(["fsck", "--repo", repository]).status == 0)
+        try Cfsoci.succeed(["gc", "--repo", repository])
+        #expect(fileList(repository).filter { $0.hasPrefix("objects/") && $0.count > "objects/00".count }.isEmpty)
+        // Bounded, too, where it is allowed to grow.
+        let allowed = try launch("sh", ["-c", "ulimit -v 400000; exec \"$0\" \"$@\"", Cfsoci.binary] + arguments + ["1G"])
+        #expect(allowed.status == 0, "\(allowed.error)")
+    }
+
+    @Test(.enabled(if: geteuid() == 0))
+    func smallFileSystem() throws {
+        let folder = try TemporaryFolder()
+        _ = try writeRandomLayout(folder.path + "/layout", layers: 2, fileSize: 6 << 20)
+        let mount = folder.path + "/mount"
+        #expect(mkdir(mount, 0o755) == 0)
+        for (size, text) in [
+            ("size=8m", "mount/repo: the 2 missing layers take 12.6 MB at least, about 32.7 MB when they are unpacked, and "),
+            ("nr_inodes=8", "inodes at least, and "),
+        ] {
+            guard try launch("mount", ["-t", "tmpfs", "-o", size, "tmpfs", mount]).status == 0 else { return }
+            defer { _ = try? launch("umount", [mount]) }
+            let repository = mount + "/repo"
+            try Cfsoci.succeed(["init", repository, "--insecure"])
+            let arguments = ["pull", "oci:" + folder.path + "/layout", "t", "--repo", repository]
+            let result = try Cfsoci.run(arguments)
+            #expect(result.status == 1)
+            #expect(result.error.contains(text) && result.error.contains("--no-space-check"), "\(result.error)")
+            let tried = try Cfsoci.run(arguments + ["--no-space-check"])
+            #expect(tried.status == 1 && tried.error.contains("No space left on device"), "\(tried.error)")
+        }
+    }
+
+    @Test func options() throws {
+        for (option, value) in [
+            ("--max-layer-size", "5X"), ("--max-layer-size", "+5"), ("--max-layer-size", "99999999999G"), ("--keep-partial", "-1"),
+            ("--retries", "-1"), ("--jobs", "0"), ("--timeout", "0"), ("--timeout", "nan"), ("--timeout", "1e9"),
+            ("--max-layer-entries", "x"),
+        ] {
+            let result = try Cfsoci.run(["pull", "oci:/nowhere", "--repo", "/nowhere", option + "=" + value])
+            #expect(result.status == 64 && result.error.contains(option), "\(option) \(value): \(result.status) \(result.error)")
+        }
+    }
+}

@@ -1,0 +1,144 @@
+import Hashing
+import OCI
+import Synchronization
+import Testing
+
+@testable import Registry
+
+/// How long the client waits, how often it tries, and where it goes on.
+@Suite struct PatienceTests {
+    private let manifest = Array(#"{"schemaVersion":2}"#.utf8)
+    private let blob = pattern(300_000)
+    private var digest: ContentDigest { .of(blob) }
+
+    /// An answer that comes byte by byte, fast enough to be no stall.
+    @Test(arguments: [true, false])
+    func slowAnswers(inHead: Bool) throws {
+        let drops = (0..<100).flatMap { _ in [ScriptedServer.Action.pause(.milliseconds(10)), .send(Array("X: y\r\n".utf8))] }
+        let server = ScriptedServer { _ in
+            [.send(Array("HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\(inHead ? "" : "\r\n")".utf8))] + drops + [.close]
+        }
+        defer { server.stop() }
+        let client = try makeClient {
+            $0.requestTimeout = .milliseconds(200)
+            $0.retry.limit = 1
+        }
+        let started = ContinuousClock.now
+        let error = registryError {
+            _ = try client.fetchManifest(server.repository(), reference: "latest", expected: nil, limit: 1 << 16)
+        }
+        #expect(error?.kind == .timeout)
+        #expect(error?.description.contains("no complete answer in 0.2 s") == true)
+        #expect(server.requests(to: "/v2/team/app/manifests/latest").count == 2)
+        #expect(ContinuousClock.now - started < .seconds(5))
+    }
+
+    /// A blob may take longer than a request.
+    @Test func slowBlobs() throws {
+        let pieces = stride(from: 0, to: blob.count, by: 30_000).flatMap {
+            [ScriptedServer.Action.pause(.milliseconds(40)), .send(Array(blob[$0..<min($0 + 30_000, blob.count)]))]
+        }
+        let server = ScriptedServer { [blob] _ in [.send(Array("HTTP/1.1 200 OK\r\nContent-Length: \(blob.count)\r\n\r\n".utf8))] + pieces }
+        defer { server.stop() }
+        let client = try makeClient { $0.requestTimeout = .milliseconds(200) }
+        let reader = try RegistryBlobReader(client, server.repository(), digest: digest, size: UInt64(blob.count))
+        #expect(try readAll(reader) == blob)
+        #expect(server.requests.count { $0.path.contains("/blobs/") } == 1)
+    }
+
+    @Test(arguments: [408, 425, 429, 500, 502, 503, 504, 507, 520, 599])
+    func triedAgain(status: Int) throws {
+        let server = ScriptedServer { [manifest] request in request.number < 2 ? [.reply(status)] : [.reply(200, [:], manifest)] }
+        defer { server.stop() }
+        let client = try makeClient()
+        #expect(try client.fetchManifest(server.repository(), reference: "latest", expected: nil, limit: 1 << 16).bytes == manifest)
+    }
+
+    @Test(arguments: [400, 405, 418, 501, 505])
+    func notTriedAgain(status: Int) throws {
+        let server = ScriptedServer { _ in [.reply(status)] }
+        defer { server.stop() }
+        let client = try makeClient()
+        let error = registryError {
+            _ = try client.fetchManifest(server.repository(), reference: "latest", expected: nil, limit: 1 << 16)
+        }
+        #expect(error?.status == status)
+        #expect(server.requests(to: "/v2/team/app/manifests/latest").count == 1)
+    }
+
+    /// Doubled each time, at least half of that, never more than the longest; and what the server asks for.
+    @Test func pauses() throws {
+        var policy = RetryPolicy()
+        policy.limit = 20
+        var tries = RetryState()
+        let failure = Failure(RegistryError(.connection, "x"), retry: .transient(after: nil))
+        for round in 0..<20 {
+            let expected = min(Duration.milliseconds(500) * (1 << round), .seconds(30))
+            let pause = try tries.pause(after: failure, policy)
+            #expect(pause >= expected / 2 && pause <= expected)
+        }
+        #expect(throws: RegistryError.self) { try tries.pause(after: failure, policy) }
+        tries.madeProgress()
+        let asked = Failure(RegistryError(.server, "x"), retry: .transient(after: .seconds(100)))
+        #expect(try tries.pause(after: asked, policy) == .seconds(100))
+        let never = Failure(RegistryError(.server, "x"), retry: .transient(after: .seconds(301)))
+        #expect(throws: RegistryError.self) { try tries.pause(after: never, policy) }
+    }
+
+    // MARK: From an offset
+
+    private func read(
+        from offset: UInt64, _ handler: @escaping ScriptedServer.Handler
+    ) throws -> (bytes: [UInt8], requests: [ScriptedServer.Request], events: [BlobEvent]) {
+        let server = ScriptedServer(handler)
+        defer { server.stop() }
+        let log = Mutex<[BlobEvent]>([])
+        let reader = try RegistryBlobReader(
+            try makeClient(), server.repository(), digest: digest, size: UInt64(blob.count), from: offset,
+            observer: { event in log.withLock { $0.append(event) } })
+        return (try readAll(reader), server.requests(to: "/v2/team/app/blobs/\(digest)"), log.withLock { $0 })
+    }
+
+    @Test func fromAnOffset() throws {
+        let (bytes, requests, _) = try read(from: 100_001) { [blob] request in
+            let start = Int(request.headers["range"]?.dropFirst(6).prefix { $0 != "-" } ?? "") ?? 0
+            return [.reply(206, ["Content-Range": "bytes \(start)-\(blob.count - 1)/\(blob.count)"], Array(blob[start...]))]
+        }
+        #expect(bytes == Array(blob[100_001...]))
+        #expect(requests.map { $0.headers["range"] } == ["bytes=100001-299999"])
+    }
+
+    @Test func fromTheEnd() throws {
+        let (bytes, requests, _) = try read(from: UInt64(blob.count)) { _ in [.reply(500)] }
+        #expect(bytes == [] && requests.isEmpty)
+    }
+
+    /// Servers without ranges, in all their ways: the whole is fetched, and what the caller has is passed over.
+    @Test(arguments: [0, 1, 2, 3])
+    func rangesRefused(way: Int) throws {
+        let (bytes, _, _) = try read(from: 100_001) { [blob] request in
+            guard request.headers["range"] != nil else { return [.reply(200, [:], blob)] }
+            switch way {
+            case 0: return [.reply(200, [:], blob)]
+            case 1: return [.reply(416)]
+            case 2: return [.reply(206, ["Content-Range": "bytes 0-299999/300000"], blob)]
+            default: return [.reply(206, [:], Array(blob[100_001...]))]
+            }
+        }
+        #expect(bytes == Array(blob[100_001...]))
+    }
+
+    @Test func adventuresAreTold() throws {
+        let (bytes, _, told) = try read(from: 0) { [blob] request in
+            if request.number == 0 { return [.reply(200, ["Content-Length": "\(blob.count)"], Array(blob[..<70_000])), .close] }
+            return [.reply(206, ["Content-Range": "bytes 70000-\(blob.count - 1)/\(blob.count)"], Array(blob[70_000...]))]
+        }
+        #expect(bytes == blob)
+        #expect(told.count == 2 && told.last == .resumed(from: 70_000))
+        if case .retrying(let reason, let delay)? = told.first {
+            #expect(reason.contains("the connection broke") && delay > .zero)
+        } else {
+            Issue.record("\(told)")
+        }
+    }
+}
