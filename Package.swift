@@ -101,7 +101,8 @@ let package = Package(
         tests("Fuse", ["Bytes", "Hashing", "LinuxSystem", "FileTree", "EROFS"]),
         tests("ComposefsOCI", ["Bytes", "Hashing", "LinuxSystem"]),
         .testTarget(
-            name: "CommandTests", dependencies: ["Bytes", "Hashing", "JSON", "LinuxSystem", "FileTree", "Dumpfile", "cfsoci"],
+            name: "CommandTests",
+            dependencies: ["Bytes", "Hashing", "JSON", "LinuxSystem", "FileTree", "Dumpfile", "ComposefsOCI", "Commands", "cfsoci"],
             swiftSettings: settings),
     ],
     swiftLanguageModes: [.v6]

@@ -36,7 +36,10 @@ public struct Cfsoci: ParsableCommand {
     /// Runs the command that the process's arguments name, and exits.
     public static func start() -> Never {
         // Every state that a command can be stopped in is one that the next command continues from, so there is nothing to undo.
-        signal(SIGINT) { _ in _exit(130) }
+        signal(SIGINT) { _ in
+            TerminalGuard.restore()
+            _exit(130)
+        }
         // A closed pipe is an error of write(2), not the end of the process in the middle of a sentence.
         signal(SIGPIPE, SIG_IGN)
         if let arguments = MountHelper.arguments(Arguments.all()) { end(MountHelper.run(arguments)) }

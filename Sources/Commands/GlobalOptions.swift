@@ -3,6 +3,7 @@ import Bytes
 import ComposefsOCI
 import Glibc
 import JSON
+import Synchronization
 
 /// Options that every command takes, before or after its name.
 public struct GlobalOptions: ParsableArguments {
@@ -24,6 +25,11 @@ public struct GlobalOptions: ParsableArguments {
     @Option(help: ArgumentHelp("How progress is shown.", valueName: "auto|tty|plain|json|none"))
     var progress: ProgressStyle = .auto
 
+    @Option(
+        help: ArgumentHelp(
+            "Where lines of JSON about progress go instead of standard error; implies --progress json.", valueName: "descriptor"))
+    var progressFd: Int32?
+
     public init() {}
 
     public mutating func validate() throws {
@@ -31,6 +37,15 @@ public struct GlobalOptions: ParsableArguments {
             throw ValidationError("--repo, --user and --system exclude each other")
         }
         guard repo?.isEmpty != true else { throw ValidationError("--repo is empty") }
+        if let progressFd {
+            guard progress == .auto || progress == .json else { throw ValidationError("--progress-fd goes with --progress json only") }
+            let flags = fcntl(progressFd, F_GETFL)
+            guard flags >= 0, flags & O_ACCMODE != O_RDONLY else {
+                throw ValidationError("--progress-fd \(progressFd): this process was given no such descriptor to write to")
+            }
+            if progressFd > STDERR_FILENO { _ = fcntl(progressFd, F_SETFD, FD_CLOEXEC) }
+            Output.progressDescriptor.store(progressFd, ordering: .relaxed)
+        }
         guard !(quiet && verbose) else { throw ValidationError("--quiet and --verbose exclude each other") }
     }
 
@@ -57,13 +72,23 @@ public struct GlobalOptions: ParsableArguments {
 
     func note(_ message: String) { noteTaker(message) }
 
+    /// How progress is shown here: as the options say, else as standard error allows.
+    var progressStyle: ProgressStyle {
+        if progressFd != nil { return .json }
+        guard progress == .auto else { return progress }
+        guard !quiet, Output.errorIsTerminal else { return .none }
+        // A terminal that cannot move its cursor gets lines.
+        let kind = environment("TERM") ?? ""
+        return kind.isEmpty || kind == "dumb" ? .plain : .tty
+    }
+
     /// Shows messages for people as the options want them.
     var noteTaker: @Sendable (String) -> Void {
-        let (quiet, isJSON) = (quiet, progress == .json)
+        let (quiet, isJSON) = (quiet, progressStyle == .json)
         return { message in
             guard !quiet else { return }
             // Who asked for lines of JSON gets nothing else between them.
-            Output.note(isJSON ? (["event": "note", "message": .string(message)] as JSONValue).description : message)
+            if isJSON { Output.json(["event": "note", "message": .string(message)]) } else { Output.note(message) }
         }
     }
 }

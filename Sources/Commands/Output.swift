@@ -2,6 +2,7 @@ import Bytes
 import Glibc
 import JSON
 import LinuxSystem
+import Synchronization
 
 /// Standard output through one buffer, standard error for everything else.
 enum Output {
@@ -45,13 +46,36 @@ enum Output {
 
     static func error(_ message: String) { writeError("cfsoci: " + message + "\n") }
 
+    /// Where a picture of progress is drawn, while one is.
+    static let screen = Mutex<TerminalScreen?>(nil)
+
     static func writeError(_ text: String) {
+        if let screen = screen.withLock({ $0 }) { screen.interject(text) } else { writeRaw(text, to: STDERR_FILENO) }
+    }
+
+    /// Where lines of JSON about progress go.
+    static let progressDescriptor = Atomic<Int32>(STDERR_FILENO)
+    private static let jsonLock = Mutex(())
+
+    /// A line of JSON about progress, whole. Where nobody reads any more, it is lost.
+    static func json(_ value: JSONValue) {
+        let text = value.description + "\n"
+        jsonLock.withLock { _ in writeRaw(text, to: progressDescriptor.load(ordering: .relaxed)) }
+    }
+
+    /// Bytes to a descriptor, waiting for one that takes none right now; errors are not told, for there is nowhere to tell them.
+    static func writeRaw(_ text: String, to descriptor: Int32) {
         var text = text
         text.withUTF8 { bytes in
             var start = 0
             while start < bytes.count {
-                let written = Glibc.write(STDERR_FILENO, bytes.baseAddress?.advanced(by: start), bytes.count - start)
+                let written = Glibc.write(descriptor, bytes.baseAddress?.advanced(by: start), bytes.count - start)
                 if written < 0, errno == EINTR { continue }
+                if written < 0, errno == EAGAIN {
+                    var wanted = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
+                    poll(&wanted, 1, 1000)
+                    continue
+                }
                 if written <= 0 { return }
                 start += written
             }

@@ -1,162 +1,128 @@
 import ComposefsOCI
 import Glibc
 import JSON
+import LinuxSystem
 import Synchronization
 
-/// Shows a pull's events on standard error.
+/// Shows a pull's events as the options want them. The pull's threads only hand them over; what is slow to take them holds nothing up.
 final class ProgressDisplay: Sendable {
-    private struct Layer {
-        var name: String
-        var size: UInt64
-        var received: UInt64 = 0
-        var state = State.waiting
+    private enum Style {
+        case terminal(TerminalScreen)
+        case lines
+        case json
     }
 
-    private enum State: Equatable { case waiting, running, present, stored }
+    /// How long a picture stays at least, and how often bytes are told of.
+    private static let interval = Duration.milliseconds(100)
+    private let events = EventBuffer()
+    private let bell = Bell()
+    private let isOver = Atomic<Bool>(false)
+    /// Nil where nothing is shown.
+    private let thread: WorkerPool?
+    private let style: Style?
 
-    private struct Screen {
-        var layers: [Layer] = []
-        var phase = ""
-        var drawnLines = 0
-        var lastDrawn: ContinuousClock.Instant?
-        var began = ContinuousClock.now
-
-        mutating func with(_ index: Int, _ body: (inout Layer) -> Void) {
-            if layers.indices.contains(index) { body(&layers[index]) }
+    /// Begins at once, with the reference that was asked for.
+    init(_ options: GlobalOptions, reference: String) {
+        style =
+            switch options.progressStyle {
+            case .auto, .none: nil
+            case .tty: .terminal(TerminalScreen(usesColor: (environment("NO_COLOR") ?? "").isEmpty))
+            case .plain: .lines
+            case .json: .json
+            }
+        guard let style else {
+            thread = nil
+            return
         }
-    }
-
-    private let style: ProgressStyle
-    private let screen = Mutex(Screen())
-
-    init(_ options: GlobalOptions) {
-        switch options.progress {
-        case .auto: style = options.quiet ? .none : Output.errorIsTerminal ? .tty : .none
-        default: style = options.progress
+        let thread = WorkerPool(threads: 1)
+        self.thread = thread
+        if case .terminal(let screen) = style { Output.screen.withLock { $0 = screen } }
+        guard thread.threadCount > 0 else { return }
+        thread.submit { [self] in
+            Self.keepSignalsAway()
+            switch style {
+            case .terminal(let screen): draw(on: screen, reference)
+            case .lines: tell { event in event.line.map(Output.note) }
+            case .json: tell { Output.json($0.json) }
+            }
         }
     }
 
     func show(_ event: PullEvent) {
-        switch style {
-        case .none, .auto: return
-        case .json: showJSON(event)
-        case .plain: showPlain(event)
-        case .tty: screen.withLock { Self.update(&$0, event) }
-        }
+        guard style != nil else { return }
+        events.add(event)
+        // Bytes are many; they are looked at when it is time.
+        if event.phase != .bytes { bell.ring() }
     }
 
-    /// Takes the picture away; for when the pull has failed.
+    /// Shows what is left to show, and takes the picture away, whether the pull succeeded or not. A second call does nothing.
     func end() {
-        if style == .tty { screen.withLock { Self.erase(&$0) } }
+        guard let thread, !isOver.exchange(true, ordering: .sequentiallyConsistent) else { return }
+        bell.ring()
+        thread.shutdown()
+        if case .terminal(let screen) = style {
+            screen.close()
+            Output.screen.withLock { $0 = nil }
+        }
     }
 
-    // MARK: Terminal
+    /// Signals are for other threads: this one must not be stopped in the middle of a drawing that their handlers wait for.
+    private static func keepSignalsAway() {
+        var signals = sigset_t()
+        sigemptyset(&signals)
+        for number in [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT] { sigaddset(&signals, number) }
+        pthread_sigmask(SIG_BLOCK, &signals, nil)
+    }
 
-    private static func update(_ screen: inout Screen, _ event: PullEvent) {
-        var isUrgent = true
-        let index = event.layerIndex ?? 0
-        switch event.phase {
-        case .resolving(let reference): screen.phase = "resolving \(reference)"
-        case .resolved(let found):
-            screen.layers = found.layers.map { Layer(name: String($0.digest.hex.prefix(12)), size: $0.size) }
-            screen.phase = "pulling"
-        case .skipped: screen.with(index) { $0.state = .present }
-        case .started: screen.with(index) { $0.state = .running }
-        case .bytes, .resumed:
-            screen.with(index) { $0.received = event.bytesDone }
-            isUrgent = false
-        case .stored:
-            screen.with(index) {
-                $0.state = .stored
-                $0.received = $0.size
+    private func draw(on screen: TerminalScreen, _ reference: String) {
+        let began = ContinuousClock.now
+        var state = ProgressState(.resolving(reference))
+        var pictures = 0
+        while true {
+            let isLast = isOver.load(ordering: .sequentiallyConsistent)
+            let time = began.duration(to: .now)
+            for event in events.takeAll() { state.apply(event, at: time) }
+            // Who asked for a picture gets one, however short the pull.
+            if isLast, pictures > 0 { return }
+            pictures += 1
+            state.rate.sample(at: time)
+            let window = TerminalScreen.window
+            screen.draw(ProgressRenderer.lines(state, width: window.columns, height: window.rows, time: time), in: window)
+            // Until the next picture is due; the end does not wait for it.
+            while began.duration(to: .now) < time + Self.interval, !isOver.load(ordering: .sequentiallyConsistent) {
+                bell.wait(upTo: time + Self.interval - began.duration(to: .now))
             }
-        case .queued, .verified, .waiting, .retrying: break
-        case .merging: screen.phase = "merging layers"
-        case .writingImage: screen.phase = "writing the image"
-        case .publishing: screen.phase = "making it durable"
-        case .done:
-            erase(&screen)
-            return
-        }
-        let time = ContinuousClock.now
-        // Ten pictures a second are enough for anybody.
-        if !isUrgent, let last = screen.lastDrawn, time - last < .milliseconds(100) { return }
-        screen.lastDrawn = time
-        draw(&screen)
-    }
-
-    private static func erase(_ screen: inout Screen) {
-        if screen.drawnLines > 0 { Output.writeError("\u{1b}[\(screen.drawnLines)A\r\u{1b}[J") }
-        screen.drawnLines = 0
-    }
-
-    private static func draw(_ screen: inout Screen) {
-        let width = columns()
-        let received = screen.layers.filter { $0.state != .present }.reduce(0) { $0 + $1.received }
-        let total = screen.layers.filter { $0.state != .present }.reduce(0) { $0 + $1.size }
-        var lines: [String] = []
-        for layer in screen.layers {
-            let note: String
-            switch layer.state {
-            case .waiting: note = "waiting"
-            case .present: note = "present"
-            case .stored: note = "stored"
-            case .running:
-                note = "\(bar(layer.received, layer.size, width - 44)) \(humanBytes(layer.received)) of \(humanBytes(layer.size))"
-            }
-            lines.append("\(layer.name)  \(note)")
-        }
-        let elapsed = screen.began.duration(to: .now)
-        let seconds = Double(elapsed.components.seconds) + Double(elapsed.components.attoseconds) / 1e18
-        let rate = seconds > 0.2 ? ", \(humanBytes(UInt64(Double(received) / seconds)))/s" : ""
-        lines.append(total > 0 ? "\(screen.phase): \(humanBytes(received)) of \(humanBytes(total))\(rate)" : screen.phase)
-        let up = screen.drawnLines > 0 ? "\u{1b}[\(screen.drawnLines)A\r\u{1b}[J" : ""
-        // More lines than the window has cannot be drawn over: the last ones tell most.
-        let shown = lines.suffix(max(1, rows() - 1)).map { String($0.prefix(max(1, width - 1))) }
-        Output.writeError(up + shown.joined(separator: "\n") + "\n")
-        screen.drawnLines = shown.count
-    }
-
-    private static func bar(_ done: UInt64, _ total: UInt64, _ width: Int) -> String {
-        guard width >= 8, total > 0 else { return "" }
-        let filled = min(width, Int(Double(done) / Double(total) * Double(width)))
-        return "[" + String(repeating: "#", count: filled) + String(repeating: " ", count: width - filled) + "]"
-    }
-
-    private static func window() -> (rows: Int, columns: Int) {
-        var size = winsize()
-        guard ioctl(STDERR_FILENO, UInt(TIOCGWINSZ), &size) == 0, size.ws_col > 0, size.ws_row > 0 else { return (24, 80) }
-        return (Int(size.ws_row), Int(size.ws_col))
-    }
-
-    private static func columns() -> Int { window().columns }
-    private static func rows() -> Int { window().rows }
-
-    // MARK: Lines
-
-    private func showPlain(_ event: PullEvent) {
-        func layer(_ what: String) {
-            guard case .layer(let index, let digest) = event.component else { return }
-            Output.note("layer \(index + 1) \(digest): \(what)")
-        }
-        switch event.phase {
-        case .resolving(let reference): Output.note("resolving \(reference)")
-        case .resolved(let found):
-            Output.note("manifest \(found.manifest), \(found.layers.count) layers, \(humanBytes(event.bytesTotal))")
-        case .skipped(.present): layer("present")
-        case .skipped(.repeated(let first)): layer("the same as layer \(first + 1)")
-        case .started: layer("started")
-        case .stored: layer("stored")
-        case .waiting: layer("another process reads it; waiting")
-        case .retrying(let reason, let delay): layer("trying again in \(delay): \(reason)")
-        case .resumed(let offset): layer("continued at \(humanBytes(offset))")
-        case .queued, .bytes, .verified: break
-        case .merging: Output.note("merging layers")
-        case .writingImage: Output.note("writing the image")
-        case .publishing: Output.note("making it durable")
-        case .done: Output.note("done")
         }
     }
 
-    private func showJSON(_ event: PullEvent) { Output.writeError(event.json.description + "\n") }
+    private func tell(_ write: (PullEvent) -> Void) {
+        while true {
+            let isLast = isOver.load(ordering: .sequentiallyConsistent)
+            for event in events.takeAll() { write(event) }
+            if isLast { return }
+            bell.wait(upTo: Self.interval)
+        }
+    }
+}
+
+/// Wakes a thread that has nothing to do until something happens or some time has passed.
+private final class Bell: @unchecked Sendable {
+    private let monitor = Monitor()
+    private var isRung = false
+
+    /// Again, before it was heard, changes nothing.
+    func ring() {
+        monitor.withLock {
+            isRung = true
+            monitor.wakeAll()
+        }
+    }
+
+    func wait(upTo duration: Duration) {
+        let deadline = MonotonicTime.now + duration
+        monitor.withLock {
+            while !isRung, monitor.wait(until: deadline) {}
+            isRung = false
+        }
+    }
 }

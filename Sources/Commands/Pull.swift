@@ -41,18 +41,16 @@ struct Pull: ParsableCommand {
         let platform = try platform.map { try Platform(parsing: $0) } ?? .host
         if let name { try ImageTag.check(name) }
         var registry = try registry.options(global)
-        let store = try global.openOrCreateStore(signer: signing.signer(global))
-        let display = ProgressDisplay(global)
+        let signer = try signing.signer(global)
+        let display = ProgressDisplay(global, reference: reference)
+        // Before the first line of the report, and before an error's.
+        defer { display.end() }
+        let store = try global.openOrCreateStore(signer: signer)
         var options = PullOptions(platform: platform, name: name, observer: { display.show($0) })
         options.imageSignatures = imageSignatures
         transfer.apply(to: &options, &registry)
-        let result: PullResult
-        do {
-            result = try store.pullSynchronously(reference, options, registry: registry)
-        } catch {
-            display.end()
-            throw error
-        }
+        let result = try store.pullSynchronously(reference, options, registry: registry)
+        display.end()
         if result.signatures.unknown > 0 {
             global.note(
                 "warning: \(result.signatures.unknown) signatures of the image are left out: their certificate is not in the kernel's "

@@ -33,17 +33,17 @@ public struct PullEvents: AsyncSequence, Sendable {
 }
 
 /// Events between the pull's threads and a reader.
-final class EventBuffer: Sendable {
+package final class EventBuffer: Sendable {
     /// Tells, without saying how often, that there are events.
     let changes: AsyncStream<Void>
     private let changed: AsyncStream<Void>.Continuation
     private let queue = Mutex<[PullEvent]>([])
 
-    init() { (changes, changed) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1)) }
+    package init() { (changes, changed) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1)) }
 
     var count: Int { queue.withLock { $0.count } }
 
-    func add(_ event: PullEvent) {
+    package func add(_ event: PullEvent) {
         queue.withLock { queue in
             switch event.phase {
             case .bytes:
@@ -66,6 +66,14 @@ final class EventBuffer: Sendable {
 
     /// The oldest event that was not taken yet.
     func take() -> PullEvent? { queue.withLock { $0.isEmpty ? nil : $0.removeFirst() } }
+
+    /// All that were not taken yet, the oldest first.
+    package func takeAll() -> [PullEvent] {
+        queue.withLock { queue in
+            defer { queue.removeAll(keepingCapacity: true) }
+            return queue
+        }
+    }
 
     /// No event comes any more; those that are here can still be taken.
     func finish() { changed.finish() }

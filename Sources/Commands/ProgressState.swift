@@ -1,0 +1,131 @@
+import ComposefsOCI
+import Glibc
+
+/// What is known of a pull at a moment, for whoever draws it. A value: times are given, counted from the pull's begin.
+struct ProgressState: Sendable, Equatable {
+    enum Stage: Equatable {
+        case resolving(String)
+        case pulling
+        case merging, writingImage, publishing, done
+    }
+
+    enum Status: Equatable {
+        case queued
+        case running
+        case verified
+        case stored
+        case present
+        case repeated(Int)
+        case waiting
+        /// Until this time.
+        case retrying(String, until: Duration)
+    }
+
+    struct Layer: Equatable {
+        /// The blob's digest without its algorithm.
+        var name: String
+        var size: UInt64
+        var done: UInt64 = 0
+        var status = Status.queued
+
+        var isFinished: Bool {
+            switch status {
+            case .stored, .present, .repeated: true
+            default: false
+            }
+        }
+        var isActive: Bool { !isFinished && status != .queued }
+    }
+
+    var stage: Stage
+    var layers: [Layer] = []
+    var rate = RateMeter()
+
+    init(_ stage: Stage) { self.stage = stage }
+
+    /// Bytes of all layers; what was in the store counts as done.
+    var done: UInt64 { clampedSum(layers.map { min($0.done, $0.size) }) }
+    var total: UInt64 { clampedSum(layers.map(\.size)) }
+
+    mutating func apply(_ event: PullEvent, at time: Duration) {
+        switch event.phase {
+        case .resolving(let reference): stage = .resolving(reference)
+        case .resolved(let found):
+            stage = .pulling
+            layers = found.layers.map { Layer(name: $0.digest.hex, size: $0.size) }
+        case .merging: stage = .merging
+        case .writingImage: stage = .writingImage
+        case .publishing: stage = .publishing
+        case .done: stage = .done
+        default: if let index = event.layerIndex, layers.indices.contains(index) { apply(event, toLayer: index, at: time) }
+        }
+    }
+
+    private mutating func apply(_ event: PullEvent, toLayer index: Int, at time: Duration) {
+        let before = layers[index].done
+        layers[index].done = event.bytesDone
+        switch event.phase {
+        case .queued: layers[index].status = .queued
+        case .started, .resumed: layers[index].status = .running
+        case .bytes:
+            layers[index].status = .running
+            if event.bytesDone > before { rate.add(event.bytesDone - before) }
+        case .verified: layers[index].status = .verified
+        case .stored: layers[index].status = .stored
+        case .skipped(.present): layers[index].status = .present
+        case .skipped(.repeated(let first)): layers[index].status = .repeated(first)
+        case .waiting: layers[index].status = .waiting
+        case .retrying(let reason, let delay): layers[index].status = .retrying(reason, until: time + delay)
+        default: break
+        }
+    }
+
+    /// Seconds that the rest takes at the present rate; nil where nobody can tell yet.
+    var secondsLeft: Double? {
+        guard let rate = rate.bytesPerSecond, rate >= 1, total > done else { return nil }
+        return Double(total - done) / rate
+    }
+}
+
+/// Bytes a second, smoothed: what came long ago counts less and less.
+struct RateMeter: Sendable, Equatable {
+    /// The time after which a byte counts a third of a new one.
+    private static let memory = 4.0
+    private var pending: UInt64 = 0
+    private var last: Duration?
+    private var average = 0.0
+    private var weight = 0.0
+    private var seconds = 0.0
+
+    /// So many bytes have come since the last sample.
+    mutating func add(_ count: UInt64) { pending &+= count }
+
+    /// Now is the time; to be called some ten times a second.
+    mutating func sample(at time: Duration) {
+        guard let last else {
+            self.last = time
+            pending = 0
+            return
+        }
+        let passed = (time - last) / .seconds(1)
+        guard passed > 0.01 else { return }
+        let kept = exp(-passed / Self.memory)
+        average = average * kept + Double(pending) / passed * (1 - kept)
+        // The beginning is not taken for a time without bytes.
+        weight = weight * kept + (1 - kept)
+        seconds += passed
+        pending = 0
+        self.last = time
+    }
+
+    /// Nil until there is something to go by.
+    var bytesPerSecond: Double? { seconds >= 0.3 && weight > 0 ? average / weight : nil }
+}
+
+/// Sizes are what a stranger's manifest says: their sum ends at the largest number.
+func clampedSum(_ sizes: [UInt64]) -> UInt64 {
+    sizes.reduce(0) { sum, size in
+        let (value, isOver) = sum.addingReportingOverflow(size)
+        return isOver ? .max : value
+    }
+}
