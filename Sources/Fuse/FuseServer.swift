@@ -12,6 +12,8 @@ public struct FuseServerOptions: Sendable {
     public var threads: Int
     /// Told in one line about every object that is missing or damaged, once each, from any thread.
     public var report: @Sendable (String) -> Void
+    /// Long reads are moved from the object's pages to the kernel's without a copy; off where the other end is not the device.
+    var splices = true
 
     public init(requireVerity: Bool = false, threads: Int? = nil, report: @escaping @Sendable (String) -> Void = { _ in }) {
         self.requireVerity = requireVerity
@@ -72,6 +74,7 @@ public final class FuseServer: Sendable {
         defer { memory.deallocate() }
         let input = UnsafeMutableRawBufferPointer(rebasing: memory[..<FuseProtocol.requestBufferSize])
         let output = UnsafeMutableRawBufferPointer(rebasing: memory[FuseProtocol.requestBufferSize...])
+        var pipe: SplicePipe?
         while true {
             let count: Int
             do throws(Errno) {
@@ -85,12 +88,14 @@ public final class FuseServer: Sendable {
                 }
             }
             if count == 0 { return }
-            answer(UnsafeRawBufferPointer(rebasing: input[..<min(count, input.count)]), output, device)
+            answer(UnsafeRawBufferPointer(rebasing: input[..<min(count, input.count)]), output, device, &pipe)
         }
     }
 
     /// Handles one request from beginning to end.
-    private func answer(_ bytes: UnsafeRawBufferPointer, _ output: UnsafeMutableRawBufferPointer, _ device: borrowing FuseDevice) {
+    private func answer(
+        _ bytes: UnsafeRawBufferPointer, _ output: UnsafeMutableRawBufferPointer, _ device: borrowing FuseDevice, _ pipe: inout SplicePipe?
+    ) {
         guard let request = FuseRequest(bytes) else { return }
         var reply = FuseReply(output)
         // Verifying reads into the same memory before anything is written there.
@@ -101,6 +106,7 @@ public final class FuseServer: Sendable {
         case .reply: message = reply.finish(request.unique)
         case .error(let error): message = reply.finish(request.unique, error: error.rawValue)
         case .content(let object, let offset, let count):
+            if options.splices, count >= Self.shortestSplice, splice(object, offset, count, &reply, request.unique, device, &pipe) { return }
             do throws(SystemError) {
                 let part = UnsafeMutableRawBufferPointer(rebasing: reply.rest[..<min(count, reply.available)])
                 reply.advance(try object.file.preadFully(into: part, at: offset))
@@ -115,6 +121,25 @@ public final class FuseServer: Sendable {
             // Nobody will close what nobody got.
             if request.operation == .open { fileSystem.objects.close(request.node) }
         }
+    }
+
+    /// Below this a copy costs less than the calls that avoid it. Bytes.
+    private static let shortestSplice = 1 << 16
+    /// Every user may have pipes of 1 MiB, but not without end.
+    private static let pipeCapacity = 1 << 19
+
+    /// Answers a read without copying the content; false, with nothing sent, where that is not possible.
+    private func splice(
+        _ object: OpenObject, _ offset: UInt64, _ count: Int, _ reply: inout FuseReply, _ unique: UInt64, _ device: borrowing FuseDevice,
+        _ pipe: inout SplicePipe?
+    ) -> Bool {
+        guard let position = Int64(exactly: offset), count <= Self.pipeCapacity - 4096 else { return false }
+        // One that a failure left something in is not used again.
+        guard let own = pipe.take() ?? (try? SplicePipe(capacity: Self.pipeCapacity)), own.capacity >= Self.pipeCapacity else { return false }
+        let header = reply.finish(unique, following: count)
+        guard own.send(header, object.file, at: position, count: count, to: device) else { return false }
+        pipe = .some(own)
+        return true
     }
 
     // MARK: Beginning

@@ -70,6 +70,28 @@ struct StoreTests {
 
     // MARK: Images from parts
 
+    /// Served by this process, as a program does that embeds the library.
+    @Test(.enabled(if: Host.effectiveUserID == 0 && (try? FuseDevice()) != nil, "needs root and FUSE")) func servesAnImage() async throws {
+        let folder = try Folder()
+        let store = try folder.makeStore(RepositoryConfiguration(verity: .insecure))
+        _ = try await store.pull(quickstart, PullOptions(name: "image"))
+        let target = folder.path + "/mounted"
+        try FileDescriptor.makeDirectory(target)
+        #expect(throws: ImageStoreError.self) { try store.serve("nothing", at: target) }
+        #expect(throws: FuseError.self) { try store.serve("image", at: target + "/none") }
+        let image = try store.serve("image", at: target)
+        let end = Task.detached { try await onOwnThread { image.run() } }
+        let tree = try store.images.tree(of: try store.images.open("image").image)
+        let inode = try #require(tree.lookup(path: "/usr/lib/table.txt"))
+        guard case .external(let id, _)? = tree.content(of: inode) else { throw Failed("the file is no object") }
+        let content = try readFile(target + "/usr/lib/table.txt")
+        #expect(content.withUnsafeBytes { VerityHasher.objectID(of: $0, id.algorithm) } == id)
+        #expect(image.path == target)
+        try image.unmount()
+        try await end.value
+        #expect(throws: FuseError.notMounted(target)) { try image.unmount() }
+    }
+
     @Test func imageFromStoredLayersEqualsThePulledOne() async throws {
         let (folder, other) = (try Folder(), try Folder())
         let store = try folder.makeStore()

@@ -122,9 +122,10 @@ final class Conversation {
         _ = first.withUnsafeBytes { write(ends[0], $0.baseAddress, $0.count) }
         let image = try ErofsImage(try writeErofs(tree, version: version))
         do {
+            var options = FuseServerOptions(requireVerity: requireVerity, threads: 2, report: report)
+            options.splices = false
             server = try FuseServer(
-                image, objects: objects, device: FuseDevice(owning: FileDescriptor(owning: ends[1])),
-                FuseServerOptions(requireVerity: requireVerity, threads: 2, report: report))
+                image, objects: objects, device: FuseDevice(owning: FileDescriptor(owning: ends[1])), options)
         } catch {
             close(ends[0])
             throw error

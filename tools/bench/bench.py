@@ -16,6 +16,8 @@ import subprocess
 import sys
 import time
 
+import mount
+
 MIB = 1 << 20
 HERE = os.path.dirname(os.path.abspath(__file__))
 DIRECTORY = os.environ["BENCH_DIR"]
@@ -194,6 +196,14 @@ def memory():
         scratch.remove()
 
 
+def mounts(runs):
+    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
+        print("mount: left out, it takes root and FUSE")
+        return
+    layout, facts = image("b")
+    mount.measure(COMMAND, layout, facts, DIRECTORY, runs, verdict)
+
+
 def startup():
     def median(arguments):
         times = []
@@ -219,23 +229,25 @@ def startup():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", default="all", choices=["a", "b", "memory", "startup", "all"])
+    parser.add_argument("part", nargs="?", default="all", choices=["a", "b", "memory", "startup", "mount", "all"])
     parser.add_argument("--runs", type=int, default=5, help="runs a median is taken of (5)")
     parser.add_argument("--check", action="store_true", help="exit status 1 when a limit is missed")
     parser.add_argument("--make-only", action="store_true", help="only make the images")
     options = parser.parse_args()
     os.makedirs(DIRECTORY, exist_ok=True)
-    parts = ["startup", "a", "b", "memory"] if options.part == "all" else [options.part]
+    parts = ["startup", "a", "b", "memory", "mount"] if options.part == "all" else [options.part]
     if options.make_only:
         for part in parts:
             if part != "startup":
-                print(*image(part))
+                print(*image("b" if part == "mount" else part))
         return
     for part in parts:
         if part == "startup":
             startup()
         elif part == "memory":
             memory()
+        elif part == "mount":
+            mounts(options.runs)
         else:
             compare(part, options.runs)
     if missed:

@@ -1,0 +1,208 @@
+"""How fast a mounted image is: served with FUSE, against the kernel's own mount of the same image.
+
+Both are mounted once; all is read once, so that every cache is warm; then they are measured in turn. `tar` to /dev/null looks at every
+inode and opens none: GNU tar knows the device. Through a pipe it reads everything. Reads of 4 KiB are at random offsets of random files
+that stay open; for the same with an open each, files are opened anew. `unprivileged` is FUSE in a user namespace, where the kernel does
+not read the objects by itself. The last line is a file of 256 MiB read once from start to end, neither file system having seen it before.
+"""
+
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+
+KIB = 1 << 10
+MIB = 1 << 20
+WALK_LIMIT, READ_LIMIT = 2.0, 1.5
+
+
+def walk(path):
+    subprocess.run(["tar", "cf", "/dev/null", "-C", path, "."], check=True)
+
+
+def read_all(path):
+    subprocess.run(["bash", "-c", 'set -o pipefail; tar cf - -C "$1" . | cat > /dev/null', "read", path], check=True)
+
+
+def large_files(path, least):
+    found = []
+    for directory, _, names in os.walk(path):
+        for name in names:
+            full = os.path.join(directory, name)
+            status = os.lstat(full)
+            if os.path.isfile(full) and not os.path.islink(full) and status.st_size >= least:
+                found.append((os.path.relpath(full, path), status.st_size))
+    return sorted(found)
+
+
+def read_randomly(path, plan):
+    files = {name: os.open(os.path.join(path, name), os.O_RDONLY) for name in {name for name, _ in plan}}
+    reads = [(files[name], offset) for name, offset in plan]
+    buffer = [bytearray(4 * KIB)]
+    start = time.monotonic()
+    for descriptor, offset in reads:
+        os.preadv(descriptor, buffer, offset)
+    seconds = time.monotonic() - start
+    for descriptor in files.values():
+        os.close(descriptor)
+    return seconds
+
+
+def open_and_read(path, plan):
+    paths = [(os.path.join(path, name), offset) for name, offset in plan]
+    buffer = [bytearray(4 * KIB)]
+    start = time.monotonic()
+    for name, offset in paths:
+        descriptor = os.open(name, os.O_RDONLY)
+        os.preadv(descriptor, buffer, offset)
+        os.close(descriptor)
+    return time.monotonic() - start
+
+
+def timed(function, *arguments):
+    start = time.monotonic()
+    result = function(*arguments)
+    return result if result is not None else time.monotonic() - start
+
+
+class Mounts:
+    """The same image mounted in all ways that are compared, as long as the block lasts."""
+
+    def __init__(self, command, repository, image, directory):
+        self.command, self.repository, self.image = command, repository, image
+        self.directory = tempfile.mkdtemp(dir=directory)
+        self.paths, self.holder = {}, None
+
+    def __enter__(self):
+        try:
+            self.mount()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self.paths
+
+    def mount(self):
+        for name, options in (("kernel", []), ("fuse", ["--fuse"])):
+            path = self.path(name)
+            subprocess.run(
+                [self.command, "--repo", self.repository, "--quiet", "mount", self.image, path, *options], check=True
+            )
+            self.paths[name] = path
+        # Seen from outside through a process that stays inside.
+        path = self.path("unprivileged")
+        script = '"$1" --repo "$2" --quiet mount --fuse "$3" "$4" && echo ready && exec sleep infinity'
+        self.holder = subprocess.Popen(
+            ["unshare", "-Urm", "bash", "-c", script, "hold", self.command, self.repository, self.image, path],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        if self.holder.stdout.readline() == b"ready\n":
+            self.paths["unprivileged"] = f"/proc/{self.holder.pid}/root{path}"
+
+    def path(self, name):
+        path = os.path.join(self.directory, name)
+        os.mkdir(path)
+        return path
+
+    def __exit__(self, *_):
+        for name in ("kernel", "fuse"):
+            if name in self.paths:
+                subprocess.run([self.command, "umount", "--lazy", self.paths[name]], check=False)
+        # The namespace ends with its last processes: the server goes when its mount does.
+        if self.holder:
+            if "unprivileged" in self.paths:
+                inside = os.path.join(self.directory, "unprivileged")
+                enter = ["nsenter", "--user", "--mount", "--preserve-credentials", "--target", str(self.holder.pid)]
+                subprocess.run([*enter, self.command, "umount", "--lazy", inside], check=False)
+            self.holder.kill()
+            self.holder.wait()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def compare(name, paths, runs, function, *arguments):
+    results = {key: [] for key in paths}
+    for _ in range(runs):
+        for key, path in paths.items():
+            results[key].append(timed(function, path, *arguments))
+    return name, {key: statistics.median(values) for key, values in results.items()}
+
+
+def show(row, unit, verdict=None):
+    name, medians = row
+    scale, suffix = unit
+    cells = []
+    for key, value in medians.items():
+        text = f"{key} {value * scale:.2f} {suffix}"
+        if key != "kernel":
+            ratio = f"{value / medians['kernel']:.2f}x"
+            text += f" {verdict(ratio, value / medians['kernel']) if verdict and key == 'fuse' else ratio}"
+        cells.append(text)
+    print(f"  {name:28} " + "; ".join(cells))
+
+
+def streaming(command, directory):
+    """A large file, from start to end, each time through a fresh mount."""
+    tree = tempfile.mkdtemp(dir=directory)
+    repository, path = os.path.join(tree, "repo"), os.path.join(tree, "tree")
+    os.mkdir(path)
+    with open(os.path.join(path, "large"), "wb") as out:
+        for _ in range(256):
+            out.write(random.randbytes(MIB))
+    quiet = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run([command, "init", repository, "--insecure"], **quiet)
+    subprocess.run([command, "--repo", repository, "create-image", path, "large"], **quiet)
+    results = {}
+    try:
+        for _ in range(3):
+            with Mounts(command, repository, "large", tree) as paths:
+                for key, mounted in paths.items():
+                    # Opened and verified before, but not read.
+                    with open(os.path.join(mounted, "large"), "rb", buffering=0) as source:
+                        buffer = bytearray(MIB)
+                        start = time.monotonic()
+                        while source.readinto(buffer):
+                            pass
+                        results.setdefault(key, []).append(time.monotonic() - start)
+    finally:
+        shutil.rmtree(tree, ignore_errors=True)
+    return {key: statistics.median(values) for key, values in results.items()}
+
+
+def measure(command, layout, facts, directory, runs, verdict):
+    """Prints all; `verdict(what, value, limit, text)` notes what misses its limit."""
+    repository = os.path.join(directory, f"mount-{os.getpid()}")
+    quiet = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run([command, "init", repository, "--algorithm", "fsverity-sha256-12", "--insecure"], **quiet)
+    try:
+        subprocess.run([command, "--repo", repository, "pull", f"oci:{layout}:bench", "bench"], **quiet)
+        with Mounts(command, repository, "bench", directory) as paths:
+            print(f"mount: image b, {facts['entries']} entries, {facts['uncompressed'] / 1e6:.0f} MB; medians of {runs}, caches warm")
+            for path in paths.values():
+                read_all(path)
+            files = large_files(paths["kernel"], 64 * KIB)
+            chance = random.Random(4711)
+
+            def plan(count):
+                return [(name, chance.randrange(size // 4096) * 4096) for name, size in chance.choices(files, k=count)]
+
+            def walked(text, ratio):
+                return verdict("mount walk", ratio, WALK_LIMIT, text)
+
+            def read(text, ratio):
+                return verdict("mount random reads", ratio, READ_LIMIT, text)
+
+            seconds, microseconds = (1, "s"), (1e6, "µs")
+            show(compare("tar cf /dev/null", paths, runs, walk), seconds, walked)
+            show(compare("tar cf - | cat > /dev/null", paths, runs, read_all), seconds)
+            count = 100_000
+            name, medians = compare("random 4 KiB read", paths, runs, read_randomly, plan(count))
+            show((name, {key: value / count for key, value in medians.items()}), microseconds, read)
+            count = 20_000
+            name, medians = compare("open, 4 KiB read, close", paths, runs, open_and_read, plan(count))
+            show((name, {key: value / count for key, value in medians.items()}), microseconds)
+    finally:
+        shutil.rmtree(repository, ignore_errors=True)
+    show(("256 MiB file, first read", streaming(command, directory)), (1, "s"))
