@@ -58,6 +58,7 @@ extension ImageStore {
             if let reference = try? RegistryReference(parsing: plain) {
                 let canonical = ByteString(reference.canonical)
                 if let tag = tags.first(where: { $0.name == canonical }) { return tag }
+                if let tag = try resolve(shortForm: reference, text, tags) { return tag }
             }
             let digits = unmarked.hasPrefix("sha256:") ? String(unmarked.dropFirst(7)) : unmarked
             if digits.utf8.count >= 6, digits.utf8.allSatisfy({ Hex.value(of: $0) != nil }) {
@@ -78,6 +79,19 @@ extension ImageStore {
         if found.manifestDigest == digest { return found }
         if let image = try image(found.manifestDigest), image.configDigest == digest { return found }
         throw ImageStoreError.otherImage(name, found: found.manifestDigest.description, wanted: digest.description)
+    }
+
+    /// A registry configuration may have made a short name another registry's: then the one stored image of that name is meant.
+    private func resolve(shortForm reference: RegistryReference, _ text: ByteString, _ tags: [TaggedImage]) throws -> TaggedImage? {
+        guard let short = reference.shortName else { return nil }
+        let found = tags.filter { tag in
+            guard let name = tag.name.utf8Text, let stored = try? RegistryReference(parsing: name) else { return false }
+            return stored.shortName == nil && stored.name == short && stored.tag == reference.tag && stored.digest == reference.digest
+        }
+        guard let first = found.first, found.count > 1 else { return found.first }
+        let manifests = Set(found.map(\.manifestDigest))
+        guard manifests.count == 1 else { throw ImageStoreError.ambiguous(text, candidates: manifests.sorted { $0.hex < $1.hex }) }
+        return first
     }
 
     private func resolve(_ digest: ContentDigest, _ text: ByteString, _ tags: [TaggedImage]) throws -> TaggedImage {
