@@ -68,7 +68,7 @@ let package = Package(
             ]),
         // Floor 6: the world around the store. registries.conf is TOML, read by a parser of our own: toml++ 3.3, the one that Debian has in C or
         // C++ without more, fails its own assertions after seconds of fuzzing, and the Swift packages bring Foundation.
-        module("Registry", ["Bytes", "Hashing", "LinuxSystem", "JSON", "OCI", "CCurl"]),
+        module("Registry", ["Bytes", "Hashing", "Compression", "LinuxSystem", "JSON", "OCI", "CCurl"]),
         module("Mounting", ["Bytes", "LinuxSystem"]),
         module("Fuse", ["Bytes", "Hashing", "LinuxSystem", "FileTree", "EROFS"]),
         // Floor 7: one import for Swift programs.
@@ -96,7 +96,7 @@ let package = Package(
         tests(
             "OCI",
             ["Bytes", "Hashing", "Compression", "Tar", "LinuxSystem", "JSON", "FileTree", "Dumpfile", "EROFS", "SplitStream", "Repository"]),
-        tests("Registry", ["Bytes", "Hashing", "LinuxSystem", "JSON", "Repository", "OCI"]),
+        tests("Registry", ["Bytes", "Hashing", "Compression", "LinuxSystem", "JSON", "Repository", "OCI"]),
         tests("Mounting", ["Bytes", "LinuxSystem"]),
         tests("Fuse", ["Bytes", "Hashing", "LinuxSystem", "FileTree", "EROFS"]),
         tests("ComposefsOCI", ["Bytes", "Hashing", "LinuxSystem"]),

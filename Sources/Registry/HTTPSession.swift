@@ -1,4 +1,5 @@
 internal import CCurl
+internal import Compression
 internal import JSON
 internal import LinuxSystem
 
@@ -163,13 +164,40 @@ final class HTTPSession: Sendable {
                 response.transfer.cancel()
                 throw failure(error, response.url)
             }
-            if count == 0 { return bytes }
+            if count == 0 { return try decoded(bytes, response, limit: limit, what: what) }
             guard bytes.count + count <= limit else {
                 response.transfer.cancel()
                 throw Failure(tooLarge(what, "more bytes", limit, response.url))
             }
             bytes.append(contentsOf: UnsafeRawBufferPointer(rebasing: chunk[..<count]))
         }
+    }
+
+    /// Servers are asked for documents as they are; those that pack them all the same are understood, as by other clients. Blobs are packed by
+    /// nature: what comes for them is taken as it is, whatever it is called, and its digest decides.
+    private func decoded(_ bytes: [UInt8], _ response: HTTPResponse, limit: Int, what: String) throws(Failure) -> [UInt8] {
+        let packed = bytes.withUnsafeBytes { CompressionFormat.detect($0) } == .gzip
+        guard packed, ["gzip", "x-gzip"].contains(response.head["content-encoding"]?.lowercased()) else { return bytes }
+        var decompressor = Decompressor(.gzip)
+        var plain: [UInt8] = []
+        let chunk = UnsafeMutableRawBufferPointer.allocate(byteCount: 64 << 10, alignment: 16)
+        defer { chunk.deallocate() }
+        do {
+            var (start, count) = (0, 1)
+            while count > 0, plain.count <= limit {
+                (start, count) = try bytes.withUnsafeBytes { all in
+                    var rest = UnsafeRawBufferPointer(rebasing: all[start...])
+                    let count = try decompressor.decompress(&rest, into: chunk)
+                    return (all.count - rest.count, count)
+                }
+                plain.append(contentsOf: UnsafeRawBufferPointer(rebasing: chunk[..<count]))
+            }
+            if count == 0 { try decompressor.finish() }
+        } catch {
+            throw Failure(RegistryError(.badResponse, "\(response.url.display): the \(what) is encoded with gzip, but \(error)"))
+        }
+        guard plain.count <= limit else { throw Failure(tooLarge(what, "more bytes", limit, response.url)) }
+        return plain
     }
 
     private func tooLarge(_ what: String, _ size: String, _ limit: Int, _ url: HTTPURL) -> RegistryError {
