@@ -24,7 +24,7 @@ import Testing
 /// | huge headers | `hugeHeaders` | BlobTests `hugeHeaders` |
 /// | slow loris | `slowLoris` | BlobTests `trickle`; PatienceTests `slowAnswers` |
 /// | gzip content-encoding | `encodedManifest`, `encodedBlobs` | |
-/// | HTTP/1.1 and HTTP/2 | all of this is 1.1 | RealRegistryTests `tlsAndPassword` reads over both |
+/// | HTTP/1.1 and HTTP/2 | all of this is 1.1 | RealRegistryTests `tlsWithPassword` reads over both |
 /// | ranges refused | `rangesRefused` | BlobTests `serverIgnoresRange`, `rangeNotSatisfiable`; PatienceTests `rangesRefused` |
 /// | 206 with another range | `wrongRange` | BlobTests `wrongRangeIsNotTaken`, `unwantedPartIsRefused`, `rangeInParts` |
 /// | manifest with the wrong media type | `mediaTypes` | ImageSourceTests |
