@@ -1,0 +1,271 @@
+import Bytes
+import Glibc
+import Hashing
+import JSON
+import OCI
+import Testing
+
+@testable import Registry
+
+/// The distribution registry where one has to prove something to get in: certificates of both sides, tokens of a server that is not the
+/// registry, and registries in front of registries.
+@Suite(
+    .enabled("docker-registry, skopeo and openssl are not all installed") {
+        ["docker-registry", "skopeo", "openssl"].allSatisfy { Program.find($0) != nil }
+    })
+struct RealRegistryAccessTests {
+    private let image = TestImage.shared
+
+    /// Runs a registry whose configuration ends with `settings`, first without them to be filled.
+    private func withRegistry(
+        _ directory: String, http: String = "", settings: String = "", fill: Bool = true, _ body: (_ host: String) throws -> Void
+    ) throws {
+        let server = ScriptedServer { _ in [] }
+        server.stop()
+        let host = "127.0.0.1:\(server.port)"
+        func run(_ settings: String, http: String, _ body: () throws -> Void) throws {
+            try writeFile(
+                directory + "/config.yml",
+                """
+                version: 0.1
+                log: {level: error}
+                storage: {filesystem: {rootdirectory: \(directory)/store}}
+                http: {addr: "\(host)"\(http)}
+                \(settings)
+                """)
+            let registry = try Program(["docker-registry", "serve", directory + "/config.yml"], log: directory + "/log")
+            defer { registry.stop() }
+            try waitUntilListening(server.port)
+            try body()
+        }
+        if fill {
+            try writeDirectoryImage(directory + "/image")
+            try run("", http: "") {
+                let source = "dir:\(directory)/image"
+                try Program.run(
+                    [
+                        "skopeo", "--insecure-policy", "copy", "--preserve-digests", "--dest-tls-verify=false", source,
+                        "docker://\(host)/team/app:v1",
+                    ],
+                    log: directory + "/log")
+            }
+        }
+        try run(settings, http: http) { try body(host) }
+    }
+
+    private func waitUntilListening(_ port: UInt16) throws {
+        for _ in 0..<400 {
+            let fd = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+            defer { close(fd) }
+            var address = sockaddr_in()
+            address.sin_family = sa_family_t(AF_INET)
+            address.sin_port = port.bigEndian
+            address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+            let isConnected = withUnsafePointer(to: &address) { pointer in
+                pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                    connect(fd, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) == 0
+                }
+            }
+            if isConnected { return }
+            usleep(50_000)
+        }
+        Issue.record("docker-registry does not start")
+    }
+
+    /// The image as `skopeo copy` takes it from `dir:`.
+    private func writeDirectoryImage(_ path: String) throws {
+        try makeDirectory(path)
+        try writeFile(path + "/version", "Directory Transport Version: 1.1\n")
+        for (name, bytes) in [("manifest.json", image.manifest)] + ([image.config] + image.layers).map({ (ContentDigest.of($0).hex, $0) }) {
+            let fd = open("\(path)/\(name)", O_WRONLY | O_CREAT | O_CLOEXEC, 0o600)
+            defer { close(fd) }
+            try #require(write(fd, bytes, bytes.count) == bytes.count)
+        }
+    }
+
+    private func readImage(_ client: RegistryClient, _ reference: String) throws {
+        let source = RegistryImageSource(try RegistryReference(parsing: reference), client: client)
+        #expect(try source.rootManifest().bytes == image.manifest)
+        for blob in [image.config] + image.layers {
+            let descriptor = Descriptor(mediaType: "application/octet-stream", digest: .of(blob), size: UInt64(blob.count))
+            #expect(try readAll(try source.openBlob(descriptor)) == blob)
+        }
+    }
+
+    private func openssl(_ arguments: [String], _ directory: String) throws {
+        try Program.run(["openssl"] + arguments, log: directory + "/log")
+    }
+
+    /// An authority, and certificates of it for the server and the client.
+    private func makeCertificates(_ directory: String) throws {
+        let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+        try openssl(
+            ["req", "-x509"] + key + ["-days", "2", "-subj", "/CN=ca", "-keyout", directory + "/ca.key", "-out", directory + "/ca.pem"],
+            directory)
+        for (name, extensions) in [("server", "subjectAltName=IP:127.0.0.1"), ("client", "extendedKeyUsage=clientAuth")] {
+            try openssl(
+                ["req"] + key + ["-subj", "/CN=\(name)", "-keyout", "\(directory)/\(name).key", "-out", "\(directory)/\(name).csr"],
+                directory)
+            try writeFile("\(directory)/\(name).ext", extensions)
+            try openssl(
+                [
+                    "x509", "-req", "-days", "2", "-in", "\(directory)/\(name).csr", "-CA", directory + "/ca.pem", "-CAkey",
+                    directory + "/ca.key",
+                    "-CAcreateserial", "-extfile", "\(directory)/\(name).ext", "-out", "\(directory)/\(name).pem",
+                ], directory)
+        }
+    }
+
+    @Test func certificatesOfBothSides() throws {
+        try withTemporaryDirectory { directory in
+            try makeCertificates(directory)
+            let tls = ", tls: {certificate: \(directory)/server.pem, key: \(directory)/server.key, clientcas: [\(directory)/ca.pem]}"
+            try withRegistry(directory, http: tls) { host in
+                let reference = "\(host)/team/app:v1"
+                func copy(_ name: String, _ target: String) throws {
+                    let bytes = try #require(try readSmallFile(ByteString("\(directory)/\(name)"), limit: 1 << 16))
+                    try writeFile(target, String(decoding: bytes, as: UTF8.self))
+                }
+                let unknown = registryError { try readImage(try makeClient(), reference) }
+                #expect(unknown?.kind == .tls)
+                #expect(unknown?.description.contains("the certificate of \(host) is not trusted") == true)
+
+                // The authority alone: the registry wants to know who we are.
+                let home = directory + "/home"
+                for path in ["", "/.config", "/.config/containers", "/.config/containers/certs.d", "/.config/containers/certs.d/\(host)"] {
+                    try makeDirectory(home + path)
+                }
+                let place = home + "/.config/containers/certs.d/\(host)"
+                try copy("ca.pem", place + "/ca.crt")
+                let anonymous = registryError { try readImage(try makeClient(["HOME": home]) { $0.retry.limit = 1 }, reference) }
+                #expect(anonymous?.kind == .connection || anonymous?.kind == .tls, "\(anonymous?.description ?? "")")
+
+                try copy("client.pem", place + "/client.cert")
+                try copy("client.key", place + "/client.key")
+                try readImage(try makeClient(["HOME": home]), reference)
+                // The same by the option, beside which certs.d does not count.
+                try readImage(try makeClient { $0.certificateDirectory = ByteString(place) }, reference)
+                try makeDirectory(directory + "/empty")
+                let empty = registryError {
+                    try readImage(try makeClient(["HOME": home]) { $0.certificateDirectory = ByteString(directory + "/empty") }, reference)
+                }
+                #expect(empty?.kind == .tls)
+                // A key that is not the certificate's.
+                try copy("server.key", place + "/client.key")
+                let wrong = registryError { try readImage(try makeClient(["HOME": home]), reference) }
+                #expect(wrong?.kind == .tls)
+                #expect(wrong?.description.contains("the client certificate for \(host) cannot be used") == true)
+            }
+        }
+    }
+
+    // MARK: Tokens
+
+    /// RFC 7515's encoding.
+    private func base64URL(_ bytes: [UInt8]) -> String {
+        String(
+            Base64.encode(bytes).compactMap { character -> Character? in
+                switch character {
+                case "+": "-"
+                case "/": "_"
+                case "=": nil
+                default: character
+                }
+            })
+    }
+
+    /// A JSON web token that the registry takes from its token server, signed with RS256 by the key whose certificate is in `x5c`.
+    private func makeToken(_ directory: String, claims: JSONValue) throws -> String {
+        let certificate = try #require(try readSmallFile(ByteString(directory + "/token.der"), limit: 1 << 16))
+        let header: JSONValue = ["typ": "JWT", "alg": "RS256", "x5c": [.string(Base64.encode(certificate))]]
+        let signed = base64URL(header.compactBytes) + "." + base64URL(claims.compactBytes)
+        try writeFile(directory + "/signed", signed)
+        try openssl(
+            ["dgst", "-sha256", "-sign", directory + "/token.key", "-out", directory + "/signature", directory + "/signed"], directory)
+        return signed + "." + base64URL(try #require(try readSmallFile(ByteString(directory + "/signature"), limit: 4096)))
+    }
+
+    @Test func tokensOfAnotherServer() throws {
+        try withTemporaryDirectory { directory in
+            try openssl(
+                [
+                    "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=tokens", "-keyout",
+                    directory + "/token.key",
+                    "-out", directory + "/token.pem",
+                ], directory)
+            try openssl(["x509", "-in", directory + "/token.pem", "-outform", "DER", "-out", directory + "/token.der"], directory)
+            let now = Int64(time(nil))
+            let access: JSONValue = ["type": "repository", "name": "team/app", "actions": ["pull"]]
+            func token(_ access: [JSONValue]) throws -> String {
+                try makeToken(
+                    directory,
+                    claims: [
+                        "iss": "tests", "sub": "aladdin", "aud": "registry", "exp": .integer(now + 300), "nbf": .integer(now - 60),
+                        "iat": .integer(now - 60), "jti": "1", "access": .array(access),
+                    ])
+            }
+            let (good, useless) = (try token([access]), try token([]))
+            let tokens = ScriptedServer { request in
+                guard request.headers["authorization"] == "Basic YWxhZGRpbjpvcGVuIHNlc2FtZQ==" else {
+                    return [.reply(401, [:], Array(#"{"details":"incorrect username or password"}"#.utf8))]
+                }
+                let mayPull = request.query.contains("scope=repository%3Ateam%2Fapp%3Apull")
+                return [.reply(200, [:], Array(#"{"token":"\#(mayPull ? good : useless)","expires_in":300}"#.utf8))]
+            }
+            defer { tokens.stop() }
+            let settings = """
+                auth:
+                  token: {realm: "http://\(tokens.host)/token", service: registry, issuer: tests, rootcertbundle: \(directory)/token.pem}
+                """
+            try withRegistry(directory, settings: settings) { host in
+                let client = try makeClient { $0.credentials = .password(user: "aladdin", password: "open sesame") }
+                try readImage(client, "\(host)/team/app:v1")
+                // One token for the manifest and all blobs.
+                #expect(tokens.requests.map(\.query) == ["service=registry&scope=repository%3Ateam%2Fapp%3Apull&account=aladdin"])
+                #expect(try client.checkCredentials(for: try LoginTarget(parsing: host)))
+                // What the token does not cover is refused, and asked for once more, not for ever.
+                let other = registryError { try readImage(client, "\(host)/team/secret:v1") }
+                #expect(other?.kind == .unauthorized)
+                #expect(tokens.requests.count <= 4)
+
+                let wrong = try makeClient { $0.credentials = .password(user: "aladdin", password: "close sesame") }
+                let refused = registryError { try readImage(wrong, "\(host)/team/app:v1") }
+                #expect(refused?.kind == .unauthorized)
+                #expect(refused?.description.contains("incorrect username or password") == true)
+                #expect(refused?.description.contains("close sesame") == false)
+            }
+        }
+    }
+
+    // MARK: Mirrors
+
+    /// A registry as mirror of another, found by an alias and named by a registries.conf in the user's home.
+    @Test func mirrorOfARegistry() throws {
+        try withTemporaryDirectory { directory in
+            for path in ["/a", "/b", "/home", "/home/.config", "/home/.config/containers"] { try makeDirectory(directory + path) }
+            try withRegistry(directory + "/a") { primary in
+                try withRegistry(directory + "/b", fill: false) { empty in
+                    try writeFile(
+                        directory + "/home/.config/containers/registries.conf",
+                        """
+                        [[registry]]
+                        prefix = "registry.invalid/apps"
+                        location = "\(primary)/team"
+                        [[registry.mirror]]
+                        location = "\(empty)/cache"
+                        [aliases]
+                        app = "registry.invalid/apps/app"
+                        """)
+                    let client = try makeClient(["HOME": directory + "/home"])
+                    try readImage(client, "registry.invalid/apps/app:v1")
+                    try readImage(client, "app:v1")
+                    let source = RegistryImageSource(try RegistryReference(parsing: "app:v1"), client: client)
+                    #expect(source.canonicalName == "registry.invalid/apps/app:v1")
+                    let missing = registryError { try readImage(client, "app:v2") }
+                    #expect(missing?.kind == .notFound)
+                    #expect(missing?.description.contains("before that, \(empty)/cache/app: ") == true)
+                }
+            }
+        }
+    }
+}
