@@ -16,7 +16,8 @@ public struct Cfsoci: ParsableCommand {
             CommandGroup(
                 name: "Images",
                 subcommands: [
-                    Pull.self, Push.self, Export.self, Images.self, Inspect.self, Tag.self, Untag.self, Remove.self, Referrers.self,
+                    Pull.self, Push.self, Export.self, Copy.self, Images.self, Inspect.self, Tag.self, Untag.self, Remove.self,
+                    Referrers.self,
                 ]),
             CommandGroup(name: "Registries", subcommands: [Login.self, Logout.self]),
             CommandGroup(name: "Looking inside", subcommands: [List.self, Cat.self, Layer.self, Dump.self, ComputeID.self]),

@@ -4,7 +4,6 @@ import ComposefsOCI
 import Compression
 import Hashing
 import JSON
-import Synchronization
 
 /// How an image leaves the store.
 struct PushingOptions: ParsableArguments {
@@ -123,7 +122,7 @@ private func send(
     _ image: ByteString, to reference: String, _ pushing: PushingOptions, _ registry: RegistryOptions, _ global: GlobalOptions
 ) throws {
     let store = try global.openStore()
-    let display = PushDisplay(global)
+    let display = ProgressLine(global)
     let result: PushResult
     do {
         result = try store.pushSynchronously(image, to: reference, pushing.options { display.show($0) }, registry: registry)
@@ -166,88 +165,10 @@ private func report(_ result: PushResult, _ reference: String, _ pushing: Pushin
     if !result.referrers.isEmpty { try Output.print("referrers  \(result.referrers.count) sent") }
 }
 
-private func name(_ outcome: PushedLayer) -> String {
+func name(_ outcome: PushedLayer) -> String {
     switch outcome {
     case .present: "present"
     case .mounted: "mounted"
     case .sent: "sent"
-    }
-}
-
-/// Shows a push's events on standard error: one line for all of it on a terminal, lines of text or JSON elsewhere.
-final class PushDisplay: Sendable {
-    private let style: ProgressStyle
-    private let state = Mutex<(lastDrawn: ContinuousClock.Instant?, bytes: [Int: (done: UInt64, total: UInt64)], isDrawn: Bool)>(
-        (nil, [:], false))
-
-    init(_ options: GlobalOptions) {
-        switch options.progress {
-        case .auto: style = options.quiet ? .none : Output.errorIsTerminal ? .tty : .none
-        default: style = options.progress
-        }
-    }
-
-    func show(_ event: PushEvent) {
-        switch style {
-        case .none, .auto: return
-        case .plain: if let text = text(event) { Output.note(text) }
-        case .json: showJSON(event)
-        case .tty: draw(event)
-        }
-    }
-
-    func end() {
-        state.withLock { state in
-            if state.isDrawn { Output.writeError("\r\u{1b}[K") }
-            state.isDrawn = false
-        }
-    }
-
-    private func draw(_ event: PushEvent) {
-        guard case .layer(let index, _) = event.component else { return }
-        state.withLock { state in
-            state.bytes[index] = (event.bytesDone, event.bytesTotal)
-            let time = ContinuousClock.now
-            if let last = state.lastDrawn, time - last < .milliseconds(100) { return }
-            state.lastDrawn = time
-            let (done, total) = state.bytes.values.reduce((UInt64(0), UInt64(0))) { ($0.0 &+ $1.done, $0.1 &+ $1.total) }
-            Output.writeError("\r\u{1b}[Ksending: \(humanBytes(done)) of \(humanBytes(total))")
-            state.isDrawn = true
-        }
-    }
-
-    private func text(_ event: PushEvent) -> String? {
-        switch (event.component, event.phase) {
-        case (.image, .began(let layers)): "\(layers.count) layers, \(humanBytes(event.bytesTotal))"
-        case (.image, .manifest): "sending the manifest"
-        case (.image, .referrers): "sending referrers"
-        case (.image, .done): "done"
-        case (.layer(let index, let digest), .started): "layer \(index + 1) \(digest): started"
-        case (.layer(let index, let digest), .finished(let outcome)): "layer \(index + 1) \(digest): \(name(outcome))"
-        default: nil
-        }
-    }
-
-    /// One line of JSON an event; keys and names are promised to scripts, more of them may come.
-    private func showJSON(_ event: PushEvent) {
-        let name: String
-        switch event.phase {
-        case .began: name = "began"
-        case .manifest: name = "manifest"
-        case .referrers: name = "referrers"
-        case .done: name = "done"
-        case .queued: name = "layerQueued"
-        case .started: name = "layerStarted"
-        case .bytes: name = "layerProgress"
-        case .finished(.present): name = "layerPresent"
-        case .finished(.mounted): name = "layerMounted"
-        case .finished(.sent): name = "layerSent"
-        }
-        var members: [(key: String, value: JSONValue)] = [("event", .string(name))]
-        if case .layer(let index, let digest) = event.component {
-            members += [("layer", .integer(Int64(index))), ("diffId", .string(digest.description))]
-        }
-        members += [("bytesDone", JSONValue(event.bytesDone)), ("bytesTotal", JSONValue(event.bytesTotal))]
-        Output.writeError(JSONValue.object(JSONObject(members)).description + "\n")
     }
 }

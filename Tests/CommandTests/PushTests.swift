@@ -190,22 +190,6 @@ struct PushTests {
         #expect(layout["layers"]?.array?.count == 2)
     }
 
-    private func writeArtifact(_ folder: String, subject: ContentDigest) throws -> ContentDigest {
-        _ = try launch("mkdir", ["-p", folder + "/blobs/sha256"])
-        func blob(_ text: String) throws -> String {
-            let bytes = Array(text.utf8)
-            try writeFile(folder + "/blobs/sha256/" + ContentDigest.of(bytes).hex, bytes)
-            return #""digest":"\#(ContentDigest.of(bytes))","size":\#(bytes.count)"#
-        }
-        let type = "application/vnd.oci.image.manifest.v1+json"
-        let manifest =
-            #"{"schemaVersion":2,"mediaType":"\#(type)","artifactType":"application/spdx+json","config":{"mediaType":"application/vnd.oci.empty.v1+json",\#(try blob("{}"))},"layers":[{"mediaType":"text/spdx",\#(try blob("what is in it"))}],"subject":{"mediaType":"\#(type)","digest":"\#(subject)","size":1000}}"#
-        let descriptor = try blob(manifest)
-        try writeFile(folder + "/oci-layout", Array(#"{"imageLayoutVersion":"1.0.0"}"#.utf8))
-        try writeFile(folder + "/index.json", Array(#"{"schemaVersion":2,"manifests":[{"mediaType":"\#(type)",\#(descriptor)}]}"#.utf8))
-        return ContentDigest.of(Array(manifest.utf8))
-    }
-
     // MARK: Layouts
 
     @Test(arguments: ["gzip", "zstd", "none"]) func layouts(compression: String) throws {

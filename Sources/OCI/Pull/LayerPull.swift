@@ -155,31 +155,14 @@ struct LayerPull: Sendable {
             reporter.layer(task.index, .verified)
             try LayerMark.set(diffID, on: imported.stream, in: repository)
         } else {
-            imported = try importBlob(blob, task)
+            imported = try store.importBlob(blob, task.descriptor, profile: profile) { [reporter] in
+                reporter.layer(task.index, .bytes, done: $0)
+            }
             reporter.layer(task.index, .verified)
         }
         try repository.stage(StreamName.layer(task.identifier), imported.stream)
         reporter.layer(task.index, .stored)
         return imported
-    }
-
-    /// An artifact's blob: one object, and a stream that names it.
-    private func importBlob(_ blob: any BlobReader, _ task: LayerTask) throws -> LayerImport.Imported {
-        var source = VerifiedBlob(blob: blob, descriptor: task.descriptor, profile: profile)
-        var writer = try repository.makeObjectWriter()
-        while true {
-            try source.fill()
-            if source.isAtEnd { break }
-            try writer.append(source.takeAll())
-            reporter.layer(task.index, .bytes, done: source.received)
-        }
-        try source.finish()
-        let object = try writer.finish()
-        var stream = try repository.makeStreamBuilder(contentType: StreamContentType.blob)
-        try stream.external(object.id, size: object.size)
-        var statistics = LayerStatistics()
-        statistics.add(object)
-        return LayerImport.Imported(stream: try stream.finish().id, statistics: statistics)
     }
 }
 

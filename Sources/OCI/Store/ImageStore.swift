@@ -31,6 +31,18 @@ public struct ImageStore: Sendable {
         _ publication: Repository.Publication = Repository.Publication()
     ) throws -> (manifestStream: ObjectID, configStream: ObjectID) {
         var publication = publication
+        let streams = try store(
+            manifest: manifest, digest: digest, config: config, layers: layers, images: images, boot: boot, tag: tag, &publication)
+        try repository.publish(publication)
+        return streams
+    }
+
+    /// The same but for the last step: the streams are stored, and their names and the tag wait in `publication`.
+    func store(
+        manifest: Manifest, digest: ContentDigest, config: [UInt8], layers: [(identifier: ContentDigest, stream: ObjectID)],
+        images: [ErofsVersion: ObjectID], boot: [(key: String, id: ObjectID)] = [], tag: ByteString?,
+        _ publication: inout Repository.Publication
+    ) throws -> (manifestStream: ObjectID, configStream: ObjectID) {
         var configStream = try repository.makeStreamBuilder(contentType: StreamContentType.config)
         for layer in layers { configStream.addNamedReference(layer.identifier.description, layer.stream) }
         if let id = images[.v2] { configStream.addNamedReference(ReferenceKey.image, id) }
@@ -50,7 +62,6 @@ public struct ImageStore: Sendable {
         publication.stream(StreamName.config(manifest.config.digest), configID)
         publication.stream(StreamName.manifest(digest), manifestID)
         if let tag { publication.streamReference(ImageTag.referencePath(tag), to: StreamName.manifest(digest)) }
-        try repository.publish(publication)
         return (manifestID, configID)
     }
 

@@ -28,8 +28,12 @@ extension ImageStore {
             throw ImageStoreError.noSuchImage(ByteString(artifact.description))
         }
         var publication = Repository.Publication()
-        publication.streamReference(Self.path(subject, artifact), to: StreamName.manifest(artifact))
+        Self.record(artifact, of: subject, in: &publication)
         try repository.publish(publication)
+    }
+
+    static func record(_ artifact: ContentDigest, of subject: ContentDigest, in publication: inout Repository.Publication) {
+        publication.streamReference(path(subject, artifact), to: StreamName.manifest(artifact))
     }
 
     /// Takes a record away, durably.

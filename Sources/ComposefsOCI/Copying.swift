@@ -1,0 +1,22 @@
+public import Bytes
+import LinuxSystem
+public import OCI
+
+extension Store {
+    /// Copies an image, with the artifacts that belong to it, out of another store into this one; see `copyImage`.
+    ///
+    /// - Parameters:
+    ///   - image: what `ImageStore.resolve` of the other store takes.
+    ///   - source: the other store; it stays open meanwhile, so no garbage is collected there.
+    ///   - options: the tag where it shall be another one, and who is told of the progress.
+    /// - Throws: `ImageStoreError`, `PullError`, `RepositoryError`.
+    public func copy(_ image: ByteString, from source: Store, _ options: CopyOptions = CopyOptions()) async throws -> CopyResult {
+        try await onOwnThread { try copySynchronously(image, from: source, options) }
+    }
+
+    /// The same on the caller's thread.
+    public func copySynchronously(_ image: ByteString, from source: Store, _ options: CopyOptions = CopyOptions()) throws -> CopyResult {
+        let found = try source.images.open(image)
+        return try copyImage(found.image, from: source.images, named: found.name, into: images, options)
+    }
+}

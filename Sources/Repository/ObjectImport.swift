@@ -1,0 +1,179 @@
+internal import Bytes
+public import Hashing
+internal import LinuxSystem
+internal import Synchronization
+
+/// Brings objects of another repository here, verified: nothing gets an object's name whose content does not have its digest.
+///
+/// Content is shared where the file system can (FICLONE), else the file itself by a further name, else it is copied. A further name only for
+/// files that nobody else can change: with fs-verity, or our own. The other repository needs the same algorithm, and stays open.
+public final class ObjectImporter: Sendable {
+    /// How objects came.
+    public struct Counts: Sendable, Hashable {
+        /// Were here.
+        public var present = 0
+        /// Share their content with the source's.
+        public var cloned = 0
+        /// Are the source's files.
+        public var linked = 0
+        public var copied = 0
+        /// Bytes that were written.
+        public var copiedBytes: UInt64 = 0
+
+        public init() {}
+
+        public static func += (left: inout Counts, right: Counts) {
+            left.present += right.present
+            left.cloned += right.cloned
+            left.linked += right.linked
+            left.copied += right.copied
+            left.copiedBytes += right.copiedBytes
+        }
+    }
+
+    private let source: Repository
+    private let target: Repository
+    private let cannotClone = Atomic<Bool>(false)
+    private let cannotLink = Atomic<Bool>(false)
+
+    public init(from source: Repository, to target: Repository) throws(RepositoryError) {
+        guard source.algorithm == target.algorithm else {
+            throw .algorithmMismatch(found: source.algorithm, expected: target.algorithm)
+        }
+        self.source = source
+        self.target = target
+    }
+
+    /// Brings objects, on several threads. They are durable after the repository's next `publish` or `sync`.
+    ///
+    /// - Throws: the first failure; `RepositoryError.source` names a damaged object of the source.
+    public func run(_ ids: [ObjectID], threads: Int, progress: (@Sendable (_ done: Int, _ total: Int) -> Void)? = nil)
+        throws(RepositoryError)
+        -> Counts
+    {
+        try target.beginPull()
+        let flag = FailureFlag()
+        let results = parallelMap(ids, threads: threads, progress: progress) { [self] id -> Result<Counts, RepositoryError> in
+            guard !flag.isSet.load(ordering: .relaxed) else { return .success(Counts()) }
+            do throws(RepositoryError) {
+                return .success(try bring(id))
+            } catch {
+                flag.isSet.store(true, ordering: .relaxed)
+                return .failure(error)
+            }
+        }
+        var counts = Counts()
+        for result in results { counts += try result.get() }
+        return counts
+    }
+
+    private final class FailureFlag: Sendable {
+        let isSet = Atomic<Bool>(false)
+    }
+
+    private func bring(_ id: ObjectID) throws(RepositoryError) -> Counts {
+        try target.beginStoring()
+        defer { target.endStoring() }
+        let path = Layout.objectPath(id)
+        let file = try source.openForReading(id, at: path)
+        let status = try system { () throws(SystemError) in try file.status() }
+        var counts = Counts()
+        let found = try target.inspect(id, size: status.size, at: path)
+        if found == .good {
+            counts.present = 1
+            return counts
+        }
+        if try clone(file, id, status, path, found) {
+            counts.cloned = 1
+        } else if found == .absent, try link(file, id, status, path) {
+            counts.linked = 1
+        } else {
+            try copy(file, id, path, found)
+            counts.copied = 1
+            counts.copiedBytes = status.size
+        }
+        return counts
+    }
+
+    private func damaged(_ path: ByteString, _ actual: ObjectID?) -> RepositoryError {
+        .source(
+            source.path + "/" + path,
+            actual.map { "it is damaged: its content has the digest \($0)" } ?? "it is damaged: it has no fs-verity")
+    }
+
+    private func clone(
+        _ file: borrowing FileDescriptor, _ id: ObjectID, _ status: FileStatus, _ path: ByteString, _ found: Repository.Presence
+    ) throws(RepositoryError) -> Bool {
+        guard !cannotClone.load(ordering: .relaxed), status.size > 0 else { return false }
+        var temporary = try target.makeTemporary(mode: 0o644)
+        do throws(SystemError) {
+            try temporary.file.cloneContent(from: file)
+        } catch {
+            switch error.errno {
+            case .notSupported, .crossDevice, .invalidArgument, .notTerminal, .noSystemCall, .notPermitted:
+                cannotClone.store(true, ordering: .relaxed)
+                return false
+            default: throw .system(error)
+            }
+        }
+        // The clone is hashed, not the source: nobody else can change it any more.
+        let actual = try system { () throws(SystemError) in try hash(temporary.file, id.algorithm) }
+        guard actual == id else { throw damaged(path, actual) }
+        _ = try target.commit(&temporary, id, size: status.size, at: path, replacing: found == .torn)
+        return true
+    }
+
+    private func link(
+        _ file: borrowing FileDescriptor, _ id: ObjectID, _ status: FileStatus, _ path: ByteString
+    ) throws(RepositoryError) -> Bool {
+        guard !cannotLink.load(ordering: .relaxed) else { return false }
+        let measured = try system { () throws(SystemError) in try measuredVerity(file) }
+        if let measured {
+            guard measured == id else { throw damaged(path, measured) }
+        } else {
+            // What may still be changed is not for a repository that promises otherwise, and never a stranger's.
+            guard !target.isSecure, status.uid == Host.effectiveUserID else { return false }
+            let actual = try system { () throws(SystemError) in try hash(file, id.algorithm) }
+            guard actual == id else { throw damaged(path, actual) }
+        }
+        for _ in 0..<2 {
+            do throws(SystemError) {
+                try target.root.link(file, at: path)
+                target.activity.isUnsynced.store(true, ordering: .sequentiallyConsistent)
+                return true
+            } catch {
+                switch error.errno {
+                case .exists: return false
+                case .noEntry: try target.makeDirectory(Layout.objectDirectory(id), mode: 0o777)
+                case .crossDevice, .notPermitted, .notSupported:
+                    cannotLink.store(true, ordering: .relaxed)
+                    return false
+                // The file has as many names as it can have, or something of the kind.
+                default: return false
+                }
+            }
+        }
+        return false
+    }
+
+    private func copy(
+        _ file: borrowing FileDescriptor, _ id: ObjectID, _ path: ByteString, _ found: Repository.Presence
+    ) throws(RepositoryError) {
+        var temporary = try target.makeTemporary(mode: 0o644)
+        var hasher = VerityHasher(id.algorithm)
+        var size: UInt64 = 0
+        try withTemporaryBuffer { (buffer) throws(RepositoryError) in
+            while true {
+                let count = try system { () throws(SystemError) in try file.pread(into: buffer, at: size) }
+                guard count > 0 else { return }
+                let piece = UnsafeRawBufferPointer(rebasing: buffer[..<count])
+                hasher.update(piece)
+                try system { () throws(SystemError) in try temporary.file.writeAll(piece) }
+                size += UInt64(count)
+            }
+        }
+        let actual = hasher.finalize()
+        guard actual == id else { throw damaged(path, actual) }
+        _ = try target.commit(&temporary, id, size: size, at: path, replacing: found == .torn)
+    }
+}
