@@ -19,6 +19,9 @@ struct Pull: ParsableCommand {
     @Option(help: ArgumentHelp("Which image of several; the host's where left out.", valueName: "os/arch[/variant]"))
     var platform: String?
 
+    @Flag(help: "Keep the blobs that layers come in too, so that push and export send them as they are, with the same digests.")
+    var keepBlobs = false
+
     @Flag(help: "Print JSON.")
     var json = false
 
@@ -48,6 +51,7 @@ struct Pull: ParsableCommand {
         let store = try global.openOrCreateStore(signer: signer)
         var options = PullOptions(platform: platform, name: name, observer: { display.show($0) })
         options.imageSignatures = imageSignatures
+        options.keepsBlobs = keepBlobs
         transfer.apply(to: &options, &registry)
         let result = try store.pullSynchronously(reference, options, registry: registry)
         display.end()

@@ -119,14 +119,14 @@ public final class ObjectImporter: Sendable {
         // The clone is hashed, not the source: nobody else can change it any more.
         let actual = try system { () throws(SystemError) in try hash(temporary.file, id.algorithm) }
         guard actual == id else { throw damaged(path, actual) }
-        _ = try target.commit(&temporary, id, size: status.size, at: path, replacing: found == .torn)
+        _ = try target.commit(&temporary, id, size: status.size, at: path, found: found)
         return true
     }
 
     private func link(
         _ file: borrowing FileDescriptor, _ id: ObjectID, _ status: FileStatus, _ path: ByteString
     ) throws(RepositoryError) -> Bool {
-        guard !cannotLink.load(ordering: .relaxed) else { return false }
+        guard !cannotLink.load(ordering: .relaxed), !target.wantsSignature(id) else { return false }
         let measured = try system { () throws(SystemError) in try measuredVerity(file) }
         if let measured {
             guard measured == id else { throw damaged(path, measured) }
@@ -174,6 +174,6 @@ public final class ObjectImporter: Sendable {
         }
         let actual = hasher.finalize()
         guard actual == id else { throw damaged(path, actual) }
-        _ = try target.commit(&temporary, id, size: size, at: path, replacing: found == .torn)
+        _ = try target.commit(&temporary, id, size: size, at: path, found: found)
     }
 }

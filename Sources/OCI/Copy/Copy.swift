@@ -91,7 +91,10 @@ private struct ImageCopy: Sendable {
     }
 
     func run(_ image: StoredImage, _ name: ByteString) throws -> CopyResult {
-        try repository.beginPull()
+        try repository.storeAsOne { try copy(image, name) }
+    }
+
+    private func copy(_ image: StoredImage, _ name: ByteString) throws -> CopyResult {
         var publication = Repository.Publication()
         var result = CopyResult(manifestDigest: image.manifestDigest, configDigest: image.configDigest, name: name)
         var staged: [ByteString] = []
@@ -170,10 +173,39 @@ private struct ImageCopy: Sendable {
         }
         _ = try store.store(
             manifest: image.manifest, digest: image.manifestDigest, config: image.configBytes, layers: layers, images: images, boot: boot,
-            tag: tag, &publication)
+            keptBlobs: try bringKeptBlobs(of: image, &result, &staged), tag: tag, &publication)
+    }
+
+    /// The blobs that layers came in, where the source keeps them.
+    private func bringKeptBlobs(
+        of image: StoredImage, _ result: inout CopyResult, _ staged: inout [ByteString]
+    ) throws -> [(digest: ContentDigest, stream: ObjectID)] {
+        var kept: [(digest: ContentDigest, stream: ObjectID)] = []
+        for blob in image.keptBlobs {
+            if let stream = try store.presentKeptBlob(blob.digest) {
+                kept.append((blob.digest, stream))
+                continue
+            }
+            let stream = try bringBlob(blob.digest, blob.stream, &result)
+            try LayerMark.set(blob.digest, on: stream, in: repository)
+            try repository.stage(StreamName.blob(blob.digest), stream)
+            staged.append(StreamName.blob(blob.digest))
+            kept.append((blob.digest, stream))
+        }
+        return kept
     }
 
     // MARK: Layers
+
+    /// The source has taken the image: what its owner allowed is not asked again.
+    private static let limits = {
+        var limits = PullLimits()
+        limits.layerBytes = 1 << 60
+        limits.layerEntries = 1 << 40
+        limits.pathBytes = 1 << 20
+        limits.xattrBytes = 1 << 20
+        return limits
+    }()
 
     private var isSameAlgorithm: Bool { source.repository.algorithm == repository.algorithm }
 
@@ -183,7 +215,7 @@ private struct ImageCopy: Sendable {
         guard isSameAlgorithm else {
             let importer = LayerImport(
                 repository: repository, objectPool: WorkerPool(threads: threads), feederPool: WorkerPool(threads: 1),
-                profile: PullProfile())
+                profile: PullProfile(), limits: Self.limits)
             defer { importer.shutdown() }
             let reader = try LayerArchiveReader(source.repository, stream)
             let imported = try importer.run(reader, nil, diffID: diffID) { _ in }

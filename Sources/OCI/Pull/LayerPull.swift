@@ -10,8 +10,11 @@ struct LayerTask: Sendable {
     var index: Int
     var descriptor: Descriptor
     var diffID: ContentDigest?
+    /// The blob of a layer that is in the store, to be kept beside it.
+    var isKeptBlob = false
     /// What names the layer in the store.
     var identifier: ContentDigest { diffID ?? descriptor.digest }
+    var streamName: ByteString { isKeptBlob ? StreamName.blob(descriptor.digest) : StreamName.layer(identifier) }
 }
 
 /// An image's layers, all of them in the store.
@@ -92,6 +95,24 @@ struct LayerPull: Sendable {
         return layers.withLock { $0 }
     }
 
+    /// The blobs of layers that are in the store now: what was not kept while they were imported, because they were there already or another
+    /// pull brought them, is fetched.
+    func keepBlobs(_ layers: [LayerTask], count: Int) throws -> [(digest: ContentDigest, stream: ObjectID)] {
+        guard options.keepsBlobs else { return [] }
+        var kept: [ContentDigest: ObjectID] = [:]
+        var missing: [LayerTask] = []
+        for task in layers where task.descriptor.digest != task.diffID && kept[task.descriptor.digest] == nil {
+            let digest = task.descriptor.digest
+            if let stream = try store.presentKeptBlob(digest) {
+                kept[digest] = stream
+            } else if !missing.contains(where: { $0.identifier == digest }) {
+                missing.append(LayerTask(index: task.index, descriptor: task.descriptor, isKeptBlob: true))
+            }
+        }
+        if !missing.isEmpty { kept.merge(try run(missing, count: count).streams) { first, _ in first } }
+        return kept.map { (digest: $0.key, stream: $0.value) }
+    }
+
     /// What can be refused before a byte is read.
     private func checkLimits(_ missing: [LayerTask], _ count: Int) throws {
         var bytes: UInt64 = 0
@@ -113,7 +134,8 @@ struct LayerPull: Sendable {
 
     /// The layer's stream, where the store has one whose content is known to be the layer's.
     private func presentLayer(_ task: LayerTask) throws -> ObjectID? {
-        if let diffID = task.diffID { try store.presentLayer(diffID) } else { try store.presentBlob(task.identifier) }
+        if task.isKeptBlob { return try store.presentKeptBlob(task.identifier) }
+        return if let diffID = task.diffID { try store.presentLayer(diffID) } else { try store.presentBlob(task.identifier) }
     }
 
     /// One layer, from its source or from another pull that has brought it meanwhile.
@@ -145,7 +167,9 @@ struct LayerPull: Sendable {
         let imported: LayerImport.Imported
         if let diffID = task.diffID {
             let received = Mutex(UInt64(0))
-            imported = try importer.run(blob, task.descriptor, diffID: diffID) { count in
+            // An archive that is not packed is its own blob: the split stream gives it back.
+            let keeper = options.keepsBlobs && task.descriptor.digest != diffID ? try BlobKeeper(repository) : nil
+            imported = try importer.run(blob, task.descriptor, diffID: diffID, sink: keeper) { count in
                 let total = received.withLock { total in
                     total += count
                     return total
@@ -153,14 +177,16 @@ struct LayerPull: Sendable {
                 reporter.layer(task.index, .bytes, done: total)
             }
             reporter.layer(task.index, .verified)
+            try keeper?.finish(task.descriptor.digest)
             try LayerMark.set(diffID, on: imported.stream, in: repository)
         } else {
             imported = try store.importBlob(blob, task.descriptor, profile: profile) { [reporter] in
                 reporter.layer(task.index, .bytes, done: $0)
             }
             reporter.layer(task.index, .verified)
+            if task.isKeptBlob { try LayerMark.set(task.identifier, on: imported.stream, in: repository) }
         }
-        try repository.stage(StreamName.layer(task.identifier), imported.stream)
+        try repository.stage(task.streamName, imported.stream)
         reporter.layer(task.index, .stored)
         return imported
     }

@@ -59,9 +59,9 @@ private struct ImagePull {
             throw PullError.layerCount(layers: manifest.layers.count, diffIDs: config.diffIDs.count)
         }
         let seal = try readSeal(resolved, configBytes)
-        let layers = try layerPull.run(
-            zip(manifest.layers, config.diffIDs).enumerated().map { LayerTask(index: $0, descriptor: $1.0, diffID: $1.1) },
-            count: manifest.layers.count)
+        let tasks = zip(manifest.layers, config.diffIDs).enumerated().map { LayerTask(index: $0, descriptor: $1.0, diffID: $1.1) }
+        let layers = try layerPull.run(tasks, count: manifest.layers.count)
+        let keptBlobs = try layerPull.keepBlobs(tasks, count: manifest.layers.count)
         let streams = config.diffIDs.compactMap { diffID in layers.streams[diffID].map { (diffID: diffID, stream: $0) } }
 
         reporter.image(.merging)
@@ -80,9 +80,9 @@ private struct ImagePull {
         let published = try profile.measure(.sync) {
             try store.publish(
                 manifest: manifest, digest: resolved.digest, config: configBytes, layers: streams.map { ($0.diffID, $0.stream) },
-                images: images, tag: name, publication)
+                images: images, keptBlobs: keptBlobs, tag: name, publication)
         }
-        try repository.clearStaged(config.diffIDs.map(StreamName.layer))
+        try repository.clearStaged(config.diffIDs.map(StreamName.layer) + keptBlobs.map { StreamName.blob($0.digest) })
         reporter.image(.done)
         return result(resolved, name, published, layers, images: images, config: config)
     }

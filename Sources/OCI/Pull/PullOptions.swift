@@ -14,6 +14,9 @@ public struct PullOptions: Sendable {
     /// What unfinished blobs may take in the repository, all together, in bytes, so that a pull that was killed can be continued; 0 keeps
     /// none. Only blobs that come from afar are kept, and none where space is short.
     public var keptBytesLimit: UInt64 = 8 << 30
+    /// Whether the blobs that layers come in are kept beside what is made of them, so that they can be pushed and exported as they are. They
+    /// take the space that they take in a registry. An artifact's blobs are kept in any case.
+    public var keepsBlobs = false
     /// What is done with fs-verity digests and signatures that come with the image.
     public var imageSignatures = ImageSignatures.use
     /// How large the image may be.

@@ -85,6 +85,8 @@ private final class ImagePush: Sendable {
         var descriptor: Descriptor
         var stream: ObjectID
         var isArchive: Bool
+        /// The stream of the original blob, where the store keeps that.
+        var keptBlob: ObjectID?
     }
 
     private typealias Placed = (descriptor: Descriptor, outcome: PushedLayer)
@@ -103,7 +105,9 @@ private final class ImagePush: Sendable {
             guard !tasks.contains(where: { $0.identifier == identifier && $0.descriptor.namesSameBlob(as: descriptor) }) else { continue }
             guard let stream = image.layerStream(identifier) else { throw ImageStoreError.noSuchLayer(identifier) }
             tasks.append(
-                Task(index: index, identifier: identifier, descriptor: descriptor, stream: stream, isArchive: image.isContainer))
+                Task(
+                    index: index, identifier: identifier, descriptor: descriptor, stream: stream, isArchive: image.isContainer,
+                    keptBlob: image.keptBlobs.first { $0.digest == descriptor.digest }?.stream))
         }
         let sizes = try tasks.map { try store.repository.openStream($0.stream).totalSize }
         reporter.began(tasks.map { ($0.index, $0.identifier) }, sizes: sizes, layers: identifiers)
@@ -148,7 +152,8 @@ private final class ImagePush: Sendable {
         let layerType = LayerMediaType(original.mediaType)
         let packed = layerType?.compression ?? .gzip
         let format = options.compression ?? packed
-        if format == packed, let outcome = try place(original, nil) {
+        let kept = task.keptBlob.map { stream -> OutgoingBlob.Producer in { [store] emit in try store.readLayer(stream, emit) } }
+        if format == packed, let outcome = try place(original, kept) {
             var descriptor = original
             if layerType?.isDistributable == false, destination.registryReference != nil {
                 descriptor.mediaType = LayerMediaType.repacked(original.mediaType, as: packed)

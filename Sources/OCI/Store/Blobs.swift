@@ -45,7 +45,7 @@ extension ImageStore {
         return (digest, stream)
     }
 
-    private func openBlob(stream id: ObjectID, _ name: ByteString) throws -> FileDescriptor {
+    func openBlob(stream id: ObjectID, _ name: ByteString) throws -> FileDescriptor {
         var stream = try repository.openStream(id, contentType: StreamContentType.blob)
         guard let content = try onlyObject(&stream) else {
             throw ImageStoreError.damaged(stream: name, "does not hold exactly one object")

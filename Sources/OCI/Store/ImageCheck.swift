@@ -127,6 +127,7 @@ private struct ImageCheck {
                 isWhole = false
             }
         }
+        for blob in image.keptBlobs { check(kept: blob, name) }
         guard image.isContainer else { return }
         checkImages(name, image, rebuild: isWhole && options.deep)
     }
@@ -140,6 +141,15 @@ private struct ImageCheck {
         } catch {
             add("stream-mismatch", name, "\(error)")
         }
+    }
+
+    /// A blob that is kept beside its layer is what the manifest names.
+    private mutating func check(kept blob: (digest: ContentDigest, stream: ObjectID), _ name: ByteString) {
+        if (try? store.repository.stream(StreamName.blob(blob.digest))) != blob.stream {
+            add("kept-blob-stream-mismatch", name, "\(StreamName.blob(blob.digest)) does not lead to the object that is referred to")
+        }
+        guard let problem = check(layer: blob.digest, blob.stream) else { return }
+        add(problem.kind.replacingPrefix("layer", with: "kept-blob"), name, problem.detail)
     }
 
     private mutating func check(layer identifier: ContentDigest, _ stream: ObjectID) -> (kind: String, detail: String)? {
@@ -216,4 +226,8 @@ extension Repository {
             throw error
         }
     }
+}
+
+extension String {
+    fileprivate func replacingPrefix(_ old: String, with new: String) -> String { hasPrefix(old) ? new + dropFirst(old.count) : self }
 }

@@ -27,20 +27,24 @@ public struct ImageStore: Sendable {
     @discardableResult
     func publish(
         manifest: Manifest, digest: ContentDigest, config: [UInt8], layers: [(identifier: ContentDigest, stream: ObjectID)],
-        images: [ErofsVersion: ObjectID], boot: [(key: String, id: ObjectID)] = [], tag: ByteString?,
+        images: [ErofsVersion: ObjectID], boot: [(key: String, id: ObjectID)] = [],
+        keptBlobs: [(digest: ContentDigest, stream: ObjectID)] = [], tag: ByteString?,
         _ publication: Repository.Publication = Repository.Publication()
     ) throws -> (manifestStream: ObjectID, configStream: ObjectID) {
         var publication = publication
         let streams = try store(
-            manifest: manifest, digest: digest, config: config, layers: layers, images: images, boot: boot, tag: tag, &publication)
+            manifest: manifest, digest: digest, config: config, layers: layers, images: images, boot: boot, keptBlobs: keptBlobs, tag: tag,
+            &publication)
         try repository.publish(publication)
         return streams
     }
 
-    /// The same but for the last step: the streams are stored, and their names and the tag wait in `publication`.
+    /// The same but for the last step: the streams are stored, and their names and the tag wait in `publication`. Blobs that the image keeps
+    /// already are kept on.
     func store(
         manifest: Manifest, digest: ContentDigest, config: [UInt8], layers: [(identifier: ContentDigest, stream: ObjectID)],
-        images: [ErofsVersion: ObjectID], boot: [(key: String, id: ObjectID)] = [], tag: ByteString?,
+        images: [ErofsVersion: ObjectID], boot: [(key: String, id: ObjectID)] = [],
+        keptBlobs: [(digest: ContentDigest, stream: ObjectID)] = [], tag: ByteString?,
         _ publication: inout Repository.Publication
     ) throws -> (manifestStream: ObjectID, configStream: ObjectID) {
         var configStream = try repository.makeStreamBuilder(contentType: StreamContentType.config)
@@ -56,6 +60,10 @@ public struct ImageStore: Sendable {
         var manifestStream = try repository.makeStreamBuilder(contentType: StreamContentType.manifest)
         manifestStream.addNamedReference(ReferenceKey.config(manifest.config.digest), configID)
         for layer in layers { manifestStream.addNamedReference(layer.identifier.description, layer.stream) }
+        for blob in try self.keptBlobs(of: manifest, digest, adding: keptBlobs) {
+            manifestStream.addNamedReference(ReferenceKey.blob(blob.digest), blob.stream)
+            publication.stream(StreamName.blob(blob.digest), blob.stream)
+        }
         try addContent(manifest.bytes, to: &manifestStream)
         let manifestID = try manifestStream.finish().id
 

@@ -49,4 +49,17 @@ public struct StoredImage: Sendable {
     public var bootImages: [(key: String, id: ObjectID)] {
         references.filter { $0.name.hasPrefix(ReferenceKey.bootPrefix) }.map { ($0.name, $0.id) }
     }
+
+    /// The blobs that layers came in, where they are kept: by their digests, as the manifest names them, and the streams that hold them.
+    public var keptBlobs: [(digest: ContentDigest, stream: ObjectID)] { ReferenceKey.blobs(in: manifestReferences) }
+}
+
+extension ReferenceKey {
+    static func blobs(in references: [NamedReference]) -> [(digest: ContentDigest, stream: ObjectID)] {
+        references.compactMap { reference in
+            guard reference.name.hasPrefix(blobPrefix), let digest = ContentDigest(String(reference.name.dropFirst(blobPrefix.utf8.count)))
+            else { return nil }
+            return (digest, reference.id)
+        }
+    }
 }

@@ -52,4 +52,9 @@ public enum ReferenceKey {
 
     /// In the manifest stream: the config stream's object.
     public static func config(_ digest: ContentDigest) -> String { "config:" + digest.description }
+
+    static let blobPrefix = "blob:"
+
+    /// In the manifest stream: the stream of a blob that is kept as it came, see `PullOptions.keepsBlobs`.
+    public static func blob(_ digest: ContentDigest) -> String { blobPrefix + digest.description }
 }
