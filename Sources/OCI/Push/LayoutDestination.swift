@@ -40,15 +40,18 @@ public final class LayoutDestination: ImageDestination {
         displayName = "oci:\(path)" + (name.map { ":" + $0 } ?? "")
         try FileDescriptor.currentDirectory.makeDirectoryIfMissing(at: path, mode: 0o755)
         let directory = try FileDescriptor.open(path, [.readOnly, .directory])
-        if try directory.statusIfPresent(at: "oci-layout") == nil {
-            guard try directory.entries().isEmpty else {
-                throw OCIError.unsupported(
-                    document: path.description, "is a directory with something else than an OCI layout in it; name a new or empty one")
-            }
+        let isNew = try directory.statusIfPresent(at: "oci-layout") == nil
+        if isNew, try !directory.entries().isEmpty {
+            throw OCIError.unsupported(
+                document: path.description, "is a directory with something else than an OCI layout in it; name a new or empty one")
+        }
+        self.directory = SharedDirectory(descriptor: directory)
+        if isNew {
+            // First of all, so that what is left of an export that fails is a layout that the next one goes on with.
+            try writeFile("oci-layout", Array(#"{"imageLayoutVersion":"1.0.0"}"#.utf8))
         } else {
             try LayoutSource.checkMarker(try DirectoryFiles(path))
         }
-        self.directory = SharedDirectory(descriptor: directory)
     }
 
     // MARK: Blobs
@@ -134,9 +137,6 @@ public final class LayoutDestination: ImageDestination {
         if name != nil || !entries.contains(where: { $0["digest"] == entry["digest"] }) { entries.append(entry) }
         index["manifests"] = .array(entries)
         try syncDirectories()
-        if try directory.descriptor.statusIfPresent(at: "oci-layout") == nil {
-            try writeFile("oci-layout", Array(#"{"imageLayoutVersion":"1.0.0"}"#.utf8))
-        }
         try writeFile("index.json", index.compactBytes)
         try directory.descriptor.sync()
     }
