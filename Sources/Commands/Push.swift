@@ -122,7 +122,7 @@ private func send(
     _ image: ByteString, to reference: String, _ pushing: PushingOptions, _ registry: RegistryOptions, _ global: GlobalOptions
 ) throws {
     let store = try global.openStore()
-    let display = ProgressLine(global)
+    let display = PushProgress(global)
     let result: PushResult
     do {
         result = try store.pushSynchronously(image, to: reference, pushing.options { display.show($0) }, registry: registry)

@@ -4,23 +4,27 @@ import JSON
 import Synchronization
 
 /// Shows the events of a push or a copy on standard error: one line for all of it on a terminal, lines of text or JSON elsewhere.
-final class ProgressLine: Sendable {
+final class PushProgress: Sendable {
+    private struct State {
+        var lastDrawn: ContinuousClock.Instant?
+        var layers: [Int: (done: UInt64, total: UInt64)] = [:]
+    }
+
     private let style: ProgressStyle
-    private let state = Mutex<(lastDrawn: ContinuousClock.Instant?, bytes: [Int: (done: UInt64, total: UInt64)], isDrawn: Bool)>(
-        (nil, [:], false))
+    private let screen: TerminalScreen?
+    private let state = Mutex(State())
 
     init(_ options: GlobalOptions) {
-        switch options.progress {
-        case .auto: style = options.quiet ? .none : Output.errorIsTerminal ? .tty : .none
-        default: style = options.progress
-        }
+        style = options.progressStyle
+        screen = style == .tty ? TerminalScreen(usesColor: (environment("NO_COLOR") ?? "").isEmpty) : nil
+        if let screen { Output.screen.withLock { $0 = screen } }
     }
 
     func show(_ event: PushEvent) {
         switch style {
         case .none, .auto: return
         case .plain: if let text = text(event) { Output.note(text) }
-        case .json: showJSON(event)
+        case .json: Output.json(json(event))
         case .tty: draw(event)
         }
     }
@@ -29,40 +33,40 @@ final class ProgressLine: Sendable {
         switch style {
         case .none, .auto: return
         case .plain: if let text = text(event) { Output.note(text) }
-        case .json: Output.writeError(json(event).description + "\n")
+        case .json: Output.json(json(event))
         case .tty:
             guard case .layer(let index, .objects(let done, let total)) = event else { return }
             draw("copying layer \(index + 1): \(done) of \(total) objects")
         }
     }
 
+    /// Takes the line away. A second call does nothing.
     func end() {
-        state.withLock { state in
-            if state.isDrawn { Output.writeError("\r\u{1b}[K") }
-            state.isDrawn = false
-        }
+        guard let screen else { return }
+        screen.close()
+        Output.screen.withLock { $0 = nil }
     }
 
     private func draw(_ event: PushEvent) {
         guard case .layer(let index, _) = event.component else { return }
-        state.withLock { state in
-            state.bytes[index] = (event.bytesDone, event.bytesTotal)
-        }
         let (done, total) = state.withLock { state in
-            state.bytes.values.reduce((UInt64(0), UInt64(0))) { ($0.0 &+ $1.done, $0.1 &+ $1.total) }
+            state.layers[index] = (event.bytesDone, event.bytesTotal)
+            return state.layers.values.reduce((UInt64(0), UInt64(0))) { ($0.0 &+ $1.done, $0.1 &+ $1.total) }
         }
-        draw("sending: \(humanBytes(done)) of \(humanBytes(total))")
+        draw("sending \(humanBytes(done)) of \(humanBytes(total))")
     }
 
     private func draw(_ text: String) {
-        state.withLock { state in
+        let isDue = state.withLock { state in
             let time = ContinuousClock.now
             // Ten pictures a second are enough for anybody.
-            if let last = state.lastDrawn, time - last < .milliseconds(100) { return }
+            if let last = state.lastDrawn, time - last < .milliseconds(100) { return false }
             state.lastDrawn = time
-            Output.writeError("\r\u{1b}[K" + text)
-            state.isDrawn = true
+            return true
         }
+        guard isDue, let screen else { return }
+        let window = TerminalScreen.window
+        screen.draw([ProgressLine(text: String(text.prefix(max(1, window.columns - 1))), emphasis: .strong)], in: window)
     }
 
     private func text(_ event: PushEvent) -> String? {
@@ -78,7 +82,7 @@ final class ProgressLine: Sendable {
     }
 
     /// One line of JSON an event; keys and names are promised to scripts, more of them may come.
-    private func showJSON(_ event: PushEvent) {
+    private func json(_ event: PushEvent) -> JSONValue {
         let name: String
         switch event.phase {
         case .began: name = "began"
@@ -97,7 +101,7 @@ final class ProgressLine: Sendable {
             members += [("layer", .integer(Int64(index))), ("diffId", .string(digest.description))]
         }
         members += [("bytesDone", JSONValue(event.bytesDone)), ("bytesTotal", JSONValue(event.bytesTotal))]
-        Output.writeError(JSONValue.object(JSONObject(members)).description + "\n")
+        return .object(JSONObject(members))
     }
 
     private func text(_ event: CopyEvent) -> String? {
