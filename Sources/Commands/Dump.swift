@@ -76,17 +76,9 @@ extension GlobalOptions {
 /// A directory's tree in the form of an image's, its contents hashed and stored nowhere.
 func directoryTree(_ path: ByteString, _ algorithm: VerityAlgorithm, _ options: TreeOptions) throws -> FileTree {
     var tree = try hashDirectory(path, algorithm)
-    try transform(&tree, options)
-    return tree
-}
-
-/// Brings a directory's tree into the form of an image's.
-func transform(_ tree: inout FileTree, _ options: TreeOptions) throws {
     transformForContainer(&tree, options.xattrs.filtering)
-    if options.bootable {
-        throw CommandError(
-            "--bootable needs the contents of the image's SELinux policy, which a bare directory scan does not keep; pull it as an image")
-    }
+    if options.bootable { try transformForBoot(&tree, contentsOf: path) }
+    return tree
 }
 
 struct CreateDumpfile: ParsableCommand {
@@ -99,16 +91,12 @@ struct CreateDumpfile: ParsableCommand {
     @Option(help: ArgumentHelp("Without a repository: sha256 or sha512.", valueName: "name"))
     var hash: String?
 
-    @Option(help: ArgumentHelp("Which extended attributes are kept.", valueName: "allowlist-only|keep-user-xattrs"))
-    var xattrs: XattrMode = .allowlistOnly
-
+    @OptionGroup var tree: TreeOptions
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
         let (algorithm, _) = try global.directoryDefaults(hash: hash)
-        var tree = try hashDirectory(directory, algorithm)
-        transformForContainer(&tree, xattrs.filtering)
-        try writeDumpfile(tree) { try Output.write($0) }
+        try writeDumpfile(try directoryTree(directory, algorithm, tree)) { try Output.write($0) }
     }
 }
 
@@ -122,26 +110,25 @@ struct CreateImage: ParsableCommand {
     @Argument(help: "A name below images/refs, which keeps the image.")
     var name: ByteString?
 
-    @Option(help: ArgumentHelp("Which extended attributes are kept.", valueName: "allowlist-only|keep-user-xattrs"))
-    var xattrs: XattrMode = .allowlistOnly
-
     @Flag(help: "Print JSON.")
     var json = false
 
+    @OptionGroup var tree: TreeOptions
     @OptionGroup(title: "Signing options") var signing: SigningOptions
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
         // No repository is made for a directory that is not there.
         _ = try FileDescriptor.open(directory, [.readOnly, .directory])
-        let repository = try global.openOrCreateStore(signer: signing.signer(global)).repository
+        let repository = try global.openOrCreateStore(signer: signing.signer()).repository
         try repository.beginPull()
-        var tree = try repository.importDirectory(directory)
-        transformForContainer(&tree, xattrs.filtering)
+        var image = try repository.importDirectory(directory)
+        transformForContainer(&image, tree.xattrs.filtering)
+        if tree.bootable { try transformForBoot(&image, contentsOf: directory) }
         var publication = Repository.Publication()
         var result: ObjectID?
         for version in repository.erofsFormats.all {
-            let id = try repository.storeImage(try writeErofs(tree, version: version)).id
+            let id = try repository.storeImage(try writeErofs(image, version: version)).id
             publication.image(id)
             if version == repository.erofsFormats.default {
                 result = id

@@ -31,7 +31,7 @@ struct Initialize: ParsableCommand {
             throw ValidationError("--algorithm takes fsverity-sha512-12 or fsverity-sha256-12, not \(algorithm)")
         }
         let versions = try erofsVersion.map(VersionOption.version(numbered:))
-        let signer = try signing.signer(global)
+        let signer = try signing.signer()
         let location = try path ?? global.repositoryPath()
         let configuration = RepositoryConfiguration(
             algorithm: algorithm, erofsFormats: ErofsFormats(default: versions.first ?? .v1, extra: Array(versions.dropFirst())),
@@ -41,6 +41,7 @@ struct Initialize: ParsableCommand {
             return try report(existing.repository, created: false)
         }
         let (store, created) = try Store.initialize(location, configuration, OpenOptions(signer: signer))
+        if signer != nil { global.warnOfUncheckedSignatures() }
         if !created { global.note("the repository exists already") }
         try report(store.repository, created: created)
     }

@@ -72,7 +72,7 @@ struct ImportLayer: ParsableCommand {
 
     func run() throws {
         let digest = try contentDigest(diffID)
-        let store = try global.openStore(signer: signing.signer(global))
+        let store = try global.openStore(signer: signing.signer())
         let id = try store.images.importLayer(digest, from: StandardInput())
         if json { return try Output.print(["diffId": .string(digest.description), "verity": .string(id.hex)]) }
         try Output.print("layer  \(id)")

@@ -99,11 +99,53 @@ struct GarbageCollect: ParsableCommand {
             willWait: { note("waiting for another process that uses the repository") })
         for reference in report.danglingReferences { global.note("warning: \(reference) leads to nothing; `cfsoci untag` removes a tag") }
         if json { return try Output.print(report.json) }
+        try report.show(dryRun: dryRun)
+    }
+}
+
+extension GarbageReport {
+    fileprivate func show(dryRun: Bool) throws {
         if dryRun { try Output.print("Dry run: nothing was removed") }
-        try Output.print("objects      \(report.objectsRemoved) removed, \(humanBytes(report.bytesRemoved))")
-        try Output.print("streams      \(report.streamsRemoved) removed")
-        try Output.print("images       \(report.imagesRemoved) removed")
-        try Output.print("temporaries  \(report.temporariesRemoved) removed")
+        try Output.print("objects      \(objectsRemoved) removed, \(humanBytes(bytesRemoved))")
+        try Output.print("streams      \(streamsRemoved) removed")
+        try Output.print("images       \(imagesRemoved) removed")
+        try Output.print("temporaries  \(temporariesRemoved) removed")
+    }
+}
+
+struct Prune: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Remove what is of no use: all that no tag keeps, and records of artifacts whose image is gone.")
+
+    @Flag(name: .shortAndLong, help: "Also remove the tags of all images that are not mounted, booted or deployed.")
+    var all = false
+
+    @Flag(name: [.customShort("n"), .long], help: "Only say what would go.")
+    var dryRun = false
+
+    @Flag(help: "Print JSON.")
+    var json = false
+
+    @OptionGroup var global: GlobalOptions
+
+    func run() throws {
+        let store = try global.openStore(readOnly: dryRun)
+        let note = global.noteTaker
+        let report = try store.pruneSynchronously(
+            all: all, dryRun: dryRun, willWait: { note("waiting for another process that uses the repository") })
+        for reference in report.garbage.danglingReferences { note("warning: \(reference) leads to nothing; `cfsoci untag` removes a tag") }
+        if json {
+            var document = report.garbage.json
+            document["tagsRemoved"] = .array(report.tagsRemoved.map { .string($0.jsonText) })
+            document["tagsKept"] = .array(
+                report.tagsKept.map { ["name": .string($0.name.jsonText), "use": .string($0.use.rawValue)] })
+            document["referrersRemoved"] = .integer(Int64(report.referrersRemoved))
+            return try Output.print(document)
+        }
+        for name in report.tagsRemoved { try Output.print("Removed tag \(Output.printable(name))") }
+        for kept in report.tagsKept { try Output.print("Kept tag \(Output.printable(kept.name)): the image is \(kept.use.rawValue)") }
+        try report.garbage.show(dryRun: dryRun)
+        try Output.print("referrers    \(report.referrersRemoved) removed")
     }
 }
 
@@ -118,7 +160,7 @@ struct Upgrade: ParsableCommand {
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
-        let report = try global.openStore(upgradeOldFormat: true, signer: signing.signer(global)).images.upgrade()
+        let report = try global.openStore(upgradeOldFormat: true, signer: signing.signer()).images.upgrade()
         if json {
             return try Output.print([
                 "upgraded": .integer(Int64(report.upgraded)), "current": .integer(Int64(report.alreadyCurrent)),

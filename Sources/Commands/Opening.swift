@@ -8,7 +8,9 @@ extension GlobalOptions {
     ) throws -> Store {
         let path = try repositoryPath()
         do {
-            return try Store.open(path, openOptions(readOnly: readOnly, upgradeOldFormat: upgradeOldFormat, signer))
+            let store = try Store.open(path, openOptions(readOnly: readOnly, upgradeOldFormat: upgradeOldFormat, signer))
+            if signer != nil { warnOfUncheckedSignatures() }
+            return store
         } catch let error as RepositoryError {
             throw hint(error, path)
         }
@@ -18,6 +20,7 @@ extension GlobalOptions {
     func openOrCreateStore(signer: (any VeritySigner)? = nil) throws -> Store {
         let path = try repositoryPath()
         let (store, created) = try Store.openOrCreate(path, openOptions(readOnly: false, signer))
+        if signer != nil { warnOfUncheckedSignatures() }
         if created {
             note(
                 "made a repository at \(path), \(store.repository.isSecure ? "with fs-verity" : "without fs-verity: the file system has none")"

@@ -44,7 +44,7 @@ struct Pull: ParsableCommand {
         let platform = try platform.map { try Platform(parsing: $0) } ?? .host
         if let name { try ImageTag.check(name) }
         var registry = try registry.options(global)
-        let signer = try signing.signer(global)
+        let signer = try signing.signer()
         let display = ProgressDisplay(global, reference: reference)
         // Before the first line of the report, and before an error's.
         defer { display.end() }

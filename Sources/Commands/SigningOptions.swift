@@ -16,14 +16,16 @@ struct SigningOptions: ParsableArguments {
     }
 
     /// Reads and tries them, before anything is stored.
-    func signer(_ global: GlobalOptions) throws -> (any VeritySigner)? {
+    func signer() throws -> (any VeritySigner)? {
         guard let signKey, let signCert else { return nil }
-        let signer = try readSigner(keyFile: signKey, certificateFile: signCert)
-        if Host.veritySignatures() == .unchecked {
-            global.note(
-                "warning: this kernel was built without CONFIG_FS_VERITY_BUILTIN_SIGNATURES: it stores the signatures and never looks at them"
-            )
-        }
-        return signer
+        return try readSigner(keyFile: signKey, certificateFile: signCert)
+    }
+}
+
+extension GlobalOptions {
+    /// For commands that sign, once it is clear that they can.
+    func warnOfUncheckedSignatures() {
+        guard Host.veritySignatures() == .unchecked else { return }
+        note("warning: this kernel was built without CONFIG_FS_VERITY_BUILTIN_SIGNATURES: it stores the signatures and never looks at them")
     }
 }

@@ -42,10 +42,7 @@ extension Repository {
     public func collectGarbage(
         dryRun: Bool = false, extraRoots: [ByteString] = [], willWait: (@Sendable () -> Void)? = nil
     ) throws(RepositoryError) -> GarbageReport {
-        if dryRun {
-            let own = activity.marker.withLock { $0.path }
-            return try planCollection(extraRoots, own).report
-        }
+        if dryRun { return try planCollection(extraRoots: extraRoots, without: []) }
         try requireWritable()
         return try activity.marker.withLock { (marker) throws(RepositoryError) in
             guard activity.storing.load(ordering: .sequentiallyConsistent) == 0 else {
@@ -79,6 +76,12 @@ extension Repository {
         }
     }
 
+    /// What would go if these references (whole paths, `streams/refs/…`) were not there.
+    package func planCollection(extraRoots: [ByteString] = [], without: Set<ByteString>) throws(RepositoryError) -> GarbageReport {
+        let own = activity.marker.withLock { $0.path }
+        return try planCollection(extraRoots, own, without: without).report
+    }
+
     // MARK: Plan
 
     private struct Collection {
@@ -88,8 +91,11 @@ extension Repository {
         var temporaries: [ByteString] = []
     }
 
-    private func planCollection(_ extraRoots: [ByteString], _ ownMarker: ByteString?) throws(RepositoryError) -> Collection {
-        let inventory = try Inventory(self)
+    private func planCollection(
+        _ extraRoots: [ByteString], _ ownMarker: ByteString?, without: Set<ByteString> = []
+    ) throws(RepositoryError) -> Collection {
+        var inventory = try Inventory(self)
+        if !without.isEmpty { inventory.streamReferences.removeAll { without.contains($0.path) } }
         var plan = Collection()
         let live = try liveObjects(inventory, extraRoots, &plan.report)
         for link in inventory.streams where !isKept(link, live, inventory) {

@@ -1,4 +1,4 @@
-import Bytes
+package import Bytes
 public import Hashing
 import Repository
 
@@ -54,6 +54,36 @@ extension ImageStore {
             if try repository.removeStreamReference(directory + "/" + reference.name) { removed += 1 }
         }
         return removed
+    }
+
+    /// Records, as references below `streams/refs/`, that no image needs: their subject is not in the store, or nothing else than such a record
+    /// keeps it.
+    ///
+    /// - Parameter without: tags, as references, that are looked away from.
+    package func unneededReferrers(without: Set<ByteString> = []) throws -> [ByteString] {
+        let prefix = Self.directory + "/"
+        var live: Set<ByteString> = []
+        var records: [(name: ByteString, subject: ByteString, artifact: ByteString)] = []
+        for reference in try repository.streamReferences() where !without.contains(reference.name) {
+            if reference.name.hasPrefix(prefix) {
+                let parts = reference.name.bytes.split(separator: UInt8(ascii: "/"))
+                guard parts.count == 3, let subject = ByteString(Array(parts[1])).utf8Text.flatMap({ ContentDigest($0) }) else { continue }
+                records.append((reference.name, StreamName.manifest(subject), reference.entry))
+            } else if try repository.stream(reference.entry) != nil {
+                live.insert(reference.entry)
+            }
+        }
+        // An artifact may have artifacts of its own.
+        var found = true
+        while found {
+            found = false
+            records.removeAll { record in
+                guard live.contains(record.subject) else { return false }
+                if live.insert(record.artifact).inserted { found = true }
+                return true
+            }
+        }
+        return records.map(\.name)
     }
 
     /// Removes the records of subjects that are not in the store; returns how many records went.

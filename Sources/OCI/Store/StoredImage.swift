@@ -45,6 +45,12 @@ public struct StoredImage: Sendable {
         return references.first { $0.name == key }?.id
     }
 
+    /// All EROFS images that the config refers to, those for booting too.
+    package var allImageIDs: [ObjectID] {
+        references.filter { $0.name == ReferenceKey.image || $0.name == ReferenceKey.imageV1 || $0.name.hasPrefix(ReferenceKey.bootPrefix) }
+            .map(\.id)
+    }
+
     /// All images for booting, by the name of the reference.
     public var bootImages: [(key: String, id: ObjectID)] {
         references.filter { $0.name.hasPrefix(ReferenceKey.bootPrefix) }.map { ($0.name, $0.id) }
