@@ -16,10 +16,10 @@ extension RegistryClient {
         return (found.reference, found.value)
     }
 
-    /// What a short name may mean, in the order that `manifest` tries; a reference that is complete is itself. Asks nobody but
-    /// `RegistryOptions.chooseRegistry`.
+    /// What a short name may mean, in the order that `manifest` tries, or does mean once that has found it; a reference that is complete is
+    /// itself. Asks nobody.
     public func candidates(for reference: RegistryReference) throws(RegistryError) -> [RegistryReference] {
-        try places.candidates(for: reference)
+        try places.meanings(of: reference)
     }
 
     private func manifest(_ reference: RegistryReference, _ repository: RemoteRepository) throws(RegistryError) -> SourceManifest {

@@ -91,6 +91,26 @@ import Testing
         #expect(try meant(first.digest.description).name == ByteString(first.digest.description))
     }
 
+    /// What a registry configuration made of a short name is found by it again, where it is the only one.
+    @Test func shortNamesOfOtherRegistries() throws {
+        let scratch = try StoreScratch()
+        let (store, first, second) = try twoImages(scratch)
+        try store.tag(first.digest, as: "registry.example/fedora:latest")
+        try store.tag(first.digest, as: "quay.io/team/app:v1")
+        #expect(try store.resolve("fedora") == TaggedImage(name: "registry.example/fedora:latest", manifestDigest: first.digest))
+        #expect(try store.resolve("team/app:v1").name == "quay.io/team/app:v1")
+        for text: ByteString in ["app:v1", "team/app", "fedora:40", "example/fedora", "docker.io/fedora"] {
+            #expect(throws: ImageStoreError.self) { try store.resolve(text) }
+        }
+        // The same image twice is one; another one is not, and Docker Hub's comes first.
+        try store.tag(first.digest, as: "other.example/fedora:latest")
+        #expect(try store.resolve("fedora").manifestDigest == first.digest)
+        try store.tag(second.digest, as: "third.example/fedora:latest")
+        #expect(refusal { _ = try store.resolve("fedora") }?.contains("give more digits or the full name") == true)
+        try store.tag(second.digest, as: "docker.io/library/fedora:latest")
+        #expect(try store.resolve("fedora").manifestDigest == second.digest)
+    }
+
     @Test func ambiguousDigits() throws {
         let scratch = try StoreScratch()
         let (store, first, second) = try twoImages(scratch)
@@ -105,7 +125,7 @@ import Testing
             publication.stream(StreamName.manifest(digest), manifest)
         }
         try store.repository.publish(publication)
-        let said = "\"abcdef\" may mean \(digests[0]) or \(digests[1]); give more digits"
+        let said = "\"abcdef\" may mean \(digests[0]) or \(digests[1]); give more digits or the full name"
         #expect(refusal { _ = try store.resolve("abcdef") } == said)
         #expect(try store.resolve(ByteString(digests[1])).manifestDigest.description == digests[1])
         // Two manifests with one config.
@@ -117,7 +137,7 @@ import Testing
         let both = [second.digest, ContentDigest.of(twin)].map(\.description).sorted().joined(separator: " or ")
         #expect(
             refusal { _ = try store.resolve(ByteString(second.configDigest.description)) }
-                == "\"\(second.configDigest)\" may mean \(both); give more digits")
+                == "\"\(second.configDigest)\" may mean \(both); give more digits or the full name")
         #expect(refusal { _ = try store.resolve(ByteString(String(second.configDigest.hex.prefix(16)))) }?.contains(both) == true)
         #expect(try store.resolve(ByteString(second.digest.description)).manifestDigest == second.digest)
     }

@@ -2,6 +2,7 @@ import Bytes
 import Glibc
 import Hashing
 import OCI
+import Synchronization
 import Testing
 
 @testable import Registry
@@ -188,6 +189,34 @@ private let blob = pattern(1_500_000)
         }
         #expect(paths(first) == [manifestPath])
         #expect(paths(second) == [manifestPath, blobPath, blobPath])
+    }
+
+    /// Somebody is asked once, and only when a registry has to be.
+    @Test func shortNamesAreChosen() throws {
+        let (first, second) = (registry(), registry())
+        defer { for server in [first, second] { server.stop() } }
+        let questions = Mutex(0)
+        let text = "short-name-mode = \"enforcing\"\nunqualified-search-registries = [\"\(first.host)\", \"\(second.host)\"]"
+        try withClient(text) {
+            $0.chooseRegistry = { candidates in
+                questions.withLock { $0 += 1 }
+                return candidates.last
+            }
+        } _: { client in
+            let source = RegistryImageSource(try RegistryReference(parsing: "team/app:v1"), client: client)
+            #expect(try client.candidates(for: source.reference).count == 2)
+            #expect(source.canonicalName == "\(first.host)/team/app:v1")
+            #expect(questions.withLock { $0 } == 0)
+            #expect(try source.rootManifest().bytes == manifest)
+            #expect(try source.rootManifest().bytes == manifest)
+            #expect(try readAll(try source.openBlob(descriptor)) == blob)
+            #expect(source.canonicalName == "\(second.host)/team/app:v1")
+            #expect(questions.withLock { $0 } == 1)
+        }
+        #expect(first.requests.isEmpty)
+        try withClient(text) { client in
+            #expect(registryError { _ = try pull(client, "team/app:v1") }?.kind == .configuration)
+        }
     }
 
     @Test func insecureAllowsPlainHTTPThereAlone() throws {

@@ -25,7 +25,7 @@ public enum ImageStoreError: Error, Sendable, CustomStringConvertible {
         case .invalidTag(let name, let what): "\"\(name)\" cannot be a tag: \(what)"
         case .noSuchImage(let name): "no image \"\(name)\" in the repository; `cfsoci images` lists what there is"
         case .ambiguous(let text, let candidates):
-            "\"\(text)\" may mean \(candidates.map(\.description).sorted().joined(separator: " or ")); give more digits"
+            "\"\(text)\" may mean \(candidates.map(\.description).sorted().joined(separator: " or ")); give more digits or the full name"
         case .otherImage(let name, let found, let wanted): "\(name) is \(found), not \(wanted)"
         case .damaged(let stream, let what): "\(stream): \(what)"
         case .isArtifact(let digest): "\(digest) is an artifact: it has no root file system"

@@ -32,9 +32,10 @@ final class PlaceFinder: Sendable {
 
     // MARK: Short names
 
-    func candidates(for reference: RegistryReference) throws(RegistryError) -> [RegistryReference] {
+    /// What a short name may mean or, once that is known, does mean. Asks nobody.
+    func meanings(of reference: RegistryReference) throws(RegistryError) -> [RegistryReference] {
         if let known = resolved(reference) { return [known] }
-        return try configuration().candidates(for: reference, choose: options.chooseRegistry)
+        return try configuration().meanings(of: reference)
     }
 
     private func resolved(_ reference: RegistryReference) -> RegistryReference? {
@@ -54,7 +55,13 @@ final class PlaceFinder: Sendable {
         _ reference: RegistryReference, _ body: (RegistryReference, RemoteRepository) throws(RegistryError) -> Value
     ) throws(RegistryError) -> (reference: RegistryReference, value: Value) {
         var failures: [(place: String, error: RegistryError)] = []
-        for candidate in try candidates(for: reference) {
+        let candidates: [RegistryReference]
+        if let known = resolved(reference) {
+            candidates = [known]
+        } else {
+            candidates = try configuration().candidates(for: reference, choose: options.chooseRegistry)
+        }
+        for candidate in candidates {
             do throws(RegistryError) {
                 let value = try atEndpoints(of: candidate, settles: true) { endpoint throws(RegistryError) in try body(candidate, endpoint)
                 }
@@ -89,7 +96,7 @@ final class PlaceFinder: Sendable {
 
     /// The endpoints that are left, in order, with their places among all.
     func endpoints(of reference: RegistryReference) throws(RegistryError) -> [(index: Int, endpoint: RemoteRepository)] {
-        let reference = try candidates(for: reference).first ?? reference
+        let reference = try meanings(of: reference).first ?? reference
         let all = try configuration().endpoints(for: reference)
         let first = min(state.withLock { $0.first[reference] ?? 0 }, all.count - 1)
         return Array(zip(all.indices, all).dropFirst(max(0, first)).map { (index: $0.0, endpoint: $0.1) })

@@ -88,11 +88,7 @@ struct RegistriesConfiguration: Sendable {
     // MARK: Short names
 
     /// What a reference may mean, in the order to try. One, unless it is a short name without an alias.
-    ///
-    /// - Parameter choose: asks somebody for one of several; nil where nobody is there.
-    func candidates(
-        for reference: RegistryReference, choose: (([RegistryReference]) -> RegistryReference?)?
-    ) throws(RegistryError) -> [RegistryReference] {
+    func meanings(of reference: RegistryReference) throws(RegistryError) -> [RegistryReference] {
         guard let name = reference.shortName else { return [reference] }
         func inRepository(_ repository: String) throws(RegistryError) -> RegistryReference {
             do { return try reference.inRepository(repository) } catch { throw RegistryError(.configuration, error.description) }
@@ -109,7 +105,18 @@ struct RegistriesConfiguration: Sendable {
             let candidate = try inRepository("\(registry)/\(name)")
             if !found.contains(candidate) { found.append(candidate) }
         }
+        return found
+    }
+
+    /// Those of the meanings that the short-name mode lets be tried.
+    ///
+    /// - Parameter choose: asks somebody for one of several; nil where nobody is there.
+    func candidates(
+        for reference: RegistryReference, choose: (([RegistryReference]) -> RegistryReference?)?
+    ) throws(RegistryError) -> [RegistryReference] {
+        let found = try meanings(of: reference)
         guard found.count > 1, shortNameMode != .disabled else { return found }
+        let name = reference.shortName ?? reference.canonical
         if let choose {
             guard let chosen = choose(found) else { throw RegistryError(.cancelled, "none of the registries for \(name) was chosen") }
             return [chosen]
