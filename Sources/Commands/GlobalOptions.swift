@@ -16,6 +16,9 @@ public struct GlobalOptions: ParsableArguments {
     @Flag(help: "The system's repository, /sysroot/composefs.")
     var system = false
 
+    @Flag(help: "Refuse a repository without fs-verity, and make none. Environment: CFSOCI_REQUIRE_VERITY=1.")
+    var requireVerity = false
+
     @Flag(name: .shortAndLong, help: "Only errors on standard error.")
     var quiet = false
 
@@ -68,6 +71,13 @@ public struct GlobalOptions: ParsableArguments {
             throw CommandError("HOME is not set, so there is no user's repository; name one with --repo")
         }
         return home + "/.var/lib/composefs"
+    }
+
+    /// Whether only a repository with fs-verity will do.
+    var needsVerity: Bool {
+        if requireVerity { return true }
+        let value = environment("CFSOCI_REQUIRE_VERITY")
+        return value.map { !$0.isEmpty && $0 != "0" } ?? false
     }
 
     func note(_ message: String) { noteTaker(message) }

@@ -26,6 +26,10 @@ struct Initialize: ParsableCommand {
     @OptionGroup(title: "Signing options") var signing: SigningOptions
     @OptionGroup var global: GlobalOptions
 
+    func validate() throws {
+        guard !(insecure && global.requireVerity) else { throw ValidationError("--insecure and --require-verity exclude each other") }
+    }
+
     func run() throws {
         guard let algorithm = RepositoryMetadata.algorithm(named: algorithm) else {
             throw ValidationError("--algorithm takes fsverity-sha512-12 or fsverity-sha256-12, not \(algorithm)")
@@ -36,11 +40,11 @@ struct Initialize: ParsableCommand {
         let configuration = RepositoryConfiguration(
             algorithm: algorithm, erofsFormats: ErofsFormats(default: versions.first ?? .v1, extra: Array(versions.dropFirst())),
             verity: insecure ? .insecure : .required)
-        if ensure, let existing = try? Store.open(location) {
+        if ensure, let existing = try? Store.open(location, global.openOptions(readOnly: false)) {
             global.note("the repository exists; its configuration is kept")
             return try report(existing.repository, created: false)
         }
-        let (store, created) = try Store.initialize(location, configuration, OpenOptions(signer: signer))
+        let (store, created) = try Store.initialize(location, configuration, global.openOptions(readOnly: false, signer))
         if signer != nil { global.warnOfUncheckedSignatures() }
         if !created { global.note("the repository exists already") }
         try report(store.repository, created: created)

@@ -30,7 +30,8 @@ struct Fsck: ParsableCommand {
         } catch let error as RepositoryError {
             switch error {
             // The one file that everything else depends on.
-            case .metadata, .unsupportedVersion, .incompatibleFeatures, .algorithmMismatch: return try reportUnusable("\(error)")
+            case .metadata, .unsupportedVersion, .incompatibleFeatures, .algorithmMismatch, .verityLost:
+                return try reportUnusable("\(error)")
             default: throw error
             }
         }

@@ -19,7 +19,8 @@ extension GlobalOptions {
     /// Opens the repository or makes it, and says so.
     func openOrCreateStore(signer: (any VeritySigner)? = nil) throws -> Store {
         let path = try repositoryPath()
-        let (store, created) = try Store.openOrCreate(path, openOptions(readOnly: false, signer))
+        let (store, created) = try Store.openOrCreate(
+            path, RepositoryConfiguration(verity: needsVerity ? .required : .automatic), openOptions(readOnly: false, signer))
         if signer != nil { warnOfUncheckedSignatures() }
         if created {
             note(
@@ -29,10 +30,10 @@ extension GlobalOptions {
         return store
     }
 
-    private func openOptions(readOnly: Bool, upgradeOldFormat: Bool = false, _ signer: (any VeritySigner)?) -> OpenOptions {
+    func openOptions(readOnly: Bool, upgradeOldFormat: Bool = false, _ signer: (any VeritySigner)? = nil) -> OpenOptions {
         let note = noteTaker
         return OpenOptions(
-            upgradeOldFormat: upgradeOldFormat, readOnly: readOnly,
+            requireVerity: needsVerity, upgradeOldFormat: upgradeOldFormat, readOnly: readOnly,
             willWait: { note("waiting for another process that uses the repository") }, signer: signer)
     }
 
@@ -43,11 +44,5 @@ extension GlobalOptions {
             return CommandError("\(path): no repository there; `cfsoci init \(path)` makes one, `cfsoci pull` too")
         default: return error
         }
-    }
-}
-
-extension Store {
-    static func openOrCreate(_ path: ByteString, _ options: OpenOptions) throws -> (store: Store, created: Bool) {
-        try openOrCreate(path, RepositoryConfiguration(verity: .automatic), options)
     }
 }

@@ -49,19 +49,25 @@ private func firstOverlay(
     _ ways: [LayerSyntax], _ layers: Layers, _ requireVerity: Bool, _ options: MountOptions
 ) throws(MountError) -> Attempt {
     var failure = MountError.noFileSystem("overlay")
-    for syntax in ways {
-        do throws(MountError) {
-            return .mount(try mountOverlay(layers, syntax, requireVerity, options))
-        } catch {
-            guard case .overlay = error else { throw error }
-            failure = error
+    // A file of the upper directory that says "my content is that of the other file there" is followed only where the kernel has images
+    // in no other way (before 6.16): whoever forges one makes a file of the image appear under another's name. Without, a file whose
+    // owner or mode is changed is copied up whole, so that the upper directory does not depend on the image's content.
+    let metacopies = layers.upper == nil ? ["on"] : ["off", "on"]
+    for metacopy in metacopies {
+        for syntax in ways {
+            do throws(MountError) {
+                return .mount(try mountOverlay(layers, syntax, metacopy: ByteString(metacopy), requireVerity, options))
+            } catch {
+                guard case .overlay = error else { throw error }
+                failure = error
+            }
         }
     }
     return .failure(failure)
 }
 
 private func mountOverlay(
-    _ layers: Layers, _ syntax: LayerSyntax, _ requireVerity: Bool, _ options: MountOptions
+    _ layers: Layers, _ syntax: LayerSyntax, metacopy: ByteString, _ requireVerity: Bool, _ options: MountOptions
 ) throws(MountError) -> FileDescriptor {
     let context = try makeContext("overlay")
     if requireVerity {
@@ -74,7 +80,7 @@ private func mountOverlay(
     do throws(SystemError) {
         try context.set("source", options.kernelSource)
         // Distributions may build overlayfs with both off.
-        try context.set("metacopy", "on")
+        try context.set("metacopy", metacopy)
         try context.set("redirect_dir", "on")
         switch syntax {
         case .descriptors:

@@ -20,6 +20,10 @@ public enum RepositoryError: Error, Sendable, CustomStringConvertible {
     /// The opener demanded fs-verity, the repository has none.
     case insecure(ByteString)
     case verityUnsupported(ByteString)
+    /// The repository was made with fs-verity, and its meta.json has none any more: it was copied, or somebody exchanged the file.
+    case verityLost(ByteString)
+    /// The repository's files have fs-verity, and the kernel has none.
+    case verityUnreadable(ByteString)
     /// Nothing can be written here; why.
     case readOnly(String)
     case noObjects(ByteString)
@@ -66,6 +70,11 @@ public enum RepositoryError: Error, Sendable, CustomStringConvertible {
                 + "(\(Self.configuration(wanted)))"
         case .insecure(let path): "\(path): the repository is without fs-verity (meta.json has none), but verity is required"
         case .verityUnsupported(let path): "\(path): the file system has no fs-verity; use --insecure to make a repository without it"
+        case .verityLost(let path):
+            "\(path): the repository was made with fs-verity, but its meta.json has none: a copy does not keep it. Pull the images into a new "
+                + "repository, or make this one insecure: cfsoci init --insecure \(path)"
+        case .verityUnreadable(let path):
+            "\(path): the repository has fs-verity, and this kernel cannot even open such files: use one with CONFIG_FS_VERITY"
         case .readOnly(let why): "the repository is not writable: \(why)"
         case .noObjects(let path): "\(path): no objects found in the repository, so its algorithm cannot be told"
         case .objectMissing(let id): "object \(id) is missing"

@@ -31,7 +31,7 @@ extension Repository {
     /// Opens an existing repository and takes its shared lock, waiting for a garbage collection that runs.
     public static func open(_ path: ByteString, _ options: OpenOptions = OpenOptions()) throws(RepositoryError) -> Repository {
         let root = try openRoot(path, options)
-        guard let metadata = try readMetadata(root) else {
+        guard let metadata = try readMetadata(root, of: path) else {
             let hasObjects = try system { () throws(SystemError) in try root.statusIfPresent(at: Layout.objects, follow: true) != nil }
             guard hasObjects else { throw .notInitialized(path) }
             guard options.upgradeOldFormat, !options.readOnly else { throw .oldFormat(path) }
@@ -69,17 +69,19 @@ extension Repository {
     ) throws(RepositoryError) -> (repository: Repository, created: Bool) {
         let wanted = RepositoryMetadata(algorithm: configuration.algorithm, formats: configuration.erofsFormats)
         let root = try openRoot(path, options)
-        if let found = try readMetadata(root) {
+        if let found = try readMetadata(root, of: path) {
             guard found.algorithm == wanted.algorithm, found.formats.all == wanted.formats.all else {
                 throw .differentConfiguration(found: found, wanted: wanted)
             }
+            // Asked for in so many words: a copy that lost its fs-verity goes on without.
+            if configuration.verity == .insecure { try forgetVerity(root) }
             return (try make(path, root, found, options), false)
         }
         let hasObjects = try system { () throws(SystemError) in try root.statusIfPresent(at: Layout.objects, follow: true) != nil }
         guard !hasObjects || options.upgradeOldFormat else { throw .oldFormat(path) }
         if hasObjects { return (try upgrade(path, root, options), false) }
         try writeMetadata(wanted, root, path, configuration.verity, options.signer)
-        guard let written = try readMetadata(root) else { throw .notInitialized(path) }
+        guard let written = try readMetadata(root, of: path) else { throw .notInitialized(path) }
         guard written == wanted else { throw .differentConfiguration(found: written, wanted: wanted) }
         return (try make(path, root, written, options), true)
     }
@@ -126,8 +128,11 @@ extension Repository {
         }
         try metadata.checkReadable()
         let isSecure = try hasVerity(root, Layout.metadata)
-        guard isSecure || !options.requireVerity else { throw .insecure(path) }
-        guard isSecure || options.signer == nil else { throw .signature(path, nothingToSign) }
+        if !isSecure {
+            guard try !wasSecure(root) else { throw .verityLost(path) }
+            guard !options.requireVerity else { throw .insecure(path) }
+            guard options.signer == nil else { throw .signature(path, nothingToSign) }
+        }
         return Repository(path: path, root: root, metadata: metadata, isSecure: isSecure, options: options)
     }
 
@@ -135,6 +140,27 @@ extension Repository {
     private static func hasVerity(_ root: borrowing FileDescriptor, _ path: ByteString) throws(RepositoryError) -> Bool {
         let file = try system { () throws(SystemError) in try root.open(at: path, [.readOnly, .noFollow]) }
         return try system { () throws(SystemError) in try measuredVerity(file) != nil }
+    }
+
+    // MARK: The memory of fs-verity
+
+    /// An extended attribute of `meta.json` in a repository with fs-verity. The format itself does not tell a repository without from one
+    /// that lost it: `cp -a` copies everything but fs-verity, this attribute too.
+    private static let verityMark: ByteString = "user.cfsoci.verity"
+
+    private static func wasSecure(_ root: borrowing FileDescriptor) throws(RepositoryError) -> Bool {
+        try system { () throws(SystemError) in
+            try root.open(at: Layout.metadata, [.readOnly, .noFollow]).extendedAttribute(verityMark) != nil
+        }
+    }
+
+    private static func forgetVerity(_ root: borrowing FileDescriptor) throws(RepositoryError) {
+        guard try !hasVerity(root, Layout.metadata), try wasSecure(root) else { return }
+        try system { () throws(SystemError) in
+            let file = try root.open(at: Layout.metadata, [.readOnly, .noFollow])
+            try file.removeExtendedAttribute(verityMark)
+            try file.sync()
+        }
     }
 
     /// The file's bytes, nil where there is none.
@@ -152,9 +178,17 @@ extension Repository {
         return try system { () throws(SystemError) in try file.readAll(limit: RepositoryMetadata.sizeLimit) }
     }
 
-    static func readMetadata(_ root: borrowing FileDescriptor) throws(RepositoryError) -> RepositoryMetadata? {
-        guard let bytes = try metadataBytes(root) else { return nil }
-        return try RepositoryMetadata(parsing: bytes)
+    private static func readMetadata(
+        _ root: borrowing FileDescriptor, of path: ByteString
+    ) throws(RepositoryError) -> RepositoryMetadata? {
+        do throws(RepositoryError) {
+            guard let bytes = try metadataBytes(root) else { return nil }
+            return try RepositoryMetadata(parsing: bytes)
+        } catch {
+            // What ext4 says of a file with fs-verity on a kernel that was built without.
+            guard case .system(let error) = error, error.errno == .notSupported else { throw error }
+            throw .verityUnreadable(path)
+        }
     }
 
     /// Writes `meta.json` in one step; an existing one is left as it is.
@@ -180,6 +214,8 @@ extension Repository {
                 throw RepositoryError(enablingVerity: error, on: path + "/" + Layout.metadata)
             }
             guard enabled || (verity == .automatic && signer == nil) else { throw .verityUnsupported(path) }
+            // Where there are no such attributes, a copy cannot be told; that is no reason to have no repository.
+            if enabled { try? temporary.file.setExtendedAttribute(verityMark, "1") }
         }
         _ = try system { () throws(SystemError) in try temporary.link(in: root, at: Layout.metadata) }
         // The name itself, before anybody relies on the repository.
@@ -195,7 +231,7 @@ extension Repository {
         let isSecure = try hasVerity(root, object)
         let metadata = RepositoryMetadata(algorithm: algorithm, formats: ErofsFormats(default: .v1))
         try writeMetadata(metadata, root, path, isSecure ? .required : .insecure, options.signer)
-        guard let written = try readMetadata(root) else { throw .notInitialized(path) }
+        guard let written = try readMetadata(root, of: path) else { throw .notInitialized(path) }
         return try make(path, root, written, options)
     }
 

@@ -22,8 +22,10 @@ struct Temporary: ~Copyable {
 
     /// How often a hidden name is made up anew where it exists already.
     private static let nameAttempts = 16
-    /// How often verity is tried, and a copy made, while somebody holds the file open for writing.
-    private static let verityAttempts = 3
+    /// How often a copy is made because somebody holds the file open for writing. A process that forks all the time catches some copies too.
+    private static let verityCopies = 8
+    /// How long each is waited for before, in milliseconds: most children call exec or end within these.
+    private static let verityWaits = [1, 2, 4, 8, 16]
 
     /// Whether the file system made a hidden name necessary.
     var isNamed: Bool {
@@ -110,7 +112,7 @@ struct Temporary: ~Copyable {
             } catch {
                 // A child process forked by another thread may hold our old descriptor until it calls exec. One that never does keeps
                 // the file busy: only a copy that it does not know of helps.
-                guard error.errno == .textBusy, attempt <= Self.verityAttempts else { throw error }
+                guard error.errno == .textBusy, attempt <= Self.verityCopies else { throw error }
                 self = try copy(in: root)
             }
         }
@@ -118,7 +120,7 @@ struct Temporary: ~Copyable {
     }
 
     private func tryVerity(_ algorithm: VerityAlgorithm, _ signature: [UInt8]?) throws(SystemError) -> Bool {
-        for attempt in 1... {
+        for attempt in 0... {
             do throws(SystemError) {
                 try signature.withBytes { (bytes) throws(SystemError) in
                     try file.enableVerity(algorithm: algorithm.rawValue, signature: bytes)
@@ -128,7 +130,7 @@ struct Temporary: ~Copyable {
                 switch error.errno {
                 case .exists: return true
                 case .notSupported, .notTerminal: return false
-                case .textBusy where attempt < Self.verityAttempts: Host.sleep(milliseconds: 1)
+                case .textBusy where attempt < Self.verityWaits.count: Host.sleep(milliseconds: Self.verityWaits[attempt])
                 default: throw error
                 }
             }
