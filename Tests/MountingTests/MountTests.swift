@@ -146,7 +146,8 @@ import Testing
             defer { Kernel.observe(nil) }
             try test.mount(MountOptions(upperDirectory: upper, workDirectory: work, readWrite: true))
             Kernel.observe(nil)
-            #expect(observer.refused == min(refused, 3))
+            // With an upper directory the ways with detached layers are tried without metacopy first, then with.
+            #expect(observer.refused == (refused < 3 ? refused : 5))
             #expect(try mountCount(test) == before + 1)
             #expect(try mountLine(test.target)?.contains(refused < 3 ? "datadir+=" : "::") == true)
             #expect(try test.mounted("inline") == Array("in the image\n".utf8))

@@ -1,4 +1,5 @@
 import Bytes
+import Glibc
 import Hashing
 import LinuxSystem
 import Repository
@@ -91,6 +92,62 @@ import Testing
         let error = patient.observe { failure { _ = try repository.store(content(20_000)) } }
         #expect(error?.description.hasSuffix("Text file busy") == true, "\(String(describing: error))")
         #expect(try repository.check().objectsChecked == 1)
+    }
+
+    /// The real thing: another thread forks all the time, and each child holds for a while whatever was open for writing.
+    @Test(arguments: VerityAlgorithm.allCases) func forkingThread(_ algorithm: VerityAlgorithm) throws {
+        let scratch = try Scratch()
+        let repository = try secure(scratch, algorithm)
+        // Swift hides fork(2), since most of what Swift does is not allowed in its child; this one only sleeps and ends.
+        let fork = unsafeBitCast(try #require(dlsym(nil, "fork")), to: (@convention(c) () -> pid_t).self)
+        final class Attempts: SystemCallObserver {
+            let count = Atomic(0)
+            func before(_ call: SystemCall) -> Errno? {
+                if call.kind == .enableVerity { count.add(1, ordering: .relaxed) }
+                return nil
+            }
+            func after(_ call: SystemCall, result: Int) {}
+        }
+        final class Forking: Sendable {
+            let isOver = Atomic(false)
+            let children = Atomic(0)
+        }
+        let (attempts, forking) = (Attempts(), Forking())
+        let other = WorkerPool(threads: 1)
+        other.submit {
+            var running: [pid_t] = []
+            while !forking.isOver.load(ordering: .relaxed) {
+                let child = fork()
+                if child == 0 {
+                    usleep(5000)
+                    _exit(0)
+                }
+                if child > 0 {
+                    running.append(child)
+                    forking.children.add(1, ordering: .relaxed)
+                }
+                usleep(500)
+                running.removeAll { waitpid($0, nil, WNOHANG) != 0 }
+            }
+            for child in running { waitpid(child, nil, 0) }
+        }
+        defer {
+            forking.isOver.store(true, ordering: .relaxed)
+            other.shutdown()
+        }
+        let ids = try Recorder(forwarding: attempts).observe {
+            var ids: [ObjectID] = []
+            // Until it did happen: the kernel refused a file that a child had open for writing.
+            for index in 0..<5000 {
+                ids.append(try repository.store(content(4_000 + index)).id)
+                if index >= 30, attempts.count.load(ordering: .relaxed) > ids.count + 3 { break }
+            }
+            return ids
+        }
+        #expect(attempts.count.load(ordering: .relaxed) > ids.count + 3, "\(forking.children.load(ordering: .relaxed)) children")
+        #expect(Set(ids).count == ids.count)
+        for id in ids { #expect(try repository.openObject(id).measureVerity()?.digest == id.bytes) }
+        #expect(try repository.check().problems == [])
     }
 
     /// Dying at any call of storing leaves nothing half done.

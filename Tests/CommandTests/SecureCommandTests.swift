@@ -1,0 +1,201 @@
+import Bytes
+import Glibc
+import Hashing
+import JSON
+import LinuxSystem
+import Testing
+
+private let verityDirectory = getenv("CFSOCI_TEST_VERITY_DIR").map { String(cString: $0) }
+
+/// Every command on a repository with fs-verity. Together with the other tests that run the real binary, whose runner they use.
+@Suite(.serialized, .enabled(if: verityDirectory != nil, "needs CFSOCI_TEST_VERITY_DIR on a file system with fs-verity"))
+struct SecureCommandTests {
+    private final class Setup: Sendable {
+        let folder: String
+        let path: String
+        let algorithm: VerityAlgorithm
+
+        init(_ algorithm: VerityAlgorithm) throws {
+            self.algorithm = algorithm
+            folder = (verityDirectory ?? "") + "/secure-" + Host.randomName()
+            path = folder + "/repo"
+            try #require(mkdir(folder, 0o755) == 0)
+            try Cfsoci.succeed(["init", path, "--algorithm", "fsverity-\(algorithm.name)-12", "--quiet"])
+        }
+
+        deinit { removeTree(folder) }
+
+        /// Runs, demands exit status 0 and an empty standard error.
+        @discardableResult
+        func succeed(_ arguments: [String], input: [UInt8]? = nil) throws -> CommandResult {
+            let result = try Cfsoci.run(arguments + ["--repo", path, "--require-verity"], input: input)
+            guard result.status == 0, result.error.isEmpty else {
+                throw RunFailure(description: "cfsoci \(arguments.joined(separator: " ")): status \(result.status): \(result.error)")
+            }
+            return result
+        }
+
+        /// With the small image of `LayoutBuilder`, as `t`.
+        static func pulled(_ algorithm: VerityAlgorithm) throws -> Setup {
+            let setup = try Setup(algorithm)
+            try LayoutBuilder.small().write(to: setup.folder + "/layout")
+            try setup.succeed(["pull", "oci:" + setup.folder + "/layout", "t"])
+            return setup
+        }
+
+        var objects: [String] { fileList(path + "/objects").filter { $0.utf8.count > 2 } }
+
+        /// Every object has the fs-verity digest that it is called by; returns how many there are.
+        @discardableResult
+        func expectMeasured(sourceLocation: SourceLocation = #_sourceLocation) throws -> Int {
+            for object in objects {
+                let measured = try measure(path + "/objects/" + object)
+                let name = object.replacing("/", with: "")
+                #expect(measured == name, sourceLocation: sourceLocation)
+                #expect(name.utf8.count == (algorithm == .sha256 ? 64 : 128), "\(object)", sourceLocation: sourceLocation)
+            }
+            return objects.count
+        }
+    }
+
+    /// The kernel's digest in hex; nil where the file has no fs-verity.
+    private static func measure(_ path: String) throws -> String? {
+        try FileDescriptor.open(ByteString(path), .readOnly).measureVerity().map { Hex.encode($0.digest) }.map(String.init(describing:))
+    }
+
+    /// What fsverity-utils computes of a file's content.
+    private static func digest(_ path: String, _ algorithm: VerityAlgorithm) throws -> String {
+        let result = try launch("fsverity", ["digest", "--compact", "--hash-alg=\(algorithm.name)", path])
+        return String(result.text.prefix { $0 != "\n" })
+    }
+
+    @Test(arguments: VerityAlgorithm.allCases) func initialize(_ algorithm: VerityAlgorithm) throws {
+        let setup = try Setup(algorithm)
+        let metadata = setup.path + "/meta.json"
+        let measured = try #require(try Self.measure(metadata))
+        #expect(measured == (try Self.digest(metadata, algorithm)))
+        #expect(open(metadata, O_WRONLY) == -1 && errno == EPERM)
+        let again = try setup.succeed(["init", setup.path, "--algorithm", "fsverity-\(algorithm.name)-12", "--ensure", "--json", "--quiet"])
+        #expect(try again.json()["verity"]?.bool == true)
+    }
+
+    @Test(arguments: VerityAlgorithm.allCases) func everyObject(_ algorithm: VerityAlgorithm) throws {
+        let setup = try Setup.pulled(algorithm)
+        let pulled = try setup.expectMeasured()
+        #expect(pulled >= 6)
+        let tree = setup.folder + "/tree"
+        for path in [tree, tree + "/usr"] { mkdir(path, 0o755) }
+        try writeFile(tree + "/usr/tool", [UInt8](repeating: 7, count: 300_000))
+        try setup.succeed(["create-image", tree, "tree"])
+        let created = try setup.expectMeasured()
+        #expect(created == pulled + 2)
+        let layer = tarArchive([TarMember(name: "new", content: [UInt8](repeating: 9, count: 5000))])
+        try setup.succeed(["import-layer", ContentDigest.of(layer).description], input: layer)
+        #expect(try setup.expectMeasured() == created + 2)
+        // What is stored already is not stored again, and stays measured.
+        try setup.succeed(["pull", "oci:" + setup.folder + "/layout", "again"])
+        #expect(try setup.expectMeasured() == created + 2)
+        for object in setup.objects {
+            #expect(open(setup.path + "/objects/" + object, O_WRONLY) == -1 && errno == EPERM)
+            #expect(try Self.digest(setup.path + "/objects/" + object, algorithm) == object.replacing("/", with: ""))
+        }
+    }
+
+    /// Each command works, and leaves a repository whose objects are all measured and that fsck finds clean.
+    @Test(arguments: VerityAlgorithm.allCases) func everyCommand(_ algorithm: VerityAlgorithm) throws {
+        let setup = try Setup.pulled(algorithm)
+        let id = try setup.succeed(["compute-id", "t"]).lines[0]
+        #expect(try setup.succeed(["images"]).text.contains("t"))
+        #expect(try setup.succeed(["inspect", "t"]).text.contains(id))
+        #expect(try setup.succeed(["ls", "t", "usr"]).text.contains("big"))
+        let big = [UInt8]((0..<70_000).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ $0 >> 8) })
+        #expect(try setup.succeed(["cat", "t", "usr/big"]).output == big)
+        #expect(try setup.succeed(["dump", "t"]).text.contains("/usr/big"))
+        #expect(try setup.succeed(["image-objects", id]).lines.count == 2)
+        try setup.succeed(["tag", "t", "second"])
+        try setup.succeed(["upgrade"])
+        try setup.succeed(["untag", "t"])
+        try setup.succeed(["gc", "--dry-run"])
+        try setup.succeed(["gc"])
+        #expect(try setup.succeed(["cat", "second", "usr/big"]).output == big)
+        #expect(try setup.succeed(["compute-id", "second"]).lines[0] == id)
+        try setup.expectMeasured()
+        for arguments in [["fsck"], ["fsck", "--deep"], ["fsck", "second"], ["fsck", "--metadata-only"]] {
+            #expect(try setup.succeed(arguments).text.contains("status: ok"))
+        }
+        try setup.succeed(["rm", "second"])
+        try setup.succeed(["gc"])
+        #expect(setup.objects.isEmpty)
+        #expect(try setup.succeed(["fsck"]).text.contains("status: ok"))
+    }
+
+    /// A copy has all but the fs-verity: no command takes it for what it was, and none for an insecure repository.
+    @Test(arguments: ["/dev/shm", verityDirectory ?? "/"]) func copied(_ place: String) throws {
+        let setup = try Setup.pulled(.sha256)
+        let copy = place + "/copied-" + Host.randomName()
+        defer { removeTree(copy) }
+        #expect(try launch("cp", ["-a", setup.path, copy]).status == 0)
+        let why =
+            "\(copy): the repository was made with fs-verity, but its meta.json has none: a copy does not keep it. Pull the images into a "
+            + "new repository, or make this one insecure: cfsoci init --insecure \(copy)"
+        let target = setup.folder + "/target"
+        mkdir(target, 0o755)
+        for arguments in [
+            ["images"], ["inspect", "t"], ["ls", "t"], ["cat", "t", "usr/big"], ["dump", "t"], ["tag", "t", "u"], ["untag", "t"],
+            ["rm", "t"],
+            ["gc"], ["upgrade"], ["mount", "t", target], ["mount", "--fuse", "t", target], ["create-image", setup.folder + "/layout"],
+            ["pull", "oci:" + setup.folder + "/layout", "t"], ["init", copy, "--ensure", "--algorithm", "fsverity-sha256-12"],
+        ] {
+            #expect(expectRefusal(try Cfsoci.run(arguments + ["--repo", copy])) == why, "\(arguments)")
+        }
+        let checked = try Cfsoci.run(["fsck", "--repo", copy])
+        #expect(checked.status == 2 && checked.text.contains(why), "\(checked.text)")
+        // Whoever wants it so says so, and it is one without fs-verity from then on.
+        let made = try Cfsoci.succeed(["init", "--insecure", copy, "--algorithm", "fsverity-sha256-12", "--json", "--quiet"])
+        #expect(try made.json()["verity"]?.bool == false)
+        try Cfsoci.succeed(["fsck", "--repo", copy])
+        for environment in [[], ["CFSOCI_REQUIRE_VERITY=1"]] {
+            let required = try Cfsoci.run(
+                ["images", "--repo", copy] + (environment.isEmpty ? ["--require-verity"] : []), environment: environment)
+            #expect(expectRefusal(required) == "\(copy): the repository is without fs-verity (meta.json has none), but verity is required")
+        }
+    }
+}
+
+/// `--require-verity` where there is none.
+@Suite struct RequireVerityTests {
+    @Test func refused() throws {
+        let (store, _) = try ContractStore.small()
+        let why = "\(store.path): the repository is without fs-verity (meta.json has none), but verity is required"
+        for arguments in [["images"], ["cat", "t", "usr/big"], ["gc"], ["fsck"], ["pull", "oci:" + store.layoutPath("t"), "u"]] {
+            #expect(try store.refuse(arguments + ["--require-verity"]) == why)
+            #expect(expectRefusal(try store.run(arguments, environment: ["CFSOCI_REQUIRE_VERITY=1"])) == why)
+            #expect(try store.run(arguments, environment: ["CFSOCI_REQUIRE_VERITY=0"]).status == 0)
+        }
+        let both = try Cfsoci.run(["init", store.folder.path + "/other", "--insecure", "--require-verity"])
+        #expect(both.status == 64 && both.error.contains("exclude each other"))
+    }
+
+    /// A disk with a secure repository, in a machine whose kernel has no fs-verity: not one of its files can be opened.
+    @Test(
+        .enabled(
+            if: isRoot && access("/sys/fs/ext4/features/verity", F_OK) != 0 && access("/sys/fs/ext4", F_OK) == 0 && hasProgram("debugfs"),
+            "needs root, debugfs, and a kernel with ext4 and without fs-verity"))
+    func kernelWithout() throws {
+        let (store, _) = try ContractStore.small()
+        let (disk, target) = (store.folder.path + "/disk", store.folder.path + "/mounted")
+        mkdir(target, 0o755)
+        #expect(
+            try launch("mkfs.ext4", ["-q", "-F", "-b", "4096", "-O", "verity", "-d", store.folder.path + "/repo", disk, "32M"]).status == 0)
+        // EXT4_VERITY_FL beside EXT4_EXTENTS_FL.
+        #expect(try launch("debugfs", ["-w", "-R", "set_inode_field meta.json flags 0x180000", disk]).status == 0)
+        guard try launch("mount", ["-o", "ro,loop", disk, target]).status == 0 else { try Test.cancel("no loop devices here") }
+        defer { umount2(target, Int32(MNT_DETACH)) }
+        for arguments in [["images"], ["cat", "t", "usr/big"], ["fsck"], ["mount", "t", store.folder.path]] {
+            let why = expectRefusal(try Cfsoci.run(arguments + ["--repo", target]))
+            #expect(
+                why == "\(target): the repository has fs-verity, and this kernel cannot even open such files: use one with CONFIG_FS_VERITY"
+            )
+        }
+    }
+}
