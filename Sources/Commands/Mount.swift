@@ -43,6 +43,12 @@ struct Mount: ParsableCommand {
     @Flag(help: "With FUSE: other users may look inside too. Who is not root needs user_allow_other in /etc/fuse.conf.")
     var allowOther = false
 
+    @Flag(
+        help: ArgumentHelp(
+            "With FUSE: verify and open a file when it is first read, not when it is opened.",
+            discussion: "Much faster for many small files; takes more memory, and a damaged file fails when it is read."))
+    var lazyOpen = false
+
     @OptionGroup var global: GlobalOptions
 
     func validate() throws {
@@ -82,7 +88,8 @@ extension Mount {
         guard foreground || Serving.isServer else { return try Serving.start() }
         try Serving.run {
             try global.openStore(readOnly: true).serve(
-                image, at: directory, bootable: bootable, ServeOptions(allowOther: allowOther, report: { Output.error($0) }))
+                image, at: directory, bootable: bootable,
+                ServeOptions(allowOther: allowOther, opensLazily: lazyOpen, report: { Output.error($0) }))
         }
     }
 }

@@ -46,6 +46,9 @@ struct FuseFlags: OptionSet, Sendable, Hashable {
         .asynchronousRead, .exportSupport, .readDirectoryPlus, .asynchronousDirectIO, .parallelDirectoryOperations, .posixACL,
         .maximumPages, .cacheSymlinks, .noOpenDirectorySupport, .explicitInvalidation, .extended, .passthrough,
     ]
+
+    /// What is wanted where files are opened by their first read: then the kernel never asks, and so cannot be told what to read from.
+    static let wantedForLazyOpens: FuseFlags = wanted.subtracting(.passthrough).union(.noOpenSupport)
 }
 
 /// FOPEN_*: how the kernel treats an open file.

@@ -10,13 +10,19 @@ public struct FuseServerOptions: Sendable {
     public var requireVerity: Bool
     /// Threads that answer; at least 1.
     public var threads: Int
+    /// The kernel asks for a file when it is read and not in its cache, instead of whenever it is opened. Many times faster for many small
+    /// files that are read again and again; contents are cached a second time, and a damaged file fails when it is read, not when opened.
+    public var opensLazily: Bool
     /// Told in one line about every object that is missing or damaged, once each, from any thread.
     public var report: @Sendable (String) -> Void
     /// Long reads are moved from the object's pages to the kernel's without a copy; off where the other end is not the device.
     var splices = true
 
-    public init(requireVerity: Bool = false, threads: Int? = nil, report: @escaping @Sendable (String) -> Void = { _ in }) {
+    public init(
+        requireVerity: Bool = false, threads: Int? = nil, opensLazily: Bool = false, report: @escaping @Sendable (String) -> Void = { _ in }
+    ) {
         self.requireVerity = requireVerity
+        self.opensLazily = opensLazily
         self.threads = max(1, threads ?? min(16, max(4, 2 * Host.processorCount)))
         self.report = report
     }
@@ -37,17 +43,18 @@ public final class FuseServer: Sendable {
         _ image: ErofsImage, objects: some ObjectOpener, device: consuming FuseDevice, _ options: FuseServerOptions
     ) throws(FuseError) {
         let device = device
-        let agreed = try Self.agree(device)
+        let agreed = try Self.agree(device, options.opensLazily ? .wantedForLazyOpens : .wanted)
         var backings: Backings?
         if agreed.flags.contains(.passthrough), let own = try? device.duplicate() { backings = Backings(own) }
-        // Of what the process may have open, the most goes to files that were read not long ago.
-        let capacity = min(4096, max(16, Host.raiseDescriptorLimit() / 2))
+        // Most of what the process may have open goes to files that were read not long ago. Each keeps about 1 KiB of the kernel's memory.
+        let limit = Host.raiseDescriptorLimit()
+        let capacity = min(32_768, limit > 4096 ? limit - 1024 : max(16, limit / 2))
         let files = ObjectFiles(objects, ObjectVerifier(requireVerity: options.requireVerity), backings, capacity: capacity)
         let reported = Mutex<Set<String>>([])
         let report = options.report
         fileSystem = ImageFileSystem(
             image, files, showsTrusted: Host.hasCapability(.systemAdmin) && Host.isInFirstUserNamespace,
-            needsNoOpenDirectory: agreed.flags.contains(.noOpenDirectorySupport)
+            needsNoOpen: agreed.flags.contains(.noOpenSupport), needsNoOpenDirectory: agreed.flags.contains(.noOpenDirectorySupport)
         ) { line in
             let isNew = reported.withLock { reported in reported.count < 10_000 && reported.insert(line).inserted }
             if isNew { report(line) }
@@ -105,8 +112,11 @@ public final class FuseServer: Sendable {
         case .silent: return
         case .reply: message = reply.finish(request.unique)
         case .error(let error): message = reply.finish(request.unique, error: error.rawValue)
-        case .content(let object, let offset, let count):
-            if options.splices, count >= Self.shortestSplice, splice(object, offset, count, &reply, request.unique, device, &pipe) { return }
+        case .content(let object, let offset, let count, let closes):
+            defer { if closes { fileSystem.objects.close(request.node) } }
+            if options.splices, count >= Self.shortestSplice, splice(object, offset, count, &reply, request.unique, device, &pipe) {
+                return
+            }
             do throws(SystemError) {
                 let part = UnsafeMutableRawBufferPointer(rebasing: reply.rest[..<min(count, reply.available)])
                 reply.advance(try object.file.preadFully(into: part, at: offset))
@@ -135,7 +145,9 @@ public final class FuseServer: Sendable {
     ) -> Bool {
         guard let position = Int64(exactly: offset), count <= Self.pipeCapacity - 4096 else { return false }
         // One that a failure left something in is not used again.
-        guard let own = pipe.take() ?? (try? SplicePipe(capacity: Self.pipeCapacity)), own.capacity >= Self.pipeCapacity else { return false }
+        guard let own = pipe.take() ?? (try? SplicePipe(capacity: Self.pipeCapacity)), own.capacity >= Self.pipeCapacity else {
+            return false
+        }
         let header = reply.finish(unique, following: count)
         guard own.send(header, object.file, at: position, count: count, to: device) else { return false }
         pipe = .some(own)
@@ -149,7 +161,7 @@ public final class FuseServer: Sendable {
     }
 
     /// FUSE_INIT.
-    private static func agree(_ device: borrowing FuseDevice) throws(FuseError) -> Agreement {
+    private static func agree(_ device: borrowing FuseDevice, _ wanted: FuseFlags) throws(FuseError) -> Agreement {
         let input = UnsafeMutableRawBufferPointer.allocate(byteCount: FuseProtocol.requestBufferSize, alignment: 8)
         let output = UnsafeMutableRawBufferPointer.allocate(byteCount: 256, alignment: 8)
         defer {
@@ -172,7 +184,7 @@ public final class FuseServer: Sendable {
                 try send(reply.finish(request.unique, error: Errno.protocolError.rawValue), device)
                 throw .kernelTooOld(major: asked.major, minor: asked.minor)
             }
-            let flags = asked.flags.intersection(.wanted)
+            let flags = asked.flags.intersection(wanted)
             Self.write(&reply, asked, flags)
             try send(reply.finish(request.unique), device)
             return Agreement(flags: flags)

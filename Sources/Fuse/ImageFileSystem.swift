@@ -11,8 +11,8 @@ enum FuseOutcome {
     /// What was written into the reply.
     case reply
     case error(Errno)
-    /// So many bytes of an object, from an offset on.
-    case content(OpenObject, offset: UInt64, count: Int)
+    /// So many bytes of an object, from an offset on; it may have to be closed afterwards.
+    case content(OpenObject, offset: UInt64, count: Int, closes: Bool)
 }
 
 /// Answers requests from an image and its objects. It keeps nothing about what the kernel knows: a node's number is that of the inode in
@@ -22,17 +22,19 @@ final class ImageFileSystem: Sendable {
     let objects: ObjectFiles
     /// Whether somebody else than this process's owner may see `trusted.` attributes, as only the first user namespace's root may.
     private let showsTrusted: Bool
-    /// Whether the kernel takes "not implemented" for opening directories as "never ask".
+    /// Whether the kernel takes "not implemented" for opening files, and directories, as "never ask".
+    private let needsNoOpen: Bool
     private let needsNoOpenDirectory: Bool
     private let log: @Sendable (String) -> Void
 
     init(
-        _ image: ErofsImage, _ objects: ObjectFiles, showsTrusted: Bool, needsNoOpenDirectory: Bool,
+        _ image: ErofsImage, _ objects: ObjectFiles, showsTrusted: Bool, needsNoOpen: Bool, needsNoOpenDirectory: Bool,
         log: @escaping @Sendable (String) -> Void
     ) {
         self.image = image
         self.objects = objects
         self.showsTrusted = showsTrusted
+        self.needsNoOpen = needsNoOpen
         self.needsNoOpenDirectory = needsNoOpenDirectory
         self.log = log
     }
@@ -154,6 +156,11 @@ final class ImageFileSystem: Sendable {
         }
         guard inode.kind != .directory else { return .error(.isDirectory) }
         guard inode.kind == .regular else { return .error(.noDeviceOrAddress) }
+        if needsNoOpen { return .error(.noSystemCall) }
+        if let object = objects.reuse(request.node) {
+            openReply(&reply, object)
+            return .reply
+        }
         guard case .object(let id, _) = try image.content(of: inode) else {
             openReply(&reply, [.keepCache, .noFlush])
             return .reply
@@ -161,12 +168,16 @@ final class ImageFileSystem: Sendable {
         do throws(ObjectFault) {
             let object = try objects.open(
                 request.node, id, size: inode.size, request: Waiting(unique: request.unique, pid: request.pid), buffer: buffer)
-            openReply(&reply, object.backing == nil ? [.keepCache, .noFlush] : [.passthrough, .noFlush], backing: object.backing ?? 0)
+            openReply(&reply, object)
             return .reply
         } catch {
             if error.errno != .interrupted { log(error.description) }
             return .error(error.errno)
         }
+    }
+
+    private func openReply(_ reply: inout FuseReply, _ object: OpenObject) {
+        openReply(&reply, object.backing == nil ? [.keepCache, .noFlush] : [.passthrough, .noFlush], backing: object.backing ?? 0)
     }
 
     /// struct fuse_open_out.
@@ -182,6 +193,11 @@ final class ImageFileSystem: Sendable {
         guard let range = FuseRead(request) else { return .error(.invalidArgument) }
         guard inode.kind == .regular else { return .error(inode.kind == .directory ? .isDirectory : .invalidArgument) }
         let limit = min(range.size, reply.available)
+        func content(_ object: OpenObject) -> FuseOutcome {
+            let count = Int(clamping: min(UInt64(limit), object.size > range.offset ? object.size - range.offset : 0))
+            return .content(object, offset: range.offset, count: count, closes: needsNoOpen)
+        }
+        if let object = needsNoOpen ? objects.reuse(request.node) : objects.object(request.node) { return content(object) }
         switch try image.content(of: inode) {
         case .inImage:
             reply.advance(try image.read(inode, at: range.offset, into: UnsafeMutableRawBufferPointer(rebasing: reply.rest[..<limit])))
@@ -189,10 +205,17 @@ final class ImageFileSystem: Sendable {
         case .hole:
             reply.zeros(Int(clamping: min(UInt64(limit), inode.size > range.offset ? inode.size - range.offset : 0)))
             return .reply
-        case .object:
-            guard let object = objects.object(request.node) else { return .error(.inputOutput) }
-            let count = Int(clamping: min(UInt64(limit), object.size > range.offset ? object.size - range.offset : 0))
-            return .content(object, offset: range.offset, count: count)
+        case .object(let id, _):
+            // Not open, nothing vouches for it.
+            guard needsNoOpen else { return .error(.inputOutput) }
+            do throws(ObjectFault) {
+                let waiting = Waiting(unique: request.unique, pid: request.pid)
+                return content(try objects.open(request.node, id, size: inode.size, request: waiting, buffer: buffer))
+            } catch {
+                if error.errno != .interrupted { log(error.description) }
+                // Nobody expects a read to find no file.
+                return .error(error.errno == .noEntry ? .inputOutput : error.errno)
+            }
         }
     }
 

@@ -89,11 +89,10 @@ final class ObjectFiles: Sendable {
         self.capacity = capacity
     }
 
-    /// Opens and verifies an inode's object; each success needs a `close`.
+    /// Opens and verifies an inode's object, which `reuse` did not have; each success needs a `close`.
     func open(
         _ node: UInt64, _ id: ObjectID, size: UInt64, request: Waiting, buffer: UnsafeMutableRawBufferPointer
     ) throws(ObjectFault) -> OpenObject {
-        if let object = reuse(node) { return object }
         let file: FileDescriptor
         do throws(SystemError) {
             file = try opener.openObject(id)
@@ -143,7 +142,8 @@ final class ObjectFiles: Sendable {
         if isOver { _ = forgetClosed(keeping: capacity) }
     }
 
-    private func reuse(_ node: UInt64) -> OpenObject? {
+    /// Opens an inode's object where it is open already, or was not long ago, and is still what was verified; each success needs a `close`.
+    func reuse(_ node: UInt64) -> OpenObject? {
         let found = state.withLock { state -> OpenObject? in
             guard var slot = state.slots[node] else { return nil }
             if slot.opens == 0 { state.closedCount -= 1 }

@@ -2,6 +2,7 @@ internal import Bytes
 internal import EROFS
 public import Hashing
 public import LinuxSystem
+internal import Synchronization
 
 /// Who has the objects that an image's files are read from.
 public protocol ObjectOpener: Sendable {
@@ -117,6 +118,8 @@ final class ObjectVerifier: Sendable {
 
     private let requireVerity: Bool
     private let monitor = Guarded(State())
+    /// All objects lie on one file system: what it cannot do for one it is not asked for another.
+    private let isWithoutVerity = Atomic<Bool>(false)
 
     init(requireVerity: Bool) { self.requireVerity = requireVerity }
 
@@ -167,10 +170,13 @@ final class ObjectVerifier: Sendable {
     /// Whether the kernel vouches for the content; throws where it says that it is another one, or must vouch and does not.
     private func isMeasured(_ file: borrowing FileDescriptor, _ id: ObjectID) throws(ObjectFault) -> Bool {
         var measured: (algorithm: UInt8, digest: [UInt8])?
-        do throws(SystemError) {
-            measured = try file.measureVerity()
-        } catch {
-            guard error.isUnsupported else { throw .system(id, error) }
+        if !isWithoutVerity.load(ordering: .relaxed) {
+            do throws(SystemError) {
+                measured = try file.measureVerity()
+            } catch {
+                guard error.isUnsupported else { throw .system(id, error) }
+                isWithoutVerity.store(true, ordering: .relaxed)
+            }
         }
         guard let measured else {
             if requireVerity { throw .damaged(id, "it has no fs-verity, which its repository promises") }

@@ -508,6 +508,30 @@ struct FuseMountTests {
         #expect(place.isQuiet())
     }
 
+    /// The same where files are opened by their first read: reading fails, and what the kernel has read stays what was verified.
+    @Test func tamperedObjectsWithLazyOpens() throws {
+        let place = try Place()
+        let path = try objectPath(place, Self.big)
+        let file = place.fuse + "/usr/tool"
+        var changed = Self.big
+        changed[changed.count / 2] ^= 1
+        try place.mount(["--lazy-open"])
+        unlink(path)
+        #expect(throws: RunFailure.self) { try readFile(file) }
+        try writeFile(path, changed)
+        #expect(throws: RunFailure.self) { try readFile(file) }
+        #expect(try readFile(place.fuse + "/usr/small") == [1, 2])
+        try writeFile(path, Self.big)
+        #expect(try readFile(file) == Self.big)
+        usleep(300_000)
+        try writeFile(path, changed)
+        // From the kernel's cache, or not at all.
+        if let content = try? readFile(file) { #expect(content == Self.big) }
+        #expect(open(place.fuse + "/usr/tool", O_RDWR) < 0 && errno == EROFS)
+        try place.store.succeed(["umount", place.fuse])
+        #expect(place.isQuiet())
+    }
+
     @Test func damagedImagesAreNotServed() throws {
         let place = try Place()
         let id = try place.store.succeed(["compute-id", "tool"]).lines[0]

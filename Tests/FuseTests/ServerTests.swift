@@ -218,6 +218,27 @@ import struct FileTree.ExtendedAttribute
         #expect(try read(conversation, "/big").body == big)
     }
 
+    /// Opening is left to the kernel; the first read verifies, and every read fails where that does.
+    @Test func lazyOpens() throws {
+        let sample = try Sample(big)
+        let conversation = try Conversation(sample.tree, objects: sample.objects, opensLazily: true)
+        #expect((conversation.agreed?.body.integer(12, UInt32.self) ?? 0) & (1 << 17) != 0)
+        // No FUSE_PASSTHROUGH.
+        #expect(conversation.agreed?.body.integer(32, UInt32.self) == 0)
+        func read(_ path: ByteString, _ offset: UInt64 = 0) throws -> Reply {
+            let node = try #require(conversation.node(path))
+            #expect(conversation.ask(.open, node: node, [UInt8](repeating: 0, count: 8))?.error == -38)
+            return try #require(conversation.ask(.read, node: node, readArguments(offset: offset, size: 1 << 20)))
+        }
+        for _ in 0..<2 {
+            #expect(try read("/big").body == big)
+            #expect(try read("/again", 299_990).body == Array(big[299_990...]))
+            #expect(try read("/small").body == [UInt8]("hello".utf8))
+            #expect(try read("/hole", 9_000).body == [UInt8](repeating: 0, count: 1000))
+            for path: ByteString in ["/missing", "/wrong", "/short"] { #expect(try read(path).error == -5, "\(path)") }
+        }
+    }
+
     /// A secure repository's objects must have fs-verity, whatever their content.
     @Test func verityIsRequired() throws {
         let conversation = try Conversation(try Sample(big).tree, objects: try Sample(big).objects, requireVerity: true)

@@ -107,6 +107,7 @@ final class Conversation {
 
     init(
         _ tree: FileTree, _ version: ErofsVersion = .v1, objects: MemoryObjects = MemoryObjects(), requireVerity: Bool = false,
+        opensLazily: Bool = false,
         first: [UInt8] = initialization(flags: ~FuseFlags.passthrough.rawValue), report: @escaping @Sendable (String) -> Void = { _ in }
     ) throws {
         var ends: [Int32] = [-1, -1]
@@ -122,7 +123,7 @@ final class Conversation {
         _ = first.withUnsafeBytes { write(ends[0], $0.baseAddress, $0.count) }
         let image = try ErofsImage(try writeErofs(tree, version: version))
         do {
-            var options = FuseServerOptions(requireVerity: requireVerity, threads: 2, report: report)
+            var options = FuseServerOptions(requireVerity: requireVerity, threads: 2, opensLazily: opensLazily, report: report)
             options.splices = false
             server = try FuseServer(
                 image, objects: objects, device: FuseDevice(owning: FileDescriptor(owning: ends[1])), options)

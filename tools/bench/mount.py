@@ -2,7 +2,7 @@
 
 Both are mounted once; all is read once, so that every cache is warm; then they are measured in turn. `tar` to /dev/null looks at every
 inode and opens none: GNU tar knows the device. Through a pipe it reads everything. Reads of 4 KiB are at random offsets of random files
-that stay open; for the same with an open each, files are opened anew. `unprivileged` is FUSE in a user namespace, where the kernel does
+that stay open; for the same with an open each, files are opened anew. `lazy` is FUSE with --lazy-open, `unprivileged` is FUSE in a user namespace, where the kernel does
 not read the objects by itself. The last line is a file of 256 MiB read once from start to end, neither file system having seen it before.
 """
 
@@ -85,7 +85,7 @@ class Mounts:
         return self.paths
 
     def mount(self):
-        for name, options in (("kernel", []), ("fuse", ["--fuse"])):
+        for name, options in (("kernel", []), ("fuse", ["--fuse"]), ("lazy", ["--fuse", "--lazy-open"])):
             path = self.path(name)
             subprocess.run(
                 [self.command, "--repo", self.repository, "--quiet", "mount", self.image, path, *options], check=True
@@ -108,7 +108,7 @@ class Mounts:
         return path
 
     def __exit__(self, *_):
-        for name in ("kernel", "fuse"):
+        for name in ("kernel", "fuse", "lazy"):
             if name in self.paths:
                 subprocess.run([self.command, "umount", "--lazy", self.paths[name]], check=False)
         # The namespace ends with its last processes: the server goes when its mount does.
