@@ -556,9 +556,9 @@ struct FuseMountTests {
                 "$CFSOCI" mount tool "$2" --repo "$1" ${3:-} 2> "$1/../said"
                 cmp "$2/usr/tool" "$2/usr/hard"; sha256sum < "$2/usr/tool"; stat -c "%u %s %a" "$2/usr/small"
                 if : > "$2/new"; then exit 9; fi 2>/dev/null
-                grep -o "fuse.composefs composefs:" /proc/self/mountinfo
+                grep -F " $2 " /proc/self/mountinfo | grep -o "fuse.composefs composefs:"
                 "$CFSOCI" umount "$2" --repo "$1"
-                ! grep -q fuse.composefs /proc/self/mountinfo' bash "$@"
+                ! grep -qF " $2 " /proc/self/mountinfo' bash "$@"
             cat "$1/../said"
             """#, [place.store.path, place.fuse] + options)
         let lines = text.split(separator: "\n").map(String.init)
@@ -585,15 +585,15 @@ struct FuseMountTests {
                 as="setpriv --reuid 65534 --regid 65534 --clear-groups"
                 $as "$CFSOCI" mount tool "$2" --repo "$1" 2>&1 | sed "s/:.*with FUSE/: with FUSE/"
                 $as cmp "$2/usr/tool" "$2/usr/hard"
-                grep -c "fuse.composefs composefs:.*user_id=65534" /proc/self/mountinfo
+                grep -F " $2 " /proc/self/mountinfo | grep -c "fuse.composefs composefs:.*user_id=65534"
                 if cat "$2/usr/tool" >/dev/null 2>&1; then echo "root looks inside"; fi
                 $as bash -c "exec 9< \"$2/usr/tool\"; \"$CFSOCI\" umount \"$2\" --repo \"$1\"" 2>&1 || echo "status $?"
                 $as "$CFSOCI" umount "$2" --repo "$1"
-                ! grep -q fuse.composefs /proc/self/mountinfo
+                ! grep -qF " $2 " /proc/self/mountinfo
                 $as "$CFSOCI" mount --fuse tool "$2" --repo "$1"
                 kill $(pgrep -f "^[^ ]*cfsoci mount --fuse tool $2")
-                for _ in $(seq 200); do grep -q fuse.composefs /proc/self/mountinfo || break; sleep 0.02; done
-                ! grep -q fuse.composefs /proc/self/mountinfo' bash "$@"
+                for _ in $(seq 200); do grep -qF " $2 " /proc/self/mountinfo || break; sleep 0.02; done
+                ! grep -qF " $2 " /proc/self/mountinfo' bash "$@"
             """#, [place.store.path, place.fuse, place.store.folder.path])
         #expect(
             text == """
