@@ -3,7 +3,7 @@ import Hashing
 import JSON
 import Synchronization
 
-/// A registry on loopback that serves the one image of a layout as `team/app:latest`, counts what it sends, and can be a bad link: slow, or
+/// A registry on loopback that serves the first image of a layout as `team/app:latest` and others as its referrers, counts what it sends, and can be a bad link: slow, or
 /// one that breaks all connections each time so many bytes have gone over it.
 final class LayoutServer: Sendable {
     struct Link: Sendable {
@@ -25,14 +25,18 @@ final class LayoutServer: Sendable {
     let port: UInt16
     private let layout: String
     private let manifest: String
+    /// What else the layout names.
+    private let referrers: [JSONValue]
     private let listener: Int32
     private let state: Mutex<State>
 
     init(layout: String, _ link: Link = Link()) throws {
         self.layout = layout
         let index = try JSONValue.parse(readFile(layout + "/index.json"))
-        guard let digest = index["manifests"]?.array?.first?["digest"]?.string else { throw RunFailure(description: "no manifest") }
+        let entries = index["manifests"]?.array ?? []
+        guard let digest = entries.first?["digest"]?.string else { throw RunFailure(description: "no manifest") }
         manifest = digest
+        referrers = Array(entries.dropFirst())
         state = Mutex(State(link: link))
         listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         // Little is under way that a reset would swallow; the kernel doubles it.
@@ -96,7 +100,11 @@ final class LayoutServer: Sendable {
             let name = path.split(separator: "/").last.map(String.init) ?? ""
             let isAnswered: Bool
             if path == "/v2/team/app/manifests/latest" || path == "/v2/team/app/manifests/" + manifest {
-                isAnswered = sendManifest(fd)
+                isAnswered = sendManifest(fd, manifest)
+            } else if path.hasPrefix("/v2/team/app/manifests/"), referrers.contains(where: { $0["digest"]?.string == name }) {
+                isAnswered = sendManifest(fd, name)
+            } else if path == "/v2/team/app/referrers/" + manifest, !referrers.isEmpty {
+                isAnswered = sendReferrers(fd)
             } else if path.hasPrefix("/v2/team/app/blobs/sha256:") {
                 isAnswered = sendBlob(fd, String(name.dropFirst(7)), from: offset)
             } else {
@@ -106,10 +114,17 @@ final class LayoutServer: Sendable {
         }
     }
 
-    private func sendManifest(_ fd: Int32) -> Bool {
-        guard let bytes = try? readFile(layout + "/blobs/sha256/" + manifest.dropFirst(7)) else { return false }
+    private func sendReferrers(_ fd: Int32) -> Bool {
+        let type = "application/vnd.oci.image.index.v1+json"
+        let index: JSONValue = ["schemaVersion": 2, "mediaType": .string(type), "manifests": .array(referrers)]
+        let bytes = Array(index.description.utf8)
+        return send(fd, Array("HTTP/1.1 200 OK\r\nContent-Type: \(type)\r\nContent-Length: \(bytes.count)\r\n\r\n".utf8) + bytes)
+    }
+
+    private func sendManifest(_ fd: Int32, _ digest: String) -> Bool {
+        guard let bytes = try? readFile(layout + "/blobs/sha256/" + digest.dropFirst(7)) else { return false }
         let head =
-            "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.oci.image.manifest.v1+json\r\nDocker-Content-Digest: \(manifest)\r\n"
+            "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.oci.image.manifest.v1+json\r\nDocker-Content-Digest: \(digest)\r\n"
             + "Content-Length: \(bytes.count)\r\n\r\n"
         return send(fd, Array(head.utf8) + bytes)
     }

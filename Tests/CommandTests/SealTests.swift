@@ -371,6 +371,16 @@ private let verityDirectory = getenv("CFSOCI_TEST_VERITY_DIR").map { String(cStr
         #expect(try signature(id) == known && signature(manifestID.hex) != nil)
         #expect(try succeed(["fsck", "--deep"]).lines.last == "status: ok")
 
+        // The same at a registry, which is asked only where a signature is required.
+        try succeed(["rm", "t"])
+        try succeed(["gc"])
+        let server = try LayoutServer(layout: base + "/artifact")
+        defer { server.stop() }
+        #expect(try !succeed(["pull", server.reference, "t"]).text.contains("signed"))
+        #expect(try signature(id) == nil)
+        #expect(try succeed(["pull", server.reference, "t", "--image-signatures", "require"]).lines.last == "signed  3")
+        #expect(try signature(id) == known && signature(manifestID.hex) != nil)
+
         // And among the store's own referrers.
         try succeed(["pull", "oci:" + base + "/artifact:seal", "seal"])
         try succeed(["referrers", "add", "t", "seal"])
