@@ -107,6 +107,8 @@ package final class BlobClaim: @unchecked Sendable {
     /// Bytes of the blob's beginning that are in the file.
     package private(set) var length: UInt64
     private var limit: UInt64 = 0
+    /// Whether what is kept takes space that the pull needs. It goes as soon as it has been read.
+    private var isInTheWay = false
     private var nextCheck: UInt64 = 0
     private var isRemoved = false
 
@@ -127,7 +129,7 @@ package final class BlobClaim: @unchecked Sendable {
         if length == 0, !isRemoved { repository.removeBlob(at: path) }
     }
 
-    /// Keeps what will be appended, if there is room; without this call nothing is kept.
+    /// Keeps what will be appended, if there is room; without this call nothing more is kept.
     ///
     /// - Parameter limit: bytes of all blobs that are kept, together.
     package func keep(limit: UInt64) {
@@ -150,7 +152,10 @@ package final class BlobClaim: @unchecked Sendable {
 
     /// The blob's next bytes, behind `length`. Keeping them is a convenience: where it fails, what was kept makes room and the pull goes on.
     package func append(_ bytes: UnsafeRawBufferPointer) {
-        guard limit > 0, hasRoom() else { return }
+        guard limit > 0, hasRoom() else {
+            if isInTheWay { clear() }
+            return
+        }
         do throws(SystemError) {
             try file.pwriteAll(bytes, at: length)
             length &+= UInt64(bytes.count)
@@ -164,6 +169,7 @@ package final class BlobClaim: @unchecked Sendable {
     package func clear() {
         length = 0
         nextCheck = 0
+        isInTheWay = false
         do throws(SystemError) { try file.truncate(to: 0) } catch { limit = 0 }
     }
 
@@ -178,18 +184,18 @@ package final class BlobClaim: @unchecked Sendable {
     private func hasRoom() -> Bool {
         guard length >= nextCheck else { return true }
         nextCheck = length &+ Self.step
-        var isThere = false
+        var (isBounded, isFree) = (false, false)
         if let status = try? repository.root.fileSystemStatus() {
             let free = status.availableBytes - min(status.availableBytes, min(status.totalBytes / 16, Self.largestReserve))
             let missing = blobSize - min(length, blobSize)
             // Counted as if it were whole. Others grow meanwhile: that is found out at the next step.
-            let isBounded = try? repository.makeRoom(in: directory, for: path, size: blobSize, limit: limit)
-            isThere = isBounded == true && missing <= free / Self.growth
+            isBounded = (try? repository.makeRoom(in: directory, for: path, size: blobSize, limit: limit)) ?? false
+            isFree = missing <= free / Self.growth
         }
-        if !isThere {
-            clear()
-            limit = 0
-        }
-        return isThere
+        if isBounded, isFree { return true }
+        // What is there stays a beginning to go on from, unless its space is needed.
+        limit = 0
+        isInTheWay = !isFree
+        return false
     }
 }

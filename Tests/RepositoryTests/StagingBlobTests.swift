@@ -133,6 +133,31 @@ import Testing
         _ = consume new
     }
 
+    /// What an earlier pull kept is of use also where nothing more can be kept.
+    @Test func noRoomForMore() throws {
+        let scratch = try Scratch()
+        let repository = try scratch.create()
+        func claim(size: UInt64, limit: UInt64) throws -> BlobClaim {
+            let claim = try #require(try repository.claimBlob(name, size: size))
+            claim.keep(limit: limit)
+            return claim
+        }
+        append([1, 2, 3], to: try claim(size: 20, limit: 100))
+        do {
+            let bounded = try claim(size: 20, limit: 10)
+            append([4], to: bounded)
+            #expect(try kept(bounded) == [1, 2, 3])
+        }
+        do {
+            let short = try claim(size: 1 << 60, limit: .max)
+            #expect(try kept(short) == [1, 2, 3])
+            // Read by now: the pull needs the space more.
+            append([4], to: short)
+            #expect(short.length == 0)
+        }
+        #expect(try files(scratch).isEmpty)
+    }
+
     @Test func goesWithTheBootAndWithTheGarbage() throws {
         let scratch = try Scratch()
         func leave(_ repository: Repository) throws {

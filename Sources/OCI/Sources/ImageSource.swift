@@ -7,7 +7,7 @@ public protocol ImageSource: Sendable {
     /// The manifest or index that the reference names.
     func rootManifest() throws -> SourceManifest
 
-    /// A manifest or index that an index names; at most `ImageLimits.manifestBytes`.
+    /// A manifest or index that an index names; at most `ImageLimits.largestManifest`.
     func manifest(_ descriptor: Descriptor) throws -> [UInt8]
 
     /// The bytes of a config or a layer.

@@ -1,0 +1,181 @@
+#!/usr/bin/env python3
+"""What the network costs: a pull from a registry on loopback against the same pull from a layout.
+
+The registry is Debian's docker-registry, over plain HTTP and, as a second figure, over TLS. It runs on the same machine, so its own
+CPU time is in the wall clock; that is told too. Runs alternate, every one has a fresh repository, everything is synced before each. Figures
+are medians. The first progress event is the first line that `--progress json` prints, counted from the start of the process.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+
+import bench
+from bench import COMMAND, DIRECTORY, MIB, Scratch, missed, verdict
+
+WALL_LIMIT = 1.15
+EVENT_LIMIT = 0.100
+# As from a layout, and one buffer of the network for each of the layers that are read at the same time.
+MEMORY_LIMIT = bench.MEMORY_LIMIT
+
+
+def certificate(directory):
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=bench"]
+        + ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", f"{directory}/key.pem", "-out", f"{directory}/cert.pem"],
+        check=True,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+class Registry:
+    """A docker-registry over a storage directory."""
+
+    def __init__(self, directory, tls):
+        os.makedirs(directory, exist_ok=True)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.host = f"127.0.0.1:{port}"
+        self.authority = f"{directory}/cert.pem" if tls else None
+        text = "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\n"
+        text += f"storage: {{filesystem: {{rootdirectory: {directory}/store}}}}\nhttp:\n  addr: {self.host}\n"
+        if tls:
+            certificate(directory)
+            text += f"  tls: {{certificate: {directory}/cert.pem, key: {directory}/key.pem}}\n"
+        with open(f"{directory}/config.yml", "w") as sink:
+            sink.write(text)
+        self.log = open(f"{directory}/log", "w")
+        self.process = subprocess.Popen(["docker-registry", "serve", f"{directory}/config.yml"], stdout=self.log, stderr=self.log)
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                return
+            except OSError:
+                if time.monotonic() > deadline or self.process.poll() is not None:
+                    sys.exit(f"docker-registry does not start; see {directory}/log")
+                time.sleep(0.05)
+
+    def cpu(self):
+        with open(f"/proc/{self.process.pid}/stat") as source:
+            fields = source.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def push(self, layout, name):
+        subprocess.run(
+            ["skopeo", "--insecure-policy", "copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false"]
+            + [f"oci:{layout}:bench", f"docker://{self.host}/bench/{name}:latest"],
+            check=True,
+        )
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
+        self.log.close()
+
+
+def pull(scratch, reference, authority, jobs):
+    repository = scratch.repository("sha256")
+    environment = dict(os.environ)
+    if authority:
+        environment["SSL_CERT_FILE"] = authority
+    options = ["--jobs", str(jobs)] if jobs else []
+    return bench.run([COMMAND, "--repo", repository, "pull", reference, "image", *options], env=environment)
+
+
+def first_event(scratch, reference, authority):
+    repository = scratch.repository("sha256")
+    environment = dict(os.environ)
+    if authority:
+        environment["SSL_CERT_FILE"] = authority
+    start = time.monotonic()
+    process = subprocess.Popen(
+        [COMMAND, "--repo", repository, "pull", reference, "image", "--progress", "json"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment,
+    )
+    times = {}
+    for line in process.stderr:
+        times.setdefault(json.loads(line)["event"], time.monotonic() - start)
+    if process.wait() != 0:
+        sys.exit(f"the pull of {reference} ended with status {process.returncode}")
+    return times
+
+
+def measure(name, runs, jobs):
+    layout, facts = bench.image(name)
+    bench.warm(bench.layer_blobs(layout))
+    print(
+        f"image {name}: {facts['layers']} gzip layer(s), {facts['entries']} entries, "
+        f"{facts['uncompressed'] / 1e6:.0f} MB ({facts['compressed'] / 1e6:.0f} MB compressed)"
+    )
+    scratch = Scratch()
+    registries = {}
+    try:
+        for key, tls in (("plain", False), ("TLS", True)):
+            registries[key] = Registry(scratch.path(), tls)
+            registries[key].push(layout, name)
+        results = {"layout": [], **{key: [] for key in registries}}
+        served = {key: [] for key in registries}
+        for _ in range(runs):
+            results["layout"].append(pull(scratch, f"oci:{layout}:bench", None, jobs))
+            for key, registry in registries.items():
+                before = registry.cpu()
+                reference = f"{registry.host}/bench/{name}:latest"
+                results[key].append(pull(scratch, reference, registry.authority, jobs))
+                served[key].append(registry.cpu() - before)
+        print(f"  {'':8} {'wall':>8} {'CPU':>8} {'peak':>10}   {'wall/layout':>11} {'registry CPU':>13}")
+        base = statistics.median(result[0] for result in results["layout"])
+        for key, runs_of_key in results.items():
+            wall, cpu, memory = (statistics.median(result[index] for result in runs_of_key) for index in range(3))
+            text = ""
+            if key != "layout":
+                text = f"{wall / base:10.2f}x {statistics.median(served[key]):12.2f}s"
+                if key == "plain":
+                    text = verdict(f"{name} registry wall", wall / base, WALL_LIMIT, text)
+            print(f"  {key:8} {wall:7.2f}s {cpu:7.2f}s {memory / MIB:6.1f} MiB   {text}")
+            if memory > MEMORY_LIMIT:
+                missed.append(f"{name} {key} memory")
+                print(f"  {'':8} (LIMIT MISSED: {MEMORY_LIMIT // MIB} MiB)")
+        print("  walls    " + "; ".join(f"{key} {bench.spread(value)}" for key, value in results.items()))
+        for key, registry in registries.items():
+            events = [first_event(scratch, f"{registry.host}/bench/{name}:latest", registry.authority) for _ in range(runs)]
+
+            def median(event):
+                return statistics.median(times[event] for times in events if event in times)
+
+            text = f"first event {median('resolving') * 1e3:.0f} ms"
+            text = verdict(f"{name} {key} first event", median("resolving"), EVENT_LIMIT, text)
+            print(f"  {key:8} {text}, resolved {median('resolved') * 1e3:.0f} ms, first layer begun {median('layerStarted') * 1e3:.0f} ms")
+    finally:
+        for registry in registries.values():
+            registry.stop()
+        scratch.remove()
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="tools/bench/run registry", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", nargs="*", help="a, b (default: both)")
+    parser.add_argument("--runs", type=int, default=5, help="runs a median is taken of (5)")
+    parser.add_argument("--jobs", type=int, help="layers at once (the command's default)")
+    parser.add_argument("--check", action="store_true", help="exit status 1 when a limit is missed")
+    options = parser.parse_args()
+    os.makedirs(DIRECTORY, exist_ok=True)
+    for tool in ("docker-registry", "skopeo"):
+        if not shutil.which(tool):
+            sys.exit(f"{tool} is not installed")
+    for name in options.images or ["a", "b"]:
+        measure(name, options.runs, options.jobs)
+    if missed:
+        print("limits missed:", ", ".join(missed))
+        if options.check:
+            sys.exit(1)
+
+
+main()
