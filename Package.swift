@@ -118,6 +118,7 @@ if Context.environment["CFSOCI_FUZZ"] != nil {
         "FuzzManifest": ["OCI"],
         "FuzzMetadata": ["Repository"],
         "FuzzReference": ["OCI"],
+        "FuzzRegistries": ["Registry"],
         "FuzzSplitStream": ["Compression", "Hashing", "SplitStream"],
         "FuzzTar": ["Tar"],
     ]

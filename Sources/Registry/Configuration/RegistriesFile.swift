@@ -237,6 +237,9 @@ struct RegistriesFile: Sendable {
     }
 }
 
+/// Throws where the bytes are no file in the format of containers-registries.conf(5), or none that is understood.
+package func checkRegistriesFile(_ bytes: [UInt8]) throws(RegistryError) { _ = try RegistriesFile("registries.conf", bytes) }
+
 extension String {
     /// With the part before the first slash in lower case, as references have it.
     fileprivate var lowercasingHost: String {
