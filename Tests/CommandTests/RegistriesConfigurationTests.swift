@@ -6,7 +6,7 @@ import Testing
 struct CommandRegistriesTests {
     private func withServer(_ body: (_ folder: TemporaryFolder, _ host: String) throws -> Void) throws {
         let folder = try TemporaryFolder()
-        _ = try writeRandomLayout(folder.path + "/layout", layers: 2, fileSize: 200_000)
+        _ = try writeRandomLayout(folder.path + "/layout", layers: 2, fileSize: 1 << 20)
         let server = try LayoutServer(layout: folder.path + "/layout")
         defer { server.stop() }
         try Cfsoci.succeed(["init", folder.path + "/repo", "--insecure"])
