@@ -33,10 +33,12 @@ private struct ImagePull {
     var store: ImageStore { ImageStore(repository) }
 
     func run() throws -> PullResult {
-        let name = options.name ?? ByteString(source.canonicalName)
-        try ImageTag.check(name)
+        if let name = options.name { try ImageTag.check(name) }
         reporter.image(.resolving(reference: source.canonicalName))
         let resolved = try resolveManifest(source, platform: options.platform, limits: options.limits)
+        // Only now: of a short name the registry is known now.
+        let name = options.name ?? ByteString(source.canonicalName)
+        try ImageTag.check(name)
         let manifest = resolved.manifest
         reporter.resolved(PullEvent.Resolution(manifest: resolved.digest, layers: manifest.layers))
         let before = repository.signatureCounts
