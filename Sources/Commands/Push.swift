@@ -80,7 +80,7 @@ struct Push: ParsableCommand {
     @Argument(help: "The image.")
     var image: ByteString
 
-    @Argument(help: "Where to: HOST/NAME[:TAG], docker://… or oci:DIR[:TAG].")
+    @Argument(help: "Where to: HOST/NAME[:TAG] or docker://…; also what export takes.")
     var reference: String
 
     @OptionGroup var pushing: PushingOptions
@@ -97,13 +97,16 @@ struct Push: ParsableCommand {
 
 struct Export: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Write an image into an OCI layout.",
-        discussion: "As push, but to oci:DIR[:TAG]. The directory is made where it is missing; other images in it stay.")
+        abstract: "Write an image into an OCI layout or an archive of one.",
+        discussion: """
+            As push, but to oci:DIR[:TAG] or oci-archive:FILE[:TAG]. A directory is made where it is missing, and other images in it stay; \
+            a file is replaced.
+            """)
 
     @Argument(help: "The image.")
     var image: ByteString
 
-    @Argument(help: "Where to: oci:DIR[:TAG].")
+    @Argument(help: "Where to: oci:DIR[:TAG] or oci-archive:FILE[:TAG].")
     var destination: String
 
     @OptionGroup var pushing: PushingOptions
@@ -112,7 +115,8 @@ struct Export: ParsableCommand {
 
     func run() throws {
         if case .registry = try parseReference(destination) {
-            throw CommandError("\"\(destination)\" is no file or directory; write oci:DIR[:TAG], or use push for a registry")
+            throw CommandError(
+                "\"\(destination)\" is no file or directory; write oci:DIR[:TAG] or oci-archive:FILE[:TAG], or use push for a registry")
         }
         try send(image, to: destination, pushing, RegistryOptions(), global)
     }

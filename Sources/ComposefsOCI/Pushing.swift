@@ -6,7 +6,8 @@ public import Registry
 import Repository
 
 extension Store {
-    /// Sends an image to a registry (`HOST/NAME:TAG`, `docker://…`) or writes it into a layout (`oci:DIR[:TAG]`); see `pushImage`.
+    /// Sends an image to a registry (`HOST/NAME:TAG`, `docker://…`) or writes it into a layout (`oci:DIR[:TAG]`) or an archive of one
+    /// (`oci-archive:FILE[:TAG]`); see `pushImage`.
     ///
     /// - Parameters:
     ///   - image: what `ImageStore.resolve` takes.
@@ -56,8 +57,10 @@ extension Store {
             interruption?.whenSet { client.cancel() }
             return try RegistryDestination(reference, client: client)
         case .layout(let location): return try LayoutDestination(directory: location)
+        case .ociArchive(let location): return try ArchiveDestination(location)
         default:
-            throw OCIError.invalidReference(ByteString(text), "nothing can be written there; name a registry's repository or oci:DIR[:TAG]")
+            throw OCIError.invalidReference(
+                ByteString(text), "nothing can be written there; name a registry's repository, oci:DIR[:TAG] or oci-archive:FILE[:TAG]")
         }
     }
 }

@@ -214,6 +214,30 @@ struct PushTests {
         #expect(names.text.isEmpty)
     }
 
+    /// The same image gives the same archive; other tools and our own pull read it.
+    @Test func archives() throws {
+        let folder = try TemporaryFolder()
+        var builder = LayoutBuilder.small()
+        builder.compressor = "gzip"
+        try builder.write(to: folder.path + "/layout")
+        let repo = ["--repo", folder.path + "/repo"]
+        let pulled = try Cfsoci.succeed(repo + ["pull", "oci:\(folder.path)/layout", "image", "--json"]).json()
+        _ = try launch("mkdir", [folder.path + "/out"])
+        let path = folder.path + "/out/image.tar"
+        try Cfsoci.succeed(repo + ["export", "image", "oci-archive:\(path):v1"])
+        let first = try readFile(path)
+        try Cfsoci.succeed(repo + ["export", "image", "oci-archive:\(path):v1"])
+        #expect(try readFile(path) == first)
+        #expect(try launch("ls", ["-A", folder.path + "/out"]).lines == ["image.tar"])
+        let listed = try launch("tar", ["-tf", path])
+        #expect(listed.status == 0 && listed.error.isEmpty)
+        #expect(listed.lines.prefix(4) == ["oci-layout", "index.json", "blobs/", "blobs/sha256/"])
+        try skopeo(["oci-archive:\(path):v1", "dir:\(folder.path)/copy"])
+        #expect(try diffIDs(ofImage: folder.path + "/copy") == builder.layers.map { ContentDigest.of($0).description })
+        let again = try Cfsoci.succeed(["--repo", folder.path + "/other", "pull", "oci-archive:\(path):v1", "--json"]).json()
+        #expect(again["imageId"] == pulled["imageId"])
+    }
+
     @Test func layoutsThatAreNone() throws {
         let folder = try TemporaryFolder()
         try LayoutBuilder.small().write(to: folder.path + "/layout")
@@ -223,7 +247,8 @@ struct PushTests {
         try writeFile(folder.path + "/full/letter", [1])
         for (target, words) in [
             ("oci:\(folder.path)/full", "something else than an OCI layout"), ("oci:\(folder.path)/no/such", "No such file"),
-            ("oci-archive:\(folder.path)/x.tar", "nothing can be written there"), ("example.org/a/b", "use push for a registry"),
+            ("docker-archive:\(folder.path)/x.tar", "nothing can be written there"), ("oci-archive:\(folder.path)", "is no file"),
+            ("example.org/a/b", "use push for a registry"),
         ] {
             let result = try Cfsoci.run(repo + ["export", "image", target])
             #expect(result.status == 1)
