@@ -1,4 +1,5 @@
 import Bytes
+import Compression
 import Hashing
 import OCI
 import Repository
