@@ -9,6 +9,7 @@ extension PullEvent {
     /// | `resolving` | `reference` |
     /// | `resolved` | `manifestDigest`, `layers`: array of `digest`, `size` |
     /// | `merging`, `writingImage`, `publishing`, `done` | |
+    /// | `tagMoved` | `from`, `to`: manifests' digests |
     /// | `layerQueued`, `layerStarted`, `layerVerified`, `layerStored`, `layerWaiting` | |
     /// | `layerProgress` | `received`: the same as `bytesDone` |
     /// | `layerPresent` | `sameAs`: index of the layer that it repeats, where that is why it is not read |
@@ -33,6 +34,10 @@ extension PullEvent {
         case .merging: name("merging")
         case .writingImage: name("writingImage")
         case .publishing: name("publishing")
+        case .tagMoved(let before, let now):
+            name("tagMoved")
+            members.append(("from", .string(before.description)))
+            members.append(("to", .string(now.description)))
         case .done: name("done")
         case .queued: name("layerQueued")
         case .started: name("layerStarted")

@@ -57,6 +57,7 @@ struct ProgressState: Sendable, Equatable {
         case .writingImage: stage = .writingImage
         case .publishing: stage = .publishing
         case .done: stage = .done
+        case .tagMoved: break
         default: if let index = event.layerIndex, layers.indices.contains(index) { apply(event, toLayer: index, at: time) }
         }
     }

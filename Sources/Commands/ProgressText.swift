@@ -21,6 +21,7 @@ extension PullEvent {
         case .merging: return "all layers are stored; merging them"
         case .writingImage: return nil
         case .publishing: return "image written; making it durable"
+        case .tagMoved(let before, let now): return "tag moved from \(before) to \(now)"
         case .done: return "done"
         case .queued, .started, .bytes, .verified: return nil
         }

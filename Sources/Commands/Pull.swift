@@ -1,5 +1,6 @@
 public import ArgumentParser
 public import ComposefsOCI
+import JSON
 import LinuxSystem
 
 struct Pull: ParsableCommand {
@@ -22,6 +23,15 @@ struct Pull: ParsableCommand {
     @Flag(help: "Keep the blobs that layers come in too, so that push and export send them as they are, with the same digests.")
     var keepBlobs = false
 
+    @Flag(help: "Pull the images for all platforms; each is tagged with its platform behind the name, this one's with the name alone too.")
+    var allPlatforms = false
+
+    @Option(
+        help: ArgumentHelp(
+            "When the registry is asked: for an image that is missing here; to see whether it has a newer one, unless it cannot be reached; "
+                + "always; or never.", valueName: "missing|newer|always|never"))
+    var policy: PullPolicy = .missing
+
     @Flag(help: "Print JSON.")
     var json = false
 
@@ -38,6 +48,12 @@ struct Pull: ParsableCommand {
 
     @OptionGroup var global: GlobalOptions
 
+    func validate() throws {
+        guard !(allPlatforms && policy == .never) else {
+            throw ValidationError("--all-platforms and --policy never exclude each other: the index is not kept")
+        }
+    }
+
     func run() throws {
         // What was typed is looked at first: a slip of the fingers makes no repository.
         _ = try parseReference(reference)
@@ -53,34 +69,78 @@ struct Pull: ParsableCommand {
         options.imageSignatures = imageSignatures
         options.keepsBlobs = keepBlobs
         transfer.apply(to: &options, &registry)
-        let result = try store.pullSynchronously(reference, options, registry: registry)
+        options.policy = policy
+        let results =
+            try allPlatforms
+            ? store.pullAllPlatformsSynchronously(reference, options, registry: registry)
+            : [store.pullSynchronously(reference, options, registry: registry)]
         display.end()
+        for result in results { try comment(on: result, platform) }
+        if json {
+            let documents = results.map(document)
+            try Output.print(allPlatforms ? ["images": .array(documents)] : documents.first ?? .null)
+            return
+        }
+        for (index, result) in results.enumerated() {
+            if index > 0 { try Output.print() }
+            if allPlatforms, let platform = result.platform { try Output.print("platform  \(platform)") }
+            try report(result)
+        }
+    }
+
+    /// What people should know besides the report.
+    private func comment(on result: PullResult, _ wanted: Platform) throws {
+        if let before = result.previousManifestDigest, global.progressStyle != .json, global.progressStyle != .plain {
+            global.note("tag moved from \(before) to \(result.manifestDigest)")
+        }
+        if case .unreachable(let reason) = result.outcome {
+            global.note("warning: this is the image that was here, for the registry could not be asked: \(reason)")
+        }
+        // Who did not ask for one takes what there is.
+        if self.platform != nil, let platform = result.platform, !allPlatforms, !platform.os.isEmpty, !platform.architecture.isEmpty,
+            wanted.rank(of: platform) == nil
+        {
+            global.note("warning: the image is for \(platform), not for \(wanted)")
+        }
         if result.signatures.unknown > 0 {
             global.note(
                 "warning: \(result.signatures.unknown) signatures of the image are left out: their certificate is not in the kernel's "
                     + ".fs-verity keyring")
         }
         if global.verbose { try showProfile(result) }
-        try report(result)
+    }
+
+    private func document(_ result: PullResult) -> JSONValue {
+        let counts = result.statistics
+        var document: JSONValue = [
+            "manifestDigest": .string(result.manifestDigest.description), "configDigest": .string(result.configDigest.description),
+            "imageId": result.imageID.map { .string($0.hex) } ?? .null, "name": .string(result.name.jsonText),
+            "layersNew": .integer(Int64(result.newLayers)), "layersPresent": .integer(Int64(result.presentLayers)),
+            "objectsNew": .integer(Int64(counts.newObjects)), "objectsPresent": .integer(Int64(counts.presentObjects)),
+            "bytesStored": JSONValue(counts.storedBytes), "bytesInline": JSONValue(counts.inlineBytes),
+            "objectsSigned": .integer(Int64(result.signatures.signed)), "outcome": .string(result.outcome.name),
+            "previousManifestDigest": result.previousManifestDigest.map { .string($0.description) } ?? .null,
+            "platform": result.platform.map { .string($0.description) } ?? .null,
+            "layers": .array(
+                result.layers.map { layer in
+                    [
+                        "diffId": layer.diffID.map { .string($0.description) } ?? .null, "digest": .string(layer.digest.description),
+                        "size": JSONValue(layer.size), "mediaType": .string(layer.mediaType),
+                    ]
+                }),
+            "runtime": result.config.map { $0.runtime.json } ?? .null,
+        ]
+        if let other = result.otherName { document["otherName"] = .string(other.jsonText) }
+        return document
     }
 
     private func report(_ result: PullResult) throws {
         let counts = result.statistics
-        if json {
-            try Output.print([
-                "manifestDigest": .string(result.manifestDigest.description), "configDigest": .string(result.configDigest.description),
-                "imageId": result.imageID.map { .string($0.hex) } ?? .null, "name": .string(result.name.jsonText),
-                "layersNew": .integer(Int64(result.newLayers)), "layersPresent": .integer(Int64(result.presentLayers)),
-                "objectsNew": .integer(Int64(counts.newObjects)), "objectsPresent": .integer(Int64(counts.presentObjects)),
-                "bytesStored": JSONValue(counts.storedBytes), "bytesInline": JSONValue(counts.inlineBytes),
-                "objectsSigned": .integer(Int64(result.signatures.signed)),
-            ])
-            return
-        }
         try Output.print("manifest  \(result.manifestDigest)")
         try Output.print("config  \(result.configDigest)")
         if let id = result.imageID { try Output.print("image  \(id)") }
         try Output.print("tagged  \(Output.printable(result.name))")
+        if let other = result.otherName { try Output.print("tagged  \(Output.printable(other))") }
         try Output.print("layers  \(result.newLayers) new + \(result.presentLayers) present")
         try Output.print(
             "objects  \(counts.newObjects) new + \(counts.presentObjects) present; \(humanBytes(counts.storedBytes)) stored, "
@@ -107,3 +167,31 @@ struct Pull: ParsableCommand {
 }
 
 extension ImageSignatures: ExpressibleByArgument {}
+
+extension PullPolicy: ExpressibleByArgument {}
+
+extension PullResult.Outcome {
+    /// As JSON has it.
+    fileprivate var name: String {
+        switch self {
+        case .pulled: "pulled"
+        case .present: "present"
+        case .current: "current"
+        case .unreachable: "unreachable"
+        }
+    }
+}
+
+extension RuntimeConfig {
+    /// What the image's config says of how to run it; null for what it does not say.
+    var json: JSONValue {
+        func texts(_ list: [String]?) -> JSONValue { list.map { .array($0.map { .string($0) }) } ?? .null }
+        func text(_ text: String?) -> JSONValue { text.map { .string($0) } ?? .null }
+        let labels = labels.sorted { $0.key < $1.key }.map { (key: $0.key, value: JSONValue.string($0.value)) }
+        return [
+            "env": texts(environment), "entrypoint": texts(entrypoint), "cmd": texts(command), "user": text(user),
+            "workingDirectory": text(workingDirectory), "exposedPorts": texts(exposedPorts), "volumes": texts(volumes),
+            "labels": .object(JSONObject(labels)), "stopSignal": text(stopSignal), "healthcheck": healthcheck ?? .null,
+        ]
+    }
+}

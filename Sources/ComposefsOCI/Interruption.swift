@@ -67,6 +67,8 @@ struct InterruptibleSource: ImageSource {
     }
 
     var isRemote: Bool { source.isRemote }
+    var localNames: [String] { source.localNames }
+    var pinnedDigest: ContentDigest? { source.pinnedDigest }
 
     func checkCancellation() throws {
         try interruption.check()

@@ -13,17 +13,52 @@ extension Store {
     ///
     /// - Parameters:
     ///   - reference: what to pull, and where from.
-    ///   - options: platform, tag, how many layers at once, who is told of the progress.
+    ///   - options: platform, policy, tag, how many layers at once, who is told of the progress.
     ///   - registry: credentials, TLS and timeouts; without meaning for sources on this machine.
     /// - Throws: `OCIError`, `PullError`, `RegistryError`, `RepositoryError`, `ImageStoreError.invalidTag`, `SystemError`;
     ///   `CancellationError` where the task was cancelled.
     public func pull(
         _ reference: String, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
     ) async throws -> PullResult {
+        try await cancellable { try pull(reference, options, registry: registry, $0) }
+    }
+
+    /// Pulls the images of all platforms that an index lists, and gives each a tag of its own: see `pullAllPlatforms(from:into:_:)` of
+    /// module OCI. The registry is asked whatever the policy.
+    public func pullAllPlatforms(
+        _ reference: String, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
+    ) async throws -> [PullResult] {
+        try await cancellable { interruption in
+            let source = try openSource(reference, options, registry, interruption)
+            return try OCI.pullAllPlatforms(from: source, into: repository, options)
+        }
+    }
+
+    /// The same on the caller's thread; it cannot be cancelled.
+    public func pullAllPlatformsSynchronously(
+        _ reference: String, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
+    ) throws -> [PullResult] {
+        try OCI.pullAllPlatforms(from: try openSource(reference, options, registry, nil), into: repository, options)
+    }
+
+    /// `pull` on the caller's thread, which blocks until the pull is done; it cannot be cancelled.
+    public func pullSynchronously(
+        _ reference: String, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
+    ) throws -> PullResult {
+        try pull(reference, options, registry: registry, nil)
+    }
+
+    private func pull(
+        _ reference: String, _ options: PullOptions, registry: RegistryOptions, _ interruption: Interruption?
+    ) throws -> PullResult {
+        try pullImage(from: try openSource(reference, options, registry, interruption), into: repository, options)
+    }
+
+    private func cancellable<Value: Sendable>(_ body: @escaping @Sendable (Interruption) throws -> Value) async throws -> Value {
         let interruption = Interruption()
         return try await withTaskCancellationHandler {
             do {
-                return try await onOwnThread { try pullSynchronously(reference, options, registry: registry, interruption) }
+                return try await onOwnThread { try body(interruption) }
             } catch {
                 throw interruption.isSet ? CancellationError() : error
             }
@@ -32,21 +67,14 @@ extension Store {
         }
     }
 
-    /// The same on the caller's thread, which blocks until the pull is done; it cannot be cancelled.
-    public func pullSynchronously(
-        _ reference: String, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
-    ) throws -> PullResult {
-        try pullSynchronously(reference, options, registry: registry, nil)
-    }
-
-    private func pullSynchronously(
-        _ reference: String, _ options: PullOptions, registry: RegistryOptions, _ interruption: Interruption?
-    ) throws -> PullResult {
+    private func openSource(
+        _ text: String, _ options: PullOptions, _ registry: RegistryOptions, _ interruption: Interruption?
+    ) throws -> any ImageSource {
         var registry = registry
         registry.manifestLimit = Int(min(options.limits.manifestBytes, UInt64(ImageLimits.largestManifest)))
-        let source = try openSource(reference, registry, interruption)
-        guard let interruption else { return try pullImage(from: source, into: repository, options) }
-        return try pullImage(from: InterruptibleSource(source: source, interruption: interruption), into: repository, options)
+        let source = try openSource(text, registry, interruption)
+        guard let interruption else { return source }
+        return InterruptibleSource(source: source, interruption: interruption)
     }
 
     private func openSource(_ text: String, _ options: RegistryOptions, _ interruption: Interruption?) throws -> any ImageSource {

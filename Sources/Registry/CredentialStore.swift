@@ -19,6 +19,7 @@ struct CredentialStore: Sendable {
         if let given = options.credentials, repository.takesGivenCredentials {
             return FoundCredentials(credentials: given, origin: "the given credentials")
         }
+        guard options.usesStoredCredentials else { return nil }
         for helper in try places?.configuration().credentialHelpers ?? [Self.files] {
             if helper == Self.files {
                 if let found = try findInFiles(for: repository) { return found }

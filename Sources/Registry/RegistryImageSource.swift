@@ -111,6 +111,11 @@ public final class RegistryImageSource: ImageSource {
     /// until the root manifest was found.
     public var canonicalName: String { current.canonical }
 
+    /// The names that `client.candidates` gives, in full.
+    public var localNames: [String] { ((try? client.candidates(for: reference)) ?? [reference]).map(\.canonical) }
+
+    public var pinnedDigest: ContentDigest? { reference.digest }
+
     private var current: RegistryReference {
         if let known = located.withLock({ $0 }) { return known }
         return (try? client.candidates(for: reference))?.first ?? reference

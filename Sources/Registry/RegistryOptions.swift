@@ -8,6 +8,8 @@ public struct RegistryOptions: Sendable {
     public var tlsVerify: Bool?
     /// Used for every registry, before any file is looked at.
     public var credentials: RegistryCredentials?
+    /// Whether auth files and credential helpers are looked at; false is anonymous where `credentials` is nil.
+    public var usesStoredCredentials = true
     /// An auth file as container tools write it, instead of the usual places. It has to exist.
     public var authFile: ByteString?
     /// A PEM file of certificate authorities instead of the system's; nil takes `SSL_CERT_FILE` where that is set.

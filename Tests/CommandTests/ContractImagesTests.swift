@@ -82,11 +82,23 @@ import Testing
         #expect(again.lines[..<4] == first.lines[..<4])
         #expect(again.lines[4...] == ["layers  0 new + 2 present", "objects  0 new + 0 present; 0 B stored, 0 B in line"])
         let json = try store.succeed(["pull", "oci:" + store.layoutPath("t"), "t2", "--json"]).json()
+        let layers = zip(image.diffIDs, zip(image.layerDigests, image.layerSizes)).map { diffID, blob -> JSONValue in
+            [
+                "diffId": .string(diffID), "digest": .string(blob.0), "size": .integer(blob.1),
+                "mediaType": "application/vnd.oci.image.layer.v1.tar",
+            ]
+        }
         #expect(
             json == [
                 "manifestDigest": .string(image.manifest), "configDigest": .string(image.config), "imageId": .string(id), "name": "t2",
                 "layersNew": 0, "layersPresent": 2, "objectsNew": 0, "objectsPresent": 0, "bytesStored": 0, "bytesInline": 0,
-                "objectsSigned": 0,
+                "objectsSigned": 0, "outcome": "pulled", "previousManifestDigest": .null, "platform": "linux/amd64",
+                "layers": .array(layers),
+                "runtime": [
+                    "env": [], "entrypoint": .null, "cmd": .null, "user": .null, "workingDirectory": .null, "exposedPorts": [],
+                    "volumes": [],
+                    "labels": [:], "stopSignal": .null, "healthcheck": .null,
+                ],
             ])
     }
 

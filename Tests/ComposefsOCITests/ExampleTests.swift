@@ -1,11 +1,54 @@
-import ComposefsOCI
 import LinuxSystem
 import Testing
+
+@testable import ComposefsOCI
 
 /// The documentation's program does what the documentation says.
 struct ExampleTests {
     static let source = checkout + "/Tests/ComposefsOCITests/Example.swift"
     static let article = checkout + "/Sources/ComposefsOCI/ComposefsOCI.docc/PullingAndMounting.md"
+
+    /// Every block of Swift in every article is this program, or a piece of `Snippets`, and every piece stands in an article.
+    @Test func articlesShowWhatIsCompiled() throws {
+        let program = try readText(Self.source)
+        let snippets = try Self.snippets()
+        #expect(snippets.count > 9)
+        var shown: Set<String> = []
+        let folder = checkout + "/Sources/ComposefsOCI/ComposefsOCI.docc"
+        for entry in try FileDescriptor.open(folder, [.readOnly, .directory]).entries() where entry.name.hasSuffix(".md") {
+            let text = try readText(folder + "/" + entry.name)
+            let blocks = text.components(between: "```swift\n", "```\n")
+            // None is hidden behind another spelling.
+            #expect(text.components(separatedByLinesBeginning: "```swift") == blocks.count, "\(entry.name)")
+            for block in blocks where block != program {
+                let isCompiled = snippets.contains(block)
+                #expect(isCompiled, "\(entry.name): \(block)")
+                shown.insert(block)
+            }
+        }
+        #expect(snippets.subtracting(shown) == [])
+    }
+
+    /// The pieces, as far to the left as they go.
+    static func snippets() throws -> Set<String> {
+        var found: Set<String> = []
+        var lines: [Substring]?
+        for line in try readText(checkout + "/Tests/ComposefsOCITests/Snippets.swift").split(
+            separator: "\n", omittingEmptySubsequences: false)
+        {
+            let text = line.drop { $0 == " " }
+            if text.hasPrefix("// snippet: ") {
+                lines = []
+            } else if text == "// end", let open = lines {
+                let indent = open.filter { !$0.isEmpty }.map { $0.prefix { $0 == " " }.count }.min() ?? 0
+                found.insert(open.map { $0.dropFirst(indent) + "\n" }.joined())
+                lines = nil
+            } else {
+                lines?.append(line)
+            }
+        }
+        return found
+    }
 
     @Test func articleShowsThisProgram() throws {
         let program = try readText(Self.source)
@@ -56,7 +99,97 @@ struct ExampleTests {
     }
 }
 
+/// The articles' pieces, run.
+struct SnippetTests {
+    private func run(_ body: (_ store: Store, _ registry: Registry, _ say: (String) -> Void) async throws -> Void) async throws -> [String]
+    {
+        let folder = try Folder()
+        let store = try folder.makeStore()
+        var said: [String] = []
+        try await body(store, Registry(platform: try Platform(parsing: "linux/amd64"), auth: .anonymous, store: store)) { said.append($0) }
+        return said
+    }
+
+    @Test func registry() async throws {
+        let folder = try Folder()
+        var said: [String] = []
+        try await Snippets.registry(path: folder.path + "/a/repository", reference: quickstart) { said.append($0) }
+        #expect(said.count == 4)
+        #expect(said.first?.hasPrefix("sha256:\(Quickstart.diffIDs[0]), 19597 bytes, application/vnd.oci.image.layer.v1.tar") == true)
+        #expect(said[2].hasPrefix(#"runs ["/usr/bin/hello"] in /"#))
+    }
+
+    @Test func policy() async throws {
+        let said = try await run { store, registry, say in
+            try await Snippets.policy(registry, reference: quickstart, say: say)
+            #expect(try store.images.tags().map(\.name) == ["base"])
+            _ = try await store.pull("oci:\(checkout)/Tests/Fixtures/corpus/media/artifact", PullOptions(name: "base"))
+            try await Snippets.policy(registry, reference: quickstart, say: say)
+        }
+        #expect(said.count == 1 && said.first?.hasPrefix("base moved from sha256:") == true)
+    }
+
+    @Test func progress() async throws {
+        let said = try await run { _, registry, say in try await Snippets.progress(registry, reference: quickstart, say: say) }
+        #expect(said.first == "2 layers, 20660 bytes" && said.last == "\(quickstart) is sha256:\(Quickstart.manifest)")
+        #expect(said.count { $0.hasSuffix(" is stored") } == 2)
+        #expect(said.contains("layer 0: 19597 of 19597"))
+    }
+
+    @Test func stored() async throws {
+        let said = try await run { _, registry, say in
+            // Nobody is asked: nobody is there.
+            try await Snippets.stored(registry, reference: "localhost:1/absent", say: say)
+            try await Snippets.stored(registry, reference: quickstart, say: say)
+        }
+        #expect(said == ["not here", "\(quickstart) is here"])
+    }
+
+    @Test func platforms() async throws {
+        let said = try await run { _, registry, say in try await Snippets.platforms(registry, reference: quickstart, say: say) }
+        #expect(said == ["\(quickstart) is for linux/amd64"])
+    }
+
+    @Test func errors() async throws {
+        let said = try await run { _, registry, say in
+            try await Snippets.errors(registry, reference: "oci:/nowhere", say: say)
+            var offline = registry
+            offline.options.retry.limit = 0
+            offline.options.retry.unreachableLimit = 0
+            try await Snippets.errors(offline, reference: "localhost:1/absent", say: say)
+        }
+        #expect(said.count == 2 && said[0].contains("/nowhere"))
+    }
+
+    @Test func askingAndOrder() async throws {
+        _ = try await run { store, _, _ in
+            _ = try await store.pull(quickstart, PullOptions(name: "docker.io/library/alpine:latest"))
+            try Snippets.asking(store)
+            #expect(try await Snippets.order(store) > 0)
+            #expect(try store.images.tags().isEmpty)
+        }
+    }
+
+    @Test func authenticationKeepsItsSecrets() {
+        let all: [RegistryAuth] = [
+            .stored, .anonymous, .basic(username: "me", password: "hush"), .identityToken("hush"), .registryToken("hush"), .file("/x"),
+        ]
+        for auth in all {
+            var text = "\(auth) \(String(reflecting: auth))"
+            dump(auth, to: &text)
+            #expect(!text.contains("hush"))
+            var options = RegistryOptions()
+            auth.apply(to: &options)
+            #expect(options.usesStoredCredentials == (auth != .anonymous))
+            #expect((options.authFile == "/x") == (auth == .file("/x")))
+            #expect((options.credentials == nil) == ([.stored, .anonymous, .file("/x")].contains(auth)))
+        }
+    }
+}
+
 extension String {
+    func components(separatedByLinesBeginning mark: String) -> Int { split(separator: "\n").count { $0.hasPrefix(mark) } }
+
     /// What stands between each pair of marks; each mark begins a line.
     func components(between begin: String, _ end: String) -> [String] {
         var found: [String] = []

@@ -63,7 +63,7 @@ struct PullTests {
                 received[index] = event.bytesDone
             case .verified: #expect(event.bytesDone == event.bytesTotal)
             case .stored: names.append("stored")
-            case .skipped, .waiting, .retrying, .resumed: names.append("\(event.phase)")
+            case .skipped, .waiting, .retrying, .resumed, .tagMoved: names.append("\(event.phase)")
             case .merging: names.append("merging")
             case .writingImage: names.append("writing")
             case .publishing: names.append("publishing")

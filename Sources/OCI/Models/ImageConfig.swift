@@ -1,4 +1,5 @@
 public import Hashing
+public import JSON
 
 /// An image's configuration (image-spec config.md). What a container runtime reads of it is kept; history is not.
 public struct ImageConfig: Hashable, Sendable {
@@ -45,15 +46,19 @@ public struct ImageConfig: Hashable, Sendable {
 
 /// How a container of the image is run.
 public struct RuntimeConfig: Hashable, Sendable {
+    /// `NAME=VALUE`, in the document's order.
     public var environment: [String] = []
     public var command: [String]?
     public var entrypoint: [String]?
     public var user: String?
     public var workingDirectory: String?
+    /// `PORT/tcp`, `PORT/udp` or `PORT`.
     public var exposedPorts: [String] = []
     public var volumes: [String] = []
     public var labels: [String: String] = [:]
     public var stopSignal: String?
+    /// As the document has it (docker image spec): `Test`, `Interval` and so on, durations in nanoseconds.
+    public var healthcheck: JSONValue?
 
     public init() {}
 
@@ -67,5 +72,6 @@ public struct RuntimeConfig: Hashable, Sendable {
         volumes = try fields.keys("Volumes") ?? []
         labels = try fields.map("Labels")
         stopSignal = try fields.string("StopSignal")
+        healthcheck = (try fields.fields("Healthcheck")?.object).map { .object($0) }
     }
 }

@@ -14,6 +14,45 @@ public struct ResolvedManifest: Hashable, Sendable {
 public func resolveManifest(
     _ source: any ImageSource, platform: Platform, limits: PullLimits = PullLimits()
 ) throws -> ResolvedManifest {
+    switch try readRoot(source, limits) {
+    case .manifest(let manifest): return manifest
+    case .index(let index):
+        var search = IndexSearch(reader: IndexReader(source: source, limits: limits), platform: platform)
+        if let found = try search.visit(index, depth: 1) { return found }
+        throw OCIError.noMatchingPlatform(wanted: platform, available: search.platforms)
+    }
+}
+
+/// Follows a reference to the manifests of all platforms, in the order that indexes list them, each once. Attestations are left out.
+///
+/// - Throws: as above.
+func resolveAllManifests(_ source: any ImageSource, limits: PullLimits) throws -> (isIndex: Bool, manifests: [ResolvedManifest]) {
+    switch try readRoot(source, limits) {
+    case .manifest(let manifest): return (false, [manifest])
+    case .index(let index):
+        var found: [ResolvedManifest] = []
+        var reader = IndexReader(source: source, limits: limits)
+        func visit(_ index: ImageIndex, depth: UInt64) throws {
+            for entry in index.manifests where !entry.isAttestation {
+                switch try reader.read(entry, depth: depth) {
+                case .manifest(let manifest)?:
+                    found.append(ResolvedManifest(manifest: manifest, digest: entry.digest, descriptor: entry))
+                case .index(let inner)?: try visit(inner, depth: depth + 1)
+                case nil: break
+                }
+            }
+        }
+        try visit(index, depth: 1)
+        return (true, found)
+    }
+}
+
+private enum Root {
+    case manifest(ResolvedManifest)
+    case index(ImageIndex)
+}
+
+private func readRoot(_ source: any ImageSource, _ limits: PullLimits) throws -> Root {
     let root = try source.rootManifest()
     try checkSize(UInt64(root.bytes.count), "manifest", limits)
     if let expected = root.expected { try check(root.bytes, expected) }
@@ -21,11 +60,8 @@ public func resolveManifest(
     switch try ManifestDocument(parsing: root.bytes, mediaType: type) {
     case .manifest(let manifest):
         let digest = root.expected?.digest ?? ContentDigest.of(root.bytes)
-        return ResolvedManifest(manifest: manifest, digest: digest, descriptor: root.expected)
-    case .index(let index):
-        var search = IndexSearch(source: source, platform: platform, limits: limits)
-        if let found = try search.visit(index, depth: 1) { return found }
-        throw OCIError.noMatchingPlatform(wanted: platform, available: search.platforms)
+        return .manifest(ResolvedManifest(manifest: manifest, digest: digest, descriptor: root.expected))
+    case .index(let index): return .index(index)
     }
 }
 
@@ -44,31 +80,42 @@ private func check(_ bytes: [UInt8], _ expected: Descriptor) throws(OCIError) {
     }
 }
 
-/// Depth first, each index once: an index that names another many times costs no more than one that names it once.
-private struct IndexSearch {
+/// Reads what indexes list, each document once: an index that names another many times costs no more than one that names it once.
+private struct IndexReader {
     let source: any ImageSource
-    let platform: Platform
     let limits: PullLimits
     var visited: Set<ContentDigest> = []
+
+    /// Nil where the document was read before.
+    mutating func read(_ entry: Descriptor, depth: UInt64) throws -> ManifestDocument? {
+        guard visited.insert(entry.digest).inserted else { return nil }
+        guard visited.count <= ImageLimits.indexCount else {
+            throw OCIError.unsupported(document: "index", "more than \(ImageLimits.indexCount) documents would have to be read")
+        }
+        let deepest = min(limits.indexDepth, UInt64(ImageLimits.deepestIndex))
+        guard depth < deepest || !MediaType.isIndex(entry.mediaType) else {
+            throw LimitExceeded(.indexDepth, allowed: deepest, place: "index \(entry.digest)")
+        }
+        try checkSize(entry.size, "manifest \(entry.digest)", limits)
+        let bytes = try entry.data ?? source.manifest(entry)
+        try check(bytes, entry)
+        return try ManifestDocument(parsing: bytes, mediaType: entry.mediaType)
+    }
+}
+
+/// The first manifest for a platform, depth first.
+private struct IndexSearch {
+    var reader: IndexReader
+    let platform: Platform
     var platforms: [String] = []
 
-    mutating func visit(_ index: ImageIndex, depth: Int) throws -> ResolvedManifest? {
+    mutating func visit(_ index: ImageIndex, depth: UInt64) throws -> ResolvedManifest? {
         for name in index.platforms where !platforms.contains(name) { platforms.append(name) }
-        for entry in index.candidates(for: platform) where visited.insert(entry.digest).inserted {
-            guard visited.count <= ImageLimits.indexCount else {
-                throw OCIError.unsupported(document: "index", "more than \(ImageLimits.indexCount) documents would have to be read")
-            }
-            let deepest = min(limits.indexDepth, UInt64(ImageLimits.deepestIndex))
-            guard depth < deepest || !MediaType.isIndex(entry.mediaType) else {
-                throw LimitExceeded(.indexDepth, allowed: deepest, place: "index \(entry.digest)")
-            }
-            try checkSize(entry.size, "manifest \(entry.digest)", limits)
-            let bytes = try entry.data ?? source.manifest(entry)
-            try check(bytes, entry)
-            switch try ManifestDocument(parsing: bytes, mediaType: entry.mediaType) {
-            case .manifest(let manifest): return ResolvedManifest(manifest: manifest, digest: entry.digest, descriptor: entry)
-            case .index(let inner):
-                if let found = try visit(inner, depth: depth + 1) { return found }
+        for entry in index.candidates(for: platform) {
+            switch try reader.read(entry, depth: depth) {
+            case .manifest(let manifest)?: return ResolvedManifest(manifest: manifest, digest: entry.digest, descriptor: entry)
+            case .index(let inner)?: if let found = try visit(inner, depth: depth + 1) { return found }
+            case nil: break
             }
         }
         return nil

@@ -24,7 +24,7 @@ public func pullImage(
     try ImagePull(source: source, repository: repository, options: options, reporter: PullReporter(options.observer)).run()
 }
 
-private struct ImagePull {
+struct ImagePull {
     let source: any ImageSource
     let repository: Repository
     let options: PullOptions
@@ -35,21 +35,105 @@ private struct ImagePull {
     func run() throws -> PullResult {
         if let name = options.name { try ImageTag.check(name) }
         reporter.image(.resolving(reference: source.canonicalName))
-        let resolved = try resolveManifest(source, platform: options.platform, limits: options.limits)
+        let local = try localImage()
+        if let local, options.policy == .missing || options.policy == .never { return try use(local, .present) }
+        if source.isRemote, options.policy == .never { throw try notPresent() }
+        let resolved: ResolvedManifest
+        do {
+            resolved = try resolveManifest(source, platform: options.platform, limits: options.limits)
+        } catch {
+            guard options.policy == .newer, let local else { throw error }
+            // Who ends the pull does not want another image instead.
+            try source.checkCancellation()
+            return try use(local, .unreachable(reason: "\(error)"))
+        }
+        if options.policy == .newer, let local, local.manifestDigest == resolved.digest { return try use(local, .current) }
         // Only now: of a short name the registry is known now.
-        let name = options.name ?? ByteString(source.canonicalName)
+        return try take(resolved, options.name ?? ByteString(source.canonicalName))
+    }
+
+    /// Pulls a manifest that is known.
+    ///
+    /// - Parameter other: a second name for the image.
+    func take(_ resolved: ResolvedManifest, _ name: ByteString, other: ByteString? = nil) throws -> PullResult {
         try ImageTag.check(name)
         let manifest = resolved.manifest
         reporter.resolved(PullEvent.Resolution(manifest: resolved.digest, layers: manifest.layers))
         let before = repository.signatureCounts
-        return try repository.storeAsOne {
+        let previous = try store.tagged(name)
+        var result = try repository.storeAsOne {
             let configBytes = try readConfig(manifest.config)
-            var result =
+            let result =
                 manifest.isImage ? try pullContainer(resolved, configBytes, name) : try pullArtifact(resolved, configBytes, name)
             repository.dropBlob(ByteString(manifest.config.digest.description))
-            result.signatures = repository.signatureCounts - before
             return result
         }
+        result.signatures = repository.signatureCounts - before
+        if let other {
+            try store.tag(resolved.digest, as: other)
+            result.otherName = other
+        }
+        finish(&result, previous)
+        return result
+    }
+
+    private func finish(_ result: inout PullResult, _ previous: ContentDigest?) {
+        if let previous, previous != result.manifestDigest {
+            result.previousManifestDigest = previous
+            reporter.image(.tagMoved(from: previous, to: result.manifestDigest))
+        }
+        reporter.image(.done)
+    }
+
+    // MARK: What is here
+
+    /// The image that is here, where the policy lets it be looked for.
+    private func localImage() throws -> StoredImage? {
+        guard source.isRemote, options.policy != .always else { return nil }
+        // Another variant of the platform may be had from the registry.
+        let found = try store.localImage(of: source) { candidate in
+            let rank = options.platform.rank(of: candidate)
+            return options.policy == .never ? rank != nil : rank == 0
+        }
+        guard let found, options.policy != .never else { return found }
+        if options.keepsBlobs, found.isContainer {
+            let kept = Set(found.keptBlobs.map(\.digest) + found.layerIdentifiers)
+            guard found.manifest.layers.allSatisfy({ kept.contains($0.digest) }) else { return nil }
+        }
+        // Who signs, or wants a signature, is not served by an image without one.
+        guard options.imageSignatures == .require || repository.signsObjects, found.isContainer else { return found }
+        guard let image = found.imageID(repository.erofsFormats.default) else { return nil }
+        return try repository.signature(ofObject: image) == nil ? nil : found
+    }
+
+    private func notPresent() throws -> PullError {
+        let other = try store.localImage(of: source) { _ in true }
+        return .notPresent(ByteString(source.canonicalName), wanted: options.platform, found: other?.config?.platform)
+    }
+
+    private func use(_ image: StoredImage, _ outcome: PullResult.Outcome) throws -> PullResult {
+        reporter.resolved(PullEvent.Resolution(manifest: image.manifestDigest, layers: image.manifest.layers))
+        var images: [ErofsVersion: ObjectID] = [:]
+        for version in repository.erofsFormats.all { images[version] = image.isContainer ? image.imageID(version) : nil }
+        try requireSignature(images)
+        for index in image.manifest.layers.indices { reporter.layer(index, .skipped(.present)) }
+        let name = options.name ?? source.localNames.map { ByteString($0) }.first { (try? store.tagged($0)) == image.manifestDigest }
+        let tag = name ?? ByteString(source.canonicalName)
+        let previous = try store.tagged(tag)
+        if previous != image.manifestDigest { try store.tag(image.manifestDigest, as: tag) }
+        var result = PullResult(
+            manifestDigest: image.manifestDigest, manifestStream: image.manifestStream, configDigest: image.configDigest,
+            configStream: image.configStream, imageIDs: images, imageID: images[repository.erofsFormats.default], name: tag,
+            layers: PulledLayer.list(image.manifest, image.config), newLayers: 0, presentLayers: Set(image.layerIdentifiers).count,
+            statistics: LayerStatistics(), config: image.config, profile: profile.seconds)
+        result.outcome = outcome
+        finish(&result, previous)
+        return result
+    }
+
+    /// What an image is made for, as its config says; nil for an artifact.
+    func platform(of manifest: Manifest) throws -> Platform? {
+        manifest.isImage ? try ImageConfig(parsing: readConfig(manifest.config)).platform : nil
     }
 
     // MARK: Images with a root file system
@@ -85,7 +169,6 @@ private struct ImagePull {
                 images: images, keptBlobs: keptBlobs, tag: name, publication)
         }
         try repository.clearStaged(config.diffIDs.map(StreamName.layer) + keptBlobs.map { StreamName.blob($0.digest) })
-        reporter.image(.done)
         return result(resolved, name, published, layers, images: images, config: config)
     }
 
@@ -143,7 +226,6 @@ private struct ImagePull {
                 manifest: manifest, digest: resolved.digest, config: configBytes, layers: streams, images: [:], tag: name, publication)
         }
         try repository.clearStaged(manifest.layers.map { StreamName.layer($0.digest) })
-        reporter.image(.done)
         return result(resolved, name, published, layers, images: [:], config: nil)
     }
 
@@ -191,7 +273,8 @@ private struct ImagePull {
         PullResult(
             manifestDigest: resolved.digest, manifestStream: published.manifestStream,
             configDigest: resolved.manifest.config.digest, configStream: published.configStream, imageIDs: images,
-            imageID: images[repository.erofsFormats.default], name: name, newLayers: layers.new, presentLayers: layers.present,
+            imageID: images[repository.erofsFormats.default], name: name,
+            layers: PulledLayer.list(resolved.manifest, config), newLayers: layers.new, presentLayers: layers.present,
             statistics: layers.statistics, config: config, profile: profile.seconds)
     }
 }

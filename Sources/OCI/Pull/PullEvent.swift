@@ -4,7 +4,8 @@ public import Hashing
 ///
 /// A pull of an image tells `resolving`, `resolved`, then for every layer either `skipped` or `queued`, so that what there is to do is known
 /// before the first byte comes. A queued layer is `started` and tells `bytes` until it is `verified` and `stored`. In the end come `merging`,
-/// `writingImage`, `publishing` and `done`. A pull that fails tells nothing more.
+/// `writingImage`, `publishing`, maybe `tagMoved`, and `done`. A pull that takes what is here tells only that all layers are. One of
+/// all platforms is resolved once and tells the rest for each. A pull that fails tells nothing more.
 public struct PullEvent: Hashable, Sendable {
     /// What an event is about.
     public enum Component: Hashable, Sendable {
@@ -48,6 +49,8 @@ public struct PullEvent: Hashable, Sendable {
         case writingImage
         /// Everything is being made durable, and then visible.
         case publishing
+        /// The tag stood for another manifest before.
+        case tagMoved(from: ContentDigest, to: ContentDigest)
         /// The tag is there.
         case done
 

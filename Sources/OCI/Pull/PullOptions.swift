@@ -1,12 +1,11 @@
 public import Bytes
-public import EROFS
-public import Hashing
-public import Repository
 
 /// How an image is pulled.
 public struct PullOptions: Sendable {
     /// Which manifest of an index is taken; this machine's where nothing else is said.
     public var platform: Platform
+    /// When a registry is asked.
+    public var policy = PullPolicy.missing
     /// The tag; nil takes the source's canonical name.
     public var name: ByteString?
     /// How many layers are read at the same time; nil for one a processor, two at least.
@@ -44,37 +43,4 @@ public enum ImageSignatures: String, Sendable, Hashable, CaseIterable {
     case use
     /// The same, a registry is asked for artifacts too, and an image whose EROFS image ends up without a signature is refused.
     case require
-}
-
-/// What a pull brought.
-public struct PullResult: Sendable {
-    /// Of the platform's manifest, also where the reference named an index.
-    public var manifestDigest: ContentDigest
-    /// The manifest stream's object, which has the image's layers and config below it.
-    public var manifestStream: ObjectID
-    /// Of the config's bytes.
-    public var configDigest: ContentDigest
-    /// The config stream's object.
-    public var configStream: ObjectID
-    /// EROFS image identifiers by format version; empty for an artifact.
-    public var imageIDs: [ErofsVersion: ObjectID]
-    /// The identifier of the repository's default format; nil for an artifact.
-    public var imageID: ObjectID?
-    /// The name that now stands for the image.
-    public var name: ByteString
-    /// Layers that this pull stored, each distinct one counted once.
-    public var newLayers: Int
-    /// Layers that the store had, verified, each distinct one counted once.
-    public var presentLayers: Int
-    /// Of the new layers.
-    public var statistics: LayerStatistics
-    /// What was signed, by the repository's signer or with signatures that came with the image.
-    public var signatures = SignatureCounts()
-    /// The image's config; nil for an artifact.
-    public var config: ImageConfig?
-    /// Where the pull's threads spent their time: elapsed seconds by phase, summed over threads.
-    public var profile: [(phase: String, seconds: Double)]
-
-    /// Whether the image has a root file system; an artifact has none.
-    public var isContainer: Bool { config != nil }
 }

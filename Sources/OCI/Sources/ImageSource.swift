@@ -30,11 +30,19 @@ public protocol ImageSource: Sendable {
 
     /// The name that a pull tags by default.
     var canonicalName: String { get }
+
+    /// Names under which an earlier pull may have left the image: the canonical one by default.
+    var localNames: [String] { get }
+
+    /// The digest, where the reference has one, of the manifest or index that it names. Nil by default.
+    var pinnedDigest: ContentDigest? { get }
 }
 
 extension ImageSource {
     public var isRemote: Bool { false }
     public func checkCancellation() throws {}
+    public var localNames: [String] { [canonicalName] }
+    public var pinnedDigest: ContentDigest? { nil }
     public func referrers(of digest: ContentDigest, artifactType: String) throws -> [Descriptor] { [] }
 
     public func openBlob(_ descriptor: Descriptor, from offset: UInt64, _ observer: BlobObserver?) throws -> any BlobReader {

@@ -1,0 +1,118 @@
+import ComposefsOCI
+
+/// What the articles show, piece by piece: each is compiled here, run by a test, and compared with the articles.
+enum Snippets {
+    static func overview(path: ByteString, target: ByteString) async throws {
+        // snippet: overview
+        let store = try Store.openOrCreate(path).store
+        let pulled = try await store.pull("docker.io/library/alpine")
+        try store.mount(pulled.name, at: target)
+        // end
+    }
+
+    static func registry(path: ByteString, reference: String, say: (String) -> Void) async throws {
+        // snippet: registry
+        let store = try Store.openOrCreate(path).store
+        let registry = Registry(platform: .host, auth: .anonymous, store: store)
+        let image = try await registry.pull(reference)
+        for layer in image.layers { say("\(layer.diffID ?? layer.digest), \(layer.size) bytes, \(layer.mediaType)") }
+        let runtime = image.runtime
+        say("runs \((runtime.entrypoint ?? []) + (runtime.command ?? [])) in \(runtime.workingDirectory ?? "/")")
+        say("as \(runtime.user ?? "root") with \(runtime.environment)")
+        // end
+    }
+
+    static func policy(_ registry: Registry, reference: String, say: (String) -> Void) async throws {
+        // snippet: policy
+        var options = PullOptions(name: "base")
+        options.policy = .newer
+        let image = try await registry.pull(reference, options)
+        if let before = image.previousManifestDigest { say("\(image.name) moved from \(before)") }
+        if case .unreachable(let reason) = image.outcome { say("still the image of last time: \(reason)") }
+        // end
+    }
+
+    static func progress(_ registry: Registry, reference: String, say: (String) -> Void) async throws {
+        // snippet: progress
+        let pull = registry.startPull(reference)
+        for await event in pull.events {
+            switch (event.component, event.phase) {
+            case (.image, .resolved(let found)): say("\(found.layers.count) layers, \(event.bytesTotal) bytes")
+            case (.layer(let index, _), .bytes): say("layer \(index): \(event.bytesDone) of \(event.bytesTotal)")
+            case (.layer(let index, _), .retrying(let reason, let delay)): say("layer \(index): again in \(delay), for \(reason)")
+            case (.layer(let index, _), .stored): say("layer \(index) is stored")
+            default: break
+            }
+        }
+        let image = try await pull.result
+        say("\(image.name) is \(image.manifestDigest)")
+        // end
+    }
+
+    static func stored(_ registry: Registry, reference: String, say: (String) -> Void) async throws {
+        // snippet: stored
+        if let image = try await registry.stored(reference) {
+            say("\(image.name) is here")
+        } else {
+            say("not here")
+        }
+        // end
+    }
+
+    static func platforms(_ registry: Registry, reference: String, say: (String) -> Void) async throws {
+        // snippet: platforms
+        for image in try await registry.pullAllPlatforms(reference) {
+            say("\(image.name) is for \(image.platform?.description ?? "every platform")")
+        }
+        // end
+    }
+
+    static func errors(_ registry: Registry, reference: String, say: (String) -> Void) async throws {
+        // snippet: errors
+        do {
+            _ = try await registry.pull(reference)
+        } catch let error as RegistryError where error.kind == .unauthorized {
+            say("log in first: \(error)")
+        } catch OCIError.noMatchingPlatform(let wanted, let available) {
+            say("nothing for \(wanted), but for \(available.joined(separator: ", "))")
+        } catch {
+            say("\(error)")
+        }
+        // end
+    }
+
+    // snippet: command
+    struct Command {
+        static func main() async throws { try await example(Array(CommandLine.arguments.dropFirst())) }
+    }
+    // end
+
+    static func asking(_ store: Store) throws {
+        // snippet: asking
+        for image in try store.images.list().images { print(image.name, image.manifestDigest) }
+        let image = try store.images.open("alpine").image  // or a digest, or its first digits
+        print(image.manifest.layers.map(\.size), image.config?.runtime.environment ?? [])
+
+        let tree = try store.images.tree(of: image)  // the merged files, as they are mounted
+        if let inode = tree.lookup(path: "/etc/os-release") { print(tree.metadata(of: inode)) }
+
+        for diffID in image.layerIdentifiers { print(try store.images.layerInfo(diffID)) }
+        // end
+    }
+
+    static func serving(_ store: Store, target: ByteString) throws {
+        // snippet: serving
+        let image = try store.serve("alpine", at: target, ServeOptions(report: { print($0) }))
+        image.run()  // until somebody unmounts it
+        // end
+    }
+
+    static func order(_ store: Store) async throws -> UInt64 {
+        // snippet: order
+        try store.images.untag("docker.io/library/alpine:latest")
+        let freed = try await store.collectGarbage().bytesRemoved
+        guard try await store.check().isClean else { return 0 }
+        // end
+        return freed
+    }
+}
