@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -420,6 +421,54 @@ intptr_t cl_unshare_mounts(void) {
 }
 
 intptr_t cl_enter_mounts(int32_t fd) { return RETRY(setns(fd, CLONE_NEWNS)); }
+
+static intptr_t mapIDs(pid_t child, const char *file, uint32_t first, uint32_t count) {
+    char path[64], line[64];
+    snprintf(path, sizeof path, "/proc/%d/%s", (int)child, file);
+    int length = snprintf(line, sizeof line, "0 %u %u", first, count);
+    intptr_t map = RETRY(open(path, O_WRONLY | O_CLOEXEC));
+    if (map < 0) return map;
+    intptr_t result = RETRY(write((int)map, line, (size_t)length));
+    close((int)map);
+    return result;
+}
+
+intptr_t cl_user_namespace(uint32_t first, uint32_t count) {
+    int ends[2];
+    intptr_t result = RETRY(pipe2(ends, O_CLOEXEC));
+    if (result < 0) return result;
+    // Only a process with one thread may enter a new user namespace, and a forked child is one.
+    pid_t child = fork();
+    if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        int32_t error = unshare(CLONE_NEWUSER) == 0 ? 0 : errno;
+        if (write(ends[1], &error, sizeof error) != sizeof error) _exit(1);
+        for (;;) pause();
+    }
+    result = child < 0 ? -(intptr_t)errno : 0;
+    close(ends[1]);
+    if (child > 0) {
+        int32_t error = EIO;
+        if (RETRY(read(ends[0], &error, sizeof error)) != sizeof error) error = EIO;
+        result = -(intptr_t)error;
+        if (result == 0 && count != 0) result = mapIDs(child, "uid_map", first, count);
+        if (result >= 0 && count != 0) result = mapIDs(child, "gid_map", first, count);
+        if (result >= 0) {
+            char path[64];
+            snprintf(path, sizeof path, "/proc/%d/ns/user", (int)child);
+            result = RETRY(open(path, O_RDONLY | O_CLOEXEC));
+        }
+        kill(child, SIGKILL);
+        while (waitpid(child, NULL, 0) < 0 && errno == EINTR) {}
+    }
+    close(ends[0]);
+    return result;
+}
+
+intptr_t cl_landlock_version(void) {
+    // landlock_create_ruleset with LANDLOCK_CREATE_RULESET_VERSION
+    return RETRY(syscall(444, NULL, (size_t)0, 1));
+}
 
 intptr_t cl_loop_free(int32_t control) { return RETRY(ioctl(control, LOOP_CTL_GET_FREE)); }
 

@@ -22,7 +22,9 @@ public struct Cfsoci: ParsableCommand {
             CommandGroup(name: "Registries", subcommands: [Login.self, Logout.self]),
             CommandGroup(name: "Looking inside", subcommands: [List.self, Cat.self, Layer.self, Dump.self, ComputeID.self]),
             CommandGroup(name: "Mounting", subcommands: [Mount.self, Unmount.self]),
-            CommandGroup(name: "The store", subcommands: [Initialize.self, Fsck.self, GarbageCollect.self, Prune.self, Upgrade.self]),
+            CommandGroup(
+                name: "The store",
+                subcommands: [Initialize.self, Fsck.self, GarbageCollect.self, Prune.self, Upgrade.self, Features.self]),
             CommandGroup(
                 name: "Low level",
                 subcommands: [

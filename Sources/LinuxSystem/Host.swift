@@ -81,6 +81,30 @@ public enum Host {
         }
     }
 
+    /// The kernel's release, `6.12.1-amd64`; `unknown` where /proc is not mounted.
+    public static var kernelRelease: String {
+        guard let file = try? FileDescriptor.open("/proc/sys/kernel/osrelease", .readOnly), let bytes = try? file.readAll(limit: 256),
+            let text = ByteString(bytes).utf8Text
+        else { return "unknown" }
+        return String(text.prefix { !$0.isWhitespace })
+    }
+
+    /// The version of Landlock's interface (linux/landlock.h), 1 or more. ENOSYS: the kernel has none. EOPNOTSUPP: it is off.
+    public static func landlockVersion() throws(SystemError) -> Int {
+        let result = cl_landlock_version()
+        guard result >= 0 else { throw SystemError(operation: "landlock_create_ruleset", errno: Errno(result: result)) }
+        return result
+    }
+
+    /// A new user namespace that nobody is in. Its ids from 0 on are the caller's from `first` on, `count` of them.
+    public static func makeUserNamespace(first: UInt32 = 0, count: UInt32 = 0) throws(SystemError) -> FileDescriptor {
+        let result = cl_user_namespace(first, count)
+        guard let raw = Int32(exactly: result), raw >= 0 else {
+            throw SystemError(operation: "make a user namespace", errno: Errno(result: result))
+        }
+        return FileDescriptor(owning: raw)
+    }
+
     public static var effectiveUserID: UInt32 { cl_effective_uid() }
     public static var effectiveGroupID: UInt32 { cl_effective_gid() }
     public static var processID: Int32 { cl_process_id() }

@@ -61,6 +61,8 @@ public enum MountError: Error, Sendable, Hashable, CustomStringConvertible {
         case .notAnImage(let path, let type, let source):
             "\(path): what is mounted there is no image, but \(type) of \(source); umount(8) unmounts it"
         case .busy(let path): "\(path): the mount is in use; end what uses it or unmount it lazily"
+        case .system(let error) where error.errno == .notSupported && error.operation == "open":
+            "\(error): files with fs-verity need a kernel with CONFIG_FS_VERITY, and this one has none"
         case .system(let error): error.description
         }
     }

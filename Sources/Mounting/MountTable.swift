@@ -51,6 +51,12 @@ struct MountEntry: Sendable, Hashable {
         return bytes.split(separator: UInt8(ascii: "\n")).compactMap { MountEntry(line: $0) }
     }
 
+    /// The mount that an open file was reached through; nil where the table does not list it (outside of a chroot).
+    static func containing(_ file: borrowing FileDescriptor) throws(SystemError) -> MountEntry? {
+        guard let id = try file.mountID() else { return nil }
+        return try all().first { $0.id == id }
+    }
+
     /// The values of an option that may be given more than once.
     private func values(_ name: ByteString) -> [ByteString] {
         let key = name + "="

@@ -152,7 +152,7 @@ private func mapOwners(_ mount: borrowing FileDescriptor, _ path: ByteString) th
 }
 
 /// A detached mount of the image alone.
-private func mountErofs(from source: ByteString) throws(MountError) -> FileDescriptor {
+func mountErofs(from source: ByteString) throws(MountError) -> FileDescriptor {
     let context = try makeContext("erofs")
     do throws(SystemError) {
         try context.setFlag("ro")

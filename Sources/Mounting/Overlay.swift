@@ -2,7 +2,7 @@ internal import Bytes
 internal import LinuxSystem
 
 /// How the layers are told to overlayfs, the newest way first.
-private enum LayerSyntax: CaseIterable {
+enum LayerSyntax: CaseIterable {
     /// `lowerdir+` and `datadir+` with descriptors (Linux 6.13), of detached mounts (6.15).
     case descriptors
     /// The same with paths, of detached mounts.
@@ -25,16 +25,20 @@ private struct Layers: Sendable {
 }
 
 /// A detached overlay of the image over the objects, and below the upper directory if there is one.
+///
+/// - Parameter ways: Only these are tried.
 func mountOverlay(
     _ erofs: borrowing FileDescriptor, _ objects: borrowing Directories, _ requireVerity: Bool, _ target: ByteString,
-    _ options: MountOptions
+    _ options: MountOptions, ways: [LayerSyntax] = LayerSyntax.allCases
 ) throws(MountError) -> FileDescriptor {
     let upper = try openDirectory(options.upperDirectory)
     let work = try openDirectory(options.workDirectory)
     let layers = Layers(image: erofs.raw, objects: objects.raws, upper: upper.raw, work: work.raw)
-    switch try firstOverlay(LayerSyntax.forDetached, layers, requireVerity, options) {
+    let attached = ways.filter(LayerSyntax.forAttached.contains)
+    switch try firstOverlay(ways.filter(LayerSyntax.forDetached.contains), layers, requireVerity, options) {
     case .mount(let mount): return mount
-    case .failure: return try mountOverlayOfAttached(layers, requireVerity, target, options)
+    case .failure(let failure) where attached.isEmpty: throw failure
+    case .failure: return try mountOverlayOfAttached(layers, attached, requireVerity, target, options)
     }
 }
 
@@ -113,13 +117,13 @@ private func mountOverlay(
 /// Older kernels take only directories of mounts that are attached in the caller's mount namespace. So that nobody sees the image
 /// attached, and nothing is left of it whatever happens, this is done in a namespace that lives as long as one thread.
 private func mountOverlayOfAttached(
-    _ layers: Layers, _ requireVerity: Bool, _ target: ByteString, _ options: MountOptions
+    _ layers: Layers, _ ways: [LayerSyntax], _ requireVerity: Bool, _ target: ByteString, _ options: MountOptions
 ) throws(MountError) -> FileDescriptor {
     let result: Result<Int32, MountError>
     do throws(SystemError) {
         result = try blockingOnOwnThread { () -> Result<Int32, MountError> in
             do throws(MountError) {
-                return .success(try mountOverlayInOwnNamespace(layers, requireVerity, target, options).release())
+                return .success(try mountOverlayInOwnNamespace(layers, ways, requireVerity, target, options).release())
             } catch {
                 return .failure(error)
             }
@@ -131,7 +135,7 @@ private func mountOverlayOfAttached(
 }
 
 private func mountOverlayInOwnNamespace(
-    _ layers: Layers, _ requireVerity: Bool, _ target: ByteString, _ options: MountOptions
+    _ layers: Layers, _ ways: [LayerSyntax], _ requireVerity: Bool, _ target: ByteString, _ options: MountOptions
 ) throws(MountError) -> FileDescriptor {
     do throws(SystemError) {
         try FileDescriptor.unshareMounts()
@@ -150,7 +154,7 @@ private func mountOverlayInOwnNamespace(
     }
     // The image's descriptor stands for the mount wherever it is attached. Its path would not do: of "." it leads below the mount.
     let own = Layers(image: layers.image, objects: objects.raws, upper: upper.raw, work: work.raw)
-    switch try firstOverlay(LayerSyntax.forAttached, own, requireVerity, options) {
+    switch try firstOverlay(ways, own, requireVerity, options) {
     case .mount(let mount): return mount
     // The last way is known to every kernel that can do it at all, so what it says is about the thing itself.
     case .failure(let failure): throw failure

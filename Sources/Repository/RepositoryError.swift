@@ -51,6 +51,8 @@ public enum RepositoryError: Error, Sendable, CustomStringConvertible {
         case .system(let error):
             switch error.errno {
             case .noSpace: "\(error): free some space or run gc, then repeat the command"
+            case .notSupported where error.operation == "open":
+                "\(error): files with fs-verity need a kernel with CONFIG_FS_VERITY, and this one has none"
             case .quotaExceeded: "\(error): free some space or raise the quota, then repeat the command"
             default: "\(error)"
             }

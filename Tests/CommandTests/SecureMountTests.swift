@@ -1,5 +1,6 @@
 import Bytes
 import Glibc
+import JSON
 import LinuxSystem
 import Testing
 
@@ -146,5 +147,17 @@ struct SecureMountTests {
         #expect(open(setup.target + "/more", O_WRONLY | O_CREAT, 0o600) < 0 && errno == EROFS)
         try setup.unmount()
         #expect(try Cfsoci.succeed(["fsck", "--repo", setup.repository]).lines.last == "status: ok")
+    }
+
+    /// Everything that a secure repository needs was found by doing it.
+    @Test func features() throws {
+        let found = try Cfsoci.succeed(["features", verityDirectory ?? "", "--json"]).json()
+        for name in ["fsVeritySha256", "fsVeritySha512", "erofs", "dataOnlyLayers", "overlayVerity"] {
+            #expect(found["features"]?[name]?["state"]?.string == "yes", "\(name)")
+        }
+        #expect(found["mounting"]?.string == "kernel" && found["secureMounting"]?.string == "kernel")
+        let hasSignatures = access("/proc/sys/fs/verity/require_signatures", F_OK) == 0
+        #expect((found["features"]?["builtinSignatures"]?["state"]?.string == "yes") == hasSignatures)
+        if hasSignatures { #expect(found["features"]?["builtinSignatures"]?["required"]?.bool == false) }
     }
 }

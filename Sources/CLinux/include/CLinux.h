@@ -126,6 +126,12 @@ intptr_t cl_enter_mounts(int32_t fd);
 #define CL_MNT_DETACH 2
 #define CL_UMOUNT_NOFOLLOW 8
 
+// A user namespace without a process in it, in which the ids from 0 on are the caller's from first on, count of them; with count 0 it
+// maps nothing. Returns a descriptor of it. A child process makes it and is gone when this returns.
+intptr_t cl_user_namespace(uint32_t first, uint32_t count);
+// The version of Landlock's interface, 1 or more; -ENOSYS or -EOPNOTSUPP where there is none.
+intptr_t cl_landlock_version(void);
+
 // Loop devices: the number of a free one; configuring it read-only with automatic detaching.
 intptr_t cl_loop_free(int32_t control);
 intptr_t cl_loop_configure(int32_t loop, int32_t file);

@@ -1,0 +1,76 @@
+import ArgumentParser
+import Bytes
+import ComposefsOCI
+import JSON
+import LinuxSystem
+
+struct Features: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "What this host can do, and what is done where it cannot.",
+        discussion: """
+            Each thing is tried, in the directory and as the user that is asked for; nothing is left behind. Unknown is what could not be \
+            tried, mostly for want of rights.
+            """)
+
+    @Argument(help: "A directory on the file system in question; the repository, or where it would be, when left out.")
+    var path: ByteString?
+
+    @Flag(help: "Print JSON.")
+    var json = false
+
+    @OptionGroup var global: GlobalOptions
+
+    func run() throws {
+        let found = try probeFeatures(at: try path ?? Self.existing(try global.repositoryPath()))
+        if json { return try Output.print(Self.json(found)) }
+        try Output.print("path        \(Output.printable(found.path))\(found.fileSystem.isEmpty ? "" : " (\(found.fileSystem))")")
+        try Output.print("kernel      \(found.kernelRelease)")
+        try Output.print("mounts      \(Self.describe(found.mounting)); with fs-verity: \(Self.describe(found.secureMounting))")
+        try Output.print()
+        try Output.print(
+            table(
+                ["FEATURE", "HERE", "DETAIL", "WITHOUT IT"],
+                found.features.map {
+                    [$0.title, $0.state.rawValue, $0.detail.isEmpty ? "-" : $0.detail, $0.state == .yes ? "-" : $0.without]
+                }))
+    }
+
+    private static func describe(_ way: HostFeatures.Way) -> String {
+        switch way {
+        case .kernel: "by the kernel"
+        case .fuse: "with FUSE"
+        case .none: "not possible"
+        }
+    }
+
+    private static func json(_ found: HostFeatures) -> JSONValue {
+        let features = found.features.map { feature -> (key: String, value: JSONValue) in
+            var members: [(key: String, value: JSONValue)] = [
+                ("state", .string(feature.state.rawValue)), ("title", .string(feature.title)), ("detail", .string(feature.detail)),
+                ("without", .string(feature.without)),
+            ]
+            for (key, flag) in feature.flags.sorted(by: { $0.key < $1.key }) { members.append((key, .bool(flag))) }
+            for (key, number) in feature.numbers.sorted(by: { $0.key < $1.key }) { members.append((key, .integer(Int64(number)))) }
+            return (feature.name, .object(JSONObject(members)))
+        }
+        return [
+            "path": .string(found.path.jsonText), "fileSystem": .string(found.fileSystem.jsonText), "kernel": .string(found.kernelRelease),
+            "mounting": .string(found.mounting.rawValue), "secureMounting": .string(found.secureMounting.rawValue),
+            "features": .object(JSONObject(features)),
+        ]
+    }
+
+    /// The path, or the nearest directory above it that exists.
+    private static func existing(_ path: ByteString) -> ByteString {
+        var path = path
+        while !isDirectory(path) {
+            while path.bytes.count > 1, path.bytes.last == UInt8(ascii: "/") { path.bytes.removeLast() }
+            guard let slash = path.bytes.lastIndex(of: UInt8(ascii: "/")) else { return "." }
+            if slash == 0 { return "/" }
+            path = ByteString(Array(path.bytes[..<slash]))
+        }
+        return path
+    }
+
+    private static func isDirectory(_ path: ByteString) -> Bool { (try? FileDescriptor.open(path, [.pathOnly, .directory])) != nil }
+}

@@ -1,0 +1,247 @@
+public import Bytes
+public import LinuxSystem
+
+/// What a host can do, found by doing it.
+public struct Feature: Sendable, Hashable {
+    public enum State: String, Sendable, Hashable {
+        case yes, no
+        /// It could not be tried, mostly for want of rights.
+        case unknown
+    }
+
+    /// In camelCase, for programs; never changes.
+    public var name: String
+    /// In words.
+    public var title: String
+    public var state: State
+    /// Why not, or in which way; may be empty.
+    public var detail: String
+    /// What is done where the host has it not.
+    public var without: String
+    /// Numbers that go with it, by names in camelCase.
+    public var numbers: [String: Int] = [:]
+    /// What is or is not so besides, by names in camelCase.
+    public var flags: [String: Bool] = [:]
+}
+
+/// An image and its objects, for trying what a kernel makes of them.
+public struct FeatureSample: Sendable {
+    /// An EROFS image with two files in its root, whose content is in objects.
+    public var image: [UInt8]
+    /// A file whose object is what the image says. The object's path below `objects`.
+    public var good: (name: ByteString, object: ByteString, content: [UInt8])
+    /// A file whose object has the right size and other content.
+    public var bad: (name: ByteString, object: ByteString, content: [UInt8])
+    /// fs-verity's number of the algorithm that the image's digests are of.
+    public var algorithm: UInt8
+
+    public init(
+        image: [UInt8], good: (name: ByteString, object: ByteString, content: [UInt8]),
+        bad: (name: ByteString, object: ByteString, content: [UInt8]), algorithm: UInt8
+    ) {
+        self.image = image
+        self.good = good
+        self.bad = bad
+        self.algorithm = algorithm
+    }
+}
+
+/// What this host can do for a repository in a directory.
+public struct HostFeatures: Sendable {
+    /// How images are mounted here.
+    public enum Way: String, Sendable { case kernel, fuse, none }
+
+    /// The directory in which everything was tried.
+    public var path: ByteString
+    /// The type of its file system, as `/proc/self/mountinfo` names it; empty where that does not tell.
+    public var fileSystem: ByteString
+    public var kernelRelease: String
+    /// How an image of an insecure repository is mounted, and of a secure one.
+    public var mounting: Way
+    public var secureMounting: Way
+    public var features: [Feature]
+}
+
+/// Finds out what this host can do, each thing by doing it: kernels carry features that their version does not tell, and lack what was
+/// left out when they were built.
+///
+/// All is tried in a directory of its own that is removed again, and with mounts that are never attached where others see them.
+///
+/// - Parameter path: The directory that is, or is to be, a repository.
+/// - Throws: `SystemError` where it is no directory that can be opened.
+public func probeFeatures(at path: ByteString, _ sample: FeatureSample) throws(SystemError) -> HostFeatures {
+    let directory = try FileDescriptor.open(path, [.readOnly, .directory])
+    var prober = FeatureProber(sample, in: directory)
+    prober.probeFiles(in: directory)
+    prober.probeMounts(in: directory)
+    prober.probeFuse()
+    prober.probeConfinement()
+    let canServe: HostFeatures.Way = prober.state("fuse") == .yes ? .fuse : .none
+    return HostFeatures(
+        path: directory.kernelPath, fileSystem: (try? MountEntry.containing(directory))??.type ?? "",
+        kernelRelease: Host.kernelRelease,
+        mounting: prober.state("dataOnlyLayers") == .yes ? .kernel : canServe,
+        secureMounting: prober.state("overlayVerity") == .yes ? .kernel : canServe, features: prober.features)
+}
+
+/// What was found so far.
+struct FeatureProber {
+    let sample: FeatureSample
+    /// Whether anything can be made in the directory.
+    let writable: Bool
+    private(set) var features: [Feature] = []
+
+    init(_ sample: FeatureSample, in directory: borrowing FileDescriptor) {
+        self.sample = sample
+        writable = (try? Self.temporary(directory, [])) != nil
+    }
+
+    func state(_ name: String) -> Feature.State? { features.first { $0.name == name }?.state }
+
+    /// The outcome of a try.
+    struct Outcome {
+        var state: Feature.State
+        var detail = ""
+        var numbers: [String: Int] = [:]
+        var flags: [String: Bool] = [:]
+
+        static let yes = Outcome(state: .yes)
+        static func yes(_ detail: String) -> Outcome { Outcome(state: .yes, detail: detail) }
+        static func no(_ detail: String) -> Outcome { Outcome(state: .no, detail: detail) }
+        static func unknown(_ detail: String) -> Outcome { Outcome(state: .unknown, detail: detail) }
+
+        /// Missing rights say nothing about the kernel.
+        static func failure(_ error: SystemError) -> Outcome {
+            error.errno == .notPermitted || error.errno == .accessDenied
+                ? .unknown("not permitted (\(error))") : .no(error.description)
+        }
+
+        static func failure(_ error: MountError) -> Outcome {
+            switch error {
+            case .noRights(let error): .unknown("not permitted (\(error))")
+            case .system(let error), .noLoopDevice(let error): .failure(error)
+            case .image(let error, let kernel), .overlay(let error, let kernel):
+                .no(kernel.isEmpty ? error.description : "\(error) (\(kernel))")
+            default: .no(error.description)
+            }
+        }
+    }
+
+    mutating func add(_ name: String, _ title: String, without: String, _ outcome: Outcome) {
+        features.append(
+            Feature(
+                name: name, title: title, state: outcome.state, detail: outcome.detail, without: without, numbers: outcome.numbers,
+                flags: outcome.flags))
+    }
+}
+
+// MARK: - FUSE and what confines processes
+
+extension FeatureProber {
+    mutating func probeFuse() {
+        var passthrough = Outcome.unknown("FUSE could not be tried")
+        let fuse = tryFuse(&passthrough)
+        add("fuse", "FUSE", without: "only who may mount can look at an image; `ls`, `cat` and `dump` work without", fuse)
+        add("fusePassthrough", "FUSE passthrough", without: "what is read goes through the process that serves the image", passthrough)
+    }
+
+    /// Makes a FUSE file system that is attached nowhere; the kernel's first request says what it can do.
+    private func tryFuse(_ passthrough: inout Outcome) -> Outcome {
+        let device: FileDescriptor
+        do throws(SystemError) {
+            device = try FileDescriptor.open("/dev/fuse", [.readWrite, .nonBlocking])
+        } catch {
+            return .failure(error)
+        }
+        let request: [UInt8]
+        do throws(SystemError) {
+            let context = try FileSystemContext("fuse")
+            try context.set("fd", ByteString("\(device.raw)"))
+            try context.set("rootmode", "40000")
+            try context.set("user_id", ByteString("\(Host.effectiveUserID)"))
+            try context.set("group_id", ByteString("\(Host.effectiveGroupID)"))
+            try context.create()
+            let mount = try context.mount(.readOnly)
+            request = try firstRequest(device)
+            // The connection ends with the last mount.
+            _ = consume mount
+        } catch {
+            guard error.errno == .notPermitted else { return .failure(error) }
+            passthrough = .no("needs CAP_SYS_ADMIN in the first user namespace")
+            guard Self.isFirstUserNamespace else {
+                return .no("not permitted in this mount namespace; in one of the user namespace's own it is (unshare -m)")
+            }
+            return Self.hasSetuidProgram("fusermount3")
+                ? .yes("by fusermount3, which was not tried") : .no("not permitted, and fusermount3 is not installed")
+        }
+        guard request.count >= 60, request.word(at: 4) == 26 else { return .yes("what the kernel offers is not understood") }
+        // struct fuse_init_in behind 40 bytes of struct fuse_in_header: major, minor, max_readahead, flags, flags2.
+        let version = "protocol \(request.word(at: 40)).\(request.word(at: 44))"
+        let isExtended = request.word(at: 52) & 1 << 30 != 0
+        let offers = isExtended && request.word(at: 56) & 1 << 5 != 0
+        if !offers {
+            passthrough = .no("the kernel does not offer it")
+        } else if Host.hasCapability(.systemAdmin), Self.isFirstUserNamespace {
+            passthrough = .yes
+        } else {
+            passthrough = .no("needs CAP_SYS_ADMIN in the first user namespace")
+        }
+        return .yes(version)
+    }
+
+    private func firstRequest(_ device: borrowing FileDescriptor) throws(SystemError) -> [UInt8] {
+        var buffer = [UInt8](repeating: 0, count: 1 << 16)
+        var failure: SystemError?
+        var count = 0
+        buffer.withUnsafeMutableBytes { bytes in
+            do throws(SystemError) { count = try device.read(into: bytes) } catch { failure = error }
+        }
+        if let failure { throw failure }
+        return Array(buffer.prefix(count))
+    }
+
+    private static func hasSetuidProgram(_ name: ByteString) -> Bool {
+        let path = Host.environment("PATH") ?? "/usr/bin:/bin"
+        return path.bytes.split(separator: UInt8(ascii: ":")).contains { directory in
+            let file = ByteString(directory) + "/" + name
+            let status = try? FileDescriptor.currentDirectory.status(at: file, follow: true)
+            return status.map { $0.permissions & 0o4111 == 0o4111 } ?? false
+        }
+    }
+
+    /// All ids map to themselves there, and nowhere else.
+    private static var isFirstUserNamespace: Bool {
+        guard let map = try? FileDescriptor.open("/proc/self/uid_map", .readOnly).readAll(limit: 4096) else { return false }
+        let words = String(decoding: map, as: UTF8.self).split(whereSeparator: \.isWhitespace)
+        return words == ["0", "0", "4294967295"]
+    }
+
+    mutating func probeConfinement() {
+        let namespaces: Outcome
+        do throws(SystemError) {
+            _ = try Host.makeUserNamespace()
+            namespaces = .yes
+        } catch {
+            namespaces = error.errno == .notPermitted || error.errno == .accessDenied ? .no("not permitted (\(error))") : .failure(error)
+        }
+        add(
+            "userNamespaces", "User namespaces", without: "without root FUSE needs fusermount3, and --idmap has no namespace to name",
+            namespaces)
+        let landlock: Outcome
+        do throws(SystemError) {
+            let version = try Host.landlockVersion()
+            landlock = Outcome(state: .yes, detail: "ABI \(version)", numbers: ["abi": version])
+        } catch {
+            landlock = .no(error.errno == .notSupported ? "it is switched off (lsm=)" : error.description)
+        }
+        add("landlock", "Landlock", without: "a program that embeds the library confines itself by other means", landlock)
+    }
+}
+
+extension [UInt8] {
+    /// Four bytes in the machine's order, as FUSE has them; 0 beyond the end.
+    fileprivate func word(at offset: Int) -> UInt32 {
+        guard offset >= 0, offset + 4 <= count else { return 0 }
+        return withUnsafeBytes { $0.loadUnaligned(fromByteOffset: offset, as: UInt32.self) }
+    }
+}
