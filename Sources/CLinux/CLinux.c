@@ -411,13 +411,13 @@ intptr_t cl_umount(int32_t dir, const void *path, size_t length, int32_t flags) 
     return RETRY(umount2(entry, flags));
 }
 
-intptr_t cl_unshare_mounts(void) {
-    intptr_t result = RETRY(unshare(CLONE_NEWNS));
-    if (result < 0) return result;
+intptr_t cl_unshare_mounts(void) { return RETRY(unshare(CLONE_NEWNS)); }
+
+intptr_t cl_make_mounts_private(const char *path, int32_t recursive) {
     struct {
         uint64_t set, clear, propagation, userNamespace;
     } attributes = {.propagation = 1 << 18 /* MS_PRIVATE */};
-    return RETRY(syscall(NR_mount_setattr, AT_FDCWD, "/", 0x8000 /* AT_RECURSIVE */, &attributes, sizeof attributes));
+    return RETRY(syscall(NR_mount_setattr, AT_FDCWD, path, recursive ? 0x8000 /* AT_RECURSIVE */ : 0, &attributes, sizeof attributes));
 }
 
 intptr_t cl_enter_mounts(int32_t fd) { return RETRY(setns(fd, CLONE_NEWNS)); }

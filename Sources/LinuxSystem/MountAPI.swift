@@ -160,11 +160,21 @@ extension FileDescriptor {
         guard result >= 0 else { throw SystemError(operation: "unmount", path: path, errno: Errno(result: result)) }
     }
 
-    /// Gives the calling thread mounts of its own, copies of all there are. Changes of them reach nobody else, and all goes away when the
-    /// thread ends. EINVAL where the root directory is no mount (in a chroot).
-    package static func unshareMounts() throws(SystemError) {
-        let result = Kernel.call(.mount, -1) { cl_unshare_mounts() }
+    /// Gives the calling thread mounts of its own, copies of all there are, which go away when the thread ends.
+    ///
+    /// - Returns: A directory from whose mount nothing spreads to others; nil where that is so of all mounts.
+    package static func unshareMounts() throws(SystemError) -> ByteString? {
+        var result = Kernel.call(.mount, -1) { cl_unshare_mounts() }
         guard result >= 0 else { throw SystemError(operation: "unshare mounts", errno: Errno(result: result)) }
+        result = Kernel.call(.mount, -1) { cl_make_mounts_private("/", 1) }
+        if result >= 0 { return nil }
+        // In a chroot the root directory may be no mount's root, but /proc always is, and has directories that nobody needs meanwhile.
+        guard Errno(result: result) == .invalidArgument else {
+            throw SystemError(operation: "make mounts private", errno: Errno(result: result))
+        }
+        result = Kernel.call(.mount, -1) { cl_make_mounts_private("/proc", 0) }
+        guard result >= 0 else { throw SystemError(operation: "make mount private", path: "/proc", errno: Errno(result: result)) }
+        return "/proc/tty"
     }
 
     /// Moves the calling thread into the mount namespace that this file stands for (`/proc/PID/ns/mnt`). EINVAL once the process has

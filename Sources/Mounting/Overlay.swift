@@ -137,18 +137,26 @@ private func mountOverlayOfAttached(
 private func mountOverlayInOwnNamespace(
     _ layers: Layers, _ ways: [LayerSyntax], _ requireVerity: Bool, _ target: ByteString, _ options: MountOptions
 ) throws(MountError) -> FileDescriptor {
+    // Asked for now: seen from a new namespace, what an old descriptor stands for has a path outside of a chroot.
+    let paths: [ByteString]
     do throws(SystemError) {
-        try FileDescriptor.unshareMounts()
+        paths = try layers.objects.map { (raw) throws(SystemError) in try FileDescriptor.duplicate(of: raw).kernelPath }
+    } catch {
+        throw .system(error)
+    }
+    let place: ByteString?
+    do throws(SystemError) {
+        place = try FileDescriptor.unshareMounts()
     } catch {
         throw MountError(error) { .overlay($0, kernel: "") }
     }
     // Descriptors from before still belong to the old namespace. All are opened anew before the image hides what is below the target.
     var objects = Directories()
-    for old in layers.objects { objects.add(owning: try reopen(old)) }
+    for (old, path) in zip(layers.objects, paths) { objects.add(owning: try reopen(old, path)) }
     let upper = try openDirectory(options.upperDirectory)
     let work = try openDirectory(options.workDirectory)
     do throws(SystemError) {
-        try FileDescriptor.attachMount(layers.image, at: target)
+        try FileDescriptor.attachMount(layers.image, at: place ?? target)
     } catch {
         throw MountError(error) { .overlay($0, kernel: "") }
     }
@@ -162,10 +170,9 @@ private func mountOverlayInOwnNamespace(
 }
 
 /// Opens by name, in this thread's namespace, the directory that a descriptor from another namespace stands for.
-private func reopen(_ old: Int32) throws(MountError) -> FileDescriptor {
+private func reopen(_ old: Int32, _ path: ByteString) throws(MountError) -> FileDescriptor {
     do throws(SystemError) {
         let before = try FileDescriptor.duplicate(of: old)
-        let path = before.kernelPath
         let new = try FileDescriptor.open(path, [.pathOnly, .directory])
         let (wanted, found) = (try before.status(), try new.status())
         guard wanted.device == found.device, wanted.inode == found.inode else { throw SystemError("open", path, .noEntry) }

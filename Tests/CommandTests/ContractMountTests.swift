@@ -63,6 +63,30 @@ import Testing
         #expect(try store.succeed(["fsck"]).lines.last == "status: ok")
     }
 
+    /// A digest behind the name is a demand: what is mounted has it, or nothing is mounted.
+    @Test func demandedDigests() throws {
+        let store = try store()
+        let target = Target(store.folder)
+        let inspected = try store.succeed(["inspect", "tool"]).json()
+        let manifest = try #require(inspected["manifestDigest"]?.string)
+        let config = try #require(inspected["configDigest"]?.string)
+        let id = try store.succeed(["compute-id", "tool"]).lines[0]
+        for form in ["tool@" + manifest, "tool@" + config, "docker.io/library/tool:latest@" + manifest, "tool@" + id, "@" + manifest] {
+            #expect(try store.run(["mount", form, target.path, "-q"]).status == 0, "\(form)")
+            #expect(try readFile(target.path + "/usr/small") == [1, 2])
+            try store.succeed(["umount", target.path])
+        }
+        let other = "sha256:" + String(repeating: "0", count: 64)
+        #expect(try store.refuse(["mount", "tool@" + other, target.path]) == "tool is \(manifest), not \(other)")
+        #expect(try store.refuse(["cat", "tool@" + other, "usr/small"]) == "tool is \(manifest), not \(other)")
+        #expect(try store.succeed(["cat", "tool@" + manifest, "usr/small"]).output == [1, 2])
+        let otherID = String(id.reversed())
+        #expect(try store.refuse(["mount", "tool@" + otherID, target.path]) == "tool is \(id), not \(otherID)")
+        #expect(try store.refuse(["mount", "none@" + id, target.path]).hasPrefix("no image \"none\""))
+        #expect(try store.refuse(["mount", "@" + id, target.path]).contains("no image"))
+        #expect(fileList(target.path).isEmpty)
+    }
+
     private func attributes(of path: String) -> [String] {
         let names = try? FileDescriptor.open(ByteString(path), .readOnly).extendedAttributes().map(\.name.description)
         return (names ?? ["unreadable"]).filter { $0 != "security.selinux" }

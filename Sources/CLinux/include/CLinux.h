@@ -109,8 +109,10 @@ intptr_t cl_move_mount(int32_t mount, int32_t toDir, const void *to, size_t toLe
 intptr_t cl_open_tree(int32_t dir, const void *path, size_t length, int32_t clone);
 intptr_t cl_mount_setattr(int32_t fd, int32_t recursive, uint64_t set, uint64_t clear, int32_t userNamespace);
 intptr_t cl_umount(int32_t dir, const void *path, size_t length, int32_t flags);
-// Gives the calling thread mounts of its own, from which nothing spreads back.
+// Gives the calling thread mounts of its own, copies of all there are.
 intptr_t cl_unshare_mounts(void);
+// Nothing spreads from or to the mount whose root this is any more; -EINVAL where it is no mount's root.
+intptr_t cl_make_mounts_private(const char *path, int32_t recursive);
 // Moves the calling thread into a mount namespace; EINVAL where another thread shares its directories.
 intptr_t cl_enter_mounts(int32_t fd);
 #define CL_MOUNT_ATTR_RDONLY 0x01
