@@ -88,6 +88,13 @@ intptr_t cl_pread(int32_t fd, void *buffer, size_t count, int64_t offset) { retu
 intptr_t cl_write(int32_t fd, const void *buffer, size_t count) { return RETRY(write(fd, buffer, count)); }
 intptr_t cl_pwrite(int32_t fd, const void *buffer, size_t count, int64_t offset) { return RETRY(pwrite(fd, buffer, count, offset)); }
 
+intptr_t cl_pwrite_uncached(int32_t fd, const void *buffer, size_t count, int64_t offset) {
+    // RWF_DONTCACHE, spelled out: it is younger than some build hosts (Linux 6.14, linux/fs.h).
+    struct iovec vector = {(void *)buffer, count};
+    intptr_t result = RETRY(pwritev2(fd, &vector, 1, offset, 0x80));
+    return result == -EOPNOTSUPP ? cl_pwrite(fd, buffer, count, offset) : result;
+}
+
 intptr_t cl_writev(int32_t fd, const cl_iovec *vectors, size_t count) {
     return RETRY(writev(fd, (const struct iovec *)vectors, count > IOV_MAX ? IOV_MAX : (int)count));
 }

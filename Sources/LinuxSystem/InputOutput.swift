@@ -137,13 +137,22 @@ extension FileDescriptor {
     }
 
     /// Writes everything at an offset in bytes. The position does not move.
-    public borrowing func pwriteAll(_ buffer: UnsafeRawBufferPointer, at offset: UInt64) throws(SystemError) {
+    ///
+    /// - Parameter leavesCache: whether the page cache is to forget the bytes once they are on the disk (RWF_DONTCACHE, Linux 6.14). Where
+    ///   that is not known they stay.
+    public borrowing func pwriteAll(
+        _ buffer: UnsafeRawBufferPointer, at offset: UInt64, leavesCache: Bool = false
+    ) throws(SystemError) {
         var rest = buffer
         guard var position = Int64(exactly: offset) else {
             throw SystemError(operation: "write", path: kernelPath, errno: .fileTooLarge)
         }
         while !rest.isEmpty {
-            let result = Kernel.call(.write, raw, count: rest.count) { cl_pwrite(raw, rest.baseAddress, rest.count, position) }
+            let result = Kernel.call(.write, raw, count: rest.count) {
+                leavesCache
+                    ? cl_pwrite_uncached(raw, rest.baseAddress, rest.count, position)
+                    : cl_pwrite(raw, rest.baseAddress, rest.count, position)
+            }
             guard result > 0 else {
                 throw SystemError("write", result == 0 ? -Int(Errno.noSpace.rawValue) : result, at: raw, nil)
             }

@@ -118,6 +118,21 @@ final class HTTPSession: Sendable {
         throw Failure(RegistryError(.badResponse, "\(url.display): more than \(Self.redirectLimit) redirects"))
     }
 
+    /// Whether no TLS comes about with `url`'s server, whoever it is: nothing but the question is sent. False also where that is not clear.
+    func isWithoutTLS(_ url: HTTPURL, for registry: RemoteRepository) -> Bool {
+        guard !interruption.isSet, var connection = try? connection(to: url, for: registry) else { return false }
+        (connection.verifiesTLS, connection.authorities, connection.authorityFile, connection.client) = (false, [], nil, nil)
+        let transfer = network.start(
+            HTTPRequest(url: url, method: "HEAD", connectTimeout: min(options.connectTimeout, .seconds(5)), connection: connection))
+        defer { transfer.cancel() }
+        do throws(TransferFailure) {
+            _ = try transfer.waitForHead(until: .now + options.requestTimeout)
+            return false
+        } catch {
+            return failure(error, url).mayBePlainHTTP
+        }
+    }
+
     /// Begins a request whose body is made while it is sent. Its answer, redirects among them, is the caller's: see `answer`.
     func begin(
         _ url: HTTPURL, for registry: RemoteRepository, headers: [String], authorization: String?, method: String, body: UploadBody,

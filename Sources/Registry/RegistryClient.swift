@@ -72,6 +72,10 @@ public final class RegistryClient: Sendable {
         let key = (mayUsePlainHTTP(repository) ? "? " : "") + host
         let known = schemes.withLock { $0[key] }
         do throws(Failure) {
+            if known == nil, isWithoutTLS(repository) {
+                return try open(
+                    repository, target, headers: headers, method, body, mayShareConnection, scheme: "http", isProbe: false, what: what)
+            }
             return try open(
                 repository, target, headers: headers, method, body, mayShareConnection, scheme: known ?? "https", isProbe: known == nil,
                 what: what)
@@ -95,6 +99,15 @@ public final class RegistryClient: Sendable {
         case false: true
         case nil: HTTPURL("https://\(repository.apiHost)/")?.isLoopback ?? false
         }
+    }
+
+    /// Whether a server on this machine is seen to have no TLS. Asked before anything is told to it, and without reading the system's
+    /// certificates, which takes longer than all other steps up to the first blob.
+    private func isWithoutTLS(_ repository: RemoteRepository) -> Bool {
+        guard session.tlsVerify(repository) == nil, let url = HTTPURL("https://\(repository.apiHost)/v2/"), url.isLoopback else {
+            return false
+        }
+        return session.isWithoutTLS(url, for: repository)
     }
 
     private func open(

@@ -99,6 +99,10 @@ package final class BlobClaim: @unchecked Sendable {
     /// Free space that is left to others: a sixteenth of the file system, no more than this.
     private static let largestReserve: UInt64 = 1 << 30
 
+    /// From this size on what is appended goes to the disk at once and leaves the page cache, which the objects have better use for. Nobody reads
+    /// it unless the pull is killed.
+    private static let uncachedSize = 128 << 10
+
     private let repository: Repository
     private let path: ByteString
     private let directory: ByteString
@@ -157,7 +161,7 @@ package final class BlobClaim: @unchecked Sendable {
             return
         }
         do throws(SystemError) {
-            try file.pwriteAll(bytes, at: length)
+            try file.pwriteAll(bytes, at: length, leavesCache: bytes.count >= Self.uncachedSize)
             length &+= UInt64(bytes.count)
         } catch {
             clear()

@@ -1,7 +1,9 @@
 @preconcurrency import Glibc
 import Hashing
 import JSON
+import LinuxSystem
 import Synchronization
+import Testing
 
 /// A registry on loopback that serves the first image of a layout as `team/app:latest` and others as its referrers, counts what it sends, and can be a bad link: slow, or
 /// one that breaks all connections each time so many bytes have gone over it.
@@ -201,19 +203,7 @@ final class LayoutServer: Sendable {
     }
 
     private static func onThread(_ body: @escaping @Sendable () -> Void) {
-        final class Box: Sendable {
-            let body: @Sendable () -> Void
-            init(_ body: @escaping @Sendable () -> Void) { self.body = body }
-        }
-        var thread = pthread_t()
-        let status = pthread_create(
-            &thread, nil,
-            { context in
-                guard let context else { return nil }
-                Unmanaged<Box>.fromOpaque(context).takeRetainedValue().body()
-                return nil
-            }, Unmanaged.passRetained(Box(body)).toOpaque())
-        if status == 0 { pthread_detach(thread) }
+        #expect(startThread("test server", body))
     }
 }
 

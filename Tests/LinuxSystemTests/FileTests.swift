@@ -38,6 +38,21 @@ import Testing
         }
     }
 
+    /// On file systems that can do it and on one that cannot (a tmpfs), at offsets that are no multiple of anything.
+    @Test func writesPastThePageCache() throws {
+        let bytes = (0..<300_001).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ $0 / 251) }
+        func check(_ directory: borrowing FileDescriptor, _ name: ByteString) throws {
+            let file = try directory.open(at: name, [.readWrite, .create, .exclusive], mode: 0o600)
+            defer { try? directory.unlink(at: name) }
+            try bytes.withUnsafeBytes { try file.pwriteAll($0, at: 7, leavesCache: true) }
+            try bytes.withUnsafeBytes { try file.pwriteAll($0, at: 300_008, leavesCache: true) }
+            #expect(try content(directory, name) == [UInt8](repeating: 0, count: 7) + bytes + bytes)
+        }
+        try withScratch { directory, _ in try check(directory, "file") }
+        let shared = try FileDescriptor.open("/dev/shm", [.readOnly, .directory])
+        try check(shared, "linuxsystem-" + ByteString(Host.randomName()))
+    }
+
     @Test func writesManyBuffersWithFewCalls() throws {
         // More than IOV_MAX (1024), empty ones among them.
         let pieces = (0..<3000).map { number in [UInt8](repeating: UInt8(number % 251), count: number % 5) }

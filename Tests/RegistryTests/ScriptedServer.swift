@@ -1,5 +1,7 @@
 @preconcurrency import Glibc
+import LinuxSystem
 import Synchronization
+import Testing
 
 /// An HTTP/1.1 server on loopback that answers as a test says, rightly or wrongly. Speaks no TLS: a client that tries gets its connection closed.
 final class ScriptedServer: Sendable {
@@ -191,19 +193,7 @@ final class ScriptedServer: Sendable {
 
 /// Runs `body` on a thread of its own, outside the pool that the tests themselves block.
 func onThread(_ body: @escaping @Sendable () -> Void) {
-    final class Box: Sendable {
-        let body: @Sendable () -> Void
-        init(_ body: @escaping @Sendable () -> Void) { self.body = body }
-    }
-    var thread = pthread_t()
-    let status = pthread_create(
-        &thread, nil,
-        { context in
-            guard let context else { return nil }
-            Unmanaged<Box>.fromOpaque(context).takeRetainedValue().body()
-            return nil
-        }, Unmanaged.passRetained(Box(body)).toOpaque())
-    if status == 0 { pthread_detach(thread) }
+    #expect(startThread("test", body))
 }
 
 extension ScriptedServer.Action {

@@ -40,6 +40,8 @@ intptr_t cl_read(int32_t fd, void *buffer, size_t count);
 intptr_t cl_pread(int32_t fd, void *buffer, size_t count, int64_t offset);
 intptr_t cl_write(int32_t fd, const void *buffer, size_t count);
 intptr_t cl_pwrite(int32_t fd, const void *buffer, size_t count, int64_t offset);
+// pwrite whose bytes leave the page cache as soon as they are on the disk, where the kernel and the file system can do that.
+intptr_t cl_pwrite_uncached(int32_t fd, const void *buffer, size_t count, int64_t offset);
 // At most 1024 vectors (IOV_MAX) are used; writes as writev does, possibly less than all.
 intptr_t cl_writev(int32_t fd, const cl_iovec *vectors, size_t count);
 intptr_t cl_lseek(int32_t fd, int64_t offset, int32_t whence);
