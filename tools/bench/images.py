@@ -11,6 +11,8 @@ import subprocess
 import sys
 import tarfile
 
+import odd
+
 MIB = 1 << 20
 
 
@@ -32,7 +34,7 @@ def candidates():
 
 
 def choose(entries_wanted, bytes_wanted):
-    """Paths that together have about this many entries and bytes, spread over the whole system."""
+    """Paths that together have about this many entries and bytes, spread over the whole system, and how many entries are lacking."""
     links, small, large = [], [], []
     mean = bytes_wanted / entries_wanted
     for path, size in candidates():
@@ -65,7 +67,7 @@ def choose(entries_wanted, bytes_wanted):
         chosen[path] = size
         total += size
         count_directories(path)
-    return chosen
+    return chosen, max(0, entries_wanted - len(chosen) - len(directories))
 
 
 def blob(layout, write):
@@ -158,10 +160,13 @@ def tar_of(stream, paths, seen):
     return entries
 
 
-def system_image(layout, entries, size, shares):
-    """An image of `entries` entries and `size` bytes, its layers holding these shares of the bytes."""
+def system_image(layout, entries, size, shares, command=("gzip", "-6", "-n"), more=None):
+    """An image of `entries` entries and `size` bytes, its layers holding these shares of the bytes.
+
+    `more`, told how many entries this machine is short of, gives the layers above them.
+    """
     begin(layout)
-    chosen = choose(entries, size)
+    chosen, lacking = choose(entries, size)
     paths = sorted(chosen, key=os.fsencode)
     total = sum(chosen.values())
     groups, taken, limit = [[] for _ in shares], 0, shares[0]
@@ -172,15 +177,22 @@ def system_image(layout, entries, size, shares):
             limit += shares[index]
         groups[index].append(path)
         taken += chosen[path]
-    layers, diff_ids, seen, bytes_out, count = [], [], {"/"}, 0, 0
-    for group in groups:
+    seen = {"/"}
+    writers = [lambda stream, group=group: tar_of(stream, group, seen) for group in groups]
+    return written_image(layout, writers + (more(lacking) if more else []), command)
+
+
+def written_image(layout, writers, command):
+    """An image of layers, each written by a function that returns how many entries it has."""
+    layers, diff_ids, bytes_out, count = [], [], 0, 0
+    for writer in writers:
         found = 0
 
         def fill(stream):
             nonlocal found
-            found = tar_of(stream, group, seen)
+            found = writer(stream)
 
-        descriptor, diff_id, length = gzip_layer(layout, fill, ["gzip", "-6", "-n"])
+        descriptor, diff_id, length = gzip_layer(layout, fill, command)
         layers.append(descriptor)
         diff_ids.append(diff_id)
         bytes_out += length
@@ -230,9 +242,19 @@ def one_file_image(layout, size):
     return {"entries": 3, "uncompressed": length, "compressed": descriptor["size"], "layers": 1}
 
 
+def odd_image(layout, altered=None):
+    begin(layout)
+    return written_image(layout, odd.layers(altered), FAST)
+
+
+FAST = ("igzip", "-1", "-c")
+IMAGE_B = (30_000, 385 * MIB, [0.45, 0.30, 0.15, 0.10])
 RECIPES = {
     "a": lambda layout: system_image(layout, 5_000, 180 * MIB, [1.0]),
-    "b": lambda layout: system_image(layout, 30_000, 385 * MIB, [0.45, 0.30, 0.15, 0.10]),
+    "b": lambda layout: system_image(layout, *IMAGE_B),
+    # The same entries, compressed sooner, and those of odd.py; on a machine with few files as many all the same.
+    "equality": lambda layout: system_image(layout, *IMAGE_B, command=FAST, more=lambda lacking: odd.layers(filling=lacking)),
+    "odd": odd_image,
     "memory": lambda layout: one_file_image(layout, 3 << 30),
 }
 
@@ -241,7 +263,8 @@ def main():
     name, directory = sys.argv[1:]
     partial = directory + ".partial"
     subprocess.run(["rm", "-rf", partial, directory], check=True)
-    facts = RECIPES[name](partial)
+    recipe, _, altered = name.partition(":")
+    facts = RECIPES[recipe](partial, altered) if altered else RECIPES[recipe](partial)
     with open(os.path.join(partial, "facts.json"), "w") as out:
         json.dump(facts, out)
     os.rename(partial, directory)

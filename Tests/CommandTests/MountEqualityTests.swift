@@ -1,0 +1,43 @@
+import Glibc
+import Testing
+
+/// The bench image of 30,000 entries, mounted by the kernel and with FUSE: in every attribute the original, which Python's tarfile reads from
+/// the layers. What is compared, and how it is shown that the comparison finds differences, stands in tools/bench/equality.py.
+@Suite(
+    .serialized,
+    .enabled(
+        if: isRoot && access("/dev/fuse", F_OK) == 0 && ["python3", "igzip", "gzip", "openssl"].allSatisfy(hasProgram),
+        "needs root, FUSE, python3, isal, gzip and openssl"))
+struct MountEqualityTests {
+    private func compare(_ part: String) throws -> [String] {
+        let folder = try TemporaryFolder()
+        let tools = "/" + #filePath.split(separator: "/").dropLast(3).joined(separator: "/") + "/tools"
+        let result = try launch(
+            "python3", ["-B", tools + "/bench/equality.py", part],
+            environment: ["CFSOCI=" + Cfsoci.binary, "BENCH_DIR=" + folder.path])
+        #expect(result.status == 0, "\(result.text)\(result.error)")
+        return result.lines
+    }
+
+    @Test(.timeLimit(.minutes(5))) func mountsAreTheOriginal() throws {
+        let lines = try compare("--only-mounts")
+        let entries = try #require(lines.first?.split(separator: " ").dropFirst().first.flatMap { Int($0) })
+        #expect(entries >= 30_000)
+        #expect(
+            lines.dropFirst().dropLast() == [
+                "  the kernel's mount and the original: 0 differences", "  FUSE and the original: 0 differences",
+                "  FUSE and the kernel's mount: 0 differences", "  the kernel's mount in itself: 0 differences",
+                "  FUSE in itself: 0 differences",
+            ])
+    }
+
+    /// Each attribute altered in one entry of an image is found, and nothing else is.
+    @Test(.timeLimit(.minutes(5))) func alterationsAreFound() throws {
+        let lines = try compare("--only-alterations")
+        #expect(
+            lines == [
+                "  altered in one entry of an image each, and found in both mounts: kind, mode, uid, gid, size, mtime, rdev, links, target, "
+                    + "xattrs, content, entry, directory's mode, directory's mtime"
+            ])
+    }
+}
