@@ -81,26 +81,36 @@ struct GarbageCollect: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "gc", abstract: "Remove everything that no tag keeps. Waits for others that use the repository.")
 
-    @Flag(name: [.customShort("n"), .long], help: "Only say what would go.")
-    var dryRun = false
-
     @Option(name: [.customShort("r"), .long], help: ArgumentHelp("Also keep this stream or image.", valueName: "name"))
     var root: [ByteString] = []
+
+    @OptionGroup var removal: RemovalOptions
+    @OptionGroup var global: GlobalOptions
+
+    func run() throws {
+        let report = try global.openStore(readOnly: removal.dryRun).repository.collectGarbage(
+            dryRun: removal.dryRun, extraRoots: root, willWait: removal.waitingNote(global))
+        removal.warn(report, global)
+        if removal.json { return try Output.print(report.json) }
+        try report.show(dryRun: removal.dryRun)
+    }
+}
+
+/// What the commands that remove something have in common.
+struct RemovalOptions: ParsableArguments {
+    @Flag(name: [.customShort("n"), .long], help: "Only say what would go.")
+    var dryRun = false
 
     @Flag(help: "Print JSON.")
     var json = false
 
-    @OptionGroup var global: GlobalOptions
-
-    func run() throws {
-        let store = try global.openStore(readOnly: dryRun)
+    fileprivate func waitingNote(_ global: GlobalOptions) -> @Sendable () -> Void {
         let note = global.noteTaker
-        let report = try store.repository.collectGarbage(
-            dryRun: dryRun, extraRoots: root,
-            willWait: { note("waiting for another process that uses the repository") })
+        return { note("waiting for another process that uses the repository") }
+    }
+
+    fileprivate func warn(_ report: GarbageReport, _ global: GlobalOptions) {
         for reference in report.danglingReferences { global.note("warning: \(reference) leads to nothing; `cfsoci untag` removes a tag") }
-        if json { return try Output.print(report.json) }
-        try report.show(dryRun: dryRun)
     }
 }
 
@@ -121,21 +131,14 @@ struct Prune: ParsableCommand {
     @Flag(name: .shortAndLong, help: "Also remove the tags of all images that are not mounted, booted or deployed.")
     var all = false
 
-    @Flag(name: [.customShort("n"), .long], help: "Only say what would go.")
-    var dryRun = false
-
-    @Flag(help: "Print JSON.")
-    var json = false
-
+    @OptionGroup var removal: RemovalOptions
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
-        let store = try global.openStore(readOnly: dryRun)
-        let note = global.noteTaker
-        let report = try store.pruneSynchronously(
-            all: all, dryRun: dryRun, willWait: { note("waiting for another process that uses the repository") })
-        for reference in report.garbage.danglingReferences { note("warning: \(reference) leads to nothing; `cfsoci untag` removes a tag") }
-        if json {
+        let report = try global.openStore(readOnly: removal.dryRun).pruneSynchronously(
+            all: all, dryRun: removal.dryRun, willWait: removal.waitingNote(global))
+        removal.warn(report.garbage, global)
+        if removal.json {
             var document = report.garbage.json
             document["tagsRemoved"] = .array(report.tagsRemoved.map { .string($0.jsonText) })
             document["tagsKept"] = .array(
@@ -145,7 +148,7 @@ struct Prune: ParsableCommand {
         }
         for name in report.tagsRemoved { try Output.print("Removed tag \(Output.printable(name))") }
         for kept in report.tagsKept { try Output.print("Kept tag \(Output.printable(kept.name)): the image is \(kept.use.rawValue)") }
-        try report.garbage.show(dryRun: dryRun)
+        try report.garbage.show(dryRun: removal.dryRun)
         try Output.print("referrers    \(report.referrersRemoved) removed")
     }
 }

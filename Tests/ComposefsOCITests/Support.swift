@@ -1,5 +1,6 @@
 import ComposefsOCI
 import LinuxSystem
+import TestSupport
 import Testing
 
 /// The checkout that the tests were compiled from.
@@ -34,24 +35,10 @@ func readText(_ path: ByteString) throws -> String { try #require(ByteString(try
 
 /// A directory that vanishes with the value.
 final class Folder {
-    let path: ByteString
+    private let folder: TestFolder
+    var path: ByteString { folder.path }
 
-    /// Where new repositories are made: a file system with fs-verity when the variable names one.
-    init() throws {
-        let parent = Host.environment("CFSOCI_TEST_VERITY_DIR") ?? Host.environment("TMPDIR") ?? "/tmp"
-        path = parent + "/" + ByteString("composefs-oci-" + Host.randomName(12))
-        try FileDescriptor.makeDirectory(path, mode: 0o755)
-    }
-
-    deinit { try? Self.remove(path) }
-
-    private static func remove(_ path: ByteString) throws {
-        let directory = try FileDescriptor.open(path, [.readOnly, .directory, .noFollow])
-        for entry in try directory.entries() {
-            if entry.kind == .directory { try remove(path + "/" + entry.name) } else { try directory.unlink(at: entry.name) }
-        }
-        try FileDescriptor.currentDirectory.removeDirectory(at: path)
-    }
+    init() throws { folder = try TestFolder("composefs-oci", wantsVerity: true) }
 
     func makeDirectory(_ name: ByteString) throws -> ByteString {
         try FileDescriptor.makeDirectory(path + "/" + name, mode: 0o755)
@@ -74,17 +61,5 @@ final class MemoryReader: BlobReader {
         buffer.copyBytes(from: piece)
         rest = rest.dropFirst(piece.count)
         return piece.count
-    }
-}
-
-/// Cancels the test, with the reason, where images cannot be mounted at all.
-func requireMounting() throws {
-    guard Host.effectiveUserID == 0, Host.hasCapability(.systemAdmin) else { try Test.cancel("mounting needs root") }
-    for type in ["erofs", "overlay"] as [StaticString] {
-        do {
-            _ = try FileSystemContext(type)
-        } catch {
-            try Test.cancel("this kernel has no \(type): \(error)")
-        }
     }
 }

@@ -1,26 +1,12 @@
 import Bytes
 import Glibc
 import LinuxSystem
+import TestSupport
 
 /// Runs `body` in a new directory below the current temporary directory and removes that afterwards.
 func withScratch<Result>(_ body: (borrowing FileDescriptor, ByteString) throws -> Result) throws -> Result {
-    let parent = Host.environment("TMPDIR") ?? "/tmp"
-    let path = parent + "/" + ByteString("linuxsystem-" + Host.randomName())
-    try FileDescriptor.makeDirectory(path, mode: 0o755)
-    defer { try? removeTree(path) }
-    return try body(try FileDescriptor.open(path, [.readOnly, .directory]), path)
-}
-
-private func removeTree(_ path: ByteString) throws {
-    let directory = try FileDescriptor.open(path, [.readOnly, .directory, .noFollow])
-    for entry in try directory.entries() {
-        if entry.kind == .directory {
-            try removeTree(path + "/" + entry.name)
-        } else {
-            try directory.unlink(at: entry.name)
-        }
-    }
-    try FileDescriptor.currentDirectory.removeDirectory(at: path)
+    let folder = try TestFolder("linuxsystem")
+    return try withExtendedLifetime(folder) { try body(try FileDescriptor.open(folder.path, [.readOnly, .directory]), folder.path) }
 }
 
 /// The bytes of a file that is no larger than 16 MiB.

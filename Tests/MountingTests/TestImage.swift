@@ -2,6 +2,7 @@ import Bytes
 import Glibc
 import LinuxSystem
 import Mounting
+import TestSupport
 import Testing
 
 /// A directory to mount things below, an image and its objects: `inline` holds its content itself, `external` and `sub/large` are objects,
@@ -19,21 +20,14 @@ struct TestImage {
     static let external = [UInt8](repeating: UInt8(ascii: "x"), count: 5000)
     static let large = (0..<300_000).map { UInt8(truncatingIfNeeded: $0 &* 13 &+ ($0 >> 10)) }
 
-    /// Cancels the test, with the reason, where images cannot be mounted at all.
+    /// Cancels the test, with the reason, where images cannot be made or mounted at all.
     static func requireMounting() throws {
-        guard Host.effectiveUserID == 0, Host.hasCapability(.systemAdmin) else { try Test.cancel("mounting needs root") }
-        for type in ["erofs", "overlay"] as [StaticString] {
-            do {
-                _ = try FileSystemContext(type)
-            } catch {
-                try Test.cancel("this kernel has no \(type): \(error)")
-            }
-        }
+        try TestSupport.requireMounting()
         guard (try? FileDescriptor.open("/usr/bin/mkfs.erofs", .pathOnly)) != nil else { try Test.cancel("needs mkfs.erofs (erofs-utils)") }
     }
 
     /// Where new images are made: a file system with fs-verity when the variable names one.
-    static var parent: ByteString { Host.environment("CFSOCI_TEST_VERITY_DIR") ?? Host.environment("TMPDIR") ?? "/tmp" }
+    static var parent: ByteString { TestFolder.parentWithVerity }
 
     static func with(in parent: ByteString = parent, verity: Bool = false, _ body: (TestImage) throws -> Void) throws {
         try requireMounting()
@@ -159,18 +153,6 @@ private func wait(for child: pid_t) -> Int32 {
     var status: Int32 = 0
     while waitpid(child, &status, 0) == -1 && errno == EINTR {}
     return status
-}
-
-func removeTree(_ path: ByteString) throws {
-    let directory = try FileDescriptor.open(path, [.readOnly, .directory, .noFollow])
-    for entry in try directory.entries() {
-        if entry.kind == .directory {
-            try removeTree(path + "/" + entry.name)
-        } else {
-            try directory.unlink(at: entry.name)
-        }
-    }
-    try FileDescriptor.currentDirectory.removeDirectory(at: path)
 }
 
 /// The error that `body` throws, nil where it throws none.

@@ -2,27 +2,15 @@ import Bytes
 import Hashing
 import LinuxSystem
 import OCI
+import TestSupport
 import Testing
 
 /// A directory that vanishes with the value.
 final class SourcesFolder {
-    let path: ByteString
+    private let folder: TestFolder
+    var path: ByteString { folder.path }
 
-    init() throws {
-        let base = Host.environment("TMPDIR") ?? "/tmp"
-        path = base + ByteString("/sources-test-" + Host.randomName(12))
-        try FileDescriptor.makeDirectory(path, mode: 0o700)
-    }
-
-    deinit { try? Self.remove(path) }
-
-    private static func remove(_ path: ByteString) throws {
-        let directory = try FileDescriptor.open(path, [.readOnly, .directory, .noFollow])
-        for entry in try directory.entries() {
-            if entry.kind == .directory { try remove(path + "/" + entry.name) } else { try directory.unlink(at: entry.name) }
-        }
-        try FileDescriptor.currentDirectory.removeDirectory(at: path)
-    }
+    init() throws { folder = try TestFolder("sources-test", mode: 0o700) }
 
     func at(_ name: String) -> String { path.description + "/" + name }
 

@@ -4,28 +4,17 @@ import Hashing
 import LinuxSystem
 import Repository
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import OCI
 
 /// A repository in a directory of its own, removed when the value goes.
 final class StoreScratch {
-    let path: ByteString
+    private let folder: TestFolder
+    var path: ByteString { folder.path }
 
-    init() throws {
-        path = (Host.environment("TMPDIR") ?? "/tmp") + "/" + ByteString("oci-store-" + Host.randomName())
-        try FileDescriptor.makeDirectory(path, mode: 0o755)
-    }
-
-    deinit { try? Self.remove(path) }
-
-    private static func remove(_ path: ByteString) throws {
-        let directory = try FileDescriptor.open(path, [.readOnly, .directory, .noFollow])
-        for entry in try directory.entries() {
-            if entry.kind == .directory { try remove(path + "/" + entry.name) } else { try directory.unlink(at: entry.name) }
-        }
-        try FileDescriptor.currentDirectory.removeDirectory(at: path)
-    }
+    init() throws { folder = try TestFolder("oci-store") }
 
     var repository: ByteString { path + "/repo" }
 

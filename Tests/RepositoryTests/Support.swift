@@ -5,35 +5,15 @@ import LinuxSystem
 import Repository
 import SplitStream
 import Synchronization
+import TestSupport
 import Testing
 
 /// A directory of its own for a test, removed when the value goes. On a file system with fs-verity where the variable names one.
 final class Scratch: Sendable {
-    let path: ByteString
+    private let folder: TestFolder
+    var path: ByteString { folder.path }
 
-    init() throws {
-        let parent = Host.environment("CFSOCI_TEST_VERITY_DIR") ?? Host.environment("TMPDIR") ?? "/tmp"
-        path = parent + "/" + ByteString("repository-" + Host.randomName())
-        try FileDescriptor.makeDirectory(path, mode: 0o755)
-    }
-
-    deinit {
-        guard let directory = try? FileDescriptor.open(path, [.readOnly, .directory]) else { return }
-        try? Scratch.empty(directory)
-        try? FileDescriptor.currentDirectory.removeDirectory(at: path)
-    }
-
-    /// Relative to open directories, since paths may be longer than the kernel takes.
-    static func empty(_ directory: borrowing FileDescriptor) throws {
-        for entry in try directory.entries() {
-            if entry.kind == .directory {
-                try empty(directory.open(at: entry.name, [.readOnly, .directory, .noFollow]))
-                try directory.removeDirectory(at: entry.name)
-            } else {
-                try directory.unlink(at: entry.name)
-            }
-        }
-    }
+    init() throws { folder = try TestFolder("repository", wantsVerity: true) }
 
     var repository: ByteString { path + "/repo" }
 

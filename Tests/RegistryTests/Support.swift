@@ -2,6 +2,7 @@ import Bytes
 import Glibc
 import Hashing
 import OCI
+import TestSupport
 import Testing
 
 @testable import Registry
@@ -58,26 +59,8 @@ func registryError(_ body: () throws -> Void) -> RegistryError? {
 
 /// A directory that is gone after the test.
 func withTemporaryDirectory<Value>(_ body: (String) throws -> Value) throws -> Value {
-    var template = Array("/tmp/cfsoci-registry-XXXXXX".utf8CString)
-    let made = template.withUnsafeMutableBufferPointer { buffer in buffer.baseAddress.map { mkdtemp($0) != nil } ?? false }
-    try #require(made)
-    let path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
-    defer { remove(tree: path) }
-    return try body(path)
-}
-
-private func remove(tree path: String) {
-    if let directory = opendir(path) {
-        while let entry = readdir(directory) {
-            let name = withUnsafePointer(to: &entry.pointee.d_name) {
-                $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-            }
-            if name == "." || name == ".." { continue }
-            if entry.pointee.d_type == UInt8(DT_DIR) { remove(tree: "\(path)/\(name)") } else { unlink("\(path)/\(name)") }
-        }
-        closedir(directory)
-    }
-    rmdir(path)
+    let folder = try TestFolder("cfsoci-registry", mode: 0o700)
+    return try withExtendedLifetime(folder) { try body(folder.path.description) }
 }
 
 func writeFile(_ path: String, _ text: String, mode: mode_t = 0o600) throws {
