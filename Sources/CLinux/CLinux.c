@@ -560,10 +560,10 @@ intptr_t cl_spawn(const char *program, char *const argv[], char *const envp[], i
         posix_spawn_file_actions_destroy(&actions);
         return -(intptr_t)error;
     }
+    // First, since it may itself be 0, 1 or 2. Of a descriptor onto itself, dup2 here still clears close-on-exec.
+    if (error == 0 && inherited >= 0) error = posix_spawn_file_actions_adddup2(&actions, inherited, 3);
     if (error == 0) error = posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
     if (error == 0 && quiet) error = posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
-    // Of a descriptor onto itself, dup2 here still clears close-on-exec.
-    if (error == 0 && inherited >= 0) error = posix_spawn_file_actions_adddup2(&actions, inherited, 3);
     if (error == 0) error = posix_spawn_file_actions_addclosefrom_np(&actions, inherited >= 0 ? 4 : 3);
     sigset_t none, all;
     sigemptyset(&none);
@@ -593,12 +593,28 @@ intptr_t cl_chdir(const void *path, size_t length) {
     return RETRY(chdir(name));
 }
 
+intptr_t cl_fill_standard_descriptors(void) {
+    for (int number = 0; number < 3; number++) {
+        if (fcntl(number, F_GETFD) >= 0 || errno != EBADF) continue;
+        // The lowest free number is taken. Opened the wrong way round, so that its use stays an error.
+        intptr_t result = RETRY(open("/dev/null", number == 0 ? O_WRONLY : O_RDONLY));
+        if (result < 0) return result;
+    }
+    return 0;
+}
+
+int32_t cl_is_ignored(int32_t signal) {
+    struct sigaction action;
+    return sigaction(signal, NULL, &action) == 0 && action.sa_handler == SIG_IGN;
+}
+
+// Those that the process was not started to ignore: blocked, the kernel would keep them all the same.
 static sigset_t end_signals(void) {
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
     sigset_t set;
     sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGHUP);
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+        if (!cl_is_ignored(signals[i])) sigaddset(&set, signals[i]);
     return set;
 }
 

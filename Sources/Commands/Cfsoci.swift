@@ -1,6 +1,7 @@
 public import ArgumentParser
 import ComposefsOCI
 import Glibc
+import LinuxSystem
 
 /// The command itself: `cfsoci SUBCOMMAND …`.
 public struct Cfsoci: ParsableCommand {
@@ -38,10 +39,14 @@ public struct Cfsoci: ParsableCommand {
 
     /// Runs the command that the process's arguments name, and exits.
     public static func start() -> Never {
+        Host.fillStandardDescriptors()
         // Every state that a command can be stopped in is one that the next command continues from, so there is nothing to undo.
-        signal(SIGINT) { _ in
-            TerminalGuard.restore()
-            _exit(130)
+        // A shell's background job ignores the signal, and goes on doing so.
+        if !Host.ignores(signal: SIGINT) {
+            signal(SIGINT) { _ in
+                TerminalGuard.restore()
+                _exit(130)
+            }
         }
         // A closed pipe is an error of write(2), not the end of the process in the middle of a sentence.
         signal(SIGPIPE, SIG_IGN)

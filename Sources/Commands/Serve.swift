@@ -57,27 +57,33 @@ enum Serving {
         }
         // Nothing of the caller's is kept in use.
         try? Host.changeDirectory(to: "/")
-        if isServer { detach() }
+        if isServer { detach(image) }
         image.run()
     }
 
     /// A signal came. Who still has files open loses them: the connection ends with this process.
-    private static func end(_ image: ServedImage) {
+    private static func end(_ image: ServedImage) -> Never {
         do throws(FuseError) {
             try image.unmount()
             // What follows ends the process by itself; a second signal ends it at once.
             _ = Host.waitForEndSignal()
         } catch {
-            if case .notMounted = error { return }
+            // In use; or somebody has unmounted it, perhaps lazily, so that it would last as long as its users.
             try? image.unmount(lazily: true)
         }
         Cfsoci.end(0)
     }
 
     /// Tells the one who waits, and lets go of the terminal.
-    private static func detach() {
+    private static func detach(_ image: ServedImage) {
         let ready = FileDescriptor(owning: readyDescriptor)
         try? FileDescriptor.open("/dev/null", .readWrite).replace(STDERR_FILENO)
-        try? ready.writeAll([1])
+        do throws(SystemError) {
+            try ready.writeAll([1])
+        } catch {
+            // Whoever wanted it was ended meanwhile, and does not know that it is mounted.
+            try? image.unmount(lazily: true)
+            Cfsoci.end(1)
+        }
     }
 }

@@ -145,9 +145,10 @@ public struct AttachedFuseMount: Sendable, Hashable {
 
     /// Unmounts it. With `lazily` even where it is in use; it then ends with its last user, or its server.
     public func unmount(lazily: Bool = false) throws(FuseError) {
-        // Somebody may have unmounted it, and mounted something else there.
-        guard Self.number(at: path) == number else { throw .notMounted(path) }
-        try unmountFuse(path, lazily: lazily)
+        // Its path may have been renamed; somebody may have unmounted it, and mounted something else there.
+        let place = (number.flatMap { try? FileDescriptor.path(ofMount: $0) } ?? nil) ?? path
+        guard Self.number(at: place) == number else { throw .notMounted(path) }
+        try unmountFuse(place, lazily: lazily)
     }
 
     fileprivate static func number(at path: ByteString) -> UInt64? {

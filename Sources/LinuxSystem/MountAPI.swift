@@ -151,6 +151,36 @@ extension FileDescriptor {
         return nil
     }
 
+    /// Where the mount of a number is by now, seen from the process's root directory: what leads there may have been renamed. Nil where the
+    /// kernel's table does not list it.
+    public static func path(ofMount number: UInt64) throws(SystemError) -> ByteString? {
+        let table = try FileDescriptor.open("/proc/thread-self/mountinfo", .readOnly).readAll(limit: 1 << 26)
+        for line in table.split(separator: UInt8(ascii: "\n")) {
+            let fields = line.split(separator: UInt8(ascii: " "), maxSplits: 5)
+            guard fields.count == 6, UInt64(String(decoding: fields[0], as: UTF8.self)) == number else { continue }
+            return unescape(fields[4])
+        }
+        return nil
+    }
+
+    /// What the kernel's tables write as `\ooo`: whatever would part fields.
+    package static func unescape(_ field: some Collection<UInt8>) -> ByteString {
+        var bytes: [UInt8] = []
+        var rest = Array(field)[...]
+        while let first = rest.first {
+            rest = rest.dropFirst()
+            let digits = rest.prefix(3)
+            if first == UInt8(ascii: "\\"), digits.count == 3, digits.allSatisfy({ (0x30...0x37).contains($0) }) {
+                let value = digits.reduce(0) { $0 * 8 + Int($1 - 0x30) }
+                bytes.append(UInt8(truncatingIfNeeded: value))
+                rest = rest.dropFirst(3)
+            } else {
+                bytes.append(first)
+            }
+        }
+        return ByteString(bytes)
+    }
+
     /// Detaches the mount that is topmost at `path`. With `lazily` it goes away even if in use, when the last user ends.
     public static func unmount(_ path: ByteString, lazily: Bool = false) throws(SystemError) {
         let flags = CL_UMOUNT_NOFOLLOW | (lazily ? CL_MNT_DETACH : 0)

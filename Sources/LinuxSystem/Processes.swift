@@ -93,7 +93,15 @@ public struct ChildProcess: Sendable {
 }
 
 extension Host {
-    /// From now on SIGINT, SIGTERM and SIGHUP do not end this thread, nor those that it starts: `waitForEndSignal` takes them.
+    /// Opens `/dev/null` for each of the descriptors 0, 1 and 2 that the caller closed, so that no other file gets its number. Using it stays
+    /// an error.
+    public static func fillStandardDescriptors() { _ = cl_fill_standard_descriptors() }
+
+    /// Whether the process ignores a signal, by its number.
+    public static func ignores(signal: Int32) -> Bool { cl_is_ignored(signal) == 1 }
+
+    /// From now on SIGINT, SIGTERM and SIGHUP do not end this thread, nor those that it starts: `waitForEndSignal` takes them. Those that the
+    /// process ignores (nohup) stay ignored.
     public static func blockEndSignals() { _ = cl_block_end_signals() }
 
     /// Waits for SIGINT, SIGTERM or SIGHUP, which must be blocked in all threads; returns its number.

@@ -21,28 +21,10 @@ struct MountEntry: Sendable, Hashable {
             fields.count > hyphen + 3
         else { return nil }
         self.id = id
-        target = Self.unescape(fields[4])
-        type = Self.unescape(fields[hyphen + 1])
-        source = Self.unescape(fields[hyphen + 2])
-        options = fields[hyphen + 3].split(separator: UInt8(ascii: ",")).map { Self.unescape($0) }
-    }
-
-    /// The kernel writes `\ooo` for what would part fields.
-    private static func unescape(_ field: some Collection<UInt8>) -> ByteString {
-        var bytes: [UInt8] = []
-        var rest = Array(field)[...]
-        while let first = rest.first {
-            rest = rest.dropFirst()
-            let digits = rest.prefix(3)
-            if first == UInt8(ascii: "\\"), digits.count == 3, digits.allSatisfy({ (0x30...0x37).contains($0) }) {
-                let value = digits.reduce(0) { $0 * 8 + Int($1 - 0x30) }
-                bytes.append(UInt8(truncatingIfNeeded: value))
-                rest = rest.dropFirst(3)
-            } else {
-                bytes.append(first)
-            }
-        }
-        return ByteString(bytes)
+        target = FileDescriptor.unescape(fields[4])
+        type = FileDescriptor.unescape(fields[hyphen + 1])
+        source = FileDescriptor.unescape(fields[hyphen + 2])
+        options = fields[hyphen + 3].split(separator: UInt8(ascii: ",")).map { FileDescriptor.unescape($0) }
     }
 
     static func all() throws(SystemError) -> [MountEntry] {

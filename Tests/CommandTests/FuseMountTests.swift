@@ -42,7 +42,11 @@ struct FuseMountTests {
         }
 
         func mount(_ arguments: [String] = [], image: String = "tool") throws {
-            let result = try store.run(["mount", "--fuse", image, fuse] + arguments)
+            try mount(at: fuse, arguments, image: image)
+        }
+
+        func mount(at target: String, _ arguments: [String] = [], image: String = "tool") throws {
+            let result = try store.run(["mount", "--fuse", image, target] + arguments)
             guard result.status == 0, result.output.isEmpty, result.error.isEmpty else {
                 throw RunFailure(description: "mount --fuse: \(result.status) \(result.error)")
             }
@@ -166,6 +170,73 @@ struct FuseMountTests {
         // Read by the kernel itself (passthrough), or not any more.
         let count = pread(file, &byte, 1, 400_000)
         #expect(count < 0 || byte == Self.big[400_000])
+    }
+
+    /// Descriptors that the process opens must not take the numbers of those that its caller closed.
+    @Test(arguments: ["<&-", "<&- >&-", "<&- >&- 2>&-"]) func closedStandardDescriptors(closed: String) throws {
+        let place = try Place()
+        let text = try mustShell(
+            "timeout 20 \"$CFSOCI\" mount --fuse tool \"$2\" --repo \"$1\" \(closed); cksum <\"$2/usr/tool\"; cksum <\"$2/usr/small\"",
+            [place.store.path, place.fuse])
+        #expect(text.split(separator: "\n").map { $0.split(separator: " ").last ?? "" } == ["500000", "2"])
+        try place.store.succeed(["umount", place.fuse])
+        #expect(place.isQuiet())
+    }
+
+    /// Where the mount is may change while it is there.
+    @Test func signalAfterRename() throws {
+        let place = try Place()
+        let folder = place.store.folder.path
+        for path in ["/before one", "/before one/in\\ner"] { mkdir(folder + path, 0o755) }
+        try place.mount(at: folder + "/before one/in\\ner")
+        #expect(rename(folder + "/before one", folder + "/after wards") == 0)
+        defer { umount2(folder + "/after wards/in\\ner", Int32(MNT_DETACH)) }
+        kill(try #require(place.servers().first), SIGTERM)
+        #expect(place.isQuiet())
+        #expect(!(try readFile("/proc/self/mountinfo")).split(separator: 10).contains { $0.contains((folder + "/after\\040wards").utf8) })
+    }
+
+    /// Somebody took it out of the tree while it was in use: the server ends with the last user, or when it is told to.
+    @Test func signalAfterLazyUnmount() throws {
+        let place = try Place()
+        try place.mount()
+        let file = open(place.fuse + "/usr/tool", O_RDONLY)
+        defer { close(file) }
+        try place.store.succeed(["umount", place.fuse, "--lazy"])
+        kill(try #require(place.servers().first), SIGTERM)
+        #expect(place.isQuiet())
+    }
+
+    /// nohup, and a shell's background jobs, ignore signals for what they start.
+    @Test func ignoredSignals() throws {
+        let place = try Place()
+        let (out, error) = (place.store.folder.path + "/out", place.store.folder.path + "/err")
+        let pid = try start(
+            "bash",
+            [
+                "-c", "trap '' HUP INT; exec \"$0\" mount --fuse --foreground tool \"$2\" --repo \"$1\"", Cfsoci.binary, place.store.path,
+                place.fuse,
+            ],
+            output: out, error: error)
+        for _ in 0..<200 where !place.isMounted(place.fuse) { usleep(25_000) }
+        for signal in [SIGHUP, SIGINT] {
+            kill(pid, signal)
+            usleep(200_000)
+            #expect(try readFile(place.fuse + "/usr/small") == [1, 2])
+        }
+        kill(pid, SIGTERM)
+        #expect(wait(for: pid) == 0)
+        #expect(!place.isMounted(place.fuse))
+    }
+
+    /// Whoever wanted it mounted was ended before it was.
+    @Test func nobodyWaitsAnyMore() throws {
+        let place = try Place()
+        let result = try shell(
+            "exec 3> >(exit); sleep 0.3; CFSOCI_FUSE_READY=3 timeout 20 \"$CFSOCI\" mount --fuse tool \"$2\" --repo \"$1\"",
+            [place.store.path, place.fuse])
+        #expect(result.status != 124)
+        #expect(place.isQuiet())
     }
 
     @Test func foreground() throws {

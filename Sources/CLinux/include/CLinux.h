@@ -166,7 +166,11 @@ intptr_t cl_wait(int32_t process);
 // Points a descriptor of the process at another open file (dup2).
 intptr_t cl_replace_descriptor(int32_t from, int32_t to);
 intptr_t cl_chdir(const void *path, size_t length);
-// SIGINT, SIGTERM and SIGHUP: blocked in this thread and those it starts from now on; waited for.
+// Opens /dev/null for each of 0, 1 and 2 that is closed; reading it as input and writing it as output stays an error.
+intptr_t cl_fill_standard_descriptors(void);
+// Whether the process ignores a signal.
+int32_t cl_is_ignored(int32_t signal);
+// SIGINT, SIGTERM and SIGHUP, but those that are ignored: blocked in this thread and those it starts from now on; waited for.
 intptr_t cl_block_end_signals(void);
 intptr_t cl_wait_end_signal(void);
 // Raises the number of descriptors that this process may have to all that it is allowed; returns it.
