@@ -53,6 +53,19 @@ func launch(_ program: String, _ arguments: [String], input: [UInt8]? = nil, env
     return CommandResult(status: status, output: try readFile(outPath), error: String(decoding: try readFile(errorPath), as: UTF8.self))
 }
 
+/// Runs a script of bash; the binary is `$CFSOCI`.
+func shell(_ script: String, _ arguments: [String] = [], environment: [String] = []) throws -> CommandResult {
+    try launch("bash", ["-euo", "pipefail", "-c", script, "bash"] + arguments, environment: environment + ["CFSOCI=" + Cfsoci.binary])
+}
+
+/// The same, and demands exit status 0; what it printed.
+@discardableResult
+func mustShell(_ script: String, _ arguments: [String] = [], environment: [String] = []) throws -> String {
+    let result = try shell(script, arguments, environment: environment)
+    guard result.status == 0 else { throw RunFailure(description: "\(script): status \(result.status): \(result.error)\(result.text)") }
+    return result.text
+}
+
 func start(
     _ program: String, _ arguments: [String], output: String, error: String, input: ([UInt8], String)? = nil, environment: [String] = []
 ) throws -> pid_t {

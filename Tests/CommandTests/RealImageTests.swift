@@ -11,16 +11,6 @@ import Testing
 
     private static let isPossible = isRoot && ["debootstrap", "skopeo", "docker-registry", "getfattr", "tar"].allSatisfy(has)
 
-    private func shell(_ script: String, _ arguments: [String] = []) throws -> CommandResult {
-        try launch("bash", ["-euo", "pipefail", "-c", script, "bash"] + arguments)
-    }
-
-    private func mustShell(_ script: String, _ arguments: [String] = []) throws -> String {
-        let result = try shell(script, arguments)
-        guard result.status == 0 else { throw RunFailure(description: "\(script): status \(result.status): \(result.error)") }
-        return result.text
-    }
-
     /// What a tree looks like to stat, readlink, getfattr and sha256sum; the root directory and /run are the transform's business.
     private func description(of root: String) throws -> [String] {
         let script = #"""
