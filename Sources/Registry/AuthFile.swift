@@ -75,7 +75,7 @@ struct AuthFile {
             found = .registryToken(token)
         } else if let auth = text("auth") {
             guard let bytes = Base64.decode(auth.utf8, lenient: true), let pair = String(validating: bytes, as: UTF8.self),
-                let colon = pair.unicodeScalars.firstIndex(of: ":"), !Self.holdsControls(pair.unicodeScalars.prefix { $0 != "\0" })
+                let colon = pair.unicodeScalars.firstIndex(of: ":"), !Self.holdsControls(pair.unicodeScalars[..<colon])
             else { throw RegistryError(.credentials, "auth file \(path): the entry \(printable(entry.key)) is no base64 of user:password") }
             let password = pair.unicodeScalars[pair.unicodeScalars.index(after: colon)...].prefix { $0 != "\0" }
             found = .password(user: String(pair.unicodeScalars[..<colon]), password: String(password))
@@ -168,7 +168,8 @@ struct AuthFile {
 
     // MARK: Text
 
-    private static func holdsControls(_ scalars: some Sequence<Unicode.Scalar>) -> Bool {
+    /// For users. A password may be any text: keys in JSON, as some registries take them (`_json_key`), have several lines.
+    static func holdsControls(_ scalars: some Sequence<Unicode.Scalar>) -> Bool {
         scalars.contains { $0.value < 0x20 || $0.value == 0x7f }
     }
 

@@ -77,7 +77,7 @@ final class Authorizer: Sendable {
     /// For messages about refused requests.
     func advice(for repository: RemoteRepository) -> String {
         guard let found = try? store.find(for: repository) else {
-            return "no credentials for \(repository.domain) were found: log in with a container tool (podman, skopeo or docker login "
+            return "no credentials for \(repository.domain) were found: log in (cfsoci, podman, skopeo or docker login "
                 + "\(repository.domain)) or name an auth file with --authfile"
         }
         return "\(found.origin) are not accepted" + (session.options.credentials == nil ? ": log in again" : "")

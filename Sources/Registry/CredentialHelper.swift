@@ -9,6 +9,8 @@ struct CredentialHelper {
     private static let outputLimit = 1 << 20
     /// A helper may ask its user for a passphrase.
     private static let timeout = Duration.seconds(120)
+    /// F_GETPIPE_SZ (linux/fcntl.h); Glibc's module leaves it out.
+    private static let getPipeSize: Int32 = 1032
 
     let name: String
     let environment: Environment
@@ -80,7 +82,11 @@ struct CredentialHelper {
         }
         guard makePipe(&toChild), makePipe(&fromChild) else { throw failure("pipe", errno) }
         // Written before there is a reader that could be gone: it fits the pipe's buffer, and can raise no SIGPIPE.
-        guard input.count <= 4096, write(toChild.write, input, input.count) == input.count else { throw failure("write", errno) }
+        let room = fcntl(toChild.write, Self.getPipeSize)
+        guard input.count <= room else {
+            throw RegistryError(.credentials, "\(program): \(input.count) bytes are more than it can be given; at most \(room) are")
+        }
+        guard write(toChild.write, input, input.count) == input.count else { throw failure("write", errno) }
 
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)

@@ -92,9 +92,10 @@ public struct LoginStore: Sendable {
     ///
     /// - Returns: where they are now, for people.
     public func save(user: String, password: String, for target: LoginTarget) throws(RegistryError) -> String {
-        guard !user.isEmpty, !user.utf8.contains(UInt8(ascii: ":")), !(user + password).utf8.contains(where: { $0 < 0x20 || $0 == 0x7f })
+        guard !user.isEmpty, !user.utf8.contains(UInt8(ascii: ":")), !AuthFile.holdsControls(user.unicodeScalars),
+            !password.utf8.contains(0)
         else {
-            throw RegistryError(.credentials, "a user has no colon, and neither user nor password has control characters")
+            throw RegistryError(.credentials, "a user has no colon and no control characters, and a password has no NUL")
         }
         return try changing { file throws(RegistryError) in
             if let helper = file.helper(for: target) {

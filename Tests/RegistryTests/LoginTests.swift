@@ -137,12 +137,37 @@ import Testing
         }
     }
 
-    @Test(arguments: [("a:b", "pw"), ("", "pw"), ("me", "a\nb"), ("a\u{0}b", "pw")])
+    @Test(arguments: [("a:b", "pw"), ("", "pw"), ("me", "a\0b"), ("a\u{0}b", "pw"), ("a\nb", "pw")])
     func whatNoFileCanHold(user: String, password: String) throws {
         let error = registryError {
             _ = try store("/nonexistent/auth.json").save(user: user, password: password, for: try target("a.example"))
         }
         #expect(error?.kind == .credentials)
+    }
+
+    /// Registries of Google take a key in JSON for a password: several lines, and more than a small pipe holds.
+    @Test func passwordsOfSeveralLines() throws {
+        try withTemporaryDirectory { directory in
+            let key = "{\n  \"private_key\": \"" + String(repeating: "k", count: 6000) + "\"\n}\n"
+            let path = directory + "/auth.json"
+            _ = try store(path).save(user: "_json_key", password: key, for: try target("gcr.example"))
+            var options = RegistryOptions()
+            options.authFile = ByteString(path)
+            let found = try CredentialStore(options, Environment([:])).find(for: RemoteRepository(domain: "gcr.example", name: "a"))
+            #expect(found?.credentials == .password(user: "_json_key", password: key))
+
+            try writeFile(directory + "/docker-credential-take", "#!/bin/sh\nexec cat > \(directory)/taken\n", mode: 0o700)
+            try writeFile(path, #"{"credsStore":"take"}"#)
+            _ = try store(path, ["PATH": directory + ":/usr/bin:/bin"])
+                .save(user: "_json_key", password: key, for: try target("gcr.example"))
+            #expect(try read(directory + "/taken")["Secret"] == .string(key))
+            let error = registryError {
+                _ = try store(path, ["PATH": directory + ":/usr/bin:/bin"])
+                    .save(user: "me", password: String(repeating: "p", count: 1 << 20), for: try target("gcr.example"))
+            }
+            #expect(error?.description.hasPrefix("docker-credential-take: ") == true)
+            #expect(error?.description.contains("bytes are more than it can be given; at most 65536 are") == true)
+        }
     }
 
     @Test func helpersKeepWhatIsTheirs() throws {
