@@ -1,4 +1,5 @@
 import ArgumentParser
+import Bytes
 import ComposefsOCI
 
 struct Images: ParsableCommand {
@@ -27,7 +28,8 @@ struct Images: ParsableCommand {
                         [
                             Output.printable(image.name),
                             noTrunc ? image.manifestDigest.description : String(image.manifestDigest.hex.prefix(12)),
-                            image.isContainer ? image.architecture : "artifact", "\(image.layerCount)", humanBytes(image.size),
+                            image.isContainer ? Output.printable(ByteString(image.architecture)) : "artifact", "\(image.layerCount)",
+                            humanBytes(image.size),
                             "\(image.referrerCount)",
                         ]
                     }))

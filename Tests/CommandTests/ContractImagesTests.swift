@@ -28,6 +28,17 @@ import Testing
                 == "algorithm  fsverity-sha256-12")
     }
 
+    /// A config says what it likes of its architecture; the terminal is not told it as it is.
+    @Test func imagesShowNoControlCharacters() throws {
+        let store = try ContractStore()
+        var builder = LayoutBuilder.small()
+        builder.architecture = "a\\u001b[31m"
+        _ = try store.pull(builder, as: "x")
+        let listed = try store.succeed(["images"])
+        #expect(listed.lines.count == 2 && listed.lines[1].contains("\\x1b[31m"))
+        #expect(!hasControls(listed.lines[1]))
+    }
+
     /// Where the file system has no fs-verity, which is demanded unless told otherwise.
     @Test func initThatFailsLeavesNothing() throws {
         let folder = try TemporaryFolder()
