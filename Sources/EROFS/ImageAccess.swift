@@ -275,6 +275,7 @@ private struct DirectoryBlock {
         let name = try source.slice((range.lowerBound + start)..<(range.lowerBound + end))
         // Only the last name can be followed by padding.
         guard entry + 1 == count, let zero = name.firstIndex(of: 0) else { return name }
+        guard zero > 0 else { throw Fault("a directory entry has no name") }
         return UnsafeRawBufferPointer(rebasing: name[..<zero])
     }
 }

@@ -108,28 +108,28 @@ public final class FuseServer: Sendable {
         // Verifying reads into the same memory before anything is written there.
         let space = UnsafeMutableRawBufferPointer(rebasing: output[FuseProtocol.replyHeaderSize...])
         let message: UnsafeRawBufferPointer
+        var opens = false
         switch fileSystem.handle(request, &reply, space) {
         case .silent: return
-        case .reply: message = reply.finish(request.unique)
+        case .reply:
+            opens = request.operation == .open
+            message = reply.finish(request.unique)
         case .error(let error): message = reply.finish(request.unique, error: error.rawValue)
         case .content(let object, let offset, let count, let closes):
             defer { if closes { fileSystem.objects.close(request.node) } }
-            if options.splices, count >= Self.shortestSplice, splice(object, offset, count, &reply, request.unique, device, &pipe) {
+            if options.splices, count >= Self.shortestSplice, object.isUnchanged,
+                splice(object, offset, count, &reply, request.unique, device, &pipe)
+            {
                 return
             }
-            do throws(SystemError) {
-                let part = UnsafeMutableRawBufferPointer(rebasing: reply.rest[..<min(count, reply.available)])
-                reply.advance(try object.file.preadFully(into: part, at: offset))
-                message = reply.finish(request.unique)
-            } catch {
-                message = reply.finish(request.unique, error: Errno.inputOutput.rawValue)
-            }
+            let error = fileSystem.copy(object, from: offset, count, of: request, &reply, space)
+            message = reply.finish(request.unique, error: error?.rawValue ?? 0)
         }
         do throws(Errno) {
             try device.send(message)
         } catch {
             // Nobody will close what nobody got.
-            if request.operation == .open { fileSystem.objects.close(request.node) }
+            if opens { fileSystem.objects.close(request.node) }
         }
     }
 

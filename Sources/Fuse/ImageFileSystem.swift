@@ -134,7 +134,7 @@ final class ImageFileSystem: Sendable {
             let start = reply.count
             if withAttributes {
                 guard start + FuseProtocol.entrySize <= limit else { return false }
-                let isDot = name[0] == UInt8(ascii: ".") && (name.count == 1 || (name.count == 2 && name[1] == UInt8(ascii: ".")))
+                let isDot = name.count <= 2 && name.allSatisfy { $0 == UInt8(ascii: ".") }
                 // The kernel counts every entry as a lookup but these two, for which it wants none.
                 reply.entry(isDot ? nil : inode, node: isDot ? 0 : node(inode), number: node(inode))
             }
@@ -216,6 +216,30 @@ final class ImageFileSystem: Sendable {
                 // Nobody expects a read to find no file.
                 return .error(error.errno == .noEntry ? .inputOutput : error.errno)
             }
+        }
+    }
+
+    /// Copies bytes of an object that is what was verified when they were read; the error number where it is not, or lacks some.
+    func copy(
+        _ object: OpenObject, from offset: UInt64, _ count: Int, of request: FuseRequest, _ reply: inout FuseReply,
+        _ buffer: UnsafeMutableRawBufferPointer
+    ) -> Errno? {
+        let waiting = Waiting(unique: request.unique, pid: request.pid)
+        do throws(ObjectFault) {
+            // What is changed again and again is given up.
+            for _ in 0..<4 {
+                let identity = try objects.vouch(object, request: waiting, buffer: buffer)
+                let part = UnsafeMutableRawBufferPointer(rebasing: reply.rest[..<min(count, reply.available)])
+                let found = try system(object.id) { () throws(SystemError) in try object.file.preadFully(into: part, at: offset) }
+                guard identity == nil || object.currentIdentity == identity else { continue }
+                guard found == part.count else { throw .damaged(object.id, "it ends early") }
+                reply.advance(found)
+                return nil
+            }
+            throw .damaged(object.id, "it changes while it is read")
+        } catch {
+            if error.errno != .interrupted { log(error.description) }
+            return error.errno == .interrupted ? .interrupted : .inputOutput
         }
     }
 

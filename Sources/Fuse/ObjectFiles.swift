@@ -27,12 +27,13 @@ final class OpenObject: Sendable {
     /// Whether its content is surely what was verified.
     var isUnchanged: Bool {
         switch verification {
-        case .byKernel: return true
-        case .byHash(let identity, let isSettled):
-            guard isSettled, let status = try? file.status() else { return false }
-            return FileIdentity(status) == identity
+        case .byKernel: true
+        case .byHash(let identity, let isSettled): isSettled && currentIdentity == identity
         }
     }
+
+    /// Nil where the file does not tell.
+    var currentIdentity: FileIdentity? { (try? file.status()).map { FileIdentity($0) } }
 }
 
 /// Files that the kernel reads from by itself (FUSE_PASSTHROUGH), where it does that.
@@ -115,12 +116,21 @@ final class ObjectFiles: Sendable {
             state.slots[node] = Slot(object: object, opens: 1, stamp: 0)
             return object
         }
-        // The one that others have open may have been changed, and this is a good copy in its place.
-        guard used === object || used.isUnchanged || used.verification.identity == object.verification.identity else {
+        // The one that others have open may have been changed, and this is a good copy in its place. Or it is the same file, which got
+        // another link, say, and was found good again.
+        guard used === object || used.isUnchanged || used.currentIdentity == object.verification.identity else {
             close(node)
             throw .damaged(id, "it changed while it is open")
         }
         return used
+    }
+
+    /// Verifies an open object again unless it is what it was; returns what it is now, nil where the kernel vouches for it.
+    func vouch(
+        _ object: OpenObject, request: Waiting, buffer: UnsafeMutableRawBufferPointer
+    ) throws(ObjectFault) -> FileIdentity? {
+        guard let identity = object.verification.identity, object.currentIdentity != identity else { return object.verification.identity }
+        return try verifier.verify(object.file, object.id, size: object.size, request: request, buffer: buffer).identity
     }
 
     /// The object of an inode that is open.

@@ -58,11 +58,13 @@ struct FileIdentity: Hashable, Sendable {
         changedNanoseconds = status.ctimeNanoseconds
     }
 
-    /// Whether a change from now on must show in the time of the last change: clocks of file systems tick slowly.
+    /// Whether a change from now on must show in the time of the last change: clocks of file systems tick slowly, and some keep whole
+    /// seconds only, or every second one.
     func isSettled(at now: (seconds: Int64, nanoseconds: UInt32)) -> Bool {
         let elapsed = now.seconds &- changedSeconds
         if elapsed < 0 || elapsed > 2 { return elapsed > 2 }
-        return elapsed * 1_000_000_000 + Int64(now.nanoseconds) - Int64(changedNanoseconds) > 100_000_000
+        let step: Int64 = changedNanoseconds == 0 ? 2_000_000_000 : 0
+        return elapsed * 1_000_000_000 + Int64(now.nanoseconds) - Int64(changedNanoseconds) > step + 100_000_000
     }
 }
 

@@ -97,6 +97,20 @@ struct FuseMountTests {
         #expect(place.isQuiet())
     }
 
+    /// A copy of the repository may share its objects by hard links, which changes their status but not their content.
+    @Test func linksMadeWhileOpen() throws {
+        let place = try Place()
+        try place.mount()
+        let file = open(place.fuse + "/usr/tool", O_RDONLY)
+        defer { close(file) }
+        var byte: UInt8 = 0
+        #expect(pread(file, &byte, 1, 1000) == 1 && byte == Self.big[1000])
+        usleep(150_000)
+        #expect(link(try objectPath(place, Self.big), place.store.folder.path + "/linked") == 0)
+        #expect(try readFile(place.fuse + "/usr/tool") == Self.big)
+        #expect(pread(file, &byte, 1, 400_000) == 1 && byte == Self.big[400_000])
+    }
+
     /// Where the mount is may change while it is there.
     @Test func signalAfterRename() throws {
         let place = try FusePlace()

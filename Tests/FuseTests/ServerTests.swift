@@ -1,6 +1,7 @@
 import Bytes
 import EROFS
 import FileTree
+import Glibc
 import Hashing
 import LinuxSystem
 import Synchronization
@@ -216,6 +217,101 @@ import struct FileTree.ExtendedAttribute
         #expect(said.contains { $0.contains("\(sample.wrong) is damaged: its content has the digest") })
         #expect(said.contains { $0.contains("it has 300000 bytes, the image says 5") })
         #expect(try read(conversation, "/big").body == big)
+    }
+
+    /// What is changed, or cut short, while it is open is not served, and not what was read into the kernel's cache before either way.
+    @Test(arguments: [false, true], [false, true]) func changesWhileOpen(opensLazily: Bool, isCut: Bool) throws {
+        let lines = Mutex<[String]>([])
+        let sample = try Sample(big)
+        let conversation = try Conversation(sample.tree, objects: sample.objects, opensLazily: opensLazily) { line in
+            lines.withLock { $0.append(line) }
+        }
+        let node = try #require(conversation.node("/big"))
+        func open() throws -> Int32 { try #require(conversation.ask(.open, node: node, [UInt8](repeating: 0, count: 8))).error }
+        func read(_ offset: UInt64) throws -> Reply {
+            try #require(conversation.ask(.read, node: node, readArguments(offset: offset, size: 4096)))
+        }
+        #expect(try open() == (opensLazily ? -38 : 0))
+        #expect(try read(0).body == Array(big[..<4096]))
+        Host.sleep(milliseconds: 50)
+        let file = sample.objects.file(of: sample.big)
+        if isCut { #expect(ftruncate(file, 100_000) == 0) } else { #expect(pwrite(file, "x", 1, 200_000) == 1) }
+        if !opensLazily {
+            for offset: UInt64 in [0, 200_000, 90_000] { #expect(try read(offset).error == -5) }
+            let said = lines.withLock { $0 }
+            #expect(said.count == 1 && said.first?.hasPrefix("object \(sample.big) is damaged: ") == true, "\(said)")
+            // Whoever opens it while others have it open would share it with them.
+            #expect(try open() == -5)
+            #expect(conversation.ask(.release, node: node, [UInt8](repeating: 0, count: 24))?.error == 0)
+            #expect(try open() == 0)
+        }
+        // A good copy is in its place.
+        #expect(try read(200_000).body == Array(big[200_000..<204_096]))
+    }
+
+    /// Another link to an object, or another owner, is no other content.
+    @Test(arguments: [false, true]) func touchedWhileOpen(opensLazily: Bool) throws {
+        let sample = try Sample(big)
+        sample.objects.keepsFiles.store(true, ordering: .relaxed)
+        let conversation = try Conversation(sample.tree, objects: sample.objects, opensLazily: opensLazily)
+        let node = try #require(conversation.node("/big"))
+        for mode in [0o600, 0o640, 0o644] as [mode_t] {
+            let opened = try #require(conversation.ask(.open, node: node, [UInt8](repeating: 0, count: 8)))
+            #expect(opened.error == (opensLazily ? -38 : 0))
+            let reply = try #require(conversation.ask(.read, node: node, readArguments(offset: 1, size: 1 << 20)))
+            #expect(reply.error == 0 && reply.body == Array(big[1...]))
+            Host.sleep(milliseconds: 20)
+            #expect(fchmod(sample.objects.file(of: sample.big), mode) == 0)
+        }
+    }
+
+    /// A file handle of an exported mount may name any inode: one that is made up in a file's content, too.
+    @Test func forgedNodes() throws {
+        let directory = fields {
+            // A compact inode: layout inline, mode, links, size, and in its tail one entry without a name.
+            $0.u16(4)
+            $0.u16(0)
+            $0.u16(0o40755)
+            $0.u16(1)
+            $0.u32(13)
+            $0.zeros(20)
+            $0.u64(36)
+            $0.u16(12)
+            $0.u8(2)
+            $0.u8(0)
+            $0.u8(0)
+        }
+        var sample = try Sample(big)
+        _ = try sample.tree.addLeaf("forged", in: FileTree.root, Metadata(permissions: 0o644), .inline(ByteString(directory)))
+        let conversation = try open(sample)
+        let node = try #require(conversation.node("/forged"))
+        var answered = 0
+        for forged in node..<(node + 4) {
+            for operation: FuseOperation in [.readDirectory, .readDirectoryPlus, .lookup, .getAttributes] {
+                let arguments = operation == .lookup ? text("a") : readArguments(size: 4096)
+                let reply = try #require(conversation.ask(operation, node: forged, arguments))
+                if operation == .getAttributes, reply.error == 0, reply.body.integer(16 + 60, UInt32.self) == 0o40755 { answered += 1 }
+                if operation == .readDirectoryPlus { #expect(reply.error < 0 || reply.body.isEmpty) }
+            }
+        }
+        // The made-up inode was met.
+        #expect(answered == 1)
+    }
+
+    /// A file system that keeps whole seconds only does not show a second change in the same two.
+    @Test func slowClocks() throws {
+        var identity = FileIdentity(try FileDescriptor.open("/", .pathOnly).status())
+        identity.changedSeconds = 1000
+        identity.changedNanoseconds = 5
+        #expect(!identity.isSettled(at: (1000, 100_000_005)))
+        #expect(identity.isSettled(at: (1000, 100_000_006)))
+        #expect(!identity.isSettled(at: (999, 0)))
+        identity.changedNanoseconds = 0
+        for now: (Int64, UInt32) in [(1000, 999_999_999), (1001, 500_000_000), (1002, 100_000_000)] {
+            #expect(!identity.isSettled(at: now))
+        }
+        #expect(identity.isSettled(at: (1002, 100_000_001)))
+        #expect(identity.isSettled(at: (1003, 0)))
     }
 
     /// Opening is left to the kernel; the first read verifies, and every read fails where that does.

@@ -12,6 +12,14 @@ import Synchronization
 final class MemoryObjects: ObjectOpener {
     private let contents = Mutex<[ObjectID: [UInt8]]>([:])
     let opens = Atomic<Int>(0)
+    /// The file that an object was opened as last, for who changes it behind the server's back.
+    private let files = Guarded<[ObjectID: Int32]>([:])
+    /// Whether that file is opened again, instead of a new one with the content that the object has.
+    let keepsFiles = Atomic<Bool>(false)
+
+    deinit { for file in files.change({ $0.values }) { close(file) } }
+
+    func file(of id: ObjectID) -> Int32 { files.change { $0[id] ?? -1 } }
 
     func add(_ bytes: [UInt8], as id: ObjectID? = nil) -> ObjectID {
         let id = id ?? bytes.withUnsafeBytes { VerityHasher.objectID(of: $0, .sha256) }
@@ -22,8 +30,13 @@ final class MemoryObjects: ObjectOpener {
     func openObject(_ id: ObjectID) throws(SystemError) -> FileDescriptor {
         opens.add(1, ordering: .relaxed)
         guard let bytes = contents.withLock({ $0[id] }) else { throw SystemError("open", ByteString(id.hex), .noEntry) }
+        if keepsFiles.load(ordering: .relaxed), let file = files.change({ $0[id] }) {
+            return try FileDescriptor.open(ByteString("/proc/self/fd/\(file)"), .readOnly)
+        }
         let file = try FileDescriptor.open("/tmp", [.readOnly, .directory]).openTemporary()
         try file.writeAll(bytes)
+        let copy = try file.duplicate().release()
+        if let old = files.change({ $0.updateValue(copy, forKey: id) }) { close(old) }
         return file
     }
 }
