@@ -75,7 +75,11 @@ public struct GlobalOptions: ParsableArguments {
 
     /// Whether only a repository with fs-verity will do.
     var needsVerity: Bool {
-        if requireVerity { return true }
+        requireVerity || Self.environmentNeedsVerity
+    }
+
+    /// The same, as the environment says it.
+    static var environmentNeedsVerity: Bool {
         let value = environment("CFSOCI_REQUIRE_VERITY")
         return value.map { !$0.isEmpty && $0 != "0" } ?? false
     }

@@ -180,7 +180,8 @@ enum MountHelper {
     private static func mountNamed(
         _ invocation: Invocation, _ options: MountOptions, _ repository: ByteString, _ digest: ObjectID?
     ) throws {
-        let store = try Store.open(repository, OpenOptions(readOnly: true))
+        let isRequired = invocation.options.verity == .required || GlobalOptions.environmentNeedsVerity
+        let store = try Store.open(repository, OpenOptions(requireVerity: isRequired, readOnly: true))
         let isBootable = invocation.options.isBootable
         guard !invocation.isFake else {
             _ = try store.openMountable(invocation.source, bootable: isBootable, digest: digest)
@@ -216,7 +217,8 @@ enum MountHelper {
           upperdir=, workdir=  take what is changed
           idmap=PATH           a user namespace, /proc/PID/ns/user, whose ids the owners are mapped to
           ro, rw               with upperdir=: nothing may be changed; it may (default)
-          repo=DIR             IMAGE is an image's name in this repository; its verity is the repository's
+          repo=DIR             IMAGE is an image's name in this repository; files are checked where the repository has fs-verity,
+                               and with verity one that has none is refused
           bootable             with repo=: the image for booting
         Also nosuid, nodev, noexec, noatime, nodiratime, nosymfollow, remount. A backslash before a comma, a colon or a backslash makes \
         it part of a path.

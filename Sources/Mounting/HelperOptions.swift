@@ -7,7 +7,7 @@ public struct HelperOptions: Sendable, Hashable {
     public var objects: [ByteString] = []
     /// `digest=`: what the image's fs-verity digest must be, hexadecimal, perhaps with the algorithm's name and a colon before it.
     public var digest: ByteString?
-    /// `verity`, `tryverity`, `noverity`; nil where none of them is given.
+    /// `verity`, `tryverity`, `noverity`; nil where none of them is given. With `repo=`, `verity` refuses a repository without fs-verity.
     public var verity: VerityChecking?
     /// `repo=`: the source is an image's name in this repository.
     public var repository: ByteString?
@@ -47,8 +47,8 @@ public struct HelperOptions: Sendable, Hashable {
                     : "basedir= and repo= exclude each other")
         }
         guard !isBootable || repository != nil else { throw .options("bootable needs repo=DIR") }
-        guard verity == nil || repository == nil else {
-            throw .options("verity is the repository's own matter: leave it out with repo=")
+        guard repository == nil || verity != VerityChecking.none else {
+            throw .options("noverity is not for repo=: where a repository has fs-verity, the kernel checks its files")
         }
         guard (mount.upperDirectory == nil) == (mount.workDirectory == nil) else {
             throw .options("upperdir= and workdir= need each other")

@@ -175,6 +175,25 @@ import Testing
         #expect(try setup.refusal(["-f", "no", setup.target, "-o", "repo=\(setup.store.path)"]).0 == 32)
     }
 
+    /// `verity` demands a repository with fs-verity, as `--require-verity` does, which this one is not.
+    @Test func verityOfARepository() throws {
+        let setup = try Setup()
+        let options = "repo=\(setup.store.path)"
+        let demanded = expectRefusal(try setup.store.run(["mount", "tree", setup.target, "--require-verity"]))
+        for list in [",verity", ",tryverity,verity", ",verity,tryverity", ",verity,digest=\(setup.id)"] {
+            #expect(try setup.refusal(["tree", setup.target, "-o", options + list]) == (32, demanded))
+            #expect(try setup.refusal(["-f", "tree", setup.target, "-o", options + list]) == (32, demanded))
+        }
+        let environment = try Cfsoci.run(
+            ["mount.composefs", "tree", setup.target, "-o", options], environment: ["CFSOCI_REQUIRE_VERITY=1"])
+        #expect(environment.status == 32 && environment.error == "mount.composefs: \(demanded)\n", "\(environment.error)")
+        #expect(
+            try setup.refusal(["tree", setup.target, "-o", options + ",noverity"])
+                == (1, "noverity is not for repo=: where a repository has fs-verity, the kernel checks its files"))
+        #expect(try setup.helper(["tree", setup.target, "-o", options + ",tryverity"]).status == 0)
+        try setup.expectContent()
+    }
+
     @Test func upperDirectories() throws {
         let setup = try Setup()
         let (upper, work) = (setup.store.folder.path + "/up,per", setup.store.folder.path + "/wo:rk")
@@ -228,6 +247,75 @@ import Testing
             #expect(try launch("mount", ["-t", "composefs", "-o", objects, "/none", setup.target]).status == 32)
             let fake = try launch("mount", ["-f", "-v", "-t", "composefs", "-o", objects, setup.image, setup.target])
             #expect(fake.status == 0 && mountLines(setup.target).isEmpty)
+        }
+    }
+
+    /// What systemd runs for a mount unit, and what it may find in the unit's or fstab's options.
+    @Test func asUnitsMount() throws {
+        try withHelperInstalled {
+            let setup = try Setup()
+            let place = "basedir=\(setup.objects)"
+            for (options, expected) in [
+                ("defaults", " ro,relatime "), ("ro,defaults", " ro,relatime "), ("defaults,rw", " ro,relatime "),
+                ("_netdev,nofail,noauto", " ro,relatime "), ("auto,nouser,async", " ro,relatime "),
+                (
+                    "x-systemd.automount,x-systemd.requires=/var,x-systemd.after=network-online.target,x-systemd.mount-timeout=30",
+                    " ro,relatime "
+                ), ("x-systemd.device-timeout=10s,x-systemd.idle-timeout=1min,x-initrd.mount,x-gvfs-hide", " ro,relatime "),
+                ("X-mount.mkdir=0700,comment=systemd.automount", " ro,relatime "), ("nosuid,nodev,nofail", " ro,nosuid,nodev,relatime "),
+            ] {
+                for (source, place) in [(setup.image, place), ("tree", "repo=\(setup.store.path)")] {
+                    let result = try launch("mount", [source, setup.target, "-t", "composefs", "-o", place + "," + options])
+                    #expect(result.status == 0 && result.output.isEmpty && result.error.isEmpty, "\(options): \(result.error)")
+                    try setup.expectContent()
+                    #expect(mountLines(setup.target).first?.contains(expected) == true, "\(options): \(mountLines(setup.target))")
+                    #expect(try launch("umount", [setup.target, "-c"]).status == 0)
+                }
+            }
+            // Sloppy, as SloppyOptions=yes has it.
+            let result = try launch("mount", ["tree", setup.target, "-s", "-t", "composefs", "-o", "repo=\(setup.store.path),unknown=1"])
+            #expect(result.status == 0, "\(result.error)")
+            #expect(try launch("umount", [setup.target, "-c"]).status == 0)
+            // A unit with verity must not come up without.
+            let refused = try launch("mount", ["tree", setup.target, "-t", "composefs", "-o", "repo=\(setup.store.path),verity,nofail"])
+            #expect(refused.status == 32 && mountLines(setup.target).isEmpty)
+        }
+    }
+
+    private static let generator = "/usr/lib/systemd/system-generators/systemd-fstab-generator"
+
+    /// What systemd makes of fstab is mounted as its units say.
+    @Test(.enabled(if: access(generator, X_OK) == 0, "needs systemd")) func unitsOfFstab() throws {
+        try withHelperInstalled {
+            let setup = try Setup()
+            let (table, units) = (setup.store.folder.path + "/fstab", setup.store.folder.path + "/units")
+            let second = setup.store.folder.path + "/a second"
+            for path in [second, units] { mkdir(path, 0o755) }
+            defer { while umount2(second, Int32(MNT_DETACH)) == 0 {} }
+            let lines = """
+                \(setup.image) \(setup.target) composefs basedir=\(setup.objects),digest=\(setup.id),noverity,nofail,x-systemd.requires=/var 0 0
+                tree \(second.replacing(" ", with: "\\040")) composefs repo=\(setup.store.path),_netdev,noauto,x-systemd.automount,defaults 0 0
+                """
+            try writeFile(table, Array((lines + "\n").utf8))
+            let made = try launch(Self.generator, [units, units, units], environment: ["SYSTEMD_FSTAB=" + table])
+            #expect(made.status == 0, "\(made.error)")
+            var mounted: Set<String> = []
+            for name in fileList(units) where name.hasSuffix(".mount") && !name.contains("/") {
+                var unit: [String: String] = [:]
+                for line in String(decoding: try readFile(units + "/" + name), as: UTF8.self).split(separator: "\n") {
+                    let parts = line.split(separator: "=", maxSplits: 1).map(String.init)
+                    if parts.count == 2 { unit[parts[0]] = parts[1] }
+                }
+                let (what, place) = (try #require(unit["What"]), try #require(unit["Where"]))
+                let options = try #require(unit["Options"])
+                #expect(unit["Type"] == "composefs")
+                let result = try launch("mount", [what, place, "-t", "composefs", "-o", options])
+                #expect(result.status == 0 && result.error.isEmpty, "\(options): \(result.error)")
+                #expect(try readFile(place + "/usr/tool") == Self.big)
+                #expect(try launch("umount", [place, "-c"]).status == 0)
+                mounted.insert(place)
+            }
+            #expect(mounted == [setup.target, second])
         }
     }
 

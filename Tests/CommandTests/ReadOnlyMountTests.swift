@@ -75,6 +75,58 @@ struct ReadOnlyMountTests {
         #expect(place.isQuiet())
     }
 
+    /// Every way of changing, for every kind of file, by root and by nobody: both mounts answer as a tmpfs that is read-only does, and are after it
+    /// what they were before.
+    @Test(.enabled(if: access("/usr/bin/python3", X_OK) == 0 && hasProgram("setpriv"), "needs python3 and setpriv"), arguments: [0, 65534])
+    func answersAsAnyReadOnlyFileSystem(user: Int) throws {
+        let place = FusePlace(try ContractStore())
+        let folder = place.store.folder.path
+        let (tree, plain) = (folder + "/tree", folder + "/plain")
+        for path in [tree, plain] { mkdir(path, 0o755) }
+        chmod(folder, 0o755)
+        try mustShell(
+            #"""
+            cd "$1"
+            mkdir empty full; echo file > file; ln file hard; head -c 5000 /dev/zero > full/below; ln -s file link
+            mkfifo pipe; mknod null c 1 3; python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind("socket")'
+            # All that nobody could change there if it were not read-only.
+            chmod 777 . empty full pipe null socket; chmod 666 file full/below
+            mount -t tmpfs -o mode=777 tmpfs "$2"; cp -a . "$2"; mount -o remount,ro "$2"
+            """#, [tree, plain])
+        defer { umount2(plain, Int32(MNT_DETACH)) }
+        try place.store.succeed(["create-image", tree, "image"])
+        try place.mount(["--allow-other"], image: "image")
+        #expect(try place.store.run(["mount", "image", place.kernel, "--quiet"]).status == 0)
+        let script = String(decoding: try readFile(Fixtures.folder + "/read-only.py"), as: UTF8.self)
+        func tries(_ root: String) throws -> [String] {
+            func state() throws -> String {
+                try mustShell(
+                    #"cd "$1"; find . -printf '%p %y %m %U %G %s %n %T@ %l\n' | sort; find . -type f -exec cksum {} + | sort"#, [root])
+            }
+            let before = try state()
+            let result = try launch(
+                "setpriv", ["--reuid", "\(user)", "--regid", "\(user)", "--clear-groups", "/usr/bin/python3", "-c", script, root])
+            #expect(result.status == 0 && result.error.isEmpty, "\(result.error)")
+            #expect(try state() == before)
+            return result.lines
+        }
+        let (kernel, fuse) = (try tries(place.kernel), try tries(place.fuse))
+        #expect(fuse.difference(from: kernel).isEmpty, "\(fuse.difference(from: kernel))")
+        // Which of these a file system has is its own matter.
+        let comparable = try tries(plain).filter { !$0.contains(" ioctl ") }
+        let difference = fuse.filter { !$0.contains(" ioctl ") }.difference(from: comparable)
+        #expect(difference.isEmpty, "\(difference)")
+        #expect(fuse.count > 400 && fuse.count { $0.hasSuffix(": EROFS") } > 300, "\(fuse.count)")
+        for line in fuse where line.hasSuffix(": done") {
+            let isSpecial = ["pipe ", "null ", "socket "].contains { line.hasPrefix($0) }
+            let harmless = isSpecial ? [" open ", " access W_OK:"] : [" open O_RDONLY|O_CREAT:", " fsync:", " flock:"]
+            #expect(harmless.contains { line.contains($0) }, "\(line)")
+        }
+        try place.store.succeed(["umount", place.fuse])
+        try place.store.succeed(["umount", place.kernel])
+        #expect(place.isQuiet())
+    }
+
     /// An ACL with an entry for user 1: version 2, then tag, permissions and id each.
     private let acl = ByteString([
         2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 2, 0, 4, 0, 1, 0, 0, 0, 4, 0, 4, 0, 255, 255, 255, 255, 16, 0, 4, 0, 255, 255, 255, 255,

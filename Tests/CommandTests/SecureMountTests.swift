@@ -107,6 +107,12 @@ struct SecureMountTests {
         #expect(try helper("repo=\(setup.repository),digest=\(setup.id)", "tree").status == 0)
         try setup.expectContent()
         try setup.unmount()
+        for options in ["", ",verity", ",tryverity", ",digest=\(setup.id),verity"] {
+            #expect(try helper("repo=\(setup.repository)" + options, "tree").status == 0)
+            try setup.expectContent()
+            try setup.unmount()
+        }
+        #expect(try helper("repo=\(setup.repository),noverity", "tree").status == 1)
         #expect(try helper(objects).status == 0)
         #expect(try setup.options().contains("verity=require") == false)
         try setup.unmount()
@@ -126,6 +132,25 @@ struct SecureMountTests {
         let plain = try helper("basedir=/proc,verity")
         #expect(plain.status == 32 && plain.error.contains("/proc has none, so every file would fail to open"), "\(plain.error)")
         #expect(try setup.options().isEmpty)
+    }
+
+    /// Without `verity` a repository whose meta.json was replaced counts as one without fs-verity.
+    @Test func helperOfADemotedRepository() throws {
+        let setup = try Setup("fsverity-sha256-12")
+        let metadata = setup.repository + "/meta.json"
+        let plain = setup.base + "/plain"
+        try Cfsoci.succeed(["init", plain, "--algorithm", "fsverity-sha256-12", "--insecure"])
+        #expect(unlink(metadata) == 0)
+        try writeFile(metadata, try readFile(plain + "/meta.json"))
+        func helper(_ options: String) throws -> CommandResult {
+            try Cfsoci.run(["mount.composefs", "tree", setup.target, "-o", "repo=\(setup.repository)" + options])
+        }
+        let refused = try helper(",verity")
+        #expect(refused.status == 32 && refused.error.contains("fs-verity"), "\(refused.error)")
+        #expect(try setup.options().isEmpty)
+        #expect(try helper("").status == 0)
+        #expect(try setup.options().contains("verity=require") == false)
+        try setup.unmount()
     }
 
     /// With an upper directory the image's files stay verified, also when they are copied up.

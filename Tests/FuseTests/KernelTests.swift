@@ -95,6 +95,47 @@ final class MountedImage {
         try image.unmount()
     }
 
+    /// Within one process: no mount, descriptor, thread or connection stays.
+    @Test(.timeLimit(.minutes(5))) func aThousandCyclesLeaveNothing() throws {
+        let objects = MemoryObjects()
+        let content = [UInt8](repeating: 7, count: 10_000)
+        var tree = FileTree(root: Metadata(permissions: 0o755))
+        _ = try tree.addLeaf("file", in: FileTree.root, plain, .external(objects.add(content), size: 10_000))
+        let connections = "/tmp/cfsoci-connections-" + Host.randomName(12).description
+        #expect(mkdir(connections, 0o755) == 0 && Glibc.mount("none", connections, "fusectl", 0, nil) == 0)
+        defer {
+            umount2(connections, Int32(MNT_DETACH))
+            rmdir(connections)
+        }
+        func count(_ path: String) throws -> Int { try FileDescriptor.open(ByteString(path), [.readOnly, .directory]).entries().count }
+        func state() throws -> [Int] {
+            let mounts = try FileDescriptor.open("/proc/self/mountinfo", .readOnly).readAll(limit: 1 << 24).count { $0 == 10 }
+            return try [mounts, count("/proc/self/fd"), count(connections)]
+        }
+        // Ours bear a name; the test library's come and go.
+        func threads() throws -> Int {
+            let tasks = try FileDescriptor.open("/proc/self/task", [.readOnly, .directory])
+            return try tasks.entries().count { task in
+                let name = try? tasks.open(at: task.name + "/comm", .readOnly).readAll(limit: 64)
+                return name.map { $0 == Array("worker\n".utf8) || $0 == Array("server\n".utf8) } ?? false
+            }
+        }
+        func cycle(_ index: Int) throws {
+            let image = try MountedImage(tree, objects)
+            let file = try FileDescriptor.open(ByteString(image.path + "/file"), .readOnly)
+            if index % 10 == 0 { #expect(try file.readAll(limit: 20_000) == content) }
+            _ = consume file
+            try image.unmount()
+        }
+        try cycle(0)
+        let before = (try state(), try threads())
+        for index in 0..<1000 { try cycle(index) }
+        // Threads and connections end a moment after their last user.
+        for _ in 0..<200 where try state() != before.0 || threads() != before.1 { Host.sleep(milliseconds: 10) }
+        #expect(try state() == before.0)
+        #expect(try threads() == before.1)
+    }
+
     /// Bigger than a reply: read through the page cache, by mapping and at any offset.
     @Test func largeFiles() throws {
         let objects = MemoryObjects()

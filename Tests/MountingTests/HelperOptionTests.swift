@@ -33,7 +33,9 @@ import Testing
         #expect(try parse("basedir=/a,verity,noverity").verity == VerityChecking.none)
         #expect(try parse("basedir=/a", "basedir=/b").objects == ["/b"])
         let named = try parse("repo=/r,bootable,digest=ff")
-        #expect(named.repository == "/r" && named.isBootable && named.digest == "ff")
+        #expect(named.repository == "/r" && named.isBootable && named.digest == "ff" && named.verity == nil)
+        #expect(try parse("repo=/r,verity").verity == .required)
+        #expect(try parse("verity,tryverity,repo=/r").verity == .required)
     }
 
     @Test func pathsWithEverything() throws {
@@ -80,6 +82,6 @@ import Testing
         #expect(refusal("basedir=/a,workdir=/u") == "upperdir= and workdir= need each other")
         #expect(refusal("basedir=/a,repo=/r") == "basedir= and repo= exclude each other")
         #expect(refusal("basedir=/a,bootable") == "bootable needs repo=DIR")
-        #expect(refusal("repo=/r,verity") == "verity is the repository's own matter: leave it out with repo=")
+        #expect(refusal("repo=/r,noverity") == "noverity is not for repo=: where a repository has fs-verity, the kernel checks its files")
     }
 }
