@@ -99,16 +99,16 @@ struct FuseMountTests {
 
     /// A copy of the repository may share its objects by hard links, which changes their status but not their content.
     @Test func linksMadeWhileOpen() throws {
-        let place = try Place()
+        let place = try FusePlace()
         try place.mount()
         let file = open(place.fuse + "/usr/tool", O_RDONLY)
         defer { close(file) }
         var byte: UInt8 = 0
-        #expect(pread(file, &byte, 1, 1000) == 1 && byte == Self.big[1000])
+        #expect(pread(file, &byte, 1, 1000) == 1 && byte == FusePlace.big[1000])
         usleep(150_000)
-        #expect(link(try objectPath(place, Self.big), place.store.folder.path + "/linked") == 0)
-        #expect(try readFile(place.fuse + "/usr/tool") == Self.big)
-        #expect(pread(file, &byte, 1, 400_000) == 1 && byte == Self.big[400_000])
+        #expect(link(try place.objectPath(FusePlace.big), place.store.folder.path + "/linked") == 0)
+        #expect(try readFile(place.fuse + "/usr/tool") == FusePlace.big)
+        #expect(pread(file, &byte, 1, 400_000) == 1 && byte == FusePlace.big[400_000])
     }
 
     /// Where the mount is may change while it is there.
@@ -496,6 +496,23 @@ struct FuseMountTests {
                 status 1
 
                 """)
+        #expect(place.isQuiet())
+    }
+
+    /// Who may not unmount is told so, not that somebody uses the mount.
+    @Test(.enabled(if: hasProgram("fusermount3") && hasProgram("setpriv"), "needs fusermount3 and setpriv"), arguments: [[], ["--fuse"]])
+    func mountsOfOthers(options: [String]) throws {
+        let place = try FusePlace()
+        chmod(place.store.folder.path, 0o755)
+        try place.store.succeed(["mount", "tool", place.fuse, "--allow-other"] + options)
+        for lazily in [[], ["--lazy"]] {
+            let result = try launch(
+                "setpriv", ["--reuid", "65534", "--regid", "65534", "--clear-groups", Cfsoci.binary, "umount", place.fuse] + lazily)
+            #expect(result.status == 1)
+            #expect(
+                result.error.hasPrefix("cfsoci: unmounting needs root's rights") && result.error.contains(place.fuse), "\(result.error)")
+        }
+        try place.store.succeed(["umount", place.fuse])
         #expect(place.isQuiet())
     }
 
