@@ -1,5 +1,6 @@
 import ArgumentParser
 import ComposefsOCI
+import LinuxSystem
 
 struct Mount: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -111,8 +112,8 @@ struct Unmount: ParsableCommand {
         do throws(MountError) {
             try unmount(directory, lazily: lazy)
         } catch {
-            // Who mounted through fusermount3 unmounts through it.
-            guard case .noRights = error else { throw error }
+            // Who mounted through fusermount3 unmounts through it; it would not tell others why it refuses.
+            guard case .noRights = error, fuseMountOwner(at: directory) == Host.effectiveUserID else { throw error }
             do throws(FuseError) {
                 try unmountFuse(directory, lazily: lazy)
             } catch let failure {

@@ -74,10 +74,16 @@ extension Store {
         let content = try ErofsImage(try repository.readObject(id, limit: 1 << 30), algorithm: repository.algorithm)
         let source = MountOptions.source(ofImage: ByteString(id.hex))
         let mount = try FuseMount(at: target, FuseMountOptions(source: source, allowOther: options.allowOther))
-        let server = try FuseServer(
-            content, objects: RepositoryObjects(repository: repository), device: try mount.connection(),
-            FuseServerOptions(
-                requireVerity: repository.isSecure, threads: options.threads, opensLazily: options.opensLazily, report: options.report))
+        let server: FuseServer
+        do throws(FuseError) {
+            server = try FuseServer(
+                content, objects: RepositoryObjects(repository: repository), device: try mount.connection(),
+                FuseServerOptions(
+                    requireVerity: repository.isSecure, threads: options.threads, opensLazily: options.opensLazily, report: options.report))
+        } catch {
+            mount.abandon()
+            throw error
+        }
         return ServedImage(server, try mount.attach(), repository)
     }
 }

@@ -65,6 +65,12 @@ public struct FuseMount: ~Copyable, Sendable {
         return AttachedFuseMount(path: path, number: AttachedFuseMount.number(at: path))
     }
 
+    /// Gives it up. What the helper has attached would stay without anybody to serve it.
+    public consuming func abandon() {
+        guard detached == nil else { return }
+        try? unmountFuse(target.kernelPath, lazily: true)
+    }
+
     private struct Made: ~Copyable {
         var device: FuseDevice
         var mount: FileDescriptor

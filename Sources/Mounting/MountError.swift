@@ -38,6 +38,8 @@ public enum MountError: Error, Sendable, Hashable, CustomStringConvertible {
     public var description: String {
         switch self {
         case .options(let why): why
+        case .noRights(let error) where error.operation == "unmount":
+            "unmounting needs root's rights (CAP_SYS_ADMIN in the mount namespace's user namespace), or with FUSE to be who mounted it: \(error)"
         case .noRights(let error): "mounting needs root's rights (CAP_SYS_ADMIN in the first user namespace): \(error)"
         case .noFileSystem(let name):
             "this kernel has no \(name) file system: load its module or use a kernel with CONFIG_\(name == "erofs" ? "EROFS" : "OVERLAY")_FS"

@@ -30,6 +30,15 @@ public func unmount(_ target: ByteString, lazily: Bool = false) throws(MountErro
     unmountLeftOver(found.layers, lazily: lazily)
 }
 
+/// Who mounted the FUSE file system at a directory, and so may unmount it through `fusermount3`; nil where another file system is mounted
+/// there, or none.
+public func fuseMountOwner(at target: ByteString) -> UInt32? {
+    guard let found = try? mount(at: target), found.type == "fuse" || found.type.hasPrefix("fuse."),
+        let user = found.options.first(where: { $0.hasPrefix("user_id=") })
+    else { return nil }
+    return UInt32(String(decoding: user.bytes.dropFirst(8), as: UTF8.self))
+}
+
 /// The mount whose root the path leads to; nil where it leads to no mount's root.
 private func mount(at target: ByteString) throws(SystemError) -> MountEntry? {
     let id: UInt64

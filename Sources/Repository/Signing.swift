@@ -54,7 +54,7 @@ public func readSigner(keyFile: ByteString, certificateFile: ByteString) throws(
 
 private func signerFile(_ path: ByteString) throws(RepositoryError) -> [UInt8] {
     let limit = 1 << 20
-    // Not blocking: a FIFO must not hang us. A pipe of the shell's is read like any file.
+    // A pipe of the shell's, `<(…)`, is read like any file.
     let file = try system { () throws(SystemError) in try FileDescriptor.open(path, [.readOnly]) }
     let bytes = try system { () throws(SystemError) in try file.readAll(limit: limit) }
     guard bytes.count < limit else { throw .signature(path, "is no key or certificate: it has \(limit) bytes or more") }
