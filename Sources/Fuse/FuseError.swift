@@ -14,6 +14,8 @@ public enum FuseError: Error, Sendable, Hashable, CustomStringConvertible {
     /// What came over the device is not the protocol.
     case protocolBroken(String)
     case mount(SystemError, kernel: String)
+    /// A directory that the server itself looks into, which would wait for itself.
+    case coversNeeded(ByteString)
     case notMounted(ByteString)
     case busy(ByteString)
     case system(SystemError)
@@ -33,6 +35,7 @@ public enum FuseError: Error, Sendable, Hashable, CustomStringConvertible {
             "the kernel's FUSE is version \(major).\(minor), 7.31 (Linux 5.4) is the oldest that is served"
         case .protocolBroken(let what): "the kernel's FUSE request is broken: \(what)"
         case .mount(let error, let kernel): "the kernel does not mount FUSE: \(error)" + (kernel.isEmpty ? "" : " (\(kernel))")
+        case .coversNeeded(let path): "\(path): cannot be covered by an image that is served with FUSE: its server needs what is there"
         case .notMounted(let path): "\(path): nothing is mounted there"
         case .busy(let path): "\(path): the mount is in use; end what uses it or unmount it lazily"
         case .system(let error): error.description

@@ -27,12 +27,7 @@ public struct FuseMount: ~Copyable, Sendable {
 
     /// Makes the file system. The target must be a directory.
     public init(at target: ByteString, _ options: FuseMountOptions = FuseMountOptions()) throws(FuseError) {
-        let directory: FileDescriptor
-        do throws(SystemError) {
-            directory = try FileDescriptor.open(target, [.pathOnly, .directory])
-        } catch {
-            throw .system(error)
-        }
+        let directory = try Self.openTarget(target)
         do throws(FuseError) {
             let made = try Self.makeDirectly(options)
             device = made.device
@@ -44,6 +39,20 @@ public struct FuseMount: ~Copyable, Sendable {
         }
         self.target = directory
         self.options = options
+    }
+
+    private static func openTarget(_ path: ByteString) throws(FuseError) -> FileDescriptor {
+        do throws(SystemError) {
+            let directory = try FileDescriptor.open(path, [.pathOnly, .directory])
+            let status = try directory.status()
+            for needed: ByteString in ["/dev", "/proc"] {
+                let own = try? FileDescriptor.currentDirectory.status(at: needed, follow: true)
+                guard own?.device != status.device || own?.inode != status.inode else { throw SystemError("cover", needed, .busy) }
+            }
+            return directory
+        } catch {
+            throw error.operation == "cover" ? .coversNeeded(error.path) : .system(error)
+        }
     }
 
     /// A descriptor to serve the file system with.

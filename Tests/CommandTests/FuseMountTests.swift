@@ -60,6 +60,7 @@ struct FuseMountTests {
         for (arguments, message) in [
             (["nothing", place.fuse], "no image \"nothing\""), (["tool", place.fuse + "/none"], "No such file or directory"),
             (["tool", place.store.path + "/meta.json"], "Not a directory"), (["tool", place.fuse, "--bootable"], "boot"),
+            (["tool", "/dev"], "/dev: cannot be covered"), (["tool", "/proc/"], "/proc: cannot be covered"),
         ] {
             for more in [[], ["--foreground"]] {
                 #expect(try place.store.refuse(["mount", "--fuse"] + arguments + more).contains(message), "\(arguments)")
