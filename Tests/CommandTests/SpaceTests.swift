@@ -47,6 +47,32 @@ import Testing
         }
     }
 
+    /// Where no more threads may be started, a pull works with those that it has, or says so; it never waits for ever.
+    @Test(.enabled(if: geteuid() == 0 && hasProgram("setpriv")))
+    func fewThreads() throws {
+        let folder = try TemporaryFolder()
+        _ = try writeRandomLayout(folder.path + "/layout", layers: 2, fileSize: 8 << 20)
+        let ends = try mustShell(
+            """
+            cd "$1"; cp "$CFSOCI" cfsoci; chmod -R a+rX .; chmod a+x .; mkdir -m 777 own
+            for count in 2 3 4 5 6 12; do
+                rm -rf own/repo
+                "$CFSOCI" init own/repo --insecure -q >/dev/null
+                chmod -R a+rwX own/repo
+                status=0
+                setpriv --reuid 54321 --regid 54321 --clear-groups bash -c 'ulimit -u "$0"; exec "$@"' "$count" \
+                    timeout -s KILL 60 ./cfsoci pull oci:layout t --repo own/repo >out 2>&1 || status=$?
+                echo "$status $(tail -n 1 out)"
+            done
+            """, [folder.path]
+        ).split(separator: "\n")
+        #expect(ends.count == 6)
+        for end in ends {
+            #expect(end.hasPrefix("0 objects  2 new") || end.hasPrefix("1 cfsoci: ") && end.contains("Resource temporarily"), "\(end)")
+        }
+        #expect(ends.last?.hasPrefix("0 ") == true)
+    }
+
     @Test func options() throws {
         for (option, value) in [
             ("--max-layer-size", "5X"), ("--max-layer-size", "+5"), ("--max-layer-size", "99999999999G"), ("--keep-partial", "-1"),

@@ -24,6 +24,8 @@ struct LayerImport: Sendable {
         _ blob: any BlobReader, _ descriptor: Descriptor?, diffID: ContentDigest, sink: (any BlobSink)? = nil,
         onBytes: @escaping @Sendable (UInt64) -> Void
     ) throws -> Imported {
+        // Run by this thread, a feeder would wait for ever for its reader.
+        guard feederPool.threadCount > 0 else { throw SystemError(operation: "start a thread", errno: .tryAgain) }
         let feeder = LayerFeeder(blob: blob, descriptor: descriptor, sink: sink, profile: profile, onBytes: onBytes)
         let fed = Semaphore(0)
         feederPool.submit {

@@ -19,6 +19,8 @@ struct LayerSplitter: TarHandler, ~Copyable {
     /// Files up to this size are stored as a whole by one job; larger ones piece by piece.
     static let largeFileSize: UInt64 = 1024 * 1024
     private static let batchSize = 256 * 1024
+    /// What may wait in memory for an object to be stored. Slabs bound the objects' own bytes only.
+    private static let waitingLimit = 4 << 20
 
     /// The slab that the parser is being fed from.
     var slab: Slab?
@@ -128,16 +130,20 @@ struct LayerSplitter: TarHandler, ~Copyable {
         submitBatch()
         slab = nil
         try writeWhatIsKnown()
+        // All that is outstanding ends by itself, unless the rest of a large file is still to come; and behind that nothing waits yet.
+        while waiting.count - firstWaiting > Self.waitingLimit, large == nil, outstanding > 0 { try awaitObject() }
+    }
+
+    private mutating func awaitObject() throws {
+        progress.wait()
+        outstanding -= 1
+        try writeWhatIsKnown()
     }
 
     /// Waits for all objects and completes the split stream.
     consuming func finish() throws -> (stream: StoredObject, statistics: LayerStatistics) {
         try endOfSlab()
-        while outstanding > 0 {
-            progress.wait()
-            outstanding -= 1
-            try writeWhatIsKnown()
-        }
+        while outstanding > 0 { try awaitObject() }
         try writeWhatIsKnown()
         let statistics = statistics
         return (try stream.finish(), statistics)
