@@ -91,14 +91,14 @@ extension Store {
 private struct RepositoryObjects: ObjectOpener {
     let repository: Repository
 
-    func openObject(_ id: ObjectID) throws(SystemError) -> FileDescriptor {
+    func openObject(_ id: ObjectID) throws(ObjectOpenError) -> FileDescriptor {
         do throws(RepositoryError) {
             return try repository.openObject(id, verify: false)
         } catch {
             switch error {
-            case .objectMissing: throw SystemError("open", ByteString(id.objectPath), .noEntry)
-            case .system(let error): throw error
-            default: throw SystemError("open", ByteString(id.objectPath), .inputOutput)
+            case .objectMissing: throw .system(SystemError("open", ByteString(id.objectPath), .noEntry))
+            case .system(let error): throw .system(error)
+            default: throw .refused("\(error)")
             }
         }
     }

@@ -95,13 +95,17 @@ final class ObjectFiles: Sendable {
         _ node: UInt64, _ id: ObjectID, size: UInt64, request: Waiting, buffer: UnsafeMutableRawBufferPointer
     ) throws(ObjectFault) -> OpenObject {
         let file: FileDescriptor
-        do throws(SystemError) {
+        do throws(ObjectOpenError) {
             file = try opener.openObject(id)
         } catch {
-            if error.errno == .noEntry { throw .missing(id) }
-            // What is kept open gives way to what is needed.
-            guard error.errno == .tooManyOpenFiles, forgetClosed(keeping: 0) else { throw .system(id, error) }
-            return try open(node, id, size: size, request: request, buffer: buffer)
+            switch error {
+            case .refused(let why): throw .refused(id, why)
+            case .system(let system) where system.errno == .noEntry: throw .missing(id)
+            case .system(let system):
+                // What is kept open gives way to what is needed.
+                guard system.errno == .tooManyOpenFiles, forgetClosed(keeping: 0) else { throw .system(id, system) }
+                return try open(node, id, size: size, request: request, buffer: buffer)
+            }
         }
         let verification = try verifier.verify(file, id, size: size, request: request, buffer: buffer)
         let object = OpenObject(file, id, size: size, verification, backings)

@@ -7,7 +7,14 @@ internal import Synchronization
 /// Who has the objects that an image's files are read from.
 public protocol ObjectOpener: Sendable {
     /// Opens an object for reading, without looking at its content; `.noEntry` where there is none.
-    func openObject(_ id: ObjectID) throws(SystemError) -> FileDescriptor
+    func openObject(_ id: ObjectID) throws(ObjectOpenError) -> FileDescriptor
+}
+
+/// Why an object cannot be opened.
+public enum ObjectOpenError: Error, Sendable, Hashable {
+    case system(SystemError)
+    /// For a reason that takes words: the kernel does not take its signature, for example.
+    case refused(String)
 }
 
 /// Why a file's object is not served.
@@ -15,6 +22,7 @@ enum ObjectFault: Error, CustomStringConvertible {
     case missing(ObjectID)
     case damaged(ObjectID, String)
     case system(ObjectID, SystemError)
+    case refused(ObjectID, String)
     /// The client does not wait any more.
     case interrupted
 
@@ -23,7 +31,7 @@ enum ObjectFault: Error, CustomStringConvertible {
         switch self {
         case .missing: .noEntry
         case .interrupted: .interrupted
-        case .damaged: .inputOutput
+        case .damaged, .refused: .inputOutput
         case .system(_, let error):
             switch error.errno {
             case .tooManyOpenFiles, .outOfMemory, .accessDenied: error.errno
@@ -37,6 +45,7 @@ enum ObjectFault: Error, CustomStringConvertible {
         case .missing(let id): "object \(id) is missing: pull the image again"
         case .damaged(let id, let what): "object \(id) is damaged: \(what); `cfsoci fsck` tells more"
         case .system(let id, let error): "object \(id): \(error)"
+        case .refused(let id, let why): "object \(id) cannot be opened: \(why)"
         case .interrupted: "interrupted"
         }
     }

@@ -314,6 +314,16 @@ import struct FileTree.ExtendedAttribute
         #expect(identity.isSettled(at: (1003, 0)))
     }
 
+    /// What the store says of an object that it does not open reaches who watches, in its words.
+    @Test func refusedObjects() throws {
+        let lines = Mutex<[String]>([])
+        let sample = try Sample(big)
+        sample.objects.refusal.withLock { $0 = "it has no fs-verity signature" }
+        let conversation = try open(sample) { line in lines.withLock { $0.append(line) } }
+        #expect(try read(conversation, "/big").error == -5)
+        #expect(lines.withLock { $0 } == ["object \(sample.big) cannot be opened: it has no fs-verity signature"])
+    }
+
     /// Opening is left to the kernel; the first read verifies, and every read fails where that does.
     @Test func lazyOpens() throws {
         let sample = try Sample(big)

@@ -27,8 +27,16 @@ final class MemoryObjects: ObjectOpener {
         return id
     }
 
-    func openObject(_ id: ObjectID) throws(SystemError) -> FileDescriptor {
+    /// Why no object is opened.
+    let refusal = Mutex<String?>(nil)
+
+    func openObject(_ id: ObjectID) throws(ObjectOpenError) -> FileDescriptor {
         opens.add(1, ordering: .relaxed)
+        if let refusal = refusal.withLock({ $0 }) { throw .refused(refusal) }
+        do throws(SystemError) { return try open(id) } catch { throw .system(error) }
+    }
+
+    private func open(_ id: ObjectID) throws(SystemError) -> FileDescriptor {
         guard let bytes = contents.withLock({ $0[id] }) else { throw SystemError("open", ByteString(id.hex), .noEntry) }
         if keepsFiles.load(ordering: .relaxed), let file = files.change({ $0[id] }) {
             return try FileDescriptor.open(ByteString("/proc/self/fd/\(file)"), .readOnly)
