@@ -11,24 +11,14 @@ import Testing
 struct MountEqualityTests {
     private func compare(_ part: String) throws -> [String] {
         let folder = try TemporaryFolder()
-        let tools = "/" + #filePath.split(separator: "/").dropLast(3).joined(separator: "/") + "/tools"
-        let result = try launch(
-            "python3", ["-B", tools + "/bench/equality.py", part],
-            environment: ["CFSOCI=" + Cfsoci.binary, "BENCH_DIR=" + folder.path])
-        #expect(result.status == 0, "\(result.text)\(result.error)")
-        return result.lines
+        return try runEquality([part], below: folder.path)
     }
 
     @Test(.timeLimit(.minutes(5))) func mountsAreTheOriginal() throws {
         let lines = try compare("--only-mounts")
         let entries = try #require(lines.first?.split(separator: " ").dropFirst().first.flatMap { Int($0) })
         #expect(entries >= 30_000)
-        #expect(
-            lines.dropFirst().dropLast() == [
-                "  the kernel's mount and the original: 0 differences", "  FUSE and the original: 0 differences",
-                "  FUSE and the kernel's mount: 0 differences", "  the kernel's mount in itself: 0 differences",
-                "  FUSE in itself: 0 differences",
-            ])
+        #expect(lines.dropFirst().dropLast() == noDifferences)
     }
 
     /// Each attribute altered in one entry of an image is found, and nothing else is.
@@ -40,4 +30,19 @@ struct MountEqualityTests {
                     + "xattrs, content, entry, directory's mode, directory's mtime"
             ])
     }
+}
+
+/// What `runEquality` prints between its first line, which says what was compared, and its last one, the time it took.
+let noDifferences = [
+    "  the kernel's mount and the original: 0 differences", "  FUSE and the original: 0 differences",
+    "  FUSE and the kernel's mount: 0 differences", "  the kernel's mount in itself: 0 differences", "  FUSE in itself: 0 differences",
+]
+
+/// The lines that tools/bench/equality.py prints, which must end well.
+func runEquality(_ arguments: [String], below folder: String) throws -> [String] {
+    let tools = "/" + #filePath.split(separator: "/").dropLast(3).joined(separator: "/") + "/tools"
+    let result = try launch(
+        "python3", ["-B", tools + "/bench/equality.py"] + arguments, environment: ["CFSOCI=" + Cfsoci.binary, "BENCH_DIR=" + folder])
+    #expect(result.status == 0, "\(result.text)\(result.error)")
+    return result.lines
 }

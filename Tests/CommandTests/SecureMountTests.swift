@@ -174,6 +174,17 @@ struct SecureMountTests {
         #expect(try Cfsoci.succeed(["fsck", "--repo", setup.repository]).lines.last == "status: ok")
     }
 
+    /// An image with every kind of entry is in every attribute the original: `MountEqualityTests` with fs-verity.
+    @Test(.enabled(if: ["python3", "igzip", "gzip", "openssl"].allSatisfy(hasProgram), "needs python3, isal, gzip and openssl"))
+    func equalsTheOriginal() throws {
+        let base = (verityDirectory ?? "") + "/secure-equality-" + Host.randomName()
+        mkdir(base, 0o755)
+        defer { removeTree(base) }
+        let lines = try runEquality(["--only-mounts", "--small"], below: base)
+        #expect(lines.first?.hasSuffix("in a repository with fs-verity") == true, "\(lines)")
+        #expect(lines.dropFirst().dropLast() == noDifferences)
+    }
+
     /// Everything that a secure repository needs was found by doing it.
     @Test func features() throws {
         let found = try Cfsoci.succeed(["features", verityDirectory ?? "", "--json"]).json()

@@ -9,7 +9,7 @@ entries must have the inode numbers and kinds that lstat shows, inode numbers mu
 size. Then a small image in which one attribute of one entry was changed is compared with what it was, once for each attribute:
 the difference must be found, and no other.
 
-  CFSOCI=… BENCH_DIR=… equality.py [--layout LAYOUT] [--only-mounts | --only-alterations]
+  CFSOCI=… BENCH_DIR=… equality.py [--layout LAYOUT | --small] [--only-mounts | --only-alterations]
 
 Exit status 1 when anything differs, or an alteration is not found.
 """
@@ -42,7 +42,7 @@ SHOWN = 20
 # What is there
 
 
-def scan(root):
+def scan(root, is_secure=False):
     """All that system calls tell about a mounted tree: for each path its attributes, and what is wrong with the tree in itself."""
     root = os.fsencode(root)
     tree, inodes, faults = {}, {}, []
@@ -87,8 +87,9 @@ def scan(root):
         attributes["rdev"] = status.st_rdev if kind in (stat.S_IFCHR, stat.S_IFBLK) else 0
         attributes["target"] = os.readlink(full) if kind == stat.S_IFLNK else None
         attributes["content"] = content(full, status.st_size, path, faults) if kind == stat.S_IFREG else None
-        # In pages at most, and none where there is nothing.
-        if status.st_blocks * 512 > (status.st_size + 4095) // 4096 * 4096:
+        # In pages at most, and none where there is nothing; the hashes of fs-verity may be counted as well.
+        most = (status.st_size + 4095) // 4096 * 4096
+        if status.st_blocks * 512 > most + (status.st_size // 32 + 3 * 4096 if is_secure and status.st_size else 0):
             faults.append((path, f"{status.st_blocks} blocks of 512 bytes for a size of {status.st_size}"))
     for paths in inodes.values():
         if len(paths) > 1 and tree[paths[0]]["kind"] == stat.S_IFDIR:
@@ -147,12 +148,16 @@ class Mounted:
 
     def __init__(self, layout, directory):
         self.layout, self.base = layout, tempfile.mkdtemp(dir=directory)
+        self.is_secure = False
         self.kernel, self.fuse = os.path.join(self.base, "kernel"), os.path.join(self.base, "fuse")
 
     def __enter__(self):
         try:
             repository = os.path.join(self.base, "repo")
-            run("init", repository, "--insecure", "--quiet")
+            # With fs-verity where there is fs-verity.
+            self.is_secure = subprocess.run([COMMAND, "init", repository, "--quiet"], capture_output=True, check=False).returncode == 0
+            if not self.is_secure:
+                run("init", repository, "--insecure", "--quiet")
             run("--repo", repository, "--quiet", "pull", f"oci:{self.layout}:bench", "bench")
             for path, options in ((self.kernel, []), (self.fuse, ["--fuse"])):
                 os.mkdir(path)
@@ -179,14 +184,15 @@ def compare_mounts(layout, directory, workers):
     expected = workers.submit(original.describe, [layer.result() for layer in layers])
     with Mounted(layout, directory) as mounted:
         # One after the other: both read the same objects.
-        scans = [workers.submit(scan, path) for path in (mounted.kernel, mounted.fuse)]
+        scans = [workers.submit(scan, path, mounted.is_secure) for path in (mounted.kernel, mounted.fuse)]
         (kernel, kernel_faults), (fuse, fuse_faults) = (future.result() for future in scans)
     expected = expected.result()
     files = [entry for entry in expected.values() if entry["kind"] == stat.S_IFREG]
     linked = sum(1 for path, entry in expected.items() if entry.get("nlink", 1) > 1 and entry["links"][0] == path)
     print(
         f"equality: {len(expected)} entries of {len(layers)} layers, {len(files)} files with {sum(e['size'] for e in files) / 1e6:.0f} MB, "
-        f"{linked} inodes with several names, {sum(1 for e in expected.values() if e['xattrs'])} entries with extended attributes"
+        f"{linked} inodes with several names, {sum(1 for e in expected.values() if e['xattrs'])} entries with extended attributes; "
+        f"in a repository with{'' if mounted.is_secure else 'out'} fs-verity"
     )
     is_equal = True
     for name, differences in (
@@ -218,7 +224,7 @@ def expected_of(layout):
 def compare_altered(alteration, expected, directory):
     """What a comparison says of a mounted image with one alteration: (alteration, kernel's attributes, FUSE's)."""
     with Mounted(make("odd:" + alteration, directory), directory) as mounted:
-        found = [compare(expected, scan(path)[0]) for path in (mounted.kernel, mounted.fuse)]
+        found = [compare(expected, scan(path, mounted.is_secure)[0]) for path in (mounted.kernel, mounted.fuse)]
     return alteration, [sorted({(path, attribute) for path, attribute, _ in differences}) for differences in found]
 
 
@@ -256,6 +262,7 @@ def prove(directory, workers):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layout", help="compare this image, whose layers are gzip, its name being 'bench' (made)")
+    parser.add_argument("--small", action="store_true", help="only the two layers of odd.py")
     parser.add_argument("--only-mounts", action="store_true", help="without the alterations")
     parser.add_argument("--only-alterations", action="store_true", help="the alterations only")
     options = parser.parse_args()
@@ -269,7 +276,7 @@ def main():
     try:
         with concurrent.futures.ProcessPoolExecutor(max_workers=2) as workers:
             if not options.only_alterations:
-                layout = options.layout or make("equality", DIRECTORY)
+                layout = options.layout or make("odd" if options.small else "equality", DIRECTORY)
                 is_good = compare_mounts(layout, directory, workers)
             if not options.only_mounts:
                 is_good = prove(directory, workers) and is_good
