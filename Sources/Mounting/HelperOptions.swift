@@ -122,12 +122,13 @@ public struct HelperOptions: Sendable, Hashable {
     private static let clearing: [ByteString: MountAttributes] = [
         "suid": .noSetUserID, "dev": .noDevices, "exec": .noExecute, "atime": .noAccessTime, "nostrictatime": .strictAccessTime,
         "relatime": [.noAccessTime, .strictAccessTime], "diratime": .noDirectoryAccessTime, "symfollow": .noSymbolicLinks,
-        "defaults": [.noSetUserID, .noDevices, .noExecute],
     ]
 
     /// For mount(8), fstab or systemd; or about writing, which an image does not do. `loop`: loop devices are used where they are needed.
+    /// `defaults` takes nothing back, as for mount(8).
     private static let meaningless: Set<ByteString> = [
-        "", "_netdev", "nofail", "auto", "noauto", "nouser", "nousers", "noowner", "nogroup", "comment", "async", "sync", "dirsync",
+        "", "defaults", "_netdev", "nofail", "auto", "noauto", "nouser", "nousers", "noowner", "nogroup", "comment", "async", "sync",
+        "dirsync",
         "norelatime", "lazytime", "nolazytime", "iversion", "noiversion", "mand", "nomand", "silent", "loud", "loop",
     ]
 

@@ -60,6 +60,7 @@ import Testing
         func attributes(_ list: ByteString) throws -> MountAttributes { try parse("basedir=/a," + list).mount.attributes }
         #expect(try attributes("nosuid,nodev,noexec") == [.noSetUserID, .noDevices, .noExecute])
         #expect(try attributes("nosuid,nodev,suid") == [.noDevices])
+        #expect(try attributes("nosuid,nodev,defaults") == [.noSetUserID, .noDevices])
         #expect(try attributes("noatime,strictatime") == [.strictAccessTime])
         #expect(try attributes("strictatime,noatime,nodiratime") == [.noAccessTime, .noDirectoryAccessTime])
         #expect(try attributes("noatime,relatime") == [])
