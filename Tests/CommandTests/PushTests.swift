@@ -238,6 +238,45 @@ struct PushTests {
         #expect(again["imageId"] == pulled["imageId"])
     }
 
+    /// What an export leaves that is killed: of a layout nothing but what the next one uses, beside an archive what the next one removes.
+    @Test func killedExports() throws {
+        let folder = try TemporaryFolder()
+        _ = try writeRandomLayout(folder.path + "/source", layers: 3, fileSize: 12 << 20)
+        let repository = folder.path + "/repo"
+        try Cfsoci.succeed(["init", repository, "--insecure"])
+        try Cfsoci.succeed(["--repo", repository, "pull", "oci:" + folder.path + "/source", "image"])
+        let out = folder.path + "/out"
+        #expect(mkdir(out, 0o755) == 0)
+        // Of another archive's name, or no leftovers at all.
+        let others = ["x.tar.tmp-0123456789ab", "x.tar.tmp-short.tar", "y.tar.tmp-0123456789ab.tar"]
+        for name in others { try writeFile(out + "/" + name, [1]) }
+        for target in ["oci:\(out)/layout", "oci-archive:\(out)/x.tar"] {
+            var killed = 0
+            for attempt in 0..<40 where killed < 3 {
+                let pid = try start(
+                    Cfsoci.binary, ["--repo", repository, "export", "image", target], output: folder.path + "/o", error: folder.path + "/e")
+                usleep(UInt32(20_000 + attempt * 10_000))
+                kill(pid, attempt % 2 == 0 ? SIGINT : SIGKILL)
+                if wait(for: pid) != 0 { killed += 1 }
+                #expect(fileList(out).filter { $0.contains("layout/") && $0.contains(".tmp-") } == [])
+            }
+            #expect(killed == 3)
+            try Cfsoci.succeed(["--repo", repository, "export", "image", target])
+        }
+        #expect(fileList(out).filter { !$0.contains("/") }.sorted() == (["layout", "x.tar"] + others).sorted())
+        // One that is still at it keeps what is its own.
+        let pid = try start(
+            "bash", ["-c", "exec 9>\(out)/x.tar.tmp-aaaaaaaaaaaa.tar; flock 9; exec sleep 60"], output: folder.path + "/o",
+            error: folder.path + "/e")
+        while try launch("flock", ["-n", "\(out)/x.tar.tmp-aaaaaaaaaaaa.tar", "true"]).status == 0 { usleep(10_000) }
+        try Cfsoci.succeed(["--repo", repository, "export", "image", "oci-archive:\(out)/x.tar"])
+        #expect(fileList(out).contains("x.tar.tmp-aaaaaaaaaaaa.tar"))
+        kill(pid, SIGKILL)
+        _ = wait(for: pid)
+        try Cfsoci.succeed(["--repo", repository, "export", "image", "oci-archive:\(out)/x.tar"])
+        #expect(!fileList(out).contains("x.tar.tmp-aaaaaaaaaaaa.tar"))
+    }
+
     @Test func layoutsThatAreNone() throws {
         let folder = try TemporaryFolder()
         try LayoutBuilder.small().write(to: folder.path + "/layout")

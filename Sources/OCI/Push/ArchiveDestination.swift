@@ -10,6 +10,9 @@ public final class ArchiveDestination: ImageDestination {
     private let layout: LayoutDestination
     private let directory: ByteString
     private let path: ByteString
+    /// The archive under its passing name, which is `directory` with `.tar` behind it. Its lock tells that somebody is at it.
+    private let archive: FileDescriptor
+    private static let suffix: ByteString = ".tar"
     public let displayName: String
     public var registryReference: RegistryReference? { nil }
 
@@ -28,12 +31,60 @@ public final class ArchiveDestination: ImageDestination {
             throw OCIError.unsupported(document: path.description, "is there already and is no file")
         }
         self.path = path
-        directory = path + ".tmp-" + ByteString(Host.randomName(12))
-        layout = try LayoutDestination(directory, name: tag)
+        Self.removeAbandoned(path)
+        var directory = ByteString()
+        archive = try Self.begin(path, &directory)
+        self.directory = directory
+        do {
+            layout = try LayoutDestination(directory, name: tag)
+        } catch {
+            try? FileDescriptor.currentDirectory.unlink(at: directory + Self.suffix)
+            throw error
+        }
         displayName = "oci-archive:\(path)" + (tag.map { ":" + $0 } ?? "")
     }
 
-    deinit { try? Self.removeLayout(directory) }
+    deinit {
+        try? Self.removeLayout(directory)
+        try? FileDescriptor.currentDirectory.unlink(at: directory + Self.suffix)
+    }
+
+    // MARK: What is beside the file meanwhile
+
+    private static let randomCount = 12
+
+    private static func begin(_ path: ByteString, _ directory: inout ByteString) throws(SystemError) -> FileDescriptor {
+        let here = FileDescriptor.currentDirectory
+        for _ in 0..<8 {
+            directory = path + ".tmp-" + ByteString(Host.randomName(randomCount))
+            let archive = try here.open(at: directory + suffix, [.writeOnly, .create, .exclusive], mode: 0o644)
+            // Who looked for abandoned ones may have come between making and locking it.
+            guard try archive.lock(.exclusive, wait: false), let named = try here.statusIfPresent(at: directory + suffix),
+                case let own = try archive.status(), own.inode == named.inode, own.device == named.device
+            else { continue }
+            return archive
+        }
+        throw SystemError("lock", path, .busy)
+    }
+
+    /// Removes what exports into this file have left that were killed. Those that run hold their locks.
+    private static func removeAbandoned(_ path: ByteString) {
+        let here = FileDescriptor.currentDirectory
+        guard let parent = parent(of: path), let entries = try? here.open(at: parent, [.readOnly, .directory]).entries() else { return }
+        let name = path.bytes.lastIndex(of: UInt8(ascii: "/")).map { ByteString(path.bytes[($0 + 1)...]) } ?? path
+        let prefix = name + ".tmp-"
+        for entry in entries where entry.name.hasPrefix(prefix) && entry.name.count == prefix.count + randomCount + suffix.count {
+            guard entry.name.bytes.suffix(suffix.count).elementsEqual(suffix.bytes) else { continue }
+            let file = parent + "/" + entry.name
+            guard let archive = try? here.openIfPresent(at: file, [.readOnly, .noFollow, .nonBlocking]),
+                (try? archive.status().kind) == .regular, (try? archive.lock(.exclusive, wait: false)) == true
+            else { continue }
+            try? removeLayout(ByteString(file.bytes.dropLast(suffix.count)))
+            try? here.unlink(at: file)
+        }
+    }
+
+    // MARK: Blobs and manifests
 
     public func hasBlob(_ blob: Descriptor) throws -> Bool { try layout.hasBlob(blob) }
     public func mountBlob(_ blob: Descriptor, from source: RegistryReference) -> Bool { false }
@@ -45,25 +96,20 @@ public final class ArchiveDestination: ImageDestination {
 
     public func finish() throws {
         let here = FileDescriptor.currentDirectory
-        let temporary = directory + ".tar"
-        let archive = try here.open(at: temporary, [.writeOnly, .create, .exclusive], mode: 0o644)
-        do {
-            let files = try DirectoryFiles(directory)
-            for name in ["oci-layout", "index.json"] as [ByteString] { try add(name, files, archive) }
-            try archive.writeAll(Self.header("blobs/", size: 0, isDirectory: true))
-            for algorithm in DigestAlgorithm.allCases {
-                let parent = "blobs/" + ByteString(algorithm.rawValue)
-                guard let blobs = try here.openIfPresent(at: directory + "/" + parent, [.readOnly, .directory]) else { continue }
-                try archive.writeAll(Self.header(parent + "/", size: 0, isDirectory: true))
-                for name in try blobs.entries().map(\.name).sorted() { try add(parent + "/" + name, files, archive) }
-            }
-            try archive.writeAll([UInt8](repeating: 0, count: 1024))
-            try archive.syncData()
-            try here.rename(at: temporary, to: path)
-        } catch {
-            try? here.unlink(at: temporary)
-            throw error
+        let files = try DirectoryFiles(directory)
+        for name in ["oci-layout", "index.json"] as [ByteString] { try add(name, files, archive) }
+        try archive.writeAll(Self.header("blobs/", size: 0, isDirectory: true))
+        for algorithm in DigestAlgorithm.allCases {
+            let parent = "blobs/" + ByteString(algorithm.rawValue)
+            guard let blobs = try here.openIfPresent(at: directory + "/" + parent, [.readOnly, .directory]) else { continue }
+            try archive.writeAll(Self.header(parent + "/", size: 0, isDirectory: true))
+            for name in try blobs.entries().map(\.name).sorted() { try add(parent + "/" + name, files, archive) }
         }
+        try archive.writeAll([UInt8](repeating: 0, count: 1024))
+        try archive.syncData()
+        // Only the archive could be left behind now, and it is nothing without its name.
+        try? Self.removeLayout(directory)
+        try here.rename(at: directory + Self.suffix, to: path)
         if let parent = Self.parent(of: path) { try FileDescriptor.open(parent, [.readOnly, .directory]).sync() }
     }
 

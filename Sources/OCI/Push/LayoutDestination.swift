@@ -90,12 +90,21 @@ public final class LayoutDestination: ImageDestination {
     private func writeFile<Value>(
         in parent: ByteString, _ body: (borrowing FileDescriptor) throws -> (name: ByteString, Value)
     ) throws -> Value {
-        let prefix = parent.isEmpty ? Self.temporaryPrefix : parent + "/" + Self.temporaryPrefix
-        let temporary = prefix + ByteString(Host.randomName(12))
-        let file = try directory.descriptor.open(at: temporary, [.writeOnly, .create, .exclusive], mode: 0o644)
+        let here = parent.isEmpty ? "." : parent
+        let temporary = here + "/" + Self.temporaryPrefix + ByteString(Host.randomName(12))
+        // Until it is complete it has no name, where the file system can do that: nothing is left of a process that is killed.
+        let unnamed: FileDescriptor?
+        do throws(SystemError) { unnamed = try directory.descriptor.openTemporary(at: here, mode: 0o644) } catch {
+            guard error.isUnsupported || [.isDirectory, .invalidArgument].contains(error.errno) else { throw error }
+            unnamed = nil
+        }
+        let isUnnamed = unnamed != nil
+        let file = try unnamed ?? directory.descriptor.open(at: temporary, [.writeOnly, .create, .exclusive], mode: 0o644)
         do {
             let (name, value) = try body(file)
             try file.syncData()
+            // Through a second name, as what is there is replaced.
+            if isUnnamed, try !directory.descriptor.link(temporary: file, at: temporary) { throw SystemError("link", temporary, .exists) }
             try directory.descriptor.rename(at: temporary, to: name)
             return value
         } catch {
