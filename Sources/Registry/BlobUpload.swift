@@ -20,6 +20,8 @@ struct BlobUpload {
     /// Bytes that the registry has.
     private var offset: UInt64 = 0
     private var redirects = 0
+    /// Whether `location` is where the registry has just sent us, and has nothing of the blob yet.
+    private var isRedirected = false
     /// Known once the blob has been made to its end.
     private var made: SentBlob?
 
@@ -117,6 +119,7 @@ struct BlobUpload {
             let next = try? client.uploadLocation(repository, response)
         {
             redirects += 1
+            isRedirected = true
             client.session.drain(response.transfer)
             location = next
             return Failure(RegistryError(.badResponse, "\(what): redirected"), retry: .transient(after: .zero))
@@ -131,13 +134,12 @@ struct BlobUpload {
 
     /// After a failure: what the registry has of the upload, or a new beginning.
     private mutating func resume() {
-        guard let current = location, blob.expected == nil, redirects == 0 else {
-            if redirects == 0 { location = nil }
-            offset = 0
+        offset = 0
+        if isRedirected {
+            isRedirected = false
             return
         }
-        location = nil
-        offset = 0
+        guard let current = location.take(), blob.expected == nil else { return }
         guard let response = try? client.send(repository, to: current, method: "GET", what: what) else { return }
         client.session.drain(response.transfer)
         guard response.head.status == 204, let range = response.head["range"],

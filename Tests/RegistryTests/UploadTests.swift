@@ -213,6 +213,30 @@ struct UploadTests {
         #expect(registry.server.requests.contains { $0.headers["authorization"] != nil })
     }
 
+    /// What breaks at the place that the registry has named is not sent there once more from its beginning: that has some of it already.
+    @Test(arguments: [true, false]) func breaksElsewhere(isKnown: Bool) throws {
+        let isBroken = Mutex(true)
+        let other = FakeRegistry(script: { request in
+            guard ["PATCH", "PUT"].contains(request.method),
+                isBroken.withLock({ value in
+                    defer { value = false }; return value
+                })
+            else { return nil }
+            return [.reply(503)]
+        })
+        defer { other.server.stop() }
+        let elsewhere = "http://\(other.server.host)/v2/team/app/blobs/uploads/u1?state=0"
+        let registry = FakeRegistry(script: { request in
+            // Once only: the second upload is taken here.
+            guard ["PATCH", "PUT"].contains(request.method), isBroken.withLock({ $0 }) else { return nil }
+            return [.reply(307, ["Location": elsewhere])]
+        })
+        defer { registry.server.stop() }
+        _ = try makeClient().beginUpload(RemoteRepository(domain: other.server.host, name: "team/app"))
+        let sent = try put(try destination(registry), outgoing(Self.blob, isKnown: isKnown))
+        #expect(registry.contents.blobs["team/app@\(sent.digest)"] == Self.blob)
+    }
+
     // MARK: Tokens
 
     /// Tokens are asked for with the right to push, and renewed where they expire in the middle.
