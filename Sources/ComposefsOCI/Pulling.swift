@@ -82,6 +82,8 @@ extension Store {
         if case .registry(let reference) = reference {
             let client = try RegistryClient(options)
             interruption?.whenSet { client.cancel() }
+            // What a short name means depends on the configuration: where that cannot be read, an image that is here may be another one.
+            if reference.shortName != nil { _ = try client.candidates(for: reference) }
             return RegistryImageSource(reference, client: client)
         }
         guard let source = try reference.openLocalSource(scratch: repository.path) else {

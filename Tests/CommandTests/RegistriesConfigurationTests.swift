@@ -44,6 +44,27 @@ struct CommandRegistriesTests {
         }
     }
 
+    /// Without the configuration nobody knows what a short name means, nor that it is the image that is here.
+    @Test func unreadable() throws {
+        try withServer { (folder, host) throws in
+            let repository = ["--repo", folder.path + "/repo"]
+            try Cfsoci.succeed(["pull", "\(host)/team/app", "docker.io/library/app:latest"] + repository)
+            try Cfsoci.succeed(["pull", "app", "--policy", "never", "--registries-conf", configuration(folder, "")] + repository)
+            let broken = try configuration(folder, "[aliases]\napp = 5")
+            for policy in ["never", "missing"] {
+                let options = ["--policy", policy] + repository
+                let refused = try Cfsoci.run(["pull", "app"] + options, environment: ["CONTAINERS_REGISTRIES_CONF=" + broken])
+                #expect(refused.status == 1 && refused.error.contains("registries.conf:2: the alias app is a string"), "\(refused.error)")
+                let missing = try Cfsoci.run(["pull", "app", "--registries-conf", folder.path + "/none"] + options)
+                #expect(missing.status == 1 && missing.error.contains("/none does not exist"), "\(missing.error)")
+                let searching = try Cfsoci.run(
+                    ["pull", "app", "--registries-conf", configuration(folder, "unqualified-search-registries = []")] + options)
+                #expect(searching.status == 1 && searching.error.contains("names no registries to search"), "\(searching.error)")
+                _ = try configuration(folder, "[aliases]\napp = 5")
+            }
+        }
+    }
+
     @Test func searchedRegistries() throws {
         try withServer { (folder, host) throws in
             let path = try configuration(folder, "unqualified-search-registries = [\"127.0.0.1:1\", \"\(host)\"]")
