@@ -160,7 +160,7 @@ struct AuthFile {
     }
 
     /// For the owner alone.
-    private static func makeDirectories(_ path: ByteString) throws(SystemError) {
+    static func makeDirectories(_ path: ByteString) throws(SystemError) {
         guard path != "/", path != ".", try FileDescriptor.currentDirectory.statusIfPresent(at: path, follow: true) == nil else { return }
         try makeDirectories(split(path).directory)
         _ = try FileDescriptor.currentDirectory.makeDirectoryIfMissing(at: path, mode: 0o700)

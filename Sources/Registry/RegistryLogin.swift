@@ -97,7 +97,7 @@ public struct LoginStore: Sendable {
         else {
             throw RegistryError(.credentials, "a user has no colon and no control characters, and a password has no NUL")
         }
-        return try changing { file throws(RegistryError) in
+        return try changing(makesDirectory: true) { file throws(RegistryError) in
             if let helper = file.helper(for: target) {
                 try CredentialHelper(name: helper, environment: environment)
                     .store(server: target.isWholeHost ? target.repository.serverNames[0] : target.key, user: user, password: password)
@@ -140,11 +140,24 @@ public struct LoginStore: Sendable {
 
     /// Reads, changes and where `body` says so writes the file, while no other login does.
     private func changing<Value>(
+        makesDirectory: Bool = false, _ body: (inout AuthFile) throws(RegistryError) -> (writes: Bool, value: Value)
+    ) throws(RegistryError) -> Value {
+        // The directory is the lock: the file itself is replaced. Where there is none, or none that can be locked, nobody else writes.
+        let parent = AuthFile.split(path).directory
+        // What prevents that is told of when the file is written.
+        if makesDirectory { try? AuthFile.makeDirectories(parent) }
+        if let directory = try? FileDescriptor.open(parent, [.readOnly, .directory]) {
+            _ = try? directory.lock(.exclusive)
+            // A use at the end: behind its last one it would be closed, and the lock gone.
+            defer { try? directory.unlock() }
+            return try change(body)
+        }
+        return try change(body)
+    }
+
+    private func change<Value>(
         _ body: (inout AuthFile) throws(RegistryError) -> (writes: Bool, value: Value)
     ) throws(RegistryError) -> Value {
-        // The directory is the lock: the file itself is replaced. Where there is none yet, or none that can be locked, nobody else writes.
-        let directory = try? FileDescriptor.open(AuthFile.split(path).directory, [.readOnly, .directory])
-        if let directory { _ = try? directory.lock(.exclusive) }
         let existing = try AuthFile(reading: path)
         var file = if let existing { existing } else { try AuthFile(path) }
         let (writes, value) = try body(&file)

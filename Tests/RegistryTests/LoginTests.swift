@@ -1,6 +1,7 @@
 import Bytes
 import Glibc
 import JSON
+import LinuxSystem
 import OCI
 import Testing
 
@@ -71,6 +72,25 @@ import Testing
                 try read(path) == ["HttpHeaders": ["X": .double(1.5)], "auths": [:], "credHelpers": ["c.example": "none"], "z": [1, nil]])
             // Nothing lies about.
             #expect(try entries(directory + "/new/sub") == ["auth.json"])
+        }
+    }
+
+    /// Logins at the same time, the first of all among them, lose nothing.
+    @Test func manyAtOnce() throws {
+        try withTemporaryDirectory { directory in
+            for round in 0..<5 {
+                let path = "\(directory)/new\(round)/auth.json"
+                let store = store(path)
+                let targets = try (0..<8).map { try target("host\($0).example") }
+                let pool = WorkerPool(threads: targets.count)
+                for target in targets { pool.submit { _ = try? store.save(user: "me", password: "pw", for: target) } }
+                pool.shutdown()
+                #expect(try read(path)["auths"]?.object?.keys.count == 8)
+                let leaving = WorkerPool(threads: 4)
+                for target in targets.prefix(4) { leaving.submit { _ = try? store.remove(target) } }
+                leaving.shutdown()
+                #expect(try read(path)["auths"]?.object?.keys.count == 4)
+            }
         }
     }
 
