@@ -101,6 +101,8 @@ public func mountImageFile(
 ) throws(MountError) -> Bool {
     guard let first = objects.first else { throw .options("no directory of objects") }
     let image = try open(path, [.readOnly, .nonBlocking])
+    // Of others a read may never end.
+    guard let kind = try? image.status().kind, kind == .regular || kind == .blockDevice else { throw .noImageFile(path) }
     let directory = try open(first, [.readOnly, .directory])
     if let digest {
         let found: ObjectID?
@@ -114,7 +116,12 @@ public func mountImageFile(
     }
     var options = options
     options.moreObjects = Array(objects.dropFirst()) + options.moreObjects
-    return try mountImage(image, objects: directory, verity: verity, at: target, options: options)
+    do throws(MountError) {
+        return try mountImage(image, objects: directory, verity: verity, at: target, options: options)
+    } catch {
+        guard case .image(let system, let kernel) = error else { throw error }
+        throw .image(SystemError("mount EROFS of", path, system.errno), kernel: kernel)
+    }
 }
 
 private func open(_ path: ByteString, _ flags: OpenFlags) throws(MountError) -> FileDescriptor {

@@ -19,6 +19,8 @@ public enum MountError: Error, Sendable, Hashable, CustomStringConvertible {
     case overlayWithoutVerity
     /// The image's file has no fs-verity digest to compare with the one demanded.
     case imageWithoutVerity(ByteString)
+    /// What should be the image is neither a file nor a block device.
+    case noImageFile(ByteString)
     /// The image's digest is not the one demanded; both in hex.
     case otherImage(ByteString, found: String, wanted: String)
     /// The kernel does not take the image; what it says of it may be empty.
@@ -54,9 +56,12 @@ public enum MountError: Error, Sendable, Hashable, CustomStringConvertible {
             "the repository needs fs-verity, but this kernel's overlayfs cannot check it: use Linux 6.6 or newer"
         case .imageWithoutVerity(let path):
             "\(path): has no fs-verity, so nobody vouches for its content: enable it (fsverity enable), on a file system that has it"
+        case .noImageFile(let path): "\(path): is no image: neither a file nor a block device"
         case .otherImage(let path, let found, let wanted): "\(path): is another image: its digest is \(found), not \(wanted)"
         case .image(let error, let kernel): "the kernel does not mount the image: \(error)\(Self.quoted(kernel))"
-        case .ownerMap(let error): "the kernel cannot map the image's owners: \(error)"
+        case .ownerMap(let error):
+            "the kernel cannot map the image's owners: \(error); it takes the /proc/PID/ns/user of a process in another user namespace "
+                + "(Linux 5.19 or newer)"
         case .overlay(let error, let kernel):
             "the kernel does not join image and objects (overlayfs with data-only layers, Linux 6.5 or newer): \(error)\(Self.quoted(kernel))"
         case .notMounted(let path): "\(path): nothing is mounted there"

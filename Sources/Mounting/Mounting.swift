@@ -134,7 +134,24 @@ private func mountDetached(
 ) throws(MountError) -> FileDescriptor {
     let erofs = try mountErofs(from: source)
     if let path = options.idmap { try mapOwners(erofs, path) }
-    return try mountOverlay(erofs, objects, requireVerity, target, options)
+    do throws(MountError) {
+        return try mountOverlay(erofs, objects, requireVerity, target, options)
+    } catch {
+        guard case .overlay(let system, _) = error, system.errno == .invalidArgument else { throw error }
+        throw misplaced(options) ?? error
+    }
+}
+
+/// What is wrong with the upper and the work directory, which the kernel tells only in its log.
+private func misplaced(_ options: MountOptions) -> MountError? {
+    guard let upper = options.upperDirectory, let work = options.workDirectory,
+        let one = try? FileDescriptor.currentDirectory.status(at: upper, follow: true),
+        let two = try? FileDescriptor.currentDirectory.status(at: work, follow: true)
+    else { return nil }
+    if one.device != two.device {
+        return .options("\(work): the work directory must be on the file system of the upper directory, \(upper)")
+    }
+    return one.inode == two.inode ? .options("\(work): the work directory must be another than the upper directory") : nil
 }
 
 private func mapOwners(_ mount: borrowing FileDescriptor, _ path: ByteString) throws(MountError) {
@@ -147,7 +164,7 @@ private func mapOwners(_ mount: borrowing FileDescriptor, _ path: ByteString) th
     do throws(SystemError) {
         try mount.mapMountOwners(by: namespace)
     } catch {
-        throw .ownerMap(error)
+        throw .ownerMap(SystemError("map owners by", path, error.errno))
     }
 }
 

@@ -183,6 +183,20 @@ import Testing
         #expect(fileList(target.path).isEmpty)
     }
 
+    /// What the kernel says only in its log, or of a descriptor that nobody knows.
+    @Test func directoriesAndNamespacesThatDoNotGo() throws {
+        let store = try store()
+        let target = Target(store.folder)
+        let (upper, work, far) = (store.folder.path + "/upper", store.folder.path + "/work", "/dev/shm/cfsoci-test-\(getpid())")
+        for path in [upper, work, far] { mkdir(path, 0o755) }
+        defer { rmdir(far) }
+        func refusal(_ options: String...) throws -> String { try store.refuse(["mount", "tool", target.path] + options) }
+        #expect(try refusal("--upperdir", upper, "--workdir", upper).contains("\(upper): the work directory must be another"))
+        #expect(try refusal("--upperdir", upper, "--workdir", far).contains("\(far): the work directory must be on the file system of"))
+        #expect(try refusal("--idmap", "/etc/passwd").contains("by /etc/passwd: Invalid argument; it takes the /proc/PID/ns/user"))
+        #expect(fileList(target.path).isEmpty)
+    }
+
     @Test(.enabled(if: hasProgram("setpriv"), "needs setpriv")) func withoutRights() throws {
         let store = try store()
         let target = Target(store.folder)

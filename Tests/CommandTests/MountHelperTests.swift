@@ -119,7 +119,15 @@ import Testing
         let objects = "basedir=\(setup.objects)"
         #expect(try refusal("/none", objects) == (32, "open /none: No such file or directory"))
         #expect(try refusal(setup.image, objects + ":/none") == (32, "open /none: No such file or directory"))
-        #expect(try refusal(setup.store.path + "/meta.json", objects).0 == 32)
+        let (status, message) = try refusal(setup.store.path + "/meta.json", objects)
+        #expect(status == 32 && message.contains(" \(setup.store.path)/meta.json: Invalid argument"), "\(message)")
+        let fifo = setup.store.folder.path + "/fifo"
+        mkfifo(fifo, 0o600)
+        for (path, options) in [(fifo, ""), ("/dev/zero", ",noverity,digest=" + setup.id), ("/tmp", "")] {
+            let result = try launch("timeout", ["20", Cfsoci.binary, "mount.composefs", path, setup.target, "-o", objects + options])
+            #expect(result.error == "mount.composefs: \(path): is no image: neither a file nor a block device\n")
+            #expect(result.status == 32)
+        }
         #expect(try setup.refusal([setup.image, "/none", "-o", objects]) == (32, "open /none: No such file or directory"))
         let other = String(setup.id.reversed())
         #expect(

@@ -90,7 +90,9 @@ import Testing
             }
             #expect(file == .system(SystemError("open", test.image, .notDirectory)))
             // An upper directory on a file system that overlayfs cannot write to.
-            let upper = failure { try test.mount(MountOptions(upperDirectory: "/proc/self", workDirectory: "/proc/self", readWrite: true)) }
+            let upper = failure {
+                try test.mount(MountOptions(upperDirectory: "/proc/self", workDirectory: "/proc/self/task", readWrite: true))
+            }
             guard case .overlay = upper else {
                 Issue.record("\(String(describing: upper))")
                 return
