@@ -85,7 +85,8 @@ func start(
     var at = environ
     while let variable = at.pointee {
         let text = String(cString: variable)
-        if !text.hasPrefix("CFSOCI_") { inherited.append(text) }
+        let name = text.prefix { $0 != "=" } + "="
+        if !text.hasPrefix("CFSOCI_"), !environment.contains(where: { $0.hasPrefix(name) }) { inherited.append(text) }
         at += 1
     }
     var envp = (inherited + environment).map { strdup($0) } + [nil]

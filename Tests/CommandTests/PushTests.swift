@@ -14,11 +14,17 @@ struct PushTests {
         let host: String
         private let pid: pid_t
 
-        init(_ folder: String, htpasswd: Bool = false) throws {
+        /// - Parameter tls: with a certificate of an authority of its own, which is `folder/ca/ca.crt`.
+        init(_ folder: String, htpasswd: Bool = false, tls: Bool = false) throws {
             let port = Self.freePort()
             host = "127.0.0.1:\(port)"
             var text =
-                "version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: \(folder)/store}}\nhttp: {addr: \"\(host)\"}\n"
+                "version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: \(folder)/store}}\nhttp: {addr: \"\(host)\""
+            if tls {
+                try Self.makeCertificates(folder)
+                text += ", tls: {certificate: \(folder)/server.pem, key: \(folder)/server.key}"
+            }
+            text += "}\n"
             if htpasswd {
                 // crypt(3) of "open sesame" with bcrypt.
                 try writeFile(
@@ -29,6 +35,23 @@ struct PushTests {
             pid = try start(
                 "docker-registry", ["serve", folder + "/registry.yml"], output: folder + "/registry.out", error: folder + "/registry.err")
             for _ in 0..<200 where !Self.answers(port) { usleep(50_000) }
+        }
+
+        private static func makeCertificates(_ folder: String) throws {
+            func openssl(_ arguments: [String]) throws {
+                let result = try launch("openssl", arguments)
+                guard result.status == 0 else { throw RunFailure(description: "openssl: \(result.error)") }
+            }
+            _ = try launch("mkdir", [folder + "/ca"])
+            let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+            try openssl(
+                ["req", "-x509", "-days", "2", "-subj", "/CN=ca", "-keyout", "\(folder)/ca.key", "-out", "\(folder)/ca/ca.crt"] + key)
+            try openssl(["req", "-subj", "/CN=server", "-keyout", "\(folder)/server.key", "-out", "\(folder)/server.csr"] + key)
+            try writeFile(folder + "/server.ext", Array("subjectAltName=IP:127.0.0.1".utf8))
+            try openssl([
+                "x509", "-req", "-days", "2", "-in", "\(folder)/server.csr", "-CA", "\(folder)/ca/ca.crt", "-CAkey", "\(folder)/ca.key",
+                "-CAcreateserial", "-extfile", "\(folder)/server.ext", "-out", "\(folder)/server.pem",
+            ])
         }
 
         deinit {
@@ -68,12 +91,12 @@ struct PushTests {
         }
     }
 
-    private func skopeo(_ arguments: [String]) throws {
+    func skopeo(_ arguments: [String]) throws {
         let result = try launch("skopeo", ["--insecure-policy", "copy", "--quiet"] + arguments)
         guard result.status == 0 else { throw RunFailure(description: "skopeo: \(result.error)") }
     }
 
-    private func diffIDs(ofImage directory: String) throws -> [String] {
+    func diffIDs(ofImage directory: String) throws -> [String] {
         let manifest = try JSONValue.parse(readFile(directory + "/manifest.json"))
         return try (manifest["layers"]?.array ?? []).map { layer in
             let blob = directory + "/" + (layer["digest"]?.string ?? "").dropFirst(7)
