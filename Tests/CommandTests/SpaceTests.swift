@@ -73,6 +73,35 @@ import Testing
         #expect(ends.last?.hasPrefix("0 ") == true)
     }
 
+    /// Blobs that are kept beside what is made of them take space too.
+    @Test(.enabled(if: geteuid() == 0))
+    func keptBlobs() throws {
+        let folder = try TemporaryFolder()
+        var state: UInt64 = 7
+        let noise = (0..<(6 << 20)).map { _ in
+            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+            return UInt8(truncatingIfNeeded: state >> 56)
+        }
+        try LayoutBuilder(layers: [tarArchive([TarMember(name: "noise", content: noise)])], compressor: "gzip").write(
+            to: folder.path + "/layout")
+        let mount = folder.path + "/mount"
+        #expect(mkdir(mount, 0o755) == 0)
+        guard try launch("mount", ["-t", "tmpfs", "-o", "size=10m", "tmpfs", mount]).status == 0 else { return }
+        defer { _ = try? launch("umount", [mount]) }
+        let repository = mount + "/repo"
+        try Cfsoci.succeed(["init", repository, "--insecure"])
+        let arguments = ["pull", "oci:" + folder.path + "/layout", "t", "--repo", repository]
+        let result = try Cfsoci.run(arguments + ["--keep-blobs"])
+        #expect(result.status == 1)
+        #expect(
+            result.error.contains("the 1 missing layers take 12.6 MB at least, about 22.7 MB when they are unpacked"), "\(result.error)")
+        try Cfsoci.succeed(arguments)
+        // Only the blob is missing now, and there is no room for that.
+        let blob = try Cfsoci.run(arguments + ["--keep-blobs"])
+        #expect(blob.status == 1)
+        #expect(blob.error.contains("the 1 missing layers take 6.29 MB at least, about 6.29 MB when"), "\(blob.error)")
+    }
+
     @Test func options() throws {
         for (option, value) in [
             ("--max-layer-size", "5X"), ("--max-layer-size", "+5"), ("--max-layer-size", "99999999999G"), ("--keep-partial", "-1"),

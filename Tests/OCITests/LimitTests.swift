@@ -124,8 +124,12 @@ import Testing
     }
 
     @Test func space() throws {
-        func said(_ bytes: UInt64, _ status: FileSystemStatus, isPrivileged: Bool = false, layers: Int = 3) -> String? {
-            refusal { try SpaceCheck(compressedBytes: bytes, layers: layers, status, isPrivileged: isPrivileged).check("/repo") }
+        func said(
+            _ bytes: UInt64, _ status: FileSystemStatus, isPrivileged: Bool = false, layers: Int = 3, blobs: UInt64 = 0
+        ) -> String? {
+            refusal {
+                try SpaceCheck(compressedBytes: bytes, blobBytes: blobs, layers: layers, status, isPrivileged: isPrivileged).check("/repo")
+            }
         }
         let status = try status(free: 2_000_000, available: 1_500_000)
         #expect(said(1_500_000, status) == nil)
@@ -133,6 +137,12 @@ import Testing
             said(1_500_001, status)
                 == "/repo: the 3 missing layers take 1.5 MB at least, about 3.9 MB when they are unpacked, and 1.5 MB are free; free some "
                 + "space or run gc, or try nevertheless with --no-space-check")
+        // Blobs that are kept are not unpacked, and take their size besides.
+        #expect(said(700_000, status, blobs: 800_000) == nil)
+        #expect(
+            said(700_001, status, blobs: 800_000)?.hasPrefix("/repo: the 3 missing layers take 1.5 MB at least, about 2.62 MB when") == true
+        )
+        #expect(said(.max, status, blobs: .max)?.contains("take 18.4 EB at least") == true)
         #expect(said(2_000_000, status, isPrivileged: true) == nil)
         #expect(said(2_000_001, status, isPrivileged: true) != nil)
         #expect(said(.max, status)?.contains("take 18.4 EB at least") == true)

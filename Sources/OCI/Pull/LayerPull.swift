@@ -115,21 +115,30 @@ struct LayerPull: Sendable {
 
     /// What can be refused before a byte is read.
     private func checkLimits(_ missing: [LayerTask], _ count: Int) throws {
-        var bytes: UInt64 = 0
+        var (packed, kept): (UInt64, UInt64) = (0, 0)
         for task in missing {
             let size = task.descriptor.size
             if task.diffID != nil, size > options.limits.layerBytes {
                 let cause = LimitExceeded(.layerBytes, allowed: options.limits.layerBytes, found: size)
                 throw PullError.layer(number: task.index + 1, of: count, task.descriptor.digest, cause: cause)
             }
-            let kept = source.isRemote ? repository.claimedBytes(ByteString(task.descriptor.digest.description)) : 0
-            let (sum, overflow) = bytes.addingReportingOverflow(size - min(size, kept))
-            bytes = overflow ? .max : sum
+            let partial = source.isRemote ? repository.claimedBytes(ByteString(task.descriptor.digest.description)) : 0
+            let rest = size - min(size, partial)
+            if task.diffID == nil { kept = kept.saturatingAdd(rest) } else { packed = packed.saturatingAdd(rest) }
+            // What of it is on this disk goes when it has been unpacked; the blob is written anew.
+            if keepsBlob(of: task) { kept = kept.saturatingAdd(size) }
         }
         guard options.checksSpace else { return }
         let space = SpaceCheck(
-            compressedBytes: bytes, layers: missing.count, try repository.fileSystemStatus(), isPrivileged: Host.effectiveUserID == 0)
+            compressedBytes: packed, blobBytes: kept, layers: missing.count, try repository.fileSystemStatus(),
+            isPrivileged: Host.effectiveUserID == 0)
         try space.check(repository.path)
+    }
+
+    /// Whether the blob is kept beside what is made of it. An archive that is not packed is its own blob: the split stream gives it back.
+    private func keepsBlob(of task: LayerTask) -> Bool {
+        guard options.keepsBlobs, let diffID = task.diffID else { return false }
+        return task.descriptor.digest != diffID
     }
 
     /// The layer's stream, where the store has one whose content is known to be the layer's.
@@ -167,8 +176,7 @@ struct LayerPull: Sendable {
         let imported: LayerImport.Imported
         if let diffID = task.diffID {
             let received = Mutex(UInt64(0))
-            // An archive that is not packed is its own blob: the split stream gives it back.
-            let keeper = options.keepsBlobs && task.descriptor.digest != diffID ? try BlobKeeper(repository) : nil
+            let keeper = keepsBlob(of: task) ? try BlobKeeper(repository) : nil
             imported = try importer.run(blob, task.descriptor, diffID: diffID, sink: keeper) { count in
                 let total = received.withLock { total in
                     total += count
