@@ -39,6 +39,8 @@ struct RegistryArguments: ParsableArguments {
         options.certificateDirectory = certDir
         options.registriesConfiguration = registriesConf
         if PasswordPrompt.isPossible { options.chooseRegistry = { Self.choose($0) } }
+        let note = global.noteTaker
+        options.warn = { note("warning: " + $0) }
         options.userAgent = "cfsoci/" + Version.text
         if let creds {
             let parts = creds.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)

@@ -88,5 +88,7 @@ struct InterruptibleSource: ImageSource {
             try interruption.check()
             return try blob.read(into: buffer)
         }
+
+        func reject(_ reason: String) -> Bool { blob.reject(reason) }
     }
 }

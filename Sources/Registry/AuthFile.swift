@@ -123,47 +123,9 @@ struct AuthFile {
 
     /// Puts the file's new content in the old one's place, for its owner alone. A link stays and what it leads to is replaced.
     func write() throws(RegistryError) {
-        do throws(SystemError) { try replace() } catch {
+        do throws(SystemError) { try replaceFile(path, with: root.prettyBytes + [0x0a]) } catch {
             throw RegistryError(.credentials, "auth file \(path): \(error); --authfile names another")
         }
-    }
-
-    private func replace() throws(SystemError) {
-        var target = path
-        for _ in 0..<40 {
-            guard try FileDescriptor.currentDirectory.statusIfPresent(at: target)?.kind == .symbolicLink else { break }
-            let link = try FileDescriptor.currentDirectory.readLink(at: target)
-            target = link.bytes.first == UInt8(ascii: "/") ? link : Self.split(target).directory + "/" + link
-        }
-        if let status = try FileDescriptor.currentDirectory.statusIfPresent(at: target), status.kind != .regular {
-            throw SystemError("replace what is no regular file at", target, .notSupported)
-        }
-        let (directoryPath, name) = Self.split(target)
-        try Self.makeDirectories(directoryPath)
-        let directory = try FileDescriptor.open(directoryPath, [.readOnly, .directory])
-        let temporary = "." + name + "." + ByteString(Host.randomName())
-        let file = try directory.open(at: temporary, [.writeOnly, .create, .exclusive], mode: 0o600)
-        do throws(SystemError) {
-            try file.writeAll(root.prettyBytes + [0x0a])
-            try file.sync()
-            try directory.rename(at: temporary, to: name)
-        } catch {
-            try? directory.unlink(at: temporary)
-            throw error
-        }
-        try directory.sync()
-    }
-
-    static func split(_ path: ByteString) -> (directory: ByteString, name: ByteString) {
-        guard let slash = path.bytes.lastIndex(of: UInt8(ascii: "/")) else { return (".", path) }
-        return (slash == 0 ? "/" : ByteString(path.bytes[..<slash]), ByteString(path.bytes[(slash + 1)...]))
-    }
-
-    /// For the owner alone.
-    static func makeDirectories(_ path: ByteString) throws(SystemError) {
-        guard path != "/", path != ".", try FileDescriptor.currentDirectory.statusIfPresent(at: path, follow: true) == nil else { return }
-        try makeDirectories(split(path).directory)
-        _ = try FileDescriptor.currentDirectory.makeDirectoryIfMissing(at: path, mode: 0o700)
     }
 
     // MARK: Text

@@ -26,6 +26,9 @@ struct ConnectionSettings: Sendable {
     /// PEM, besides those.
     var authorities: [UInt8] = []
     var client: ClientCertificate?
+    /// Its place among those that there are.
+    var clientIndex = 0
+    var clientCount = 0
     /// Nil connects directly.
     var proxy: ProxyAddress?
     /// Hosts that are reached directly all the same, in curl's form.

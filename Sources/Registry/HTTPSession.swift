@@ -2,6 +2,7 @@ internal import CCurl
 internal import Compression
 internal import JSON
 internal import LinuxSystem
+internal import Synchronization
 
 /// An answered request whose body waits to be read.
 struct HTTPResponse {
@@ -16,6 +17,8 @@ final class HTTPSession: Sendable {
     static let redirectLimit = 10
     /// Error bodies and redirects are read up to here, so that the connection can be used again.
     static let errorBodyLimit = 64 << 10
+    /// Client certificates that are shown to one server.
+    private static let clientLimit = 16
 
     let options: RegistryOptions
     let interruption = Interruption()
@@ -23,6 +26,8 @@ final class HTTPSession: Sendable {
     private let certificates: CertificateDirectories
     private let proxies: ProxySettings
     private let authorityFile: String?
+    /// Which of several client certificates a host took, or which is to be shown next, by authority.
+    private let clientChoices = Mutex<[String: Int]>([:])
 
     init(_ options: RegistryOptions, environment: Environment) throws(RegistryError) {
         self.options = options
@@ -49,11 +54,11 @@ final class HTTPSession: Sendable {
             let own = try certificates.certificates(forRegistry: registry.domain)
             settings.authorities = own.authorities
             if url.isOrigin(of: registry) {
-                settings.client = own.client
+                choose(own.clients, for: url, &settings)
             } else {
                 let other = try certificates.certificates(for: url.authority)
                 if other.authorities != own.authorities { settings.authorities += other.authorities }
-                settings.client = other.client
+                choose(other.clients, for: url, &settings)
             }
         }
         if let proxy = registry.proxy {
@@ -63,6 +68,27 @@ final class HTTPSession: Sendable {
             settings.proxyExceptions = proxies.exceptions
         }
         return settings
+    }
+
+    private func choose(_ clients: [ClientCertificate], for url: HTTPURL, _ settings: inout ConnectionSettings) {
+        guard !clients.isEmpty else { return }
+        let index = min(clientChoices.withLock { $0[url.authority] ?? 0 }, clients.count - 1)
+        settings.client = clients[index]
+        settings.clientIndex = index
+        settings.clientCount = clients.count
+    }
+
+    /// Whether there is another certificate to show, where the server refused the one that was shown. A connection has one: the server's wish
+    /// is not known before, so they are tried in the order of their names.
+    private func showsNextClient(to url: HTTPURL, after failure: TransferFailure, _ settings: ConnectionSettings) -> Bool {
+        guard settings.clientCount > 1, failure.isAlert else { return false }
+        return clientChoices.withLock { choices in
+            // Somebody else may have gone on meanwhile.
+            if choices[url.authority] ?? 0 != settings.clientIndex { return true }
+            let next = settings.clientIndex + 1
+            choices[url.authority] = next < settings.clientCount ? next : 0
+            return next < settings.clientCount
+        }
     }
 
     /// Ends pauses and running transfers, and refuses new ones. For good.
@@ -85,20 +111,11 @@ final class HTTPSession: Sendable {
             if interruption.isSet { throw cancelled(target) }
             var lines = headers
             if let secret { lines.append("Authorization: " + secret) }
-            let connection: ConnectionSettings
-            do { connection = try self.connection(to: target, for: registry) } catch { throw Failure(error) }
-            let request = HTTPRequest(
-                url: target, headers: lines, form: form, method: method, body: body, mayShareConnection: mayShareConnection,
-                connectTimeout: connectTimeout ?? options.connectTimeout, connection: connection)
-            let transfer = network.start(request)
-            let head: ResponseHead
-            do {
-                head = try transfer.waitForHead(until: .now + options.requestTimeout)
-            } catch {
-                transfer.cancel()
-                throw failure(error, target)
-            }
-            let response = HTTPResponse(transfer: transfer, head: head, url: target)
+            let response = try exchange(
+                HTTPRequest(
+                    url: target, headers: lines, form: form, method: method, body: body, mayShareConnection: mayShareConnection,
+                    connectTimeout: connectTimeout ?? options.connectTimeout), for: registry)
+            let (transfer, head) = (response.transfer, response.head)
             guard redirects(head.status, method: method), form == nil else { return response }
             guard let location = head["location"], !location.isEmpty, let next = target.resolving(location) else {
                 transfer.cancel()
@@ -116,6 +133,26 @@ final class HTTPSession: Sendable {
             target = next
         }
         throw Failure(RegistryError(.badResponse, "\(url.display): more than \(Self.redirectLimit) redirects"))
+    }
+
+    /// One request and its answer, whatever that is.
+    private func exchange(_ request: HTTPRequest, for registry: RemoteRepository) throws(Failure) -> HTTPResponse {
+        var request = request
+        var left = 2 * Self.clientLimit
+        while true {
+            do { request.connection = try connection(to: request.url, for: registry) } catch { throw Failure(error) }
+            let transfer = network.start(request)
+            do {
+                return HTTPResponse(
+                    transfer: transfer, head: try transfer.waitForHead(until: .now + options.requestTimeout), url: request.url)
+            } catch {
+                transfer.cancel()
+                left -= 1
+                guard left > 0, showsNextClient(to: request.url, after: error, request.connection) else {
+                    throw failure(error, request.url)
+                }
+            }
+        }
     }
 
     /// Whether no TLS comes about with `url`'s server, whoever it is: nothing but the question is sent. False also where that is not clear.
@@ -148,14 +185,25 @@ final class HTTPSession: Sendable {
                 connectTimeout: options.connectTimeout, connection: connection))
     }
 
+    /// The answer to what `begin` began. While the body goes the server has to take something of it in every stall timeout; once it has all of
+    /// it, it has the time of a request.
     func answer(to transfer: Transfer) throws(Failure) -> HTTPResponse {
         let url = transfer.request.url
+        if case .stream(let body, _) = transfer.request.body { body.waitUntilTaken() }
         do {
-            return HTTPResponse(transfer: transfer, head: try transfer.waitForHead(), url: url)
+            return HTTPResponse(transfer: transfer, head: try transfer.waitForHead(until: .now + options.requestTimeout), url: url)
         } catch {
-            throw failure(error, url)
+            transfer.cancel()
+            switch error.cause {
+            case .late: throw timeout("\(url.display): all was sent, and no answer came in \(seconds(options.requestTimeout)) s")
+            case .stalled: throw timeout("\(url.display): the server took next to nothing for \(seconds(options.stallTimeout)) s")
+            default: throw failure(error, url)
+            }
         }
     }
+
+    private func timeout(_ text: String) -> Failure { Failure(RegistryError(.timeout, text), retry: .transient(after: nil)) }
+    private func seconds(_ duration: Duration) -> Double { Double(duration.clampedNanoseconds) / 1e9 }
 
     private func redirects(_ status: Int, method: String?) -> Bool {
         status == 307 || status == 308 || [301, 302, 303].contains(status) && (method == nil || method == "HEAD")
@@ -299,13 +347,9 @@ final class HTTPSession: Sendable {
         switch failure.cause {
         case .cancelled: return cancelled(url)
         case .stalled:
-            let seconds = Double(options.stallTimeout.clampedNanoseconds) / 1e9
-            return Failure(
-                RegistryError(.timeout, "\(url.display): the server sent next to nothing for \(seconds) s"), retry: .transient(after: nil))
+            return timeout("\(url.display): the server sent next to nothing for \(seconds(options.stallTimeout)) s")
         case .late:
-            let seconds = Double(options.requestTimeout.clampedNanoseconds) / 1e9
-            return Failure(
-                RegistryError(.timeout, "\(url.display): no complete answer in \(seconds) s"), retry: .transient(after: nil))
+            return timeout("\(url.display): no complete answer in \(seconds(options.requestTimeout)) s")
         case .headersTooLarge:
             return Failure(RegistryError(.badResponse, "\(url.display): more than \(Transfer.headerLimit) bytes of header fields"))
         case .curl(let raw):

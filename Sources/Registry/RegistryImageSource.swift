@@ -68,7 +68,7 @@ extension RegistryClient {
             try RegistryBlobReader(self, repository, digest: descriptor.digest, size: descriptor.size, from: offset, observer: observer)
         }
         if endpoints.count == 1, let only = endpoints.first { return try open(only.endpoint, offset) }
-        return try MirroredBlobReader(self, reference, endpoints, from: offset, open)
+        return try MirroredBlobReader(self, reference, endpoints, from: offset, observer: observer, open)
     }
 
     /// Manifests in `reference`'s repository whose `subject` is `digest`, in the registry's order; only those of one artifact type where

@@ -143,9 +143,9 @@ public struct LoginStore: Sendable {
         makesDirectory: Bool = false, _ body: (inout AuthFile) throws(RegistryError) -> (writes: Bool, value: Value)
     ) throws(RegistryError) -> Value {
         // The directory is the lock: the file itself is replaced. Where there is none, or none that can be locked, nobody else writes.
-        let parent = AuthFile.split(path).directory
+        let parent = splitPath(path).directory
         // What prevents that is told of when the file is written.
-        if makesDirectory { try? AuthFile.makeDirectories(parent) }
+        if makesDirectory { try? makePrivateDirectories(parent) }
         if let directory = try? FileDescriptor.open(parent, [.readOnly, .directory]) {
             _ = try? directory.lock(.exclusive)
             // A use at the end: behind its last one it would be closed, and the lock gone.

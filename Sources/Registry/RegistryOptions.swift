@@ -15,18 +15,25 @@ public struct RegistryOptions: Sendable {
     /// A PEM file of certificate authorities instead of the system's; nil takes `SSL_CERT_FILE` where that is set.
     public var certificateAuthorities: String?
     /// A directory with the certificates of every registry instead of `certs.d`: `*.crt` authorities besides the system's, `NAME.cert` and
-    /// `NAME.key` for the client.
+    /// `NAME.key` for the client. Of several such pairs the next one by name is shown where a server refuses one.
     public var certificateDirectory: ByteString?
     /// A registries.conf instead of those in the usual places, and without their drop-ins. It has to exist.
     public var registriesConfiguration: ByteString?
     /// Asks somebody which of several registries a short name without an alias means; nil in return is none of them. Without it all are tried
     /// in order, or with `short-name-mode = "enforcing"` none.
     public var chooseRegistry: (@Sendable ([RegistryReference]) -> RegistryReference?)?
+    /// Whether what `chooseRegistry` answers is recorded once the image was found there, as the container tools do, for them too:
+    /// `/var/cache/containers/short-name-aliases.conf` of root, `$XDG_CACHE_HOME/containers/short-name-aliases.conf` of others.
+    public var recordsChoices = true
+    /// Is told, in one line, of what went wrong and was got over: a mirror that sent something else than it was asked for, a choice that could
+    /// not be recorded. From any thread.
+    public var warn: (@Sendable (String) -> Void)?
     /// For the name, the TCP connection and the TLS handshake together.
     public var connectTimeout = Duration.seconds(30)
-    /// A transfer that brings less than 1 KiB in this time is broken off (and tried again).
+    /// A transfer that moves less than 1 KiB in this time, either way, is broken off (and tried again).
     public var stallTimeout = Duration.seconds(60)
-    /// For an answer to begin, and for a manifest or token to come as a whole; blobs may take as long as they move on.
+    /// For an answer to begin, counted from the last byte that was sent, and for a manifest or token to come as a whole; blobs may take as long
+    /// as they move on.
     public var requestTimeout = Duration.seconds(120)
     /// The largest manifest or index, in bytes. A pull takes that of its `PullOptions`.
     public var manifestLimit = 4 << 20

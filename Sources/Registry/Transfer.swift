@@ -22,6 +22,12 @@ struct TransferFailure: Error {
     var wasEncrypted = false
     /// The status that a proxy refused a tunnel with.
     var proxyStatus: Int?
+
+    /// Whether the server ended the TLS connection for what it was shown, or was not (RFC 8446 §6.2): OpenSSL's words for an alert that was
+    /// received. TLS 1.3 servers say so only after the handshake.
+    var isAlert: Bool {
+        if case .curl = cause { message.contains(" alert ") } else { false }
+    }
 }
 
 /// One HTTP exchange: the network thread fills it, one other thread reads it.
@@ -177,8 +183,9 @@ final class Transfer: @unchecked Sendable {
 
     /// Whether the last stall timeout brought fewer than `minimum` bytes though the reader had room for them.
     func hasStalled(at now: MonotonicTime, timeout: Duration, minimum: Int) -> Bool {
-        // Neither a slow reader here nor a slow writer is the server's fault.
-        if monitor.withLock({ isPaused }) || waitsForBody {
+        // Neither a slow reader here nor a slow writer is the server's fault; and who has been sent something may look at it for a while: that
+        // has a deadline of its own.
+        if monitor.withLock({ isPaused }) || waitsForBody || waitsForVerdict {
             restartWindow(at: now)
             return false
         }
@@ -190,6 +197,15 @@ final class Transfer: @unchecked Sendable {
 
     private var waitsForBody: Bool {
         if case .stream(let body, _) = request.body { body.isStarved } else { false }
+    }
+
+    private var waitsForVerdict: Bool {
+        switch request.body {
+        case .none: return false
+        case .bytes: break
+        case .stream(let body, _): if !body.isSent { return false }
+        }
+        return monitor.withLock { head == nil }
     }
 
     func finish(_ result: Result<Void, TransferFailure>) {

@@ -43,6 +43,16 @@ final class UploadBody: @unchecked Sendable {
     /// There will be no more, and what was sent must count for nothing: the connection is broken off.
     func abort() { change { isAborted = true } }
 
+    /// Blocks until curl has taken all, or the transfer has ended.
+    func waitUntilTaken() {
+        monitor.withLock {
+            while !isTaken, !hasEnded { monitor.wait() }
+        }
+    }
+
+    /// Where its size is known, curl does not ask for more after the last byte.
+    private var isTaken: Bool { isComplete && ring.count == 0 }
+
     private func change(_ body: () -> Void) {
         let wake = monitor.withLock {
             body()
@@ -85,6 +95,9 @@ final class UploadBody: @unchecked Sendable {
 
     /// Whether curl waits for the maker.
     var isStarved: Bool { monitor.withLock { isPaused } }
+
+    /// Whether curl has all of it.
+    var isSent: Bool { monitor.withLock { isTaken } }
 
     func transferEnded() {
         monitor.withLock {

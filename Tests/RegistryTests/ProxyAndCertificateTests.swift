@@ -148,7 +148,12 @@ import Testing
             }
             let found = try directories("/nonexistent", given: root + "/d").certificates(forRegistry: "any")
             #expect(found.authorities == Array("A\nB\n".utf8))
-            #expect(found.client == ClientCertificate(certificate: root + "/d/y.cert", key: root + "/d/y.key"))
+            #expect(found.clients == ["y", "z"].map { ClientCertificate(certificate: "\(root)/d/\($0).cert", key: "\(root)/d/\($0).key") })
+            // One that is complete makes no other one right.
+            try writeFile(root + "/d/a.key", "k")
+            let alone = registryError { _ = try directories("/nonexistent", given: root + "/d").certificates(forRegistry: "any") }
+            #expect(alone?.description == "\(root)/d/a.key has no certificate beside it: NAME.key belongs to NAME.cert")
+            #expect(unlink(root + "/d/a.key") == 0)
             #expect(unlink(root + "/d/y.key") == 0)
             let noKey = registryError { _ = try directories("/nonexistent", given: root + "/d").certificates(forRegistry: "any") }
             #expect(noKey?.description == "\(root)/d/y.cert has no key y.key beside it")

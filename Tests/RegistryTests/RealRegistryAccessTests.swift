@@ -150,6 +150,31 @@ struct RealRegistryAccessTests {
                     try readImage(try makeClient(["HOME": home]) { $0.certificateDirectory = ByteString(directory + "/empty") }, reference)
                 }
                 #expect(empty?.kind == .tls)
+                // Of several the registry takes one: those before it, of another authority, are refused. As other tools do, all are tried.
+                try openssl(
+                    [
+                        "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=else",
+                        "-keyout", place + "/another.key", "-out", place + "/another.cert",
+                    ], directory)
+                try copy("client.pem", place + "/valid.cert")
+                try copy("client.key", place + "/valid.key")
+                for name in ["client.cert", "client.key"] { #expect(rename(place + "/" + name, directory + "/" + name) == 0) }
+                try readImage(try makeClient(["HOME": home]) { $0.retry.limit = 0 }, reference)
+                let client = try makeClient(["HOME": home]) { $0.retry.limit = 0 }
+                let destination = try RegistryDestination(try RegistryReference(parsing: "\(host)/team/other:v1"), client: client)
+                let pushed = pattern(100_000)
+                _ = try destination.hasBlob(Descriptor(mediaType: "", digest: .of(pushed), size: 100_000))
+                _ = try destination.putBlob(OutgoingBlob(pushed, digest: .of(pushed)))
+                // All are refused.
+                for name in ["valid.cert", "valid.key"] { #expect(unlink(place + "/" + name) == 0) }
+                for (from, to) in [("another.cert", "b.cert"), ("another.key", "b.key")] {
+                    let bytes = try #require(try readSmallFile(ByteString(place + "/" + from), limit: 1 << 16))
+                    try writeFile(place + "/" + to, String(decoding: bytes, as: UTF8.self))
+                }
+                let refused = registryError { try readImage(try makeClient(["HOME": home]) { $0.retry.limit = 1 }, reference) }
+                #expect(refused?.kind == .connection || refused?.kind == .tls, "\(refused?.description ?? "")")
+                for name in ["b.cert", "b.key", "another.cert", "another.key"] { #expect(unlink(place + "/" + name) == 0) }
+                try copy("client.pem", place + "/client.cert")
                 // A key that is not the certificate's.
                 try copy("server.key", place + "/client.key")
                 let wrong = registryError { try readImage(try makeClient(["HOME": home]), reference) }

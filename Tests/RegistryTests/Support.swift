@@ -15,6 +15,7 @@ func makeClient(_ environment: [String: String] = [:], _ adjust: (inout Registry
     options.stallTimeout = .seconds(10)
     options.connectTimeout = .seconds(5)
     options.userAgent = "cfsoci/test"
+    options.recordsChoices = false
     adjust(&options)
     return try RegistryClient(
         options, environment: Environment(["HOME": "/nonexistent"].merging(environment) { $1 }, systemRoot: "/nonexistent"))

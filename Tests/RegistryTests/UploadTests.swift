@@ -1,4 +1,5 @@
 import Bytes
+import Glibc
 import Hashing
 import OCI
 import Synchronization
@@ -364,5 +365,66 @@ struct UploadTests {
             #expect(found.map(\.digest) == (tellsSubject ? [] : [digest]))
             #expect(found.first?.artifactType == (tellsSubject ? nil : "a/b"))
         }
+    }
+
+    // MARK: Waiting
+
+    private func isUpload(_ request: ScriptedServer.Request) -> Bool { request.path.contains("/uploads/u") }
+
+    /// A registry that takes a blob and then says nothing.
+    @Test(arguments: [true, false]) func noAnswerEnds(isKnown: Bool) throws {
+        let registry = FakeRegistry(script: { request in
+            ["PUT", "PATCH"].contains(request.method) && request.path.contains("/uploads/u") ? [.pause(.seconds(3)), .close] : nil
+        })
+        defer { registry.server.stop() }
+        let to = try destination(registry) {
+            $0.requestTimeout = .milliseconds(300)
+            $0.retry.limit = 1
+        }
+        let started = ContinuousClock.now
+        let error = registryError { _ = try put(to, outgoing(Self.blob, isKnown: isKnown)) }
+        #expect(ContinuousClock.now - started < .seconds(2.5))
+        #expect(error?.kind == .timeout)
+        #expect(error?.description.contains("all was sent, and no answer came in 0.3 s") == true, "\(error?.description ?? "")")
+        // It was tried again, as the policy says.
+        #expect(registry.server.requests.count { ["PUT", "PATCH"].contains($0.method) && isUpload($0) } == 2)
+    }
+
+    /// Looking at what came takes a registry longer than a transfer may stand still.
+    @Test(arguments: [true, false]) func aRegistryMayThink(isKnown: Bool) throws {
+        let registry = FakeRegistry(script: { request in
+            // The handler's own thread: the right answer comes late.
+            if ["PUT", "PATCH"].contains(request.method), request.path.contains("/uploads/u") { usleep(900_000) }
+            return nil
+        })
+        defer { registry.server.stop() }
+        let to = try destination(registry) {
+            $0.stallTimeout = .milliseconds(200)
+            $0.retry.limit = 0
+        }
+        let sent = try put(to, outgoing(Self.blob, isKnown: isKnown))
+        #expect(registry.contents.blobs["team/app@\(sent.digest)"] == Self.blob)
+    }
+
+    /// A registry that reads no more in the middle of a blob.
+    @Test(arguments: [true, false]) func aRegistryThatStopsReadingIsLeft(isKnown: Bool) throws {
+        // More than fits into both sockets' buffers and the ring.
+        let large = [UInt8](repeating: 0x5a, count: 24 << 20)
+        let registry = FakeRegistry(
+            breaking: { ["PUT", "PATCH"].contains($0.method) && $0.path.contains("/uploads/u") ? 100_000 : nil },
+            script: { request in
+                request.isBroken ? [.pause(.seconds(4)), .close] : nil
+            })
+        defer { registry.server.stop() }
+        let to = try destination(registry) {
+            $0.stallTimeout = .milliseconds(300)
+            $0.retry.limit = 1
+        }
+        let started = ContinuousClock.now
+        let error = registryError { _ = try put(to, outgoing(large, isKnown: isKnown)) }
+        #expect(ContinuousClock.now - started < .seconds(3.5))
+        #expect(error?.kind == .timeout)
+        #expect(error?.description.contains("the server took next to nothing for 0.3 s") == true, "\(error?.description ?? "")")
+        #expect(registry.server.requests.count { ["PUT", "PATCH"].contains($0.method) && isUpload($0) } == 2)
     }
 }

@@ -65,7 +65,7 @@ private func readRoot(_ source: any ImageSource, _ limits: PullLimits) throws ->
     }
 }
 
-private func checkSize(_ size: UInt64, _ document: String, _ limits: PullLimits) throws(LimitExceeded) {
+func checkSize(_ size: UInt64, _ document: String, _ limits: PullLimits) throws(LimitExceeded) {
     let allowed = min(limits.manifestBytes, UInt64(ImageLimits.largestManifest))
     guard size <= allowed else { throw LimitExceeded(.manifestBytes, allowed: allowed, found: size, place: document) }
 }

@@ -94,17 +94,17 @@ struct ImageSeal {
         }
     }
 
-    /// Adds what the source has of artifacts for the image.
-    mutating func addArtifacts(of source: any ImageSource, subject: ContentDigest) throws {
+    /// Adds what the source has of artifacts for the image. Their manifests are as large as manifests may be: `PullLimits.manifestBytes`.
+    mutating func addArtifacts(of source: any ImageSource, subject: ContentDigest, _ limits: PullLimits) throws {
         for descriptor in try source.referrers(of: subject, artifactType: Self.artifactType).prefix(Self.limit) {
-            guard descriptor.size <= UInt64(ImageLimits.manifestBytes) else { continue }
+            // One that is left out in silence could be the one that says that the image is not the right one.
+            try checkSize(descriptor.size, "artifact \(descriptor.digest)", limits)
             let bytes = try source.manifest(descriptor)
             guard ContentDigest.of(bytes, descriptor.digest.algorithm) == descriptor.digest else {
                 throw PullError.blobDigest(descriptor.digest)
             }
             try add(artifact: try Manifest(parsing: bytes), subject: subject) { layer in
-                let blob = VerifiedBlob(blob: try source.openBlob(layer), descriptor: layer, profile: PullProfile())
-                return try blob.readAll(limit: VeritySignature.sizeLimit)
+                try source.readBlob(layer, limit: VeritySignature.sizeLimit)
             }
         }
     }

@@ -192,7 +192,7 @@ struct ImagePull {
         if repository.isSecure {
             try seal.addArtifacts(of: store, subject: resolved.digest)
             if !source.isRemote || options.imageSignatures == .require {
-                try seal.addArtifacts(of: source, subject: resolved.digest)
+                try seal.addArtifacts(of: source, subject: resolved.digest, options.limits)
             }
         }
         try seal.check(.manifest, resolved.manifest.bytes)

@@ -34,6 +34,8 @@ final class ResumingReader: BlobReader {
         }
     }
 
+    func reject(_ reason: String) -> Bool { rest?.reject(reason) ?? false }
+
     private func readKept(_ buffer: UnsafeMutableRawBufferPointer) throws -> Int {
         try source.checkCancellation()
         let count = (try? claim.read(into: buffer, at: position)) ?? 0
@@ -64,7 +66,7 @@ final class ResumingReader: BlobReader {
 
 extension BlobClaim {
     /// Runs `body` with the blob, beginning with what is kept of it. Where its content is refused then, what was kept may be at fault: it is
-    /// dropped, and the whole blob is fetched anew, once.
+    /// dropped, and the whole blob is fetched anew, once. After that whoever sent it may be: it is fetched from the next who may have it.
     func read<Result>(
         _ descriptor: Descriptor, from source: any ImageSource, observer: @escaping BlobObserver,
         _ body: (any BlobReader) throws -> Result
@@ -77,12 +79,22 @@ extension BlobClaim {
             } catch {
                 // What could not be read or stored says nothing of what has come so far.
                 if reader.hasFailed || error is RepositoryError || error is SystemError { throw error }
-                // A limit that an honest beginning exceeds may be raised the next time.
-                if error is LimitExceeded, reader.resumedFrom == 0 { throw error }
+                if isFirst, reader.resumedFrom > 0 {
+                    isFirst = false
+                } else if !Self.isOfTheImage(error), reader.reject("\(error)") {
+                    // Nothing of it is good for anything: it begins again elsewhere.
+                } else {
+                    // A limit that an honest beginning exceeds may be raised the next time.
+                    if !(error is LimitExceeded) || reader.resumedFrom > 0 { clear() }
+                    throw error
+                }
                 clear()
-                guard isFirst, reader.resumedFrom > 0 else { throw error }
-                isFirst = false
             }
         }
+    }
+
+    /// Whether the error comes of the right bytes, so that nobody has better ones.
+    private static func isOfTheImage(_ error: any Error) -> Bool {
+        if case PullError.diffID = error { true } else { false }
     }
 }

@@ -91,4 +91,28 @@ public struct SourceManifest: Sendable {
 public protocol BlobReader: AnyObject {
     /// Fills the front of `buffer`; 0 is the end.
     func read(into buffer: UnsafeMutableRawBufferPointer) throws -> Int
+
+    /// Says that what came was not the blob, or could not be taken for it. True where somebody else may have it: whoever then opens it again,
+    /// from its beginning, gets it from there. False by default.
+    ///
+    /// - Parameter reason: one line, for messages.
+    func reject(_ reason: String) -> Bool
+}
+
+extension BlobReader {
+    public func reject(_ reason: String) -> Bool { false }
+}
+
+extension ImageSource {
+    /// All of a blob that is small enough to hold, verified. Where somebody sends something else, the next who may have it is asked.
+    func readBlob(_ descriptor: Descriptor, limit: Int) throws -> [UInt8] {
+        while true {
+            let reader = try openBlob(descriptor)
+            do {
+                return try VerifiedBlob(blob: reader, descriptor: descriptor, profile: PullProfile()).readAll(limit: limit)
+            } catch let error as PullError {
+                guard reader.reject("\(error)") else { throw error }
+            }
+        }
+    }
 }

@@ -6,7 +6,8 @@ internal import Synchronization
 struct HostCertificates: Sendable, Hashable {
     /// Certificates of authorities, PEM, one file after the other.
     var authorities: [UInt8] = []
-    var client: ClientCertificate?
+    /// In the order of their names.
+    var clients: [ClientCertificate] = []
 }
 
 /// Files that curl reads, PEM.
@@ -79,15 +80,17 @@ final class CertificateDirectories: Sendable {
             guard let bytes = try readSmallFile(file, limit: Self.fileLimit, "certificate file", .configuration) else { continue }
             found.authorities += bytes + [UInt8(ascii: "\n")]
         }
-        // Of several pairs the first: curl takes one.
-        for name in names where found.client == nil && name.bytes.suffix(5).elementsEqual(".cert".utf8) {
+        for name in names where name.bytes.suffix(5).elementsEqual(".cert".utf8) {
             let key = ByteString(name.bytes.dropLast(5)) + ".key"
             guard names.contains(key) else { throw RegistryError(.configuration, "\(path)/\(name) has no key \(key) beside it") }
             guard let pair = [path + "/" + name, path + "/" + key].map(\.utf8Text) as? [String] else { continue }
-            found.client = ClientCertificate(certificate: pair[0], key: pair[1])
+            found.clients.append(ClientCertificate(certificate: pair[0], key: pair[1]))
         }
-        for name in names where found.client == nil && name.bytes.suffix(4).elementsEqual(".key".utf8) {
-            throw RegistryError(.configuration, "\(path)/\(name) has no certificate beside it: NAME.key belongs to NAME.cert")
+        for name in names where name.bytes.suffix(4).elementsEqual(".key".utf8) {
+            let certificate = ByteString(name.bytes.dropLast(4)) + ".cert"
+            guard names.contains(certificate) else {
+                throw RegistryError(.configuration, "\(path)/\(name) has no certificate beside it: NAME.key belongs to NAME.cert")
+            }
         }
         return found
     }

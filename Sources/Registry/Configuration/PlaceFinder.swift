@@ -47,6 +47,18 @@ final class PlaceFinder: Sendable {
         if reference.shortName != nil { state.withLock { $0.resolved[reference.canonical] = found } }
     }
 
+    /// For the next time, and for the other container tools.
+    private func record(_ reference: RegistryReference, _ chosen: RegistryReference) {
+        guard options.recordsChoices, let name = reference.shortName, let path = ConfigurationPlaces(environment).recordedAliases else {
+            return
+        }
+        do throws(RegistryError) {
+            try RecordedAliases(path: path).record(name, as: "\(chosen.domain)/\(chosen.name)")
+        } catch {
+            options.warn?("what \(name) means could not be recorded, and will be asked again: \(error)")
+        }
+    }
+
     // MARK: Endpoints
 
     /// What a reference turned out to name, with what `body` made of it: the first of its candidates, and of that the first endpoint, that
@@ -56,16 +68,25 @@ final class PlaceFinder: Sendable {
     ) throws(RegistryError) -> (reference: RegistryReference, value: Value) {
         var failures: [(place: String, error: RegistryError)] = []
         let candidates: [RegistryReference]
+        var wasAsked = false
         if let known = resolved(reference) {
             candidates = [known]
         } else {
-            candidates = try configuration().candidates(for: reference, choose: options.chooseRegistry)
+            let ask = options.chooseRegistry.map { choose in
+                { (meanings: [RegistryReference]) -> RegistryReference? in
+                    wasAsked = true
+                    return choose(meanings)
+                }
+            }
+            candidates = try configuration().candidates(for: reference, choose: ask)
         }
         for candidate in candidates {
             do throws(RegistryError) {
                 let value = try atEndpoints(of: candidate, settles: true) { endpoint throws(RegistryError) in try body(candidate, endpoint)
                 }
                 resolve(reference, to: candidate)
+                // An answer that led to nothing is not remembered.
+                if wasAsked { record(reference, candidate) }
                 return (candidate, value)
             } catch {
                 guard error.concernsOnePlace else { throw error }
@@ -80,7 +101,8 @@ final class PlaceFinder: Sendable {
         of reference: RegistryReference, settles: Bool = false, _ body: (RemoteRepository) throws(RegistryError) -> Value
     ) throws(RegistryError) -> Value {
         var failures: [(place: String, error: RegistryError)] = []
-        for (index, endpoint) in try endpoints(of: reference) {
+        let endpoints = try endpoints(of: reference)
+        for (index, endpoint) in endpoints {
             do throws(RegistryError) {
                 let value = try body(endpoint)
                 if settles { leave(reference, before: index) }
@@ -89,6 +111,7 @@ final class PlaceFinder: Sendable {
                 guard error.concernsOnePlace else { throw error }
                 failed(reference, index, error)
                 failures.append(("\(endpoint.domain)/\(endpoint.name)", error))
+                if error.kind == .digestMismatch, index != endpoints.last?.index { warnOfLie([endpoint], error.description) }
             }
         }
         throw Self.joined(failures)
@@ -102,12 +125,21 @@ final class PlaceFinder: Sendable {
         return Array(zip(all.indices, all).dropFirst(max(0, first)).map { (index: $0.0, endpoint: $0.1) })
     }
 
-    /// Not to wait once more for each layer of an image where nobody answers.
+    /// Not to wait once more for each layer of an image where nobody answers, and not to fetch more from who sends something else.
     func failed(_ reference: RegistryReference, _ index: Int, _ error: RegistryError) {
-        if [.connection, .timeout, .tls, .unauthorized].contains(error.kind) { leave(reference, before: index + 1) }
+        if [.connection, .timeout, .tls, .unauthorized, .digestMismatch].contains(error.kind) { leave(reference, before: index + 1) }
     }
 
-    private func leave(_ reference: RegistryReference, before index: Int) {
+    /// - Returns: the message.
+    @discardableResult
+    func warnOfLie(_ mirrors: [RemoteRepository], _ reason: String) -> String {
+        let names = mirrors.map { "\($0.domain)/\($0.name)" }.joined(separator: " and ")
+        let message = "\(names) sent something else than was asked for, the next place is asked: \(reason)"
+        options.warn?(message)
+        return message
+    }
+
+    func leave(_ reference: RegistryReference, before index: Int) {
         state.withLock { $0.first[reference] = max($0.first[reference] ?? 0, index) }
     }
 

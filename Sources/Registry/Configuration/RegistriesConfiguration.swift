@@ -35,10 +35,8 @@ struct RegistriesConfiguration: Sendable {
         }
         if given == nil, let last = environment["CONTAINERS_REGISTRIES_CONF_OVERRIDE"] { _ = try add(ByteString(last)) }
         // The recorded answers of the user come before all files. A damaged cache is no reason to pull nothing.
-        if let path = places.recordedAliases, let bytes = try? readSmallFile(path, limit: Self.fileLimit, "", .configuration),
-            let file = try? RegistriesFile(path, bytes)
-        {
-            for (name, target) in file.aliases where !target.isEmpty { aliases[name] = target }
+        if let path = places.recordedAliases, let recorded = try? RecordedAliases(path: path).read() {
+            for (name, target) in recorded where !target.isEmpty { aliases[name] = target }
         }
     }
 
