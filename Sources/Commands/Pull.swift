@@ -23,6 +23,9 @@ struct Pull: ParsableCommand {
     @Flag(help: "Keep the blobs that layers come in too, so that push and export send them as they are, with the same digests.")
     var keepBlobs = false
 
+    @Flag(help: "Store what refers to the image too: signatures, bills of materials and other artifacts.")
+    var referrers = false
+
     @Flag(help: "Pull the images for all platforms; each is tagged with its platform behind the name, this one's with the name alone too.")
     var allPlatforms = false
 
@@ -68,6 +71,7 @@ struct Pull: ParsableCommand {
         var options = PullOptions(platform: platform, name: name, observer: { display.show($0) })
         options.imageSignatures = imageSignatures
         options.keepsBlobs = keepBlobs
+        options.storesReferrers = referrers
         transfer.apply(to: &options, &registry)
         options.policy = policy
         let results =
@@ -102,6 +106,9 @@ struct Pull: ParsableCommand {
         {
             global.note("warning: the image is for \(platform), not for \(wanted)")
         }
+        if !result.referrersLeftOut.isEmpty {
+            global.note("warning: \(result.referrersLeftOut.count) referrers are of a kind that cannot be stored, and are left out")
+        }
         if result.signatures.unknown > 0 {
             global.note(
                 "warning: \(result.signatures.unknown) signatures of the image are left out: their certificate is not in the kernel's "
@@ -131,6 +138,10 @@ struct Pull: ParsableCommand {
             "runtime": result.config.map { $0.runtime.json } ?? .null,
         ]
         if let other = result.otherName { document["otherName"] = .string(other.jsonText) }
+        if referrers {
+            document["referrers"] = .array(result.referrers.map { .string($0.description) })
+            document["referrersLeftOut"] = .array(result.referrersLeftOut.map { .string($0.description) })
+        }
         return document
     }
 
@@ -145,6 +156,7 @@ struct Pull: ParsableCommand {
         try Output.print(
             "objects  \(counts.newObjects) new + \(counts.presentObjects) present; \(humanBytes(counts.storedBytes)) stored, "
                 + "\(humanBytes(counts.inlineBytes)) in line")
+        if referrers { try Output.print("referrers  \(result.referrers.count) stored") }
         if result.signatures.signed > 0 { try Output.print("signed  \(result.signatures.signed)") }
     }
 

@@ -61,7 +61,7 @@ struct InterruptibleSource: ImageSource {
         return Reader(blob: try source.openBlob(descriptor, from: offset, observer), interruption: interruption)
     }
 
-    func referrers(of digest: ContentDigest, artifactType: String) throws -> [Descriptor] {
+    func referrers(of digest: ContentDigest, artifactType: String?) throws -> [Descriptor] {
         try interruption.check()
         return try source.referrers(of: digest, artifactType: artifactType)
     }

@@ -134,7 +134,7 @@ public final class RegistryImageSource: ImageSource {
         try client.openBlob(descriptor, of: current, from: offset, observer: observer)
     }
 
-    public func referrers(of digest: ContentDigest, artifactType: String) throws -> [Descriptor] {
+    public func referrers(of digest: ContentDigest, artifactType: String?) throws -> [Descriptor] {
         try client.referrers(of: digest, in: reference, artifactType: artifactType)
     }
 

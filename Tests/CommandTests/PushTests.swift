@@ -208,6 +208,11 @@ struct PushTests {
         let unchanged = try Cfsoci.succeed(repo + ["push", "image", target + ":orig", "--json"]).json()
         #expect(unchanged["manifestDigest"]?.string == subject.description)
         #expect(unchanged["referrers"]?.array == [.string(artifact.description)])
+        // Who pulls it from there gets the referrer, where that is wanted.
+        let other = ["--repo", folder.path + "/other"]
+        let pulled = try Cfsoci.succeed(other + ["pull", target + ":orig", "image", "--referrers", "--json"]).json()
+        #expect(pulled["referrers"]?.array == [.string(artifact.description)])
+        #expect(try Cfsoci.succeed(other + ["referrers", "list", "image"]).lines == [artifact.description])
         // And into a layout, where the index names it.
         let layout = try Cfsoci.succeed(repo + ["export", "image", "oci:\(folder.path)/out:v1", "--json"]).json()
         #expect(layout["layers"]?.array?.count == 2)

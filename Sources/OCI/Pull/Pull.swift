@@ -47,7 +47,11 @@ struct ImagePull {
             try source.checkCancellation()
             return try use(local, .unreachable(reason: "\(error)"))
         }
-        if options.policy == .newer, let local, local.manifestDigest == resolved.digest { return try use(local, .current) }
+        if options.policy == .newer, let local, local.manifestDigest == resolved.digest {
+            var result = try use(local, .current)
+            if options.storesReferrers { try pullReferrers(of: resolved.digest, &result) }
+            return result
+        }
         // Only now: of a short name the registry is known now.
         return try take(resolved, options.name ?? ByteString(source.canonicalName))
     }
@@ -68,6 +72,7 @@ struct ImagePull {
             repository.dropBlob(ByteString(manifest.config.digest.description))
             return result
         }
+        if options.storesReferrers { try pullReferrers(of: resolved.digest, &result) }
         result.signatures = repository.signatureCounts - before
         if let other {
             try store.tag(resolved.digest, as: other)
@@ -214,19 +219,28 @@ struct ImagePull {
     // MARK: Artifacts
 
     private func pullArtifact(_ resolved: ResolvedManifest, _ configBytes: [UInt8], _ name: ByteString) throws -> PullResult {
-        let manifest = resolved.manifest
-        let layers = try layerPull.run(
+        let (layers, published) = try storeArtifact(
+            resolved.manifest, resolved.digest, configBytes, tag: name, Repository.Publication(), reporter)
+        return result(resolved, name, published, layers, images: [:], config: nil)
+    }
+
+    func storeArtifact(
+        _ manifest: Manifest, _ digest: ContentDigest, _ configBytes: [UInt8], tag: ByteString?, _ publication: Repository.Publication,
+        _ reporter: PullReporter
+    ) throws -> (PulledLayers, (manifestStream: ObjectID, configStream: ObjectID)) {
+        let pull = LayerPull(source: source, repository: repository, options: options, reporter: reporter, profile: profile)
+        let layers = try pull.run(
             manifest.layers.enumerated().map { LayerTask(index: $0, descriptor: $1, diffID: nil) }, count: manifest.layers.count)
         reporter.image(.publishing)
-        var publication = Repository.Publication()
+        var publication = publication
         let streams = manifest.layers.compactMap { layer in layers.streams[layer.digest].map { (layer.digest, $0) } }
         for (digest, stream) in streams where try !store.isLayerName(digest) { publication.stream(StreamName.layer(digest), stream) }
         let published = try profile.measure(.sync) {
             try store.publish(
-                manifest: manifest, digest: resolved.digest, config: configBytes, layers: streams, images: [:], tag: name, publication)
+                manifest: manifest, digest: digest, config: configBytes, layers: streams, images: [:], tag: tag, publication)
         }
         try repository.clearStaged(manifest.layers.map { StreamName.layer($0.digest) })
-        return result(resolved, name, published, layers, images: [:], config: nil)
+        return (layers, published)
     }
 
     // MARK: Below
@@ -237,7 +251,7 @@ struct ImagePull {
 
     /// The config. From a remote source it crosses the wire once, however many pulls want it: what the store has is not read again, and what
     /// one pull has fetched is kept for the others until it is published.
-    private func readConfig(_ descriptor: Descriptor) throws -> [UInt8] {
+    func readConfig(_ descriptor: Descriptor) throws -> [UInt8] {
         if let data = descriptor.data { return try read(DataBlobReader(data), descriptor) }
         guard source.isRemote else { return try read(source.openBlob(descriptor), descriptor) }
         guard descriptor.size <= UInt64(ImageLimits.configBytes) else {

@@ -21,6 +21,8 @@ public enum PullError: Error, CustomStringConvertible {
     case noSpace(ByteString, layers: Int, atLeast: UInt64, about: UInt64, free: UInt64)
     /// The file system has too few inodes for the image's own files.
     case noInodes(ByteString, atLeast: UInt64, free: UInt64)
+    /// More artifacts refer to the image than are stored with one.
+    case tooManyReferrers(ContentDigest, limit: Int)
     /// The policy is to ask nobody, and no image is here under this name, or only one for another platform.
     case notPresent(ByteString, wanted: Platform, found: Platform?)
     /// A layer, by its place counted from 1 and the digest of its blob, could not be taken.
@@ -46,6 +48,8 @@ public enum PullError: Error, CustomStringConvertible {
         case .noInodes(let repository, let least, let free):
             "\(repository): the image takes \(least) inodes at least, and \(free) are free; remove files from that file system or run gc, "
                 + "or try nevertheless with --no-space-check"
+        case .tooManyReferrers(let digest, let limit):
+            "more than \(limit) artifacts refer to \(digest) and to each other; pull without referrers, and those that you want by their digest"
         case .notPresent(let name, let wanted, let found):
             "\(name) is not in the repository\(found.map { " for \(wanted), only for \($0)" } ?? ""), and the policy is never to pull"
         case .layer(let number, let count, let digest, let cause):

@@ -18,6 +18,10 @@ public struct PullOptions: Sendable {
     public var keepsBlobs = false
     /// What is done with fs-verity digests and signatures that come with the image.
     public var imageSignatures = ImageSignatures.use
+    /// Whether artifacts that refer to the image, such as signatures and bills of materials, are stored as its referrers too. Costs requests: one
+    /// for the image and for each artifact, besides those for what they consist of. They come after the image: it is there, too, where one
+    /// of them cannot be had. Of an image that is here nobody is asked.
+    public var storesReferrers = false
     /// How large the image may be.
     public var limits = PullLimits()
     /// Whether an image is refused at the start that can hardly fit on the file system.

@@ -31,6 +31,10 @@ public struct PullResult: Sendable {
     public var statistics: LayerStatistics
     /// What was signed, by the repository's signer or with signatures that came with the image.
     public var signatures = SignatureCounts()
+    /// Artifacts that refer to the image, or to one of these, and are stored as such now; where `PullOptions.storesReferrers` asks for them.
+    public var referrers: [ContentDigest] = []
+    /// Those that are nothing that can be stored: indexes, or manifests of a kind that is not known.
+    public var referrersLeftOut: [ContentDigest] = []
     /// The image's config; nil for an artifact.
     public var config: ImageConfig?
     /// Where the pull's threads spent their time: elapsed seconds by phase, summed over threads.

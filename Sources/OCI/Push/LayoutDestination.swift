@@ -118,12 +118,12 @@ public final class LayoutDestination: ImageDestination {
     public func putManifest(_ manifest: Manifest, digest: ContentDigest, isNamed: Bool) throws {
         let blob = Descriptor(mediaType: manifest.mediaType, digest: digest, size: UInt64(manifest.bytes.count))
         if try !hasBlob(blob) { _ = try putBlob(OutgoingBlob(manifest.bytes, digest: digest)) }
-        // A referrer is found by looking through index.json. In a layout whose image has no name it would make readers ask which one is meant.
-        guard isNamed || manifest.subject != nil && name != nil else { return }
-        try addToIndex(manifest, blob, name: isNamed ? name : nil)
+        // A referrer is found by looking through index.json.
+        guard isNamed || manifest.subject != nil else { return }
+        try addToIndex(manifest, blob, name: isNamed ? name : nil, isReferrer: !isNamed)
     }
 
-    private func addToIndex(_ manifest: Manifest, _ blob: Descriptor, name: String?) throws {
+    private func addToIndex(_ manifest: Manifest, _ blob: Descriptor, name: String?, isReferrer: Bool) throws {
         // Two that write different images into one layout must not lose one.
         let lock = try FileDescriptor.open(path, [.readOnly, .directory])
         try lock.lock(.exclusive)
@@ -135,7 +135,9 @@ public final class LayoutDestination: ImageDestination {
         var entry: JSONValue = [
             "mediaType": .string(blob.mediaType), "digest": .string(blob.digest.description), "size": JSONValue(blob.size),
         ]
-        if let type = manifest.layoutArtifactType { entry["artifactType"] = .string(type) }
+        // By their artifact type readers tell referrers from the image that is meant where no name says it.
+        let type = isReferrer ? manifest.artifactType ?? manifest.config.mediaType : manifest.layoutArtifactType
+        if let type { entry["artifactType"] = .string(type) }
         if let name { entry["annotations"] = [Self.nameKey: .string(name)] }
         var entries = index["manifests"]?.array ?? []
         // The name moves; the same manifest without a name is not needed twice.
@@ -143,7 +145,10 @@ public final class LayoutDestination: ImageDestination {
             let oldName = old["annotations"]?[Self.nameKey]
             return name != nil && oldName == name.map { .string($0) } || oldName == nil && old["digest"] == entry["digest"]
         }
-        if name != nil || !entries.contains(where: { $0["digest"] == entry["digest"] }) { entries.append(entry) }
+        if name != nil || !entries.contains(where: { $0["digest"] == entry["digest"] }) {
+            // An image without a name comes first, where those look who know nothing of artifact types.
+            if name == nil, !isReferrer { entries.insert(entry, at: 0) } else { entries.append(entry) }
+        }
         index["manifests"] = .array(entries)
         try syncDirectories()
         try writeFile("index.json", index.compactBytes)

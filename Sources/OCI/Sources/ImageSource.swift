@@ -25,8 +25,9 @@ public protocol ImageSource: Sendable {
     /// Throws where the pull shall end. Asked now and then while nothing is read. Does nothing by default.
     func checkCancellation() throws
 
-    /// Manifests that refer to this one as their `subject`, of an artifact type. None by default.
-    func referrers(of digest: ContentDigest, artifactType: String) throws -> [Descriptor]
+    /// Manifests that refer to this one as their `subject`, only those of one artifact type where that is given; maybe others too. None by
+    /// default.
+    func referrers(of digest: ContentDigest, artifactType: String?) throws -> [Descriptor]
 
     /// The name that a pull tags by default.
     var canonicalName: String { get }
@@ -43,7 +44,7 @@ extension ImageSource {
     public func checkCancellation() throws {}
     public var localNames: [String] { [canonicalName] }
     public var pinnedDigest: ContentDigest? { nil }
-    public func referrers(of digest: ContentDigest, artifactType: String) throws -> [Descriptor] { [] }
+    public func referrers(of digest: ContentDigest, artifactType: String?) throws -> [Descriptor] { [] }
 
     public func openBlob(_ descriptor: Descriptor, from offset: UInt64, _ observer: BlobObserver?) throws -> any BlobReader {
         let reader = try openBlob(descriptor)

@@ -67,8 +67,8 @@ public struct LayoutSource: ImageSource {
     public func manifest(_ descriptor: Descriptor) throws -> [UInt8] { try files.manifest(Self.path(descriptor), descriptor) }
 
     /// Those that index.json names, whatever their subject is.
-    public func referrers(of digest: ContentDigest, artifactType: String) throws -> [Descriptor] {
-        entries.filter { $0.artifactType == artifactType }
+    public func referrers(of digest: ContentDigest, artifactType: String?) throws -> [Descriptor] {
+        entries.filter { $0.artifactType != nil && (artifactType == nil || $0.artifactType == artifactType) }
     }
 
     public func openBlob(_ descriptor: Descriptor) throws -> any BlobReader { try files.blob(Self.path(descriptor), descriptor) }
@@ -107,7 +107,9 @@ struct LayoutIndex {
             entries = index.manifests.filter { $0.layoutNames.contains { $0.utf8.elementsEqual(tag.utf8) } }
             guard !entries.isEmpty else { throw .notFound(source: source, "there is no image \(quoted(tag)); \(available)") }
         case nil:
-            entries = index.manifests
+            // Signatures and the like are beside the image, not instead of it; unless there is nothing else.
+            let images = index.manifests.filter { $0.artifactType == nil }
+            entries = images.allSatisfy(\.isAttestation) ? index.manifests : images
             guard !entries.isEmpty else { throw .notFound(source: source, "index.json names no image") }
         }
         let images = entries.filter { !$0.isAttestation }
