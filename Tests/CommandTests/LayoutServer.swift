@@ -11,6 +11,8 @@ final class LayoutServer: Sendable {
     struct Link: Sendable {
         /// Bytes of blobs after which all connections are reset, again and again.
         var breaksEvery: UInt64?
+        /// Whether connections are torn down in that moment, with all that is not yet at the other end.
+        var tearsDown = false
         /// Bytes a second of each connection.
         var rate: Int?
     }
@@ -22,6 +24,8 @@ final class LayoutServer: Sendable {
         var total: UInt64 = 0
         var breaks = 0
         var connections: Set<Int32> = []
+        /// The blob that goes over a connection.
+        var underWay: [Int32: String] = [:]
     }
 
     let port: UInt16
@@ -42,7 +46,7 @@ final class LayoutServer: Sendable {
         state = Mutex(State(link: link))
         listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         // Little is under way that a reset would swallow; the kernel doubles it.
-        var size: Int32 = 64 << 10
+        var size: Int32 = link.tearsDown ? 16 << 10 : 64 << 10
         setsockopt(listener, SOL_SOCKET, SO_SNDBUF, &size, socklen_t(MemoryLayout<Int32>.size))
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
@@ -141,6 +145,8 @@ final class LayoutServer: Sendable {
             offset > 0
             ? "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes \(offset)-\(size - 1)/\(size)\r\n" : "HTTP/1.1 200 OK\r\n"
         guard send(fd, Array((head + "Content-Length: \(size - offset)\r\n\r\n").utf8)) else { return false }
+        state.withLock { $0.underWay[fd] = hex }
+        defer { state.withLock { $0.underWay[fd] = nil } }
         var position = offset
         var chunk = [UInt8](repeating: 0, count: 64 << 10)
         while position < size {
@@ -160,6 +166,10 @@ final class LayoutServer: Sendable {
     private func isDue(_ state: inout State) -> Bool {
         guard let step = state.link.breaksEvery, state.total / step > UInt64(state.breaks) else { return false }
         state.breaks += 1
+        if state.link.tearsDown {
+            for (fd, blob) in state.underWay { Self.tear(fd, blob, &state) }
+            return true
+        }
         for fd in state.connections {
             var option = linger(l_onoff: 1, l_linger: 0)
             setsockopt(fd, SOL_SOCKET, SO_LINGER, &option, socklen_t(MemoryLayout<linger>.size))
@@ -168,12 +178,33 @@ final class LayoutServer: Sendable {
         return true
     }
 
+    /// SIOCOUTQNSD of linux/sockios.h, a macro there: bytes that have not been on the wire yet.
+    private static let unsentBytes: UInt = 0x894b
+
+    /// Resets a connection at once. What has not been on the wire is lost, and was not sent. The rest is the other end's: on this machine the
+    /// wire loses nothing, though not all may be acknowledged.
+    private static func tear(_ fd: Int32, _ blob: String, _ state: inout State) {
+        var waiting: Int32 = 0
+        guard ioctl(fd, unsentBytes, &waiting) == 0 else { return }
+        // tcp(7): connecting to no address ends the connection with a reset, and leaves the descriptor to its thread.
+        var nobody = sockaddr()
+        nobody.sa_family = sa_family_t(AF_UNSPEC)
+        guard connect(fd, &nobody, socklen_t(MemoryLayout<sockaddr>.size)) == 0 else { return }
+        state.sent[blob, default: 0] -= min(UInt64(max(0, waiting)), state.sent[blob] ?? 0)
+    }
+
     /// Counts what the kernel takes where it is a blob's.
     private func send(_ fd: Int32, _ bytes: [UInt8], of blob: String? = nil) -> Bool {
         var sent = 0
         while sent < bytes.count {
+            // A connection that somebody waits in cannot be torn down, so nobody does.
             let count = bytes.withUnsafeBytes {
-                Glibc.send(fd, $0.baseAddress?.advanced(by: sent), bytes.count - sent, Int32(MSG_NOSIGNAL))
+                Glibc.send(fd, $0.baseAddress?.advanced(by: sent), bytes.count - sent, Int32(MSG_NOSIGNAL | MSG_DONTWAIT))
+            }
+            if count < 0, errno == EAGAIN {
+                var ready = pollfd(fd: fd, events: Int16(POLLOUT), revents: 0)
+                poll(&ready, 1, -1)
+                continue
             }
             guard count > 0 else { return false }
             sent += count

@@ -59,12 +59,14 @@ import Testing
         try Cfsoci.succeed(repo + ["export", "image", "oci:\(folder.path)/out"])
         let server = try LayoutServer(layout: folder.path + "/out")
         defer { server.stop() }
-        try Cfsoci.succeed(other + ["pull", server.reference, "image"])
+        func listed() throws -> [String] { try Cfsoci.succeed(other + ["referrers", "list", server.reference]).lines }
+        try Cfsoci.succeed(other + ["pull", server.reference])
         #expect(try listed() == [])
-        // The image is here: nobody is asked; a newer look finds what has come since.
-        try Cfsoci.succeed(other + ["pull", server.reference, "image", "--referrers"])
+        // The image is here: nobody is asked. Who looks whether there is a newer one finds what has come since.
+        let present = try Cfsoci.succeed(other + ["pull", server.reference, "--referrers", "--json"]).json()
+        #expect(present["outcome"] == "present" && present["referrers"]?.array == [])
         #expect(try listed() == [])
-        let pulled = try Cfsoci.succeed(other + ["pull", server.reference, "image", "--referrers", "--policy", "newer", "--json"]).json()
+        let pulled = try Cfsoci.succeed(other + ["pull", server.reference, "--referrers", "--policy", "newer", "--json"]).json()
         #expect(pulled["outcome"] == "current")
         #expect(pulled["referrers"]?.array == [.string(artifact.description)])
         #expect(try listed() == [artifact.description])

@@ -33,6 +33,26 @@ import Testing
         try expectClean(repository)
     }
 
+    /// The same over one that tears everything down in the moment that it breaks. What has reached the client's kernel counts as fetched,
+    /// whether the client has read it by then or not.
+    @Test func tearingLink() throws {
+        let folder = try TemporaryFolder()
+        let sizes = try writeRandomLayout(folder.path + "/layout", layers: 4, fileSize: 100 << 20)
+        let server = try LayoutServer(layout: folder.path + "/layout", .init(breaksEvery: 20 * Self.megabyte, tearsDown: true))
+        defer { server.stop() }
+        let repository = folder.path + "/repo"
+        try Cfsoci.succeed(["init", repository, "--insecure"])
+        let result = try Cfsoci.run(["pull", server.reference, "t", "--repo", repository])
+        #expect(result.status == 0, "\(result.error)")
+        let (size, sent) = (total(sizes), total(server.sent))
+        #expect(server.breaks >= 20)
+        #expect(sent >= size && Double(sent) < Double(size) * 1.05, "\(sent) bytes were fetched for \(size)")
+        // Every request but a blob's first goes on somewhere in it.
+        let again = Dictionary(grouping: server.requests, by: \.blob).values.flatMap { $0.dropFirst() }
+        #expect(again.count >= 20 && again.allSatisfy { $0.offset > 0 })
+        try expectClean(repository)
+    }
+
     /// What was sent and not used: at most one buffer of each layer that was under way, and the little that the kernel holds.
     private static let lostByKill: UInt64 = (256 + 192) << 10
 
