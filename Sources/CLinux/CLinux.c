@@ -579,6 +579,8 @@ intptr_t cl_spawn(const char *program, char *const argv[], char *const envp[], i
     return error != 0 ? -(intptr_t)error : process;
 }
 
+int32_t cl_spawn_close_from(void *actions, int32_t first) { return posix_spawn_file_actions_addclosefrom_np(actions, first); }
+
 intptr_t cl_wait(int32_t process) {
     int status;
     intptr_t result = RETRY(waitpid(process, &status, 0));

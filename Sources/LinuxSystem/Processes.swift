@@ -100,6 +100,11 @@ extension Host {
     /// Whether the process ignores a signal, by its number.
     public static func ignores(signal: Int32) -> Bool { cl_is_ignored(signal) == 1 }
 
+    /// For posix_spawn(3): a child made with these actions (a `posix_spawn_file_actions_t`) has no descriptor from `first` on. Returns an errno or 0.
+    package static func closeDescriptors(from first: Int32, in actions: UnsafeMutableRawPointer) -> Int32 {
+        cl_spawn_close_from(actions, first)
+    }
+
     /// From now on SIGINT, SIGTERM and SIGHUP do not end this thread, nor those that it starts: `waitForEndSignal` takes them. Those that the
     /// process ignores (nohup) stay ignored.
     public static func blockEndSignals() { _ = cl_block_end_signals() }

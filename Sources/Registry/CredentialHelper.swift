@@ -94,11 +94,24 @@ struct CredentialHelper {
         posix_spawn_file_actions_adddup2(&actions, toChild.read, 0)
         posix_spawn_file_actions_adddup2(&actions, fromChild.write, 1)
         posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0)
+        // libcurl's connections are not closed by exec.
+        let closing = withUnsafeMutablePointer(to: &actions) { Host.closeDescriptors(from: 3, in: UnsafeMutableRawPointer($0)) }
+        guard closing == 0 else { throw failure("cannot be started", closing) }
+        // What this process ignores or blocks is not the helper's business.
+        var attributes = posix_spawnattr_t()
+        posix_spawnattr_init(&attributes)
+        defer { posix_spawnattr_destroy(&attributes) }
+        var signals = sigset_t()
+        sigemptyset(&signals)
+        posix_spawnattr_setsigmask(&attributes, &signals)
+        sigaddset(&signals, SIGPIPE)
+        posix_spawnattr_setsigdefault(&attributes, &signals)
+        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
         var arguments: [UnsafeMutablePointer<CChar>?] = [strdup(program), strdup(action), nil]
         var variables: [UnsafeMutablePointer<CChar>?] = environment.lines.map { strdup($0) } + [nil]
         defer { for line in arguments + variables { free(line) } }
         var child: pid_t = 0
-        let spawned = posix_spawn(&child, path, &actions, nil, &arguments, &variables)
+        let spawned = posix_spawn(&child, path, &actions, &attributes, &arguments, &variables)
         guard spawned == 0 else { throw failure("cannot be started", spawned) }
         for raw in [toChild.read, toChild.write, fromChild.write] { close(raw) }
         toChild = (-1, -1)

@@ -1,4 +1,5 @@
 import Bytes
+import Glibc
 import Testing
 
 @testable import Registry
@@ -131,6 +132,26 @@ import Testing
                 esac
                 """, mode: 0o700)
             try body(directory, Environment(["PATH": "relative:\(directory)"]))
+        }
+    }
+
+    /// Connections of libcurl, for one, are not closed by exec.
+    @Test func helpersInheritNothing() throws {
+        try withTemporaryDirectory { directory in
+            try writeFile(
+                directory + "/docker-credential-look",
+                """
+                #!/bin/sh
+                echo $(ls /proc/self/fd) $(grep SigBlk /proc/self/status) > \(directory)/seen
+                echo '{"Username":"u","Secret":"s"}'
+                """, mode: 0o700)
+            let open = fcntl(0, F_DUPFD, 200)
+            defer { close(open) }
+            try #require(open >= 200)
+            let environment = Environment(["PATH": directory + ":/usr/bin:/bin"])
+            #expect(try CredentialHelper(name: "look", environment: environment).get(server: "a.example") != nil)
+            let seen = String(decoding: try #require(try readSmallFile(ByteString(directory + "/seen"), limit: 1000)), as: UTF8.self)
+            #expect(seen == "0 1 2 3 SigBlk: 0000000000000000\n")
         }
     }
 

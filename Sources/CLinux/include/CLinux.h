@@ -161,6 +161,8 @@ intptr_t cl_send_descriptor(int32_t socket, int32_t descriptor);
 // Starts a program (found by PATH where it has no slash) in a session of its own if `session`, with descriptor 3 a duplicate of `inherited`
 // (if >= 0), 0 and (if `quiet`) 1 /dev/null, 2 as it is and all others closed. Returns the process's number.
 intptr_t cl_spawn(const char *program, char *const argv[], char *const envp[], int32_t inherited, int32_t session, int32_t quiet);
+// posix_spawn_file_actions_addclosefrom_np(3), which Glibc's module leaves out; `actions` is a posix_spawn_file_actions_t.
+int32_t cl_spawn_close_from(void *actions, int32_t first);
 // Waits for a child; returns its exit status, 128 + signal where one ended it.
 intptr_t cl_wait(int32_t process);
 // Points a descriptor of the process at another open file (dup2).
