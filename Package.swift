@@ -106,7 +106,9 @@ let package = Package(
         tests("ComposefsOCI", ["Bytes", "Hashing", "LinuxSystem", "TestSupport"]),
         .testTarget(
             name: "CommandTests",
-            dependencies: ["Bytes", "Hashing", "JSON", "LinuxSystem", "FileTree", "Dumpfile", "ComposefsOCI", "Commands", "cfsoci"],
+            dependencies: [
+                "Bytes", "Hashing", "JSON", "LinuxSystem", "FileTree", "Dumpfile", "ComposefsOCI", "Commands", "cfsoci", "TestSupport",
+            ],
             swiftSettings: settings),
     ],
     swiftLanguageModes: [.v6]

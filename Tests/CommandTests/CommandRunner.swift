@@ -1,5 +1,7 @@
+import Bytes
 import Glibc
 import JSON
+import TestSupport
 
 /// What a run of the real binary printed and how it ended.
 struct CommandResult: Sendable {
@@ -130,14 +132,7 @@ final class TemporaryFolder: Sendable {
 }
 
 /// Removes a folder with all that is below it; never follows a symlink.
-func removeTree(_ path: String) {
-    // Deepest first: a folder's list has every path after its parent's.
-    for name in fileList(path).reversed() {
-        let full = path + "/" + name
-        if unlink(full) != 0 { rmdir(full) }
-    }
-    rmdir(path)
-}
+func removeTree(_ path: String) { try? TestSupport.removeTree(ByteString(path)) }
 
 func readFile(_ path: String) throws -> [UInt8] {
     let descriptor = open(path, O_RDONLY)
