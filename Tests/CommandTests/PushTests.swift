@@ -242,6 +242,26 @@ struct PushTests {
         #expect(names.text.isEmpty)
     }
 
+    /// Exports into one layout at the same time: none takes another's entry out of the index.
+    @Test func layoutsWrittenAtOnce() throws {
+        let folder = try TemporaryFolder()
+        try LayoutBuilder.small().write(to: folder.path + "/layout")
+        let repo = ["--repo", folder.path + "/repo"]
+        try Cfsoci.succeed(repo + ["pull", "oci:\(folder.path)/layout", "image"])
+        let target = "oci:\(folder.path)/out"
+        try Cfsoci.succeed(repo + ["export", "image", target + ":first"])
+        // All blobs are there: the exports meet at the index.
+        let names = (0..<24).map { "n\($0)" }
+        let pids = try names.map { name in
+            try start(
+                Cfsoci.binary, repo + ["export", "image", "\(target):\(name)"], output: "\(folder.path)/\(name).out",
+                error: "\(folder.path)/\(name).err")
+        }
+        for pid in pids { #expect(wait(for: pid) == 0) }
+        let index = try JSONValue.parse(readFile(folder.path + "/out/index.json"))["manifests"]?.array ?? []
+        #expect(Set(index.map { $0["annotations"]?["org.opencontainers.image.ref.name"]?.string }) == Set(names + ["first"]))
+    }
+
     /// The same image gives the same archive; other tools and our own pull read it.
     @Test func archives() throws {
         let folder = try TemporaryFolder()
