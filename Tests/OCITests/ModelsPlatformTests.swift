@@ -15,6 +15,14 @@ private func platform(_ text: String) throws -> Platform { try Platform(parsing:
     ])
     func normalised(_ text: String, _ expected: String) throws { #expect(try platform(text).description == expected) }
 
+    /// A system alone is meant for this machine's kind of processor.
+    @Test func systemsAlone() throws {
+        let host = Platform.host
+        #expect(try platform("linux") == host)
+        let windows = try platform("Windows")
+        #expect((windows.os, windows.architecture, windows.variant) == ("windows", host.architecture, host.variant))
+    }
+
     @Test(arguments: ["", "/", "linux/", "/amd64", "a/b/c/d", "linux/am d64", "linux/amd64/", "linux/ä", "linux\u{0}/amd64"])
     func refused(_ text: String) { #expect(throws: OCIError.self) { try Platform(parsing: text) } }
 

@@ -17,7 +17,14 @@ public struct Platform: Hashable, Sendable, CustomStringConvertible {
         self.osVersion = osVersion
     }
 
-    /// Reads `OS/ARCH[/VARIANT]`, or `ARCH` alone for Linux, in any of the usual spellings (`x86_64`, `aarch64`, `armhf`).
+    /// Systems that are named alone: for this machine's architecture. Any other word is an architecture, for Linux.
+    private static let systems: Set<String> = [
+        "aix", "android", "darwin", "dragonfly", "freebsd", "illumos", "ios", "js", "linux", "macos", "nacl", "netbsd", "openbsd", "plan9",
+        "solaris", "wasip1", "windows", "zos",
+    ]
+
+    /// Reads `OS/ARCH[/VARIANT]`, or `ARCH` alone for Linux, or `OS` alone for this machine's architecture, in any of the usual spellings
+    /// (`x86_64`, `aarch64`, `armhf`).
     public init(parsing text: String) throws(OCIError) {
         let parts = text.split(separator: "/", omittingEmptySubsequences: false).map(String.init)
         let isWord = { (part: String) in
@@ -26,7 +33,9 @@ public struct Platform: Hashable, Sendable, CustomStringConvertible {
         guard (1...3).contains(parts.count), parts.allSatisfy(isWord) else {
             throw .invalidReference(ByteString(text), "is no platform; write OS/ARCH[/VARIANT], for example linux/arm64")
         }
-        if parts.count == 1 {
+        if parts.count == 1, Self.systems.contains(parts[0].lowercased()) {
+            self.init(os: parts[0], architecture: Self.host.architecture, variant: Self.host.variant)
+        } else if parts.count == 1 {
             self.init(os: "linux", architecture: parts[0])
         } else {
             self.init(os: parts[0], architecture: parts[1], variant: parts.count == 3 ? parts[2] : nil)
