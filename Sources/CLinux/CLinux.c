@@ -8,6 +8,7 @@
 #include <linux/fs.h>
 #include <linux/fsverity.h>
 #include <linux/loop.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -629,6 +630,8 @@ intptr_t cl_wait_end_signal(void) {
     sigset_t set = end_signals();
     return RETRY(sigwaitinfo(&set, NULL));
 }
+
+void cl_map_large_blocks(int32_t size) { (void)mallopt(M_MMAP_THRESHOLD, size); }
 
 intptr_t cl_raise_descriptor_limit(void) {
     struct rlimit limit;

@@ -40,6 +40,7 @@ public struct Cfsoci: ParsableCommand {
     /// Runs the command that the process's arguments name, and exits.
     public static func start() -> Never {
         Host.fillStandardDescriptors()
+        Host.returnsFreedMemory(ofAtLeast: 256 << 10)
         // Every state that a command can be stopped in is one that the next command continues from, so there is nothing to undo.
         // A shell's background job ignores the signal, and goes on doing so.
         if !Host.ignores(signal: SIGINT) {

@@ -97,6 +97,10 @@ extension Host {
     /// an error.
     public static func fillStandardDescriptors() { _ = cl_fill_standard_descriptors() }
 
+    /// From now on memory of at least `size` bytes that is freed goes back to the system at once. glibc keeps it as soon as blocks of that
+    /// size have been freed once, so that a process's peak becomes the sum of the peaks of all it has done.
+    public static func returnsFreedMemory(ofAtLeast size: Int32) { cl_map_large_blocks(size) }
+
     /// Whether the process ignores a signal, by its number.
     public static func ignores(signal: Int32) -> Bool { cl_is_ignored(signal) == 1 }
 

@@ -215,7 +215,7 @@ final class NetworkCore: @unchecked Sendable {
         set(CURLOPT_HTTP_VERSION, Int(request.mayShareConnection ? CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1))
         set(CURLOPT_PIPEWAIT, request.mayShareConnection ? 1 : 0)  // rather one more stream than one more connection
         // A hint, refused where a used handle still has its buffer.
-        _ = ccurl_set_long(handle, CURLOPT_BUFFERSIZE, 512 << 10)
+        _ = ccurl_set_long(handle, CURLOPT_BUFFERSIZE, 64 << 10)
         set(CURLOPT_TCP_KEEPALIVE, 1)
         set(CURLOPT_CONNECTTIMEOUT_MS, request.connectTimeout.milliseconds(atLeast: 1))
         set(CURLOPT_SSLVERSION, Int(CURL_SSLVERSION_TLSv1_2))

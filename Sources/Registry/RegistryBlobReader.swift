@@ -148,7 +148,7 @@ final class RegistryBlobReader: BlobReader {
             // their own, but for those that the ring takes whole, which are never paused.
             answer = try client.open(
                 repository, "/v2/\(repository.name)/blobs/\(digest)", headers: usesRange ? ["Range: bytes=\(offset)-\(size - 1)"] : [],
-                mayShareConnection: client.options.multiplexesBlobs || size - offset <= UInt64(Transfer.ringSize),
+                mayShareConnection: client.options.multiplexesBlobs || size - offset <= UInt64(Transfer.sharedBodyLimit),
                 what: "blob of \(repository.domain)/\(repository.name)")
         } catch {
             guard usesRange, error.error.status == 416 else { throw error }

@@ -35,7 +35,10 @@ struct TransferFailure: Error {
 /// The body passes through a ring of fixed size. When it is full, curl stops reading that connection or stream, and the server is slowed
 /// down by its window: memory does not grow with a slow reader.
 final class Transfer: @unchecked Sendable {
-    static let ringSize = 1 << 20
+    /// For who reads as it comes. What a slow reader leaves waits in the kernel.
+    private static let ringSize = 512 << 10
+    /// The largest body on a connection that others share: the ring takes all of it, so that it is never paused.
+    static let sharedBodyLimit = 1 << 20
     /// All header lines of one response together.
     static let headerLimit = 64 << 10
 
@@ -44,7 +47,7 @@ final class Transfer: @unchecked Sendable {
     private let monitor = Monitor()
 
     // Shared, under `monitor`.
-    private var ring = ByteRing(capacity: Transfer.ringSize)
+    private var ring: ByteRing
     private var head: ResponseHead?
     private var outcome: Result<Void, TransferFailure>?
     private var isPaused = false
@@ -63,6 +66,7 @@ final class Transfer: @unchecked Sendable {
     init(_ request: HTTPRequest, core: NetworkCore) {
         self.request = request
         self.core = core
+        ring = ByteRing(capacity: request.mayShareConnection ? Self.sharedBodyLimit : Self.ringSize)
         errorText.initialize(repeating: 0)
     }
 

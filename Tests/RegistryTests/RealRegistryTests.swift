@@ -148,7 +148,7 @@ struct RealRegistryTests {
                     }
                     // What the ring takes whole is never paused, so it may share a connection.
                     for (reader, blob) in zip(readers, blobs.dropFirst()) {
-                        #expect(reader.usesHTTP1 == (usesHTTP1 && blob.count > Transfer.ringSize))
+                        #expect(reader.usesHTTP1 == (usesHTTP1 && blob.count > Transfer.sharedBodyLimit))
                     }
                     for (reader, blob) in zip(readers, blobs.dropFirst()).reversed() { #expect(try readAll(reader) == blob) }
                 }

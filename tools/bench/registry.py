@@ -4,7 +4,8 @@
 The registry is Debian's docker-registry, over plain HTTP and, as a second figure, over TLS. It runs on the same machine, so its own
 CPU time is in the wall clock; that is told too. Runs alternate, every one has a fresh repository, everything is synced before each. Figures
 are medians; `wall/layout` is the median over the rounds of a round's two, as a machine that is shared is faster in one minute than in
-the next. The first progress event is the first line that `--progress json` prints, counted from the start of the process.
+the next, and so is `peak/layout`, of resident memory. The first progress event is the first line that `--progress json` prints, counted
+from the start of the process.
 """
 
 import argparse
@@ -22,8 +23,9 @@ from bench import COMMAND, DIRECTORY, MIB, Scratch, missed, verdict
 
 WALL_LIMIT = 1.15
 EVENT_LIMIT = 0.100
-# As from a layout, and one buffer of the network for each of the layers that are read at the same time.
-MEMORY_LIMIT = bench.MEMORY_LIMIT
+# As from a layout. What is above is the code of libcurl, of OpenSSL and of the registry client, 2 MiB of mapped files, and the network's
+# buffers, under 1 MiB for each layer that is read at the same time: neither grows with the image.
+MEMORY_LIMIT = 1.10
 
 
 def certificate(directory):
@@ -131,19 +133,23 @@ def measure(name, runs, jobs):
                 reference = f"{registry.host}/bench/{name}:latest"
                 results[key].append(pull(scratch, reference, registry.authority, jobs))
                 served[key].append(registry.cpu() - before)
-        print(f"  {'':8} {'wall':>8} {'CPU':>8} {'peak':>10}   {'wall/layout':>11} {'registry CPU':>13}")
+        print(f"  {'':8} {'wall':>8} {'CPU':>8} {'peak':>10}   {'wall/layout':>11} {'peak/layout':>12} {'registry CPU':>13}")
         for key, runs_of_key in results.items():
             wall, cpu, memory = (statistics.median(result[index] for result in runs_of_key) for index in range(3))
             text = ""
             if key != "layout":
-                ratio = statistics.median(run[0] / layout_run[0] for run, layout_run in zip(runs_of_key, results["layout"]))
-                text = f"{ratio:10.2f}x {statistics.median(served[key]):12.2f}s"
+                wall_ratio, memory_ratio = (
+                    statistics.median(run[index] / layout_run[index] for run, layout_run in zip(runs_of_key, results["layout"]))
+                    for index in (0, 2)
+                )
+                text = f"{wall_ratio:10.2f}x {memory_ratio:11.2f}x {statistics.median(served[key]):12.2f}s"
                 if key == "plain":
-                    text = verdict(f"{name} registry wall", ratio, WALL_LIMIT, text)
+                    text = verdict(f"{name} registry wall", wall_ratio, WALL_LIMIT, text)
+                    text = verdict(f"{name} registry memory", memory_ratio, MEMORY_LIMIT, text)
             print(f"  {key:8} {wall:7.2f}s {cpu:7.2f}s {memory / MIB:6.1f} MiB   {text}")
-            if memory > MEMORY_LIMIT:
+            if memory > bench.MEMORY_LIMIT:
                 missed.append(f"{name} {key} memory")
-                print(f"  {'':8} (LIMIT MISSED: {MEMORY_LIMIT // MIB} MiB)")
+                print(f"  {'':8} (LIMIT MISSED: {bench.MEMORY_LIMIT // MIB} MiB)")
         print("  walls    " + "; ".join(f"{key} {bench.spread(value)}" for key, value in results.items()))
         for key, registry in registries.items():
             events = [first_event(scratch, f"{registry.host}/bench/{name}:latest", registry.authority) for _ in range(runs)]

@@ -177,6 +177,8 @@ intptr_t cl_block_end_signals(void);
 intptr_t cl_wait_end_signal(void);
 // Raises the number of descriptors that this process may have to all that it is allowed; returns it.
 intptr_t cl_raise_descriptor_limit(void);
+// From now on the heap's blocks of at least `size` bytes are mapped, and go back to the kernel when they are freed (mallopt(3)).
+void cl_map_large_blocks(int32_t size);
 // The process's environment and arguments, ended by a null pointer.
 char **cl_environment_list(void);
 

@@ -26,7 +26,7 @@ final class SlabPool: Sendable {
         case used(UnsafeMutableRawBufferPointer)
     }
 
-    static let slabSize = 512 * 1024
+    static let slabSize = 256 * 1024
     /// A file that is not large spans at most three slabs, so eight always let the import go on.
     static let slabsPerLayer = 8
 
