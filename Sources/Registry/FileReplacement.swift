@@ -33,6 +33,18 @@ func replaceFile(_ path: ByteString, with content: [UInt8], keepsMode: Bool = fa
     try directory.sync()
 }
 
+/// Runs `body` while no other process that does so with the same file or directory runs its own. Where it cannot be opened or not be locked,
+/// nobody else is kept from what they want to do.
+func whileLocked<Value>(
+    _ path: ByteString, _ flags: OpenFlags, _ body: () throws(RegistryError) -> Value
+) throws(RegistryError) -> Value {
+    guard let file = try? FileDescriptor.open(path, flags, mode: 0o600) else { return try body() }
+    _ = try? file.lock(.exclusive)
+    // A use at the end: behind its last one it would be closed, and the lock gone.
+    defer { try? file.unlock() }
+    return try body()
+}
+
 func splitPath(_ path: ByteString) -> (directory: ByteString, name: ByteString) {
     guard let slash = path.bytes.lastIndex(of: UInt8(ascii: "/")) else { return (".", path) }
     return (slash == 0 ? "/" : ByteString(path.bytes[..<slash]), ByteString(path.bytes[(slash + 1)...]))

@@ -146,13 +146,7 @@ public struct LoginStore: Sendable {
         let parent = splitPath(path).directory
         // What prevents that is told of when the file is written.
         if makesDirectory { try? makePrivateDirectories(parent) }
-        if let directory = try? FileDescriptor.open(parent, [.readOnly, .directory]) {
-            _ = try? directory.lock(.exclusive)
-            // A use at the end: behind its last one it would be closed, and the lock gone.
-            defer { try? directory.unlock() }
-            return try change(body)
-        }
-        return try change(body)
+        return try whileLocked(parent, [.readOnly, .directory]) { () throws(RegistryError) in try change(body) }
     }
 
     private func change<Value>(

@@ -220,13 +220,18 @@ struct PushTests {
 
     // MARK: Layouts
 
-    @Test(arguments: ["gzip", "zstd", "none"]) func layouts(compression: String) throws {
-        let folder = try TemporaryFolder()
+    /// An image with gzip layers in a new repository: what is in it, the options that name the repository, and what the pull said.
+    private func pullSmallImage(_ folder: TemporaryFolder) throws -> (builder: LayoutBuilder, repo: [String], pulled: JSONValue) {
         var builder = LayoutBuilder.small()
         builder.compressor = "gzip"
         try builder.write(to: folder.path + "/layout")
         let repo = ["--repo", folder.path + "/repo"]
-        let pulled = try Cfsoci.succeed(repo + ["pull", "oci:\(folder.path)/layout", "image", "--json"]).json()
+        return (builder, repo, try Cfsoci.succeed(repo + ["pull", "oci:\(folder.path)/layout", "image", "--json"]).json())
+    }
+
+    @Test(arguments: ["gzip", "zstd", "none"]) func layouts(compression: String) throws {
+        let folder = try TemporaryFolder()
+        let (builder, repo, pulled) = try pullSmallImage(folder)
         let export = repo + ["export", "image", "--json", "--compression", compression]
         let first = try Cfsoci.succeed(export + ["oci:\(folder.path)/out:one"]).json()
         let second = try Cfsoci.succeed(export + ["oci:\(folder.path)/out:two"]).json()
@@ -265,11 +270,7 @@ struct PushTests {
     /// The same image gives the same archive; other tools and our own pull read it.
     @Test func archives() throws {
         let folder = try TemporaryFolder()
-        var builder = LayoutBuilder.small()
-        builder.compressor = "gzip"
-        try builder.write(to: folder.path + "/layout")
-        let repo = ["--repo", folder.path + "/repo"]
-        let pulled = try Cfsoci.succeed(repo + ["pull", "oci:\(folder.path)/layout", "image", "--json"]).json()
+        let (builder, repo, pulled) = try pullSmallImage(folder)
         _ = try launch("mkdir", [folder.path + "/out"])
         let path = folder.path + "/out/image.tar"
         try Cfsoci.succeed(repo + ["export", "image", "oci-archive:\(path):v1"])

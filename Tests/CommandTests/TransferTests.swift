@@ -17,11 +17,13 @@ import Testing
         #expect(report.status == 0, "\(report.text)\(report.error)")
     }
 
-    /// 400 MB over a link that breaks every 20 MB.
-    @Test func breakingLink() throws {
+    /// 400 MB over a link that breaks every 20 MB: by ending, or by tearing down in that moment what is under way. Then what has reached the
+    /// client's kernel counts as sent, whether the client has read it by then or not.
+    @Test(arguments: [false, true]) func breakingLink(tearsDown: Bool) throws {
         let folder = try TemporaryFolder()
         let sizes = try writeRandomLayout(folder.path + "/layout", layers: 4, fileSize: 100 << 20)
-        let server = try LayoutServer(layout: folder.path + "/layout", .init(breaksEvery: 20 * Self.megabyte))
+        let server = try LayoutServer(
+            layout: folder.path + "/layout", .init(breaksEvery: 20 * Self.megabyte, tearsDown: tearsDown))
         defer { server.stop() }
         let repository = folder.path + "/repo"
         try Cfsoci.succeed(["init", repository, "--insecure"])
@@ -30,23 +32,6 @@ import Testing
         let (size, sent) = (total(sizes), total(server.sent))
         #expect(server.breaks >= 20)
         #expect(sent >= size && Double(sent) < Double(size) * 1.05, "\(sent) bytes were sent for \(size)")
-        try expectClean(repository)
-    }
-
-    /// The same over one that tears everything down in the moment that it breaks. What has reached the client's kernel counts as fetched,
-    /// whether the client has read it by then or not.
-    @Test func tearingLink() throws {
-        let folder = try TemporaryFolder()
-        let sizes = try writeRandomLayout(folder.path + "/layout", layers: 4, fileSize: 100 << 20)
-        let server = try LayoutServer(layout: folder.path + "/layout", .init(breaksEvery: 20 * Self.megabyte, tearsDown: true))
-        defer { server.stop() }
-        let repository = folder.path + "/repo"
-        try Cfsoci.succeed(["init", repository, "--insecure"])
-        let result = try Cfsoci.run(["pull", server.reference, "t", "--repo", repository])
-        #expect(result.status == 0, "\(result.error)")
-        let (size, sent) = (total(sizes), total(server.sent))
-        #expect(server.breaks >= 20)
-        #expect(sent >= size && Double(sent) < Double(size) * 1.05, "\(sent) bytes were fetched for \(size)")
         // Every request but a blob's first goes on somewhere in it.
         let again = Dictionary(grouping: server.requests, by: \.blob).values.flatMap { $0.dropFirst() }
         #expect(again.count >= 20 && again.allSatisfy { $0.offset > 0 })
@@ -133,8 +118,8 @@ import Testing
         #expect(wait(for: first) == 128 + SIGKILL)
         #expect(wait(for: second) == 0)
         let (size, sent) = (total(sizes), total(server.sent))
-        // On a busy machine the client lags: then a buffer of the network is lost as well, of 1 MiB.
-        #expect(sent >= size && sent <= size + 2 * (1 << 20 + Self.lostByKill), "\(sent) bytes were sent for \(size)")
+        // On a busy machine the client lags: then a buffer of the network is lost as well, of 512 KiB.
+        #expect(sent >= size && sent <= size + 2 * (512 << 10 + Self.lostByKill), "\(sent) bytes were sent for \(size)")
         try expectClean(repository)
     }
 }

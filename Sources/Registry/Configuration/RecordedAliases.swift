@@ -25,13 +25,7 @@ struct RecordedAliases {
             throw RegistryError(.configuration, "\(path): \(error)")
         }
         // Two that are asked at the same time both are remembered.
-        if let lock = try? FileDescriptor.open(path + ".lock", [.readWrite, .create], mode: 0o600) {
-            _ = try? lock.lock(.exclusive)
-            // A use at the end: behind its last one it would be closed, and the lock gone.
-            defer { try? lock.unlock() }
-            return try change(name, target)
-        }
-        return try change(name, target)
+        try whileLocked(path + ".lock", [.readWrite, .create]) { () throws(RegistryError) in try change(name, target) }
     }
 
     private func change(_ name: String, _ target: String) throws(RegistryError) {
