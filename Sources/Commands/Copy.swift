@@ -50,7 +50,7 @@ struct Copy: ParsableCommand {
             throw CommandError("\(image) has no tag in \(from); give it one here: cfsoci copy \(image) NAME --from \(from)")
         }
         let store = try global.openOrCreateStore()
-        let display = PushProgress(global)
+        let display = ProgressDisplay(global, CopyState())
         defer { display.end() }
         let result = try store.copySynchronously(image, from: source, CopyOptions(name: name, jobs: jobs) { display.show($0) })
         display.end()

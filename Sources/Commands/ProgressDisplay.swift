@@ -4,8 +4,26 @@ import JSON
 import LinuxSystem
 import Synchronization
 
-/// Shows a pull's events as the options want them. The pull's threads only hand them over; what is slow to take them holds nothing up.
-final class ProgressDisplay: Sendable {
+/// An event as it is told where no terminal is.
+protocol ShownEvent: WaitingEvent {
+    /// A line for a log, without anything that acts on a terminal; nil where it is not worth one.
+    var line: String? { get }
+    /// One line of JSON. Keys and names are promised to scripts; more of them may come.
+    var json: JSONValue { get }
+    /// Whether there are so many of the kind that they are looked at when it is time, not when they come.
+    var isFrequent: Bool { get }
+}
+
+/// What is known of an operation at a moment, and how it looks. A value: times are given, counted from the begin.
+protocol ProgressPicture: Sendable {
+    associatedtype Event: ShownEvent
+    mutating func apply(_ event: Event, at time: Duration)
+    /// At most one fewer than the window has, each narrower than the window; see `ProgressRenderer.lines`.
+    mutating func lines(width: Int, height: Int, time: Duration) -> [ProgressLine]
+}
+
+/// Shows an operation's events as the options want them. Its threads only hand them over; what is slow to take them holds nothing up.
+final class ProgressDisplay<Picture: ProgressPicture>: Sendable {
     private enum Style {
         case terminal(TerminalScreen)
         case lines
@@ -13,16 +31,16 @@ final class ProgressDisplay: Sendable {
     }
 
     /// How long a picture stays at least, and how often bytes are told of.
-    private static let interval = Duration.milliseconds(100)
-    private let events = EventBuffer()
+    private static var interval: Duration { .milliseconds(100) }
+    private let events = EventBuffer<Picture.Event>()
     private let bell = Bell()
     private let isOver = Atomic<Bool>(false)
     /// Nil where nothing is shown.
     private let thread: WorkerPool?
     private let style: Style?
 
-    /// Begins at once, with the reference that was asked for.
-    init(_ options: GlobalOptions, reference: String) {
+    /// Begins at once.
+    init(_ options: GlobalOptions, _ picture: Picture) {
         style =
             switch options.progressStyle {
             case .auto, .none: nil
@@ -39,23 +57,22 @@ final class ProgressDisplay: Sendable {
         if case .terminal(let screen) = style { Output.screen.withLock { $0 = screen } }
         guard thread.threadCount > 0 else { return }
         thread.submit { [self] in
-            Self.keepSignalsAway()
+            keepSignalsAway()
             switch style {
-            case .terminal(let screen): draw(on: screen, reference)
+            case .terminal(let screen): draw(on: screen, picture)
             case .lines: tell { event in event.line.map(Output.note) }
             case .json: tell { Output.json($0.json) }
             }
         }
     }
 
-    func show(_ event: PullEvent) {
+    func show(_ event: Picture.Event) {
         guard style != nil else { return }
         events.add(event)
-        // Bytes are many; they are looked at when it is time.
-        if event.phase != .bytes { bell.ring() }
+        if !event.isFrequent { bell.ring() }
     }
 
-    /// Shows what is left to show, and takes the picture away, whether the pull succeeded or not. A second call does nothing.
+    /// Shows what is left to show, and takes the picture away, whether the operation succeeded or not. A second call does nothing.
     func end() {
         guard let thread, !isOver.exchange(true, ordering: .sequentiallyConsistent) else { return }
         bell.ring()
@@ -66,28 +83,19 @@ final class ProgressDisplay: Sendable {
         }
     }
 
-    /// Signals are for other threads: this one must not be stopped in the middle of a drawing that their handlers wait for.
-    private static func keepSignalsAway() {
-        var signals = sigset_t()
-        sigemptyset(&signals)
-        for number in [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT] { sigaddset(&signals, number) }
-        pthread_sigmask(SIG_BLOCK, &signals, nil)
-    }
-
-    private func draw(on screen: TerminalScreen, _ reference: String) {
+    private func draw(on screen: TerminalScreen, _ picture: Picture) {
         let began = ContinuousClock.now
-        var state = ProgressState(.resolving(reference))
+        var picture = picture
         var pictures = 0
         while true {
             let isLast = isOver.load(ordering: .sequentiallyConsistent)
             let time = began.duration(to: .now)
-            for event in events.takeAll() { state.apply(event, at: time) }
-            // Who asked for a picture gets one, however short the pull.
+            for event in events.takeAll() { picture.apply(event, at: time) }
+            // Who asked for a picture gets one, however short the operation.
             if isLast, pictures > 0 { return }
             pictures += 1
-            state.rate.sample(at: time)
             let window = TerminalScreen.window
-            screen.draw(ProgressRenderer.lines(state, width: window.columns, height: window.rows, time: time), in: window)
+            screen.draw(picture.lines(width: window.columns, height: window.rows, time: time), in: window)
             // Until the next picture is due; the end does not wait for it.
             while began.duration(to: .now) < time + Self.interval, !isOver.load(ordering: .sequentiallyConsistent) {
                 bell.wait(upTo: time + Self.interval - began.duration(to: .now))
@@ -95,7 +103,7 @@ final class ProgressDisplay: Sendable {
         }
     }
 
-    private func tell(_ write: (PullEvent) -> Void) {
+    private func tell(_ write: (Picture.Event) -> Void) {
         while true {
             let isLast = isOver.load(ordering: .sequentiallyConsistent)
             for event in events.takeAll() { write(event) }
@@ -103,6 +111,14 @@ final class ProgressDisplay: Sendable {
             bell.wait(upTo: Self.interval)
         }
     }
+}
+
+/// Signals are for other threads: this one must not be stopped in the middle of a drawing that their handlers wait for.
+private func keepSignalsAway() {
+    var signals = sigset_t()
+    sigemptyset(&signals)
+    for number in [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT] { sigaddset(&signals, number) }
+    pthread_sigmask(SIG_BLOCK, &signals, nil)
 }
 
 /// Wakes a thread that has nothing to do until something happens or some time has passed.

@@ -2,8 +2,6 @@ import ComposefsOCI
 import JSON
 
 extension PullEvent {
-    /// The event as one line of JSON has it. Keys and names are promised to scripts; more of them may come.
-    ///
     /// | `event` | keys besides |
     /// | --- | --- |
     /// | `resolving` | `reference` |

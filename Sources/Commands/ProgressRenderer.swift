@@ -21,6 +21,11 @@ enum ProgressRenderer {
         return lines
     }
 
+    /// A picture that is one line of text, for a window of this width.
+    static func oneLine(_ text: String, width: Int) -> [ProgressLine] {
+        [ProgressLine(text: fit(text, max(1, width - 1)), emphasis: .strong)]
+    }
+
     // MARK: Layers
 
     private static func layerLines(_ state: ProgressState, width: Int, room: Int, time: Duration) -> [ProgressLine] {

@@ -2,7 +2,7 @@ import ComposefsOCI
 import Glibc
 
 /// What is known of a pull at a moment, for whoever draws it. A value: times are given, counted from the pull's begin.
-struct ProgressState: Sendable, Equatable {
+struct ProgressState: ProgressPicture, Equatable {
     enum Stage: Equatable {
         case resolving(String)
         case pulling
@@ -46,6 +46,11 @@ struct ProgressState: Sendable, Equatable {
     /// Bytes of all layers; what was in the store counts as done.
     var done: UInt64 { clampedSum(layers.map { min($0.done, $0.size) }) }
     var total: UInt64 { clampedSum(layers.map(\.size)) }
+
+    mutating func lines(width: Int, height: Int, time: Duration) -> [ProgressLine] {
+        rate.sample(at: time)
+        return ProgressRenderer.lines(self, width: width, height: height, time: time)
+    }
 
     mutating func apply(_ event: PullEvent, at time: Duration) {
         switch event.phase {

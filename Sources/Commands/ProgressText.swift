@@ -1,8 +1,9 @@
 import Bytes
 import ComposefsOCI
 
-extension PullEvent {
-    /// The event as a line for a log, without anything that acts on a terminal; nil where it is not worth one.
+extension PullEvent: ShownEvent {
+    var isFrequent: Bool { phase == .bytes }
+
     var line: String? {
         func layer(_ what: String) -> String? {
             guard case .layer(let index, let digest) = component else { return nil }

@@ -64,7 +64,7 @@ struct Pull: ParsableCommand {
         if let name { try ImageTag.check(name) }
         var registry = try registry.options(global)
         let signer = try signing.signer()
-        let display = ProgressDisplay(global, reference: reference)
+        let display = ProgressDisplay(global, ProgressState(.resolving(reference)))
         // Before the first line of the report, and before an error's.
         defer { display.end() }
         let store = try global.openOrCreateStore(signer: signer)

@@ -126,15 +126,11 @@ private func send(
     _ image: ByteString, to reference: String, _ pushing: PushingOptions, _ registry: RegistryOptions, _ global: GlobalOptions
 ) throws {
     let store = try global.openStore()
-    let display = PushProgress(global)
-    let result: PushResult
-    do {
-        result = try store.pushSynchronously(image, to: reference, pushing.options { display.show($0) }, registry: registry)
-        display.end()
-    } catch {
-        display.end()
-        throw error
-    }
+    let display = ProgressDisplay(global, PushState())
+    // Before the first line of the report, and before an error's.
+    defer { display.end() }
+    let result = try store.pushSynchronously(image, to: reference, pushing.options { display.show($0) }, registry: registry)
+    display.end()
     try report(result, reference, pushing, global)
 }
 
