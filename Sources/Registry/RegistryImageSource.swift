@@ -76,7 +76,10 @@ extension RegistryClient {
     public func referrers(
         of digest: ContentDigest, in reference: RegistryReference, artifactType: String? = nil
     ) throws(RegistryError) -> [Descriptor] {
-        let all = try places.atEndpoints(of: reference) { repository throws(RegistryError) in try fetchReferrers(repository, of: digest) }
+        // Mirrors often have images without what refers to them.
+        let all = try places.atEndpoints(of: reference, isEnough: { !$0.isEmpty }) { repository throws(RegistryError) in
+            try fetchReferrers(repository, of: digest)
+        }
         guard let artifactType else { return all }
         return all.filter { $0.artifactType == artifactType }
     }

@@ -145,6 +145,33 @@ private let blob = pattern(1_500_000)
         }
     }
 
+    /// Mirrors often have the images and not what refers to them. One that has some is believed; where no other answers, an empty list is one.
+    @Test func referrersThatAMirrorLacksComeFromTheNext() throws {
+        let digest = ContentDigest.of(manifest)
+        func list(_ names: String...) -> [UInt8] {
+            let entries = names.map {
+                #"{"mediaType":"a/b","digest":"\#(ContentDigest.of(Array($0.utf8)))","size":1,"artifactType":"\#($0)"}"#
+            }
+            return Array(#"{"schemaVersion":2,"manifests":[\#(entries.joined(separator: ","))]}"#.utf8)
+        }
+        func serve(_ answer: [ScriptedServer.Action]) -> ScriptedServer {
+            registry { $0.path.contains("/referrers/") ? answer : $0.path.contains("/manifests/sha256-") ? [.reply(404)] : nil }
+        }
+        for (mirrored, registrys, found) in [
+            ([.reply(404)], [.reply(200, [:], list("r"))], ["r"]),
+            ([.reply(200, [:], list())], [.reply(200, [:], list("r"))], ["r"]),
+            ([.reply(200, [:], list("m"))], [.reply(200, [:], list("r"))], ["m"]),
+            ([.reply(200, [:], list())], [.reply(403)], []),
+        ] as [([ScriptedServer.Action], [ScriptedServer.Action], [String])] {
+            let (mirror, primary) = (serve(mirrored), serve(registrys))
+            defer { for server in [mirror, primary] { server.stop() } }
+            try withClient(text(location: primary.host, mirrors: [mirror.host])) { client in
+                let source = try pull(client)
+                #expect(try client.referrers(of: digest, in: source.reference).map(\.artifactType) == found)
+            }
+        }
+    }
+
     @Test func givenCredentialsAreForTheNamedRegistryOnly() throws {
         let unauthorized: @Sendable (ScriptedServer.Request) -> [ScriptedServer.Action]? = {
             $0.headers["authorization"] == nil ? [.reply(401, ["WWW-Authenticate": #"Basic realm="x""#])] : nil

@@ -97,14 +97,22 @@ final class PlaceFinder: Sendable {
     }
 
     /// Runs `body` with the endpoint that had the reference's manifest, and with those after it where it fails.
+    ///
+    /// - Parameter isEnough: a value that is not is taken only where no later endpoint has one that is.
     func atEndpoints<Value>(
-        of reference: RegistryReference, settles: Bool = false, _ body: (RemoteRepository) throws(RegistryError) -> Value
+        of reference: RegistryReference, settles: Bool = false, isEnough: (Value) -> Bool = { _ in true },
+        _ body: (RemoteRepository) throws(RegistryError) -> Value
     ) throws(RegistryError) -> Value {
         var failures: [(place: String, error: RegistryError)] = []
+        var meagre: Value?
         let endpoints = try endpoints(of: reference)
         for (index, endpoint) in endpoints {
             do throws(RegistryError) {
                 let value = try body(endpoint)
+                guard isEnough(value) else {
+                    meagre = meagre ?? value
+                    continue
+                }
                 if settles { leave(reference, before: index) }
                 return value
             } catch {
@@ -114,6 +122,7 @@ final class PlaceFinder: Sendable {
                 if error.kind == .digestMismatch, index != endpoints.last?.index { warnOfLie([endpoint], error.description) }
             }
         }
+        if let meagre { return meagre }
         throw Self.joined(failures)
     }
 
