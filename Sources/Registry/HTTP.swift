@@ -56,8 +56,11 @@ struct ResponseHead: Sendable {
 
     func all(_ name: String) -> [String] { fields.lazy.filter { $0.name == name }.map(\.value) }
 
-    /// RFC 9110 §8.6; nil where absent or no decimal number.
-    var contentLength: UInt64? { self["content-length"].flatMap { UInt64($0) } }
+    /// RFC 9110 §8.6; nil where absent or no decimal number, and the largest there is where the number is larger.
+    var contentLength: UInt64? {
+        guard let text = self["content-length"], !text.isEmpty, text.utf8.allSatisfy({ 0x30...0x39 ~= $0 }) else { return nil }
+        return UInt64(text) ?? .max
+    }
 
     /// The media type without parameters, in lower case.
     var mediaType: String? {

@@ -205,6 +205,14 @@ import Testing
         #expect(error?.description.contains("has \(length) bytes, where its descriptor says 3000000") == true)
     }
 
+    /// More than any integer holds: nobody waits for that.
+    @Test func announcedLengthIsBeyondAllNumbers() {
+        let begun = MonotonicTime.now
+        let error = failure { [content] _ in [.reply(200, ["Content-Length": "99999999999999999999999"], content), .pause(.seconds(20))] }
+        #expect(error?.kind == .sizeMismatch)
+        #expect(MonotonicTime.now - begun < .seconds(10))
+    }
+
     @Test func longerWithoutAnnouncement() {
         let error = failure { [content] _ in [.chunked([:], content + [0])] }
         #expect(error?.kind == .sizeMismatch)
