@@ -2,7 +2,7 @@
 """What the network costs: a pull from a registry on loopback against the same pull from a layout.
 
 The registry is Debian's docker-registry, over plain HTTP and, as a second figure, over TLS. It runs on the same machine, so its own
-CPU time is in the wall clock; that is told too. Runs alternate, every one has a fresh repository, everything is synced before each. Figures
+CPU time is in the wall clock; that is told too. Runs take turns, every one has a fresh repository, everything is synced before each. Figures
 are medians; `wall/layout` is the median over the rounds of a round's two, as a machine that is shared is faster in one minute than in
 the next, and so is `peak/layout`, of resident memory. The first progress event is the first line that `--progress json` prints, counted
 from the start of the process.
@@ -126,12 +126,16 @@ def measure(name, runs, jobs):
             registries[key].push(layout, name)
         results = {"layout": [], **{key: [] for key in registries}}
         served = {key: [] for key in registries}
-        for _ in range(runs):
-            results["layout"].append(pull(scratch, f"oci:{layout}:bench", None, jobs))
-            for key, registry in registries.items():
+        for turn in range(runs):
+            # What runs after what must not matter.
+            order = list(results)
+            for key in order[turn % len(order) :] + order[: turn % len(order)]:
+                if key == "layout":
+                    results[key].append(pull(scratch, f"oci:{layout}:bench", None, jobs))
+                    continue
+                registry = registries[key]
                 before = registry.cpu()
-                reference = f"{registry.host}/bench/{name}:latest"
-                results[key].append(pull(scratch, reference, registry.authority, jobs))
+                results[key].append(pull(scratch, f"{registry.host}/bench/{name}:latest", registry.authority, jobs))
                 served[key].append(registry.cpu() - before)
         print(f"  {'':8} {'wall':>8} {'CPU':>8} {'peak':>10}   {'wall/layout':>11} {'peak/layout':>12} {'registry CPU':>13}")
         for key, runs_of_key in results.items():
