@@ -36,7 +36,7 @@ struct TransferFailure: Error {
 /// down by its window: memory does not grow with a slow reader.
 final class Transfer: @unchecked Sendable {
     /// For who reads as it comes. What a slow reader leaves waits in the kernel.
-    private static let ringSize = 512 << 10
+    private static let ringSize = 256 << 10
     /// The largest body on a connection that others share: the ring takes all of it, so that it is never paused.
     static let sharedBodyLimit = 1 << 20
     /// All header lines of one response together.
