@@ -97,29 +97,3 @@ enum Output {
     static var outputIsTerminal: Bool { isatty(STDOUT_FILENO) == 1 }
     static var errorIsTerminal: Bool { isatty(STDERR_FILENO) == 1 }
 }
-
-/// Sizes for people: binary units, two decimals from 1 KiB on.
-func humanBytes(_ count: UInt64) -> String {
-    let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]
-    guard count >= 1024 else { return "\(count) B" }
-    var value = Double(count) / 1024
-    var unit = 0
-    while value >= 1024, unit + 1 < units.count {
-        value /= 1024
-        unit += 1
-    }
-    let hundredths = Int((value * 100).rounded())
-    let fraction = hundredths % 100
-    return "\(hundredths / 100).\(fraction < 10 ? "0" : "")\(fraction) \(units[unit])"
-}
-
-/// Columns as wide as their longest cell, two spaces apart; the last one is not padded.
-func table(_ header: [String], _ rows: [[String]]) -> String {
-    let all = [header] + rows
-    let widths = header.indices.map { column in all.map { column < $0.count ? $0[column].count : 0 }.max() ?? 0 }
-    return all.map { row in
-        row.enumerated().map { column, cell in
-            column == row.count - 1 ? cell : cell + String(repeating: " ", count: widths[column] - cell.count + 2)
-        }.joined()
-    }.joined(separator: "\n")
-}

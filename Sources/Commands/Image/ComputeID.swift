@@ -1,0 +1,45 @@
+import ArgumentParser
+import ComposefsOCI
+
+struct ComputeID: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "compute-id", abstract: "Print the identifier of an image's EROFS image, computed anew from its layers.")
+
+    @Argument(help: "The image; left out with --path.")
+    var image: ByteString?
+
+    @Option(help: ArgumentHelp("A directory instead of an image.", valueName: "dir"))
+    var path: ByteString?
+
+    @OptionGroup var version: VersionOption
+    @OptionGroup var tree: TreeOptions
+
+    @Option(help: ArgumentHelp("With --path, and without a repository: sha256 or sha512.", valueName: "name"))
+    var hash: String?
+
+    @Flag(help: "Print JSON.")
+    var json = false
+
+    @OptionGroup var global: GlobalOptions
+
+    func validate() throws {
+        guard (image == nil) != (path == nil) else { throw ValidationError("name an image, or a directory with --path") }
+        guard hash == nil || path != nil else { throw ValidationError("--hash goes with --path; an image has its repository's") }
+    }
+
+    func run() throws {
+        if let path {
+            let (algorithm, fallback) = try global.directoryDefaults(hash: hash)
+            let tree = try directoryTree(path, algorithm, tree)
+            return try report(try imageID(of: tree, try version.version(default: fallback), algorithm))
+        }
+        let store = try global.openStore(readOnly: true)
+        let found = try store.images.open(image ?? "").image
+        let version = try version.version(default: store.repository.erofsFormats.default)
+        try report(try imageID(of: try tree.tree(of: found, in: store), version, store.repository.algorithm))
+    }
+
+    private func report(_ id: ObjectID) throws {
+        if json { try Output.print(["imageId": .string(id.hex)]) } else { try Output.print(id.hex) }
+    }
+}

@@ -1,0 +1,18 @@
+import ArgumentParser
+import ComposefsOCI
+
+struct Dump: ParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Print an image's tree as a composefs dumpfile.")
+
+    @Argument(help: "The image.")
+    var image: ByteString
+
+    @OptionGroup var tree: TreeOptions
+    @OptionGroup var global: GlobalOptions
+
+    func run() throws {
+        let store = try global.openStore(readOnly: true)
+        let found = try store.images.open(image).image
+        try writeDumpfile(try tree.tree(of: found, in: store)) { try Output.write($0) }
+    }
+}

@@ -1,0 +1,58 @@
+import ArgumentParser
+import ComposefsOCI
+
+struct Layer: ParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Print a layer's original uncompressed tar, byte for byte.")
+
+    @Argument(help: "The layer's diff ID.")
+    var diffID: ByteString
+
+    @Flag(help: "One dumpfile line an entry instead.")
+    var dumpfile = false
+
+    @Flag(help: "Sizes and counts as JSON instead.")
+    var json = false
+
+    @OptionGroup var global: GlobalOptions
+
+    func validate() throws {
+        guard !(dumpfile && json) else { throw ValidationError("--dumpfile and --json exclude each other") }
+    }
+
+    func run() throws {
+        let digest = try contentDigest(diffID)
+        let images = try global.openStore(readOnly: true).images
+        if json {
+            let info = try images.layerInfo(digest)
+            return try Output.print([
+                "diffId": .string(info.diffID.description), "verity": .string(info.stream.hex), "size": JSONValue(info.size),
+                "entryCount": .integer(Int64(info.entryCount)),
+                "splitstream": [
+                    "externalObjects": .integer(Int64(info.externalObjects)), "externalSize": JSONValue(info.externalSize),
+                    "inlineSize": JSONValue(info.inlineSize),
+                ],
+            ])
+        }
+        let stream = try images.layerStream(digest)
+        if dumpfile { return try images.forEachDumpLine(of: stream) { try Output.write($0) } }
+        if Output.outputIsTerminal {
+            throw CommandError("an archive is not for a terminal; redirect it to a file or a pipe, or use --dumpfile or --json")
+        }
+        // The reassembled archive is hashed on the way: damage shows in the exit status at the latest.
+        var hasher = DigestHasher(digest.algorithm)
+        try images.readLayer(stream) {
+            hasher.update($0)
+            try Output.write($0)
+        }
+        let actual = hasher.finalize()
+        guard actual == digest else { throw DamageFound(message: "layer \(digest): the archive that was written has the digest \(actual)") }
+    }
+}
+
+/// A digest that was typed.
+func contentDigest(_ text: ByteString) throws -> ContentDigest {
+    guard let digest = text.utf8Text.flatMap({ ContentDigest($0) }) else {
+        throw CommandError("\"\(text)\" is no digest; one is written sha256: and 64 lower-case hex digits")
+    }
+    return digest
+}

@@ -1,0 +1,81 @@
+import ArgumentParser
+import ComposefsOCI
+
+struct Referrers: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Artifacts that belong to an image: signatures, bills of materials.",
+        subcommands: [ListReferrers.self, AddReferrer.self, RemoveReferrer.self])
+
+    struct ListReferrers: ParsableCommand {
+        static let configuration = CommandConfiguration(commandName: "list", abstract: "List an image's referrers.")
+
+        @Argument(help: "The image.")
+        var image: ByteString
+
+        @Flag(help: "Print JSON.")
+        var json = false
+
+        @OptionGroup var global: GlobalOptions
+
+        func run() throws {
+            let images = try global.openStore(readOnly: true).images
+            let subject = try images.resolve(image).manifestDigest
+            let referrers = try images.referrers(of: subject)
+            if json {
+                try Output.print(["subject": .string(subject.description), "referrers": .array(referrers.map { .string($0.description) })])
+            } else {
+                for referrer in referrers { try Output.print(referrer.description) }
+            }
+        }
+    }
+
+    struct AddReferrer: ParsableCommand {
+        static let configuration = CommandConfiguration(commandName: "add", abstract: "Record that an artifact belongs to an image.")
+
+        @OptionGroup var pair: ReferrerPair
+
+        func run() throws {
+            try pair.apply { images, referrer, subject in
+                try images.addReferrer(referrer, to: subject)
+                return "Added \(referrer) to \(subject)"
+            }
+        }
+    }
+
+    struct RemoveReferrer: ParsableCommand {
+        static let configuration = CommandConfiguration(commandName: "remove", abstract: "Forget that an artifact belongs to an image.")
+
+        @OptionGroup var pair: ReferrerPair
+
+        func run() throws {
+            try pair.apply { images, referrer, subject in
+                try images.removeReferrer(referrer, of: subject)
+                return "Removed \(referrer) from \(subject)"
+            }
+        }
+    }
+}
+
+/// An image and an artifact that belongs to it.
+struct ReferrerPair: ParsableArguments {
+    @Argument(help: "The image.")
+    var image: ByteString
+
+    @Argument(help: "The artifact.")
+    var artifact: ByteString
+
+    @Flag(help: "Print JSON.")
+    var json = false
+
+    @OptionGroup var global: GlobalOptions
+
+    /// Looks both up, does `change` and prints what it says of itself.
+    func apply(_ change: (_ images: ImageStore, _ referrer: ContentDigest, _ subject: ContentDigest) throws -> String) throws {
+        let images = try global.openStore().images
+        let subject = try images.resolve(image).manifestDigest
+        let referrer = try images.resolve(artifact).manifestDigest
+        let done = try change(images, referrer, subject)
+        if json { return try Output.print(["subject": .string(subject.description), "referrer": .string(referrer.description)]) }
+        try Output.print(done)
+    }
+}

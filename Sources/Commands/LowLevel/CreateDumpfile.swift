@@ -1,0 +1,21 @@
+import ArgumentParser
+import ComposefsOCI
+
+struct CreateDumpfile: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "create-dumpfile", abstract: "Print the dumpfile of a directory, as an image of it would have it.")
+
+    @Argument(help: "The directory.")
+    var directory: ByteString
+
+    @Option(help: ArgumentHelp("Without a repository: sha256 or sha512.", valueName: "name"))
+    var hash: String?
+
+    @OptionGroup var tree: TreeOptions
+    @OptionGroup var global: GlobalOptions
+
+    func run() throws {
+        let (algorithm, _) = try global.directoryDefaults(hash: hash)
+        try writeDumpfile(try directoryTree(directory, algorithm, tree)) { try Output.write($0) }
+    }
+}

@@ -1,0 +1,24 @@
+import ArgumentParser
+import ComposefsOCI
+
+struct ImportLayer: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "import-layer", abstract: "Store one layer from standard input: a tar archive, compressed or not.")
+
+    @Argument(help: "The diff ID: the digest of the uncompressed archive.")
+    var diffID: ByteString
+
+    @Flag(help: "Print JSON.")
+    var json = false
+
+    @OptionGroup(title: "Signing options") var signing: SigningOptions
+    @OptionGroup var global: GlobalOptions
+
+    func run() throws {
+        let digest = try contentDigest(diffID)
+        let store = try global.openStore(signer: signing.signer())
+        let id = try store.images.importLayer(digest, from: StandardInput())
+        if json { return try Output.print(["diffId": .string(digest.description), "verity": .string(id.hex)]) }
+        try Output.print("layer  \(id)")
+    }
+}

@@ -1,0 +1,28 @@
+import ArgumentParser
+import ComposefsOCI
+
+struct Stream: ParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Streams by name.", subcommands: [CatStream.self])
+
+    struct CatStream: ParsableCommand {
+        static let configuration = CommandConfiguration(commandName: "cat", abstract: "Print a stream's whole content.")
+
+        @Argument(help: "The stream's name in streams/, or refs/… below it.")
+        var name: ByteString
+
+        @OptionGroup var global: GlobalOptions
+
+        func run() throws {
+            let store = try global.openStore(readOnly: true)
+            var entry = name
+            if entry.hasPrefix("refs/") {
+                guard let reference = try store.repository.streamReference(ByteString(Array(entry.bytes.dropFirst(5)))) else {
+                    throw RepositoryError.streamMissing(entry)
+                }
+                entry = reference.entry
+            }
+            guard let id = try store.repository.stream(entry) else { throw RepositoryError.streamMissing(entry) }
+            try store.images.readLayer(id) { try Output.write($0) }
+        }
+    }
+}

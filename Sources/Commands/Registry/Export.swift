@@ -1,0 +1,30 @@
+import ArgumentParser
+import Bytes
+import ComposefsOCI
+
+struct Export: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Write an image into an OCI layout or an archive of one.",
+        discussion: """
+            As push, but to oci:DIR[:TAG] or oci-archive:FILE[:TAG]. A directory is made where it is missing, and other images in it stay; \
+            a file is replaced.
+            """)
+
+    @Argument(help: "The image.")
+    var image: ByteString
+
+    @Argument(help: "Where to: oci:DIR[:TAG] or oci-archive:FILE[:TAG].")
+    var destination: String
+
+    @OptionGroup var pushing: PushingOptions
+
+    @OptionGroup var global: GlobalOptions
+
+    func run() throws {
+        if case .registry = try parseReference(destination) {
+            throw CommandError(
+                "\"\(destination)\" is no file or directory; write oci:DIR[:TAG] or oci-archive:FILE[:TAG], or use push for a registry")
+        }
+        try send(image, to: destination, pushing, RegistryOptions(), global)
+    }
+}
