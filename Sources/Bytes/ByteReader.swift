@@ -35,6 +35,7 @@ public struct ByteReader: ~Escapable {
     @inlinable public var isAtEnd: Bool { remaining == 0 }
 
     @inlinable
+    @_lifetime(self: copy self)
     mutating func load<Value: FixedWidthInteger & BitwiseCopyable>(_: Value.Type) throws(EndOfBytes) -> Value {
         let size = MemoryLayout<Value>.size
         guard remaining >= size else { throw EndOfBytes(offset: position, wanted: size, available: remaining) }
@@ -60,6 +61,7 @@ public struct ByteReader: ~Escapable {
     }
 
     @inlinable
+    @_lifetime(self: copy self)
     public mutating func skip(_ count: Int) throws(EndOfBytes) {
         guard count >= 0, remaining >= count else { throw EndOfBytes(offset: position, wanted: count, available: remaining) }
         position += count

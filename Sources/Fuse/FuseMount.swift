@@ -28,16 +28,16 @@ public struct FuseMount: ~Copyable, Sendable {
     /// Makes the file system. The target must be a directory.
     public init(at target: ByteString, _ options: FuseMountOptions = FuseMountOptions()) throws(FuseError) {
         let directory = try Self.openTarget(target)
-        do throws(FuseError) {
-            let made = try Self.makeDirectly(options)
-            device = made.device
-            detached = .some(made.mount)
-        } catch {
-            guard case .noRights(let reason) = error else { throw error }
-            device = try Self.makeByHelper(at: directory.kernelPath, options, reason)
-            detached = nil
-        }
-        self.target = directory
+        let made = try Self.make(at: directory.kernelPath, options)
+        self.init(made, at: directory, options)
+    }
+
+    // Swift 6.2 destroys properties twice when an initializer of a noncopyable type throws after it set one, and a `var` that is
+    // optional is set from the start.
+    private init(_ made: consuming Made, at target: consuming FileDescriptor, _ options: FuseMountOptions) {
+        device = made.device
+        detached = made.mount
+        self.target = target
         self.options = options
     }
 
@@ -82,7 +82,17 @@ public struct FuseMount: ~Copyable, Sendable {
 
     private struct Made: ~Copyable {
         var device: FuseDevice
-        var mount: FileDescriptor
+        /// Nil where the helper has attached it.
+        var mount: FileDescriptor?
+    }
+
+    private static func make(at target: ByteString, _ options: FuseMountOptions) throws(FuseError) -> Made {
+        do throws(FuseError) {
+            return try makeDirectly(options)
+        } catch {
+            guard case .noRights(let reason) = error else { throw error }
+            return Made(device: try makeByHelper(at: target, options, reason), mount: nil)
+        }
     }
 
     private static func makeDirectly(_ options: FuseMountOptions) throws(FuseError) -> Made {

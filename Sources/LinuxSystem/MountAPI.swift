@@ -30,11 +30,11 @@ public struct FileSystemContext: ~Copyable, Sendable {
 
     /// ENODEV: the kernel does not know this type of file system. EPERM: no right to mount.
     public init(_ type: StaticString) throws(SystemError) {
-        self.type = type
         let result = Kernel.call(.mount, -1) { type.withCString { cl_fsopen($0) } }
         guard let raw = Int32(exactly: result), raw >= 0 else {
             throw SystemError(operation: "fsopen", path: ByteString(type.description), errno: Errno(result: result))
         }
+        self.type = type
         descriptor = FileDescriptor(owning: raw)
     }
 

@@ -14,10 +14,11 @@ public struct ObjectWriter: ~Copyable {
     private static let holeUnit = 64 << 10
 
     init(_ repository: Repository) throws(RepositoryError) {
-        self.repository = repository
         try repository.beginStoring()
         defer { repository.endStoring() }
-        temporary = try repository.makeTemporary(mode: 0o644)
+        let temporary = try repository.makeTemporary(mode: 0o644)
+        self.repository = repository
+        self.temporary = temporary
         hasher = VerityHasher(repository.algorithm)
     }
 

@@ -45,11 +45,20 @@ struct LayerSplitter: TarHandler, ~Copyable {
     private var firstWaiting = 0
 
     init(_ repository: Repository, pool: WorkerPool, profile: PullProfile, limits: PullLimits) throws {
+        let stream = try repository.makeStreamBuilder(contentType: StreamContentType.layer)
+        self.init(repository, pool, profile, limits, stream)
+    }
+
+    // Apart from the one that throws: Swift 6.2 destroys properties with default values twice in an initializer of a noncopyable type
+    // that throws.
+    private init(
+        _ repository: Repository, _ pool: WorkerPool, _ profile: PullProfile, _ limits: PullLimits, _ stream: consuming StreamBuilder
+    ) {
         self.repository = repository
         self.pool = pool
         self.profile = profile
         self.limits = limits
-        stream = try repository.makeStreamBuilder(contentType: StreamContentType.layer)
+        self.stream = stream
     }
 
     // MARK: From the parser
