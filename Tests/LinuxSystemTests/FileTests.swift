@@ -77,8 +77,8 @@ import Testing
         let pipe = try FileDescriptor.pipe()
         let total = 1 << 20
         let bytes = (0..<total).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ ($0 >> 8)) }
-        let reader = pipe.read
-        let writer = pipe.write.release()
+        let writer = try pipe.write.duplicate().release()
+        let reader = pipe.keepRead()
         // A thread, not a task: the reader below blocks, and there may be only one thread for tasks.
         let pool = WorkerPool(threads: 1)
         pool.submit {
