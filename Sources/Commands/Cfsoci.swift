@@ -1,7 +1,7 @@
 public import ArgumentParser
+import ComposefsLinuxSystem
 import ComposefsOCI
 import Glibc
-import LinuxSystem
 
 /// The command itself: `cfsoci SUBCOMMAND …`.
 public struct Cfsoci: ParsableCommand {

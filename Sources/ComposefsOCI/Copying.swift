@@ -1,6 +1,8 @@
-public import Bytes
-import LinuxSystem
-public import OCI
+public import ComposefsBytes
+import ComposefsConcurrency
+import ComposefsImageStore
+import ComposefsLinuxSystem
+public import ComposefsTransfer
 
 extension Store {
     /// Copies an image, with the artifacts that belong to it, out of another store into this one; see `copyImage`.

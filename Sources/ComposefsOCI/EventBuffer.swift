@@ -1,4 +1,4 @@
-package import OCI
+package import ComposefsTransfer
 import Synchronization
 
 /// An event that may have to wait for its reader.

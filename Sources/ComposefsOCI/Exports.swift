@@ -1,20 +1,24 @@
 // One import gives a program everything that the command does. Of LinuxSystem only what the other modules' interfaces speak of: its
 // names are too common to be given to everybody.
-@_exported public import Bytes
-@_exported public import Dumpfile
-@_exported public import EROFS
-@_exported public import FileTree
-@_exported public import Fuse
-@_exported public import Hashing
-@_exported public import JSON
-@_exported public import Mounting
-@_exported public import OCI
-@_exported public import Registry
-@_exported public import Repository
-@_exported public import SplitStream
-@_exported public import Tar
+@_exported public import ComposefsBoot
+@_exported public import ComposefsBytes
+@_exported public import ComposefsDumpfile
+@_exported public import ComposefsEROFS
+@_exported public import ComposefsFileTree
+@_exported public import ComposefsFuse
+@_exported public import ComposefsHashing
+@_exported public import ComposefsImageStore
+@_exported public import ComposefsJSON
+@_exported public import ComposefsMounting
+@_exported public import ComposefsOCIModel
+@_exported public import ComposefsRegistry
+@_exported public import ComposefsRepository
+@_exported public import ComposefsSplitStream
+@_exported public import ComposefsTar
+@_exported public import ComposefsTransfer
+@_exported public import ComposefsTransports
 
-@_exported public import enum Compression.CompressionFormat
-@_exported public import struct LinuxSystem.FileDescriptor
-@_exported public import struct LinuxSystem.MountAttributes
-@_exported public import struct LinuxSystem.SystemError
+@_exported public import enum ComposefsCompression.CompressionFormat
+@_exported public import struct ComposefsLinuxSystem.FileDescriptor
+@_exported public import struct ComposefsLinuxSystem.MountAttributes
+@_exported public import struct ComposefsLinuxSystem.SystemError

@@ -1,8 +1,8 @@
-public import Bytes
-import EROFS
-import FileTree
-import Hashing
-public import Mounting
+public import ComposefsBytes
+import ComposefsEROFS
+import ComposefsFileTree
+import ComposefsHashing
+public import ComposefsMounting
 
 /// Finds out what this host can do for a repository in a directory, each thing by doing it. Nothing is left behind.
 ///

@@ -1,4 +1,5 @@
-import OCI
+import ComposefsOCIModel
+import ComposefsTransports
 import Synchronization
 
 /// A pull's off switch, pulled by the task that waits for it, felt by the threads that work for it.

@@ -1,7 +1,8 @@
-public import Bytes
-import LinuxSystem
-public import OCI
-public import Repository
+public import ComposefsBytes
+import ComposefsConcurrency
+public import ComposefsImageStore
+import ComposefsLinuxSystem
+public import ComposefsRepository
 
 /// What a check of a whole store found, on both levels.
 public struct StoreReport: Sendable {

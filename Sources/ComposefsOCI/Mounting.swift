@@ -1,10 +1,10 @@
-public import Bytes
-import EROFS
-public import Hashing
-import LinuxSystem
-public import Mounting
-import OCI
-import Repository
+public import ComposefsBytes
+import ComposefsEROFS
+public import ComposefsHashing
+import ComposefsImageStore
+import ComposefsLinuxSystem
+public import ComposefsMounting
+import ComposefsRepository
 
 extension Store {
     /// Mounts an image's root file system. The EROFS image is verified against its identifier first; in a secure repository that is the

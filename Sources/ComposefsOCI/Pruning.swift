@@ -1,11 +1,12 @@
-public import Bytes
-import EROFS
-import Hashing
-import JSON
-import LinuxSystem
-import Mounting
-import OCI
-public import Repository
+public import ComposefsBytes
+import ComposefsConcurrency
+import ComposefsEROFS
+import ComposefsHashing
+import ComposefsImageStore
+import ComposefsJSON
+import ComposefsLinuxSystem
+import ComposefsMounting
+public import ComposefsRepository
 
 /// What `Store.prune` removed, or would remove.
 public struct PruneReport: Hashable, Sendable {

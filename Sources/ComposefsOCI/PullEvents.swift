@@ -1,4 +1,4 @@
-public import OCI
+public import ComposefsTransfer
 
 /// A pull's events as they happen, for one reader; they end with the pull, whether it succeeds or not.
 ///

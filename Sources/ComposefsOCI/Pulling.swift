@@ -1,8 +1,11 @@
-import Bytes
-import LinuxSystem
-public import OCI
-public import Registry
-import Repository
+import ComposefsBytes
+import ComposefsConcurrency
+import ComposefsLinuxSystem
+import ComposefsOCIModel
+public import ComposefsRegistry
+import ComposefsRepository
+public import ComposefsTransfer
+import ComposefsTransports
 
 extension Store {
     /// Pulls what a reference names: a registry reference (`alpine`, `quay.io/org/name:tag`, `…@sha256:…`), `docker://…`,
@@ -30,7 +33,7 @@ extension Store {
     ) async throws -> [PullResult] {
         try await cancellable { interruption in
             let source = try openSource(reference, options, registry, interruption)
-            return try OCI.pullAllPlatforms(from: source, into: repository, options)
+            return try ComposefsTransfer.pullAllPlatforms(from: source, into: repository, options)
         }
     }
 
@@ -38,7 +41,7 @@ extension Store {
     public func pullAllPlatformsSynchronously(
         _ reference: String, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
     ) throws -> [PullResult] {
-        try OCI.pullAllPlatforms(from: try openSource(reference, options, registry, nil), into: repository, options)
+        try ComposefsTransfer.pullAllPlatforms(from: try openSource(reference, options, registry, nil), into: repository, options)
     }
 
     /// `pull` on the caller's thread, which blocks until the pull is done; it cannot be cancelled.

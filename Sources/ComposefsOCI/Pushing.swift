@@ -1,9 +1,13 @@
-public import Bytes
-import Hashing
-import LinuxSystem
-public import OCI
-public import Registry
-import Repository
+public import ComposefsBytes
+import ComposefsConcurrency
+import ComposefsHashing
+import ComposefsImageStore
+import ComposefsLinuxSystem
+import ComposefsOCIModel
+public import ComposefsRegistry
+import ComposefsRepository
+public import ComposefsTransfer
+import ComposefsTransports
 
 extension Store {
     /// Sends an image to a registry (`HOST/NAME:TAG`, `docker://…`) or writes it into a layout (`oci:DIR[:TAG]`) or an archive of one

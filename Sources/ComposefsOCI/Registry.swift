@@ -1,6 +1,7 @@
-public import Bytes
-public import OCI
-public import Registry
+public import ComposefsBytes
+public import ComposefsOCIModel
+public import ComposefsRegistry
+public import ComposefsTransfer
 
 /// Who a program is to the registries it pulls from. Prints without its secret.
 public enum RegistryAuth: Sendable, Hashable, CustomStringConvertible, CustomReflectable {

@@ -1,5 +1,5 @@
-public import OCI
-public import Registry
+public import ComposefsRegistry
+public import ComposefsTransfer
 
 /// A pull that runs in a task of its own: what happens as it happens, and in the end what it brought.
 ///

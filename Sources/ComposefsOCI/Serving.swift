@@ -1,11 +1,10 @@
-public import Bytes
-import EROFS
-public import Fuse
-public import Hashing
-import LinuxSystem
-import Mounting
-import OCI
-import Repository
+public import ComposefsBytes
+import ComposefsEROFS
+public import ComposefsFuse
+public import ComposefsHashing
+import ComposefsLinuxSystem
+import ComposefsMounting
+import ComposefsRepository
 
 /// How an image is served with FUSE.
 public struct ServeOptions: Sendable {

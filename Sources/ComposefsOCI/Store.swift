@@ -1,7 +1,7 @@
-public import Bytes
-import LinuxSystem
-public import OCI
-public import Repository
+public import ComposefsBytes
+public import ComposefsImageStore
+import ComposefsLinuxSystem
+public import ComposefsRepository
 
 /// A repository of OCI images: what the `cfsoci` command works on, as a value.
 ///

@@ -1,5 +1,5 @@
-internal import CISAL
-internal import CZlib
+internal import ComposefsCISAL
+internal import ComposefsCZlib
 
 /// A gzip member (RFC 1952) that is made of blocks, which may be packed in any order and on any thread: header, blocks, trailer, one after
 /// the other, are the member. Equal content in equal blocks gives equal bytes, with any number of threads and on any processor; another

@@ -1,4 +1,4 @@
-internal import CISAL
+internal import ComposefsCISAL
 
 /// gzip members over ISA-L's inflate (RFC 1952).
 ///

@@ -1,4 +1,4 @@
-internal import CZstd
+internal import ComposefsCZstd
 
 /// Packs bytes into one zstd frame as split streams have it: streaming, no checksum, no dictionary, the size not pledged.
 ///

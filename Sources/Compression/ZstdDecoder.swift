@@ -1,4 +1,4 @@
-internal import CZstd
+internal import ComposefsCZstd
 
 /// zstd frames over libzstd's streaming decoder.
 final class ZstdDecoder {

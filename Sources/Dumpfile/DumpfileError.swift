@@ -1,4 +1,4 @@
-public import Bytes
+public import ComposefsBytes
 
 /// Why a dumpfile was refused.
 public struct DumpfileError: Error, Equatable, CustomStringConvertible {

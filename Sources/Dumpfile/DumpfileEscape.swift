@@ -1,4 +1,4 @@
-internal import Bytes
+internal import ComposefsBytes
 
 /// The escaping of fields: printable ASCII stands for itself, a backslash is doubled, newline, return and tab have names, and every
 /// other byte is `\xHH`.

@@ -1,6 +1,6 @@
-internal import Bytes
-public import FileTree
-internal import Hashing
+internal import ComposefsBytes
+public import ComposefsFileTree
+internal import ComposefsHashing
 
 /// Reads a dumpfile. Every field is checked; nothing is guessed or repaired.
 ///

@@ -1,6 +1,6 @@
-public import Bytes
-public import FileTree
-internal import Hashing
+public import ComposefsBytes
+public import ComposefsFileTree
+internal import ComposefsHashing
 
 /// What a line of a dumpfile describes.
 public enum DumpfileItem: Sendable {

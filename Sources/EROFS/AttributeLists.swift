@@ -1,6 +1,6 @@
-internal import Bytes
-internal import FileTree
-internal import Hashing
+internal import ComposefsBytes
+internal import ComposefsFileTree
+internal import ComposefsHashing
 
 /// Which attributes each inode of an image gets, in the order in which they are written.
 struct AttributeLists {

@@ -1,6 +1,6 @@
-internal import Bytes
-internal import FileTree
-internal import Hashing
+internal import ComposefsBytes
+internal import ComposefsFileTree
+internal import ComposefsHashing
 
 /// All extended attributes of an image: which there are, which inodes have them in common, and where those are kept.
 ///

@@ -1,4 +1,4 @@
-public import Bytes
+public import ComposefsBytes
 
 /// Why a tree cannot be written as an image, or why bytes are not an image that can be trusted.
 public enum ErofsError: Error, Hashable, Sendable, CustomStringConvertible {

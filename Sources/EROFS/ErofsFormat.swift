@@ -1,4 +1,4 @@
-internal import Bytes
+internal import ComposefsBytes
 
 /// Version of the composefs image format, as the image's first header names it.
 ///

@@ -1,6 +1,6 @@
-internal import Bytes
-public import FileTree
-public import Hashing
+internal import ComposefsBytes
+public import ComposefsFileTree
+public import ComposefsHashing
 
 /// A composefs EROFS image that was checked completely when it was opened.
 ///

@@ -1,6 +1,6 @@
-internal import Bytes
-public import FileTree
-internal import Hashing
+internal import ComposefsBytes
+public import ComposefsFileTree
+internal import ComposefsHashing
 
 /// The composefs EROFS image of a tree, byte for byte what the reference implementations of the version write.
 ///

@@ -1,6 +1,6 @@
-internal import Bytes
-public import FileTree
-public import Hashing
+internal import ComposefsBytes
+public import ComposefsFileTree
+public import ComposefsHashing
 
 /// An inode of an image, as the tree had it that the image was made of: a whiteout that versions 0 and 1 escape is a character device 0:0
 /// again.

@@ -1,5 +1,5 @@
-internal import Bytes
-internal import Hashing
+internal import ComposefsBytes
+internal import ComposefsHashing
 
 /// The extended attributes of one inode of an untrusted image, and what they tell overlayfs.
 struct ImageAttributes {

@@ -1,5 +1,5 @@
-internal import Bytes
-internal import FileTree
+internal import ComposefsBytes
+internal import ComposefsFileTree
 
 /// Where each part of an image lies. Computed before anything is written, so that the image is allocated once, in its final size.
 struct ImageLayout {

@@ -1,5 +1,5 @@
-internal import Bytes
-internal import FileTree
+internal import ComposefsBytes
+internal import ComposefsFileTree
 
 /// What an image will hold: the reachable part of a tree as flat lists, inodes in the order in which they are written.
 struct ImagePlan {

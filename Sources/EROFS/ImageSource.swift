@@ -1,6 +1,6 @@
-internal import Bytes
-internal import FileTree
-internal import Hashing
+internal import ComposefsBytes
+internal import ComposefsFileTree
+internal import ComposefsHashing
 
 /// What is wrong with a part of an image; the walk adds which part.
 struct Fault: Error {

@@ -1,6 +1,6 @@
-internal import Bytes
-internal import FileTree
-internal import Hashing
+internal import ComposefsBytes
+internal import ComposefsFileTree
+internal import ComposefsHashing
 
 /// Collects what an image refers to and what its version forbids, while it is checked.
 struct ImageInspection: ImageVisitor {

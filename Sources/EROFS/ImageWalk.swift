@@ -1,6 +1,6 @@
-internal import Bytes
-internal import FileTree
-internal import Hashing
+internal import ComposefsBytes
+internal import ComposefsFileTree
+internal import ComposefsHashing
 
 /// Receives the inodes and entries of an image in the order of a walk.
 protocol ImageVisitor {

@@ -1,5 +1,5 @@
-public import Bytes
-public import Hashing
+public import ComposefsBytes
+public import ComposefsHashing
 
 /// What an inode that is not a directory holds.
 public enum Content: Hashable, Sendable {

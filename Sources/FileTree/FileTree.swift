@@ -1,5 +1,5 @@
-public import Bytes
-internal import Hashing
+public import ComposefsBytes
+internal import ComposefsHashing
 
 /// A file system tree in memory: inodes and directory entries in flat arrays, addressed by index.
 ///

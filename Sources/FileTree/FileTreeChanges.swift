@@ -1,5 +1,5 @@
-public import Bytes
-internal import Hashing
+public import ComposefsBytes
+internal import ComposefsHashing
 
 /// Why a change to a tree was refused.
 public enum FileTreeError: Error, Equatable, CustomStringConvertible {

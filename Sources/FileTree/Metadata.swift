@@ -1,4 +1,4 @@
-public import Bytes
+public import ComposefsBytes
 
 /// A point in time as file systems keep it: floor-based, so -1.25 s is seconds -2 and nanoseconds 750,000,000.
 public struct Timestamp: Hashable, Sendable, Comparable {

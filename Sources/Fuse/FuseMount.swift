@@ -1,5 +1,5 @@
-public import Bytes
-public import LinuxSystem
+public import ComposefsBytes
+public import ComposefsLinuxSystem
 
 /// How a FUSE file system is mounted.
 public struct FuseMountOptions: Sendable, Hashable {

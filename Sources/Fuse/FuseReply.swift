@@ -1,5 +1,5 @@
-import EROFS
-import FileTree
+import ComposefsEROFS
+import ComposefsFileTree
 
 /// A reply being written into a thread's buffer: fields one after the other, in the machine's byte order.
 struct FuseReply {

@@ -1,7 +1,8 @@
-import Bytes
-public import EROFS
-internal import Hashing
-public import LinuxSystem
+import ComposefsBytes
+internal import ComposefsConcurrency
+public import ComposefsEROFS
+internal import ComposefsHashing
+public import ComposefsLinuxSystem
 internal import Synchronization
 
 /// How an image is served.

@@ -1,8 +1,8 @@
-import Bytes
-import EROFS
-import FileTree
-import Hashing
-import LinuxSystem
+import ComposefsBytes
+import ComposefsEROFS
+import ComposefsFileTree
+import ComposefsHashing
+import ComposefsLinuxSystem
 
 /// How a request ends.
 enum FuseOutcome {

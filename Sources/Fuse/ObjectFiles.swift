@@ -1,6 +1,6 @@
-internal import EROFS
-internal import Hashing
-internal import LinuxSystem
+internal import ComposefsEROFS
+internal import ComposefsHashing
+internal import ComposefsLinuxSystem
 internal import Synchronization
 
 /// An object that is open and was verified.

@@ -1,7 +1,8 @@
-internal import Bytes
-internal import EROFS
-public import Hashing
-public import LinuxSystem
+internal import ComposefsBytes
+internal import ComposefsConcurrency
+internal import ComposefsEROFS
+public import ComposefsHashing
+public import ComposefsLinuxSystem
 internal import Synchronization
 
 /// Who has the objects that an image's files are read from.

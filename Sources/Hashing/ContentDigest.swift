@@ -1,4 +1,4 @@
-internal import Bytes
+internal import ComposefsBytes
 
 /// A registered OCI digest algorithm.
 public enum DigestAlgorithm: String, Sendable, Hashable, CaseIterable {

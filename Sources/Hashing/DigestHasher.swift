@@ -1,4 +1,4 @@
-internal import COpenSSL
+internal import ComposefsCOpenSSL
 
 /// A running SHA-2 digest over OpenSSL. `finalize` begins anew, so one hasher can serve many contents.
 public struct DigestHasher: ~Copyable {

@@ -1,4 +1,4 @@
-internal import Bytes
+internal import ComposefsBytes
 
 /// A hash algorithm of fs-verity. The raw value is the kernel's number (`FS_VERITY_HASH_ALG_*`, linux/fsverity.h).
 public enum VerityAlgorithm: UInt8, Sendable, Hashable, CaseIterable {

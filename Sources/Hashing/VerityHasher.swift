@@ -1,4 +1,4 @@
-internal import COpenSSL
+internal import ComposefsCOpenSSL
 
 /// Computes fs-verity digests in user space: Merkle tree over 4096-byte blocks, no salt
 /// (Documentation/filesystems/fsverity.rst, "File digest computation").

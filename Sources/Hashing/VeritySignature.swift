@@ -1,4 +1,4 @@
-internal import COpenSSL
+internal import ComposefsCOpenSSL
 
 /// Signs fs-verity digests for the kernel's built-in signatures (Documentation/filesystems/fsverity.rst, "Built-in signature
 /// verification"). Called from several threads at once.

@@ -1,5 +1,5 @@
-public import Bytes
-internal import CLinux
+public import ComposefsBytes
+internal import ComposefsCLinux
 
 /// An entry of a directory.
 public struct DirectoryEntry: Sendable, Hashable {

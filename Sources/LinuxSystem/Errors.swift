@@ -1,5 +1,5 @@
-public import Bytes
-internal import CLinux
+public import ComposefsBytes
+internal import ComposefsCLinux
 internal import Glibc
 
 /// An error number of the kernel (errno(3)).

@@ -1,5 +1,5 @@
-public import Bytes
-internal import CLinux
+public import ComposefsBytes
+internal import ComposefsCLinux
 
 /// How to open a file. Every descriptor is opened with O_CLOEXEC.
 public struct OpenFlags: OptionSet, Sendable {

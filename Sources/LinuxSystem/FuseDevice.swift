@@ -1,5 +1,5 @@
-internal import Bytes
-internal import CLinux
+internal import ComposefsBytes
+internal import ComposefsCLinux
 
 /// A descriptor of `/dev/fuse` with a connection to the kernel (linux/fuse.h).
 public struct FuseDevice: ~Copyable, Sendable {

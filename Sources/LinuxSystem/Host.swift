@@ -1,5 +1,5 @@
-public import Bytes
-internal import CLinux
+public import ComposefsBytes
+internal import ComposefsCLinux
 
 /// A capability of capabilities(7), by the kernel's number.
 public enum Capability: UInt32, Sendable {

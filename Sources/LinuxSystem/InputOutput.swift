@@ -1,5 +1,5 @@
-public import Bytes
-internal import CLinux
+public import ComposefsBytes
+internal import ComposefsCLinux
 
 /// Where a seek counts from.
 public enum SeekOrigin: Int32, Sendable {

@@ -1,4 +1,4 @@
-internal import CLinux
+internal import ComposefsCLinux
 internal import Synchronization
 
 /// The system calls that pass through the door.

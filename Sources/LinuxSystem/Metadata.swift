@@ -1,5 +1,5 @@
-public import Bytes
-internal import CLinux
+public import ComposefsBytes
+internal import ComposefsCLinux
 
 /// What an entry of a file system is; raw values as the format bits of `st_mode` shifted right by twelve (as `d_type`).
 public enum FileKind: UInt8, Sendable, Hashable {

@@ -1,5 +1,5 @@
-public import Bytes
-internal import CLinux
+public import ComposefsBytes
+internal import ComposefsCLinux
 
 /// Attributes of a mount (linux/mount.h, MOUNT_ATTR_*).
 public struct MountAttributes: OptionSet, Sendable, Hashable {

@@ -1,5 +1,5 @@
-public import Bytes
-internal import CLinux
+public import ComposefsBytes
+internal import ComposefsCLinux
 
 /// Two sockets that are connected to each other.
 @frozen

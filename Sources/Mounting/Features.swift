@@ -1,5 +1,5 @@
-public import Bytes
-public import LinuxSystem
+public import ComposefsBytes
+public import ComposefsLinuxSystem
 
 /// What a host can do, found by doing it.
 public struct Feature: Sendable, Hashable {

@@ -1,5 +1,5 @@
-internal import Bytes
-internal import LinuxSystem
+internal import ComposefsBytes
+internal import ComposefsLinuxSystem
 
 extension FeatureProber {
     private static let notWritable = "nothing can be made in this directory"

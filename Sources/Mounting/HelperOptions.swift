@@ -1,5 +1,5 @@
-public import Bytes
-public import LinuxSystem
+public import ComposefsBytes
+public import ComposefsLinuxSystem
 
 /// What the options of `mount -t composefs -o …` ask for: those of mount.composefs(1), what mount(8) itself hands on, and ours.
 public struct HelperOptions: Sendable, Hashable {

@@ -1,5 +1,5 @@
-public import Bytes
-public import LinuxSystem
+public import ComposefsBytes
+public import ComposefsLinuxSystem
 
 /// Why an image could not be mounted or unmounted. Every description is one line that says what to do where that is not obvious.
 public enum MountError: Error, Sendable, Hashable, CustomStringConvertible {

@@ -1,5 +1,5 @@
-internal import Bytes
-internal import LinuxSystem
+internal import ComposefsBytes
+internal import ComposefsLinuxSystem
 
 extension FeatureProber {
     /// What the kernel mounts, tried with a real image and its objects.

@@ -1,5 +1,5 @@
-public import Bytes
-public import LinuxSystem
+public import ComposefsBytes
+public import ComposefsLinuxSystem
 
 /// Whether the kernel compares each file's fs-verity digest with the image when the file is opened (overlayfs's `verity=require`).
 public enum VerityChecking: Sendable, Hashable {

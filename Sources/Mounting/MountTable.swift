@@ -1,5 +1,5 @@
-internal import Bytes
-internal import LinuxSystem
+internal import ComposefsBytes
+internal import ComposefsLinuxSystem
 
 /// One line of `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
 struct MountEntry: Sendable, Hashable {

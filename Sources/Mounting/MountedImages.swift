@@ -1,5 +1,5 @@
-public import Bytes
-internal import LinuxSystem
+public import ComposefsBytes
+internal import ComposefsLinuxSystem
 
 /// The names of images that are mounted: what stands behind `composefs:` in the sources of mounts, whoever made them. In all mount namespaces
 /// whose processes the caller may look at; root sees all.

@@ -1,5 +1,5 @@
-public import Bytes
-public import LinuxSystem
+public import ComposefsBytes
+public import ComposefsLinuxSystem
 
 /// Mounts a composefs image: an EROFS file system with all metadata, joined by overlayfs with the directories of objects that have the
 /// content of its files.

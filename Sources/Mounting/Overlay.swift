@@ -1,5 +1,6 @@
-internal import Bytes
-internal import LinuxSystem
+internal import ComposefsBytes
+internal import ComposefsConcurrency
+internal import ComposefsLinuxSystem
 
 /// How the layers are told to overlayfs, the newest way first.
 enum LayerSyntax: CaseIterable {

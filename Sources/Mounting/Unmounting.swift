@@ -1,5 +1,5 @@
-public import Bytes
-internal import LinuxSystem
+public import ComposefsBytes
+internal import ComposefsLinuxSystem
 
 /// Unmounts the image at a directory; the path may lead there through symbolic links. With `lazily` even one in use, which then ends with
 /// its last user.

@@ -1,6 +1,6 @@
-internal import Bytes
-internal import JSON
-internal import LinuxSystem
+internal import ComposefsBytes
+internal import ComposefsJSON
+internal import ComposefsLinuxSystem
 
 /// One auth.json or docker config.json.
 struct AuthFile {

@@ -1,5 +1,6 @@
-internal import JSON
-internal import LinuxSystem
+internal import ComposefsConcurrency
+internal import ComposefsJSON
+internal import ComposefsLinuxSystem
 
 /// Bearer tokens and Basic credentials by registry and scope, fetched once for all threads that need them.
 final class Authorizer: Sendable {

@@ -1,6 +1,6 @@
-internal import Hashing
-internal import LinuxSystem
-internal import OCI
+internal import ComposefsHashing
+internal import ComposefsLinuxSystem
+internal import ComposefsTransports
 
 /// One blob on its way to a registry.
 ///

@@ -1,6 +1,7 @@
+internal import ComposefsConcurrency
+internal import ComposefsJSON
+internal import ComposefsLinuxSystem
 internal import Glibc
-internal import JSON
-internal import LinuxSystem
 
 /// `docker-credential-NAME get`: server name on standard input, a JSON object with the secret on standard output; `store` and `erase`: the same
 /// object and the server name on standard input.

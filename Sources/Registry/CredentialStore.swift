@@ -1,5 +1,5 @@
-internal import Bytes
-internal import LinuxSystem
+internal import ComposefsBytes
+internal import ComposefsLinuxSystem
 
 /// Credentials from the options, auth files and credential helpers, in the order of the container tools.
 struct CredentialStore: Sendable {

@@ -1,5 +1,5 @@
-internal import Bytes
-internal import LinuxSystem
+internal import ComposefsBytes
+internal import ComposefsLinuxSystem
 
 /// Puts new content in a file's place, durably, and makes it and its directories where they are missing, for their owner alone. A link stays and
 /// what it leads to is replaced.

@@ -1,4 +1,4 @@
-internal import CCurl
+internal import ComposefsCCurl
 
 /// One HTTP request, without redirects: what a `Transfer` sends.
 struct HTTPRequest: Sendable {

@@ -1,7 +1,8 @@
-internal import CCurl
-internal import Compression
-internal import JSON
-internal import LinuxSystem
+internal import ComposefsCCurl
+internal import ComposefsCompression
+internal import ComposefsConcurrency
+internal import ComposefsJSON
+internal import ComposefsLinuxSystem
 internal import Synchronization
 
 /// An answered request whose body waits to be read.

@@ -1,4 +1,4 @@
-internal import CCurl
+internal import ComposefsCCurl
 
 /// An absolute http or https URL, parsed by curl so that what we check is what curl will connect to.
 struct HTTPURL: Sendable, Equatable {

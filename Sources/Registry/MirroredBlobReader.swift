@@ -1,4 +1,5 @@
-internal import OCI
+internal import ComposefsOCIModel
+internal import ComposefsTransports
 
 /// A blob from the first place that gives it; where that breaks off for good, the next goes on.
 final class MirroredBlobReader: BlobReader {

@@ -1,7 +1,8 @@
-internal import Bytes
-internal import CCurl
+internal import ComposefsBytes
+internal import ComposefsCCurl
+internal import ComposefsConcurrency
+internal import ComposefsLinuxSystem
 internal import Glibc
-internal import LinuxSystem
 internal import Synchronization
 
 /// What all transfers of one client share.

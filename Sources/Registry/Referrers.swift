@@ -1,6 +1,6 @@
-internal import Hashing
-internal import JSON
-internal import OCI
+internal import ComposefsHashing
+internal import ComposefsJSON
+internal import ComposefsOCIModel
 
 extension RegistryClient {
     private static let pageLimit = 100

@@ -1,5 +1,5 @@
-internal import Hashing
-internal import OCI
+internal import ComposefsHashing
+internal import ComposefsTransports
 
 /// A blob on its way. Broken connections are continued where they broke; the caller sees each byte once, and exactly as many as the descriptor
 /// says or an error. The digest is the caller's to check.

@@ -1,5 +1,5 @@
-internal import Hashing
-internal import JSON
+internal import ComposefsHashing
+internal import ComposefsJSON
 internal import Synchronization
 
 /// A client of OCI distribution registries: one pool of connections, one set of tokens. Its calls block; make them from threads of your own,

@@ -1,4 +1,4 @@
-internal import Bytes
+internal import ComposefsBytes
 
 /// Who we are to a registry. Prints without its secret.
 public enum RegistryCredentials: Sendable, Hashable, CustomStringConvertible, CustomDebugStringConvertible, CustomReflectable {

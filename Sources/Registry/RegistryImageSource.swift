@@ -1,5 +1,6 @@
-public import Hashing
-public import OCI
+public import ComposefsHashing
+public import ComposefsOCIModel
+public import ComposefsTransports
 internal import Synchronization
 
 extension RegistryClient {

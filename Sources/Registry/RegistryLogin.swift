@@ -1,6 +1,6 @@
-public import Bytes
-internal import LinuxSystem
-internal import OCI
+public import ComposefsBytes
+internal import ComposefsLinuxSystem
+internal import ComposefsOCIModel
 
 /// What somebody logs in to: a registry, or a namespace or repository of one with credentials of its own.
 public struct LoginTarget: Sendable, Hashable, CustomStringConvertible {

@@ -1,5 +1,5 @@
-public import Bytes
-public import OCI
+public import ComposefsBytes
+public import ComposefsOCIModel
 
 /// How a `RegistryClient` connects and who it is.
 public struct RegistryOptions: Sendable {

@@ -1,4 +1,5 @@
-internal import LinuxSystem
+internal import ComposefsConcurrency
+internal import ComposefsLinuxSystem
 
 /// How often and how fast a request is made again.
 public struct RetryPolicy: Sendable {

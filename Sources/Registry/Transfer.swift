@@ -1,5 +1,6 @@
-internal import CCurl
-internal import LinuxSystem
+internal import ComposefsCCurl
+internal import ComposefsConcurrency
+internal import ComposefsLinuxSystem
 
 /// Why a transfer ended before its response did.
 struct TransferFailure: Error {

@@ -1,5 +1,6 @@
-internal import CCurl
-internal import LinuxSystem
+internal import ComposefsCCurl
+internal import ComposefsConcurrency
+internal import ComposefsLinuxSystem
 
 /// A request's body on its way from the thread that makes it to the network's.
 ///

@@ -1,5 +1,4 @@
-internal import Hashing
-internal import OCI
+internal import ComposefsHashing
 
 /// The requests that change something in a registry (distribution-spec, pushing).
 extension RegistryClient {

@@ -1,7 +1,7 @@
-public import Bytes
-public import FileTree
-public import Hashing
-internal import LinuxSystem
+public import ComposefsBytes
+public import ComposefsFileTree
+public import ComposefsHashing
+internal import ComposefsLinuxSystem
 internal import Synchronization
 
 /// The tree of a directory on disk, its files' contents hashed and kept nowhere. For identifiers and dumpfiles without a repository.

@@ -1,7 +1,7 @@
-internal import Bytes
-internal import Hashing
-internal import LinuxSystem
-internal import SplitStream
+internal import ComposefsBytes
+internal import ComposefsHashing
+internal import ComposefsLinuxSystem
+internal import ComposefsSplitStream
 
 extension Repository {
     /// Looks for damage in everything that the repository holds; repairs nothing. Faults are collected, only a directory that cannot be

@@ -1,7 +1,7 @@
-internal import Bytes
-internal import EROFS
-internal import FileTree
-internal import Hashing
+internal import ComposefsBytes
+internal import ComposefsEROFS
+internal import ComposefsFileTree
+internal import ComposefsHashing
 
 extension Repository {
     func checkImages(_ inventory: Inventory, _ threads: Int, _ report: inout FsckReport) {

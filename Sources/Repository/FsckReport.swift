@@ -1,6 +1,6 @@
-public import Bytes
-public import Hashing
-public import JSON
+public import ComposefsBytes
+public import ComposefsHashing
+public import ComposefsJSON
 
 /// One fault that fsck found.
 public struct FsckProblem: Hashable, Sendable, CustomStringConvertible {

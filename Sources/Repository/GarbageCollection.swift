@@ -1,8 +1,8 @@
-public import Bytes
-internal import Hashing
-public import JSON
-internal import LinuxSystem
-internal import SplitStream
+public import ComposefsBytes
+internal import ComposefsHashing
+public import ComposefsJSON
+internal import ComposefsLinuxSystem
+internal import ComposefsSplitStream
 internal import Synchronization
 
 /// What garbage collection removed, or would remove.

@@ -1,7 +1,7 @@
-public import Bytes
-internal import EROFS
-public import Hashing
-public import LinuxSystem
+public import ComposefsBytes
+internal import ComposefsEROFS
+public import ComposefsHashing
+public import ComposefsLinuxSystem
 
 /// An EROFS image that is open for reading.
 public struct OpenedImage: ~Copyable {

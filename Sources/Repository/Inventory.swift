@@ -1,6 +1,6 @@
-internal import Bytes
-internal import Hashing
-internal import LinuxSystem
+internal import ComposefsBytes
+internal import ComposefsHashing
+internal import ComposefsLinuxSystem
 
 /// What is in a repository's directories, read once for garbage collection and fsck.
 struct Inventory {

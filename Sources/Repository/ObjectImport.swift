@@ -1,6 +1,6 @@
-internal import Bytes
-public import Hashing
-internal import LinuxSystem
+internal import ComposefsBytes
+public import ComposefsHashing
+internal import ComposefsLinuxSystem
 internal import Synchronization
 
 /// Brings objects of another repository here, verified: nothing gets an object's name whose content does not have its digest.

@@ -1,6 +1,6 @@
-internal import Bytes
-internal import Hashing
-internal import LinuxSystem
+internal import ComposefsBytes
+internal import ComposefsHashing
+internal import ComposefsLinuxSystem
 
 /// Stores an object whose content comes piece by piece. Dropped before `finish`, it leaves nothing.
 public struct ObjectWriter: ~Copyable {

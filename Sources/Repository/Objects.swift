@@ -1,6 +1,6 @@
-internal import Bytes
-public import Hashing
-public import LinuxSystem
+internal import ComposefsBytes
+public import ComposefsHashing
+public import ComposefsLinuxSystem
 internal import Synchronization
 
 /// An object that is in the repository now.

@@ -1,4 +1,5 @@
-internal import LinuxSystem
+internal import ComposefsConcurrency
+internal import ComposefsLinuxSystem
 internal import Synchronization
 
 /// What `body` gives for each element, in the elements' order; computed on threads of our own. Memory is the results', not the work's.

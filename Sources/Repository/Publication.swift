@@ -1,5 +1,5 @@
-public import Bytes
-public import Hashing
+public import ComposefsBytes
+public import ComposefsHashing
 internal import Synchronization
 
 extension Repository {

@@ -1,5 +1,5 @@
-public import Bytes
-internal import LinuxSystem
+public import ComposefsBytes
+internal import ComposefsLinuxSystem
 
 /// A reference: a name below `refs/` that keeps what it leads to.
 public struct Reference: Hashable, Sendable {

@@ -1,6 +1,6 @@
-public import Bytes
-public import Hashing
-package import LinuxSystem
+public import ComposefsBytes
+public import ComposefsHashing
+package import ComposefsLinuxSystem
 internal import Synchronization
 
 /// How `Repository.open` opens.

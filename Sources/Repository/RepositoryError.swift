@@ -1,7 +1,7 @@
-public import Bytes
-internal import EROFS
-public import Hashing
-public import LinuxSystem
+public import ComposefsBytes
+internal import ComposefsEROFS
+public import ComposefsHashing
+public import ComposefsLinuxSystem
 
 /// Why the repository could not do what it was asked to. Every description is one line that names the file or object.
 public enum RepositoryError: Error, Sendable, CustomStringConvertible {

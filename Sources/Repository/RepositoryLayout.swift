@@ -1,5 +1,5 @@
-internal import Bytes
-internal import Hashing
+internal import ComposefsBytes
+internal import ComposefsHashing
 
 /// Names and paths inside a repository, all relative to its root directory.
 enum Layout {

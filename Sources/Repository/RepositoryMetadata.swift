@@ -1,7 +1,7 @@
-internal import Bytes
-public import EROFS
-public import Hashing
-internal import JSON
+internal import ComposefsBytes
+public import ComposefsEROFS
+public import ComposefsHashing
+internal import ComposefsJSON
 
 /// Which EROFS image versions a repository keeps: the one its names and references lead to, and others made beside it.
 public struct ErofsFormats: Hashable, Sendable {

@@ -1,7 +1,7 @@
-public import Bytes
-public import EROFS
-public import Hashing
-internal import LinuxSystem
+public import ComposefsBytes
+public import ComposefsEROFS
+public import ComposefsHashing
+internal import ComposefsLinuxSystem
 
 /// What `Repository.initialize` makes.
 public struct RepositoryConfiguration: Sendable, Hashable {

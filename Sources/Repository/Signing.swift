@@ -1,6 +1,6 @@
-public import Bytes
-public import Hashing
-internal import LinuxSystem
+public import ComposefsBytes
+public import ComposefsHashing
+internal import ComposefsLinuxSystem
 internal import Synchronization
 
 // Built-in signatures of fs-verity: the kernel checks a PKCS#7 signature of a file's digest against its `.fs-verity` keyring when verity is

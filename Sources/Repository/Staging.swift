@@ -1,6 +1,6 @@
-package import Bytes
-package import Hashing
-internal import LinuxSystem
+package import ComposefsBytes
+package import ComposefsHashing
+internal import ComposefsLinuxSystem
 internal import Synchronization
 
 // What an operation that was cut short leaves, and how the next one deals with it.

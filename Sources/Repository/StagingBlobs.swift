@@ -1,5 +1,5 @@
-package import Bytes
-internal import LinuxSystem
+package import ComposefsBytes
+internal import ComposefsLinuxSystem
 
 // Blobs on their way: `.staging/<boot id>/.blob-<digest>`.
 //

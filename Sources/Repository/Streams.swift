@@ -1,7 +1,7 @@
-public import Bytes
-public import Hashing
-public import LinuxSystem
-public import SplitStream
+public import ComposefsBytes
+public import ComposefsHashing
+public import ComposefsLinuxSystem
+public import ComposefsSplitStream
 
 extension Repository {
     /// The object that `streams/<name>` leads to; nil where there is no such stream.

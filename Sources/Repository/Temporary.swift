@@ -1,6 +1,6 @@
-internal import Bytes
-internal import Hashing
-internal import LinuxSystem
+internal import ComposefsBytes
+internal import ComposefsHashing
+internal import ComposefsLinuxSystem
 
 /// A file that has no name yet, or a hidden one where the file system lacks O_TMPFILE. It becomes visible by `link` or `replace` only,
 /// complete as it is; dropped before, it vanishes.

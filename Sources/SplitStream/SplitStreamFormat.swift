@@ -1,4 +1,4 @@
-public import Hashing
+public import ComposefsHashing
 
 /// What a split stream holds: eight ASCII characters read as a little-endian number.
 public enum StreamContentType {

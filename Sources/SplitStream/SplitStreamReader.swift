@@ -1,6 +1,6 @@
-public import Bytes
-internal import Compression
-public import Hashing
+public import ComposefsBytes
+internal import ComposefsCompression
+public import ComposefsHashing
 
 /// Reads a split stream: its references at once, its content chunk by chunk.
 ///

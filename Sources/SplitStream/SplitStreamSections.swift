@@ -1,6 +1,6 @@
-internal import Bytes
-internal import Compression
-internal import Hashing
+internal import ComposefsBytes
+internal import ComposefsCompression
+internal import ComposefsHashing
 
 /// The header and info of a split stream, read and checked.
 struct SplitStreamSections {

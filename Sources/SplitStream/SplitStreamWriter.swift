@@ -1,6 +1,6 @@
-internal import Bytes
-internal import Compression
-public import Hashing
+internal import ComposefsBytes
+internal import ComposefsCompression
+public import ComposefsHashing
 
 /// The finished file: `head`, then what was spilled, then `bodyRest`.
 public struct SplitStreamParts: Sendable {

@@ -1,4 +1,4 @@
-internal import Bytes
+internal import ComposefsBytes
 
 /// What a PAX extended header says about the next entry. A record with an empty value takes back what an earlier one said and says nothing
 /// itself, as POSIX has it; so an extended attribute cannot be empty.

@@ -1,4 +1,4 @@
-public import Bytes
+public import ComposefsBytes
 
 /// One member of an archive: its header, after the extension headers before it were applied.
 public struct TarEntry: Sendable {

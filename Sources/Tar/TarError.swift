@@ -1,4 +1,4 @@
-public import Bytes
+public import ComposefsBytes
 
 /// Why an archive could not be read.
 public struct TarError: Error, Hashable, CustomStringConvertible {

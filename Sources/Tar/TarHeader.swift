@@ -1,4 +1,4 @@
-internal import Bytes
+internal import ComposefsBytes
 
 /// The fields of a 512-byte header block (POSIX.1-1988 ustar; GNU and V7 share the first 257 bytes).
 struct TarHeader {

@@ -1,4 +1,4 @@
-internal import Bytes
+internal import ComposefsBytes
 
 /// Splits an archive, pushed in pieces of any size, into entries, the content of large files, and all other bytes.
 ///

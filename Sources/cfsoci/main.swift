@@ -1,3 +1,3 @@
-import Commands
+import ComposefsCommands
 
 Cfsoci.start()

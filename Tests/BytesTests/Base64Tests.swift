@@ -1,4 +1,4 @@
-import Bytes
+import ComposefsBytes
 import Testing
 
 @Suite struct Base64Tests {

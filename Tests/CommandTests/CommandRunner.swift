@@ -1,7 +1,7 @@
-import Bytes
+import ComposefsBytes
+import ComposefsJSON
+import ComposefsTestSupport
 import Glibc
-import JSON
-import TestSupport
 
 /// What a run of the real binary printed and how it ended.
 struct CommandResult: Sendable {
@@ -132,7 +132,7 @@ final class TemporaryFolder: Sendable {
 }
 
 /// Removes a folder with all that is below it; never follows a symlink.
-func removeTree(_ path: String) { try? TestSupport.removeTree(ByteString(path)) }
+func removeTree(_ path: String) { try? ComposefsTestSupport.removeTree(ByteString(path)) }
 
 func readFile(_ path: String) throws -> [UInt8] {
     let descriptor = open(path, O_RDONLY)

@@ -1,7 +1,7 @@
-import Bytes
-import Hashing
-import JSON
-import LinuxSystem
+import ComposefsBytes
+import ComposefsHashing
+import ComposefsJSON
+import ComposefsLinuxSystem
 import Testing
 
 /// What the commands about images print, line by line and key by key.

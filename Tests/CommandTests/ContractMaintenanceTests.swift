@@ -1,6 +1,6 @@
+import ComposefsHashing
+import ComposefsJSON
 import Glibc
-import Hashing
-import JSON
 import Testing
 
 /// fsck, gc, upgrade, and images of directories.

@@ -1,8 +1,8 @@
-import Bytes
+import ComposefsBytes
+import ComposefsHashing
+import ComposefsJSON
+import ComposefsLinuxSystem
 import Glibc
-import Hashing
-import JSON
-import LinuxSystem
 import Testing
 
 /// Mounting through the command.

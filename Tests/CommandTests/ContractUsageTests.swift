@@ -1,6 +1,6 @@
+import ComposefsHashing
+import ComposefsJSON
 import Glibc
-import Hashing
-import JSON
 import Testing
 
 /// Options, exit statuses, messages: what holds for every command.

@@ -1,6 +1,6 @@
+import ComposefsHashing
+import ComposefsJSON
 import Glibc
-import Hashing
-import JSON
 import Testing
 
 /// Copies of images between repositories by the real binary.

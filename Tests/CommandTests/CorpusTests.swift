@@ -1,5 +1,5 @@
-import Hashing
-import JSON
+import ComposefsHashing
+import ComposefsJSON
 import Testing
 
 /// Every image of the corpus through the real binary: trees, verdicts, and the identifiers that the reference computes.

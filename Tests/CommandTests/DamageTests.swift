@@ -1,5 +1,5 @@
+import ComposefsJSON
 import Glibc
-import JSON
 import Testing
 
 /// One changed byte, anywhere: the pull refuses it, or `fsck` names the file and exits 2.

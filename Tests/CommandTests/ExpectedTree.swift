@@ -1,5 +1,5 @@
-import Hashing
-import JSON
+import ComposefsHashing
+import ComposefsJSON
 
 /// One line of a dump, reduced to what can be compared with an expected tree.
 struct DumpedFile: Equatable, CustomStringConvertible {

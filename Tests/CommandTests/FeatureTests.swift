@@ -1,7 +1,7 @@
-import Bytes
+import ComposefsBytes
+import ComposefsJSON
+import ComposefsLinuxSystem
 import Glibc
-import JSON
-import LinuxSystem
 import Testing
 
 /// `cfsoci features`: what is said against what can be seen otherwise.

@@ -1,6 +1,6 @@
-import Bytes
+import ComposefsBytes
+import ComposefsLinuxSystem
 import Glibc
-import LinuxSystem
 import Testing
 
 /// Images served with FUSE by the real binary, beside mounts by the kernel.

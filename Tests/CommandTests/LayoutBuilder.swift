@@ -1,4 +1,4 @@
-import Hashing
+import ComposefsHashing
 
 /// Writes an OCI layout of uncompressed or stored-gzip layers, without the project's own code.
 struct LayoutBuilder {

@@ -1,7 +1,8 @@
+import ComposefsConcurrency
+import ComposefsHashing
+import ComposefsJSON
+import ComposefsLinuxSystem
 @preconcurrency import Glibc
-import Hashing
-import JSON
-import LinuxSystem
 import Synchronization
 import Testing
 

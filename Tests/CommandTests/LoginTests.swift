@@ -1,5 +1,5 @@
+import ComposefsJSON
 import Glibc
-import JSON
 import Testing
 
 /// `login` and `logout` as scripts use them, with the distribution registry and skopeo as the others at the table.

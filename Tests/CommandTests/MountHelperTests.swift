@@ -1,6 +1,6 @@
-import Bytes
+import ComposefsBytes
+import ComposefsLinuxSystem
 import Glibc
-import LinuxSystem
 import Testing
 
 /// `mount.composefs`, as mount(8), fstab and mount namespaces use it.

@@ -1,5 +1,5 @@
-import Hashing
-import JSON
+import ComposefsHashing
+import ComposefsJSON
 import Testing
 
 /// `pull --policy` and `--all-platforms`, against a registry that is there or not.

@@ -1,5 +1,5 @@
+import ComposefsJSON
 import Glibc
-import JSON
 import Testing
 
 /// Who shall read the progress, and does not.

@@ -1,8 +1,8 @@
+import ComposefsHashing
 import ComposefsOCI
-import Hashing
 import Testing
 
-@testable import Commands
+@testable import ComposefsCommands
 
 /// Pictures of progress, without a terminal.
 struct ProgressRenderTests {

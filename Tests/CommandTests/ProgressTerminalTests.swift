@@ -1,5 +1,5 @@
+import ComposefsJSON
 import Glibc
-import JSON
 import Testing
 
 /// A terminal that a program runs in: a tmux server of its own.

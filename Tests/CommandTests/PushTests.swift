@@ -1,6 +1,6 @@
+import ComposefsHashing
+import ComposefsJSON
 import Glibc
-import Hashing
-import JSON
 import Testing
 
 /// Pushes of the real binary to the distribution registry itself, looked at by skopeo.

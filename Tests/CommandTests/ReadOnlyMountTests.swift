@@ -1,6 +1,6 @@
-import Bytes
+import ComposefsBytes
+import ComposefsLinuxSystem
 import Glibc
-import LinuxSystem
 import Testing
 
 /// Nothing of a mounted image can be changed, and every try is told so.

@@ -1,6 +1,6 @@
+import ComposefsHashing
+import ComposefsJSON
 import Glibc
-import Hashing
-import JSON
 import Testing
 
 /// Artifacts that refer to an image on their way out of a store and into another.

@@ -1,5 +1,5 @@
+import ComposefsJSON
 import Glibc
-import JSON
 import Testing
 
 /// registries.conf as the command finds it: by option, by variable, and what images are called then.

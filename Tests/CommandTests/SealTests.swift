@@ -1,8 +1,8 @@
-import Bytes
+import ComposefsBytes
+import ComposefsHashing
+import ComposefsJSON
+import ComposefsLinuxSystem
 import Glibc
-import Hashing
-import JSON
-import LinuxSystem
 import Testing
 
 /// The small image in a layout, with what its maker says of its fs-verity digests and the signatures of them.

@@ -1,6 +1,6 @@
-import Bytes
+import ComposefsBytes
+import ComposefsLinuxSystem
 import Glibc
-import LinuxSystem
 import Testing
 
 /// A directory on a file system with fs-verity, where there is one.

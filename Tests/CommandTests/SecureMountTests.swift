@@ -1,7 +1,7 @@
-import Bytes
+import ComposefsBytes
+import ComposefsJSON
+import ComposefsLinuxSystem
 import Glibc
-import JSON
-import LinuxSystem
 import Testing
 
 /// A directory on a file system with fs-verity, where there is one.

@@ -1,6 +1,6 @@
+import ComposefsHashing
+import ComposefsJSON
 import Glibc
-import Hashing
-import JSON
 import Testing
 
 /// Pushes over TLS, to the distribution registry itself with a certificate of an authority that the system does not know.

@@ -1,5 +1,5 @@
+import ComposefsLinuxSystem
 import Glibc
-import LinuxSystem
 import Testing
 
 /// Mount units of a real systemd. It is the first process of namespaces of its own, in the virtual machine only: it changes /etc.

@@ -1,5 +1,5 @@
-import LinuxSystem
-import TestSupport
+import ComposefsLinuxSystem
+import ComposefsTestSupport
 import Testing
 
 @testable import ComposefsOCI

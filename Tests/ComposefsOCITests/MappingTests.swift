@@ -1,5 +1,5 @@
+import ComposefsLinuxSystem
 import ComposefsOCI
-import LinuxSystem
 import Testing
 
 /// The article that maps composefs-rs to this library is complete, and names only what there is.

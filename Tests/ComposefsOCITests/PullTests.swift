@@ -1,4 +1,5 @@
-import LinuxSystem
+import ComposefsConcurrency
+import ComposefsLinuxSystem
 import Testing
 
 @testable import ComposefsOCI

@@ -1,5 +1,6 @@
+import ComposefsConcurrency
+import ComposefsLinuxSystem
 import ComposefsOCI
-import LinuxSystem
 import Testing
 
 struct StoreTests {

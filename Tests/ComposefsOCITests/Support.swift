@@ -1,6 +1,6 @@
+import ComposefsLinuxSystem
 import ComposefsOCI
-import LinuxSystem
-import TestSupport
+import ComposefsTestSupport
 import Testing
 
 /// The checkout that the tests were compiled from.

@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Compression
+@testable import ComposefsCompression
 
 /// All of `data`, offered in pieces of `inputPiece` bytes and taken in pieces of `outputPiece`.
 func unpack(_ data: [UInt8], _ format: CompressionFormat, input inputPiece: Int = .max, output outputPiece: Int = 65_536) throws -> [UInt8]

@@ -1,4 +1,4 @@
-import Bytes
+import ComposefsBytes
 
 /// Compressed by zlib 1.3 (raw deflate, headers put around it by hand) and by the zstd 1.5.4 command: not by this code.
 enum Fixtures {

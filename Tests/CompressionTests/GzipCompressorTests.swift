@@ -1,7 +1,7 @@
-import Bytes
+import ComposefsBytes
 import Testing
 
-@testable import Compression
+@testable import ComposefsCompression
 
 /// gzip members made of blocks, read back by the decoder over another library, and zstd frames made by several threads.
 struct GzipCompressorTests {

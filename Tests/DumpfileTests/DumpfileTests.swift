@@ -1,7 +1,7 @@
-import Bytes
-import Dumpfile
-import FileTree
-import Hashing
+import ComposefsBytes
+import ComposefsDumpfile
+import ComposefsFileTree
+import ComposefsHashing
 import Testing
 
 /// The merged tree of the reference's five-layer test image, as its own tests pin it.

@@ -1,8 +1,8 @@
-import Bytes
-import Dumpfile
-import EROFS
-import FileTree
-import Hashing
+import ComposefsBytes
+import ComposefsDumpfile
+import ComposefsEROFS
+import ComposefsFileTree
+import ComposefsHashing
 import Testing
 
 /// What is served straight from an image is the tree that `tree()` makes of it.

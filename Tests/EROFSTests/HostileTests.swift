@@ -1,9 +1,9 @@
-import Bytes
-import FileTree
-import Hashing
+import ComposefsBytes
+import ComposefsFileTree
+import ComposefsHashing
 import Testing
 
-@testable import EROFS
+@testable import ComposefsEROFS
 
 /// Images that lie. Each must give an error that names the place, or a well-formed tree; none may trap or take long.
 @Suite struct Hostile {

@@ -1,5 +1,5 @@
-import EROFS
-import FileTree
+import ComposefsEROFS
+import ComposefsFileTree
 import Testing
 
 /// Random trees and the fs-verity digests of the images that `mkcomposefs` 1.0.8 made of their dumps

@@ -1,6 +1,6 @@
-import Bytes
-import FileTree
-import Hashing
+import ComposefsBytes
+import ComposefsFileTree
+import ComposefsHashing
 
 /// SplitMix64: the same numbers for a seed everywhere, so that images of random trees can be compared with other tools' once and pinned.
 struct SplitMix: RandomNumberGenerator {

@@ -1,9 +1,9 @@
-import Bytes
-import FileTree
-import Hashing
+import ComposefsBytes
+import ComposefsFileTree
+import ComposefsHashing
 import Testing
 
-@testable import EROFS
+@testable import ComposefsEROFS
 
 private let plain = Metadata(permissions: 0o644)
 

@@ -1,5 +1,5 @@
-import Bytes
-import FileTree
+import ComposefsBytes
+import ComposefsFileTree
 import Testing
 
 @Suite struct FileTreeChanges {

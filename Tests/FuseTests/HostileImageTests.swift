@@ -1,13 +1,13 @@
-import Bytes
-import EROFS
-import FileTree
-import Hashing
-import LinuxSystem
+import ComposefsBytes
+import ComposefsEROFS
+import ComposefsFileTree
+import ComposefsHashing
+import ComposefsLinuxSystem
 import Testing
 
-import struct FileTree.ExtendedAttribute
+import struct ComposefsFileTree.ExtendedAttribute
 
-@testable import Fuse
+@testable import ComposefsFuse
 
 /// Images that were made to hurt, and numbers of inodes that no directory names: answers or errors, and an end.
 @Suite struct HostileImages {

@@ -1,14 +1,15 @@
-import Bytes
-import EROFS
-import FileTree
+import ComposefsBytes
+import ComposefsConcurrency
+import ComposefsEROFS
+import ComposefsFileTree
+import ComposefsHashing
+import ComposefsLinuxSystem
 import Glibc
-import Hashing
-import LinuxSystem
 import Testing
 
-import struct FileTree.ExtendedAttribute
+import struct ComposefsFileTree.ExtendedAttribute
 
-@testable import Fuse
+@testable import ComposefsFuse
 
 /// An image mounted and served by this process.
 final class MountedImage {

@@ -1,11 +1,11 @@
-import Bytes
-import EROFS
-import FileTree
-import Hashing
-import LinuxSystem
+import ComposefsBytes
+import ComposefsEROFS
+import ComposefsFileTree
+import ComposefsHashing
+import ComposefsLinuxSystem
 import Testing
 
-@testable import Fuse
+@testable import ComposefsFuse
 
 @Suite struct Requests {
     @Test func header() throws {

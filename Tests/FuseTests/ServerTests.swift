@@ -1,15 +1,15 @@
-import Bytes
-import EROFS
-import FileTree
+import ComposefsBytes
+import ComposefsEROFS
+import ComposefsFileTree
+import ComposefsHashing
+import ComposefsLinuxSystem
 import Glibc
-import Hashing
-import LinuxSystem
 import Synchronization
 import Testing
 
-import struct FileTree.ExtendedAttribute
+import struct ComposefsFileTree.ExtendedAttribute
 
-@testable import Fuse
+@testable import ComposefsFuse
 
 /// What the server answers, seen from the kernel's end.
 @Suite struct Server {

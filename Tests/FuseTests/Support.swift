@@ -1,12 +1,13 @@
-import Bytes
-import EROFS
-import FileTree
+import ComposefsBytes
+import ComposefsConcurrency
+import ComposefsEROFS
+import ComposefsFileTree
+import ComposefsHashing
+import ComposefsLinuxSystem
 import Glibc
-import Hashing
-import LinuxSystem
 import Synchronization
 
-@testable import Fuse
+@testable import ComposefsFuse
 
 /// Objects in memory, opened as files without a name.
 final class MemoryObjects: ObjectOpener {

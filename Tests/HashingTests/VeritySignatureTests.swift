@@ -1,7 +1,7 @@
 import Glibc
 import Testing
 
-@testable import Hashing
+@testable import ComposefsHashing
 
 /// Messages of our signer as openssl and fsverity-utils see them.
 @Suite(.enabled("openssl is not installed") { shell("command -v openssl") == 0 }) struct VeritySignatureTests {

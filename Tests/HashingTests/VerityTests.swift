@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Hashing
+@testable import ComposefsHashing
 
 /// Values from the specification's golden file (fs-verity of 4 KiB blocks, no salt), pinned by other implementations.
 @Suite struct VerityDigests {

@@ -1,4 +1,4 @@
-import JSON
+import ComposefsJSON
 import Testing
 
 private func parse(_ text: String) throws(JSONError) -> JSONValue { try JSONValue.parse(Array(text.utf8)) }

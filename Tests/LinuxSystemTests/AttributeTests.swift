@@ -1,5 +1,5 @@
-import Bytes
-import LinuxSystem
+import ComposefsBytes
+import ComposefsLinuxSystem
 import Testing
 
 @Suite struct AttributeTests {

@@ -1,5 +1,6 @@
-import Bytes
-import LinuxSystem
+import ComposefsBytes
+import ComposefsConcurrency
+import ComposefsLinuxSystem
 import Testing
 
 @Suite struct FileTests {

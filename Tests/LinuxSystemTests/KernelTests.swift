@@ -1,6 +1,6 @@
-import Bytes
+import ComposefsBytes
+import ComposefsLinuxSystem
 import Glibc
-import LinuxSystem
 import Synchronization
 import Testing
 

@@ -1,5 +1,5 @@
+import ComposefsLinuxSystem
 import Glibc
-import LinuxSystem
 import Testing
 
 @Suite struct MemoryTests {

@@ -1,7 +1,7 @@
-import Bytes
+import ComposefsBytes
+import ComposefsLinuxSystem
+import ComposefsTestSupport
 import Glibc
-import LinuxSystem
-import TestSupport
 
 /// Runs `body` in a new directory below the current temporary directory and removes that afterwards.
 func withScratch<Result>(_ body: (borrowing FileDescriptor, ByteString) throws -> Result) throws -> Result {

@@ -1,6 +1,6 @@
-import Bytes
-import LinuxSystem
-import Mounting
+import ComposefsBytes
+import ComposefsLinuxSystem
+import ComposefsMounting
 import Synchronization
 import Testing
 

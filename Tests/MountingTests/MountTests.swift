@@ -1,7 +1,7 @@
-import Bytes
+import ComposefsBytes
+import ComposefsLinuxSystem
+import ComposefsMounting
 import Glibc
-import LinuxSystem
-import Mounting
 import Synchronization
 import Testing
 

@@ -1,8 +1,8 @@
-import Bytes
+import ComposefsBytes
+import ComposefsLinuxSystem
+import ComposefsMounting
+import ComposefsTestSupport
 import Glibc
-import LinuxSystem
-import Mounting
-import TestSupport
 import Testing
 
 /// A directory to mount things below, an image and its objects: `inline` holds its content itself, `external` and `sub/large` are objects,
@@ -22,7 +22,7 @@ struct TestImage {
 
     /// Cancels the test, with the reason, where images cannot be made or mounted at all.
     static func requireMounting() throws {
-        try TestSupport.requireMounting()
+        try ComposefsTestSupport.requireMounting()
         guard (try? FileDescriptor.open("/usr/bin/mkfs.erofs", .pathOnly)) != nil else { try Test.cancel("needs mkfs.erofs (erofs-utils)") }
     }
 

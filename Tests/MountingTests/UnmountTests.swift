@@ -1,9 +1,9 @@
-import Bytes
+import ComposefsBytes
+import ComposefsLinuxSystem
 import Glibc
-import LinuxSystem
 import Testing
 
-@testable import Mounting
+@testable import ComposefsMounting
 
 @Suite(.serialized) struct UnmountTests {
     @Test func pathsThatLeadThere() throws {

@@ -1,9 +1,10 @@
-import Hashing
-import LinuxSystem
+import ComposefsConcurrency
+import ComposefsHashing
+import ComposefsLinuxSystem
 import Synchronization
 import Testing
 
-@testable import Registry
+@testable import ComposefsRegistry
 
 /// The token, Basic and refresh token flows against a scripted registry and token server.
 @Suite struct AuthenticationTests {

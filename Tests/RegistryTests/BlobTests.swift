@@ -1,10 +1,10 @@
+import ComposefsConcurrency
+import ComposefsHashing
+import ComposefsLinuxSystem
 import Glibc
-import Hashing
-import LinuxSystem
-import OCI
 import Testing
 
-@testable import Registry
+@testable import ComposefsRegistry
 
 /// Downloads from servers that answer badly.
 @Suite struct BlobTests {

@@ -1,8 +1,8 @@
-import Bytes
+import ComposefsBytes
 import Glibc
 import Testing
 
-@testable import Registry
+@testable import ComposefsRegistry
 
 /// Where credentials are looked for, and which of several entries counts.
 @Suite struct CredentialTests {

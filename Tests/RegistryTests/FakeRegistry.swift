@@ -1,8 +1,8 @@
-import Bytes
-import Hashing
+import ComposefsBytes
+import ComposefsHashing
 import Synchronization
 
-@testable import Registry
+@testable import ComposefsRegistry
 
 /// A registry that takes pushes, in memory, as the distribution specification says, and misbehaves where a test wants it to.
 final class FakeRegistry: Sendable {

@@ -1,8 +1,8 @@
-import Bytes
-import Hashing
+import ComposefsBytes
+import ComposefsHashing
 import Testing
 
-@testable import Registry
+@testable import ComposefsRegistry
 
 /// Every truncation and every flipped byte of what others send: an error or the right answer, never a trap or wrong bytes.
 @Suite struct HostileTests {

@@ -1,8 +1,9 @@
-import Hashing
-import OCI
+import ComposefsTransports
+import ComposefsHashing
+import ComposefsOCIModel
 import Testing
 
-@testable import Registry
+@testable import ComposefsRegistry
 
 /// The public face: references and descriptors in, verified documents out.
 @Suite struct ImageSourceTests {

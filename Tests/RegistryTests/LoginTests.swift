@@ -1,11 +1,11 @@
-import Bytes
+import ComposefsBytes
+import ComposefsConcurrency
+import ComposefsJSON
+import ComposefsLinuxSystem
 import Glibc
-import JSON
-import LinuxSystem
-import OCI
 import Testing
 
-@testable import Registry
+@testable import ComposefsRegistry
 
 @Suite struct LoginTests {
     private func store(_ path: String, _ environment: [String: String] = [:]) -> LoginStore {

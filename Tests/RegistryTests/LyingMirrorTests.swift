@@ -1,12 +1,14 @@
-import Bytes
+import ComposefsBytes
+import ComposefsHashing
+import ComposefsImageStore
+import ComposefsOCIModel
+import ComposefsRepository
+import ComposefsTransfer
 import Glibc
-import Hashing
-import OCI
-import Repository
 import Synchronization
 import Testing
 
-@testable import Registry
+@testable import ComposefsRegistry
 
 /// Whole pulls where a mirror sends something else than it was asked for: the next place is asked, in order, and nothing of it stays.
 @Suite struct LyingMirrorTests {

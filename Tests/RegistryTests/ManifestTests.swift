@@ -1,7 +1,7 @@
-import Hashing
+import ComposefsHashing
 import Testing
 
-@testable import Registry
+@testable import ComposefsRegistry
 
 /// Manifests from servers that answer well and badly.
 @Suite struct ManifestTests {

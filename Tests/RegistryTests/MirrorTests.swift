@@ -1,11 +1,12 @@
-import Bytes
+import ComposefsTransports
+import ComposefsBytes
+import ComposefsHashing
+import ComposefsOCIModel
 import Glibc
-import Hashing
-import OCI
 import Synchronization
 import Testing
 
-@testable import Registry
+@testable import ComposefsRegistry
 
 private let manifestType = "application/vnd.oci.image.manifest.v1+json"
 private let manifest = Array(#"{"schemaVersion":2,"mediaType":"\#(manifestType)","layers":[]}"#.utf8)

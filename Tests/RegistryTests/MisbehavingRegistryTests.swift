@@ -1,12 +1,14 @@
-import Bytes
+import ComposefsBytes
+import ComposefsHashing
+import ComposefsImageStore
+import ComposefsOCIModel
+import ComposefsRepository
+import ComposefsTransfer
 import Glibc
-import Hashing
-import OCI
-import Repository
 import Synchronization
 import Testing
 
-@testable import Registry
+@testable import ComposefsRegistry
 
 /// Whole pulls from registries that misbehave: what comes of the pull, what the store is like afterwards, and what the server saw.
 ///

@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Registry
+@testable import ComposefsRegistry
 
 @Suite struct PartsTests {
     @Test func challenges() {

@@ -1,9 +1,9 @@
-import Hashing
-import OCI
+import ComposefsHashing
+import ComposefsTransports
 import Synchronization
 import Testing
 
-@testable import Registry
+@testable import ComposefsRegistry
 
 /// How long the client waits, how often it tries, and where it goes on.
 @Suite struct PatienceTests {

@@ -1,9 +1,10 @@
-import Bytes
+import ComposefsTransports
+import ComposefsBytes
+import ComposefsOCIModel
 import Glibc
-import OCI
 import Testing
 
-@testable import Registry
+@testable import ComposefsRegistry
 
 @Suite struct ProxyTests {
     private func proxy(_ url: String, _ environment: [String: String]) throws -> String? {

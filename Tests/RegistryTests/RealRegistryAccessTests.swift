@@ -1,11 +1,12 @@
-import Bytes
+import ComposefsBytes
+import ComposefsHashing
+import ComposefsJSON
+import ComposefsOCIModel
+import ComposefsTransports
 import Glibc
-import Hashing
-import JSON
-import OCI
 import Testing
 
-@testable import Registry
+@testable import ComposefsRegistry
 
 /// The distribution registry where one has to prove something to get in: certificates of both sides, tokens of a server that is not the
 /// registry, and registries in front of registries.

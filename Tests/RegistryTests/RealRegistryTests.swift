@@ -1,12 +1,14 @@
-import Bytes
+import ComposefsBytes
+import ComposefsConcurrency
+import ComposefsHashing
+import ComposefsLinuxSystem
+import ComposefsOCIModel
+import ComposefsTransports
 import Glibc
-import Hashing
-import LinuxSystem
-import OCI
 import Synchronization
 import Testing
 
-@testable import Registry
+@testable import ComposefsRegistry
 
 /// The distribution registry itself, on loopback, filled by skopeo.
 @Suite(

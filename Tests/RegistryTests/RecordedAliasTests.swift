@@ -1,10 +1,10 @@
-import Bytes
+import ComposefsBytes
+import ComposefsOCIModel
 import Glibc
-import OCI
 import Synchronization
 import Testing
 
-@testable import Registry
+@testable import ComposefsRegistry
 
 /// What a user answers when asked for the meaning of a short name is remembered where the container tools look for it.
 @Suite struct RecordedAliasTests {

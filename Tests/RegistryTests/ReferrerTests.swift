@@ -1,8 +1,8 @@
-import Hashing
-import OCI
+import ComposefsOCIModel
+import ComposefsHashing
 import Testing
 
-@testable import Registry
+@testable import ComposefsRegistry
 
 /// Listing what refers to a manifest.
 @Suite struct ReferrerTests {

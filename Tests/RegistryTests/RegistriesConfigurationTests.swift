@@ -1,9 +1,10 @@
-import Bytes
+import ComposefsBytes
+import ComposefsOCIModel
+import ComposefsTransports
 import Glibc
-import OCI
 import Testing
 
-@testable import Registry
+@testable import ComposefsRegistry
 
 private func configuration(_ texts: String...) throws -> RegistriesConfiguration {
     var configuration = RegistriesConfiguration()

@@ -1,5 +1,6 @@
+import ComposefsConcurrency
+import ComposefsLinuxSystem
 @preconcurrency import Glibc
-import LinuxSystem
 import Synchronization
 import Testing
 

@@ -1,11 +1,11 @@
-import Bytes
+import ComposefsBytes
+import ComposefsHashing
+import ComposefsTestSupport
+import ComposefsTransports
 import Glibc
-import Hashing
-import OCI
-import TestSupport
 import Testing
 
-@testable import Registry
+@testable import ComposefsRegistry
 
 /// Options with short pauses, so that retries take no time; the process's environment plays no part.
 func makeClient(_ environment: [String: String] = [:], _ adjust: (inout RegistryOptions) -> Void = { _ in }) throws -> RegistryClient {

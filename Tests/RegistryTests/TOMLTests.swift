@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Registry
+@testable import ComposefsRegistry
 
 extension TOMLValue {
     /// Types and values as text, keys in order.

@@ -1,11 +1,10 @@
-import Bytes
-import Compression
-import Hashing
-import OCI
-import Repository
+import ComposefsBytes
+import ComposefsCompression
+import ComposefsHashing
+import ComposefsRepository
 import Testing
 
-@testable import Registry
+@testable import ComposefsRegistry
 
 /// An image of a few layers, each a plain archive with one file that does not compress.
 struct TestImage: Sendable {

@@ -1,11 +1,12 @@
-import Bytes
+import ComposefsBytes
+import ComposefsHashing
+import ComposefsOCIModel
+import ComposefsTransports
 import Glibc
-import Hashing
-import OCI
 import Synchronization
 import Testing
 
-@testable import Registry
+@testable import ComposefsRegistry
 
 /// Blobs and manifests on their way to registries of every mood.
 struct UploadTests {

@@ -1,11 +1,14 @@
-import Bytes
-import Compression
-import Hashing
-import OCI
-import Repository
+import ComposefsBytes
+import ComposefsCompression
+import ComposefsHashing
+import ComposefsImageStore
+import ComposefsOCIModel
+import ComposefsRepository
+import ComposefsTransfer
+import ComposefsTransports
 import Testing
 
-@testable import Registry
+@testable import ComposefsRegistry
 
 /// Pushes of a stored image to a registry in memory: what is sent, what is not, and what a failure leaves.
 struct WholePushTests {

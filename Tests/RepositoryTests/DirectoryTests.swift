@@ -1,8 +1,9 @@
-import Bytes
-import FileTree
-import Hashing
-import LinuxSystem
-import Repository
+import ComposefsBytes
+import ComposefsConcurrency
+import ComposefsFileTree
+import ComposefsHashing
+import ComposefsLinuxSystem
+import ComposefsRepository
 import Testing
 
 @Suite struct DirectoryTests {

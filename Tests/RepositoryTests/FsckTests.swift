@@ -1,9 +1,9 @@
-import Bytes
-import Hashing
-import JSON
-import LinuxSystem
-import Repository
-import SplitStream
+import ComposefsBytes
+import ComposefsHashing
+import ComposefsJSON
+import ComposefsLinuxSystem
+import ComposefsRepository
+import ComposefsSplitStream
 import Testing
 
 @Suite struct FsckTests {

@@ -1,9 +1,9 @@
-import Bytes
-import EROFS
-import FileTree
-import Hashing
-import LinuxSystem
-import Repository
+import ComposefsBytes
+import ComposefsEROFS
+import ComposefsFileTree
+import ComposefsHashing
+import ComposefsLinuxSystem
+import ComposefsRepository
 import Testing
 
 @Suite struct ImageTests {

@@ -1,8 +1,8 @@
-import Bytes
-import EROFS
-import Hashing
-import LinuxSystem
-import Repository
+import ComposefsBytes
+import ComposefsEROFS
+import ComposefsHashing
+import ComposefsLinuxSystem
+import ComposefsRepository
 import Testing
 
 @Suite struct MetadataTests {

@@ -1,7 +1,8 @@
-import Bytes
-import Hashing
-import LinuxSystem
-import Repository
+import ComposefsBytes
+import ComposefsConcurrency
+import ComposefsHashing
+import ComposefsLinuxSystem
+import ComposefsRepository
 import Testing
 
 @Suite struct ObjectTests {

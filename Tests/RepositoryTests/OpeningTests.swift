@@ -1,8 +1,9 @@
-import Bytes
-import EROFS
-import Hashing
-import LinuxSystem
-import Repository
+import ComposefsBytes
+import ComposefsConcurrency
+import ComposefsEROFS
+import ComposefsHashing
+import ComposefsLinuxSystem
+import ComposefsRepository
 import Testing
 
 @Suite struct OpeningTests {

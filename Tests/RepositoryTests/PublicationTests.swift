@@ -1,8 +1,8 @@
-import Bytes
-import Hashing
-import LinuxSystem
-import Repository
-import SplitStream
+import ComposefsBytes
+import ComposefsHashing
+import ComposefsLinuxSystem
+import ComposefsRepository
+import ComposefsSplitStream
 import Testing
 
 @Suite struct PublicationTests {

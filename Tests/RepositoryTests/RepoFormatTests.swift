@@ -1,12 +1,12 @@
-import Bytes
-import EROFS
-import FileTree
+import ComposefsBytes
+import ComposefsEROFS
+import ComposefsFileTree
+import ComposefsHashing
+import ComposefsSplitStream
 import Glibc
-import Hashing
-import SplitStream
 import Testing
 
-@testable import Repository
+@testable import ComposefsRepository
 
 /// The examples in Repo-Format.md are what the code reads and writes.
 @Suite struct RepoFormatTests {

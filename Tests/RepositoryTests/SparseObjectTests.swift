@@ -1,7 +1,7 @@
-import Bytes
-import Hashing
-import LinuxSystem
-import Repository
+import ComposefsBytes
+import ComposefsHashing
+import ComposefsLinuxSystem
+import ComposefsRepository
 import Testing
 
 /// Long runs of zeros become holes; content and digest stay what they are.

@@ -1,6 +1,6 @@
-import Bytes
-import LinuxSystem
-import Repository
+import ComposefsBytes
+import ComposefsLinuxSystem
+import ComposefsRepository
 import Testing
 
 /// Blobs that are being fetched: one claim each, and what is kept of them.

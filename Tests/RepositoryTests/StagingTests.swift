@@ -1,7 +1,7 @@
-import Bytes
-import Hashing
-import LinuxSystem
-import Repository
+import ComposefsBytes
+import ComposefsHashing
+import ComposefsLinuxSystem
+import ComposefsRepository
 import Testing
 
 @Suite struct StagingTests {

@@ -1,11 +1,11 @@
-import Bytes
-import EROFS
-import Hashing
-import LinuxSystem
-import Repository
-import SplitStream
+import ComposefsBytes
+import ComposefsEROFS
+import ComposefsHashing
+import ComposefsLinuxSystem
+import ComposefsRepository
+import ComposefsSplitStream
+import ComposefsTestSupport
 import Synchronization
-import TestSupport
 import Testing
 
 /// A directory of its own for a test, removed when the value goes. On a file system with fs-verity where the variable names one.

@@ -1,12 +1,12 @@
-import Bytes
-import EROFS
-import FileTree
+import ComposefsBytes
+import ComposefsEROFS
+import ComposefsFileTree
+import ComposefsHashing
+import ComposefsLinuxSystem
 import Glibc
-import Hashing
-import LinuxSystem
 import Testing
 
-@testable import Repository
+@testable import ComposefsRepository
 
 /// Built-in signatures, as the kernel sees them. As root on a kernel that checks them, in a directory with fs-verity: keys go into the
 /// kernel's keyring, and stay there until it is shut down.

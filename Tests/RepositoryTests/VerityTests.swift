@@ -1,8 +1,9 @@
-import Bytes
+import ComposefsBytes
+import ComposefsConcurrency
+import ComposefsHashing
+import ComposefsLinuxSystem
+import ComposefsRepository
 import Glibc
-import Hashing
-import LinuxSystem
-import Repository
 import Synchronization
 import Testing
 

@@ -1,9 +1,9 @@
-import Bytes
-import Compression
-import Hashing
+import ComposefsBytes
+import ComposefsCompression
+import ComposefsHashing
 import Testing
 
-@testable import SplitStream
+@testable import ComposefsSplitStream
 
 /// A ustar archive as the Rust `tar` crate builds it from names and sizes: mode 0700, contents all zero, everything else empty.
 struct ZeroFiles {

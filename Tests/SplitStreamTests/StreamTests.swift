@@ -1,9 +1,9 @@
-import Bytes
-import Compression
-import Hashing
+import ComposefsBytes
+import ComposefsCompression
+import ComposefsHashing
 import Testing
 
-@testable import SplitStream
+@testable import ComposefsSplitStream
 
 /// Pseudo-random bytes, always the same.
 func noise(_ count: Int, seed: UInt64 = 1) -> [UInt8] {

@@ -1,4 +1,4 @@
-import Bytes
+import ComposefsBytes
 
 /// Archives made by GNU tar 1.34, written down as their bytes that are not zero.
 enum Archives {

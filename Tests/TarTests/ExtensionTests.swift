@@ -1,7 +1,7 @@
-import Bytes
+import ComposefsBytes
 import Testing
 
-@testable import Tar
+@testable import ComposefsTar
 
 @Suite struct Extensions {
     private let file = Block("f").sealed()

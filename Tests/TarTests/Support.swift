@@ -1,7 +1,7 @@
-import Bytes
+import ComposefsBytes
 import Testing
 
-@testable import Tar
+@testable import ComposefsTar
 
 /// Keeps all that a parser says.
 struct Recorder: TarHandler {

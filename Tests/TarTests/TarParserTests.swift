@@ -1,7 +1,7 @@
-import Bytes
+import ComposefsBytes
 import Testing
 
-@testable import Tar
+@testable import ComposefsTar
 
 @Suite struct RealArchives {
     private let long = "d/" + String(repeating: "n", count: 120)

@@ -1,4 +1,4 @@
-internal import LinuxSystem
+internal import ComposefsLinuxSystem
 internal import Testing
 
 /// Cancels the test, with the reason, where images cannot be mounted at all.

@@ -1,5 +1,5 @@
-package import Bytes
-internal import LinuxSystem
+package import ComposefsBytes
+internal import ComposefsLinuxSystem
 
 /// A directory of its own for a test, gone with the value.
 package final class TestFolder: Sendable {

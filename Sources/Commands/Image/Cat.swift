@@ -1,6 +1,6 @@
 import ArgumentParser
+import ComposefsLinuxSystem
 import ComposefsOCI
-import LinuxSystem
 
 struct Cat: ParsableCommand {
     static let configuration = CommandConfiguration(abstract: "Print a file of an image, verified.")

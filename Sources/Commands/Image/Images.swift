@@ -1,5 +1,5 @@
 import ArgumentParser
-import Bytes
+import ComposefsBytes
 import ComposefsOCI
 
 struct Images: ParsableCommand {

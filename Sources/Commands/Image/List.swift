@@ -1,6 +1,6 @@
 import ArgumentParser
+import ComposefsLinuxSystem
 import ComposefsOCI
-import LinuxSystem
 
 struct List: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "ls", abstract: "List files of an image without mounting it.")

@@ -1,6 +1,6 @@
 import ArgumentParser
+import ComposefsLinuxSystem
 import ComposefsOCI
-import LinuxSystem
 
 struct Mount: ParsableCommand {
     static let configuration = CommandConfiguration(

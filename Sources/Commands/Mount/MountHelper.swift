@@ -1,7 +1,7 @@
-import Bytes
+import ComposefsBytes
+import ComposefsHashing
+import ComposefsLinuxSystem
 import ComposefsOCI
-import Hashing
-import LinuxSystem
 
 /// `mount.composefs`: what mount(8) runs for file systems of type composefs, so that fstab lines and systemd's mount units work. Taken for
 /// it when the program is called by that name, or with that name as its first argument.

@@ -1,7 +1,8 @@
-import Bytes
+import ComposefsBytes
+import ComposefsConcurrency
+import ComposefsLinuxSystem
 import ComposefsOCI
 import Glibc
-import LinuxSystem
 
 /// Serving an image with FUSE: in the foreground, or by a process of its own.
 ///

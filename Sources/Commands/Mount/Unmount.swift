@@ -1,6 +1,6 @@
 import ArgumentParser
+import ComposefsLinuxSystem
 import ComposefsOCI
-import LinuxSystem
 
 struct Unmount: ParsableCommand {
     static let configuration = CommandConfiguration(

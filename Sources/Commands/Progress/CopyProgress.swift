@@ -1,5 +1,5 @@
+import ComposefsJSON
 import ComposefsOCI
-import JSON
 
 /// How far a copy is: the layer that was heard of last.
 struct CopyState: ProgressPicture {

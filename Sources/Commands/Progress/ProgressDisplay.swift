@@ -1,7 +1,8 @@
+import ComposefsConcurrency
+import ComposefsJSON
+import ComposefsLinuxSystem
 import ComposefsOCI
 import Glibc
-import JSON
-import LinuxSystem
 import Synchronization
 
 /// An event as it is told where no terminal is.

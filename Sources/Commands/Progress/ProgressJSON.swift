@@ -1,5 +1,5 @@
+import ComposefsJSON
 import ComposefsOCI
-import JSON
 
 extension PullEvent {
     /// | `event` | keys besides |

@@ -1,4 +1,4 @@
-import Bytes
+import ComposefsBytes
 import ComposefsOCI
 
 /// One line of a picture of progress. Its text has no control character and fits the window.

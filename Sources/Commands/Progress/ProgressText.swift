@@ -1,4 +1,4 @@
-import Bytes
+import ComposefsBytes
 import ComposefsOCI
 
 extension PullEvent: ShownEvent {

@@ -1,6 +1,6 @@
+import ComposefsHashing
+import ComposefsJSON
 import ComposefsOCI
-import Hashing
-import JSON
 
 /// How far a push is: one line for all of it.
 struct PushState: ProgressPicture {

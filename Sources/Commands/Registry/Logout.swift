@@ -1,8 +1,8 @@
 import ArgumentParser
-import Bytes
+import ComposefsBytes
+import ComposefsJSON
 import ComposefsOCI
 import Glibc
-import JSON
 
 struct Logout: ParsableCommand {
     static let configuration = CommandConfiguration(

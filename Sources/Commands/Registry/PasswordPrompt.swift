@@ -1,4 +1,4 @@
-import Bytes
+import ComposefsBytes
 import Glibc
 
 /// Questions on the terminal.

@@ -1,7 +1,11 @@
 public import ArgumentParser
+import ComposefsImageStore
+import ComposefsJSON
+import ComposefsLinuxSystem
 public import ComposefsOCI
-import JSON
-import LinuxSystem
+import ComposefsOCIModel
+import ComposefsTransfer
+import ComposefsTransports
 
 struct Pull: ParsableCommand {
     static let configuration = CommandConfiguration(

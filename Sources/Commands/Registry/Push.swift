@@ -1,8 +1,8 @@
 import ArgumentParser
-import Bytes
+import ComposefsBytes
+import ComposefsHashing
+import ComposefsJSON
 import ComposefsOCI
-import Hashing
-import JSON
 
 struct Push: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,6 +1,6 @@
 import ArgumentParser
+import ComposefsCompression
 import ComposefsOCI
-import Compression
 
 /// How an image leaves the store.
 struct PushingOptions: ParsableArguments {

@@ -1,5 +1,5 @@
 import ArgumentParser
-import Bytes
+import ComposefsBytes
 import ComposefsOCI
 
 /// Options of every command that talks to a registry.

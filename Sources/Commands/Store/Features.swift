@@ -1,8 +1,8 @@
 import ArgumentParser
-import Bytes
+import ComposefsBytes
+import ComposefsJSON
+import ComposefsLinuxSystem
 import ComposefsOCI
-import JSON
-import LinuxSystem
 
 struct Features: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,5 +1,5 @@
+import ComposefsLinuxSystem
 import ComposefsOCI
-import LinuxSystem
 
 extension GlobalOptions {
     /// The existing repository that the options name.

@@ -1,6 +1,6 @@
 import ArgumentParser
+import ComposefsLinuxSystem
 import ComposefsOCI
-import LinuxSystem
 
 /// Options of commands that store objects: built-in signatures of fs-verity.
 struct SigningOptions: ParsableArguments {

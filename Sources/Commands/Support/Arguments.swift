@@ -1,5 +1,5 @@
 public import ArgumentParser
-public import Bytes
+public import ComposefsBytes
 import Glibc
 
 /// Arguments are bytes, but the argument parser takes text. Bytes that are no UTF-8 travel through it as private-use characters.

@@ -1,8 +1,8 @@
 public import ArgumentParser
-import Bytes
+import ComposefsBytes
+import ComposefsJSON
 import ComposefsOCI
 import Glibc
-import JSON
 import Synchronization
 
 /// Options that every command takes, before or after its name.

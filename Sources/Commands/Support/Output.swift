@@ -1,7 +1,7 @@
-import Bytes
+import ComposefsBytes
+import ComposefsJSON
+import ComposefsLinuxSystem
 import Glibc
-import JSON
-import LinuxSystem
 import Synchronization
 
 /// Standard output through one buffer, standard error for everything else.

@@ -1,5 +1,5 @@
-internal import Bytes
-internal import LinuxSystem
+internal import ComposefsBytes
+internal import ComposefsLinuxSystem
 internal import Synchronization
 
 /// What TLS needs to know about one host besides the system's authorities.

@@ -1,5 +1,5 @@
-internal import Bytes
-internal import LinuxSystem
+internal import ComposefsBytes
+internal import ComposefsLinuxSystem
 
 /// Where the container tools keep their configuration, highest precedence first.
 struct ConfigurationPlaces: Sendable {

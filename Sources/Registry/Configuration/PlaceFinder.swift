@@ -1,5 +1,5 @@
-internal import Bytes
-internal import OCI
+internal import ComposefsBytes
+internal import ComposefsOCIModel
 internal import Synchronization
 
 /// Where a client finds what a reference names: the registries configuration, read when it is first needed, and what was learned since.

@@ -1,4 +1,4 @@
-internal import CCurl
+internal import ComposefsCCurl
 
 /// The URL of a proxy, checked. May hold a password: prints without it.
 struct ProxyAddress: Sendable, Hashable, CustomStringConvertible, CustomDebugStringConvertible, CustomReflectable {

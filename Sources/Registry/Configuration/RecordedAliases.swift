@@ -1,6 +1,5 @@
-internal import Bytes
-internal import LinuxSystem
-internal import OCI
+internal import ComposefsBytes
+internal import ComposefsLinuxSystem
 
 /// The answers that users gave when they were asked what a short name means, as the container tools keep them: short-name-aliases.conf, in the
 /// format of containers-registries.conf(5) with nothing in it but `[aliases]`.

@@ -1,6 +1,6 @@
-internal import Bytes
-internal import LinuxSystem
-internal import OCI
+internal import ComposefsBytes
+internal import ComposefsLinuxSystem
+internal import ComposefsOCIModel
 
 /// All that containers-registries.conf(5) and its drop-ins say: what short names mean, where images really are, and who mirrors them.
 struct RegistriesConfiguration: Sendable {

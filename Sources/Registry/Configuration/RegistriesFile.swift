@@ -1,5 +1,5 @@
-internal import Bytes
-internal import OCI
+internal import ComposefsBytes
+internal import ComposefsOCIModel
 
 /// How short names without an alias are completed (containers-registries.conf(5)).
 enum ShortNameMode: String, Sendable {

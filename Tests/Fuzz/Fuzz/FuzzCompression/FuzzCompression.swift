@@ -1,5 +1,5 @@
-import Bytes
-import Compression
+import ComposefsBytes
+import ComposefsCompression
 
 /// The first byte chooses the size of the pieces; the rest is gzip, zstd or whatever its magic number says.
 @_cdecl("LLVMFuzzerTestOneInput")

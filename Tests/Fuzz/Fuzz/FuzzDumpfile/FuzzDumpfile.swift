@@ -1,7 +1,7 @@
-import Bytes
-import Dumpfile
-import EROFS
-import FileTree
+import ComposefsBytes
+import ComposefsDumpfile
+import ComposefsEROFS
+import ComposefsFileTree
 
 /// What is accepted is written to something that reads as the same tree, and goes through images of all formats.
 @_cdecl("LLVMFuzzerTestOneInput")

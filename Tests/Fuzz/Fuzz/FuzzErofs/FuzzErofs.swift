@@ -1,7 +1,7 @@
-import Bytes
-import Dumpfile
-import EROFS
-import FileTree
+import ComposefsBytes
+import ComposefsDumpfile
+import ComposefsEROFS
+import ComposefsFileTree
 import Glibc
 
 /// Any bytes: no trap, no hang; what is accepted can be written again and reads as the same tree.

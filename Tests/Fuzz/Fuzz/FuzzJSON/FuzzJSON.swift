@@ -1,5 +1,5 @@
-import Bytes
-import JSON
+import ComposefsBytes
+import ComposefsJSON
 
 /// What is accepted is written, in both forms, to something that reads as the same value.
 @_cdecl("LLVMFuzzerTestOneInput")

@@ -1,5 +1,5 @@
-import Bytes
-import OCI
+import ComposefsBytes
+import ComposefsOCIModel
 
 /// Any document as manifest, index, config and whatever it calls itself: no trap, the same answer twice, errors that can be printed.
 @_cdecl("LLVMFuzzerTestOneInput")

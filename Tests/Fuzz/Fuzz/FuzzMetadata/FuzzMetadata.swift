@@ -1,5 +1,5 @@
-import Bytes
-import Repository
+import ComposefsBytes
+import ComposefsRepository
 
 /// meta.json: what is accepted is written to something that says the same.
 @_cdecl("LLVMFuzzerTestOneInput")

@@ -1,5 +1,6 @@
-import Bytes
-import OCI
+import ComposefsBytes
+import ComposefsOCIModel
+import ComposefsTransports
 
 /// Any text as image reference: no trap; a registry reference's canonical form means the same.
 @_cdecl("LLVMFuzzerTestOneInput")

@@ -1,5 +1,5 @@
-import Bytes
-import Registry
+import ComposefsBytes
+import ComposefsRegistry
 
 /// registries.conf, and with it TOML.
 @_cdecl("LLVMFuzzerTestOneInput")

@@ -1,7 +1,7 @@
-import Bytes
-import Compression
-import Hashing
-import SplitStream
+import ComposefsBytes
+import ComposefsCompression
+import ComposefsHashing
+import ComposefsSplitStream
 
 /// Reads a whole stream: no trap, no endless body, errors that can be printed. Returns the in-line bytes and the number of objects.
 private func read(_ file: [UInt8], _ algorithm: VerityAlgorithm) throws -> (inline: Int, objects: Int) {

@@ -1,5 +1,5 @@
-import Bytes
-import Tar
+import ComposefsBytes
+import ComposefsTar
 
 /// What a parse saw, so that two parses can be compared.
 struct Record: TarHandler, Equatable {

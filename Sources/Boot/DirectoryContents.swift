@@ -1,0 +1,50 @@
+public import ComposefsBytes
+public import ComposefsFileTree
+import ComposefsHashing
+import ComposefsLinuxSystem
+
+/// The same for the tree of a directory on disk, as `hashDirectory` gives it: the policy's files are read from there.
+///
+/// - Parameter directory: what the tree is of. A file that was changed since is an error.
+public func transformForBoot(_ tree: inout FileTree, contentsOf directory: ByteString) throws(BootTransformError) {
+    let contents = DirectoryContents(tree, directory)
+    try transformForBoot(&tree) { try contents.read($0) }
+}
+
+/// Where in a directory the contents of its SELinux policy are.
+private struct DirectoryContents {
+    private let directory: ByteString
+    private var paths: [ObjectID: ByteString] = [:]
+
+    init(_ tree: FileTree, _ directory: ByteString) {
+        self.directory = directory
+        guard let top = tree.lookup(path: "/etc/selinux"), tree.isDirectory(top) else { return }
+        // A list instead of recursion: depth is the directory's choice.
+        var pending = [(path: ByteString("etc/selinux"), inode: top)]
+        while let next = pending.popLast() {
+            for entry in tree.entries(of: next.inode) {
+                let inode = tree.inode(of: entry)
+                let path = next.path + "/" + tree.name(of: entry)
+                if tree.isDirectory(inode) {
+                    pending.append((path, inode))
+                } else if case .external(let id, _)? = tree.content(of: inode) {
+                    paths[id] = path
+                }
+            }
+        }
+    }
+
+    func read(_ id: ObjectID) throws -> [UInt8] {
+        guard let path = paths[id] else { throw BootTransformError.policy(path: "/etc/selinux", "holds no file with the digest \(id)") }
+        // Names, not a path: the directory may hold links that lead out of it by now.
+        var at = try FileDescriptor.open(directory, [.readOnly, .directory])
+        let names = path.bytes.split(separator: slash).map { ByteString($0) }
+        for name in names.dropLast() { at = try at.open(at: name, [.readOnly, .directory, .noFollow]) }
+        let file = try at.open(at: names.last ?? "", [.readOnly, .noFollow, .nonBlocking])
+        let bytes = try file.readAll(limit: BootLimits.policyFileBytes)
+        guard bytes.withUnsafeBytes({ VerityHasher.objectID(of: $0, id.algorithm) }) == id else {
+            throw BootTransformError.policy(path: "/" + path, "it changed while it was being read")
+        }
+        return bytes
+    }
+}

@@ -1,0 +1,81 @@
+import ComposefsBytes
+import ComposefsCPCRE2
+
+/// Compiled regular expressions, matched as bytes.
+///
+/// PCRE2 is what SELinux's own library uses. No just-in-time compilation: a pattern comes from an image that nobody has vouched for.
+final class PatternSet {
+    private var codes: [OpaquePointer] = []
+    private var compiledBytes = 0
+    private let compileContext: OpaquePointer?
+    private let matchContext: OpaquePointer?
+    private let matchData: OpaquePointer?
+
+    /// Why a pattern was refused or given up.
+    struct Failure: Error {
+        var reason: String
+    }
+
+    init() {
+        compileContext = pcre2_compile_context_create_8(nil)
+        matchContext = pcre2_match_context_create_8(nil)
+        matchData = pcre2_match_data_create_8(1, nil)
+        if let compileContext {
+            _ = pcre2_set_max_pattern_length_8(compileContext, BootLimits.fieldBytes + 8)
+            _ = pcre2_set_parens_nest_limit_8(compileContext, BootLimits.nestedGroups)
+        }
+        if let matchContext {
+            _ = pcre2_set_match_limit_8(matchContext, BootLimits.matchSteps)
+            _ = pcre2_set_depth_limit_8(matchContext, BootLimits.matchSteps)
+            _ = pcre2_set_heap_limit_8(matchContext, BootLimits.matchKibibytes)
+        }
+    }
+
+    deinit {
+        for code in codes { pcre2_code_free_8(code) }
+        pcre2_match_data_free_8(matchData)
+        pcre2_match_context_free_8(matchContext)
+        pcre2_compile_context_free_8(compileContext)
+    }
+
+    /// Compiles a pattern. A dot matches every byte.
+    /// - Returns: its number.
+    func add(_ pattern: [UInt8]) throws(Failure) -> Int32 {
+        // Without them there would be no limits.
+        guard compileContext != nil, matchContext != nil, matchData != nil else { throw Failure(reason: "out of memory") }
+        let options = PCRE2_DOTALL | PCRE2_DOLLAR_ENDONLY | PCRE2_NEVER_UTF | PCRE2_NEVER_UCP
+        var code: Int32 = 0
+        var offset = 0
+        let compiled = pattern.withUnsafeBufferPointer {
+            pcre2_compile_8($0.baseAddress, $0.count, options, &code, &offset, compileContext)
+        }
+        guard let compiled else { throw Failure(reason: "\(Self.message(code)) (at byte \(offset) of \"\(ByteString(pattern))\")") }
+        codes.append(compiled)
+        var size = 0
+        _ = pcre2_pattern_info_8(compiled, UInt32(PCRE2_INFO_SIZE), &size)
+        compiledBytes += size
+        guard compiledBytes <= BootLimits.compiledBytes else {
+            throw Failure(reason: "the patterns are too large: more than \(BootLimits.compiledBytes >> 20) MiB compiled")
+        }
+        return Int32(codes.count - 1)
+    }
+
+    /// Whether a pattern matches from the subject's start.
+    func matches(_ pattern: Int32, _ subject: [UInt8]) throws(Failure) -> Bool {
+        let result = subject.withUnsafeBufferPointer {
+            pcre2_match_8(codes[Int(pattern)], $0.baseAddress, $0.count, 0, PCRE2_ANCHORED, matchData, matchContext)
+        }
+        // 0: it matches, and has more groups than there is room for.
+        if result >= 0 { return true }
+        if result == PCRE2_ERROR_NOMATCH { return false }
+        throw Failure(reason: Self.message(result))
+    }
+
+    private static func message(_ code: Int32) -> String {
+        withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 256) { buffer in
+            let length = pcre2_get_error_message_8(code, buffer.baseAddress, buffer.count)
+            guard length > 0 else { return "error \(code) of the pattern matcher" }
+            return String(decoding: buffer[..<Int(length)], as: UTF8.self)
+        }
+    }
+}

@@ -1,0 +1,92 @@
+import ComposefsBytes
+import ComposefsFileTree
+import ComposefsHashing
+
+/// The part of an image's SELinux policy that labels files.
+struct SelinuxPolicy {
+    var contexts = FileContexts()
+    /// Paths that are labelled as if they were another.
+    private(set) var aliases: [ByteString: ByteString] = [:]
+
+    /// Nil where the tree has no policy: no `/etc/selinux/config`, or none that names a type.
+    init?(of tree: FileTree, content: (ObjectID) throws -> [UInt8]) throws(BootTransformError) {
+        let top: ByteString = "/etc/selinux"
+        guard let configuration = try Self.read(top + "/config", tree, content), let type = Self.policyType(configuration) else {
+            return nil
+        }
+        guard !type.isEmpty, type != ".", type != "..", !type.bytes.contains(slash) else {
+            throw .policy(path: top + "/config", "SELINUXTYPE=\(type) names no directory of a policy")
+        }
+        let files = top + "/" + type + "/contexts/files"
+        for suffix in ["", ".local", ".homedirs"] as [ByteString] {
+            let path = files + "/file_contexts" + suffix
+            if let bytes = try Self.read(path, tree, content) {
+                try contexts.add(bytes, path: path)
+            } else if suffix.isEmpty {
+                throw .policy(path: path, "missing, but /etc/selinux/config asks for the policy \"\(type)\"")
+            }
+        }
+        contexts.makeIndex()
+        // Of two lines for one path the later counts, here too.
+        for suffix in [".subs", ".subs_dist"] as [ByteString] {
+            let path = files + "/file_contexts" + suffix
+            if let bytes = try Self.read(path, tree, content) { try addAliases(bytes, path) }
+        }
+    }
+
+    private mutating func addAliases(_ bytes: [UInt8], _ path: ByteString) throws(BootTransformError) {
+        try forEachLine(of: bytes, path) { (fields, line) throws(BootTransformError) in
+            guard fields.count > 1 else { throw .policyLine(path: path, line: line, "an alias without the path that it stands for") }
+            guard fields.count == 2 else { throw .policyLine(path: path, line: line, "something follows the two paths") }
+            guard aliases.count < BootLimits.aliases else {
+                throw .policyLine(path: path, line: line, "more than \(BootLimits.aliases) aliases")
+            }
+            aliases[ByteString(fields[0])] = ByteString(fields[1])
+        }
+    }
+
+    /// The value of the first line `SELINUXTYPE=…`, in capitals or not.
+    static func policyType(_ configuration: [UInt8]) -> ByteString? {
+        for line in configuration.split(separator: UInt8(ascii: "\n")) {
+            guard let equals = line.firstIndex(of: UInt8(ascii: "=")) else { continue }
+            let key = trimmed(line[..<equals]).map { (0x61...0x7a).contains($0) ? $0 - 0x20 : $0 }
+            if key.elementsEqual("SELINUXTYPE".utf8) { return ByteString(trimmed(line[(equals + 1)...])) }
+        }
+        return nil
+    }
+
+    private static func trimmed(_ text: ArraySlice<UInt8>) -> ArraySlice<UInt8> {
+        guard let first = text.firstIndex(where: { !isBlank($0) }), let last = text.lastIndex(where: { !isBlank($0) }) else { return [] }
+        return text[first...last]
+    }
+
+    /// A file's content; nil where there is none. Directories on the way must not be symbolic links: images' digests would depend on how
+    /// they are resolved.
+    private static func read(
+        _ path: ByteString, _ tree: FileTree, _ content: (ObjectID) throws -> [UInt8]
+    ) throws(BootTransformError) -> [UInt8]? {
+        var at = FileTree.root
+        var walked: ByteString = ""
+        for name in path.bytes.split(separator: slash) {
+            guard tree.isDirectory(at) else { throw .notADirectory(walked) }
+            guard let next = tree.lookup(ByteString(name), in: at) else { return nil }
+            at = next
+            walked = walked + "/" + ByteString(name)
+        }
+        switch tree.content(of: at) {
+        case .inline(let bytes): return bytes.bytes
+        // A hole has no lines.
+        case .sparse: return nil
+        case .external(let id, let size), .externalWithoutVerity(let id, let size):
+            guard size <= UInt64(BootLimits.policyFileBytes) else {
+                throw .policy(path: path, "\(size) bytes; at most \(BootLimits.policyFileBytes) are read")
+            }
+            do {
+                return try content(id)
+            } catch {
+                throw .policy(path: path, "\(error)")
+            }
+        default: throw .policy(path: path, "is no regular file")
+        }
+    }
+}

@@ -1,0 +1,56 @@
+package import ComposefsBytes
+public import ComposefsHashing
+public import ComposefsLinuxSystem
+import ComposefsOCIModel
+import ComposefsRepository
+import ComposefsSplitStream
+
+/// Blobs: content that is kept as it is, an artifact's or nobody's.
+extension ImageStore {
+    /// Opens a blob of an artifact for reading, by its place among the manifest's layers counted from 0. It is verified as far as the
+    /// repository's objects are.
+    ///
+    /// - Throws: `ImageStoreError.noSuchLayer` where the blob is not here, `.damaged` where it is a container's layer or no blob's stream.
+    public func openBlob(_ index: Int, of image: StoredImage) throws -> FileDescriptor {
+        guard image.manifest.layers.indices.contains(index) else {
+            throw ImageStoreError.damaged(
+                stream: StreamName.manifest(image.manifestDigest), "has \(image.manifest.layers.count) layers, no number \(index)")
+        }
+        let digest = image.manifest.layers[index].digest
+        guard !image.isContainer, let stream = image.layerStream(digest) else { throw ImageStoreError.noSuchLayer(digest) }
+        return try openBlob(stream: stream, StreamName.layer(digest))
+    }
+
+    /// Opens a blob that `storeBlob` stored; nil where there is none with this digest.
+    public func openBlob(_ digest: ContentDigest) throws -> FileDescriptor? {
+        guard let stream = try repository.stream(StreamName.blob(digest)) else { return nil }
+        return try openBlob(stream: stream, StreamName.blob(digest))
+    }
+
+    /// Stores a blob that belongs to no image, durably, and returns its digest and its stream's object. One that is here is not stored again.
+    ///
+    /// Nothing keeps it: garbage collection takes it unless an image that has it is stored (`storeImage`).
+    public func storeBlob(
+        _ content: UnsafeRawBufferPointer, _ algorithm: DigestAlgorithm = .sha256
+    ) throws -> (digest: ContentDigest, stream: ObjectID) {
+        var hasher = DigestHasher(algorithm)
+        hasher.update(content)
+        let digest = hasher.finalize()
+        let object = try repository.storeObject(content)
+        var builder = try repository.makeStreamBuilder(contentType: StreamContentType.blob)
+        try builder.external(object.id, size: object.size)
+        let stream = try builder.finish().id
+        var publication = Repository.Publication()
+        publication.stream(StreamName.blob(digest), stream)
+        try repository.publish(publication)
+        return (digest, stream)
+    }
+
+    package func openBlob(stream id: ObjectID, _ name: ByteString) throws -> FileDescriptor {
+        var stream = try repository.openStream(id, contentType: StreamContentType.blob)
+        guard let content = try onlyObject(&stream) else {
+            throw ImageStoreError.damaged(stream: name, "does not hold exactly one object")
+        }
+        return try repository.openObject(content)
+    }
+}

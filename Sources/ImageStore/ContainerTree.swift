@@ -1,0 +1,53 @@
+import ComposefsEROFS
+public import ComposefsFileTree
+package import ComposefsHashing
+import ComposefsOCIModel
+import ComposefsRepository
+import ComposefsTar
+
+extension ImageStore {
+    /// The merged tree of layers, from bottom to top, before any transform.
+    ///
+    /// - Parameter entryLimit: entries of all layers together; more are `LimitExceeded`.
+    func mergedTree(of layers: [(diffID: ContentDigest, stream: ObjectID)], entryLimit: UInt64 = .max) throws -> FileTree {
+        var merger = LayerMerger()
+        var entries: UInt64 = 0
+        for layer in layers {
+            merger.beginLayer()
+            try forEachEntry(of: layer.stream) { entry, content in
+                entries += 1
+                guard entries <= entryLimit else { throw LimitExceeded(.imageEntries, allowed: entryLimit) }
+                try merger.add(entry, content: content.leaf)
+            }
+            try merger.endLayer()
+        }
+        return merger.finish()
+    }
+
+    /// The tree that an image's EROFS image is made of: merged and in canonical container form.
+    package func containerTree(
+        of layers: [(diffID: ContentDigest, stream: ObjectID)], _ filtering: XattrFiltering = .allowlistOnly, entryLimit: UInt64 = .max
+    ) throws -> FileTree {
+        var tree = try mergedTree(of: layers, entryLimit: entryLimit)
+        transformForContainer(&tree, filtering)
+        return tree
+    }
+
+    /// The tree that a stored image's EROFS image is made of, merged anew from its layers.
+    ///
+    /// - Throws: `ImageStoreError.isArtifact`; `ImageStoreError.damaged`, `RepositoryError` where the store is damaged.
+    public func tree(of image: StoredImage, _ filtering: XattrFiltering = .allowlistOnly) throws -> FileTree {
+        try containerTree(of: try layers(of: image), filtering)
+    }
+
+    /// An image's layers with their streams, from bottom to top.
+    package func layers(of image: StoredImage) throws -> [(diffID: ContentDigest, stream: ObjectID)] {
+        guard let config = image.config else { throw ImageStoreError.isArtifact(image.manifestDigest) }
+        return try config.diffIDs.map { diffID in
+            guard let stream = image.layerStream(diffID) else {
+                throw ImageStoreError.damaged(stream: StreamName.config(image.configDigest), "has no reference to layer \(diffID)")
+            }
+            return (diffID, stream)
+        }
+    }
+}

@@ -1,0 +1,234 @@
+public import ComposefsBytes
+import ComposefsEROFS
+import ComposefsHashing
+import ComposefsOCIModel
+import ComposefsRepository
+
+/// How far `ImageStore.check` goes.
+public struct ImageCheckOptions: Sendable {
+    /// Leave out all that reads objects: content digests and the re-assembly of layers.
+    public var metadataOnly: Bool
+    /// Also merge the layers anew and compare the EROFS images' identifiers.
+    public var deep: Bool
+
+    public init(metadataOnly: Bool = false, deep: Bool = false) {
+        self.metadataOnly = metadataOnly
+        self.deep = deep
+    }
+}
+
+/// A fault of an image.
+public struct ImageProblem: Sendable, Hashable, CustomStringConvertible {
+    /// `manifest-read-failed`, `layer-ref-missing`, …
+    public var kind: String
+    /// The tag, or the digest where there is none.
+    public var image: ByteString
+    /// The stream, layer or object at fault and what is wrong with it; may be empty.
+    public var detail: String
+
+    public var description: String { "fsck: \(kind): \(image)\(detail.isEmpty ? "" : ": " + detail)" }
+}
+
+/// What a check of the OCI level found.
+public struct ImageReport: Sendable {
+    /// Tags looked at; an image with two tags counts twice.
+    public var imagesChecked = 0
+    /// Those with faults.
+    public var imagesDamaged = 0
+    /// All faults, in the tags' order.
+    public var problems: [ImageProblem] = []
+
+    /// Whether there is no fault.
+    public var isClean: Bool { problems.isEmpty }
+
+    public init() {}
+}
+
+extension ImageStore {
+    /// Checks every tagged image, or one: documents against their digests, that all they refer to is there, that layers re-assemble to their
+    /// diff IDs, and (deep) that the EROFS images follow from the layers. The repository level is `Repository.check`.
+    ///
+    /// - Parameter only: the image, as `resolve` takes it; nil for all tags.
+    /// - Throws: `ImageStoreError` where `only` means nothing; faults are in the report.
+    public func check(_ only: ByteString? = nil, _ options: ImageCheckOptions = ImageCheckOptions()) throws -> ImageReport {
+        var check = ImageCheck(store: self, options: options)
+        if let only {
+            let found = try resolve(only)
+            check.visit(found.name, found.manifestDigest)
+        } else {
+            for reference in try repository.streamReferences(under: ImageTag.directory) {
+                let name = ImageTag.decode(reference.name)
+                if name.bytes.first == UInt8(ascii: "@") {
+                    check.report.problems.append(
+                        ImageProblem(kind: "invalid-ref-name", image: name, detail: "leading '@' is reserved for digest references"))
+                }
+                guard let digest = StreamName.digest(in: reference.entry, after: StreamName.manifestPrefix) else {
+                    check.report.problems.append(
+                        ImageProblem(
+                            kind: "ref-resolve-failed", image: name,
+                            detail: "streams/refs/oci/\(reference.name) leads to \(reference.target), which is no manifest"))
+                    continue
+                }
+                check.visit(name, digest)
+            }
+        }
+        return check.report
+    }
+}
+
+private struct ImageCheck {
+    let store: ImageStore
+    let options: ImageCheckOptions
+    var report = ImageReport()
+    /// Layers are shared: each is read once. Nil where it is good.
+    private var layers: [ContentDigest: (kind: String, detail: String)?] = [:]
+
+    init(store: ImageStore, options: ImageCheckOptions) {
+        self.store = store
+        self.options = options
+    }
+
+    mutating func visit(_ name: ByteString, _ digest: ContentDigest) {
+        let before = report.problems.count
+        report.imagesChecked += 1
+        do {
+            if let image = try store.image(digest) {
+                check(name, image)
+            } else {
+                add("manifest-read-failed", name, "\(StreamName.manifest(digest)) is missing")
+            }
+        } catch {
+            add("image-read-failed", name, "\(StreamName.manifest(digest)): \(error)")
+        }
+        if report.problems.count > before { report.imagesDamaged += 1 }
+    }
+
+    private mutating func check(_ name: ByteString, _ image: StoredImage) {
+        let identifiers = image.layerIdentifiers
+        if let config = image.config, config.diffIDs.count != image.manifest.layers.count {
+            add("layer-count", name, "\(image.manifest.layers.count) layers, but \(config.diffIDs.count) diff IDs")
+        }
+        checkStream(name, StreamName.manifest(image.manifestDigest), image.manifestStream)
+        checkStream(name, StreamName.config(image.configDigest), image.configStream)
+        var isWhole = true
+        for identifier in identifiers {
+            guard let stream = image.layerStream(identifier) else {
+                add(image.isContainer ? "layer-ref-missing" : "artifact-layer-ref-missing", name, identifier.description)
+                isWhole = false
+                continue
+            }
+            let linked = try? store.repository.stream(StreamName.layer(identifier))
+            if linked == nil {
+                add("layer-stream-missing", name, identifier.description)
+            } else if linked != stream, image.isContainer || (try? store.isLayerName(identifier)) != true {
+                add("layer-stream-mismatch", name, "\(identifier): the link leads to another object than the config's reference")
+            }
+            if let problem = check(layer: identifier, stream) {
+                add(problem.kind, name, problem.detail)
+                isWhole = false
+            }
+        }
+        for blob in image.keptBlobs { check(kept: blob, name) }
+        guard image.isContainer else { return }
+        checkImages(name, image, rebuild: isWhole && options.deep)
+    }
+
+    /// The stream's link leads to the object that the image refers to.
+    private mutating func checkStream(_ name: ByteString, _ stream: ByteString, _ id: ObjectID) {
+        do {
+            if try store.repository.stream(stream) != id {
+                add("stream-mismatch", name, "\(stream) leads to another object than the one that is referred to, \(id)")
+            }
+        } catch {
+            add("stream-mismatch", name, "\(error)")
+        }
+    }
+
+    /// A blob that is kept beside its layer is what the manifest names.
+    private mutating func check(kept blob: (digest: ContentDigest, stream: ObjectID), _ name: ByteString) {
+        if (try? store.repository.stream(StreamName.blob(blob.digest))) != blob.stream {
+            add("kept-blob-stream-mismatch", name, "\(StreamName.blob(blob.digest)) does not lead to the object that is referred to")
+        }
+        guard let problem = check(layer: blob.digest, blob.stream) else { return }
+        add(problem.kind.replacingPrefix("layer", with: "kept-blob"), name, problem.detail)
+    }
+
+    private mutating func check(layer identifier: ContentDigest, _ stream: ObjectID) -> (kind: String, detail: String)? {
+        if let known = layers[identifier] { return known }
+        let found = examine(identifier, stream)
+        layers[identifier] = .some(found)
+        return found
+    }
+
+    private func examine(_ identifier: ContentDigest, _ stream: ObjectID) -> (kind: String, detail: String)? {
+        do {
+            guard try store.repository.objectSize(stream) != nil else {
+                return ("layer-object-missing", "\(identifier): object \(stream)")
+            }
+            if options.metadataOnly { return nil }
+            let digest = try store.layerDigest(of: stream, identifier.algorithm)
+            return digest == identifier
+                ? nil : ("layer-digest-mismatch", "\(identifier): the stream re-assembles to \(digest)")
+        } catch {
+            return ("layer-check-failed", "\(identifier): \(error)")
+        }
+    }
+
+    private mutating func checkImages(_ name: ByteString, _ image: StoredImage, rebuild: Bool) {
+        let repository = store.repository
+        var known: [(key: String, id: ObjectID)] = image.bootImages
+        for (key, version) in [(ReferenceKey.image, ErofsVersion.v2), (ReferenceKey.imageV1, .v1)] {
+            if let id = image.imageID(version) { known.append((key, id)) }
+        }
+        if !known.contains(where: { !$0.key.hasPrefix(ReferenceKey.bootPrefix) }) {
+            add("image-ref-missing", name, "the config refers to no EROFS image; pull the image again")
+        }
+        for (key, id) in known {
+            do {
+                guard try repository.objectSize(id) != nil else {
+                    add("image-object-missing", name, "\(key): \(id)")
+                    continue
+                }
+                if try !repository.imageLink(id) { add("image-link-missing", name, "\(key): images/\(id)") }
+            } catch {
+                add("image-check-failed", name, "\(key): \(error)")
+            }
+        }
+        guard rebuild else { return }
+        do {
+            let tree = try store.tree(of: image)
+            for version in ErofsVersion.allCases {
+                guard let id = image.imageID(version), version != .v0 || repository.erofsFormats.default == .v0,
+                    version != .v1 || repository.erofsFormats.default != .v0
+                else { continue }
+                let bytes = try writeErofs(tree, version: version)
+                let actual = bytes.withUnsafeBytes { VerityHasher.objectID(of: $0, repository.algorithm) }
+                if actual != id {
+                    add("image-id-mismatch", name, "\(version): the layers give \(actual), but the config refers to \(id)")
+                }
+            }
+        } catch {
+            add("image-rebuild-failed", name, "\(error)")
+        }
+    }
+
+    private mutating func add(_ kind: String, _ name: ByteString, _ detail: String) {
+        report.problems.append(ImageProblem(kind: kind, image: name, detail: detail))
+    }
+}
+
+extension Repository {
+    /// Whether `images/<id>` is there and leads to its object.
+    fileprivate func imageLink(_ id: ObjectID) throws(RepositoryError) -> Bool {
+        do throws(RepositoryError) {
+            return try image(ByteString(id.hex)) == id
+        } catch {
+            if case .imageMissing = error { return false }
+            throw error
+        }
+    }
+}
+
+extension String {
+    fileprivate func replacingPrefix(_ old: String, with new: String) -> String { hasPrefix(old) ? new + dropFirst(old.count) : self }
+}

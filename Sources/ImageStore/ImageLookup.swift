@@ -1,0 +1,145 @@
+public import ComposefsBytes
+public import ComposefsHashing
+import ComposefsOCIModel
+import ComposefsRepository
+import ComposefsSplitStream
+
+/// A tag and what it stands for.
+public struct TaggedImage: Sendable, Hashable {
+    /// The tag; the manifest's digest in text where an image without one is meant.
+    public var name: ByteString
+    /// The manifest that it stands for.
+    public var manifestDigest: ContentDigest
+}
+
+extension ImageStore {
+    // MARK: Tags
+
+    /// All tags, in ascending byte order. References there that are not tags of manifests are left out; `check` reports them.
+    public func tags() throws -> [TaggedImage] {
+        try repository.streamReferences(under: ImageTag.directory).compactMap { reference in
+            guard let digest = StreamName.digest(in: reference.entry, after: StreamName.manifestPrefix) else { return nil }
+            return TaggedImage(name: ImageTag.decode(reference.name), manifestDigest: digest)
+        }.sorted { $0.name < $1.name }
+    }
+
+    /// Gives a stored image a name, durably; a name in use moves to it.
+    ///
+    /// - Throws: `ImageStoreError.invalidTag`; `.noSuchImage` where the manifest is not here.
+    public func tag(_ manifestDigest: ContentDigest, as name: ByteString) throws {
+        try ImageTag.check(name)
+        guard try repository.stream(StreamName.manifest(manifestDigest)) != nil else {
+            throw ImageStoreError.noSuchImage(ByteString(manifestDigest.description))
+        }
+        var publication = Repository.Publication()
+        publication.streamReference(ImageTag.referencePath(name), to: StreamName.manifest(manifestDigest))
+        try repository.publish(publication)
+    }
+
+    /// Takes a name away, durably; what it kept stays until garbage is collected.
+    ///
+    /// - Throws: `ImageStoreError.noSuchImage` where the name is not in use.
+    public func untag(_ name: ByteString) throws {
+        try ImageTag.check(name)
+        guard try repository.removeStreamReference(ImageTag.referencePath(name)) else { throw ImageStoreError.noSuchImage(name) }
+    }
+
+    // MARK: From what a person says to a manifest
+
+    /// What IMAGE means: a tag as stored; a short form of one; `sha256:…` or `@sha256:…` of a manifest or config; six or more first
+    /// digits of one of those; `NAME@sha256:…`, which is NAME if that stands for the manifest or config of this digest.
+    ///
+    /// - Throws: `ImageStoreError.noSuchImage`, `.ambiguous`, `.otherImage`.
+    public func resolve(_ text: ByteString) throws -> TaggedImage {
+        let tags = try tags()
+        if let tag = tags.first(where: { $0.name == text }) { return tag }
+        if let plain = text.utf8Text {
+            let unmarked = plain.hasPrefix("@") ? String(plain.dropFirst()) : plain
+            if let digest = ContentDigest(unmarked) { return try resolve(digest, text, tags) }
+            if let reference = try? RegistryReference(parsing: plain) {
+                let canonical = ByteString(reference.canonical)
+                if let tag = tags.first(where: { $0.name == canonical }) { return tag }
+                if let tag = try resolve(shortForm: reference, text, tags) { return tag }
+            }
+            let digits = unmarked.hasPrefix("sha256:") ? String(unmarked.dropFirst(7)) : unmarked
+            if digits.utf8.count >= 6, digits.utf8.allSatisfy({ Hex.value(of: $0) != nil }) {
+                return try resolve(prefix: digits, text, tags)
+            }
+            if let at = plain.lastIndex(of: "@"), at > plain.startIndex,
+                let digest = ContentDigest(String(plain[plain.index(after: at)...]))
+            {
+                return try resolve(ByteString(String(plain[..<at])), as: digest)
+            }
+        }
+        throw ImageStoreError.noSuchImage(text)
+    }
+
+    /// What a name stands for, if it is what the caller demands.
+    private func resolve(_ name: ByteString, as digest: ContentDigest) throws -> TaggedImage {
+        let found = try resolve(name)
+        if found.manifestDigest == digest { return found }
+        if let image = try image(found.manifestDigest), image.configDigest == digest { return found }
+        throw ImageStoreError.otherImage(name, found: found.manifestDigest.description, wanted: digest.description)
+    }
+
+    /// A registry configuration may have made a short name another registry's: then the one stored image of that name is meant.
+    private func resolve(shortForm reference: RegistryReference, _ text: ByteString, _ tags: [TaggedImage]) throws -> TaggedImage? {
+        guard let short = reference.shortName else { return nil }
+        let found = tags.filter { tag in
+            guard let name = tag.name.utf8Text, let stored = try? RegistryReference(parsing: name) else { return false }
+            return stored.shortName == nil && stored.name == short && stored.tag == reference.tag && stored.digest == reference.digest
+        }
+        guard let first = found.first, found.count > 1 else { return found.first }
+        let manifests = Set(found.map(\.manifestDigest))
+        guard manifests.count == 1 else { throw ImageStoreError.ambiguous(text, candidates: manifests.sorted { $0.hex < $1.hex }) }
+        return first
+    }
+
+    private func resolve(_ digest: ContentDigest, _ text: ByteString, _ tags: [TaggedImage]) throws -> TaggedImage {
+        if try repository.stream(StreamName.manifest(digest)) != nil { return named(digest, tags) }
+        let manifests = try manifests(ofConfigs: [digest])
+        guard let first = manifests.first else { throw ImageStoreError.noSuchImage(text) }
+        guard manifests.count == 1 else { throw ImageStoreError.ambiguous(text, candidates: manifests) }
+        return named(first, tags)
+    }
+
+    private func resolve(prefix digits: String, _ text: ByteString, _ tags: [TaggedImage]) throws -> TaggedImage {
+        func matching(_ prefix: ByteString) throws -> [ContentDigest] {
+            try repository.streamNames().compactMap { StreamName.digest(in: $0, after: prefix) }.filter { $0.hex.hasPrefix(digits) }
+        }
+        var found = Set(try matching(StreamName.manifestPrefix))
+        let configs = try matching(StreamName.configPrefix)
+        if !configs.isEmpty { found.formUnion(try manifests(ofConfigs: Set(configs))) }
+        guard let first = found.first else { throw ImageStoreError.noSuchImage(text) }
+        guard found.count == 1 else { throw ImageStoreError.ambiguous(text, candidates: Array(found)) }
+        return named(first, tags)
+    }
+
+    /// Manifests whose config is one of these.
+    private func manifests(ofConfigs configs: Set<ContentDigest>) throws -> [ContentDigest] {
+        let keys = Set(configs.map { ReferenceKey.config($0) })
+        return try repository.streamNames().compactMap { name in
+            guard let digest = StreamName.digest(in: name, after: StreamName.manifestPrefix), let id = try repository.stream(name) else {
+                return nil
+            }
+            let stream = try repository.openStream(id)
+            return stream.namedReferences.contains { keys.contains($0.name) } ? digest : nil
+        }
+    }
+
+    private func named(_ digest: ContentDigest, _ tags: [TaggedImage]) -> TaggedImage {
+        tags.first { $0.manifestDigest == digest } ?? TaggedImage(name: ByteString(digest.description), manifestDigest: digest)
+    }
+
+    /// The image that IMAGE means, see `resolve`, and the tag that stands for it.
+    ///
+    /// - Throws: `ImageStoreError`, `RepositoryError`, `OCIError`.
+    public func open(_ text: ByteString) throws -> (name: ByteString, image: StoredImage) {
+        let found = try resolve(text)
+        guard let image = try image(found.manifestDigest) else {
+            throw ImageStoreError.damaged(
+                stream: StreamName.manifest(found.manifestDigest), "is missing, but the tag \"\(found.name)\" names it")
+        }
+        return (found.name, image)
+    }
+}

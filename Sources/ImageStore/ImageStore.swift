@@ -1,0 +1,152 @@
+package import ComposefsBytes
+package import ComposefsEROFS
+public import ComposefsHashing
+import ComposefsLinuxSystem
+package import ComposefsOCIModel
+public import ComposefsRepository
+import ComposefsSplitStream
+
+/// OCI images in a repository: manifests, configs, layers, tags, referrers.
+///
+/// Synchronous; may be used by many threads at once. What it throws besides `ImageStoreError`: `RepositoryError` where the repository is
+/// damaged or refuses, `OCIError` where a stored document is no image's.
+public struct ImageStore: Sendable {
+    /// Where the images are.
+    public let repository: Repository
+
+    /// The images of an open repository.
+    public init(_ repository: Repository) { self.repository = repository }
+
+    // MARK: Writing
+
+    /// Stores config and manifest streams and publishes them with all that is in `publication`, and the tag, in one durable step.
+    ///
+    /// Everything the streams refer to must be in the repository and verified. The order of references is fixed (config, then layers as the
+    /// config lists them, then images), so the same image always gives the same objects.
+    ///
+    /// - Returns: the objects of the two streams.
+    @discardableResult
+    package func publish(
+        manifest: Manifest, digest: ContentDigest, config: [UInt8], layers: [(identifier: ContentDigest, stream: ObjectID)],
+        images: [ErofsVersion: ObjectID], boot: [(key: String, id: ObjectID)] = [],
+        keptBlobs: [(digest: ContentDigest, stream: ObjectID)] = [], tag: ByteString?,
+        _ publication: Repository.Publication = Repository.Publication()
+    ) throws -> (manifestStream: ObjectID, configStream: ObjectID) {
+        var publication = publication
+        let streams = try store(
+            manifest: manifest, digest: digest, config: config, layers: layers, images: images, boot: boot, keptBlobs: keptBlobs, tag: tag,
+            &publication)
+        try repository.publish(publication)
+        return streams
+    }
+
+    /// The same but for the last step: the streams are stored, and their names and the tag wait in `publication`. Blobs that the image keeps
+    /// already are kept on.
+    package func store(
+        manifest: Manifest, digest: ContentDigest, config: [UInt8], layers: [(identifier: ContentDigest, stream: ObjectID)],
+        images: [ErofsVersion: ObjectID], boot: [(key: String, id: ObjectID)] = [],
+        keptBlobs: [(digest: ContentDigest, stream: ObjectID)] = [], tag: ByteString?,
+        _ publication: inout Repository.Publication
+    ) throws -> (manifestStream: ObjectID, configStream: ObjectID) {
+        var configStream = try repository.makeStreamBuilder(contentType: StreamContentType.config)
+        for layer in layers { configStream.addNamedReference(layer.identifier.description, layer.stream) }
+        if let id = images[.v2] { configStream.addNamedReference(ReferenceKey.image, id) }
+        // One reference serves V0 and V1: the default's where it is one of them.
+        let first = repository.erofsFormats.default == .v0 ? images[.v0] : images[.v1] ?? images[.v0]
+        if let id = first ?? images[.v1] { configStream.addNamedReference(ReferenceKey.imageV1, id) }
+        for (key, id) in boot.sorted(by: { $0.key < $1.key }) { configStream.addNamedReference(key, id) }
+        try addContent(config, to: &configStream)
+        let configID = try configStream.finish().id
+
+        var manifestStream = try repository.makeStreamBuilder(contentType: StreamContentType.manifest)
+        manifestStream.addNamedReference(ReferenceKey.config(manifest.config.digest), configID)
+        for layer in layers { manifestStream.addNamedReference(layer.identifier.description, layer.stream) }
+        for blob in try self.keptBlobs(of: manifest, digest, adding: keptBlobs) {
+            manifestStream.addNamedReference(ReferenceKey.blob(blob.digest), blob.stream)
+            publication.stream(StreamName.blob(blob.digest), blob.stream)
+        }
+        try addContent(manifest.bytes, to: &manifestStream)
+        let manifestID = try manifestStream.finish().id
+
+        publication.stream(StreamName.config(manifest.config.digest), configID)
+        publication.stream(StreamName.manifest(digest), manifestID)
+        if let tag { publication.streamReference(ImageTag.referencePath(tag), to: StreamName.manifest(digest)) }
+        return (manifestID, configID)
+    }
+
+    /// The whole content as one object, whatever its size.
+    private func addContent(_ bytes: [UInt8], to stream: inout StreamBuilder) throws {
+        let stored = try bytes.withUnsafeBytes { try repository.storeObject($0) }
+        try stream.external(stored.id, size: stored.size)
+    }
+
+    // MARK: Reading
+
+    /// A stream that holds one document: its references, and the document's bytes, verified against its digest.
+    package struct Document {
+        var id: ObjectID
+        var bytes: [UInt8]
+        var references: [NamedReference]
+    }
+
+    package func document(_ name: ByteString, _ digest: ContentDigest, type: UInt64, limit: Int) throws -> Document? {
+        guard let id = try repository.stream(name) else { return nil }
+        return try document(name, id, digest, type: type, limit: limit)
+    }
+
+    package func document(_ name: ByteString, _ id: ObjectID, _ digest: ContentDigest, type: UInt64, limit: Int) throws -> Document {
+        var stream = try repository.openStream(id, contentType: type)
+        let references = stream.namedReferences
+        guard let content = try onlyObject(&stream) else {
+            throw ImageStoreError.damaged(stream: name, "does not hold exactly one object")
+        }
+        let bytes = try repository.readObject(content, limit: limit)
+        let actual = ContentDigest.of(bytes, digest.algorithm)
+        guard actual == digest else { throw ImageStoreError.damaged(stream: name, "holds content with the digest \(actual)") }
+        return Document(id: id, bytes: bytes, references: references)
+    }
+
+    /// A config's bytes, where the store has it whole.
+    package func storedConfig(_ digest: ContentDigest) -> [UInt8]? {
+        let name = StreamName.config(digest)
+        return (try? document(name, digest, type: StreamContentType.config, limit: ImageLimits.configBytes))?.bytes
+    }
+
+    /// Whether the repository has a manifest. What it refers to is not looked at.
+    public func contains(_ manifestDigest: ContentDigest) throws -> Bool {
+        try repository.stream(StreamName.manifest(manifestDigest)) != nil
+    }
+
+    /// An image by its manifest's digest; nil where the repository has none.
+    ///
+    /// Manifest and config are compared with their digests; layers are not read.
+    ///
+    /// - Throws: `ImageStoreError.damaged`, `RepositoryError`, `OCIError`.
+    public func image(_ manifestDigest: ContentDigest) throws -> StoredImage? {
+        let name = StreamName.manifest(manifestDigest)
+        guard
+            let document = try document(
+                name, manifestDigest, type: StreamContentType.manifest, limit: ImageLimits.largestManifest)
+        else { return nil }
+        let manifest = try Manifest(parsing: document.bytes)
+        let configDigest = manifest.config.digest
+        let key = ReferenceKey.config(configDigest)
+        guard let configID = document.references.first(where: { $0.name == key })?.id else {
+            throw ImageStoreError.damaged(stream: name, "has no reference \(key)")
+        }
+        let config = try self.document(
+            StreamName.config(configDigest), configID, configDigest, type: StreamContentType.config, limit: ImageLimits.configBytes)
+        return StoredImage(
+            manifestDigest: manifestDigest, manifestStream: document.id, manifest: manifest, configDigest: configDigest,
+            configStream: configID, configBytes: config.bytes,
+            config: manifest.isImage ? try ImageConfig(parsing: config.bytes) : nil,
+            references: config.references, manifestReferences: document.references)
+    }
+}
+
+/// The one object that a stream consists of; nil where it holds anything else.
+func onlyObject(_ stream: inout SplitStreamReader<OpenFile>) throws -> ObjectID? {
+    guard case .external(let content)? = try stream.next() else { return nil }
+    if try stream.next() != nil { return nil }
+    return content
+}

@@ -1,0 +1,36 @@
+public import ComposefsBytes
+public import ComposefsHashing
+
+/// What an image store refuses.
+public enum ImageStoreError: Error, Sendable, CustomStringConvertible {
+    /// The name, and why it cannot be a tag.
+    case invalidTag(ByteString, String)
+    /// Nothing in the repository is called so.
+    case noSuchImage(ByteString)
+    /// More than one manifest is meant.
+    case ambiguous(ByteString, candidates: [ContentDigest])
+    /// A name stands for something else than the digest or identifier that was demanded with it.
+    case otherImage(ByteString, found: String, wanted: String)
+    /// A stream of the image is not what it should be: its name, and what is wrong.
+    case damaged(stream: ByteString, String)
+    /// A root file system was asked of an image that has none.
+    case isArtifact(ContentDigest)
+    /// No layer, or artifact's blob, with this diff ID or digest.
+    case noSuchLayer(ContentDigest)
+    /// The artifact is not recorded for the subject.
+    case noSuchReferrer(subject: ContentDigest, artifact: ContentDigest)
+
+    public var description: String {
+        switch self {
+        case .invalidTag(let name, let what): "\"\(name)\" cannot be a tag: \(what)"
+        case .noSuchImage(let name): "no image \"\(name)\" in the repository; `cfsoci images` lists what there is"
+        case .ambiguous(let text, let candidates):
+            "\"\(text)\" may mean \(candidates.map(\.description).sorted().joined(separator: " or ")); give more digits or the full name"
+        case .otherImage(let name, let found, let wanted): "\(name) is \(found), not \(wanted)"
+        case .damaged(let stream, let what): "\(stream): \(what)"
+        case .isArtifact(let digest): "\(digest) is an artifact: it has no root file system"
+        case .noSuchLayer(let digest): "no layer \(digest) in the repository"
+        case .noSuchReferrer(let subject, let artifact): "\(artifact) is not recorded as a referrer of \(subject)"
+        }
+    }
+}

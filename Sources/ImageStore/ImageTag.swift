@@ -1,0 +1,63 @@
+public import ComposefsBytes
+
+/// Tags are references below `streams/refs/oci/`; the name is encoded into one path component.
+public enum ImageTag {
+    package static let directory: ByteString = "oci"
+    /// Where tags are below `streams/refs/`.
+    public static let prefix: ByteString = "oci/"
+
+    /// `%` becomes `%25`, `/` becomes `%2F`; nothing else changes.
+    public static func encode(_ name: ByteString) -> ByteString {
+        var encoded: [UInt8] = []
+        encoded.reserveCapacity(name.count)
+        for byte in name.bytes {
+            switch byte {
+            case UInt8(ascii: "%"): encoded += Array("%25".utf8)
+            case UInt8(ascii: "/"): encoded += Array("%2F".utf8)
+            default: encoded.append(byte)
+            }
+        }
+        return ByteString(encoded)
+    }
+
+    /// Undoes `encode` in one pass; a `%` that begins neither `%25` nor `%2F` stands for itself.
+    public static func decode(_ component: ByteString) -> ByteString {
+        var name: [UInt8] = []
+        var rest = component.bytes[...]
+        while let byte = rest.popFirst() {
+            if byte == UInt8(ascii: "%"), rest.starts(with: "2F".utf8) {
+                name.append(UInt8(ascii: "/"))
+                rest = rest.dropFirst(2)
+            } else if byte == UInt8(ascii: "%"), rest.starts(with: "25".utf8) {
+                name.append(UInt8(ascii: "%"))
+                rest = rest.dropFirst(2)
+            } else {
+                name.append(byte)
+            }
+        }
+        return ByteString(name)
+    }
+
+    /// Refuses what cannot be a tag.
+    ///
+    /// - Throws: `ImageStoreError.invalidTag`: empty, beginning with `@`, `.` or `..`, a control byte, or over 255 bytes encoded.
+    public static func check(_ name: ByteString) throws(ImageStoreError) {
+        let what: String? =
+            if name.isEmpty {
+                "it is empty"
+            } else if name.bytes.first == UInt8(ascii: "@") {
+                "a leading '@' is reserved for digests"
+            } else if name == "." || name == ".." {
+                "it is no file name"
+            } else if name.bytes.contains(where: { $0 < 0x20 || $0 == 0x7f }) {
+                "it holds a control character"
+            } else if encode(name).count > 255 {
+                "it is longer than a file name may be"
+            } else {
+                nil
+            }
+        if let what { throw .invalidTag(name, what) }
+    }
+
+    package static func referencePath(_ name: ByteString) -> ByteString { prefix + encode(name) }
+}

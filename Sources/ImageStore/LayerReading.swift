@@ -1,0 +1,155 @@
+public import ComposefsBytes
+public import ComposefsHashing
+import ComposefsLinuxSystem
+import ComposefsRepository
+import ComposefsSplitStream
+public import ComposefsTar
+
+/// What a stored layer's entry holds.
+public enum StoredContent: Sendable, Hashable {
+    /// Not a regular file.
+    case none
+    /// At most 64 bytes, kept in the stream itself.
+    case inline(ByteString)
+    /// An object with this many bytes.
+    case external(ObjectID, size: UInt64)
+}
+
+/// What `layer --json` tells of a layer.
+public struct LayerInfo: Sendable, Hashable {
+    /// The digest of the uncompressed archive.
+    public var diffID: ContentDigest
+    /// The split stream's object.
+    public var stream: ObjectID
+    /// Bytes of the uncompressed archive.
+    public var size: UInt64
+    /// Entries of the archive, directories and links included.
+    public var entryCount: Int
+    /// Distinct objects that hold the content of files.
+    public var externalObjects: Int
+    /// Bytes of the archive that are in objects, counted for every entry.
+    public var externalSize: UInt64
+    /// The other bytes of the archive: headers, padding, short files.
+    public var inlineSize: UInt64
+}
+
+extension ImageStore {
+    /// The stream of a layer by its diff ID, or of an artifact's blob by its digest.
+    ///
+    /// - Throws: `ImageStoreError.noSuchLayer`.
+    public func layerStream(_ diffID: ContentDigest) throws -> ObjectID {
+        guard let id = try repository.stream(StreamName.layer(diffID)) else { throw ImageStoreError.noSuchLayer(diffID) }
+        return id
+    }
+
+    /// The original uncompressed archive, byte for byte, in pieces of at most 256 KiB, which are valid during the call only.
+    ///
+    /// - Parameter stream: the split stream's object, see `layerStream`. Streams of blobs can be read too.
+    /// - Throws: what `body` throws, and `RepositoryError` or `ImageStoreError.damaged` where the store is damaged; pieces before the damage
+    ///   have been given out then.
+    public func readLayer(_ stream: ObjectID, _ body: (UnsafeRawBufferPointer) throws -> Void) throws {
+        var reader = try repository.openStream(stream)
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 18, alignment: 4096)
+        defer { buffer.deallocate() }
+        var total: UInt64 = 0
+        while let chunk = try reader.next() {
+            switch chunk {
+            case .inline(let bytes):
+                total += UInt64(bytes.count)
+                try body(bytes)
+            case .external(let id):
+                let object = try repository.openObject(id, verify: repository.isSecure)
+                while true {
+                    let count = try object.read(into: buffer)
+                    if count == 0 { break }
+                    total += UInt64(count)
+                    try body(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
+                }
+            }
+        }
+        guard total == reader.totalSize else {
+            throw ImageStoreError.damaged(
+                stream: ByteString(stream.hex), "re-assembles to \(total) bytes, but its header says \(reader.totalSize)")
+        }
+    }
+
+    /// The digest of the archive that a layer's stream re-assembles to. Reads every object, so damage of any of them shows.
+    public func layerDigest(of stream: ObjectID, _ algorithm: DigestAlgorithm) throws -> ContentDigest {
+        var hasher = DigestHasher(algorithm)
+        try readLayer(stream) { hasher.update($0) }
+        return hasher.finalize()
+    }
+
+    /// The digest of an artifact's blob. Reads all of it.
+    public func blobDigest(of stream: ObjectID, _ algorithm: DigestAlgorithm) throws -> ContentDigest {
+        try layerDigest(of: stream, algorithm)
+    }
+
+    /// Every entry of a layer, in the archive's order, without reading the files' content.
+    public func forEachEntry(of stream: ObjectID, _ body: (TarEntry, StoredContent) throws -> Void) throws {
+        var reader = try repository.openStream(stream, contentType: StreamContentType.layer)
+        let name = ByteString(stream.hex)
+        try withoutActuallyEscaping(body) { body in
+            var parser = TarParser()
+            var handler = EntryReader(stream: name, body: body)
+            while let chunk = try reader.next() {
+                switch chunk {
+                case .inline(let bytes): try parser.feed(bytes, to: &handler)
+                case .external(let id):
+                    let size = try parser.skipExternal()
+                    try handler.external(id, size: size)
+                }
+            }
+            try parser.finish()
+        }
+    }
+
+    /// Sizes and counts of a layer; reads its stream, not its objects.
+    ///
+    /// - Throws: `ImageStoreError.noSuchLayer`.
+    public func layerInfo(_ diffID: ContentDigest) throws -> LayerInfo {
+        let stream = try layerStream(diffID)
+        let reader = try repository.openStream(stream, contentType: StreamContentType.layer)
+        var info = LayerInfo(
+            diffID: diffID, stream: stream, size: reader.totalSize, entryCount: 0, externalObjects: reader.objectReferences.count,
+            externalSize: 0, inlineSize: 0)
+        try forEachEntry(of: stream) { _, content in
+            info.entryCount += 1
+            if case .external(_, let size) = content { info.externalSize += size }
+        }
+        info.inlineSize = info.size - min(info.size, info.externalSize)
+        return info
+    }
+}
+
+/// Joins an archive's entries with the objects that the stream has in place of their content.
+private struct EntryReader: TarHandler {
+    let stream: ByteString
+    let body: (TarEntry, StoredContent) throws -> Void
+    private var pending: TarEntry?
+
+    init(stream: ByteString, body: @escaping (TarEntry, StoredContent) throws -> Void) {
+        self.stream = stream
+        self.body = body
+    }
+
+    mutating func inline(_ bytes: UnsafeRawBufferPointer) {}
+
+    mutating func entry(_ entry: TarEntry, _ content: TarContent) throws {
+        switch content {
+        case .none: try body(entry, .none)
+        case .inline(let bytes): try body(entry, .inline(bytes))
+        case .external: pending = entry
+        }
+    }
+
+    mutating func external(_ bytes: UnsafeRawBufferPointer, isLast: Bool) throws {
+        throw ImageStoreError.damaged(stream: stream, "has a file of more than \(TarContent.inlineLimit) bytes in line")
+    }
+
+    mutating func external(_ id: ObjectID, size: UInt64) throws {
+        guard let entry = pending else { return }
+        pending = nil
+        try body(entry, .external(id, size: size))
+    }
+}

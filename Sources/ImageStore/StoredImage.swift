@@ -1,0 +1,72 @@
+public import ComposefsEROFS
+public import ComposefsHashing
+public import ComposefsOCIModel
+package import ComposefsSplitStream
+
+/// An image as the repository has it.
+public struct StoredImage: Sendable {
+    /// Of the manifest's bytes.
+    public let manifestDigest: ContentDigest
+    /// The manifest stream's object.
+    public let manifestStream: ObjectID
+    /// With its bytes as they were pulled.
+    public let manifest: Manifest
+    /// Of the config's bytes.
+    public let configDigest: ContentDigest
+    /// The config stream's object.
+    public let configStream: ObjectID
+    /// As it was pulled.
+    public let configBytes: [UInt8]
+    /// Nil for an artifact.
+    public let config: ImageConfig?
+    let references: [NamedReference]
+    let manifestReferences: [NamedReference]
+
+    /// Whether the image has a root file system; an artifact has none.
+    public var isContainer: Bool { config != nil }
+
+    /// What names the layers in the store, from bottom to top: diff IDs, or an artifact's blob digests.
+    public var layerIdentifiers: [ContentDigest] { config?.diffIDs ?? manifest.layers.map(\.digest) }
+
+    /// The split stream of a layer; nil where the config stream has no reference to it.
+    public func layerStream(_ identifier: ContentDigest) -> ObjectID? {
+        let name = identifier.description
+        return references.first { $0.name == name }?.id ?? manifestReferences.first { $0.name == name }?.id
+    }
+
+    /// The EROFS image that the config refers to: one for V2, one for V0 and V1.
+    public func imageID(_ version: ErofsVersion) -> ObjectID? {
+        let key = version == .v2 ? ReferenceKey.image : ReferenceKey.imageV1
+        return references.first { $0.name == key }?.id
+    }
+
+    /// The EROFS image for booting that was made with this xattr mode.
+    public func bootImageID(_ version: ErofsVersion, _ filtering: XattrFiltering = .allowlistOnly) -> ObjectID? {
+        let key = ReferenceKey.bootImage(version, filtering)
+        return references.first { $0.name == key }?.id
+    }
+
+    /// All EROFS images that the config refers to, those for booting too.
+    package var allImageIDs: [ObjectID] {
+        references.filter { $0.name == ReferenceKey.image || $0.name == ReferenceKey.imageV1 || $0.name.hasPrefix(ReferenceKey.bootPrefix) }
+            .map(\.id)
+    }
+
+    /// All images for booting, by the name of the reference.
+    public var bootImages: [(key: String, id: ObjectID)] {
+        references.filter { $0.name.hasPrefix(ReferenceKey.bootPrefix) }.map { ($0.name, $0.id) }
+    }
+
+    /// The blobs that layers came in, where they are kept: by their digests, as the manifest names them, and the streams that hold them.
+    public var keptBlobs: [(digest: ContentDigest, stream: ObjectID)] { ReferenceKey.blobs(in: manifestReferences) }
+}
+
+extension ReferenceKey {
+    package static func blobs(in references: [NamedReference]) -> [(digest: ContentDigest, stream: ObjectID)] {
+        references.compactMap { reference in
+            guard reference.name.hasPrefix(blobPrefix), let digest = ContentDigest(String(reference.name.dropFirst(blobPrefix.utf8.count)))
+            else { return nil }
+            return (digest, reference.id)
+        }
+    }
+}

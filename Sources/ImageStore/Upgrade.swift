@@ -1,0 +1,53 @@
+import ComposefsBytes
+import ComposefsEROFS
+import ComposefsHashing
+import ComposefsRepository
+
+extension ImageStore {
+    /// What `upgrade` did, counted in tags.
+    public struct UpgradeResult: Sendable, Hashable {
+        /// Got the EROFS images that they lacked.
+        public var upgraded = 0
+        /// Lacked nothing.
+        public var alreadyCurrent = 0
+        /// Have no root file system.
+        public var artifacts = 0
+    }
+
+    /// Gives every tagged image the EROFS images of the repository's formats where the default one is missing. References to images of
+    /// other formats are kept. Each tag is upgraded in one durable step.
+    ///
+    /// - Throws: at the first image that cannot be read; those before it are upgraded.
+    public func upgrade() throws -> UpgradeResult {
+        var result = UpgradeResult()
+        for tag in try tags() {
+            guard let image = try image(tag.manifestDigest) else {
+                throw ImageStoreError.damaged(stream: StreamName.manifest(tag.manifestDigest), "is missing")
+            }
+            guard image.isContainer else {
+                result.artifacts += 1
+                continue
+            }
+            if let id = image.imageID(repository.erofsFormats.default), try repository.objectSize(id) != nil {
+                result.alreadyCurrent += 1
+                continue
+            }
+            let tree = try tree(of: image)
+            var images: [ErofsVersion: ObjectID] = [:]
+            var publication = Repository.Publication()
+            for version in repository.erofsFormats.all {
+                let id = try repository.storeImage(try writeErofs(tree, version: version)).id
+                images[version] = id
+                publication.image(id)
+            }
+            if images[.v2] == nil, let old = image.imageID(.v2) { images[.v2] = old }
+            if images[.v1] == nil, images[.v0] == nil, let old = image.imageID(.v1) { images[.v1] = old }
+            try publish(
+                manifest: image.manifest, digest: tag.manifestDigest, config: image.configBytes,
+                layers: try layers(of: image).map { ($0.diffID, $0.stream) }, images: images, boot: image.bootImages, tag: tag.name,
+                publication)
+            result.upgraded += 1
+        }
+        return result
+    }
+}

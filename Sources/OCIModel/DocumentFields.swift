@@ -1,0 +1,138 @@
+import ComposefsBytes
+package import ComposefsHashing
+package import ComposefsJSON
+
+/// The members of one object of a document, read strictly: a member that is there has the right type or the document is refused.
+///
+/// null counts as absent for optional members, as the tools that write these documents have it.
+package struct DocumentFields {
+    package let object: JSONObject
+    /// `manifest`, `index`, …
+    package let document: String
+    /// Where in the document: `layers[3].` or nothing.
+    private let place: String
+
+    private init(_ object: JSONObject, _ document: String, _ place: String) {
+        self.object = object
+        self.document = document
+        self.place = place
+    }
+
+    /// The document's outermost object.
+    package init(parsing bytes: [UInt8], document: String, limit: Int) throws(OCIError) {
+        guard bytes.count <= limit else { throw .malformed(document: document, "\(bytes.count) bytes; at most \(limit) are read") }
+        let value: JSONValue
+        do throws(JSONError) { value = try JSONValue.parse(bytes) } catch { throw .malformed(document: document, error.description) }
+        guard let object = value.object else { throw .malformed(document: document, "it is \(value.kindName), not an object") }
+        self.init(object, document, "")
+    }
+
+    /// The objects of a document that is an array.
+    package static func array(parsing bytes: [UInt8], document: String, limit: Int) throws(OCIError) -> [DocumentFields] {
+        guard bytes.count <= limit else { throw .malformed(document: document, "\(bytes.count) bytes; at most \(limit) are read") }
+        let value: JSONValue
+        do throws(JSONError) { value = try JSONValue.parse(bytes, limits: JSONLimits(values: 1 << 24)) } catch {
+            throw .malformed(document: document, error.description)
+        }
+        guard let array = value.array else { throw .malformed(document: document, "it is \(value.kindName), not an array") }
+        var list: [DocumentFields] = []
+        for (index, element) in array.enumerated() {
+            guard let object = element.object else {
+                throw .malformed(document: document, "\"[\(index)]\" is \(element.kindName), not an object")
+            }
+            list.append(DocumentFields(object, document, "[\(index)]."))
+        }
+        return list
+    }
+
+    package func name(_ key: String) -> String { "\"\(place)\(key)\"" }
+
+    package func malformed(_ key: String, _ what: String) -> OCIError { .malformed(document: document, "\(name(key)) \(what)") }
+
+    private func value(_ key: String) -> JSONValue? {
+        guard let value = object[key], !value.isNull else { return nil }
+        return value
+    }
+
+    package func has(_ key: String) -> Bool { object[key] != nil }
+
+    private func wrongType(_ key: String, _ value: JSONValue?, _ wanted: String) -> OCIError {
+        value.map { malformed(key, "is \($0.kindName), not \(wanted)") } ?? malformed(key, "is missing")
+    }
+
+    package func string(_ key: String) throws(OCIError) -> String? {
+        guard let value = value(key) else { return nil }
+        guard let string = value.string else { throw wrongType(key, value, "a string") }
+        return string
+    }
+
+    package func requiredString(_ key: String) throws(OCIError) -> String {
+        guard let string = object[key]?.string else { throw wrongType(key, object[key], "a string") }
+        return string
+    }
+
+    /// A size in bytes: an integer, not negative, at most 2^63-1.
+    package func size(_ key: String) throws(OCIError) -> UInt64 {
+        guard let value = object[key] else { throw malformed(key, "is missing") }
+        guard let number = value.int64, let size = UInt64(exactly: number) else {
+            throw malformed(key, "is \(value.double == nil ? value.kindName : value.description), not a size in bytes")
+        }
+        return size
+    }
+
+    package func signed(_ key: String) throws(OCIError) -> Int64 {
+        guard let number = object[key]?.int64 else { throw wrongType(key, object[key], "an integer") }
+        return number
+    }
+
+    package func digest(_ key: String) throws(OCIError) -> ContentDigest {
+        let text = try requiredString(key)
+        guard let digest = ContentDigest(text) else { throw malformed(key, "is \(quoted(text)), no sha256, sha384 or sha512 digest") }
+        return digest
+    }
+
+    package func fields(_ key: String) throws(OCIError) -> DocumentFields? {
+        guard let value = value(key) else { return nil }
+        guard let object = value.object else { throw wrongType(key, value, "an object") }
+        return DocumentFields(object, document, "\(place)\(key).")
+    }
+
+    func requiredFields(_ key: String) throws(OCIError) -> DocumentFields {
+        guard let object = object[key]?.object else { throw wrongType(key, object[key], "an object") }
+        return DocumentFields(object, document, "\(place)\(key).")
+    }
+
+    func requiredArray(_ key: String) throws(OCIError) -> [DocumentFields] {
+        guard let array = object[key]?.array else { throw wrongType(key, object[key], "an array") }
+        var list: [DocumentFields] = []
+        for (index, element) in array.enumerated() {
+            guard let object = element.object else { throw malformed("\(key)[\(index)]", "is \(element.kindName), not an object") }
+            list.append(DocumentFields(object, document, "\(place)\(key)[\(index)]."))
+        }
+        return list
+    }
+
+    package func strings(_ key: String) throws(OCIError) -> [String]? {
+        guard let value = value(key) else { return nil }
+        guard let array = value.array else { throw wrongType(key, value, "an array") }
+        var list: [String] = []
+        for (index, element) in array.enumerated() {
+            guard let text = element.string else { throw malformed("\(key)[\(index)]", "is \(element.kindName), not a string") }
+            list.append(text)
+        }
+        return list
+    }
+
+    package func map(_ key: String) throws(OCIError) -> [String: String] {
+        guard let fields = try fields(key) else { return [:] }
+        var map: [String: String] = [:]
+        for (name, value) in fields.object.members {
+            guard let text = value.string else { throw fields.malformed(name, "is \(value.kindName), not a string") }
+            map[name] = text
+        }
+        return map
+    }
+
+    /// The keys of an object that is used as a set.
+    package func keys(_ key: String) throws(OCIError) -> [String]? { try fields(key)?.object.keys }
+}

@@ -1,0 +1,58 @@
+public import ComposefsCompression
+
+/// The media types of images that are understood (image-spec media-types.md; docker image manifest v2, schema 2).
+public enum MediaType {
+    public static let ociManifest = "application/vnd.oci.image.manifest.v1+json"
+    public static let ociIndex = "application/vnd.oci.image.index.v1+json"
+    public static let ociConfig = "application/vnd.oci.image.config.v1+json"
+    public static let ociEmpty = "application/vnd.oci.empty.v1+json"
+    public static let dockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
+    public static let dockerManifestList = "application/vnd.docker.distribution.manifest.list.v2+json"
+    public static let dockerConfig = "application/vnd.docker.container.image.v1+json"
+    public static let dockerLayer = "application/vnd.docker.image.rootfs.diff.tar"
+    public static let dockerLayerGzip = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+    public static let dockerLayerZstd = "application/vnd.docker.image.rootfs.diff.tar.zstd"
+
+    public static func isManifest(_ type: String) -> Bool { type == ociManifest || type == dockerManifest }
+    public static func isIndex(_ type: String) -> Bool { type == ociIndex || type == dockerManifestList }
+    /// The config of an image that has a root filesystem.
+    public static func isImageConfig(_ type: String) -> Bool { type == ociConfig || type == dockerConfig }
+    /// Docker's first format, signed or not: no digests of uncompressed layers, not supported.
+    public static func isDockerSchema1(_ type: String) -> Bool { type.hasPrefix("application/vnd.docker.distribution.manifest.v1+") }
+    /// A blob that only the holders of a key can read.
+    public static func isEncrypted(_ type: String) -> Bool { type.hasSuffix("+encrypted") }
+}
+
+/// What the media type of a layer promises about it. Content decides how a blob is unpacked: types are known to be wrong.
+public struct LayerMediaType: Hashable, Sendable {
+    public var compression: CompressionFormat
+    /// False for layers that registries need not have (`foreign`, `nondistributable`).
+    public var isDistributable: Bool
+
+    /// Nil where `type` is not that of a tar layer.
+    public init?(_ type: String) {
+        let rest: Substring
+        if let suffix = type.without("application/vnd.oci.image.layer.v1.tar") {
+            (rest, isDistributable) = (suffix, true)
+        } else if let suffix = type.without("application/vnd.oci.image.layer.nondistributable.v1.tar") {
+            (rest, isDistributable) = (suffix, false)
+        } else if let suffix = type.without(MediaType.dockerLayer) {
+            (rest, isDistributable) = (suffix, true)
+        } else if let suffix = type.without("application/vnd.docker.image.rootfs.foreign.diff.tar") {
+            (rest, isDistributable) = (suffix, false)
+        } else {
+            return nil
+        }
+        let isDocker = type.hasPrefix("application/vnd.docker.")
+        switch rest {
+        case "": compression = .none
+        case "+gzip" where !isDocker, ".gzip" where isDocker: compression = .gzip
+        case "+zstd" where !isDocker, ".zstd" where isDocker: compression = .zstd
+        default: return nil
+        }
+    }
+}
+
+extension String {
+    fileprivate func without(_ prefix: String) -> Substring? { hasPrefix(prefix) ? dropFirst(prefix.count) : nil }
+}

@@ -1,0 +1,78 @@
+package import ComposefsBytes
+
+/// How large an image may be, so that a hostile one ends in an error and not in a full disk or memory. Generous for honest images; whoever
+/// knows better raises what is in the way.
+public struct PullLimits: Hashable, Sendable {
+    /// Bytes of one layer, uncompressed. Without it a few megabytes of gzip could become terabytes.
+    public var layerBytes: UInt64 = 64 << 30
+    /// Entries of one layer's archive.
+    public var layerEntries: UInt64 = 4_000_000
+    /// Entries of all layers together. Merging them takes about 100 bytes of memory and their names for each.
+    public var imageEntries: UInt64 = 8_000_000
+    /// Bytes of a manifest or an index (distribution-spec: registries take 4 MiB at least); at most `ImageLimits.largestManifest`.
+    public var manifestBytes: UInt64 = UInt64(ImageLimits.manifestBytes)
+    /// Bytes of an entry's path. Linux takes 4095 in one call; more can be reached step by step.
+    public var pathBytes: UInt64 = 16 << 10
+    /// Bytes of an entry's extended attributes, names and values together. Path and attributes together never exceed 1 MiB.
+    public var xattrBytes: UInt64 = 256 << 10
+    /// Indexes that name an index that names an index …, the first one counted; at most `ImageLimits.deepestIndex`.
+    public var indexDepth: UInt64 = UInt64(ImageLimits.indexDepth)
+
+    public init() {}
+}
+
+/// A limit of `PullLimits` that an image exceeds: what is too large and how large it is, as far as that is known.
+public struct LimitExceeded: Error, Hashable, Sendable, CustomStringConvertible {
+    public enum Limit: Hashable, Sendable {
+        case layerBytes, layerEntries, imageEntries, manifestBytes, pathBytes, xattrBytes, indexDepth
+
+        /// The command's option that raises it.
+        public var option: String {
+            switch self {
+            case .layerBytes: "--max-layer-size"
+            case .layerEntries: "--max-layer-entries"
+            case .imageEntries: "--max-image-entries"
+            case .manifestBytes: "--max-manifest-size"
+            case .pathBytes: "--max-path-length"
+            case .xattrBytes: "--max-xattr-size"
+            case .indexDepth: "--max-index-depth"
+            }
+        }
+    }
+
+    public var limit: Limit
+    /// The most that is allowed.
+    public var allowed: UInt64
+    /// What there is; nil where it was refused at the first byte or entry too many.
+    public var found: UInt64?
+    /// The document or the archive's entry, where it is one of several.
+    public var place: String?
+
+    public init(_ limit: Limit, allowed: UInt64, found: UInt64? = nil, place: String? = nil) {
+        self.limit = limit
+        self.allowed = allowed
+        self.found = found
+        self.place = place
+    }
+
+    public var description: String {
+        let count = found.map { "\($0)" } ?? "more than \(allowed)"
+        let what =
+            switch limit {
+            case .layerBytes: "the layer has \(count) bytes"
+            case .layerEntries: "the layer has \(count) entries"
+            case .imageEntries: "the image's layers have \(count) entries"
+            case .manifestBytes: "it has \(count) bytes"
+            case .pathBytes: "its path has \(count) bytes"
+            case .xattrBytes: "its extended attributes have \(count) bytes"
+            case .indexDepth: "\(count) indexes, one inside the other"
+            }
+        return (place.map { $0 + ": " } ?? "") + what + "; the limit is \(allowed), \(limit.option) raises it"
+    }
+
+    /// An entry of an archive as the place.
+    package static func entry(_ path: ByteString, at offset: UInt64) -> String {
+        let shown = path.count > 100 ? ByteString(path.bytes.prefix(100)).description + "…" : path.description
+        return "entry \"\(shown)\" at byte \(offset) of the archive"
+    }
+}

@@ -1,0 +1,28 @@
+package import ComposefsImageStore
+package import ComposefsOCIModel
+import ComposefsRepository
+import ComposefsSplitStream
+package import ComposefsTransports
+
+extension ImageStore {
+    /// Stores a blob of any size, verified: one object, and a stream that names it, which has no name yet.
+    package func importBlob(
+        _ blob: any BlobReader, _ descriptor: Descriptor, profile: PullProfile = PullProfile(), onBytes: (UInt64) -> Void = { _ in }
+    ) throws -> LayerImport.Imported {
+        var source = VerifiedBlob(blob: blob, descriptor: descriptor, profile: profile)
+        var writer = try repository.makeObjectWriter()
+        while true {
+            try source.fill()
+            if source.isAtEnd { break }
+            try writer.append(source.takeAll())
+            onBytes(source.received)
+        }
+        try source.finish()
+        let object = try writer.finish()
+        var stream = try repository.makeStreamBuilder(contentType: StreamContentType.blob)
+        try stream.external(object.id, size: object.size)
+        var statistics = LayerStatistics()
+        statistics.add(object)
+        return LayerImport.Imported(stream: try stream.finish().id, statistics: statistics)
+    }
+}

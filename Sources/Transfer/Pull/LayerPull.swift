@@ -1,0 +1,225 @@
+import ComposefsBytes
+import ComposefsConcurrency
+import ComposefsHashing
+import ComposefsImageStore
+import ComposefsLinuxSystem
+import ComposefsOCIModel
+import ComposefsRepository
+import ComposefsSplitStream
+import ComposefsTransports
+import Synchronization
+
+/// A layer to be in the store: an archive with a diff ID, or an artifact's blob that is stored as it is.
+struct LayerTask: Sendable {
+    var index: Int
+    var descriptor: Descriptor
+    var diffID: ContentDigest?
+    /// The blob of a layer that is in the store, to be kept beside it.
+    var isKeptBlob = false
+    /// What names the layer in the store.
+    var identifier: ContentDigest { diffID ?? descriptor.digest }
+    var streamName: ByteString { isKeptBlob ? StreamName.blob(descriptor.digest) : StreamName.layer(identifier) }
+}
+
+/// An image's layers, all of them in the store.
+struct PulledLayers: Sendable {
+    var streams: [ContentDigest: ObjectID] = [:]
+    var new = 0
+    var present = 0
+    var statistics = LayerStatistics()
+}
+
+/// Brings an image's layers into the store, several at once: what is there already is not read again.
+struct LayerPull: Sendable {
+    let source: any ImageSource
+    let repository: Repository
+    let options: PullOptions
+    let reporter: PullReporter
+    let profile: PullProfile
+    private var store: ImageStore { ImageStore(repository) }
+
+    init(source: any ImageSource, repository: Repository, options: PullOptions, reporter: PullReporter, profile: PullProfile) {
+        self.source = source
+        self.repository = repository
+        self.options = options
+        self.reporter = reporter
+        self.profile = profile
+    }
+
+    /// - Parameter count: of the image's layers, for messages.
+    func run(_ tasks: [LayerTask], count: Int) throws -> PulledLayers {
+        var found = PulledLayers()
+        var missing: [ContentDigest: LayerTask] = [:]
+        for task in tasks {
+            if let first = missing[task.identifier] {
+                reporter.layer(task.index, .skipped(.repeated(of: first.index)))
+            } else if found.streams[task.identifier] != nil {
+                reporter.layer(task.index, .skipped(.present))
+            } else if let stream = try presentLayer(task) {
+                found.streams[task.identifier] = stream
+                found.present += 1
+                reporter.layer(task.index, .skipped(.present))
+            } else {
+                missing[task.identifier] = task
+                reporter.layer(task.index, .queued)
+            }
+        }
+        guard !missing.isEmpty else { return found }
+        // The largest first, so that none is left to run alone at the end.
+        let order = missing.values.sorted { ($0.descriptor.size, $1.index) > ($1.descriptor.size, $0.index) }
+        try checkLimits(order, count)
+        let jobs = max(1, min(options.jobs ?? max(2, Host.processorCount), order.count))
+        let layerPool = WorkerPool(threads: jobs)
+        let importer = LayerImport(
+            repository: repository, objectPool: WorkerPool(threads: Host.processorCount), feederPool: WorkerPool(threads: jobs),
+            profile: profile, limits: options.limits)
+        defer {
+            // No thread of ours works on after the pull has ended, however it ended.
+            layerPool.shutdown()
+            importer.shutdown()
+        }
+        let queue = LayerQueue(order, source: source, repository: repository, reporter: reporter, count: count)
+        let layers = Mutex(found)
+        let finished = Semaphore(0)
+        for _ in 0..<jobs {
+            layerPool.submit {
+                while let (task, claim) = queue.next() {
+                    do {
+                        let layer = try bring(task, claim, importer)
+                        layers.withLock { $0.add(layer, task.identifier) }
+                    } catch {
+                        queue.fail(task, error)
+                    }
+                }
+                finished.signal()
+            }
+        }
+        for _ in 0..<jobs { finished.wait() }
+        if let failure = queue.failure { throw failure }
+        return layers.withLock { $0 }
+    }
+
+    /// The blobs of layers that are in the store now: what was not kept while they were imported, because they were there already or another
+    /// pull brought them, is fetched.
+    func keepBlobs(_ layers: [LayerTask], count: Int) throws -> [(digest: ContentDigest, stream: ObjectID)] {
+        guard options.keepsBlobs else { return [] }
+        var kept: [ContentDigest: ObjectID] = [:]
+        var missing: [LayerTask] = []
+        for task in layers where task.descriptor.digest != task.diffID && kept[task.descriptor.digest] == nil {
+            let digest = task.descriptor.digest
+            if let stream = try store.presentKeptBlob(digest) {
+                kept[digest] = stream
+            } else if !missing.contains(where: { $0.identifier == digest }) {
+                missing.append(LayerTask(index: task.index, descriptor: task.descriptor, isKeptBlob: true))
+            }
+        }
+        if !missing.isEmpty { kept.merge(try run(missing, count: count).streams) { first, _ in first } }
+        return kept.map { (digest: $0.key, stream: $0.value) }
+    }
+
+    /// What can be refused before a byte is read.
+    private func checkLimits(_ missing: [LayerTask], _ count: Int) throws {
+        var (packed, kept): (UInt64, UInt64) = (0, 0)
+        for task in missing {
+            let size = task.descriptor.size
+            if task.diffID != nil, size > options.limits.layerBytes {
+                let cause = LimitExceeded(.layerBytes, allowed: options.limits.layerBytes, found: size)
+                throw PullError.layer(number: task.index + 1, of: count, task.descriptor.digest, cause: cause)
+            }
+            let partial = source.isRemote ? repository.claimedBytes(ByteString(task.descriptor.digest.description)) : 0
+            let rest = size - min(size, partial)
+            if task.diffID == nil { kept = kept.saturatingAdd(rest) } else { packed = packed.saturatingAdd(rest) }
+            // What of it is on this disk goes when it has been unpacked; the blob is written anew.
+            if keepsBlob(of: task) { kept = kept.saturatingAdd(size) }
+        }
+        guard options.checksSpace else { return }
+        let space = SpaceCheck(
+            compressedBytes: packed, blobBytes: kept, layers: missing.count, try repository.fileSystemStatus(),
+            isPrivileged: Host.effectiveUserID == 0)
+        try space.check(repository.path)
+    }
+
+    /// Whether the blob is kept beside what is made of it. An archive that is not packed is its own blob: the split stream gives it back.
+    private func keepsBlob(of task: LayerTask) -> Bool {
+        guard options.keepsBlobs, let diffID = task.diffID else { return false }
+        return task.descriptor.digest != diffID
+    }
+
+    /// The layer's stream, where the store has one whose content is known to be the layer's.
+    private func presentLayer(_ task: LayerTask) throws -> ObjectID? {
+        if task.isKeptBlob { return try store.presentKeptBlob(task.identifier) }
+        return if let diffID = task.diffID { try store.presentLayer(diffID) } else { try store.presentBlob(task.identifier) }
+    }
+
+    /// One layer, from its source or from another pull that has brought it meanwhile.
+    private func bring(_ task: LayerTask, _ claim: BlobClaim?, _ importer: LayerImport) throws -> BroughtLayer {
+        guard let claim else { return .new(try importLayer(task, source.openBlob(task.descriptor), importer)) }
+        if let stream = try presentLayer(task) {
+            claim.remove()
+            reporter.layer(task.index, .skipped(.present))
+            return .present(stream)
+        }
+        claim.keep(limit: options.keptBytesLimit)
+        let imported = try claim.read(task.descriptor, from: source, observer: { report($0, task) }) {
+            try importLayer(task, $0, importer)
+        }
+        // It is staged: only now may somebody else get the claim.
+        claim.remove()
+        return .new(imported)
+    }
+
+    private func report(_ event: BlobEvent, _ task: LayerTask) {
+        switch event {
+        case .retrying(let reason, let delay): reporter.layer(task.index, .retrying(reason: reason, delay: delay))
+        case .resumed(let offset): reporter.layer(task.index, .resumed(from: offset))
+        }
+    }
+
+    private func importLayer(_ task: LayerTask, _ blob: any BlobReader, _ importer: LayerImport) throws -> LayerImport.Imported {
+        reporter.layer(task.index, .started)
+        let imported: LayerImport.Imported
+        if let diffID = task.diffID {
+            let received = Mutex(UInt64(0))
+            let keeper = keepsBlob(of: task) ? try BlobKeeper(repository) : nil
+            imported = try importer.run(blob, task.descriptor, diffID: diffID, sink: keeper) { count in
+                let total = received.withLock { total in
+                    total += count
+                    return total
+                }
+                reporter.layer(task.index, .bytes, done: total)
+            }
+            reporter.layer(task.index, .verified)
+            try keeper?.finish(task.descriptor.digest)
+            try LayerMark.set(diffID, on: imported.stream, in: repository)
+        } else {
+            imported = try store.importBlob(blob, task.descriptor, profile: profile) { [reporter] in
+                reporter.layer(task.index, .bytes, done: $0)
+            }
+            reporter.layer(task.index, .verified)
+            if task.isKeptBlob { try LayerMark.set(task.identifier, on: imported.stream, in: repository) }
+        }
+        try repository.stage(task.streamName, imported.stream)
+        reporter.layer(task.index, .stored)
+        return imported
+    }
+}
+
+private enum BroughtLayer {
+    case new(LayerImport.Imported)
+    /// Another pull was faster.
+    case present(ObjectID)
+}
+
+extension PulledLayers {
+    fileprivate mutating func add(_ layer: BroughtLayer, _ identifier: ContentDigest) {
+        switch layer {
+        case .new(let imported):
+            streams[identifier] = imported.stream
+            new += 1
+            statistics += imported.statistics
+        case .present(let stream):
+            streams[identifier] = stream
+            present += 1
+        }
+    }
+}

@@ -1,0 +1,249 @@
+import ComposefsBytes
+import ComposefsConcurrency
+import ComposefsHashing
+import ComposefsLinuxSystem
+import ComposefsOCIModel
+package import ComposefsRepository
+import ComposefsSplitStream
+import ComposefsTar
+
+/// The second half of a layer's way: the archive's file contents become objects, everything else goes in line, in stream order.
+///
+/// Objects are stored by the worker pool while the archive is read on; the split stream needs their identifiers in order, so what
+/// follows an object that is not stored yet waits in `operations`.
+struct LayerSplitter: TarHandler, ~Copyable {
+    private enum Operation {
+        case inline(Int)
+        case object(PendingObjects, Int)
+        case boundary
+    }
+
+    /// Files up to this size are stored as a whole by one job; larger ones piece by piece.
+    static let largeFileSize: UInt64 = 1024 * 1024
+    private static let batchSize = 256 * 1024
+    /// What may wait in memory for an object to be stored. Slabs bound the objects' own bytes only.
+    private static let waitingLimit = 4 << 20
+
+    /// The slab that the parser is being fed from.
+    var slab: Slab?
+    var stream: StreamBuilder
+    private(set) var statistics = LayerStatistics()
+
+    private let repository: Repository
+    private let pool: WorkerPool
+    private let profile: PullProfile
+    private let limits: PullLimits
+    private var entries: UInt64 = 0
+    private let progress = Semaphore(0)
+    private var outstanding = 0
+
+    private var batch = ObjectBatch()
+    private var file: [Piece] = []
+    private var large: LargeObject?
+
+    private var operations: [Operation] = []
+    private var firstOperation = 0
+    private var waiting: [UInt8] = []
+    private var firstWaiting = 0
+
+    init(_ repository: Repository, pool: WorkerPool, profile: PullProfile, limits: PullLimits) throws {
+        let stream = try repository.makeStreamBuilder(contentType: StreamContentType.layer)
+        self.init(repository, pool, profile, limits, stream)
+    }
+
+    // Apart from the one that throws: Swift 6.2 destroys properties with default values twice in an initializer of a noncopyable type
+    // that throws.
+    private init(
+        _ repository: Repository, _ pool: WorkerPool, _ profile: PullProfile, _ limits: PullLimits, _ stream: consuming StreamBuilder
+    ) {
+        self.repository = repository
+        self.pool = pool
+        self.profile = profile
+        self.limits = limits
+        self.stream = stream
+    }
+
+    // MARK: From the parser
+
+    mutating func inline(_ bytes: UnsafeRawBufferPointer) throws {
+        statistics.inlineBytes += UInt64(bytes.count)
+        if firstOperation == operations.count {
+            try stream.inline(bytes)
+            return
+        }
+        waiting.append(contentsOf: bytes)
+        if case .inline(let count) = operations.last {
+            operations[operations.count - 1] = .inline(count + bytes.count)
+        } else {
+            operations.append(.inline(bytes.count))
+        }
+    }
+
+    mutating func entry(_ entry: TarEntry, _ content: TarContent) throws {
+        try check(entry)
+        guard case .external(let size) = content else { return }
+        if size > Self.largeFileSize {
+            submitBatch()
+            let object = LargeObject(repository, pool: pool, profile: profile, finished: { [progress] in progress.signal() })
+            large = object
+            outstanding += 1
+            operations.append(.object(object.pending, 0))
+        }
+    }
+
+    private mutating func check(_ entry: TarEntry) throws(LimitExceeded) {
+        entries += 1
+        guard entries <= limits.layerEntries else { throw LimitExceeded(.layerEntries, allowed: limits.layerEntries) }
+        let path = UInt64(entry.path.count)
+        guard path <= limits.pathBytes else {
+            let place = LimitExceeded.entry(entry.path, at: entry.headerOffset)
+            throw LimitExceeded(.pathBytes, allowed: limits.pathBytes, found: path, place: place)
+        }
+        guard !entry.extendedAttributes.isEmpty else { return }
+        let attributes = entry.extendedAttributes.reduce(UInt64(0)) { $0 + UInt64($1.name.count) + UInt64($1.value.count) }
+        guard attributes <= limits.xattrBytes else {
+            let place = LimitExceeded.entry(entry.path, at: entry.headerOffset)
+            throw LimitExceeded(.xattrBytes, allowed: limits.xattrBytes, found: attributes, place: place)
+        }
+    }
+
+    mutating func external(_ bytes: UnsafeRawBufferPointer, isLast: Bool) throws {
+        guard let slab, let base = slab.memory.baseAddress, let start = bytes.baseAddress else { return }
+        let piece = Piece(slab: slab, start: start - UnsafeRawPointer(base), count: bytes.count)
+        if let object = large {
+            object.append(piece, isLast: isLast)
+            if isLast { large = nil }
+            return
+        }
+        file.append(piece)
+        guard isLast else { return }
+        let first = batch.pieces.count
+        batch.pieces.append(contentsOf: file)
+        batch.byteCount += file.reduce(0) { $0 + $1.count }
+        file.removeAll(keepingCapacity: true)
+        operations.append(.object(batch.pending, batch.files.count))
+        batch.files.append(ObjectBatch.File(pieces: first..<batch.pieces.count))
+        if batch.byteCount >= Self.batchSize { submitBatch() }
+    }
+
+    mutating func boundary() throws {
+        if firstOperation == operations.count {
+            try stream.allowBreak()
+        } else {
+            operations.append(.boundary)
+        }
+    }
+
+    // MARK: From the layer's loop
+
+    /// Called when a slab has been fed: no finished file may keep it longer than its job needs.
+    mutating func endOfSlab() throws {
+        submitBatch()
+        slab = nil
+        try writeWhatIsKnown()
+        // All that is outstanding ends by itself, unless the rest of a large file is still to come; and behind that nothing waits yet.
+        while waiting.count - firstWaiting > Self.waitingLimit, large == nil, outstanding > 0 { try awaitObject() }
+    }
+
+    private mutating func awaitObject() throws {
+        progress.wait()
+        outstanding -= 1
+        try writeWhatIsKnown()
+    }
+
+    /// Waits for all objects and completes the split stream.
+    consuming func finish() throws -> (stream: StoredObject, statistics: LayerStatistics) {
+        try endOfSlab()
+        while outstanding > 0 { try awaitObject() }
+        try writeWhatIsKnown()
+        let statistics = statistics
+        return (try stream.finish(), statistics)
+    }
+
+    // MARK: Below
+
+    private mutating func submitBatch() {
+        guard !batch.files.isEmpty else { return }
+        let job = batch
+        batch = ObjectBatch()
+        outstanding += 1
+        pool.submit { [repository, profile, progress] in
+            job.store(in: repository, profile)
+            progress.signal()
+        }
+    }
+
+    private mutating func writeWhatIsKnown() throws {
+        while firstOperation < operations.count {
+            switch operations[firstOperation] {
+            case .inline(let count):
+                try waiting.withUnsafeBytes {
+                    try stream.inline(UnsafeRawBufferPointer(rebasing: $0[firstWaiting..<(firstWaiting + count)]))
+                }
+                firstWaiting += count
+            case .object(let pending, let index):
+                guard pending.isDone else {
+                    compact()
+                    return
+                }
+                if let failure = pending.failure { throw failure }
+                guard index < pending.results.count else { return }
+                let stored = pending.results[index]
+                try stream.external(stored.id, size: stored.size)
+                statistics.add(stored)
+            case .boundary: try stream.allowBreak()
+            }
+            firstOperation += 1
+        }
+        compact()
+    }
+
+    /// Drops what has been written from the front of both lists.
+    private mutating func compact() {
+        if firstOperation == operations.count {
+            operations.removeAll(keepingCapacity: true)
+            waiting.removeAll(keepingCapacity: true)
+            firstOperation = 0
+            firstWaiting = 0
+        } else if firstWaiting > 1 << 20 || firstOperation > 1 << 14 {
+            operations.removeFirst(firstOperation)
+            waiting.removeFirst(firstWaiting)
+            firstOperation = 0
+            firstWaiting = 0
+        }
+    }
+}
+
+/// What a layer brought.
+public struct LayerStatistics: Sendable, Hashable {
+    /// Objects that were not in the store.
+    public var newObjects = 0
+    /// Objects that were in the store, each counted as often as it occurs.
+    public var presentObjects = 0
+    /// Content bytes of new objects.
+    public var storedBytes: UInt64 = 0
+    /// Bytes kept in the split streams themselves, before compression.
+    public var inlineBytes: UInt64 = 0
+
+    public init() {}
+
+    /// Objects in all, new and present.
+    public var objects: Int { newObjects + presentObjects }
+
+    package mutating func add(_ object: StoredObject) {
+        if object.isNew {
+            newObjects += 1
+            storedBytes += object.size
+        } else {
+            presentObjects += 1
+        }
+    }
+
+    /// Adds another layer's counts.
+    public static func += (lhs: inout LayerStatistics, rhs: LayerStatistics) {
+        lhs.newObjects += rhs.newObjects
+        lhs.presentObjects += rhs.presentObjects
+        lhs.storedBytes += rhs.storedBytes
+        lhs.inlineBytes += rhs.inlineBytes
+    }
+}

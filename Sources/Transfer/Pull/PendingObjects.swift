@@ -1,0 +1,122 @@
+import ComposefsConcurrency
+import ComposefsHashing
+import ComposefsLinuxSystem
+import ComposefsRepository
+import Synchronization
+
+/// Objects that the worker pool is storing. The layer's own thread makes it and reads the results once `isDone`.
+final class PendingObjects: @unchecked Sendable {
+    private(set) var results: [StoredObject] = []
+    private(set) var failure: (any Error)?
+    private let done = Atomic<Bool>(false)
+
+    var isDone: Bool { done.load(ordering: .acquiring) }
+
+    /// Called exactly once, by the worker. Everything written before it is visible to who has seen `isDone`.
+    func complete(_ outcome: Result<[StoredObject], any Error>) {
+        switch outcome {
+        case .success(let results): self.results = results
+        case .failure(let error): failure = error
+        }
+        done.store(true, ordering: .releasing)
+    }
+}
+
+/// Small files that one job stores, so that the queue is asked once for many of them.
+struct ObjectBatch: Sendable {
+    struct File: Sendable {
+        var pieces: Range<Int>
+    }
+
+    var pieces: [Piece] = []
+    var files: [File] = []
+    var byteCount = 0
+    let pending = PendingObjects()
+
+    func store(in repository: Repository, _ profile: PullProfile) {
+        pending.complete(
+            Result {
+                var hasher = VerityHasher(repository.algorithm)
+                var results: [StoredObject] = []
+                results.reserveCapacity(files.count)
+                for file in files {
+                    let started = PullProfile.now()
+                    var size: UInt64 = 0
+                    for piece in pieces[file.pieces] {
+                        hasher.update(piece.bytes)
+                        size += UInt64(piece.count)
+                    }
+                    let id = hasher.finalize()
+                    let hashed = PullProfile.now()
+                    results.append(try repository.storeObject(id, size: size, pieces: pieces[file.pieces].map(\.bytes)))
+                    profile.add(.verity, hashed - started)
+                    profile.add(.files, PullProfile.now() - hashed)
+                }
+                return results
+            })
+    }
+}
+
+/// A file too large to hold: its pieces are hashed and written one after the other, by whichever worker is free, never by two at once,
+/// and no worker ever waits for the next piece.
+final class LargeObject: @unchecked Sendable {
+    private struct State {
+        var pieces: [Piece] = []
+        var isEnded = false
+        var isRunning = false
+    }
+
+    let pending = PendingObjects()
+    private let state = Mutex(State())
+    // Touched only by the running job.
+    private var writer: ObjectWriter?
+    private let repository: Repository
+    private let pool: WorkerPool
+    private let finished: @Sendable () -> Void
+    private let profile: PullProfile
+
+    init(_ repository: Repository, pool: WorkerPool, profile: PullProfile, finished: @escaping @Sendable () -> Void) {
+        self.repository = repository
+        self.pool = pool
+        self.profile = profile
+        self.finished = finished
+    }
+
+    func append(_ piece: Piece, isLast: Bool) {
+        let start = state.withLock { state in
+            state.pieces.append(piece)
+            state.isEnded = isLast
+            defer { state.isRunning = true }
+            return !state.isRunning
+        }
+        if start { pool.submit { self.run() } }
+    }
+
+    private func run() {
+        while true {
+            let (pieces, isLast) = state.withLock { state in
+                let pieces = state.pieces
+                state.pieces = []
+                if pieces.isEmpty { state.isRunning = false }
+                return (pieces, state.isEnded)
+            }
+            if pieces.isEmpty { return }
+            let started = PullProfile.now()
+            defer { profile.add(.verity, PullProfile.now() - started) }
+            // After a failure the rest is only let go.
+            if pending.isDone { continue }
+            do {
+                if writer == nil { writer = try repository.makeObjectWriter() }
+                for piece in pieces { try writer?.append(piece.bytes) }
+                if isLast, let stored = try writer.take()?.finish() {
+                    pending.complete(.success([stored]))
+                    finished()
+                }
+            } catch {
+                writer = nil
+                pending.complete(.failure(error))
+                finished()
+            }
+        }
+    }
+}

@@ -1,0 +1,63 @@
+import ComposefsBytes
+import ComposefsImageStore
+import ComposefsOCIModel
+public import ComposefsRepository
+public import ComposefsTransports
+
+/// Pulls an index's images for all platforms.
+///
+/// The index itself is not kept: repositories have no place for one. Each image gets a tag of its own, the name and its platform
+/// (`docker.io/library/alpine:latest-linux-arm64`), so that it is kept, listed and removed like any other; the one for `options.platform`
+/// gets the plain name too. Attestations are left out. A reference that names no index is pulled under the plain name only.
+///
+/// The source is always asked, whatever `options.policy`.
+///
+/// - Returns: the image for `options.platform` first, where there is one; the others in the index's order.
+/// - Throws: see `pullImage`. What was pulled before the failure stays.
+public func pullAllPlatforms(
+    from source: any ImageSource, into repository: Repository, _ options: PullOptions = PullOptions()
+) throws -> [PullResult] {
+    let reporter = PullReporter(options.observer)
+    reporter.image(.resolving(reference: source.canonicalName))
+    let (isIndex, manifests) = try resolveAllManifests(source, limits: options.limits)
+    let name = options.name ?? ByteString(source.canonicalName)
+    func pull(_ manifest: ResolvedManifest, _ name: ByteString, other: ByteString? = nil) throws -> PullResult {
+        try source.checkCancellation()
+        return try ImagePull(source: source, repository: repository, options: options, reporter: reporter).take(
+            manifest, name, other: other)
+    }
+    guard isIndex else { return try manifests.map { try pull($0, name) } }
+
+    var named: [(manifest: ResolvedManifest, platform: Platform, name: ByteString)] = []
+    for manifest in manifests {
+        // Where the index does not say, the image itself does. What is neither is no image.
+        let unread = ImagePull(source: source, repository: repository, options: options, reporter: reporter)
+        guard let platform = try manifest.descriptor?.platform.known ?? unread.platform(of: manifest.manifest) else { continue }
+        let full = name + "-" + platform.tagSuffix
+        guard !named.contains(where: { $0.name == full }) else { continue }
+        try ImageTag.check(full)
+        named.append((manifest, platform, full))
+    }
+    let ranked = named.indices.compactMap { index in options.platform.rank(of: named[index].platform).map { (rank: $0, index: index) } }
+    let first = ranked.min { ($0.rank, $0.index) < ($1.rank, $1.index) }?.index
+    guard !named.isEmpty else { throw OCIError.noMatchingPlatform(wanted: options.platform, available: []) }
+    if let first { named.insert(named.remove(at: first), at: 0) }
+    return try named.enumerated().map { index, entry in
+        index == 0 && first != nil ? try pull(entry.manifest, name, other: entry.name) : try pull(entry.manifest, entry.name)
+    }
+}
+
+extension Platform? {
+    /// Nil where the document says nothing.
+    fileprivate var known: Platform? { flatMap { $0.os.isEmpty && $0.architecture.isEmpty ? nil : $0 } }
+}
+
+extension Platform {
+    /// `linux-arm64`, `linux-arm-v6`, `windows-amd64-10.0.20348.2527`: what a tag may hold.
+    var tagSuffix: ByteString {
+        let platform = normalized
+        let parts = [platform.os, platform.architecture, platform.variant, platform.osVersion].compactMap { $0 }.filter { !$0.isEmpty }
+        return ByteString(
+            parts.joined(separator: "-").utf8.map { ByteClass.isAlphanumeric($0) || $0 == 0x2e || $0 == 0x2d ? $0 : UInt8(ascii: "_") })
+    }
+}

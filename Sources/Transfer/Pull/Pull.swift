@@ -1,0 +1,297 @@
+import ComposefsBytes
+import ComposefsCompression
+import ComposefsEROFS
+import ComposefsFileTree
+import ComposefsHashing
+import ComposefsImageStore
+import ComposefsLinuxSystem
+import ComposefsOCIModel
+public import ComposefsRepository
+import ComposefsSplitStream
+public import ComposefsTransports
+import Synchronization
+
+/// Brings an image from a source into a repository: every layer as a split stream over verified objects, the EROFS image of the merged
+/// tree, config and manifest, and one tag that keeps them all alive.
+///
+/// Nothing that a reader of the store can see changes before everything is verified and durable; then the tag appears. A pull that is
+/// killed leaves the layers it had finished for the next one.
+///
+/// Synchronous, on threads of its own.
+///
+/// - Throws: `OCIError` where a document or reference is refused, `PullError` where content is, `ImageStoreError.invalidTag`,
+///   `RepositoryError`, and what the source throws. A layer's failure comes as `PullError.layer`, with the cause inside.
+public func pullImage(
+    from source: any ImageSource, into repository: Repository, _ options: PullOptions = PullOptions()
+) throws -> PullResult {
+    try ImagePull(source: source, repository: repository, options: options, reporter: PullReporter(options.observer)).run()
+}
+
+struct ImagePull {
+    let source: any ImageSource
+    let repository: Repository
+    let options: PullOptions
+    let reporter: PullReporter
+    let profile = PullProfile()
+    var store: ImageStore { ImageStore(repository) }
+
+    func run() throws -> PullResult {
+        if let name = options.name { try ImageTag.check(name) }
+        reporter.image(.resolving(reference: source.canonicalName))
+        let local = try localImage()
+        if let local, options.policy == .missing || options.policy == .never { return try use(local, .present) }
+        if source.isRemote, options.policy == .never { throw try notPresent() }
+        let resolved: ResolvedManifest
+        do {
+            resolved = try resolveManifest(source, platform: options.platform, limits: options.limits)
+        } catch {
+            guard options.policy == .newer, let local else { throw error }
+            // Who ends the pull does not want another image instead.
+            try source.checkCancellation()
+            return try use(local, .unreachable(reason: "\(error)"))
+        }
+        if options.policy == .newer, let local, local.manifestDigest == resolved.digest {
+            var result = try use(local, .current)
+            if options.storesReferrers { try pullReferrers(of: resolved.digest, &result) }
+            return result
+        }
+        // Only now: of a short name the registry is known now.
+        return try take(resolved, options.name ?? ByteString(source.canonicalName))
+    }
+
+    /// Pulls a manifest that is known.
+    ///
+    /// - Parameter other: a second name for the image.
+    func take(_ resolved: ResolvedManifest, _ name: ByteString, other: ByteString? = nil) throws -> PullResult {
+        try ImageTag.check(name)
+        let manifest = resolved.manifest
+        reporter.resolved(PullEvent.Resolution(manifest: resolved.digest, layers: manifest.layers))
+        let before = repository.signatureCounts
+        let previous = try store.tagged(name)
+        var result = try repository.storeAsOne {
+            let configBytes = try readConfig(manifest.config)
+            let result =
+                manifest.isImage ? try pullContainer(resolved, configBytes, name) : try pullArtifact(resolved, configBytes, name)
+            repository.dropBlob(ByteString(manifest.config.digest.description))
+            return result
+        }
+        if options.storesReferrers { try pullReferrers(of: resolved.digest, &result) }
+        result.signatures = repository.signatureCounts - before
+        if let other {
+            try store.tag(resolved.digest, as: other)
+            result.otherName = other
+        }
+        finish(&result, previous)
+        return result
+    }
+
+    private func finish(_ result: inout PullResult, _ previous: ContentDigest?) {
+        if let previous, previous != result.manifestDigest {
+            result.previousManifestDigest = previous
+            reporter.image(.tagMoved(from: previous, to: result.manifestDigest))
+        }
+        reporter.image(.done)
+    }
+
+    // MARK: What is here
+
+    /// The image that is here, where the policy lets it be looked for.
+    private func localImage() throws -> StoredImage? {
+        guard source.isRemote, options.policy != .always else { return nil }
+        // Another variant of the platform may be had from the registry.
+        let found = try store.localImage(of: source) { candidate in
+            let rank = options.platform.rank(of: candidate)
+            return options.policy == .never ? rank != nil : rank == 0
+        }
+        guard let found, options.policy != .never else { return found }
+        if options.keepsBlobs, found.isContainer {
+            let kept = Set(found.keptBlobs.map(\.digest) + found.layerIdentifiers)
+            guard found.manifest.layers.allSatisfy({ kept.contains($0.digest) }) else { return nil }
+        }
+        // Who signs, or wants a signature, is not served by an image without one.
+        guard options.imageSignatures == .require || repository.signsObjects, found.isContainer else { return found }
+        guard let image = found.imageID(repository.erofsFormats.default) else { return nil }
+        return try repository.signature(ofObject: image) == nil ? nil : found
+    }
+
+    private func notPresent() throws -> PullError {
+        let other = try store.localImage(of: source) { _ in true }
+        return .notPresent(ByteString(source.canonicalName), wanted: options.platform, found: other?.config?.platform)
+    }
+
+    private func use(_ image: StoredImage, _ outcome: PullResult.Outcome) throws -> PullResult {
+        reporter.resolved(PullEvent.Resolution(manifest: image.manifestDigest, layers: image.manifest.layers))
+        var images: [ErofsVersion: ObjectID] = [:]
+        for version in repository.erofsFormats.all { images[version] = image.isContainer ? image.imageID(version) : nil }
+        try requireSignature(images)
+        for index in image.manifest.layers.indices { reporter.layer(index, .skipped(.present)) }
+        let name = options.name ?? source.localNames.map { ByteString($0) }.first { (try? store.tagged($0)) == image.manifestDigest }
+        let tag = name ?? ByteString(source.canonicalName)
+        let previous = try store.tagged(tag)
+        if previous != image.manifestDigest { try store.tag(image.manifestDigest, as: tag) }
+        var result = PullResult(
+            manifestDigest: image.manifestDigest, manifestStream: image.manifestStream, configDigest: image.configDigest,
+            configStream: image.configStream, imageIDs: images, imageID: images[repository.erofsFormats.default], name: tag,
+            layers: PulledLayer.list(image.manifest, image.config), newLayers: 0, presentLayers: Set(image.layerIdentifiers).count,
+            statistics: LayerStatistics(), config: image.config, profile: profile.seconds)
+        result.outcome = outcome
+        finish(&result, previous)
+        return result
+    }
+
+    /// What an image is made for, as its config says; nil for an artifact.
+    func platform(of manifest: Manifest) throws -> Platform? {
+        manifest.isImage ? try ImageConfig(parsing: readConfig(manifest.config)).platform : nil
+    }
+
+    // MARK: Images with a root file system
+
+    private func pullContainer(_ resolved: ResolvedManifest, _ configBytes: [UInt8], _ name: ByteString) throws -> PullResult {
+        let manifest = resolved.manifest
+        let config = try ImageConfig(parsing: configBytes)
+        guard config.diffIDs.count == manifest.layers.count else {
+            throw PullError.layerCount(layers: manifest.layers.count, diffIDs: config.diffIDs.count)
+        }
+        let seal = try readSeal(resolved, configBytes)
+        let tasks = zip(manifest.layers, config.diffIDs).enumerated().map { LayerTask(index: $0, descriptor: $1.0, diffID: $1.1) }
+        let layers = try layerPull.run(tasks, count: manifest.layers.count)
+        let keptBlobs = try layerPull.keepBlobs(tasks, count: manifest.layers.count)
+        let streams = config.diffIDs.compactMap { diffID in layers.streams[diffID].map { (diffID: diffID, stream: $0) } }
+
+        reporter.image(.merging)
+        let tree = try profile.measure(.merge) {
+            try store.containerTree(of: streams.map { ($0.diffID, $0.stream) }, entryLimit: options.limits.imageEntries)
+        }
+        reporter.image(.writingImage)
+        let images = try profile.measure(.image) { try storeImages(of: tree) }
+        try seal?.check(.merged, images[.v1])
+        try requireSignature(images)
+
+        reporter.image(.publishing)
+        var publication = Repository.Publication()
+        for (diffID, stream) in streams { publication.stream(StreamName.layer(diffID), stream) }
+        for id in images.values { publication.image(id) }
+        let published = try profile.measure(.sync) {
+            try store.publish(
+                manifest: manifest, digest: resolved.digest, config: configBytes, layers: streams.map { ($0.diffID, $0.stream) },
+                images: images, keptBlobs: keptBlobs, tag: name, publication)
+        }
+        try repository.clearStaged(config.diffIDs.map(StreamName.layer) + keptBlobs.map { StreamName.blob($0.digest) })
+        return result(resolved, name, published, layers, images: images, config: config)
+    }
+
+    private func storeImages(of tree: FileTree) throws -> [ErofsVersion: ObjectID] {
+        var images: [ErofsVersion: ObjectID] = [:]
+        for version in repository.erofsFormats.all {
+            images[version] = try repository.storeImage(try writeErofs(tree, version: version)).id
+        }
+        return images
+    }
+
+    // MARK: Signatures that come with the image
+
+    /// What the image says of itself, its documents compared already, and its signatures made known to the repository.
+    private func readSeal(_ resolved: ResolvedManifest, _ configBytes: [UInt8]) throws -> ImageSeal? {
+        if options.imageSignatures == .require, !repository.isSecure {
+            throw PullError.seal("a signature is required, but the repository has no fs-verity")
+        }
+        guard options.imageSignatures != .ignore else { return nil }
+        var seal = try ImageSeal(resolved.manifest, repository.algorithm)
+        if repository.isSecure {
+            try seal.addArtifacts(of: store, subject: resolved.digest)
+            if !source.isRemote || options.imageSignatures == .require {
+                try seal.addArtifacts(of: source, subject: resolved.digest, options.limits)
+            }
+        }
+        try seal.check(.manifest, resolved.manifest.bytes)
+        try seal.check(.config, configBytes)
+        repository.offerSignatures(seal.signatures)
+        return seal
+    }
+
+    private func requireSignature(_ images: [ErofsVersion: ObjectID]) throws {
+        guard options.imageSignatures == .require, let image = images[repository.erofsFormats.default],
+            try repository.signature(ofObject: image) == nil
+        else { return }
+        throw PullError.seal(
+            repository.signatureCounts.unknown > 0
+                ? "the certificate of its signature is not in the kernel's .fs-verity keyring"
+                : "it has no signature of its EROFS image \(image)")
+    }
+
+    // MARK: Artifacts
+
+    private func pullArtifact(_ resolved: ResolvedManifest, _ configBytes: [UInt8], _ name: ByteString) throws -> PullResult {
+        let (layers, published) = try storeArtifact(
+            resolved.manifest, resolved.digest, configBytes, tag: name, Repository.Publication(), reporter)
+        return result(resolved, name, published, layers, images: [:], config: nil)
+    }
+
+    func storeArtifact(
+        _ manifest: Manifest, _ digest: ContentDigest, _ configBytes: [UInt8], tag: ByteString?, _ publication: Repository.Publication,
+        _ reporter: PullReporter
+    ) throws -> (PulledLayers, (manifestStream: ObjectID, configStream: ObjectID)) {
+        let pull = LayerPull(source: source, repository: repository, options: options, reporter: reporter, profile: profile)
+        let layers = try pull.run(
+            manifest.layers.enumerated().map { LayerTask(index: $0, descriptor: $1, diffID: nil) }, count: manifest.layers.count)
+        reporter.image(.publishing)
+        var publication = publication
+        let streams = manifest.layers.compactMap { layer in layers.streams[layer.digest].map { (layer.digest, $0) } }
+        for (digest, stream) in streams where try !store.isLayerName(digest) { publication.stream(StreamName.layer(digest), stream) }
+        let published = try profile.measure(.sync) {
+            try store.publish(
+                manifest: manifest, digest: digest, config: configBytes, layers: streams, images: [:], tag: tag, publication)
+        }
+        try repository.clearStaged(manifest.layers.map { StreamName.layer($0.digest) })
+        return (layers, published)
+    }
+
+    // MARK: Below
+
+    private var layerPull: LayerPull {
+        LayerPull(source: source, repository: repository, options: options, reporter: reporter, profile: profile)
+    }
+
+    /// The config. From a remote source it crosses the wire once, however many pulls want it: what the store has is not read again, and what
+    /// one pull has fetched is kept for the others until it is published.
+    func readConfig(_ descriptor: Descriptor) throws -> [UInt8] {
+        if let data = descriptor.data { return try read(DataBlobReader(data), descriptor) }
+        guard source.isRemote else { return try read(source.openBlob(descriptor), descriptor) }
+        guard descriptor.size <= UInt64(ImageLimits.configBytes) else {
+            throw PullError.blobTooLarge(descriptor.digest, announced: descriptor.size, limit: ImageLimits.configBytes)
+        }
+        let digest = descriptor.digest
+        var pause = 10
+        while true {
+            if let claim = try repository.claimBlob(ByteString(digest.description), size: descriptor.size) {
+                // Only now: who had the claim before may have published it.
+                if let stored = store.storedConfig(digest) {
+                    claim.remove()
+                    return stored
+                }
+                claim.keep(limit: options.keptBytesLimit)
+                return try claim.read(descriptor, from: source, observer: { _ in }) { try read($0, descriptor) }
+            }
+            // No other claim is held meanwhile, see `LayerQueue`.
+            try source.checkCancellation()
+            Host.sleep(milliseconds: pause)
+            pause = min(pause * 2, 100)
+        }
+    }
+
+    private func read(_ blob: any BlobReader, _ descriptor: Descriptor) throws -> [UInt8] {
+        try VerifiedBlob(blob: blob, descriptor: descriptor, profile: profile).readAll(limit: ImageLimits.configBytes)
+    }
+
+    private func result(
+        _ resolved: ResolvedManifest, _ name: ByteString, _ published: (manifestStream: ObjectID, configStream: ObjectID),
+        _ layers: PulledLayers, images: [ErofsVersion: ObjectID], config: ImageConfig?
+    ) -> PullResult {
+        PullResult(
+            manifestDigest: resolved.digest, manifestStream: published.manifestStream,
+            configDigest: resolved.manifest.config.digest, configStream: published.configStream, imageIDs: images,
+            imageID: images[repository.erofsFormats.default], name: name,
+            layers: PulledLayer.list(resolved.manifest, config), newLayers: layers.new, presentLayers: layers.present,
+            statistics: layers.statistics, config: config, profile: profile.seconds)
+    }
+}

@@ -1,0 +1,58 @@
+import ComposefsOCIModel
+import Synchronization
+
+/// Makes a pull's events: adds to each what it is about and how many bytes there are.
+final class PullReporter: Sendable {
+    private struct Layers {
+        var descriptors: [Descriptor] = []
+        var done: [UInt64] = []
+    }
+
+    private let observer: PullObserver?
+    private let layers = Mutex(Layers())
+
+    init(_ observer: PullObserver?) { self.observer = observer }
+
+    /// The image is resolved; from now on layers have numbers.
+    func resolved(_ resolution: PullEvent.Resolution) {
+        layers.withLock { $0 = Layers(descriptors: resolution.layers, done: Array(repeating: 0, count: resolution.layers.count)) }
+        image(.resolved(resolution))
+    }
+
+    /// Something happens to the image.
+    func image(_ phase: PullEvent.Phase) {
+        guard let observer else { return }
+        let (done, total) = layers.withLock { layers in
+            (Self.sum(layers.done), Self.sum(layers.descriptors.map(\.size)))
+        }
+        observer(PullEvent(.image, phase, bytesDone: done, bytesTotal: total))
+    }
+
+    /// Something happens to a layer. `done` are the bytes of its blob that have come, where that changes; what is skipped or verified has come
+    /// whole, and what is resumed has come up to there.
+    func layer(_ index: Int, _ phase: PullEvent.Phase, done: UInt64? = nil) {
+        guard let observer else { return }
+        let found = layers.withLock { layers -> (descriptor: Descriptor, done: UInt64)? in
+            guard layers.descriptors.indices.contains(index) else { return nil }
+            let descriptor = layers.descriptors[index]
+            switch phase {
+            case .skipped, .verified, .stored: layers.done[index] = descriptor.size
+            case .resumed(let offset): layers.done[index] = offset
+            default: if let done { layers.done[index] = done }
+            }
+            return (descriptor, layers.done[index])
+        }
+        guard let found else { return }
+        observer(
+            PullEvent(
+                .layer(index: index, digest: found.descriptor.digest), phase, bytesDone: found.done, bytesTotal: found.descriptor.size))
+    }
+
+    /// Sizes are what a stranger's manifest says: their sum ends at the largest number.
+    private static func sum(_ sizes: [UInt64]) -> UInt64 {
+        sizes.reduce(0) { sum, size in
+            let (value, isOver) = sum.addingReportingOverflow(size)
+            return isOver ? .max : value
+        }
+    }
+}

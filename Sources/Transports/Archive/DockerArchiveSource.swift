@@ -1,0 +1,154 @@
+public import ComposefsBytes
+import ComposefsCompression
+import ComposefsHashing
+import ComposefsJSON
+public import ComposefsOCIModel
+
+/// `docker-archive:FILE[:TAG]`, as `docker save` and `podman save` write it: `manifest.json` names configs, tags and layers by path.
+///
+/// The archive holds no manifest of the image, so one is made (docker image manifest v2, schema 2): the same bytes for the same archive.
+public struct DockerArchiveSource: ImageSource {
+    private let files: TarFiles
+    private let root: [UInt8]
+    private let paths: [ContentDigest: ByteString]
+    public let canonicalName: String
+
+    /// A compressed archive is expanded to a file without a name in `scratch`.
+    public init(_ location: ImageLocation, scratch: ByteString) throws {
+        let (path, name) = location.located()
+        files = try TarFiles(path, scratch: scratch)
+        guard let bytes = try files.read("manifest.json", limit: ImageLimits.manifestBytes) else {
+            let isOld = try files.open("repositories") != nil
+            throw OCIError.notFound(
+                source: path,
+                isOld ? "was written by a docker older than 1.10; load and save it again" : "is no docker archive: no manifest.json")
+        }
+        let images = try Self.parse(bytes, path)
+        let image = try Self.select(name, images, path)
+        (root, paths) = try Self.makeManifest(image, files)
+        canonicalName = image.tags.first.map(Self.canonical) ?? "docker-archive:\(path)"
+    }
+
+    public func rootManifest() -> SourceManifest { SourceManifest(bytes: root, mediaType: MediaType.dockerManifest) }
+
+    public func manifest(_ descriptor: Descriptor) throws -> [UInt8] {
+        throw OCIError.notFound(source: files.name, "the archive holds no manifest \(descriptor.digest)")
+    }
+
+    public func openBlob(_ descriptor: Descriptor) throws -> any BlobReader {
+        guard let path = paths[descriptor.digest] else {
+            throw OCIError.notFound(source: files.name, "the blob \(descriptor.digest) is missing")
+        }
+        return try files.blob(path, descriptor)
+    }
+
+    // MARK: manifest.json
+
+    private struct Image {
+        var config: ByteString
+        var tags: [String]
+        var layers: [ByteString]
+    }
+
+    private static func parse(_ bytes: [UInt8], _ source: ByteString) throws(OCIError) -> [Image] {
+        let document = "\(source)/manifest.json"
+        var images: [Image] = []
+        for entry in try DocumentFields.array(parsing: bytes, document: document, limit: ImageLimits.manifestBytes) {
+            let layers = try entry.strings("Layers") ?? []
+            images.append(
+                Image(
+                    config: try path(entry.requiredString("Config"), document), tags: try entry.strings("RepoTags") ?? [],
+                    layers: try layers.map { text throws(OCIError) in try path(text, document) }))
+        }
+        return images
+    }
+
+    private static func path(_ text: String, _ document: String) throws(OCIError) -> ByteString {
+        guard let path = normalizedPath(ByteString(text), relativeTo: []) else {
+            throw .malformed(document: document, "\(quoted(text)) is no path in the archive")
+        }
+        return path
+    }
+
+    private static func canonical(_ tag: String) -> String { (try? RegistryReference(parsing: tag))?.canonical ?? tag }
+
+    private static func select(_ name: ImageLocation.Name?, _ images: [Image], _ source: ByteString) throws(OCIError) -> Image {
+        let names = images.flatMap { $0.tags.isEmpty ? ["an image without a name"] : $0.tags.map { quoted($0) } }
+        let available = names.isEmpty ? "there is none at all" : "there is \(names.prefix(20).joined(separator: ", "))"
+        guard let name else {
+            guard let first = images.first else { throw .notFound(source: source, "the archive holds no image") }
+            guard images.count == 1 else {
+                throw .ambiguous(source: source, "there are several images; name one of them after a colon: \(available)")
+            }
+            return first
+        }
+        guard case .tag(let tag) = name else { throw .notFound(source: source, "images in docker archives have no digest; \(available)") }
+        let wanted = canonical(tag)
+        let found =
+            images.filter { $0.tags.contains { canonical($0) == wanted } }
+            // `FILE:TAG` with the tag alone, where that says enough.
+            .nonEmpty ?? images.filter { $0.tags.contains { $0.hasSuffix(":" + tag) } }
+        guard var image = found.first else { throw .notFound(source: source, "there is no image \(quoted(tag)); \(available)") }
+        guard found.count == 1 else { throw .ambiguous(source: source, "\(quoted(tag)) names several images: \(available)") }
+        image.tags.removeAll { canonical($0) != wanted && !$0.hasSuffix(":" + tag) }
+        return image
+    }
+
+    // MARK: The manifest that the archive lacks
+
+    private static func makeManifest(_ image: Image, _ files: TarFiles) throws -> ([UInt8], [ContentDigest: ByteString]) {
+        guard let configBytes = try files.read(image.config, limit: ImageLimits.configBytes) else {
+            throw OCIError.notFound(source: files.name, "the config \(image.config) is missing")
+        }
+        let config = try ImageConfig(parsing: configBytes)
+        guard config.diffIDs.count == image.layers.count else {
+            throw OCIError.damaged(
+                source: files.name, "manifest.json lists \(image.layers.count) layers, but the config \(config.diffIDs.count) diff IDs")
+        }
+        let configDigest = ContentDigest.of(configBytes)
+        var paths = [configDigest: image.config]
+        var layers: [JSONValue] = []
+        for (path, diffID) in zip(image.layers, config.diffIDs) {
+            guard let file = try files.open(path) else { throw OCIError.notFound(source: files.name, "the layer \(path) is missing") }
+            let (type, digest) = try describe(file, path, diffID)
+            paths[digest] = path
+            layers.append(descriptor(type, digest, file.size))
+        }
+        let manifest: JSONValue = [
+            "schemaVersion": 2, "mediaType": .string(MediaType.dockerManifest),
+            "config": descriptor(MediaType.dockerConfig, configDigest, UInt64(configBytes.count)), "layers": .array(layers),
+        ]
+        return (manifest.compactBytes, paths)
+    }
+
+    private static func descriptor(_ type: String, _ digest: ContentDigest, _ size: UInt64) -> JSONValue {
+        ["mediaType": .string(type), "size": JSONValue(size), "digest": .string(digest.description)]
+    }
+
+    /// An uncompressed layer's digest is its diff ID; a compressed one has to be read, unless its path names the digest.
+    /// Whoever reads the blob finds out whether that is true.
+    private static func describe(_ file: ImageFile, _ path: ByteString, _ diffID: ContentDigest) throws -> (String, ContentDigest) {
+        var magic: [UInt8] = [0, 0, 0, 0]
+        let count = try magic.withUnsafeMutableBytes { try file.read(at: 0, into: $0) }
+        let type: String
+        switch magic[..<count].withUnsafeBytes({ CompressionFormat.detect($0) }) {
+        case .none: return (MediaType.dockerLayer, diffID)
+        case .gzip: type = MediaType.dockerLayerGzip
+        case .zstd: type = MediaType.dockerLayerZstd
+        }
+        let parts = path.bytes.split(separator: UInt8(ascii: "/"))
+        if parts.count == 3, parts[0].elementsEqual("blobs".utf8),
+            let digest = ContentDigest(String(decoding: parts[1], as: UTF8.self) + ":" + String(decoding: parts[2], as: UTF8.self))
+        {
+            return (type, digest)
+        }
+        var hasher = DigestHasher(.sha256)
+        try file.forEachPiece { hasher.update($0) }
+        return (type, hasher.finalize())
+    }
+}
+
+extension Array {
+    /// Itself, or nil where there is nothing in it.
+    fileprivate var nonEmpty: [Element]? { isEmpty ? nil : self }
+}

@@ -1,0 +1,179 @@
+import ComposefsBytes
+import ComposefsHashing
+import ComposefsJSON
+import ComposefsLinuxSystem
+public import ComposefsOCIModel
+
+/// `containers-storage:[[DRIVER@ROOT+RUNROOT]]NAME`: an image in the storage of podman, buildah, skopeo and cri-o.
+///
+/// The storage keeps layers unpacked, with what is needed to put their uncompressed archives together again. The manifest that is
+/// returned names those archives; it is the stored one where that does so too.
+public struct StorageSource: ImageSource {
+    private let storage: ContainersStorage
+    private let image: ContainersStorage.Image
+    private let root: SourceManifest
+    private let layers: [ContentDigest: StoredLayer]
+    public let canonicalName: String
+
+    private struct StoredLayer: Sendable {
+        var storage: ByteString
+        var id: String
+        var size: UInt64
+    }
+
+    public init(_ text: String) throws {
+        var name = Substring(text)
+        var roots = ContainersStorage.defaultRoots()
+        if name.hasPrefix("["), let end = name.firstIndex(of: "]") {
+            roots = [try Self.explicitRoot(name[name.index(after: name.startIndex)..<end], text)]
+            name = name[name.index(after: end)...]
+        }
+        let storages = try roots.compactMap { try ContainersStorage($0) }
+        let place = ByteString("containers-storage:" + name)
+        guard !storages.isEmpty else {
+            throw OCIError.notFound(
+                source: place, "no storage with the overlay driver at \(roots.map(\.description).joined(separator: " or "))")
+        }
+        guard let (storage, image, matched) = try Self.find(String(name), storages) else {
+            throw OCIError.notFound(source: place, "no such image in \(storages.map(\.root.description).joined(separator: " or "))")
+        }
+        self.storage = storage
+        self.image = image
+        guard let bytes = try storage.item("manifest", of: image, limit: ImageLimits.largestManifest) else {
+            throw OCIError.damaged(source: place, "the storage has no manifest of image \(image.id)")
+        }
+        let manifest = try Manifest(parsing: bytes)
+        guard manifest.isImage else {
+            throw OCIError.unsupported(document: place.description, "artifacts in the storage are not supported")
+        }
+        guard let configBytes = try storage.item(manifest.config.digest.description, of: image, limit: ImageLimits.configBytes) else {
+            throw OCIError.damaged(source: place, "the storage has no config of image \(image.id)")
+        }
+        let config = try ImageConfig(parsing: configBytes)
+        let chain = try Self.chain(image, storages, place)
+        (root, layers) = try Self.makeManifest(manifest, config, chain, place)
+        canonicalName = matched ?? image.names.first ?? "containers-storage:\(image.id)"
+    }
+
+    public func rootManifest() -> SourceManifest { root }
+
+    public func manifest(_ descriptor: Descriptor) throws -> [UInt8] {
+        throw OCIError.notFound(source: storage.root, "the manifest \(descriptor.digest) is not stored")
+    }
+
+    public func openBlob(_ descriptor: Descriptor) throws -> any BlobReader {
+        if let data = descriptor.data { return DataBlobReader(data) }
+        if let layer = layers[descriptor.digest] {
+            let files = try DirectoryFiles(layer.storage)
+            guard let index = try files.open(ByteString("overlay-layers/\(layer.id).tar-split.gz")) else {
+                throw OCIError.notFound(
+                    source: storage.root, "the layer \(layer.id) has no tar-split data, without which its archive cannot be made again")
+            }
+            let content = try DirectoryFiles(layer.storage + ByteString("/overlay/\(layer.id)/diff"), asRoot: true)
+            return try TarSplitReader(index, content)
+        }
+        guard let bytes = try storage.item(descriptor.digest.description, of: image, limit: ImageLimits.configBytes) else {
+            throw OCIError.notFound(source: storage.root, "the blob \(descriptor.digest) is not stored")
+        }
+        return DataBlobReader(bytes)
+    }
+
+    // MARK: Finding
+
+    /// `DRIVER@ROOT+RUNROOT:OPTIONS`, of which the root is used.
+    private static func explicitRoot(_ text: Substring, _ whole: String) throws(OCIError) -> ByteString {
+        var path = text
+        if let at = path.firstIndex(of: "@") {
+            guard path[..<at] == "overlay" else {
+                throw .unsupported(document: "containers-storage:\(ByteString(whole))", "only the overlay driver is supported")
+            }
+            path = path[path.index(after: at)...]
+        }
+        path = path.prefix { $0 != "+" && $0 != ":" }
+        guard path.hasPrefix("/") else { throw .invalidReference(ByteString(whole), "the storage's root is no absolute path") }
+        return ByteString(path.utf8)
+    }
+
+    /// By name, completed as podman does it, by digest, or by id or its beginning.
+    private static func find(
+        _ text: String, _ storages: [ContainersStorage]
+    ) throws(OCIError) -> (ContainersStorage, ContainersStorage.Image, String?)? {
+        let reference = try? RegistryReference(parsing: text)
+        var names = [text]
+        if let reference {
+            // A short name is looked for among what was built here, too.
+            names.append(reference.canonical)
+            if let local = try? RegistryReference(parsing: "localhost/" + text) { names.append(local.canonical) }
+        }
+        for storage in storages {
+            for name in names {
+                if let image = storage.images.first(where: { $0.names.contains(name) }) { return (storage, image, name) }
+            }
+            if let digest = reference?.digest, let image = storage.images.first(where: { $0.digest == digest }) {
+                return (storage, image, reference?.canonical)
+            }
+        }
+        var id = Substring(text)
+        for prefix in ["sha256:", "@"] where id.hasPrefix(prefix) { id = id.dropFirst(prefix.count) }
+        guard id.utf8.count >= 6, id.utf8.allSatisfy({ Hex.value(of: $0) != nil }) else { return nil }
+        for storage in storages {
+            let found = storage.images.filter { $0.id.hasPrefix(id) }
+            guard found.count < 2 else { throw .ambiguous(source: ByteString(text), "more than one image id begins with this") }
+            if let image = found.first { return (storage, image, nil) }
+        }
+        return nil
+    }
+
+    /// The layers of an image, the lowest first, and where each is.
+    private static func chain(
+        _ image: ContainersStorage.Image, _ storages: [ContainersStorage], _ source: ByteString
+    ) throws(OCIError) -> [(layer: ContainersStorage.Layer, root: ByteString)] {
+        var chain: [(layer: ContainersStorage.Layer, root: ByteString)] = []
+        var next = image.topLayer
+        var seen: Set<String> = []
+        while let id = next {
+            guard seen.insert(id).inserted, let storage = storages.first(where: { $0.layers[id] != nil }), let layer = storage.layers[id]
+            else {
+                throw .damaged(source: source, "the storage has no layer \(quoted(id))")
+            }
+            chain.append((layer: layer, root: storage.root))
+            next = layer.parent
+        }
+        return chain.reversed()
+    }
+
+    private static func makeManifest(
+        _ manifest: Manifest, _ config: ImageConfig, _ chain: [(layer: ContainersStorage.Layer, root: ByteString)], _ source: ByteString
+    ) throws(OCIError) -> (SourceManifest, [ContentDigest: StoredLayer]) {
+        guard chain.count == config.diffIDs.count, chain.count == manifest.layers.count else {
+            throw .damaged(source: source, "the storage has \(chain.count) layers of it, but its config \(config.diffIDs.count) diff IDs")
+        }
+        let type = manifest.mediaType == MediaType.dockerManifest ? MediaType.dockerLayer : "application/vnd.oci.image.layer.v1.tar"
+        var layers: [ContentDigest: StoredLayer] = [:]
+        var descriptors: [JSONValue] = []
+        var isSame = true
+        for (index, (diffID, (layer, root))) in zip(config.diffIDs, chain).enumerated() {
+            guard layer.digest == diffID, let size = layer.size else {
+                throw .damaged(
+                    source: source, "the layer \(layer.id) is not known to be the archive \(diffID); pull the image anew with podman")
+            }
+            layers[diffID] = StoredLayer(storage: root, id: layer.id, size: size)
+            descriptors.append(["mediaType": .string(type), "digest": .string(diffID.description), "size": JSONValue(size)])
+            let stored = manifest.layers[index]
+            if stored.digest != diffID || stored.size != size { isSame = false }
+        }
+        let expected = { (bytes: [UInt8]) in
+            Descriptor(mediaType: manifest.mediaType, digest: .of(bytes), size: UInt64(bytes.count))
+        }
+        if isSame {
+            return (SourceManifest(bytes: manifest.bytes, mediaType: manifest.mediaType, expected: expected(manifest.bytes)), layers)
+        }
+        var document: JSONValue
+        do throws(JSONError) { document = try JSONValue.parse(manifest.bytes) } catch {
+            throw .malformed(document: "manifest", error.description)
+        }
+        document["layers"] = .array(descriptors)
+        let bytes = document.compactBytes
+        return (SourceManifest(bytes: bytes, mediaType: manifest.mediaType, expected: expected(bytes)), layers)
+    }
+}

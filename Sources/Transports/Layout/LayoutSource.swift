@@ -1,0 +1,167 @@
+public import ComposefsBytes
+public import ComposefsHashing
+import ComposefsJSON
+import ComposefsLinuxSystem
+public import ComposefsOCIModel
+
+/// An image in an OCI image layout (image-spec image-layout.md), in a directory or an archive.
+public struct LayoutSource: ImageSource {
+    private let files: any ImageFiles
+    private let root: SourceManifest
+    private let entries: [Descriptor]
+    public let canonicalName: String
+
+    /// `oci:DIR[:NAME]`
+    public init(directory location: ImageLocation) throws {
+        let (path, name) = location.located()
+        try self.init(try DirectoryFiles(path), name, transport: "oci")
+    }
+
+    /// `oci-archive:FILE[:NAME]`. A compressed archive is expanded to a file without a name in `scratch`.
+    public init(archive location: ImageLocation, scratch: ByteString) throws {
+        let (path, name) = location.located()
+        try self.init(try TarFiles(path, scratch: scratch), name, transport: "oci-archive")
+    }
+
+    init(_ files: some ImageFiles, _ name: ImageLocation.Name?, transport: String) throws {
+        self.files = files
+        try Self.checkMarker(files)
+        guard let bytes = try files.read("index.json", limit: Self.indexLimit) else {
+            throw OCIError.notFound(source: files.name, "is no OCI layout: there is no index.json")
+        }
+        let index = try ImageIndex(parsing: bytes, mediaType: nil, document: "\(files.name)/index.json", limit: Self.indexLimit)
+        entries = index.manifests
+        switch try LayoutIndex(source: files.name, index).select(name) {
+        case .entry(let entry):
+            let manifest = try entry.data ?? files.manifest(Self.path(entry), entry)
+            root = SourceManifest(bytes: manifest, mediaType: entry.mediaType, expected: entry)
+        case .all:
+            root = SourceManifest(bytes: bytes, mediaType: MediaType.ociIndex)
+        }
+        // A whole reference in the layout says more than the layout's path.
+        if case .tag(let tag)? = name, tag.utf8.contains(UInt8(ascii: "/")), let reference = try? RegistryReference(parsing: tag) {
+            canonicalName = reference.canonical
+        } else {
+            canonicalName = "\(transport):\(files.name)" + (name.map { ($0.isDigest ? "@" : ":") + $0.description } ?? "")
+        }
+    }
+
+    private static let indexLimit = 16 << 20
+
+    static func checkMarker(_ files: some ImageFiles) throws {
+        guard let bytes = try files.read("oci-layout", limit: 4096) else {
+            throw OCIError.notFound(source: files.name, "is no OCI layout: there is no file oci-layout")
+        }
+        let fields = try DocumentFields(parsing: bytes, document: "\(files.name)/oci-layout", limit: 4096)
+        let version = try fields.requiredString("imageLayoutVersion")
+        guard version.hasPrefix("1.") else {
+            throw OCIError.unsupported(document: "\(files.name)/oci-layout", "layout version \(quoted(version)), only 1.0.0 is known")
+        }
+    }
+
+    private static func path(_ descriptor: Descriptor) -> ByteString {
+        ByteString("blobs/\(descriptor.digest.algorithm.rawValue)/\(descriptor.digest.hex)")
+    }
+
+    public func rootManifest() -> SourceManifest { root }
+
+    public func manifest(_ descriptor: Descriptor) throws -> [UInt8] { try files.manifest(Self.path(descriptor), descriptor) }
+
+    /// Those that index.json names, whatever their subject is.
+    public func referrers(of digest: ContentDigest, artifactType: String?) throws -> [Descriptor] {
+        entries.filter { $0.artifactType != nil && (artifactType == nil || $0.artifactType == artifactType) }
+    }
+
+    public func openBlob(_ descriptor: Descriptor) throws -> any BlobReader { try files.blob(Self.path(descriptor), descriptor) }
+}
+
+extension ImageLocation.Name {
+    package var isDigest: Bool { if case .digest = self { true } else { false } }
+}
+
+/// The names in a layout's index.json.
+struct LayoutIndex {
+    let source: ByteString
+    let index: ImageIndex
+
+    enum Selection: Equatable {
+        case entry(Descriptor)
+        /// The file itself is the index of one image for several platforms.
+        case all
+    }
+
+    init(source: ByteString, _ index: ImageIndex) {
+        self.source = source
+        self.index = index
+    }
+
+    func select(_ name: ImageLocation.Name?) throws(OCIError) -> Selection {
+        let entries: [Descriptor]
+        switch name {
+        case .digest(let digest):
+            guard let entry = index.manifests.first(where: { $0.digest == digest }) else {
+                throw .notFound(source: source, "index.json names no manifest \(digest); \(available)")
+            }
+            return .entry(entry)
+        case .tag(let tag):
+            if let fault = Self.fault(inName: tag) { throw .notFound(source: source, "\(quoted(tag)) is no reference name: \(fault)") }
+            entries = index.manifests.filter { $0.layoutNames.contains { $0.utf8.elementsEqual(tag.utf8) } }
+            guard !entries.isEmpty else { throw .notFound(source: source, "there is no image \(quoted(tag)); \(available)") }
+        case nil:
+            // Signatures and the like are beside the image, not instead of it; unless there is nothing else.
+            let images = index.manifests.filter { $0.artifactType == nil }
+            entries = images.allSatisfy(\.isAttestation) ? index.manifests : images
+            guard !entries.isEmpty else { throw .notFound(source: source, "index.json names no image") }
+        }
+        let images = entries.filter { !$0.isAttestation }
+        guard let first = images.first ?? entries.first else { throw .notFound(source: source, "index.json names no image") }
+        if images.dropFirst().allSatisfy({ $0.digest == first.digest }) {
+            // The name goes on to be shown, logged and tagged by others, whether it was asked for or not.
+            for name in first.layoutNames {
+                if let fault = Self.fault(inName: name) {
+                    throw .malformed(document: "\(source)/index.json", "the reference name \(quoted(name)) \(fault)")
+                }
+            }
+            return .entry(first)
+        }
+        if images.count == index.manifests.filter({ !$0.isAttestation }).count, Self.differOnlyInPlatform(images) { return .all }
+        if case .tag(let tag)? = name {
+            throw .ambiguous(source: source, "index.json names \(images.count) different images \(quoted(tag))")
+        }
+        throw .ambiguous(source: source, "there are several images; name one of them after a colon: \(available)")
+    }
+
+    private static func differOnlyInPlatform(_ entries: [Descriptor]) -> Bool {
+        let platforms = Set(entries.compactMap { $0.platform?.normalized })
+        let names = Set(entries.map { $0.layoutNames.first ?? "" })
+        return platforms.count == entries.count && names.count == 1 && entries.allSatisfy { MediaType.isManifest($0.mediaType) }
+    }
+
+    private var available: String {
+        var names: [String] = []
+        for entry in index.manifests {
+            if let name = entry.layoutNames.first { names.append(quoted(name)) } else { names.append("@\(entry.digest)") }
+        }
+        guard !names.isEmpty else { return "there is none at all" }
+        let shown = names.prefix(20).joined(separator: ", ")
+        return names.count > 20 ? "there are \(shown) and \(names.count - 20) more" : "there is \(shown)"
+    }
+
+    /// What keeps a name from ever being used. Looser than the image-spec's grammar, which says SHOULD: nothing that could be
+    /// a path to somewhere else or change what a terminal or a log shows.
+    static func fault(inName name: String) -> String? {
+        if name.utf8.isEmpty { return "is empty" }
+        if name.utf8.contains(where: { $0 < 0x20 || $0 == 0x7f }) { return "holds control characters" }
+        if name.utf8.count > 1024 { return "is longer than 1024 bytes" }
+        let components = name.utf8.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false)
+        let isPath = components.contains { $0.isEmpty || $0.elementsEqual(".".utf8) || $0.elementsEqual("..".utf8) }
+        return isPath ? "is a path, not a name" : nil
+    }
+}
+
+extension Descriptor {
+    /// The names of an entry of index.json: the specified one first, then the whole reference that containerd and docker add.
+    var layoutNames: [String] {
+        ["org.opencontainers.image.ref.name", "io.containerd.image.name"].compactMap { annotations[$0] }
+    }
+}

@@ -1,0 +1,19 @@
+public import ComposefsBytes
+
+extension ImageReference {
+    /// Opens what the reference names on this machine.
+    ///
+    /// - Parameter scratch: a directory for temporary files, which get no names.
+    /// - Returns: nil for a reference to a registry.
+    /// - Throws: `OCIError`, `SystemError`.
+    public func openLocalSource(scratch: ByteString) throws -> (any ImageSource)? {
+        switch self {
+        case .layout(let location): try LayoutSource(directory: location)
+        case .ociArchive(let location): try LayoutSource(archive: location, scratch: scratch)
+        case .dockerArchive(let location): try DockerArchiveSource(location, scratch: scratch)
+        case .directory(let path): try DirectorySource(path)
+        case .containersStorage(let name): try StorageSource(name)
+        case .registry: nil
+        }
+    }
+}

@@ -1,0 +1,235 @@
+import ComposefsCompression
+import ComposefsHashing
+import ComposefsJSON
+import ComposefsOCIModel
+import Testing
+
+private let someDigest = "sha256:" + String(repeating: "ab", count: 32)
+
+private func fault(_ text: String, _ mediaType: String? = nil) -> String? {
+    do throws(OCIError) {
+        _ = try ManifestDocument(parsing: Array(text.utf8), mediaType: mediaType)
+        return nil
+    } catch { return error.description }
+}
+
+private func manifest(
+    type: String = MediaType.ociManifest, config: String = MediaType.ociConfig, layers: String? = nil, more: String = ""
+) -> String {
+    let layer = #"{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"\#(someDigest)","size":5}"#
+    return """
+        {"schemaVersion":2,"mediaType":"\(type)","config":{"mediaType":"\(config)","digest":"\(someDigest)","size":2},\
+        "layers":\(layers ?? "[\(layer)]")\(more)}
+        """
+}
+
+private func layer(_ members: String) -> String { manifest(layers: "[{\(members)}]") }
+
+@Suite struct ModelsManifestTests {
+    @Test func manifestIsReadAndItsBytesKept() throws {
+        let text = manifest(
+            layers: """
+                [{"mediaType":"application/vnd.oci.image.layer.v1.tar+zstd","digest":"\(someDigest)","size":9223372036854775807,\
+                "urls":["https://example.com/x"],"annotations":{"a":"b"},"unknown":[1]}]
+                """, more: #","annotations":{"k":"v"},"subject":null,"unknown":{"Layers":[]},"Layers":7"#)
+        let read = try Manifest(parsing: Array(text.utf8))
+        #expect(read.bytes == Array(text.utf8))
+        #expect(read.mediaType == MediaType.ociManifest)
+        #expect(read.config == Descriptor(mediaType: MediaType.ociConfig, digest: try #require(ContentDigest(someDigest)), size: 2))
+        #expect(read.layers.count == 1)
+        #expect(read.layers.first?.size == UInt64(Int64.max))
+        #expect(read.layers.first?.urls == ["https://example.com/x"])
+        #expect(read.layers.first?.annotations == ["a": "b"])
+        #expect(read.annotations == ["k": "v"])
+        #expect(read.isImage)
+        #expect(read.subject == nil)
+    }
+
+    @Test func typeThatIsNotSaidIsGuessedByTheMembers() throws {
+        let bare =
+            #"{"schemaVersion":2,"config":{"mediaType":"\#(MediaType.dockerConfig)","digest":"\#(someDigest)","size":2},"layers":[]}"#
+        #expect(try Manifest(parsing: Array(bare.utf8)).mediaType == MediaType.dockerManifest)
+        #expect(try Manifest(parsing: Array(bare.utf8), mediaType: MediaType.ociManifest).mediaType == MediaType.ociManifest)
+        let index = Array(#"{"schemaVersion":2,"manifests":[]}"#.utf8)
+        #expect(try ImageIndex(parsing: index).mediaType == MediaType.ociIndex)
+        #expect(try ImageIndex(parsing: index, mediaType: MediaType.dockerManifestList).mediaType == MediaType.dockerManifestList)
+        #expect(fault(#"{"schemaVersion":2}"#) == "manifest: it is neither an image manifest nor an index")
+    }
+
+    @Test func artifacts() throws {
+        let empty = manifest(
+            config: MediaType.ociEmpty, layers: #"[{"mediaType":"text/csv","digest":"\#(someDigest)","size":1}]"#,
+            more: #","artifactType":"application/x","subject":{"mediaType":"\#(MediaType.ociManifest)","digest":"\#(someDigest)","size":3}"#
+        )
+        let read = try Manifest(parsing: Array(empty.utf8))
+        #expect(!read.isImage)
+        #expect(read.artifactType == "application/x")
+        #expect(read.subject?.size == 3)
+    }
+
+    @Test(arguments: [
+        (manifest(type: MediaType.dockerManifest), MediaType.ociManifest, "it calls itself"),
+        (manifest(type: MediaType.ociIndex), nil, #""manifests" is missing"#),
+        (manifest(type: "application/x"), nil, "neither an image manifest nor an index"),
+        (manifest(), "application/x", "neither an image manifest nor an index"),
+        (manifest(), "application/vnd.docker.distribution.manifest.v1+prettyjws", "schema 1"),
+        (#"{"schemaVersion":1,"name":"x","fsLayers":[]}"#, nil, "schema 1"),
+        (#"{"schemaVersion":3,"layers":[]}"#, nil, #""schemaVersion" is not 2"#),
+        (#"{"schemaVersion":"2","layers":[]}"#, nil, #""schemaVersion" is not 2"#),
+        (#"{"layers":[]}"#, nil, #""schemaVersion" is missing"#),
+        (#"{"schemaVersion":2,"mediaType":5,"layers":[]}"#, nil, #""mediaType" is a number, not a string"#),
+        (manifest(layers: "null"), nil, #""layers" is null, not an array"#),
+        (manifest(layers: "{}"), nil, #""layers" is an object, not an array"#),
+        (manifest(layers: "[7]"), nil, #""layers[0]" is a number, not an object"#),
+        (manifest(more: #","manifests":[]"#), nil, "a manifest and an index at once"),
+        (#"{"schemaVersion":2,"manifests":[],"config":{}}"#, MediaType.ociIndex, "at once"),
+        (#"{"schemaVersion":2,"manifests":null}"#, MediaType.ociIndex, "null, not an array"),
+        (#"{"schemaVersion":2,"layers":[]}"#, MediaType.ociManifest, #""config" is missing"#),
+        (manifest(more: #","annotations":{"a":1}"#), nil, #""annotations.a" is a number, not a string"#),
+        (manifest(more: #","annotations":[]"#), nil, #""annotations" is an array, not an object"#),
+        (manifest(more: #","artifactType":1"#), nil, #""artifactType" is a number"#),
+        (manifest(more: #","layers":[]"#), nil, "comes twice"),
+        ("[]", nil, "an array, not an object"), ("null", nil, "null, not an object"), ("\u{feff}{}", nil, "byte-order mark"),
+    ])
+    func refused(_ text: String, _ type: String?, _ part: String) {
+        #expect(fault(text, type)?.contains(part) == true, "\(fault(text, type) ?? "")")
+    }
+
+    @Test(arguments: [
+        (#""digest":"\#(someDigest)","size":1"#, #""layers[0].mediaType" is missing"#),
+        (#""mediaType":"","digest":"\#(someDigest)","size":1"#, "is empty"),
+        (#""mediaType":"a","digest":"\#(someDigest)""#, #""layers[0].size" is missing"#),
+        (#""mediaType":"a","digest":"\#(someDigest)","size":null"#, "is null, not a size"),
+        (#""mediaType":"a","digest":"\#(someDigest)","size":-1"#, "is -1, not a size"),
+        (#""mediaType":"a","digest":"\#(someDigest)","size":1.0"#, "is 1.0, not a size"),
+        (#""mediaType":"a","digest":"\#(someDigest)","size":"1""#, "is a string, not a size"),
+        (#""mediaType":"a","digest":"\#(someDigest)","size":9223372036854775808"#, "not a size"),
+        (#""mediaType":"a","digest":7,"size":1"#, #""layers[0].digest" is a number"#),
+        (#""mediaType":"a","digest":"md5:d41d8cd98f00b204e9800998ecf8427e","size":1"#, "no sha256, sha384 or sha512 digest"),
+        (#""mediaType":"a","digest":"sha256:/etc/passwd\u001b","size":1"#, #"sha256:/etc/passwd\x1b""#),
+        (#""mediaType":"a","digest":"\#(someDigest)","size":1,"urls":"x""#, #""layers[0].urls" is a string, not an array"#),
+        (#""mediaType":"a","digest":"\#(someDigest)","size":1,"urls":[1]"#, #""layers[0].urls[0]" is a number"#),
+        (#""mediaType":"a","digest":"\#(someDigest)","size":1,"platform":[]"#, #""layers[0].platform" is an array"#),
+        (#""mediaType":"a","digest":"\#(someDigest)","size":1,"platform":{"os":1}"#, #""layers[0].platform.os" is a number"#),
+        (#""mediaType":"a","digest":"\#(someDigest)","size":1,"data":"x""#, "is not base64"),
+        (#""mediaType":"a","digest":"\#(someDigest)","size":1,"data":"QUI=""#, "is not the blob"),
+        (#""mediaType":"a","digest":"\#(someDigest)","size":2,"data":"QUI=""#, "is not the blob"),
+    ])
+    func refusedDescriptors(_ members: String, _ part: String) {
+        #expect(fault(layer(members))?.contains(part) == true, "\(fault(layer(members)) ?? "")")
+    }
+
+    @Test(arguments: [("", ""), ("YQ==", "a"), ("YWI=", "ab"), ("YWJj", "abc"), ("Pz8/", "???"), ("Pj4+", ">>>")])
+    func embeddedData(_ base64: String, _ text: String) throws {
+        let digest = ContentDigest.of(Array(text.utf8), .sha512)
+        let layers = #"[{"mediaType":"a","digest":"\#(digest)","size":\#(text.utf8.count),"data":"\#(base64)"}]"#
+        let read = try Manifest(parsing: Array(manifest(config: "application/x", layers: layers).utf8))
+        #expect(read.layers.first?.data == Array(text.utf8))
+    }
+
+    @Test(arguments: ["YQ", "YQ=", "YR==", "Y===", "====", "YQ==YQ==", "YW I=", "YWJj\\n", "-_-_"])
+    func notBase64(_ text: String) {
+        let members = #""mediaType":"a","digest":"\#(someDigest)","size":1,"data":"\#(text)""#
+        #expect(fault(layer(members)) != nil)
+    }
+
+    @Test func layersOfImagesAreArchives() {
+        func image(_ type: String) -> String? {
+            fault(manifest(layers: #"[{"mediaType":"\#(type)","digest":"\#(someDigest)","size":1}]"#))
+        }
+        #expect(image("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip") == nil)
+        #expect(image("application/vnd.oci.image.layer.v1.tar+gzip+encrypted")?.contains("layer 1 is encrypted") == true)
+        #expect(image("application/vnd.dev.cosign.simplesigning.v1+json")?.contains("no layer of a root filesystem") == true)
+    }
+
+    @Test func layerTypes() {
+        let oci = "application/vnd.oci.image.layer.v1.tar"
+        let docker = "application/vnd.docker.image.rootfs.diff.tar"
+        #expect(LayerMediaType(oci)?.compression == CompressionFormat.none)
+        #expect(LayerMediaType(oci + "+gzip")?.compression == .gzip)
+        #expect(LayerMediaType(oci + "+zstd")?.compression == .zstd)
+        #expect(LayerMediaType(docker)?.compression == CompressionFormat.none)
+        #expect(LayerMediaType(docker + ".gzip")?.compression == .gzip)
+        #expect(LayerMediaType(docker + ".zstd")?.isDistributable == true)
+        #expect(LayerMediaType("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip")?.isDistributable == false)
+        for type in [oci + ".gzip", docker + "+gzip", oci + "+xz", oci + "+gzip+encrypted", "", "text/plain"] {
+            #expect(LayerMediaType(type) == nil)
+        }
+    }
+
+    @Test func noFlipTraps() {
+        let bytes = Array(manifest(more: #","annotations":{"k":"v"}"#).utf8)
+        for count in 0..<bytes.count { #expect((try? ManifestDocument(parsing: Array(bytes[..<count]), mediaType: nil)) == nil) }
+        for place in bytes.indices {
+            for bit in 0..<8 {
+                var damaged = bytes
+                damaged[place] ^= 1 << bit
+                if case .manifest(let read)? = try? ManifestDocument(parsing: damaged, mediaType: nil) { #expect(read.bytes == damaged) }
+            }
+        }
+    }
+
+    @Test func tooLargeIsNotRead() {
+        let text = manifest(more: ",\"x\":\"" + String(repeating: "x", count: ImageLimits.largestManifest) + "\"")
+        #expect(fault(text)?.contains("at most 67108864 are read") == true)
+    }
+}
+
+@Suite struct ModelsConfigTests {
+    private func fault(_ text: String) -> String? {
+        do throws(OCIError) {
+            _ = try ImageConfig(parsing: Array(text.utf8))
+            return nil
+        } catch { return error.description }
+    }
+
+    @Test func everythingIsRead() throws {
+        let text = """
+            {"architecture":"arm","os":"linux","variant":"v7","os.version":"1","created":"2024-01-02T03:04:05Z","author":"x",\
+            "rootfs":{"type":"layers","diff_ids":["\(someDigest)","\(someDigest)"]},"history":[{"empty_layer":true}],\
+            "config":{"Env":["A=b"],"Cmd":["sh"],"Entrypoint":["/e"],"User":"1:2","WorkingDir":"/w","ExposedPorts":{"80/tcp":{}},\
+            "Volumes":{"/v":{}},"Labels":{"l":"m"},"StopSignal":"SIGINT","Healthcheck":{"Test":[]}}}
+            """
+        let config = try ImageConfig(parsing: Array(text.utf8))
+        #expect(config.bytes == Array(text.utf8))
+        #expect(config.platform == Platform(os: "linux", architecture: "arm", variant: "v7", osVersion: "1"))
+        #expect(config.created == "2024-01-02T03:04:05Z")
+        #expect(config.diffIDs.map(\.description) == [someDigest, someDigest])
+        #expect(config.runtime.environment == ["A=b"])
+        #expect(config.runtime.command == ["sh"])
+        #expect(config.runtime.entrypoint == ["/e"])
+        #expect(config.runtime.user == "1:2")
+        #expect(config.runtime.workingDirectory == "/w")
+        #expect(config.runtime.exposedPorts == ["80/tcp"])
+        #expect(config.runtime.volumes == ["/v"])
+        #expect(config.runtime.labels == ["l": "m"])
+        #expect(config.runtime.stopSignal == "SIGINT")
+    }
+
+    @Test func whatDockerLeavesNull() throws {
+        let text = """
+            {"config":{"Env":null,"Cmd":null,"Entrypoint":null,"Labels":null,"Volumes":null,"ExposedPorts":null,"User":""},\
+            "rootfs":{"type":"layers","diff_ids":null}}
+            """
+        let config = try ImageConfig(parsing: Array(text.utf8))
+        #expect(config.diffIDs.isEmpty)
+        #expect(config.runtime.command == nil)
+        #expect(config.runtime.user == "")
+        #expect(config.os == "")
+        #expect(try ImageConfig(parsing: Array(#"{"rootfs":{"type":"layers"}}"#.utf8)).runtime == RuntimeConfig())
+    }
+
+    @Test(arguments: [
+        (#"{}"#, #""rootfs" is missing"#), (#"{"rootfs":null}"#, "is null"), (#"{"rootfs":{"diff_ids":[]}}"#, #""rootfs.type" is missing"#),
+        (#"{"rootfs":{"type":"overlay","diff_ids":[]}}"#, #"is "overlay", not "layers""#),
+        (#"{"rootfs":{"type":"layers","diff_ids":["sha256:x"]}}"#, #""rootfs.diff_ids[0]" is "sha256:x""#),
+        (#"{"rootfs":{"type":"layers","diff_ids":[3]}}"#, "is a number"),
+        (#"{"rootfs":{"type":"layers"},"config":{"Env":{"A":"b"}}}"#, #""config.Env" is an object, not an array"#),
+        (#"{"rootfs":{"type":"layers"},"config":{"Cmd":7}}"#, #""config.Cmd" is a number"#),
+        (#"{"rootfs":{"type":"layers"},"config":{"Labels":[]}}"#, #""config.Labels" is an array"#),
+        (#"{"rootfs":{"type":"layers"},"config":{"User":7}}"#, #""config.User" is a number"#),
+        (#"{"rootfs":{"type":"layers"},"architecture":[]}"#, #""architecture" is an array"#),
+        (#"{"rootfs":{"type":"layers"},"created":7}"#, #""created" is a number"#),
+    ])
+    func refused(_ text: String, _ part: String) { #expect(fault(text)?.contains(part) == true, "\(fault(text) ?? "")") }
+}
