@@ -1,10 +1,8 @@
 #!/usr/bin/env python3
-"""How long a pull takes, in CPU, memory and time, against the floor: what any store that verifies and keeps must do.
+"""How long a pull takes, in CPU, memory and time, against the floor: the least that any store must do that verifies and keeps.
 
-The floor of an image, all layers at once, each: `igzip -dc BLOB | tee FILE | openssl dgst -sha256` beside
-`openssl dgst -sha256 BLOB`; when all are done, `sync -f`. Pull and floor alternate; the page cache is warm; every run has a
-fresh repository; nothing is deleted before the end (a file system that has just deleted much is slow to create); everything is
-synced before each run. Figures are medians.
+The floor is floor.c, which inflates, digests, creates the objects and syncs. Pull and floor alternate; the page cache is warm; every run
+has a new repository on a new file system (disk.py); everything is synced before each run. Figures are medians.
 """
 
 import argparse
@@ -17,30 +15,19 @@ import sys
 import time
 
 import mount
+from disk import ALGORITHMS, MIB, Scratch
 
-MIB = 1 << 20
 HERE = os.path.dirname(os.path.abspath(__file__))
 DIRECTORY = os.environ["BENCH_DIR"]
 COMMAND = os.environ["CFSOCI"]
-ALGORITHMS = {"sha256": "fsverity-sha256-12", "sha512": "fsverity-sha512-12"}
 
 # The limits that the project holds itself to: wall clock against the floor with sha256, peak memory, start-up, size.
 WALL_LIMIT = {"a": 1.5, "b": 2.0}
 MEMORY_LIMIT = 96 * MIB
 STARTUP_LIMIT = 0.010
 SIZE_LIMIT = 25_000_000
-
-FLOOR = """
-set -e
-out=$1; shift
-mkdir "$out"
-for blob in "$@"; do
-    { igzip -dc "$blob" | tee "$out/${blob##*/}" | openssl dgst -sha256; } >/dev/null &
-    openssl dgst -sha256 "$blob" >/dev/null &
-done
-wait
-sync -f "$out"
-"""
+# What the file of 3 GiB fits in, with what the file system takes for itself.
+MEMORY_DISK = 5 << 30
 
 missed = []
 
@@ -62,16 +49,29 @@ def image(name):
         return directory, json.load(source)
 
 
+def blob_path(layout, digest):
+    return os.path.join(layout, "blobs", digest.replace(":", "/"))
+
+
+def document(layout, digest):
+    with open(blob_path(layout, digest)) as source:
+        return json.load(source)
+
+
+def manifest_of(layout):
+    with open(os.path.join(layout, "index.json")) as source:
+        return document(layout, json.load(source)["manifests"][0]["digest"])
+
+
 def layer_blobs(layout):
-    def document(path):
-        with open(os.path.join(layout, path)) as source:
-            return json.load(source)
+    return [blob_path(layout, layer["digest"]) for layer in manifest_of(layout)["layers"]]
 
-    def path(digest):
-        return "blobs/" + digest.replace(":", "/")
 
-    manifest = document(path(document("index.json")["manifests"][0]["digest"]))
-    return [os.path.join(layout, path(layer["digest"])) for layer in manifest["layers"]]
+def layer_digests(layout):
+    """The digest and the diff ID of each layer."""
+    manifest = manifest_of(layout)
+    diff_ids = document(layout, manifest["config"]["digest"])["rootfs"]["diff_ids"]
+    return [(layer["digest"], diff_id) for layer, diff_id in zip(manifest["layers"], diff_ids, strict=True)]
 
 
 def warm(paths):
@@ -82,14 +82,14 @@ def warm(paths):
 
 
 def run(arguments, **options):
-    """Runs a command: wall seconds, CPU seconds (its children included), peak resident bytes of its largest process, stderr."""
+    """Runs a command: wall seconds, CPU seconds (its children included), peak resident bytes of its largest process, stderr, stdout."""
     os.sync()
-    errors, peak = os.path.join(DIRECTORY, "stderr.txt"), os.path.join(DIRECTORY, "peak.txt")
+    errors, peak, output = (os.path.join(DIRECTORY, name + ".txt") for name in ("stderr", "peak", "stdout"))
     # A process starts with the peak of the one that forked it, so a small one must: this interpreter would hide the truth.
     arguments = ["/usr/bin/time", "--quiet", "--format", "%M", "--output", peak, *arguments]
-    with open(errors, "wb") as sink:
+    with open(errors, "wb") as sink, open(output, "wb") as out:
         start = time.monotonic()
-        process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=sink, **options)
+        process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=out, stderr=sink, **options)
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.monotonic() - start
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -99,38 +99,30 @@ def run(arguments, **options):
         sys.exit(f"{' '.join(arguments[6:])} ended with status {process.returncode}:\n{text}")
     with open(peak) as source:
         kibibytes = int(source.read())
-    return wall, usage.ru_utime + usage.ru_stime, kibibytes * 1024, text
+    with open(output, errors="replace") as source:
+        return wall, usage.ru_utime + usage.ru_stime, kibibytes * 1024, text, source.read()
 
 
-class Scratch:
-    """A fresh path a run; all of them are removed at the end."""
-
-    def __init__(self):
-        self.directory = os.path.join(DIRECTORY, f"runs-{os.getpid()}")
-        os.makedirs(self.directory)
-        self.count = 0
-
-    def path(self):
-        self.count += 1
-        return os.path.join(self.directory, str(self.count))
-
-    def repository(self, algorithm):
-        path = self.path()
+def floor_program():
+    """The path of floor.c's program, built where it is older than its source."""
+    source, program = os.path.join(HERE, "floor.c"), os.path.join(DIRECTORY, "floor")
+    if not os.path.exists(program) or os.path.getmtime(program) < os.path.getmtime(source):
         subprocess.run(
-            [COMMAND, "init", path, "--algorithm", ALGORITHMS[algorithm], "--insecure"],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            ["cc", "-std=gnu17", "-O2", "-Wall", "-Werror", "-o", program, source, "-lisal", "-lcrypto", "-pthread"], check=True
         )
-        return path
-
-    def remove(self):
-        shutil.rmtree(self.directory, ignore_errors=True)
+    return program
 
 
-def pull(scratch, layout, algorithm, *options):
-    repository = scratch.repository(algorithm)
-    return run([COMMAND, "--repo", repository, "pull", f"oci:{layout}:bench", *options])
+def check_floor(output, layout):
+    """Ends the program when the floor did not read what the image's documents name: then its time means nothing."""
+    found = [tuple(line.split()[:2]) for line in output.splitlines()]
+    if found != layer_digests(layout):
+        sys.exit(f"the floor digested other layers than the image has:\n{output}")
+
+
+def pull(scratch, layout, algorithm, *options, command=COMMAND):
+    repository = scratch.repository(algorithm, command)
+    return run([command, "--repo", repository, "pull", f"oci:{layout}:bench", *options])
 
 
 def profile_of(text):
@@ -146,11 +138,13 @@ def compare(name, runs):
         f"image {name}: {facts['layers']} gzip layer(s), {facts['entries']} entries, "
         f"{facts['uncompressed'] / 1e6:.0f} MB ({facts['compressed'] / 1e6:.0f} MB compressed)"
     )
-    scratch = Scratch()
+    scratch = Scratch(DIRECTORY, COMMAND)
+    floor = floor_program()
     floors, pulls = [], {algorithm: [] for algorithm in ALGORITHMS}
     try:
         for _ in range(runs):
-            floors.append(run(["bash", "-c", FLOOR, "floor", scratch.path(), *blobs]))
+            floors.append(run([floor, os.path.join(scratch.fresh(), "floor"), *blobs]))
+            check_floor(floors[-1][4], layout)
             for algorithm, results in pulls.items():
                 results.append(pull(scratch, layout, algorithm))
 
@@ -187,9 +181,9 @@ def memory():
         print("memory: left out, it takes 12 GiB of free space in", DIRECTORY)
         return
     layout, facts = image("memory")
-    scratch = Scratch()
+    scratch = Scratch(DIRECTORY, COMMAND, MEMORY_DISK)
     try:
-        wall, cpu, peak, _ = pull(scratch, layout, "sha256")
+        wall, cpu, peak = pull(scratch, layout, "sha256")[:3]
         text = verdict("3 GiB memory", peak, MEMORY_LIMIT, f"peak {peak / MIB:.1f} MiB")
         print(f"memory: one file of 3 GiB ({facts['compressed'] / 1e6:.0f} MB compressed): {text}, wall {wall:.1f}s, CPU {cpu:.1f}s")
     finally:
@@ -201,29 +195,40 @@ def mounts(runs):
         print("mount: left out, it takes root and FUSE")
         return
     layout, facts = image("b")
-    mount.measure(COMMAND, layout, facts, DIRECTORY, runs, verdict)
+    scratch = Scratch(DIRECTORY, COMMAND)
+    try:
+        mount.measure(COMMAND, layout, facts, scratch.fresh(), runs, verdict)
+    finally:
+        scratch.remove()
+
+
+def start_time(program):
+    """How long `program --version` takes: the median of 200, in seconds."""
+    times = []
+    with open(os.devnull, "wb") as sink:
+        for _ in range(200):
+            start = time.monotonic()
+            process = os.posix_spawn(
+                program, [program, "--version"], os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, sink.fileno(), 1)]
+            )
+            os.waitpid(process, 0)
+            times.append(time.monotonic() - start)
+    return statistics.median(times)
+
+
+def stripped_size(program):
+    stripped = os.path.join(DIRECTORY, "cfsoci.stripped")
+    subprocess.run(["strip", "-o", stripped, program], check=True)
+    size = os.path.getsize(stripped)
+    os.remove(stripped)
+    return size
 
 
 def startup():
-    def median(arguments):
-        times = []
-        with open(os.devnull, "wb") as sink:
-            for _ in range(200):
-                start = time.monotonic()
-                process = os.posix_spawn(
-                    arguments[0], arguments, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, sink.fileno(), 1)]
-                )
-                os.waitpid(process, 0)
-                times.append(time.monotonic() - start)
-        return statistics.median(times)
-
-    seconds, nothing = median([COMMAND, "--version"]), median([shutil.which("true"), "--version"])
+    seconds, nothing = start_time(COMMAND), start_time(shutil.which("true"))
     text = verdict("start-up", seconds, STARTUP_LIMIT, f"{seconds * 1e3:.1f} ms")
     print(f"start-up: cfsoci --version {text}; true --version {nothing * 1e3:.1f} ms")
-    stripped = os.path.join(DIRECTORY, "cfsoci.stripped")
-    subprocess.run(["strip", "-o", stripped, COMMAND], check=True)
-    size = os.path.getsize(stripped)
-    os.remove(stripped)
+    size = stripped_size(COMMAND)
     print("binary:", verdict("binary size", size, SIZE_LIMIT, f"{size / 1e6:.1f} MB stripped"))
 
 

@@ -9,7 +9,6 @@ not read the objects by itself. The last line is a file of 256 MiB read once fro
 import os
 import random
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import time
 KIB = 1 << 10
 MIB = 1 << 20
 WALK_LIMIT, READ_LIMIT = 2.0, 1.5
+WALK, READ = "tar cf /dev/null", "random 4 KiB read"
 
 
 def walk(path):
@@ -173,17 +173,18 @@ def streaming(command, directory):
     return {key: statistics.median(values) for key, values in results.items()}
 
 
-def measure(command, layout, facts, directory, runs, verdict):
-    """Prints all; `verdict(what, value, limit, text)` notes what misses its limit."""
-    # Ended by a signal, it still takes its mounts away.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+SECONDS, MICROSECONDS = (1, "s"), (1e6, "µs")
+
+
+def figures(command, layout, directory, runs):
+    """Measures all: rows of what was done, the median of each mount in seconds, and the unit to print them in."""
     repository = os.path.join(directory, f"mount-{os.getpid()}")
     quiet = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     subprocess.run([command, "init", repository, "--algorithm", "fsverity-sha256-12", "--insecure"], **quiet)
+    rows = []
     try:
         subprocess.run([command, "--repo", repository, "pull", f"oci:{layout}:bench", "bench"], **quiet)
         with Mounts(command, repository, "bench", directory) as paths:
-            print(f"mount: image b, {facts['entries']} entries, {facts['uncompressed'] / 1e6:.0f} MB; medians of {runs}, caches warm")
             for path in paths.values():
                 read_all(path)
             files = large_files(paths["kernel"], 64 * KIB)
@@ -192,21 +193,24 @@ def measure(command, layout, facts, directory, runs, verdict):
             def plan(count):
                 return [(name, chance.randrange(size // 4096) * 4096) for name, size in chance.choices(files, k=count)]
 
-            def walked(text, ratio):
-                return verdict("mount walk", ratio, WALK_LIMIT, text)
+            def add(name, unit, function, *arguments, count=1):
+                _, medians = compare(name, paths, runs, function, *arguments)
+                rows.append((name, {key: value / count for key, value in medians.items()}, unit))
 
-            def read(text, ratio):
-                return verdict("mount random reads", ratio, READ_LIMIT, text)
-
-            seconds, microseconds = (1, "s"), (1e6, "µs")
-            show(compare("tar cf /dev/null", paths, runs, walk), seconds, walked)
-            show(compare("tar cf - | cat > /dev/null", paths, runs, read_all), seconds)
-            count = 100_000
-            name, medians = compare("random 4 KiB read", paths, runs, read_randomly, plan(count))
-            show((name, {key: value / count for key, value in medians.items()}), microseconds, read)
-            count = 20_000
-            name, medians = compare("open, 4 KiB read, close", paths, runs, open_and_read, plan(count))
-            show((name, {key: value / count for key, value in medians.items()}), microseconds)
+            add(WALK, SECONDS, walk)
+            add("tar cf - | cat > /dev/null", SECONDS, read_all)
+            add(READ, MICROSECONDS, read_randomly, plan(100_000), count=100_000)
+            add("open, 4 KiB read, close", MICROSECONDS, open_and_read, plan(20_000), count=20_000)
     finally:
         shutil.rmtree(repository, ignore_errors=True)
-    show(("256 MiB file, first read", streaming(command, directory)), (1, "s"))
+    rows.append(("256 MiB file, first read", streaming(command, directory), SECONDS))
+    return rows
+
+
+def measure(command, layout, facts, directory, runs, verdict):
+    """Prints all; `verdict(what, value, limit, text)` notes what misses its limit."""
+    limits = {WALK: ("mount walk", WALK_LIMIT), READ: ("mount random reads", READ_LIMIT)}
+    print(f"mount: image b, {facts['entries']} entries, {facts['uncompressed'] / 1e6:.0f} MB; medians of {runs}, caches warm")
+    for name, medians, unit in figures(command, layout, directory, runs):
+        limit = limits.get(name)
+        show((name, medians), unit, limit and (lambda text, ratio, limit=limit: verdict(limit[0], ratio, limit[1], text)))

@@ -2,8 +2,8 @@
 """What the network costs: a pull from a registry on loopback against the same pull from a layout.
 
 The registry is Debian's docker-registry, over plain HTTP and, as a second figure, over TLS. It runs on the same machine, so its own
-CPU time is in the wall clock; that is told too. Runs take turns, every one has a fresh repository, everything is synced before each. Figures
-are medians; `wall/layout` is the median over the rounds of a round's two, as a machine that is shared is faster in one minute than in
+CPU time is in the wall clock; that is told too. Runs take turns, every one has a new repository on a new file system (disk.py), everything
+is synced before each. Figures are medians; `wall/layout` is the median over the rounds of a round's two, as a machine that is shared is faster in one minute than in
 the next, and so is `peak/layout`, of resident memory. The first progress event is the first line that `--progress json` prints, counted
 from the start of the process.
 """
@@ -19,7 +19,8 @@ import sys
 import time
 
 import bench
-from bench import COMMAND, DIRECTORY, MIB, Scratch, missed, verdict
+from bench import COMMAND, DIRECTORY, missed, verdict
+from disk import MIB, Scratch
 
 WALL_LIMIT = 1.15
 EVENT_LIMIT = 0.100
@@ -84,23 +85,23 @@ class Registry:
         self.log.close()
 
 
-def pull(scratch, reference, authority, jobs):
-    repository = scratch.repository("sha256")
+def pull(scratch, reference, authority, jobs, command=COMMAND):
+    repository = scratch.repository("sha256", command)
     environment = dict(os.environ)
     if authority:
         environment["SSL_CERT_FILE"] = authority
     options = ["--jobs", str(jobs)] if jobs else []
-    return bench.run([COMMAND, "--repo", repository, "pull", reference, "image", *options], env=environment)
+    return bench.run([command, "--repo", repository, "pull", reference, "image", *options], env=environment)
 
 
-def first_event(scratch, reference, authority):
-    repository = scratch.repository("sha256")
+def first_event(scratch, reference, authority, command=COMMAND):
+    repository = scratch.repository("sha256", command)
     environment = dict(os.environ)
     if authority:
         environment["SSL_CERT_FILE"] = authority
     start = time.monotonic()
     process = subprocess.Popen(
-        [COMMAND, "--repo", repository, "pull", reference, "image", "--progress", "json"],
+        [command, "--repo", repository, "pull", reference, "image", "--progress", "json"],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment,
     )
     times = {}
@@ -118,7 +119,7 @@ def measure(name, runs, jobs):
         f"image {name}: {facts['layers']} gzip layer(s), {facts['entries']} entries, "
         f"{facts['uncompressed'] / 1e6:.0f} MB ({facts['compressed'] / 1e6:.0f} MB compressed)"
     )
-    scratch = Scratch()
+    scratch = Scratch(DIRECTORY, COMMAND)
     registries = {}
     try:
         for key, tls in (("plain", False), ("TLS", True)):
@@ -189,4 +190,5 @@ def main():
             sys.exit(1)
 
 
-main()
+if __name__ == "__main__":
+    main()
