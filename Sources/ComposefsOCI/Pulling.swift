@@ -27,7 +27,7 @@ extension Store {
     }
 
     /// Pulls the images of all platforms that an index lists, and gives each a tag of its own: see `pullAllPlatforms(from:into:_:)` of
-    /// module OCI. The registry is asked whatever the policy.
+    /// the module `ComposefsTransfer`. The registry is asked whatever the policy.
     public func pullAllPlatforms(
         _ reference: String, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
     ) async throws -> [PullResult] {

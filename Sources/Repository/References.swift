@@ -19,7 +19,7 @@ public struct Reference: Hashable, Sendable {
 
 extension Repository {
     /// All references below `streams/refs/<prefix>`, in ascending byte order of their names. Names are as they are on disk: the encoding of
-    /// tags belongs to module OCI.
+    /// tags belongs to the module ImageStore.
     public func streamReferences(under prefix: ByteString = "") throws(RepositoryError) -> [Reference] {
         try references(Layout.streamReferences, under: prefix)
     }
