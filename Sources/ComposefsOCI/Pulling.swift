@@ -75,12 +75,17 @@ extension Store {
     ) throws -> any ImageSource {
         var registry = registry
         registry.manifestLimit = Int(min(options.limits.manifestBytes, UInt64(ImageLimits.largestManifest)))
-        let source = try openSource(text, registry, interruption)
+        let scratch = ArchiveScratch(repository.path, limits: options.limits, checksSpace: options.checksSpace) {
+            try interruption?.check()
+        }
+        let source = try openSource(text, registry, scratch, interruption)
         guard let interruption else { return source }
         return InterruptibleSource(source: source, interruption: interruption)
     }
 
-    private func openSource(_ text: String, _ options: RegistryOptions, _ interruption: Interruption?) throws -> any ImageSource {
+    private func openSource(
+        _ text: String, _ options: RegistryOptions, _ scratch: ArchiveScratch, _ interruption: Interruption?
+    ) throws -> any ImageSource {
         let reference = try parseReference(text)
         if case .registry(let reference) = reference {
             let client = try RegistryClient(options)
@@ -89,7 +94,7 @@ extension Store {
             if reference.shortName != nil { _ = try client.candidates(for: reference) }
             return RegistryImageSource(reference, client: client)
         }
-        guard let source = try reference.openLocalSource(scratch: repository.path) else {
+        guard let source = try reference.openLocalSource(scratch: scratch) else {
             throw OCIError.invalidReference(ByteString(text), "names nothing that can be pulled")
         }
         return source

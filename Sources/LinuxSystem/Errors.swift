@@ -50,6 +50,7 @@ public struct Errno: RawRepresentable, Hashable, Sendable, Error, CustomStringCo
     public static let noKey = Errno(rawValue: ENOKEY)
     public static let keyRejected = Errno(rawValue: EKEYREJECTED)
     public static let noPackage = Errno(rawValue: ENOPKG)
+    public static let stale = Errno(rawValue: ESTALE)
     public static let messageTooLong = Errno(rawValue: EMSGSIZE)
 
     /// The C library's message: `No such file or directory`.

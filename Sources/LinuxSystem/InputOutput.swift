@@ -1,5 +1,6 @@
 public import ComposefsBytes
 internal import ComposefsCLinux
+internal import Glibc
 
 /// Where a seek counts from.
 public enum SeekOrigin: Int32, Sendable {
@@ -210,6 +211,18 @@ extension FileDescriptor {
     public borrowing func setNonBlocking(_ on: Bool) throws(SystemError) {
         let result = cl_set_nonblocking(raw, on ? 1 : 0)
         guard result >= 0 else { throw SystemError("set flags of", result, at: raw, nil) }
+    }
+
+    /// Waits until there is something to read, or the end, which for a fifo comes after its first writer only.
+    ///
+    /// - Returns: false if nothing has come in that time.
+    public borrowing func waitForInput(milliseconds: Int32) throws(SystemError) -> Bool {
+        var poll = pollfd(fd: raw, events: Int16(POLLIN), revents: 0)
+        let count = Glibc.poll(&poll, 1, milliseconds)
+        if count >= 0 { return count > 0 }
+        let errno = Errno(rawValue: Glibc.errno)
+        guard errno == .interrupted else { throw SystemError(operation: "poll", path: kernelPath, errno: errno) }
+        return false
     }
 
     /// Whether this is a terminal.

@@ -44,21 +44,24 @@ public func parseReference(_ text: String) throws(OCIError) -> ImageReference {
     return .registry(try RegistryReference(parsing: text))
 }
 
-/// A file or directory and, after a colon, a name of an image in it.
+/// A file or directory and, after a colon, a name of an image in it: `PATH`, `PATH:NAME`, `PATH:@N` or `PATH@DIGEST`.
 ///
-/// `PATH:NAME` is split at the last colon, unless a slash follows it. Both parts may hold colons, so where nothing is at that path, the
-/// whole text and then the other colons, from the right to the left, are tried.
+/// Paths and names may both hold colons (`DIR:docker.io/team/app:1`), so what is there decides, for reading and for writing alike. Where
+/// nothing is, the path ends at the first colon behind a directory that is there: what is written there is found again by the same text.
 public struct ImageLocation: Hashable, Sendable {
     /// A name of an image in a layout or archive.
     public enum Name: Hashable, Sendable, CustomStringConvertible {
         case tag(String)
         /// `PATH@sha256:…`
         case digest(ContentDigest)
+        /// `PATH:@N`: by its place, counted from 0.
+        case index(Int)
 
         public var description: String {
             switch self {
             case .tag(let tag): tag
             case .digest(let digest): digest.description
+            case .index(let index): "@\(index)"
             }
         }
     }
@@ -67,37 +70,66 @@ public struct ImageLocation: Hashable, Sendable {
 
     public init(_ text: String) { self.text = ByteString(text) }
 
-    /// Every way to read the text, the one that the rule says first.
-    var readings: [(path: ByteString, name: Name?)] {
+    private typealias Reading = (path: ByteString, name: Name?)
+
+    /// Readings that are looked for at most.
+    private static let readingLimit = 64
+
+    /// Every way to read the text. First comes the one at the last colon, unless a slash follows it, then the whole text as a path, then
+    /// the other colons from the right to the left.
+    private var readings: [Reading] {
         let bytes = text.bytes
-        var splits: [(path: ByteString, name: Name?)] = []
+        var splits: [Reading] = []
         for colon in bytes.indices.reversed() where bytes[colon] == UInt8(ascii: ":") && colon > 0 && colon + 1 < bytes.count {
             let (left, right) = (bytes[..<colon], bytes[(colon + 1)...])
-            guard let tag = String(validating: right, as: UTF8.self) else { continue }
+            guard let text = String(validating: right, as: UTF8.self) else { continue }
             if let at = left.lastIndex(of: UInt8(ascii: "@")), at > 0,
                 let digest = ContentDigest(String(decoding: bytes[(at + 1)...], as: UTF8.self))
             {
                 splits.append((path: ByteString(bytes[..<at]), name: .digest(digest)))
             }
-            splits.append((path: ByteString(left), name: .tag(tag)))
+            splits.append((path: ByteString(left), name: Self.index(text).map { .index($0) } ?? .tag(text)))
         }
-        let whole: (path: ByteString, name: Name?) = (path: text, name: nil)
-        let rule = splits.first
-        let splitsAtLast = rule.map { !$0.path.isEmpty && !Self.hasSlash($0.name) } ?? false
+        let whole: Reading = (path: text, name: nil)
+        let splitsAtLast = splits.first.map { !$0.path.isEmpty && !Self.hasSlash($0.name) } ?? false
         splits.insert(whole, at: splitsAtLast ? 1 : 0)
-        return splits
+        return Array(splits.prefix(Self.readingLimit - 1)) + splits.dropFirst(Self.readingLimit - 1).suffix(1)
+    }
+
+    private static func index(_ text: String) -> Int? {
+        guard text.utf8.first == UInt8(ascii: "@"), text.utf8.count > 1 else { return nil }
+        let digits = text.utf8.dropFirst()
+        return digits.allSatisfy { (0x30...0x39).contains($0) } ? Int(String(decoding: digits, as: UTF8.self)) : nil
     }
 
     private static func hasSlash(_ name: Name?) -> Bool {
         if case .tag(let tag)? = name { tag.utf8.contains(UInt8(ascii: "/")) } else { false }
     }
 
-    /// The first reading whose path exists; the rule's where none does.
+    /// The first reading whose path is there; else the one that makes it in the deepest directory that is there.
     package func located() -> (path: ByteString, name: Name?) {
         let readings = readings
-        for reading in readings.prefix(64) {
-            if (try? FileDescriptor.currentDirectory.status(at: reading.path, follow: true)) != nil { return reading }
+        if let reading = readings.first(where: { Self.exists($0.path) }) { return reading }
+        var best = readings.last ?? (path: text, name: nil)
+        var bestDepth = -1
+        for reading in readings where !reading.path.isEmpty {
+            let parent = Self.parent(of: reading.path)
+            guard Self.exists(parent) else { continue }
+            let depth = parent.count
+            if depth > bestDepth || depth == bestDepth && reading.path.count < best.path.count {
+                (best, bestDepth) = (reading, depth)
+            }
         }
-        return readings.first ?? (path: text, name: nil)
+        return best
+    }
+
+    private static func exists(_ path: ByteString) -> Bool {
+        (try? FileDescriptor.currentDirectory.status(at: path, follow: true)) != nil
+    }
+
+    private static func parent(of path: ByteString) -> ByteString {
+        let name = path.bytes.lastIndex { $0 != UInt8(ascii: "/") } ?? 0
+        guard let slash = path.bytes[..<name].lastIndex(of: UInt8(ascii: "/")) else { return "." }
+        return slash == 0 ? "/" : ByteString(path.bytes[..<slash])
     }
 }

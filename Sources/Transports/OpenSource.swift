@@ -3,10 +3,10 @@ public import ComposefsBytes
 extension ImageReference {
     /// Opens what the reference names on this machine.
     ///
-    /// - Parameter scratch: a directory for temporary files, which get no names.
+    /// - Parameter scratch: for archives that are compressed or come through a pipe.
     /// - Returns: nil for a reference to a registry.
     /// - Throws: `OCIError`, `SystemError`.
-    public func openLocalSource(scratch: ByteString) throws -> (any ImageSource)? {
+    public func openLocalSource(scratch: ArchiveScratch) throws -> (any ImageSource)? {
         switch self {
         case .layout(let location): try LayoutSource(directory: location)
         case .ociArchive(let location): try LayoutSource(archive: location, scratch: scratch)

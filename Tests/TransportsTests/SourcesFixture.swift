@@ -119,8 +119,10 @@ func readBlob(_ source: any ImageSource, _ descriptor: Descriptor) throws -> [UI
 }
 
 /// Opens a reference and reads everything it leads to.
-func readImage(_ reference: String, scratch: ByteString = "/tmp") throws -> (SourcesImageRead, any ImageSource) {
-    let source = try #require(try parseReference(reference).openLocalSource(scratch: scratch))
+func readImage(
+    _ reference: String, scratch: ByteString = "/tmp", limits: PullLimits = PullLimits()
+) throws -> (SourcesImageRead, any ImageSource) {
+    let source = try #require(try parseReference(reference).openLocalSource(scratch: ArchiveScratch(scratch, limits: limits)))
     let found = try resolveManifest(source, platform: Platform(os: "linux", architecture: "amd64"))
     let config = try readBlob(source, found.manifest.config)
     let layers = try found.manifest.layers.map { try readBlob(source, $0) }
@@ -134,9 +136,9 @@ struct SourcesImageRead {
 }
 
 /// The message of what a reference is refused with; nil where it is read.
-func sourceFault(_ reference: String, scratch: ByteString = "/tmp") -> String? {
+func sourceFault(_ reference: String, scratch: ByteString = "/tmp", limits: PullLimits = PullLimits()) -> String? {
     do {
-        _ = try readImage(reference, scratch: scratch)
+        _ = try readImage(reference, scratch: scratch, limits: limits)
         return nil
     } catch { return "\(error)" }
 }

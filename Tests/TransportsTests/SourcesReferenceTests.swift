@@ -56,7 +56,7 @@ private let digest = "sha256:" + String(repeating: "0a", count: 32)
         ] {
             #expect(throws: OCIError.self) { try parseReference(text) }
         }
-        #expect(try parseReference("quay.io/a").openLocalSource(scratch: "/tmp") == nil)
+        #expect(try parseReference("quay.io/a").openLocalSource(scratch: ArchiveScratch("/tmp")) == nil)
     }
 
     @Test func noByteTraps() {

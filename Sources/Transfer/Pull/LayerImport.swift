@@ -1,4 +1,5 @@
 import ComposefsBytes
+import ComposefsCompression
 import ComposefsConcurrency
 import ComposefsHashing
 import ComposefsLinuxSystem
@@ -43,6 +44,14 @@ package struct LayerImport: Sendable {
         return try split(feeder, diffID: diffID)
     }
 
+    /// An archive that cannot even begin to be read is in the other format that its first bytes are of.
+    private static func explain(_ error: any Error, _ foreign: ForeignFormat?) -> any Error {
+        guard let foreign, let fault = error as? TarError, fault.offset < 512 else { return error }
+        return OCIError.unsupported(
+            document: "the layer's blob",
+            "is in \(foreign.rawValue) format, and only layers without compression, with gzip or with zstd are read")
+    }
+
     /// Waits for what is being stored and ends the threads. After a failure some objects of the layer may still be on their way.
     func shutdown() {
         feederPool.shutdown()
@@ -54,17 +63,19 @@ package struct LayerImport: Sendable {
         var parser = TarParser()
         var hasher = DigestHasher(diffID.algorithm)
         var room = limits.layerBytes
+        var foreign: ForeignFormat?
         while let slab = feeder.queue.pop() {
             guard UInt64(slab.count) <= room else { throw LimitExceeded(.layerBytes, allowed: limits.layerBytes) }
             room -= UInt64(slab.count)
             profile.measure(.digest) { hasher.update(slab.bytes) }
+            if parser.position == 0 { foreign = ForeignFormat.detect(slab.bytes) }
             splitter.slab = slab
             do {
                 try profile.measure(.split) { try parser.feed(slab.bytes, to: &splitter) }
             } catch {
                 // A damaged blob is the better explanation of an archive that cannot be read; but waiting for the rest of a hostile
                 // one is not worth it.
-                throw feeder.failure ?? error
+                throw feeder.failure ?? Self.explain(error, foreign)
             }
             try splitter.endOfSlab()
         }

@@ -1,10 +1,10 @@
-public import ComposefsBytes
+import ComposefsBytes
 import ComposefsCompression
 import ComposefsHashing
 import ComposefsJSON
 public import ComposefsOCIModel
 
-/// `docker-archive:FILE[:TAG]`, as `docker save` and `podman save` write it: `manifest.json` names configs, tags and layers by path.
+/// `docker-archive:FILE[:TAG|:@N]`, as `docker save` and `podman save` write it: `manifest.json` names configs, tags and layers by path.
 ///
 /// The archive holds no manifest of the image, so one is made (docker image manifest v2, schema 2): the same bytes for the same archive.
 public struct DockerArchiveSource: ImageSource {
@@ -13,8 +13,7 @@ public struct DockerArchiveSource: ImageSource {
     private let paths: [ContentDigest: ByteString]
     public let canonicalName: String
 
-    /// A compressed archive is expanded to a file without a name in `scratch`.
-    public init(_ location: ImageLocation, scratch: ByteString) throws {
+    public init(_ location: ImageLocation, scratch: ArchiveScratch) throws {
         let (path, name) = location.located()
         files = try TarFiles(path, scratch: scratch)
         guard let bytes = try files.read("manifest.json", limit: ImageLimits.manifestBytes) else {
@@ -26,7 +25,9 @@ public struct DockerArchiveSource: ImageSource {
         let images = try Self.parse(bytes, path)
         let image = try Self.select(name, images, path)
         (root, paths) = try Self.makeManifest(image, files)
-        canonicalName = image.tags.first.map(Self.canonical) ?? "docker-archive:\(path)"
+        var place = ""
+        if case .index? = name, let name { place = ":\(name)" }
+        canonicalName = image.tags.first.map(Self.canonical) ?? "docker-archive:\(path)" + place
     }
 
     public func rootManifest() -> SourceManifest { SourceManifest(bytes: root, mediaType: MediaType.dockerManifest) }
@@ -73,7 +74,8 @@ public struct DockerArchiveSource: ImageSource {
     private static func canonical(_ tag: String) -> String { (try? RegistryReference(parsing: tag))?.canonical ?? tag }
 
     private static func select(_ name: ImageLocation.Name?, _ images: [Image], _ source: ByteString) throws(OCIError) -> Image {
-        let names = images.flatMap { $0.tags.isEmpty ? ["an image without a name"] : $0.tags.map { quoted($0) } }
+        // An image without a name has its place.
+        let names = images.enumerated().flatMap { place, image in image.tags.isEmpty ? ["@\(place)"] : image.tags.map { quoted($0) } }
         let available = names.isEmpty ? "there is none at all" : "there is \(names.prefix(20).joined(separator: ", "))"
         guard let name else {
             guard let first = images.first else { throw .notFound(source: source, "the archive holds no image") }
@@ -82,7 +84,16 @@ public struct DockerArchiveSource: ImageSource {
             }
             return first
         }
-        guard case .tag(let tag) = name else { throw .notFound(source: source, "images in docker archives have no digest; \(available)") }
+        let tag: String
+        switch name {
+        case .tag(let text): tag = text
+        case .digest: throw .notFound(source: source, "images in docker archives have no digest; \(available)")
+        case .index(let place):
+            guard images.indices.contains(place) else {
+                throw .notFound(source: source, "there is no image @\(place) among \(images.count), counted from @0; \(available)")
+            }
+            return images[place]
+        }
         let wanted = canonical(tag)
         let found =
             images.filter { $0.tags.contains { canonical($0) == wanted } }
@@ -108,9 +119,11 @@ public struct DockerArchiveSource: ImageSource {
         let configDigest = ContentDigest.of(configBytes)
         var paths = [configDigest: image.config]
         var layers: [JSONValue] = []
+        // Layers that are the same file, through links or by name, are read once.
+        var described: [UInt64: (type: String, digest: ContentDigest)] = [:]
         for (path, diffID) in zip(image.layers, config.diffIDs) {
             guard let file = try files.open(path) else { throw OCIError.notFound(source: files.name, "the layer \(path) is missing") }
-            let (type, digest) = try describe(file, path, diffID)
+            let (type, digest) = try describe(file, path, diffID, &described)
             paths[digest] = path
             layers.append(descriptor(type, digest, file.size))
         }
@@ -127,7 +140,9 @@ public struct DockerArchiveSource: ImageSource {
 
     /// An uncompressed layer's digest is its diff ID; a compressed one has to be read, unless its path names the digest.
     /// Whoever reads the blob finds out whether that is true.
-    private static func describe(_ file: ImageFile, _ path: ByteString, _ diffID: ContentDigest) throws -> (String, ContentDigest) {
+    private static func describe(
+        _ file: ImageFile, _ path: ByteString, _ diffID: ContentDigest, _ described: inout [UInt64: (type: String, digest: ContentDigest)]
+    ) throws -> (type: String, digest: ContentDigest) {
         var magic: [UInt8] = [0, 0, 0, 0]
         let count = try magic.withUnsafeMutableBytes { try file.read(at: 0, into: $0) }
         let type: String
@@ -142,9 +157,12 @@ public struct DockerArchiveSource: ImageSource {
         {
             return (type, digest)
         }
+        if let known = described[file.offset] { return known }
         var hasher = DigestHasher(.sha256)
         try file.forEachPiece { hasher.update($0) }
-        return (type, hasher.finalize())
+        let found = (type: type, digest: hasher.finalize())
+        described[file.offset] = found
+        return found
     }
 }
 

@@ -1,13 +1,15 @@
-package import ComposefsBytes
+import ComposefsBytes
 public import ComposefsHashing
-import ComposefsJSON
 import ComposefsLinuxSystem
 public import ComposefsOCIModel
 
 /// An OCI image layout in a directory (image-spec image-layout.md), made where it is missing. What other images the layout has, stays.
 ///
-/// Blobs are written beside their names and renamed when they are complete and verified; `index.json` is replaced last, in one step, after
-/// everything is durable. A layout that somebody reads meanwhile is a whole one at every moment.
+/// Blobs get their names when they are complete and verified; `index.json` is replaced last, in one step, after everything is durable. A
+/// layout that is read meanwhile, or whose export was killed, is a whole one at every moment.
+///
+/// The directory is found once. Below it every name is opened from the directory that holds it and no symbolic link is followed: one that
+/// another user put there leads nowhere.
 public final class LayoutDestination: ImageDestination {
     /// The name of the image in the layout; nil for an image without one.
     private let name: String?
@@ -16,50 +18,137 @@ public final class LayoutDestination: ImageDestination {
     public let displayName: String
     public var registryReference: RegistryReference? { nil }
 
-    private static let indexLimit = 16 << 20
-    private static let temporaryPrefix: ByteString = ".tmp-"
+    private static let naming = PendingFile.Naming(prefix: ".tmp-")
 
     /// `oci:DIR[:NAME]`
     ///
     /// - Throws: `OCIError` where the directory holds something else than a layout, or the name can be no layout's; `SystemError`.
-    public convenience init(directory location: ImageLocation) throws {
+    public init(directory location: ImageLocation) throws {
         let (path, name) = location.located()
-        switch name {
-        case .tag(let tag): try self.init(path, name: tag)
-        case nil: try self.init(path, name: nil)
-        case .digest:
-            throw OCIError.invalidReference(location.text, "an image gets no digest for a name; write oci:DIR or oci:DIR:NAME")
+        self.name = try LayoutIndex.writtenName(name, in: location)
+        self.path = path
+        displayName = "oci:\(path)" + (self.name.map { ":" + $0 } ?? "")
+        let isMade = try FileDescriptor.currentDirectory.makeDirectoryIfMissing(at: path, mode: 0o755)
+        let directory = try FileDescriptor.openDirectoryToWrite(path)
+        if isMade, try directory.status().uid != Host.effectiveUserID {
+            throw OCIError.damaged(source: path, "another user has put a directory in the place of the one that was made")
+        }
+        self.directory = SharedDirectory(descriptor: directory)
+        try prepare()
+    }
+
+    /// Makes the directory a layout and removes what exports have left in it that were killed. One export at a time: another one may have
+    /// made the directory just now.
+    private func prepare() throws {
+        let lock = try lockDirectory()
+        defer { try? lock.unlock() }
+        PendingFile.removeAbandoned(in: lock, Self.naming)
+        if let marker = try read("oci-layout", limit: 4096) {
+            try LayoutSource.checkMarker(marker, source: path)
+            for algorithm in DigestAlgorithm.allCases {
+                if let blobs = try openBlobs(algorithm) { PendingFile.removeAbandoned(in: blobs, Self.naming) }
+            }
+        } else {
+            // Other exports' files that have passing names are not there for long.
+            guard try lock.entries().allSatisfy({ Self.naming.matches($0.name) }) else {
+                throw OCIError.unsupported(
+                    document: path.description, "is a directory with something else than an OCI layout in it; name a new or empty one")
+            }
+            // First of all, so that what is left of an export that fails is a layout that the next one goes on with.
+            try write("oci-layout", LayoutIndex.marker)
+        }
+        if try read("index.json", limit: LayoutIndexDocument.limit) == nil { try write("index.json", LayoutIndexDocument().bytes) }
+    }
+
+    /// The directory, locked as long as the descriptor is open.
+    private func lockDirectory() throws -> FileDescriptor {
+        let lock = try directory.descriptor.open(at: ".", [.readOnly, .directory])
+        try lock.lock(.exclusive)
+        return lock
+    }
+
+    // MARK: Files
+
+    /// A regular file of the directory itself; nil if there is none.
+    private func read(_ name: ByteString, limit: Int) throws -> [UInt8]? {
+        guard let file = try open(name, in: directory.descriptor, name) else { return nil }
+        let size = try file.status().size
+        guard size <= UInt64(limit) else {
+            throw OCIError.damaged(source: path, "\(name) has \(size) bytes; at most \(limit) are read")
+        }
+        return try file.readAll(limit: limit)
+    }
+
+    /// - Parameter place: the name from the layout's directory on, for messages.
+    private func open(
+        _ name: ByteString, in directory: borrowing FileDescriptor, _ place: ByteString, _ flags: OpenFlags = []
+    ) throws -> FileDescriptor? {
+        let file: FileDescriptor?
+        do throws(SystemError) {
+            file = try directory.openIfPresent(at: name, [.readOnly, .noFollow, .nonBlocking, flags])
+        } catch {
+            switch error.errno {
+            case .tooManySymbolicLinks, .notDirectory:
+                let isLink = try directory.statusIfPresent(at: name)?.kind == .symbolicLink
+                throw OCIError.damaged(
+                    source: path, "\(place) is \(isLink ? "a symbolic link, and none is followed here" : "no directory")")
+            default: throw error
+            }
+        }
+        guard let file else { return nil }
+        guard try file.status().kind == (flags.contains(.directory) ? .directory : .regular) else {
+            throw OCIError.damaged(source: path, "\(place) is no regular file")
+        }
+        return file
+    }
+
+    private func write(_ name: ByteString, _ bytes: [UInt8]) throws {
+        try write(in: directory.descriptor) { file in
+            try file.writeAll(bytes)
+            return (name, ())
         }
     }
 
-    package init(_ path: ByteString, name: String?) throws {
-        if let name, let fault = LayoutIndex.fault(inName: name) {
-            throw OCIError.invalidReference(ByteString(name), "is no reference name: \(fault)")
-        }
-        self.path = path
-        self.name = name
-        displayName = "oci:\(path)" + (name.map { ":" + $0 } ?? "")
-        try FileDescriptor.currentDirectory.makeDirectoryIfMissing(at: path, mode: 0o755)
-        let directory = try FileDescriptor.open(path, [.readOnly, .directory])
-        let isNew = try directory.statusIfPresent(at: "oci-layout") == nil
-        if isNew, try !directory.entries().isEmpty {
-            throw OCIError.unsupported(
-                document: path.description, "is a directory with something else than an OCI layout in it; name a new or empty one")
-        }
-        self.directory = SharedDirectory(descriptor: directory)
-        if isNew {
-            // First of all, so that what is left of an export that fails is a layout that the next one goes on with.
-            try writeFile("oci-layout", Array(#"{"imageLayoutVersion":"1.0.0"}"#.utf8))
-        } else {
-            try LayoutSource.checkMarker(try DirectoryFiles(path))
+    /// A file that gets its name, which `body` returns, when it is complete; nothing is left of one that is not.
+    private func write<Value>(
+        in parent: borrowing FileDescriptor, _ body: (borrowing FileDescriptor) throws -> (name: ByteString, Value)
+    ) throws -> Value {
+        var pending = try PendingFile(in: parent, Self.naming)
+        do {
+            let (name, value) = try body(pending.file)
+            try pending.publish(in: parent, as: name)
+            return value
+        } catch {
+            pending.abandon(in: parent)
+            throw error
         }
     }
 
     // MARK: Blobs
 
+    /// The directory of an algorithm's blobs; nil if it is missing.
+    private func openBlobs(_ algorithm: DigestAlgorithm) throws -> FileDescriptor? {
+        guard let blobs = try open("blobs", in: directory.descriptor, "blobs", .directory) else { return nil }
+        let name = ByteString(algorithm.rawValue)
+        return try open(name, in: blobs, "blobs/" + name, .directory)
+    }
+
+    private func makeBlobs(_ algorithm: DigestAlgorithm) throws -> FileDescriptor {
+        try directory.descriptor.makeDirectoryIfMissing(at: "blobs", mode: 0o755)
+        let name = ByteString(algorithm.rawValue)
+        if let blobs = try open("blobs", in: directory.descriptor, "blobs", .directory) {
+            try blobs.makeDirectoryIfMissing(at: name, mode: 0o755)
+        }
+        guard let directory = try openBlobs(algorithm) else {
+            throw OCIError.damaged(source: path, "another program removes blobs/\(name) while the image is written")
+        }
+        return directory
+    }
+
     /// A blob counts as there when its bytes are right: a damaged one is written anew.
     public func hasBlob(_ blob: Descriptor) throws -> Bool {
-        guard let file = try directory.descriptor.openIfPresent(at: blobPath(blob.digest), [.readOnly, .noFollow, .nonBlocking]),
+        guard let blobs = try openBlobs(blob.digest.algorithm),
+            let file = try blobs.openIfPresent(at: ByteString(blob.digest.hex), [.readOnly, .noFollow, .nonBlocking]),
             case let status = try file.status(), status.kind == .regular, status.size == blob.size
         else { return false }
         var hasher = DigestHasher(blob.digest.algorithm)
@@ -70,47 +159,14 @@ public final class LayoutDestination: ImageDestination {
     public func mountBlob(_ blob: Descriptor, from source: RegistryReference) -> Bool { false }
 
     public func putBlob(_ blob: OutgoingBlob) throws -> SentBlob {
-        let algorithm = blob.expected?.digest.algorithm ?? .sha256
-        try directory.descriptor.makeDirectoryIfMissing(at: "blobs", mode: 0o755)
-        let parent = "blobs/" + ByteString(algorithm.rawValue)
-        try directory.descriptor.makeDirectoryIfMissing(at: parent, mode: 0o755)
         var check = BlobCheck(blob.expected)
-        return try writeFile(in: parent) { file in
+        return try write(in: try makeBlobs(blob.expected?.digest.algorithm ?? .sha256)) { file in
             try blob.produce { bytes in
                 check.update(bytes)
                 try file.writeAll(bytes)
             }
             let sent = try check.finish()
-            return (blobPath(sent.digest), sent)
-        }
-    }
-
-    private func blobPath(_ digest: ContentDigest) -> ByteString { ByteString("blobs/\(digest.algorithm.rawValue)/\(digest.hex)") }
-
-    /// A file that gets its name, which `body` returns, when it is complete; nothing is left of one that is not.
-    private func writeFile<Value>(
-        in parent: ByteString, _ body: (borrowing FileDescriptor) throws -> (name: ByteString, Value)
-    ) throws -> Value {
-        let here = parent.isEmpty ? "." : parent
-        let temporary = here + "/" + Self.temporaryPrefix + ByteString(Host.randomName(12))
-        // Until it is complete it has no name, where the file system can do that: nothing is left of a process that is killed.
-        let unnamed: FileDescriptor?
-        do throws(SystemError) { unnamed = try directory.descriptor.openTemporary(at: here, mode: 0o644) } catch {
-            guard error.isUnsupported || [.isDirectory, .invalidArgument].contains(error.errno) else { throw error }
-            unnamed = nil
-        }
-        let isUnnamed = unnamed != nil
-        let file = try unnamed ?? directory.descriptor.open(at: temporary, [.writeOnly, .create, .exclusive], mode: 0o644)
-        do {
-            let (name, value) = try body(file)
-            try file.syncData()
-            // Through a second name, as what is there is replaced.
-            if isUnnamed, try !directory.descriptor.link(temporary: file, at: temporary) { throw SystemError("link", temporary, .exists) }
-            try directory.descriptor.rename(at: temporary, to: name)
-            return value
-        } catch {
-            try? directory.descriptor.unlink(at: temporary)
-            throw error
+            return (ByteString(sent.digest.hex), sent)
         }
     }
 
@@ -126,60 +182,23 @@ public final class LayoutDestination: ImageDestination {
 
     private func addToIndex(_ manifest: Manifest, _ blob: Descriptor, name: String?, isReferrer: Bool) throws {
         // Two that write different images into one layout must not lose one.
-        let lock = try FileDescriptor.open(path, [.readOnly, .directory])
-        try lock.lock(.exclusive)
-        var index: JSONValue = ["schemaVersion": 2, "mediaType": .string(MediaType.ociIndex), "manifests": []]
-        if let bytes = try DirectoryFiles(path).read("index.json", limit: Self.indexLimit) {
-            _ = try ImageIndex(parsing: bytes, mediaType: nil, document: "\(path)/index.json", limit: Self.indexLimit)
-            index = try JSONValue.parse(bytes)
+        let lock = try lockDirectory()
+        var index = LayoutIndexDocument()
+        if let bytes = try read("index.json", limit: LayoutIndexDocument.limit) {
+            index = try LayoutIndexDocument(parsing: bytes, name: "\(path)/index.json")
         }
-        var entry: JSONValue = [
-            "mediaType": .string(blob.mediaType), "digest": .string(blob.digest.description), "size": JSONValue(blob.size),
-        ]
-        // By their artifact type readers tell referrers from the image that is meant where no name says it.
-        let type = isReferrer ? manifest.artifactType ?? manifest.config.mediaType : manifest.layoutArtifactType
-        if let type { entry["artifactType"] = .string(type) }
-        if let name { entry["annotations"] = [Self.nameKey: .string(name)] }
-        var entries = index["manifests"]?.array ?? []
-        // The name moves; the same manifest without a name is not needed twice.
-        entries.removeAll { old in
-            let oldName = old["annotations"]?[Self.nameKey]
-            return name != nil && oldName == name.map { .string($0) } || oldName == nil && old["digest"] == entry["digest"]
-        }
-        if name != nil || !entries.contains(where: { $0["digest"] == entry["digest"] }) {
-            // An image without a name comes first, where those look who know nothing of artifact types.
-            if name == nil, !isReferrer { entries.insert(entry, at: 0) } else { entries.append(entry) }
-        }
-        index["manifests"] = .array(entries)
+        index.add(manifest, blob, name: name, isReferrer: isReferrer)
         try syncDirectories()
-        try writeFile("index.json", index.compactBytes)
-        try directory.descriptor.sync()
-    }
-
-    private static let nameKey = "org.opencontainers.image.ref.name"
-
-    private func writeFile(_ name: ByteString, _ bytes: [UInt8]) throws {
-        try writeFile(in: "") { file in
-            try file.writeAll(bytes)
-            return (name, ())
-        }
+        try write("index.json", index.bytes)
+        try lock.sync()
     }
 
     /// The blobs' own data is synced by then; their names are not.
     private func syncDirectories() throws {
-        for algorithm in DigestAlgorithm.allCases {
-            let parent = "blobs/" + ByteString(algorithm.rawValue)
-            if let blobs = try directory.descriptor.openIfPresent(at: parent, [.readOnly, .directory]) { try blobs.sync() }
-        }
-        if let blobs = try directory.descriptor.openIfPresent(at: "blobs", [.readOnly, .directory]) { try blobs.sync() }
+        for algorithm in DigestAlgorithm.allCases { if let blobs = try openBlobs(algorithm) { try blobs.sync() } }
+        if let blobs = try open("blobs", in: directory.descriptor, "blobs", .directory) { try blobs.sync() }
         try directory.descriptor.sync()
     }
 
     public func finish() {}
-}
-
-extension Manifest {
-    /// What a descriptor of this manifest says of its kind (image-spec: the config's media type where there is no `artifactType`); nil for an
-    /// image, which needs none.
-    package var layoutArtifactType: String? { artifactType ?? (isImage ? nil : config.mediaType) }
 }

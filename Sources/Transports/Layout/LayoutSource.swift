@@ -1,4 +1,4 @@
-public import ComposefsBytes
+import ComposefsBytes
 public import ComposefsHashing
 import ComposefsJSON
 import ComposefsLinuxSystem
@@ -17,8 +17,8 @@ public struct LayoutSource: ImageSource {
         try self.init(try DirectoryFiles(path), name, transport: "oci")
     }
 
-    /// `oci-archive:FILE[:NAME]`. A compressed archive is expanded to a file without a name in `scratch`.
-    public init(archive location: ImageLocation, scratch: ByteString) throws {
+    /// `oci-archive:FILE[:NAME]`
+    public init(archive location: ImageLocation, scratch: ArchiveScratch) throws {
         let (path, name) = location.located()
         try self.init(try TarFiles(path, scratch: scratch), name, transport: "oci-archive")
     }
@@ -52,10 +52,14 @@ public struct LayoutSource: ImageSource {
         guard let bytes = try files.read("oci-layout", limit: 4096) else {
             throw OCIError.notFound(source: files.name, "is no OCI layout: there is no file oci-layout")
         }
-        let fields = try DocumentFields(parsing: bytes, document: "\(files.name)/oci-layout", limit: 4096)
+        try checkMarker(bytes, source: files.name)
+    }
+
+    static func checkMarker(_ bytes: [UInt8], source: ByteString) throws(OCIError) {
+        let fields = try DocumentFields(parsing: bytes, document: "\(source)/oci-layout", limit: 4096)
         let version = try fields.requiredString("imageLayoutVersion")
         guard version.hasPrefix("1.") else {
-            throw OCIError.unsupported(document: "\(files.name)/oci-layout", "layout version \(quoted(version)), only 1.0.0 is known")
+            throw OCIError.unsupported(document: "\(source)/oci-layout", "layout version \(quoted(version)), only 1.0.0 is known")
         }
     }
 
@@ -103,6 +107,11 @@ struct LayoutIndex {
                 throw .notFound(source: source, "index.json names no manifest \(digest); \(available)")
             }
             return .entry(entry)
+        case .index(let place):
+            guard index.manifests.indices.contains(place) else {
+                throw .notFound(source: source, "index.json has no entry @\(place), only \(index.manifests.count), counted from @0")
+            }
+            return .entry(index.manifests[place])
         case .tag(let tag):
             if let fault = Self.fault(inName: tag) { throw .notFound(source: source, "\(quoted(tag)) is no reference name: \(fault)") }
             entries = index.manifests.filter { $0.layoutNames.contains { $0.utf8.elementsEqual(tag.utf8) } }

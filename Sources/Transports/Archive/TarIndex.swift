@@ -1,0 +1,101 @@
+import ComposefsBytes
+import ComposefsCompression
+import ComposefsOCIModel
+import ComposefsTar
+
+/// Notes where each file's content is in an archive. A later entry of the same name counts.
+struct TarIndex: TarHandler {
+    enum Entry: Sendable {
+        case file(offset: UInt64, size: UInt64)
+        /// A hard or symbolic link, to a path from the archive's root.
+        case link(ByteString)
+    }
+
+    let source: ByteString
+    private(set) var entries: [ByteString: Entry] = [:]
+    /// Set when the content of the last entry comes next.
+    var isAtContent = false
+    /// The most that a file may have; nil if the archive is on a disk already.
+    private let largestFile: UInt64?
+    private var nameBytes = 0
+    /// The archive's first bytes.
+    private var prefix: [UInt8] = []
+
+    /// What an archive may cost in memory: entries, and bytes of names.
+    private static let entryLimit = 1 << 20
+    private static let nameLimit = 128 << 20
+    /// What a format's magic number takes.
+    static let prefixBytes = 16
+
+    init(source: ByteString, largestFile: UInt64? = nil) {
+        self.source = source
+        self.largestFile = largestFile
+    }
+
+    /// Keeps the archive's first bytes for `explain`.
+    mutating func notePrefix(_ bytes: UnsafeRawBufferPointer) {
+        if prefix.count < Self.prefixBytes { prefix.append(contentsOf: bytes.prefix(Self.prefixBytes - prefix.count)) }
+    }
+
+    /// What is wrong with the archive. If it is none at all, its format is named, if that is known.
+    func explain(_ error: TarError) -> OCIError {
+        guard error.offset < 512, let format = prefix.withUnsafeBytes({ ForeignFormat.detect($0) }) else {
+            return .damaged(source: source, error.description)
+        }
+        return .unsupported(
+            document: source.description,
+            "is in \(format.rawValue) format, and only archives without compression, with gzip or with zstd are read; unpack it first, with "
+                + format.command)
+    }
+
+    // MARK: TarHandler
+
+    mutating func inline(_ bytes: UnsafeRawBufferPointer) {}
+    mutating func external(_ bytes: UnsafeRawBufferPointer, isLast: Bool) {}
+
+    mutating func entry(_ entry: TarEntry, _ content: TarContent) throws {
+        if case .external = content { isAtContent = true }
+        if let largestFile, entry.size > largestFile {
+            throw LimitExceeded(
+                .layerBytes, allowed: largestFile, found: entry.size, place: LimitExceeded.entry(entry.path, at: entry.headerOffset))
+        }
+        guard let path = normalizedPath(entry.path, relativeTo: []) else { return }
+        let found: Entry?
+        switch entry.kind {
+        case .regular:
+            let (offset, overflow) = entry.headerOffset.addingReportingOverflow(512)
+            found = overflow ? nil : .file(offset: offset, size: entry.size)
+        case .hardLink: found = normalizedPath(entry.linkTarget, relativeTo: []).map { .link($0) }
+        case .symbolicLink:
+            let parent = path.bytes.split(separator: UInt8(ascii: "/")).dropLast().map(Array.init)
+            found = normalizedPath(entry.linkTarget, relativeTo: parent).map { .link($0) }
+        default: found = nil
+        }
+        guard let found else {
+            entries[path] = nil
+            return
+        }
+        nameBytes += path.count
+        if case .link(let target) = found { nameBytes += target.count }
+        guard entries.count < Self.entryLimit, nameBytes <= Self.nameLimit else {
+            throw OCIError.unsupported(
+                document: source.description,
+                "the archive has more than \(Self.entryLimit) files, or more than \(Self.nameLimit) bytes of names")
+        }
+        entries[path] = found
+    }
+}
+
+/// A path from the archive's root without `.`, `..` and doubled slashes. Nil where it leads out of the archive or names its root.
+func normalizedPath(_ path: ByteString, relativeTo parent: [[UInt8]]) -> ByteString? {
+    var parts = path.bytes.first == UInt8(ascii: "/") ? [] : parent
+    for part in path.bytes.split(separator: UInt8(ascii: "/")) {
+        if part.elementsEqual(".".utf8) { continue }
+        if part.elementsEqual("..".utf8) {
+            guard parts.popLast() != nil else { return nil }
+        } else {
+            parts.append(Array(part))
+        }
+    }
+    return parts.isEmpty ? nil : ByteString(Array(parts.joined(separator: [UInt8(ascii: "/")])))
+}

@@ -1,0 +1,194 @@
+import ComposefsBytes
+import ComposefsHashing
+import ComposefsLinuxSystem
+import ComposefsOCIModel
+import ComposefsTransports
+import Testing
+
+private let layers: [[UInt8]] = [[UInt8](repeating: 7, count: 300_000), [1, 2, 3]]
+private let image = SourcesImage(layers)
+
+/// Puts an image into a destination; `meanwhile` runs before and after every piece.
+private func export(_ image: SourcesImage, to destination: any ImageDestination, meanwhile: @escaping @Sendable () -> Void = {}) throws {
+    meanwhile()
+    for bytes in image.layers + [image.config] {
+        let expected = SentBlob(digest: .of(bytes), size: UInt64(bytes.count))
+        _ = try destination.putBlob(
+            OutgoingBlob(expected: expected) { emit in
+                meanwhile()
+                try bytes.withUnsafeBytes { try emit($0) }
+                meanwhile()
+            })
+    }
+    meanwhile()
+    try destination.putManifest(Manifest(parsing: image.manifest), digest: image.digest, isNamed: true)
+    meanwhile()
+    try destination.finish()
+    meanwhile()
+}
+
+/// The paths below a directory with what is in them; symbolic links are shown, not followed.
+private func contents(_ directory: ByteString) throws -> [String: [UInt8]] {
+    var found: [String: [UInt8]] = [:]
+    func walk(_ path: ByteString, _ prefix: String) throws {
+        for entry in try FileDescriptor.open(path, [.readOnly, .directory, .noFollow]).entries() {
+            let (inner, name) = (path + "/" + entry.name, prefix + entry.name.description)
+            switch entry.kind {
+            case .directory: try walk(inner, name + "/")
+            case .symbolicLink: found[name] = Array("-> ".utf8) + (try FileDescriptor.currentDirectory.readLink(at: inner)).bytes
+            default: found[name] = try FileDescriptor.open(inner, .readOnly).readAll(limit: 16 << 20)
+            }
+        }
+    }
+    try walk(directory, "")
+    return found
+}
+
+@Suite struct ArchiveDestinationTests {
+    /// In a directory that others can write to, whatever shows there while an archive is made is exchanged for a link to what is not theirs.
+    @Test func exchangedNames() throws {
+        let folder = try SourcesFolder()
+        let other = SourcesImage([[9, 9, 9]], name: "foreign")
+        for file in layoutFiles([other], entries: [other.entry("v1")]) { try folder.write("victim/" + file.path, file.bytes) }
+        try folder.write("out/mark", [1])
+        let before = try contents(folder.path + "/victim")
+        let (out, victim) = (folder.path + "/out", folder.path + "/victim")
+        let destination = try ArchiveDestination(ImageLocation("\(out)/x.tar:v1"))
+        try export(image, to: destination) {
+            let here = FileDescriptor.currentDirectory
+            for entry in (try? FileDescriptor.open(out, [.readOnly, .directory]).entries()) ?? []
+            where entry.name != "mark" && entry.name != "x.tar" && entry.kind != .symbolicLink {
+                try? here.rename(at: out + "/" + entry.name, to: out + "/aside-" + ByteString(Host.randomName()))
+                try? here.symlink(target: victim, at: out + "/" + entry.name)
+            }
+        }
+        #expect(try contents(folder.path + "/victim") == before)
+        #expect(try readImage("oci-archive:\(out)/x.tar:v1").0.manifest.bytes == image.manifest)
+        #expect(try contents(out).keys.sorted() == ["mark", "x.tar"])
+    }
+
+    /// Bytes that are exchanged on the way are noticed, and no archive appears.
+    @Test func wrongBlobs() throws {
+        let folder = try SourcesFolder()
+        try folder.write("out/mark", [1])
+        let destination = try ArchiveDestination(ImageLocation(folder.at("out/x.tar")))
+        let expected = SentBlob(digest: .of([1, 2, 3]), size: 3)
+        #expect(throws: PushError.self) {
+            try destination.putBlob(OutgoingBlob(expected: expected) { emit in try [UInt8]([1, 2, 4]).withUnsafeBytes { try emit($0) } })
+        }
+        #expect(!destination.hasBlob(Descriptor(mediaType: "x/y", digest: expected.digest, size: 3)))
+        // What failed leaves nothing in front of what comes next.
+        try export(image, to: destination)
+        #expect(try readImage("oci-archive:" + folder.at("out/x.tar")).0.layers == layers)
+        #expect(try contents(folder.path + "/out").keys.sorted() == ["mark", "x.tar"])
+    }
+
+    @Test func leftovers() throws {
+        let folder = try SourcesFolder()
+        for name in ["x.tar.tmp-0123456789ab.tar", "y.tar.tmp-0123456789ab.tar", "x.tar.tmp-1.tar"] { try folder.write("out/" + name, [1]) }
+        try folder.symlink("y.tar.tmp-0123456789ab.tar", "out/x.tar.tmp-abcdefabcdef.tar")
+        try export(image, to: ArchiveDestination(ImageLocation(folder.at("out/x.tar"))))
+        #expect(
+            try contents(folder.path + "/out").keys.sorted() == [
+                "x.tar", "x.tar.tmp-1.tar", "x.tar.tmp-abcdefabcdef.tar", "y.tar.tmp-0123456789ab.tar",
+            ])
+    }
+
+    /// A name as long as file systems take.
+    @Test func longNames() throws {
+        let folder = try SourcesFolder()
+        let name = String(repeating: "n", count: 255)
+        try export(image, to: ArchiveDestination(ImageLocation(folder.at(name))))
+        #expect(try readImage("oci-archive:" + folder.at(name)).0.layers == layers)
+    }
+}
+
+@Suite struct LayoutDestinationTests {
+    /// A link in the place of a directory or file of the layout leads nowhere, and the image is refused.
+    @Test(arguments: ["blobs", "blobs/sha256", "index.json", "oci-layout"]) func plantedLinks(name: String) throws {
+        let folder = try SourcesFolder()
+        let other = SourcesImage([[9]], name: "other")
+        for file in layoutFiles([other], entries: [other.entry("old")]) {
+            try folder.write("victim/" + file.path, file.bytes)
+            try folder.write("out/" + file.path, file.bytes)
+        }
+        let out = folder.path + "/out/" + ByteString(name)
+        try FileDescriptor.currentDirectory.rename(at: out, to: folder.path + "/aside")
+        try FileDescriptor.currentDirectory.symlink(target: folder.path + "/victim/" + ByteString(name), at: out)
+        let before = try contents(folder.path + "/victim")
+        let error = #expect(throws: OCIError.self) {
+            try export(image, to: LayoutDestination(directory: ImageLocation(folder.at("out:new"))))
+        }
+        #expect(error?.description.contains("\(name) is a symbolic link") == true, "\(String(describing: error))")
+        #expect(try contents(folder.path + "/victim") == before)
+    }
+
+    /// A directory is found once: one that takes its place later gets nothing.
+    @Test func exchangedDirectory() throws {
+        let folder = try SourcesFolder()
+        try folder.write("victim/mark", [1])
+        let (out, victim, aside) = (folder.path + "/out", folder.path + "/victim", folder.path + "/aside")
+        try export(image, to: LayoutDestination(directory: ImageLocation("\(out):v1"))) {
+            guard (try? FileDescriptor.currentDirectory.statusIfPresent(at: aside)) == .some(nil) else { return }
+            try? FileDescriptor.currentDirectory.rename(at: out, to: aside)
+            try? FileDescriptor.currentDirectory.symlink(target: victim, at: out)
+        }
+        #expect(try contents(victim).keys.sorted() == ["mark"])
+        #expect(try readImage("oci:\(aside):v1").0.manifest.bytes == image.manifest)
+    }
+
+    /// A link to the layout is followed if it is one's own or root's, not if another user made it.
+    @Test(.enabled(if: Host.effectiveUserID == 0)) func linksToLayouts() throws {
+        let folder = try SourcesFolder()
+        try folder.write("real/mark", [1])
+        try folder.remove("real/mark")
+        try folder.symlink("real", "own")
+        try folder.symlink("own", "foreign")
+        try FileDescriptor.currentDirectory.changeOwner(at: folder.path + "/foreign", uid: 12345, gid: 12345)
+        let error = #expect(throws: SystemError.self) { try LayoutDestination(directory: ImageLocation(folder.at("foreign:v1"))) }
+        #expect(error?.errno == .tooManySymbolicLinks)
+        #expect(try contents(folder.path + "/real").isEmpty)
+        try export(image, to: LayoutDestination(directory: ImageLocation(folder.at("own:v1"))))
+        #expect(try readImage("oci:" + folder.at("real:v1")).0.layers == layers)
+    }
+
+    /// From the first moment on there is a layout that can be read, whatever becomes of the export.
+    @Test func wholeAtEveryMoment() throws {
+        let folder = try SourcesFolder()
+        let out = folder.path + "/out"
+        let seen = SeenFaults()
+        try export(image, to: LayoutDestination(directory: ImageLocation("\(out):v1"))) {
+            seen.add(sourceFault("oci:\(out)"))
+        }
+        #expect(seen.all == ["\(out): index.json names no image"])
+        try export(SourcesImage([[3]], name: "second"), to: LayoutDestination(directory: ImageLocation("\(out):v2"))) {
+            seen.add(sourceFault("oci:\(out):v1"))
+        }
+        #expect(seen.all == ["\(out): index.json names no image"])
+    }
+
+    /// What killed exports leave: temporary files alone, no index.
+    @Test func leftovers() throws {
+        let folder = try SourcesFolder()
+        try folder.write("out/.tmp-0123456789ab", [1])
+        try folder.write("out/.tmp-other", [1])
+        #expect(throws: OCIError.self) { try LayoutDestination(directory: ImageLocation(folder.at("out"))) }
+        try folder.remove("out/.tmp-other")
+        try folder.write("out/.tmp-0123456789ab", [1])
+        _ = try LayoutDestination(directory: ImageLocation(folder.at("out")))
+        try folder.write("out/blobs/sha256/.tmp-0123456789ab", [1])
+        try folder.write("out/blobs/sha256/.tmp-lockedlocked", [1])
+        let held = try FileDescriptor.open(folder.path + "/out/blobs/sha256/.tmp-lockedlocked", .readOnly)
+        try held.lock(.exclusive)
+        try folder.remove("out/index.json")
+        try export(image, to: LayoutDestination(directory: ImageLocation(folder.at("out:v1"))))
+        #expect(try readImage("oci:" + folder.at("out:v1")).0.layers == layers)
+        #expect(try contents(folder.path + "/out").keys.filter { $0.contains(".tmp-") } == ["blobs/sha256/.tmp-lockedlocked"])
+        _ = held.raw
+    }
+}
+
+private final class SeenFaults: @unchecked Sendable {
+    private(set) var all: Set<String> = []
+    func add(_ fault: String?) { if let fault { all.insert(fault) } }
+}
