@@ -94,7 +94,7 @@ extension Store {
             if reference.shortName != nil { _ = try client.candidates(for: reference) }
             return RegistryImageSource(reference, client: client)
         }
-        guard let source = try reference.openLocalSource(scratch: scratch) else {
+        guard let source = try reference.openLocalSource(scratch: scratch, storageRoots: { try StorageConfiguration().roots }) else {
             throw OCIError.invalidReference(ByteString(text), "names nothing that can be pulled")
         }
         return source

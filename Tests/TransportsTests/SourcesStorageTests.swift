@@ -126,6 +126,25 @@ private func base64(_ bytes: [UInt8]) -> String {
         }
     }
 
+    /// `NAME@ID`: the image with the id, which has a name in the same repository.
+    @Test func namesWithIdentifiers() throws {
+        let storage = try Storage()
+        for (name, canonical) in [
+            ("app:1@\(Storage.id)", "docker.io/library/app:1"), ("app@ababab", "docker.io/library/app:1"),
+            ("docker.io/library/app:2@\(Storage.id)", "docker.io/library/app:1"), ("mine@\(Storage.id)", "localhost/mine:latest"),
+            ("localhost/mine:latest@ababab", "localhost/mine:latest"), ("@\(Storage.id)", "docker.io/library/app:1"),
+        ] {
+            let (image, source) = try readImage(storage.reference + name)
+            #expect(image.config == storage.image.config)
+            #expect(source.canonicalName == canonical)
+        }
+        #expect(storage.fault("other:1@\(Storage.id)")?.contains("has no such name, but docker.io/library/app:1") == true)
+        #expect(storage.fault("app:1@\(String(repeating: "cd", count: 32))")?.contains("no such image") == true)
+        #expect(storage.fault("app:1@ababa")?.contains("no such image") == true)
+        let message = storage.fault("app:9")
+        #expect(message?.contains("containers-storage:[overlay@DIR]NAME") == true, "\(message ?? "none")")
+    }
+
     @Test func aManifestOfUncompressedLayersIsKept() throws {
         let storage = try Storage()
         try storage.folder.write("root/overlay-images/\(Storage.id)/manifest", storage.image.manifest)

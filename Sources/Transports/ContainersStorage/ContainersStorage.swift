@@ -85,7 +85,7 @@ struct ContainersStorage: Sendable {
         return try DirectoryFiles(root).read(ByteString("overlay-images/\(image.id)/\(file)"), limit: limit)
     }
 
-    /// Where storages are, the first that has an image wins (spec: containers-storage.conf is not read).
+    /// Where storages are unless a configuration says otherwise; the first that has an image wins.
     static func defaultRoots() -> [ByteString] {
         var roots: [ByteString] = []
         func add(_ path: ByteString?, _ suffix: ByteString = "") {

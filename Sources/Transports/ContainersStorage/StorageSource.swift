@@ -1,10 +1,10 @@
-import ComposefsBytes
+public import ComposefsBytes
 import ComposefsHashing
 import ComposefsJSON
 import ComposefsLinuxSystem
 public import ComposefsOCIModel
 
-/// `containers-storage:[[DRIVER@ROOT+RUNROOT]]NAME`: an image in the storage of podman, buildah, skopeo and cri-o.
+/// `containers-storage:[[DRIVER@ROOT+RUNROOT]]NAME[@ID]`: an image in the storage of podman, buildah, skopeo and cri-o.
 ///
 /// The storage keeps layers unpacked, with what is needed to put their uncompressed archives together again. The manifest that is
 /// returned names those archives; it is the stored one where that does so too.
@@ -21,9 +21,10 @@ public struct StorageSource: ImageSource {
         var size: UInt64
     }
 
-    public init(_ text: String) throws {
+    /// - Parameter roots: where storages are, unless the text names one; nil for the places where they usually are.
+    public init(_ text: String, roots configured: [ByteString]? = nil) throws {
         var name = Substring(text)
-        var roots = ContainersStorage.defaultRoots()
+        var roots = configured ?? ContainersStorage.defaultRoots()
         if name.hasPrefix("["), let end = name.firstIndex(of: "]") {
             roots = [try Self.explicitRoot(name[name.index(after: name.startIndex)..<end], text)]
             name = name[name.index(after: end)...]
@@ -32,10 +33,15 @@ public struct StorageSource: ImageSource {
         let place = ByteString("containers-storage:" + name)
         guard !storages.isEmpty else {
             throw OCIError.notFound(
-                source: place, "no storage with the overlay driver at \(roots.map(\.description).joined(separator: " or "))")
+                source: place,
+                "no storage with the overlay driver at \(roots.map(\.description).joined(separator: " or ")); write "
+                    + "containers-storage:[overlay@DIR]NAME for another place, or set it in storage.conf")
         }
         guard let (storage, image, matched) = try Self.find(String(name), storages) else {
-            throw OCIError.notFound(source: place, "no such image in \(storages.map(\.root.description).joined(separator: " or "))")
+            throw OCIError.notFound(
+                source: place,
+                "no such image in \(storages.map(\.root.description).joined(separator: " or ")); write containers-storage:[overlay@DIR]NAME "
+                    + "for another place, or set it in storage.conf")
         }
         self.storage = storage
         self.image = image
@@ -94,19 +100,26 @@ public struct StorageSource: ImageSource {
         return ByteString(path.utf8)
     }
 
-    /// By name, completed as podman does it, by digest, or by id or its beginning.
+    /// By name, completed as podman does it, by digest, or by id or its beginning; by name and id if both are given.
     private static func find(
         _ text: String, _ storages: [ContainersStorage]
     ) throws(OCIError) -> (ContainersStorage, ContainersStorage.Image, String?)? {
-        let reference = try? RegistryReference(parsing: text)
-        var names = [text]
-        if let reference {
-            // A short name is looked for among what was built here, too.
-            names.append(reference.canonical)
-            if let local = try? RegistryReference(parsing: "localhost/" + text) { names.append(local.canonical) }
+        if let at = text.lastIndex(of: "@"), at != text.startIndex, case let id = text[text.index(after: at)...], isIdentifier(id) {
+            let name = String(text[..<at])
+            guard let (storage, image) = try find(id: id, storages) else { return nil }
+            let wanted = repositories(name)
+            let matching = image.names.filter { stored in repositories(stored).contains { wanted.contains($0) } }
+            // The tag need not be the image's any more; the repository must be.
+            guard !matching.isEmpty else {
+                throw .notFound(
+                    source: ByteString(text), "the image \(image.id) has no such name, but \(image.names.joined(separator: ", "))")
+            }
+            let exact = names(name)
+            return (storage, image, matching.first { exact.contains($0) } ?? matching.first)
         }
+        let reference = try? RegistryReference(parsing: text)
         for storage in storages {
-            for name in names {
+            for name in names(text) {
                 if let image = storage.images.first(where: { $0.names.contains(name) }) { return (storage, image, name) }
             }
             if let digest = reference?.digest, let image = storage.images.first(where: { $0.digest == digest }) {
@@ -115,11 +128,34 @@ public struct StorageSource: ImageSource {
         }
         var id = Substring(text)
         for prefix in ["sha256:", "@"] where id.hasPrefix(prefix) { id = id.dropFirst(prefix.count) }
-        guard id.utf8.count >= 6, id.utf8.allSatisfy({ Hex.value(of: $0) != nil }) else { return nil }
+        guard isIdentifier(id), let (storage, image) = try find(id: id, storages) else { return nil }
+        return (storage, image, nil)
+    }
+
+    /// The spellings under which a name may be stored.
+    private static func names(_ text: String) -> [String] {
+        guard let reference = try? RegistryReference(parsing: text) else { return [text] }
+        // A short name is looked for among what was built here, too.
+        let local = (try? RegistryReference(parsing: "localhost/" + text)).map { [$0.canonical] } ?? []
+        return [text, reference.canonical] + local
+    }
+
+    private static func repositories(_ text: String) -> [String] {
+        names(text).compactMap { try? RegistryReference(parsing: $0) }.map { "\($0.domain)/\($0.name)" }
+    }
+
+    /// An image's id or the beginning of one.
+    private static func isIdentifier(_ text: Substring) -> Bool {
+        (6...64).contains(text.utf8.count) && text.utf8.allSatisfy { Hex.value(of: $0) != nil }
+    }
+
+    private static func find(
+        id: Substring, _ storages: [ContainersStorage]
+    ) throws(OCIError) -> (ContainersStorage, ContainersStorage.Image)? {
         for storage in storages {
             let found = storage.images.filter { $0.id.hasPrefix(id) }
-            guard found.count < 2 else { throw .ambiguous(source: ByteString(text), "more than one image id begins with this") }
-            if let image = found.first { return (storage, image, nil) }
+            guard found.count < 2 else { throw .ambiguous(source: ByteString(id.utf8), "more than one image id begins with this") }
+            if let image = found.first { return (storage, image) }
         }
         return nil
     }
