@@ -12,7 +12,7 @@ struct Pull: ParsableCommand {
         abstract: "Bring an image into the repository.",
         discussion: """
             REFERENCE is a registry reference (alpine, quay.io/org/name:tag, …@sha256:…), docker://…, oci:DIR[:TAG], \
-            oci-archive:FILE[:TAG], docker-archive:FILE[:TAG], dir:DIR or containers-storage:NAME.
+            oci-archive:FILE[:TAG], docker-archive:FILE[:TAG|:@N], dir:DIR or containers-storage:NAME[@ID].
             """)
 
     @Argument(help: "What to pull.")
