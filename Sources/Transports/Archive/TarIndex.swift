@@ -57,7 +57,8 @@ struct TarIndex: TarHandler {
         if case .external = content { isAtContent = true }
         if let largestFile, entry.size > largestFile {
             throw LimitExceeded(
-                .layerBytes, allowed: largestFile, found: entry.size, place: LimitExceeded.entry(entry.path, at: entry.headerOffset))
+                .layerBytes, allowed: largestFile, found: entry.size,
+                place: "\(source): " + LimitExceeded.entry(entry.path, at: entry.headerOffset))
         }
         guard let path = normalizedPath(entry.path, relativeTo: []) else { return }
         let found: Entry?
