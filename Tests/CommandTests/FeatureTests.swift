@@ -1,6 +1,7 @@
 import ComposefsBytes
 import ComposefsJSON
 import ComposefsLinuxSystem
+import ComposefsTestSupport
 import Glibc
 import Testing
 

@@ -1,3 +1,4 @@
+import ComposefsTestSupport
 import Glibc
 import Testing
 

@@ -1,5 +1,6 @@
 import ComposefsBytes
 import ComposefsLinuxSystem
+import ComposefsTestSupport
 import Glibc
 import Testing
 

@@ -1,4 +1,5 @@
 import ComposefsJSON
+import ComposefsTestSupport
 import Glibc
 import Testing
 

@@ -1,5 +1,6 @@
 import ComposefsHashing
 import ComposefsJSON
+import ComposefsTestSupport
 import Glibc
 import Testing
 

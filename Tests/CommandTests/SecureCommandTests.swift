@@ -2,6 +2,7 @@ import ComposefsBytes
 import ComposefsHashing
 import ComposefsJSON
 import ComposefsLinuxSystem
+import ComposefsTestSupport
 import Glibc
 import Testing
 

@@ -1,6 +1,7 @@
 import ComposefsBytes
 import ComposefsLinuxSystem
 import ComposefsMounting
+import ComposefsTestSupport
 import Synchronization
 import Testing
 

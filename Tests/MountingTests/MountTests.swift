@@ -1,6 +1,7 @@
 import ComposefsBytes
 import ComposefsLinuxSystem
 import ComposefsMounting
+import ComposefsTestSupport
 import Glibc
 import Synchronization
 import Testing

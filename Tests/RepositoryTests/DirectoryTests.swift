@@ -4,6 +4,7 @@ import ComposefsFileTree
 import ComposefsHashing
 import ComposefsLinuxSystem
 import ComposefsRepository
+import ComposefsTestSupport
 import Testing
 
 @Suite struct DirectoryTests {

@@ -3,6 +3,7 @@ import ComposefsConcurrency
 import ComposefsHashing
 import ComposefsLinuxSystem
 import ComposefsRepository
+import ComposefsTestSupport
 import Glibc
 import Synchronization
 import Testing
