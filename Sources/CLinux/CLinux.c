@@ -37,7 +37,8 @@ _Static_assert(sizeof(cl_iovec) == sizeof(struct iovec) && offsetof(cl_iovec, le
 
 const int32_t cl_o_rdonly = O_RDONLY, cl_o_wronly = O_WRONLY, cl_o_rdwr = O_RDWR, cl_o_creat = O_CREAT, cl_o_excl = O_EXCL,
               cl_o_trunc = O_TRUNC, cl_o_append = O_APPEND, cl_o_directory = O_DIRECTORY, cl_o_nofollow = O_NOFOLLOW, cl_o_path = O_PATH,
-              cl_o_tmpfile = O_TMPFILE, cl_o_cloexec = O_CLOEXEC, cl_o_nonblock = O_NONBLOCK, cl_o_noctty = O_NOCTTY;
+              cl_o_tmpfile = O_TMPFILE, cl_o_cloexec = O_CLOEXEC, cl_o_nonblock = O_NONBLOCK, cl_o_noctty = O_NOCTTY,
+              cl_o_direct = O_DIRECT;
 const int32_t cl_at_fdcwd = AT_FDCWD;
 
 #define RETRY(call)                                                                                                                        \

@@ -42,9 +42,11 @@ extension Store {
     ) throws -> StoreReport {
         // A name that means nothing is told before all objects are read.
         if let image { _ = try images.resolve(image) }
-        return StoreReport(
-            repository: try repository.check(metadataOnly: options.metadataOnly, progress: progress),
-            images: try images.check(image, options))
+        let repository = try repository.check(metadataOnly: options.metadataOnly, progress: progress)
+        // Where a directory is none, there are no images to look at, and that is said already.
+        guard !repository.problems.contains(where: { $0.kind == .unexpectedFileType && ["streams", "streams/refs"].contains($0.path) })
+        else { return StoreReport(repository: repository, images: ImageReport()) }
+        return StoreReport(repository: repository, images: try images.check(image, options))
     }
 
     /// Removes everything that no tag or other reference keeps, and what interrupted operations left. Waits until no other handle of the

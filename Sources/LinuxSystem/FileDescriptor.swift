@@ -22,6 +22,8 @@ public struct OpenFlags: OptionSet, Sendable {
     /// A file without a name in the directory that the path names (O_TMPFILE); with write access.
     public static var temporary: OpenFlags { OpenFlags(rawValue: cl_o_tmpfile) }
     public static var nonBlocking: OpenFlags { OpenFlags(rawValue: cl_o_nonblock) }
+    /// Reads and writes go to the device, past the page cache (O_DIRECT); EINVAL where the file system cannot do that.
+    public static var direct: OpenFlags { OpenFlags(rawValue: cl_o_direct) }
 
     var kind: SystemCallKind {
         rawValue & (cl_o_creat | cl_o_trunc) != 0 || rawValue & cl_o_tmpfile == cl_o_tmpfile ? .create : .open

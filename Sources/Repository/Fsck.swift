@@ -21,6 +21,13 @@ extension Repository {
         for temporary in inventory.temporaries { report.notes.append("\(temporary) is left from an interrupted operation, or in use") }
         if !metadataOnly { checkObjects(inventory, threads, progress, &report) }
         checkStrays(inventory, &report)
+        for (path, kind) in inventory.notDirectories {
+            report.add(FsckProblem(.unexpectedFileType, path, detail: "\(Self.name(of: kind)), not a directory"))
+        }
+        // Objects of an operation that has not come to its end need no names.
+        if !inventory.objects.isEmpty, inventory.temporaries.isEmpty, inventory.missing.contains(Layout.streams) {
+            report.notes.append("streams/ is missing: there are objects, but no layer, config or manifest that names them")
+        }
         for path in inventory.notLinks { checkNotLink(path, &report) }
         checkStreams(inventory, threads, verify: metadataOnly, &report)
         checkImages(inventory, threads, &report)
@@ -72,11 +79,47 @@ extension Repository {
     ) {
         let ids = inventory.objects.keys.sorted()
         report.objectsChecked = ids.count
-        for problem in parallelMap(ids, threads: threads, progress: progress, { self.problem(ofObject: $0) }) {
-            guard let problem else { continue }
+        let problems = parallelMap(ids, threads: threads, progress: progress, { self.problem(ofObject: $0) })
+        let faulty = zip(ids, problems).compactMap { (id, problem) in problem.map { (id: id, problem: $0) } }
+        let leftOver = leftOvers(faulty.filter { $0.problem.kind != .objectOpenFailed }.map(\.id), inventory)
+        for (id, problem) in faulty {
+            if leftOver.contains(id) {
+                report.objectsChecked -= 1
+                report.notes.append("\(problem.path) is left over by an interrupted pull, incomplete; the next pull takes care of it")
+                continue
+            }
             report.objectsCorrupted += 1
             report.add(problem)
         }
+    }
+
+    /// Those of some damaged objects that are no damage: an operation that ended without a sync stored them, as its marker tells, and nothing
+    /// leads to them.
+    private func leftOvers(_ damaged: [ObjectID], _ inventory: Inventory) -> Set<ObjectID> {
+        guard !damaged.isEmpty, let directories = try? entries(of: Layout.staging),
+            let since = try? earliestMarker(in: directories.map({ Layout.staging + "/" + $0.name }))
+        else { return [] }
+        let recent = damaged.filter { id in
+            guard let status = try? status(at: Layout.objectPath(id)) else { return false }
+            return max(status.mtimeSeconds, status.ctimeSeconds) >= since.subtractingReportingOverflow(Self.clockMargin).partialValue
+        }
+        guard !recent.isEmpty else { return [] }
+        return Set(recent).subtracting(ledTo(inventory))
+    }
+
+    /// Every object that a stream or an image leads to, as far as they can be read.
+    private func ledTo(_ inventory: Inventory) -> Set<ObjectID> {
+        var found = Set(inventory.images.compactMap(\.id))
+        for id in found { found.formUnion((try? imageObjects(id)) ?? []) }
+        var walked: Set<ObjectID> = []
+        var pending = inventory.streams.compactMap(\.id)
+        while let id = pending.popLast() {
+            found.insert(id)
+            guard walked.insert(id).inserted, let stream = try? openStream(id, verify: false) else { continue }
+            found.formUnion(stream.objectReferences)
+            pending += stream.namedReferences.map(\.id)
+        }
+        return found
     }
 
     /// Reads all of an object. With verity the kernel checks every block against its own digest meanwhile, and that is compared too.
@@ -122,7 +165,7 @@ extension Repository {
         }
     }
 
-    private static func name(of kind: FileKind) -> String {
+    static func name(of kind: FileKind) -> String {
         switch kind {
         case .regular: "regular file"
         case .directory: "directory"

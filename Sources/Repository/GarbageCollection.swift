@@ -68,11 +68,13 @@ extension Repository {
             }
             // Whatever happened: others must not wait until this handle closes.
             try backToShared()
-            // The marker went with the staging directory; the next object stored makes a new one.
+            // The next object stored makes a new marker. The old one went with the staging directory; or it stays, without its lock, where the
+            // collection did not come to its end.
             marker = Activity.Marker()
             activity.hasBegun.store(false, ordering: .sequentiallyConsistent)
+            let report = try outcome.get()
             activity.isUnsynced.store(false, ordering: .sequentiallyConsistent)
-            return try outcome.get()
+            return report
         }
     }
 
@@ -95,6 +97,10 @@ extension Repository {
         _ extraRoots: [ByteString], _ ownMarker: ByteString?, without: Set<ByteString> = []
     ) throws(RepositoryError) -> Collection {
         var inventory = try Inventory(self)
+        // What its links kept cannot be known.
+        if let (path, kind) = inventory.notDirectories.first {
+            throw .unreadableRoot(path, "is a \(Self.name(of: kind)), not a directory")
+        }
         if !without.isEmpty { inventory.streamReferences.removeAll { without.contains($0.path) } }
         var plan = Collection()
         let live = try liveObjects(inventory, extraRoots, &plan.report)
@@ -211,12 +217,16 @@ extension Repository {
         // Names first, and durably: a power cut in between must not leave a name without its object.
         for path in plan.links { try system { () throws(SystemError) in try root.unlink(at: path) } }
         if !plan.links.isEmpty {
-            try syncDirectory(Layout.streams)
-            try syncDirectory(Layout.images)
+            try syncEntries(of: Layout.streams)
+            try syncEntries(of: Layout.images)
         }
         for id in plan.objects { try system { () throws(SystemError) in try root.unlink(at: Layout.objectPath(id)) } }
-        // Objects that a power cut may have damaged are gone now; that must be durable before the markers that tell of them go.
-        if plan.temporaries.contains(where: { $0.hasPrefix(Layout.staging) }) { try sync() }
+        // Objects that a power cut or a failed sync may have damaged are gone now, and what is left was durable before anything led to it. Links
+        // may not have been. All that must be durable before the markers that tell of it go.
+        if let since = try earliestMarker(in: (try entries(of: Layout.staging) ?? []).map { Layout.staging + "/" + $0.name }) {
+            try renewLinks(since: since)
+        }
+        if plan.temporaries.contains(where: { $0.hasPrefix(Layout.staging) }) { try syncFileSystem() }
         for path in plan.temporaries where !path.hasPrefix(Layout.staging) {
             try system { () throws(SystemError) in try root.unlink(at: path) }
         }

@@ -42,6 +42,12 @@ extension Repository {
         return id
     }
 
+    /// Whether an image is there to be opened: `images/<id>` leads to its object, and that exists.
+    package func hasImage(_ id: ObjectID) throws(RepositoryError) -> Bool {
+        guard try imageLink(ByteString(id.hex)) == id else { return false }
+        return try objectSize(id) != nil
+    }
+
     /// Opens an image by its identifier or by a reference's name, and verifies its content against the identifier.
     ///
     /// - Parameter verify: false leaves out reading all of it where the repository has no fs-verity; the kernel's digest is always compared.

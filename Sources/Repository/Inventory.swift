@@ -24,6 +24,10 @@ struct Inventory {
     var notLinks: [ByteString] = []
     var streamReferences: [(path: ByteString, target: ByteString)] = []
     var imageReferences: [(path: ByteString, target: ByteString)] = []
+    /// What has a directory's place and is none.
+    var notDirectories: [(path: ByteString, kind: FileKind)] = []
+    /// The directories of the first level that are missing.
+    var missing: [ByteString] = []
     /// Entries below `refs/` that are neither directories nor links.
     var notReferences: [(path: ByteString, kind: FileKind)] = []
 
@@ -41,6 +45,7 @@ struct Inventory {
             // A file system's own.
             case "lost+found": break
             case Layout.staging:
+                guard try isDirectory(Layout.staging, repository) else { continue }
                 try repository.walkReferences(Layout.staging) { (path, _) throws(RepositoryError) in temporaries.append(path) }
             case let name where name.hasPrefix(Layout.symlinkPrefix): temporaries.append(name)
             default: strays.append((entry.name, try repository.kind(of: entry, at: entry.name)))
@@ -48,7 +53,16 @@ struct Inventory {
         }
     }
 
+    /// Whether a directory can be listed; one that is something else is noted.
+    private mutating func isDirectory(_ path: ByteString, _ repository: borrowing Repository) throws(RepositoryError) -> Bool {
+        guard let status = try repository.status(at: path) else { return false }
+        if status.kind == .directory { return true }
+        notDirectories.append((path, status.kind))
+        return false
+    }
+
     private mutating func readObjects(_ repository: borrowing Repository) throws(RepositoryError) {
+        guard try isDirectory(Layout.objects, repository) else { return }
         for entry in try repository.entries(of: Layout.objects) ?? [] {
             let path = Layout.objects + "/" + entry.name
             let kind = try repository.kind(of: entry, at: path)
@@ -64,10 +78,11 @@ struct Inventory {
         _ repository: borrowing Repository, _ category: ByteString, _ references: ByteString
     ) throws(RepositoryError) -> ([Link], [(path: ByteString, target: ByteString)]) {
         var links: [Link] = []
-        for entry in try repository.entries(of: category) ?? [] {
+        if try repository.status(at: category) == nil { missing.append(category) }
+        guard try isDirectory(category, repository) else { return ([], []) }
+        for entry in try repository.entries(of: category) ?? [] where entry.name != "refs" {
             let path = category + "/" + entry.name
             let kind = try repository.kind(of: entry, at: path)
-            if entry.name == "refs", kind == .directory { continue }
             guard kind == .symbolicLink, let target = try repository.readLink(path) else {
                 notLinks.append(path)
                 continue
@@ -75,6 +90,7 @@ struct Inventory {
             links.append(Link(name: entry.name, target: target, id: Layout.objectID(ofTarget: target, repository.algorithm)))
         }
         var found: [(path: ByteString, target: ByteString)] = []
+        guard try isDirectory(references, repository) else { return (links, []) }
         try repository.walkReferences(references) { (path, kind) throws(RepositoryError) in
             if kind == .symbolicLink, let target = try repository.readLink(path) {
                 found.append((path, target))
@@ -87,6 +103,10 @@ struct Inventory {
 }
 
 extension Repository {
+    func status(at path: ByteString) throws(RepositoryError) -> FileStatus? {
+        try system { () throws(SystemError) in try root.statusIfPresent(at: path) }
+    }
+
     /// The kind of a directory's entry where the file system does not say it with the name.
     func kind(of entry: DirectoryEntry, at path: ByteString) throws(RepositoryError) -> FileKind {
         if entry.kind != .unknown { return entry.kind }

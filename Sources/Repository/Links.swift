@@ -30,26 +30,31 @@ extension Repository {
             {
                 return false
             }
-            for _ in 0..<Self.linkAttempts {
-                let temporary = Layout.symlinkPrefix + ByteString(Host.randomName(12))
-                do throws(SystemError) {
-                    try root.symlink(target: text, at: temporary)
-                } catch {
-                    guard error.errno == .exists else { throw error }
-                    continue
-                }
-                do throws(SystemError) {
-                    try root.rename(at: temporary, to: name)
-                    return true
-                } catch {
-                    try? root.unlink(at: temporary)
-                    throw error
-                }
-            }
-            throw SystemError("create symlink", name, .exists)
+            try placeLink(text, at: name)
+            return true
         } catch {
             throw .system(error)
         }
+    }
+
+    /// Puts a new link in the place of what has the name, in one step.
+    func placeLink(_ text: ByteString, at name: ByteString) throws(SystemError) {
+        for _ in 0..<Self.linkAttempts {
+            let temporary = Layout.symlinkPrefix + ByteString(Host.randomName(12))
+            do throws(SystemError) {
+                try root.symlink(target: text, at: temporary)
+            } catch {
+                guard error.errno == .exists else { throw error }
+                continue
+            }
+            do throws(SystemError) {
+                return try root.rename(at: temporary, to: name)
+            } catch {
+                try? root.unlink(at: temporary)
+                throw error
+            }
+        }
+        throw SystemError("create symlink", name, .exists)
     }
 
     /// A link's target; nil where there is nothing of that name.
@@ -62,8 +67,18 @@ extension Repository {
         }
     }
 
-    /// Makes the entries of a directory durable. A directory that does not exist has none.
+    /// Makes the entries of a directory durable. A directory that does not exist has none. A failure is the end of what was written, as that
+    /// of `sync` is.
     func syncDirectory(_ path: ByteString) throws(RepositoryError) {
+        do throws(RepositoryError) {
+            try syncEntries(of: path)
+        } catch {
+            condemn()
+            throw error
+        }
+    }
+
+    func syncEntries(of path: ByteString) throws(RepositoryError) {
         try system { () throws(SystemError) in
             if let directory = try root.openIfPresent(at: path, [.readOnly, .directory]) { try directory.sync() }
         }

@@ -62,9 +62,22 @@ extension Repository {
     }
 
     /// With verity the kernel's digest decides. Without, the size does: reading every object again would cost as much as storing it, and
-    /// what a power cut damaged is found by `recoverInterruptedPull`.
+    /// what a power cut or a failed sync damaged is found by `recoverInterruptedPull`.
     func inspect(_ id: ObjectID, size: UInt64, at path: ByteString) throws(RepositoryError) -> Presence {
-        if isSecure || activity.distrustsObjects.load(ordering: .relaxed) {
+        let presence = try look(id, size: size, at: path)
+        if presence == .good { noteReuse(of: id) }
+        return presence
+    }
+
+    private func look(_ id: ObjectID, size: UInt64, at path: ByteString) throws(RepositoryError) -> Presence {
+        if activity.distrustsObjects.load(ordering: .relaxed) {
+            switch try isIntactOnDevice(id) {
+            case nil: return .absent
+            case false?: return .torn
+            case true?: break
+            }
+        }
+        if isSecure {
             do throws(RepositoryError) {
                 let file = try openForReading(id, at: path)
                 guard try fault(of: file, id) == nil else { return .torn }
@@ -90,17 +103,21 @@ extension Repository {
 
     /// A temporary for an object to be.
     func makeTemporary(mode: UInt32) throws(RepositoryError) -> Temporary {
-        let needsName = activity.needsNamedTemporaries.load(ordering: .relaxed)
         do throws(SystemError) {
-            return try Temporary.make(in: root, directory: Layout.objects, named: Layout.objectPrefix, mode: mode, hidden: needsName)
+            return try makeNewTemporary(mode)
         } catch {
             guard error.errno == .noEntry else { throw .system(error) }
         }
         try makeDirectory(Layout.objects, mode: 0o777)
-        let temporary = try system { () throws(SystemError) in
-            try Temporary.make(in: root, directory: Layout.objects, named: Layout.objectPrefix, mode: mode, hidden: needsName)
-        }
-        if temporary.isNamed { activity.needsNamedTemporaries.store(true, ordering: .relaxed) }
+        return try system { () throws(SystemError) in try makeNewTemporary(mode) }
+    }
+
+    private func makeNewTemporary(_ mode: UInt32) throws(SystemError) -> Temporary {
+        let needsName = activity.needsNamedTemporaries.load(ordering: .relaxed)
+        let temporary = try Temporary.make(
+            in: root, directory: Layout.objects, named: Layout.objectPrefix, mode: mode, hidden: needsName)
+        // The next one need not ask the file system again.
+        if temporary.isNamed, !needsName { activity.needsNamedTemporaries.store(true, ordering: .relaxed) }
         return temporary
     }
 

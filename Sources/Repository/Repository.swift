@@ -60,8 +60,18 @@ public final class Repository: Sendable {
 
     deinit { retireMarker() }
 
-    /// Makes everything written so far durable, on the whole file system.
+    /// Makes everything written so far durable, on the whole file system. When it fails, nothing that this handle has stored since the last
+    /// sync is believed again before it has been read from the device, here and in every other process: see Publication.swift.
     public func sync() throws(RepositoryError) {
+        do throws(RepositoryError) {
+            try syncFileSystem()
+        } catch {
+            condemn()
+            throw error
+        }
+    }
+
+    func syncFileSystem() throws(RepositoryError) {
         try system { () throws(SystemError) in try root.syncFileSystem() }
     }
 
@@ -94,11 +104,33 @@ struct Activity: ~Copyable {
     let isUnsynced = Atomic<Bool>(false)
     /// Whether objects that exist must be read before they are believed: an interrupted pull could not be looked into.
     let distrustsObjects = Atomic<Bool>(false)
+    /// Whether this handle has looked who else is at work.
+    let hasLooked = Atomic<Bool>(false)
+    /// Whether others were storing then whose marker is still there, so that what of theirs is made use of is noted.
+    let hasOthers = Atomic<Bool>(false)
+    let others = Mutex<[Other]>([])
+    let reused = Mutex(Reused())
+    /// Whether the last sync failed and what was written before it has not been looked at yet.
+    let isCondemned = Atomic<Bool>(false)
+    /// Whether any sync has failed.
+    let wasCondemned = Atomic<Bool>(false)
     /// Whether the file system lacks O_TMPFILE.
     let needsNamedTemporaries = Atomic<Bool>(false)
     /// Whether FICLONE was refused once.
     let cannotClone = Atomic<Bool>(false)
     let marker = Mutex(Marker())
+
+    /// The marker of another handle, and when it was made.
+    struct Other: Sendable {
+        var path: ByteString
+        var time: Int64
+    }
+
+    /// Objects and staged streams that were there when this handle wanted to store them.
+    struct Reused: Sendable {
+        var objects: Set<ObjectID> = []
+        var streams: Set<ObjectID> = []
+    }
 
     /// A file `.staging/<boot>/.active-<random>`, locked while its handle lives; none yet where the path is nil.
     struct Marker: ~Copyable, Sendable {

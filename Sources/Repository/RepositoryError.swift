@@ -27,6 +27,8 @@ public enum RepositoryError: Error, Sendable, CustomStringConvertible {
     /// Nothing can be written here; why.
     case readOnly(String)
     case noObjects(ByteString)
+    /// A sync of this handle has failed while another thread of it was storing: what that has stored may be lost.
+    case syncFailed(ByteString)
     case objectMissing(ObjectID)
     /// An object's content is not what its name says, or cannot be read in full.
     case objectDamaged(ObjectID, String)
@@ -53,6 +55,8 @@ public enum RepositoryError: Error, Sendable, CustomStringConvertible {
             case .noSpace: "\(error): free some space or run gc, then repeat the command"
             case .notSupported where error.operation == "open":
                 "\(error): files with fs-verity need a kernel with CONFIG_FS_VERITY, and this one has none"
+            case .fileTooLarge where error.operation == "write":
+                "\(error): raise the limit on the size of files (ulimit -f), then repeat the command"
             case .quotaExceeded: "\(error): free some space or raise the quota, then repeat the command"
             default: "\(error)"
             }
@@ -79,6 +83,8 @@ public enum RepositoryError: Error, Sendable, CustomStringConvertible {
             "\(path): the repository has fs-verity, and this kernel cannot even open such files: use one with CONFIG_FS_VERITY"
         case .readOnly(let why): "the repository is not writable: \(why)"
         case .noObjects(let path): "\(path): no objects found in the repository, so its algorithm cannot be told"
+        case .syncFailed(let path):
+            "\(path): a sync of the file system has failed, and what was stored before it may be lost; repeat the command"
         case .objectMissing(let id): "object \(id) is missing"
         case .objectDamaged(let id, let why): "object \(id) is damaged: \(why)"
         case .objectTooLarge(let id, let size, let limit): "object \(id) has \(size) bytes, at most \(limit) were expected"

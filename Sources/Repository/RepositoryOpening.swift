@@ -92,7 +92,8 @@ extension Repository {
         guard try system({ () throws(SystemError) in try root.lock(.exclusive, wait: false) }) else {
             throw .readOnly("another process uses it")
         }
-        for name in [Layout.staging, Layout.streams, Layout.images] { try removeTree(name, in: root) }
+        // Staging stays: objects do, and its markers tell which of them may be damaged.
+        for name in [Layout.streams, Layout.images] { try removeTree(name, in: root) }
         try system { () throws(SystemError) in
             if try root.statusIfPresent(at: Layout.metadata) != nil { try root.unlink(at: Layout.metadata) }
             // What was removed must not come back beside the new metadata.
@@ -159,7 +160,12 @@ extension Repository {
         try system { () throws(SystemError) in
             let file = try root.open(at: Layout.metadata, [.readOnly, .noFollow])
             try file.removeExtendedAttribute(verityMark)
-            try file.sync()
+            do throws(SystemError) {
+                try file.sync()
+            } catch {
+                try? file.setExtendedAttribute(verityMark, "1")
+                throw error
+            }
         }
     }
 
@@ -217,9 +223,15 @@ extension Repository {
             // Where there are no such attributes, a copy cannot be told; that is no reason to have no repository.
             if enabled { try? temporary.file.setExtendedAttribute(verityMark, "1") }
         }
-        _ = try system { () throws(SystemError) in try temporary.link(in: root, at: Layout.metadata) }
+        let isNew = try system { () throws(SystemError) in try temporary.link(in: root, at: Layout.metadata) }
         // The name itself, before anybody relies on the repository.
-        try system { () throws(SystemError) in try root.sync() }
+        do throws(SystemError) {
+            try root.sync()
+        } catch {
+            // A later sync would succeed and say nothing of this name: who tries again writes it again.
+            if isNew { try? root.unlink(at: Layout.metadata) }
+            throw .system(error)
+        }
     }
 
     /// A repository from before `meta.json`: the first object tells algorithm and security. The images in it are V2, yet the library's

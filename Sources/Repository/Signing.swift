@@ -130,7 +130,12 @@ extension Repository {
 
     /// Before a file takes the place of a good one: what has been durable must not be replaced by what a power cut may still take.
     func prepareReplacement(_ temporary: borrowing Temporary) throws(RepositoryError) {
-        try system { () throws(SystemError) in try temporary.file.sync() }
+        do throws(SystemError) {
+            try temporary.file.sync()
+        } catch {
+            condemn()
+            throw .system(error)
+        }
     }
 
     // MARK: Signing what is here
@@ -185,7 +190,7 @@ extension Repository {
                 try Temporary.make(in: root, directory: ".", named: Layout.symlinkPrefix, mode: 0o644)
             }
             let copy = try signedCopy(of: file, id, at: Layout.metadata, temporary)
-            try prepareReplacement(copy.temporary)
+            try system { () throws(SystemError) in try copy.temporary.file.sync() }
             try copy.replaceOriginal(in: root)
             try system { () throws(SystemError) in try root.sync() }
         }

@@ -28,25 +28,54 @@ extension Repository {
         let path = directory + "/" + Self.blobPrefix + name
         do throws(SystemError) {
             for _ in 0..<Self.claimAttempts {
+                try removeStranger(at: path)
                 let file: FileDescriptor
                 do throws(SystemError) {
                     file = try root.open(at: path, [.readWrite, .create, .noFollow, .nonBlocking], mode: 0o600)
                 } catch {
-                    guard error.errno == .noEntry else { throw error }
-                    try root.makeDirectoryIfMissing(at: Layout.staging, mode: 0o755)
-                    try root.makeDirectoryIfMissing(at: directory, mode: 0o755)
+                    switch error.errno {
+                    case .noEntry:
+                        try root.makeDirectoryIfMissing(at: Layout.staging, mode: 0o755)
+                        try root.makeDirectoryIfMissing(at: directory, mode: 0o755)
+                    // Something else has appeared there, and is removed in the next round.
+                    case .tooManySymbolicLinks, .isDirectory, .noDeviceOrAddress: break
+                    default: throw error
+                    }
                     continue
                 }
                 guard try file.lock(.exclusive, wait: false) else { return nil }
                 // Who had the lock before may have removed the file, and then our lock is on one that nobody else will ever find.
                 let own = try file.status()
-                guard let named = try root.statusIfPresent(at: path), named.inode == own.inode, named.device == own.device else { continue }
-                guard own.kind == .regular else { throw SystemError("open", path, .exists) }
+                guard let named = try root.statusIfPresent(at: path), named.inode == own.inode, named.device == own.device,
+                    Self.isClaim(own)
+                else { continue }
                 return BlobClaim(self, path: path, directory: directory, file: file, length: own.size, blobSize: size)
             }
             throw SystemError("lock", path, .busy)
         } catch {
             throw .system(error)
+        }
+    }
+
+    /// Whether a file is one that this user's pulls have made. One with another name elsewhere is not: what is written here would be written there.
+    private static func isClaim(_ status: FileStatus) -> Bool {
+        status.kind == .regular && status.links == 1 && status.uid == Host.effectiveUserID
+    }
+
+    /// Takes away what is no claim. Whoever may have put it there, and holds it locked: no pull waits for that.
+    private func removeStranger(at path: ByteString) throws(SystemError) {
+        guard let status = try root.statusIfPresent(at: path), !Self.isClaim(status), status.links > 0 else { return }
+        do throws(SystemError) {
+            guard status.kind == .directory else { return try root.unlink(at: path) }
+            do throws(RepositoryError) {
+                try Self.removeTree(path, in: root)
+            } catch {
+                if case .system(let error) = error { throw error }
+                throw SystemError("remove", path, .notEmpty)
+            }
+        } catch {
+            // Another pull was faster.
+            guard error.errno == .noEntry else { throw error }
         }
     }
 

@@ -137,6 +137,7 @@ final class Recorder: SystemCallObserver {
     }
 
     func after(_ call: SystemCall, result: Int) {
+        next?.after(call, result: result)
         guard call.kind != .open, result >= 0 else { return }
         let record = Call(
             kind: call.kind, path: call.path.map { ByteString($0).description } ?? "",

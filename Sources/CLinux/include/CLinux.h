@@ -28,7 +28,7 @@ typedef struct {
 
 // open(2) flags differ between architectures.
 extern const int32_t cl_o_rdonly, cl_o_wronly, cl_o_rdwr, cl_o_creat, cl_o_excl, cl_o_trunc, cl_o_append, cl_o_directory, cl_o_nofollow,
-    cl_o_path, cl_o_tmpfile, cl_o_cloexec, cl_o_nonblock, cl_o_noctty;
+    cl_o_path, cl_o_tmpfile, cl_o_cloexec, cl_o_nonblock, cl_o_noctty, cl_o_direct;
 extern const int32_t cl_at_fdcwd;
 
 intptr_t cl_openat(int32_t dir, const void *path, size_t length, int32_t flags, uint32_t mode);

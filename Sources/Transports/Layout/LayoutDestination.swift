@@ -146,13 +146,26 @@ public final class LayoutDestination: ImageDestination {
     }
 
     /// A blob counts as there when its bytes are right: a damaged one is written anew.
+    ///
+    /// It is read from the device, after what is still to be written has been: whoever wrote it may have synced nothing, or may have been told
+    /// that it is lost, and the page cache does not know.
     public func hasBlob(_ blob: Descriptor) throws -> Bool {
-        guard let blobs = try openBlobs(blob.digest.algorithm),
-            let file = try blobs.openIfPresent(at: ByteString(blob.digest.hex), [.readOnly, .noFollow, .nonBlocking]),
-            case let status = try file.status(), status.kind == .regular, status.size == blob.size
+        let name = ByteString(blob.digest.hex)
+        guard let blobs = try openBlobs(blob.digest.algorithm), let status = try blobs.statusIfPresent(at: name), status.kind == .regular,
+            status.size == blob.size
         else { return false }
         var hasher = DigestHasher(blob.digest.algorithm)
-        try ImageFile(try OpenFile(file)).forEachPiece { hasher.update($0) }
+        do throws(SystemError) {
+            let file = try blobs.openOnDevice(at: name)
+            try file.syncData()
+            try file.readFromDevice { hasher.update($0) }
+        } catch {
+            // It cannot be read, or not be written; or something else has taken its place.
+            switch error.errno {
+            case .inputOutput, .noEntry, .invalidArgument, .tooManySymbolicLinks: return false
+            default: throw error
+            }
+        }
         return hasher.finalize() == blob.digest
     }
 
