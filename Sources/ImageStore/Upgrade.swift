@@ -28,7 +28,7 @@ extension ImageStore {
                 result.artifacts += 1
                 continue
             }
-            if let id = image.imageID(repository.erofsFormats.default), try repository.objectSize(id) != nil {
+            if let id = image.imageID(repository.erofsFormats.default), try repository.hasImage(id) {
                 result.alreadyCurrent += 1
                 continue
             }

@@ -98,4 +98,34 @@ import Testing
         try scratch.directory().unlink(at: "streams/" + name)
         #expect(refusal { _ = try store.upgrade() } == "\(name): is missing")
     }
+
+    /// An upgrade that was cut short after the streams and before the links of the images, as older releases went about it.
+    @Test func imagesWithoutTheirLinks() throws {
+        let scratch = try StoreScratch()
+        let store = ImageStore(try scratch.create())
+        _ = try pullImage(from: BaseImage.source(), into: store.repository)
+        let id = try #require(store.open("localhost/base:1").image.imageID(.v1))
+        try scratch.directory().unlink(at: "images/" + ByteString(id.hex))
+        #expect(try store.faults().count == 1)
+        #expect(try store.upgrade() == ImageStore.UpgradeResult(upgraded: 1, alreadyCurrent: 0, artifacts: 0))
+        #expect(try store.faults() == [] && store.repository.check().isOK)
+        #expect(try store.upgrade() == ImageStore.UpgradeResult(upgraded: 0, alreadyCurrent: 1, artifacts: 0))
+    }
+
+    /// One that was cut short between config and manifest: the image is whole, and the next upgrade completes it.
+    @Test func cutShortBetweenConfigAndManifest() throws {
+        let scratch = try StoreScratch()
+        let store = ImageStore(try scratch.create())
+        try publishOld(BaseImage.source(), BaseImage.layers, in: store)
+        let path = "streams/" + StreamName.manifest(BaseImage.source().digest)
+        let root = try scratch.directory()
+        let old = try root.readLink(at: path)
+        _ = try store.upgrade()
+        try root.unlink(at: path)
+        try root.symlink(target: old, at: path)
+        // The old manifest leads to the old config, which knows no image; its name leads to the new one.
+        #expect(try store.faults().map { $0.contains("image-ref-missing") } == [true])
+        #expect(try store.upgrade() == ImageStore.UpgradeResult(upgraded: 1, alreadyCurrent: 0, artifacts: 0))
+        #expect(try store.faults() == [])
+    }
 }

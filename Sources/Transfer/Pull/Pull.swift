@@ -104,6 +104,12 @@ struct ImagePull {
             return options.policy == .never ? rank != nil : rank == 0
         }
         guard let found, options.policy != .never else { return found }
+        // What cannot be mounted is stored again: its images are made anew, and cost nothing but time.
+        if found.isContainer {
+            for version in repository.erofsFormats.all {
+                if let id = found.imageID(version), try !repository.hasImage(id) { return nil }
+            }
+        }
         if options.keepsBlobs, found.isContainer {
             let kept = Set(found.keptBlobs.map(\.digest) + found.layerIdentifiers)
             guard found.manifest.layers.allSatisfy({ kept.contains($0.digest) }) else { return nil }
