@@ -3,7 +3,9 @@ import ComposefsOCI
 
 struct Remove: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "rm", abstract: "Remove images: by tag that tag, by digest all its tags. The space is freed by gc.")
+        commandName: "rm",
+        abstract:
+            "Remove images: by tag that tag, by digest all its tags. One that fails does not keep the others. The space is freed by gc.")
 
     @Argument(help: "The images.")
     var images: [ByteString]
@@ -19,28 +21,40 @@ struct Remove: ParsableCommand {
 
     func run() throws {
         let store = try global.openStore().images
-        // All are looked up first: a name that is wrong removes nothing.
-        var names: [ByteString] = []
+        // One that fails does not keep the others: the command repeated does what is left.
+        var failures: [any Error] = []
+        var wanted: [ByteString] = []
         for image in images {
-            let found = try store.resolve(image)
-            let tags = try store.tags()
-            if tags.contains(where: { $0.name == image }) {
-                names.append(image)
-            } else if tags.contains(where: { $0.name == found.name }), !isDigest(image) {
-                names.append(found.name)
-            } else {
-                let all = tags.filter { $0.manifestDigest == found.manifestDigest }.map(\.name)
-                guard !all.isEmpty else { throw CommandError("\(image): no tag names this image; gc removes it") }
-                names += all
-            }
+            do { wanted += try names(of: image, in: store) } catch { failures.append(error) }
         }
         var seen: Set<ByteString> = []
-        names.removeAll { !seen.insert($0).inserted }
-        for name in names {
-            try store.untag(name)
-            if !json { try Output.print("Removed tag \(Output.printable(name))") }
+        wanted.removeAll { !seen.insert($0).inserted }
+        var removed: [ByteString] = []
+        for name in wanted {
+            do {
+                try store.untag(name)
+                removed.append(name)
+            } catch {
+                failures.append(error)
+            }
         }
-        if json { try Output.print(["removed": .array(names.map { .string($0.jsonText) })]) }
+        if !json { for name in removed { try Output.print("Removed tag \(Output.printable(name))") } }
+        if json, !removed.isEmpty || failures.isEmpty { try Output.print(["removed": .array(removed.map { .string($0.jsonText) })]) }
+        try Output.flush()
+        guard let last = failures.popLast() else { return }
+        for failure in failures { Output.error("\(failure)") }
+        throw last
+    }
+
+    /// The tags to be removed for one of the arguments.
+    private func names(of image: ByteString, in store: ImageStore) throws -> [ByteString] {
+        let found = try store.resolve(image)
+        let tags = try store.tags()
+        if tags.contains(where: { $0.name == image }) { return [image] }
+        if tags.contains(where: { $0.name == found.name }), !isDigest(image) { return [found.name] }
+        let all = tags.filter { $0.manifestDigest == found.manifestDigest }.map(\.name)
+        guard !all.isEmpty else { throw CommandError("\(image): no tag names this image; gc removes it") }
+        return all
     }
 
     private func isDigest(_ image: ByteString) -> Bool {
