@@ -51,6 +51,8 @@ public struct Cfsoci: ParsableCommand {
         }
         // A closed pipe is an error of write(2), not the end of the process in the middle of a sentence.
         signal(SIGPIPE, SIG_IGN)
+        // So is a file that grows beyond RLIMIT_FSIZE: EFBIG.
+        signal(SIGXFSZ, SIG_IGN)
         if let arguments = MountHelper.arguments(Arguments.all()) { end(MountHelper.run(arguments)) }
         do {
             var command = try parseAsRoot(Arguments.texts())
