@@ -58,8 +58,11 @@ import Testing
         writer.i64(-2)
         writer.append([0xaa, 0xbb])
         writer.pad(to: 32)
-        #expect(
-            writer.bytes == Array(1...15) + [0xfe] + [UInt8](repeating: 0xff, count: 7) + [0xaa, 0xbb] + [UInt8](repeating: 0, count: 7))
+        // In steps: as one expression it takes the compiler too long.
+        var expected = [UInt8](1...15)
+        expected += [0xfe] + [UInt8](repeating: 0xff, count: 7)
+        expected += [0xaa, 0xbb] + [UInt8](repeating: 0, count: 7)
+        #expect(writer.bytes == expected)
         var reader = ByteReader(writer.bytes.span.bytes)
         let u8Value = try reader.u8()
         #expect(u8Value == 0x01)
