@@ -41,7 +41,7 @@ extension Store {
     ///   - all: the tags too, of all images that are not in use: not mounted, booted or deployed. Artifacts count as not in use, save where they
     ///     belong to an image that stays. Names below `images/refs` are never touched.
     ///   - dryRun: only say what would go.
-    /// - Throws: `RepositoryError`, `ImageStoreError`.
+    /// - Throws: `RepositoryError`, `ImageStoreError`; with `all`, `SystemError` where /proc is not mounted.
     public func prune(all: Bool = false, dryRun: Bool = false) async throws -> PruneReport {
         try await onOwnThread { try pruneSynchronously(all: all, dryRun: dryRun) }
     }
@@ -69,7 +69,7 @@ extension Store {
     }
 
     private func sortTags(_ report: inout PruneReport) throws {
-        let uses = imagesInUse()
+        let uses = try imagesInUse()
         for tag in try images.tags() {
             let use = try images.image(tag.manifestDigest).flatMap { image in
                 image.allImageIDs.lazy.compactMap { uses[ByteString($0.hex)] }.first
@@ -79,19 +79,22 @@ extension Store {
     }
 
     /// EROFS images in use, by their identifiers in hex.
-    private func imagesInUse() -> [ByteString: PruneReport.Use] {
+    ///
+    /// - Throws: where /proc does not tell what is mounted and booted: nothing may be taken for unused then.
+    private func imagesInUse() throws -> [ByteString: PruneReport.Use] {
+        let mounted = try mountedImages()
         var uses: [ByteString: PruneReport.Use] = [:]
         for name in (try? FileDescriptor.open(repository.path + "/../state/deploy", [.readOnly, .directory]).entries()) ?? [] {
             uses[name.name] = .deployed
         }
         // composefs=HEX, composefs.digest=V1-HEX and the like, with marks before and after the digits.
-        let line = (try? FileDescriptor.open("/proc/cmdline", .readOnly).readAll(limit: 1 << 20)) ?? []
+        let line = try FileDescriptor.open("/proc/cmdline", .readOnly).readAll(limit: 1 << 20)
         for word in line.split(whereSeparator: { $0 == 0x20 || $0 == 0x0a }) where word.starts(with: "composefs".utf8) {
             for part in word.split(whereSeparator: { Hex.value(of: $0) == nil }) where ObjectID(hex: part) != nil {
                 uses[ByteString(part)] = .booted
             }
         }
-        for name in mountedImages() { uses[name] = .mounted }
+        for name in mounted { uses[name] = .mounted }
         return uses
     }
 }

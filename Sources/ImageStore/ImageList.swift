@@ -58,7 +58,7 @@ extension ImageStore {
                         imageID: image.imageID(repository.erofsFormats.default), isContainer: image.isContainer,
                         architecture: image.config?.architecture ?? "", os: image.config?.os ?? "", variant: image.config?.variant,
                         created: image.config?.created,
-                        size: image.manifest.layers.reduce(0) { $0.addingReportingOverflow($1.size).partialValue },
+                        size: image.manifest.layers.map(\.size).saturatingSum,
                         layerCount: image.manifest.layers.count, referrerCount: try referrers(of: tag.manifestDigest).count))
             } catch {
                 broken.append(BrokenImage(name: tag.name, manifestDigest: tag.manifestDigest, reason: "\(error)"))

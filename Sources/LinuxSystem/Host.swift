@@ -109,12 +109,23 @@ public enum Host {
     public static var effectiveGroupID: UInt32 { cl_effective_gid() }
     public static var processID: Int32 { cl_process_id() }
 
+    /// The arguments that the process was started with, its name first. Known without /proc, which `CommandLine` needs.
+    public static var arguments: [ByteString] {
+        (0..<cl_argument_count()).compactMap { index in cl_argument(index).map { bytes(of: $0) } }
+    }
+
+    /// Whether /proc is mounted. Without it, open files cannot be named, and nothing tells what is mounted.
+    public static var hasProc: Bool { (try? FileDescriptor.open("/proc/self", [.pathOnly, .directory])) != nil }
+
+    private static func bytes(of text: UnsafePointer<CChar>) -> ByteString {
+        var count = 0
+        while text[count] != 0 { count += 1 }
+        return ByteString(UnsafeRawBufferPointer(start: text, count: count))
+    }
+
     /// An environment variable's value; nil where it is not set.
     public static func environment(_ name: String) -> ByteString? {
-        guard let value = cl_environment(name) else { return nil }
-        var count = 0
-        while value[count] != 0 { count += 1 }
-        return ByteString(UnsafeRawBufferPointer(start: value, count: count))
+        cl_environment(name).map { bytes(of: $0) }
     }
 
     /// Seconds and nanoseconds since 1970-01-01T00:00:00Z.

@@ -71,6 +71,9 @@ public struct FileSystemStatus: Sendable, Hashable {
     public var totalInodes: UInt64
     public var isReadOnly: Bool
 
+    /// Whether the file system counts its blocks. What has none says that nothing is free, and may take any amount.
+    public var reportsSize: Bool { totalBytes > 0 }
+
     public static let typeTemporary: UInt64 = 0x0102_1994
     public static let typeOverlay: UInt64 = 0x794c_7630
     public static let typeErofs: UInt64 = 0xe0f5_e1e2

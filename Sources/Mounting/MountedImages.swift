@@ -1,13 +1,15 @@
 public import ComposefsBytes
-internal import ComposefsLinuxSystem
+public import ComposefsLinuxSystem
 
 /// The names of images that are mounted: what stands behind `composefs:` in the sources of mounts, whoever made them. In all mount namespaces
 /// whose processes the caller may look at; root sees all.
-public func mountedImages() -> Set<ByteString> {
+///
+/// - Throws: where /proc is not mounted: nothing else tells.
+public func mountedImages() throws(SystemError) -> Set<ByteString> {
     let prefix: ByteString = "composefs:"
-    guard let processes = try? FileDescriptor.open("/proc", [.readOnly, .directory]), let entries = try? processes.entries() else {
-        return []
-    }
+    guard Host.hasProc else { throw SystemError("open", "/proc/self/mountinfo", .noEntry) }
+    let processes = try FileDescriptor.open("/proc", [.readOnly, .directory])
+    let entries = try processes.entries()
     var names: Set<ByteString> = []
     var seen: Set<ByteString> = []
     for entry in entries where entry.name.bytes.allSatisfy({ (0x30...0x39).contains($0) }) {

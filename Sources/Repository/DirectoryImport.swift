@@ -9,9 +9,15 @@ internal import Synchronization
 /// Contents of up to 64 bytes are in the tree, longer ones are named by their digest. Hard links are found by device and inode, times keep
 /// their nanoseconds, all extended attributes that the caller may read are there. Symbolic links are never followed, except in `path`.
 ///
-/// - Parameter threads: how many read at once; nil for one a processor.
-public func hashDirectory(_ path: ByteString, _ algorithm: VerityAlgorithm, threads: Int? = nil) throws(RepositoryError) -> FileTree {
-    try DirectoryImport.run(path, threads) { (file, status, hasher) throws(RepositoryError) in
+/// The walk stays on the file system of `path`: a directory below it on which another one is mounted is there, but empty.
+///
+/// - Parameters:
+///   - threads: how many read at once; nil for one a processor.
+///   - foundMountPoint: called with the path, below the directory, of each directory whose content is on another file system.
+public func hashDirectory(
+    _ path: ByteString, _ algorithm: VerityAlgorithm, threads: Int? = nil, foundMountPoint: (ByteString) -> Void = { _ in }
+) throws(RepositoryError) -> FileTree {
+    try DirectoryImport.run(path, threads, foundMountPoint) { (file, status, hasher) throws(RepositoryError) in
         try withTemporaryBuffer { (buffer) throws(RepositoryError) in
             try forEachPiece(of: file, status, into: buffer) { hasher.update($0) }
         }
@@ -24,9 +30,11 @@ public func hashDirectory(_ path: ByteString, _ algorithm: VerityAlgorithm, thre
 extension Repository {
     /// The same with the contents longer than 64 bytes stored as objects: shared with the source (reflink) where the file system can, else
     /// copied. They are durable after the next `publish` or `sync`, and kept once an image is published that needs them.
-    public func importDirectory(_ path: ByteString, threads: Int? = nil) throws(RepositoryError) -> FileTree {
+    public func importDirectory(
+        _ path: ByteString, threads: Int? = nil, foundMountPoint: (ByteString) -> Void = { _ in }
+    ) throws(RepositoryError) -> FileTree {
         try beginPull()
-        return try DirectoryImport.run(path, threads) { (file, status, hasher) throws(RepositoryError) in
+        return try DirectoryImport.run(path, threads, foundMountPoint) { (file, status, hasher) throws(RepositoryError) in
             try self.importFile(file, status, &hasher)
         } makeHasher: { [algorithm] in
             VerityHasher(algorithm)
@@ -160,15 +168,18 @@ private struct DirectoryImport {
     }
 
     let root: Root
+    /// The file system that the walk stays on.
+    let device: UInt64
     var tree: FileTree
     var links: [Identity: FileTree.InodeID] = [:]
     var jobs: [Job] = []
 
     static func run(
-        _ path: ByteString, _ threads: Int?, _ take: @escaping Take, makeHasher: @escaping @Sendable () -> VerityHasher
+        _ path: ByteString, _ threads: Int?, _ foundMountPoint: (ByteString) -> Void, _ take: @escaping Take,
+        makeHasher: @escaping @Sendable () -> VerityHasher
     ) throws(RepositoryError) -> FileTree {
         var scan = try DirectoryImport(Root(path))
-        try scan.walk()
+        try scan.walk(foundMountPoint)
         let root = scan.root
         let results = parallelMap(scan.jobs, threads: threads ?? Host.processorCount) { job -> Result<[ObjectID], RepositoryError> in
             // Once something failed the rest is of no use.
@@ -199,6 +210,7 @@ private struct DirectoryImport {
         self.root = root
         let descriptor = try root.open([])
         let status = try system { () throws(SystemError) in try descriptor.status() }
+        device = status.device
         tree = FileTree(root: try Self.metadata(status, descriptor))
     }
 
@@ -210,7 +222,7 @@ private struct DirectoryImport {
             extendedAttributes: attributes.map { .init(name: $0.name, value: $0.value) })
     }
 
-    private mutating func walk() throws(RepositoryError) {
+    private mutating func walk(_ foundMountPoint: (ByteString) -> Void) throws(RepositoryError) {
         // A list instead of recursion: depth is the directory's choice.
         var pending: [(names: [ByteString], inode: FileTree.InodeID)] = [([], FileTree.root)]
         while let next = pending.popLast() {
@@ -224,7 +236,13 @@ private struct DirectoryImport {
                 if status.kind == .directory {
                     let metadata = try Self.metadata(status, handle)
                     let inode = try inTree { (tree) throws(FileTreeError) in try tree.addDirectory(entry.name, in: next.inode, metadata) }
-                    pending.append((next.names + [entry.name], inode))
+                    let names = next.names + [entry.name]
+                    // Only directories are compared: overlayfs shows files with the device numbers of its layers.
+                    if status.device == device {
+                        pending.append((names, inode))
+                    } else {
+                        foundMountPoint(names.dropFirst().reduce(names[0]) { $0 + "/" + $1 })
+                    }
                     continue
                 }
                 let identity = Identity(device: status.device, inode: status.inode)

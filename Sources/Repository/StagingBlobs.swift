@@ -223,7 +223,8 @@ package final class BlobClaim: @unchecked Sendable {
             let missing = blobSize - min(length, blobSize)
             // Counted as if it were whole. Others grow meanwhile: that is found out at the next step.
             isBounded = (try? repository.makeRoom(in: directory, for: path, size: blobSize, limit: limit)) ?? false
-            isFree = missing <= free / Self.growth
+            // A file system that reports no size is not full; what bounds it here is the limit alone.
+            isFree = !status.reportsSize || missing <= free / Self.growth
         }
         if isBounded, isFree { return true }
         // What is there stays a beginning to go on from, unless its space is needed.

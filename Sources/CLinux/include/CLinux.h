@@ -179,6 +179,9 @@ intptr_t cl_wait_end_signal(void);
 intptr_t cl_raise_descriptor_limit(void);
 // From now on the heap's blocks of at least `size` bytes are mapped, and go back to the kernel when they are freed (mallopt(3)).
 void cl_map_large_blocks(int32_t size);
+// The arguments that the process was started with, its name first; NULL past the last one.
+size_t cl_argument_count(void);
+const char *cl_argument(size_t index);
 // The process's environment and arguments, ended by a null pointer.
 char **cl_environment_list(void);
 

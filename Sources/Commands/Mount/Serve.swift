@@ -18,11 +18,9 @@ enum Serving {
     /// Starts the server and returns once the image is mounted; does not return where it cannot be.
     static func start() throws {
         let pipe = try FileDescriptor.pipe()
-        let arguments = (1..<max(1, Int(CommandLine.argc))).compactMap { index in
-            CommandLine.unsafeArgv[index].map { ByteString(UnsafeRawBufferPointer(start: $0, count: strlen($0))) }
-        }
         let child = try ChildProcess.start(
-            program(), arguments, environment: [ByteString("\(readyVariable)=\(readyDescriptor)")], inherited: pipe.write.raw,
+            program(), Array(Arguments.all().dropFirst()), environment: [ByteString("\(readyVariable)=\(readyDescriptor)")],
+            inherited: pipe.write.raw,
             isDetached: true)
         let read = pipe.keepRead()
         let isReady = try withUnsafeTemporaryAllocation(byteCount: 1, alignment: 1) { try read.read(into: $0) } == 1

@@ -1,6 +1,6 @@
 public import ArgumentParser
 public import ComposefsBytes
-import Glibc
+import ComposefsLinuxSystem
 
 /// Arguments are bytes, but the argument parser takes text. Bytes that are no UTF-8 travel through it as private-use characters.
 enum Arguments {
@@ -8,11 +8,7 @@ enum Arguments {
     private static let base: UInt32 = 0x10fe00
 
     /// The process's arguments, its name first.
-    static func all() -> [ByteString] {
-        (0..<max(0, Int(CommandLine.argc))).compactMap { index in
-            CommandLine.unsafeArgv[index].map { ByteString(UnsafeRawBufferPointer(start: $0, count: strlen($0))) }
-        }
-    }
+    static func all() -> [ByteString] { Host.arguments }
 
     /// The process's arguments without its name.
     static func texts() -> [String] { all().dropFirst().map { text($0.bytes) } }

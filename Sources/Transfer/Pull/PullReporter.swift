@@ -1,3 +1,4 @@
+import ComposefsBytes
 import ComposefsOCIModel
 import Synchronization
 
@@ -23,7 +24,7 @@ final class PullReporter: Sendable {
     func image(_ phase: PullEvent.Phase) {
         guard let observer else { return }
         let (done, total) = layers.withLock { layers in
-            (Self.sum(layers.done), Self.sum(layers.descriptors.map(\.size)))
+            (layers.done.saturatingSum, layers.descriptors.map(\.size).saturatingSum)
         }
         observer(PullEvent(.image, phase, bytesDone: done, bytesTotal: total))
     }
@@ -46,13 +47,5 @@ final class PullReporter: Sendable {
         observer(
             PullEvent(
                 .layer(index: index, digest: found.descriptor.digest), phase, bytesDone: found.done, bytesTotal: found.descriptor.size))
-    }
-
-    /// Sizes are what a stranger's manifest says: their sum ends at the largest number.
-    private static func sum(_ sizes: [UInt64]) -> UInt64 {
-        sizes.reduce(0) { sum, size in
-            let (value, isOver) = sum.addingReportingOverflow(size)
-            return isOver ? .max : value
-        }
     }
 }

@@ -12,7 +12,8 @@ struct SpaceCheck {
     /// Bytes of the blobs that are to be stored as they come.
     var blobBytes: UInt64
     var layers: Int
-    var freeBytes: UInt64
+    /// Nil where the file system reports no size, as ramfs and a tmpfs without a limit do.
+    var freeBytes: UInt64?
     /// Nil where the file system does not count inodes.
     var freeInodes: UInt64?
 
@@ -24,13 +25,13 @@ struct SpaceCheck {
         self.compressedBytes = compressedBytes
         self.blobBytes = blobBytes
         self.layers = layers
-        freeBytes = isPrivileged ? status.freeBytes : status.availableBytes
+        freeBytes = !status.reportsSize ? nil : isPrivileged ? status.freeBytes : status.availableBytes
         freeInodes = status.totalInodes > 0 ? status.freeInodes : nil
     }
 
     func check(_ repository: ByteString) throws(PullError) {
         let least = compressedBytes.saturatingAdd(blobBytes)
-        if least > freeBytes {
+        if let freeBytes, least > freeBytes {
             throw .noSpace(
                 repository, layers: layers, atLeast: least, about: Self.estimate(compressedBytes).saturatingAdd(blobBytes), free: freeBytes)
         }
@@ -39,12 +40,4 @@ struct SpaceCheck {
     }
 
     private static func estimate(_ bytes: UInt64) -> UInt64 { UInt64(min(Double(bytes) * growth, 1e18)) }
-}
-
-extension UInt64 {
-    /// Sizes are what a stranger's manifest says: their sum ends at the largest number.
-    func saturatingAdd(_ other: UInt64) -> UInt64 {
-        let (sum, isOver) = addingReportingOverflow(other)
-        return isOver ? .max : sum
-    }
 }
