@@ -12,14 +12,17 @@ extension ImageStore {
         public var alreadyCurrent = 0
         /// Have no root file system.
         public var artifacts = 0
+        /// Whether `meta.json` was written anew, in the form that programs write.
+        public var metadataWritten = false
     }
 
     /// Gives every tagged image the EROFS images of the repository's formats where the default one is missing. References to images of
-    /// other formats are kept. Each tag is upgraded in one durable step.
+    /// other formats are kept, and `meta.json` is brought into the form that programs write. Each tag is upgraded in one durable step.
     ///
     /// - Throws: at the first image that cannot be read; those before it are upgraded.
     public func upgrade() throws -> UpgradeResult {
         var result = UpgradeResult()
+        result.metadataWritten = try repository.normalizeMetadata()
         for tag in try tags() {
             guard let image = try image(tag.manifestDigest) else {
                 throw ImageStoreError.damaged(stream: StreamName.manifest(tag.manifestDigest), "is missing")

@@ -51,8 +51,10 @@ extension Repository {
                 report.add(FsckProblem(.metadataAlgorithmMismatch, Layout.metadata, detail: detail))
                 return
             }
-            for fault in RepositoryMetadata.faults(in: bytes) {
-                report.add(FsckProblem(.metadataDamaged, Layout.metadata, detail: fault))
+            let faults = RepositoryMetadata.faults(in: bytes)
+            for fault in faults { report.add(FsckProblem(.metadataDamaged, Layout.metadata, detail: fault)) }
+            if faults.isEmpty, try RepositoryMetadata.normalized(bytes) != nil {
+                report.notes.append("meta.json is valid, but not in the form that programs write; an upgrade brings it into that form")
             }
         } catch {
             switch error {

@@ -202,27 +202,7 @@ extension Repository {
         _ metadata: RepositoryMetadata, _ root: borrowing FileDescriptor, _ path: ByteString, _ verity: RepositoryConfiguration.Verity,
         _ signer: (any VeritySigner)?
     ) throws(RepositoryError) {
-        // The hidden name, where one is needed, is of a kind that gc knows as left over.
-        var temporary = try system { () throws(SystemError) in
-            try Temporary.make(in: root, directory: ".", named: Layout.symlinkPrefix, mode: 0o644)
-        }
-        try system { () throws(SystemError) in try temporary.file.writeAll(metadata.serialized()) }
-        // The file must be whole before it has its name: half of it would make the repository unusable.
-        try system { () throws(SystemError) in try temporary.file.sync() }
-        if verity != .insecure {
-            let signature = try signer.map { (signer) throws(RepositoryError) in
-                try makeSignature(of: metadata.objectID, signer, path + "/" + Layout.metadata)
-            }
-            let enabled: Bool
-            do throws(SystemError) {
-                enabled = try temporary.enableVerity(metadata.algorithm, signature: signature, in: root)
-            } catch {
-                throw RepositoryError(enablingVerity: error, on: path + "/" + Layout.metadata)
-            }
-            guard enabled || (verity == .automatic && signer == nil) else { throw .verityUnsupported(path) }
-            // Where there are no such attributes, a copy cannot be told; that is no reason to have no repository.
-            if enabled { try? temporary.file.setExtendedAttribute(verityMark, "1") }
-        }
+        let temporary = try prepareMetadata(metadata.serialized(), metadata.algorithm, root, path, verity, signer)
         let isNew = try system { () throws(SystemError) in try temporary.link(in: root, at: Layout.metadata) }
         // The name itself, before anybody relies on the repository.
         do throws(SystemError) {
@@ -231,6 +211,48 @@ extension Repository {
             // A later sync would succeed and say nothing of this name: who tries again writes it again.
             if isNew { try? root.unlink(at: Layout.metadata) }
             throw .system(error)
+        }
+    }
+
+    /// A file without a name that is `meta.json` in all but that.
+    private static func prepareMetadata(
+        _ text: [UInt8], _ algorithm: VerityAlgorithm, _ root: borrowing FileDescriptor, _ path: ByteString,
+        _ verity: RepositoryConfiguration.Verity, _ signer: (any VeritySigner)?
+    ) throws(RepositoryError) -> Temporary {
+        // The hidden name, where one is needed, is of a kind that gc knows as left over.
+        var temporary = try system { () throws(SystemError) in
+            try Temporary.make(in: root, directory: ".", named: Layout.symlinkPrefix, mode: 0o644)
+        }
+        try system { () throws(SystemError) in try temporary.file.writeAll(text) }
+        // The file must be whole before it has its name: half of it would make the repository unusable.
+        try system { () throws(SystemError) in try temporary.file.sync() }
+        if verity != .insecure {
+            let signature = try signer.map { (signer) throws(RepositoryError) in
+                try makeSignature(
+                    of: text.withUnsafeBytes { VerityHasher.objectID(of: $0, algorithm) }, signer, path + "/" + Layout.metadata)
+            }
+            let enabled: Bool
+            do throws(SystemError) {
+                enabled = try temporary.enableVerity(algorithm, signature: signature, in: root)
+            } catch {
+                throw RepositoryError(enablingVerity: error, on: path + "/" + Layout.metadata)
+            }
+            guard enabled || (verity == .automatic && signer == nil) else { throw .verityUnsupported(path) }
+            // Where there are no such attributes, a copy cannot be told; that is no reason to have no repository.
+            if enabled { try? temporary.file.setExtendedAttribute(verityMark, "1") }
+        }
+        return temporary
+    }
+
+    /// Puts another text in the place of `meta.json`, in one step.
+    static func replaceMetadata(
+        _ text: [UInt8], _ algorithm: VerityAlgorithm, _ root: borrowing FileDescriptor, _ path: ByteString, isSecure: Bool,
+        _ signer: (any VeritySigner)?
+    ) throws(RepositoryError) {
+        let temporary = try prepareMetadata(text, algorithm, root, path, isSecure ? .required : .insecure, signer)
+        try system { () throws(SystemError) in
+            try temporary.replace(in: root, at: Layout.metadata)
+            try root.sync()
         }
     }
 

@@ -133,7 +133,7 @@ import Testing
         try scratch.directory().unlink(at: "meta.json")
         let report = try repository.check()
         #expect(report.problems.map(\.description) == ["fsck: metadata-parse-failed: meta.json: the file is missing"])
-        #expect(report.lines.first == "meta.json: error")
+        #expect(!report.hasMetadata)
     }
 
     @Test func filesOfOtherWritersAreNoFault() throws {
@@ -176,5 +176,73 @@ import Testing
         #expect(failure { _ = try repository.removeStreamReference("x") }?.description == refusal)
         #expect(failure { _ = try repository.collectGarbage() }?.description == refusal)
         #expect(try repository.collectGarbage(dryRun: true).objectsRemoved == 0)
+    }
+}
+
+/// A `meta.json` that somebody edited.
+@Suite struct EditedMetadataTests {
+    private static let head = "\"version\": 1, \"algorithm\": \"fsverity-sha256-12\""
+
+    /// Valid by Repo-Format.md, chapter 3, in another form than programs write: no damage, a note, and an upgrade writes what is expected.
+    @Test(arguments: [
+        // Format 1 without the feature, as people were told to write it.
+        (
+            "{\(head), \"features\": {\"compatible\": [], \"read-only-compatible\": [], \"incompatible\": []}, \"erofs_formats\": {\"default\": 1}}",
+            1, ""
+        ),
+        // The feature alone, and no features at all.
+        ("{\(head), \"features\": {\"read-only-compatible\": [\"v1_erofs\"]}}", 1, ""), ("{\(head)}", 2, ""),
+        ("{\(head), \"features\": {\"read-only-compatible\": [\"v1_erofs\"]}, \"erofs_formats\": {\"default\": 2}}", 1, ""),
+        // Order and white space.
+        (
+            "\n\t{ \"erofs_formats\" :{\"default\":2 }\r\n,\"features\":{ },\"algorithm\":\"fsverity-sha256-12\" , \"version\":1 }  \n\n",
+            2, ""
+        ),
+        // Members that this release does not know stay.
+        (
+            "{\"comment\": \"mine\", \(head), \"erofs_formats\": {\"default\": 1, \"later\": [1]}, \"owner\": {\"x\": null}}", 1,
+            "      \"later\": [\n        1\n      ]\n    },\n  \"comment\": \"mine\",\n  \"owner\": {\n    \"x\": null\n  }\n}\n"
+        ),
+    ])
+    func isNoDamage(text: String, format: Int, tail: String) throws {
+        let scratch = try Scratch()
+        _ = try scratch.create(.sha256)
+        try scratch.write("meta.json", Array(text.utf8))
+        let repository = try scratch.open()
+        #expect(repository.erofsFormats.default.rawValue == UInt32(format))
+        let report = try repository.check()
+        #expect(report.problems.map(\.description) == [])
+        #expect(report.notes.count == 1 && report.notes[0].hasPrefix("meta.json is valid, but not in the form"), "\(report.notes)")
+        #expect(try repository.normalizeMetadata())
+        let written = try scratch.read("meta.json")
+        let plain = RepositoryMetadata(algorithm: .sha256, formats: repository.erofsFormats).serialized()
+        if tail.isEmpty {
+            #expect(written == plain)
+        } else {
+            let shown = String(decoding: written, as: UTF8.self)
+            #expect(shown.hasPrefix("{\n  \"version\": 1,\n  \"algorithm\": \"fsverity-sha256-12\",\n  \"features\": {\n"))
+            #expect(shown.replacing(" ", with: "").hasSuffix(tail.replacing(" ", with: "")), "\(shown)")
+            #expect(shown.contains("\"v1_erofs\""))
+        }
+        #expect(try scratch.open().check().notes == [])
+        #expect(try scratch.open().erofsFormats == repository.erofsFormats)
+        #expect(try !repository.normalizeMetadata())
+    }
+
+    /// Almost a key that is missing, and a format that contradicts the feature: one of the two is damaged, and nobody knows which.
+    @Test(arguments: [
+        "{\(head), \"featurez\": {}}", "{\(head), \"features\": {\"read-only_compatible\": []}}",
+        "{\(head), \"erofs_format\": {\"default\": 1}}",
+        "{\(head), \"erofs_formats\": {\"default\": 1, \"extr\": [2]}}",
+        "{\(head), \"features\": {\"read-only-compatible\": [\"v1_erofs\"]}, \"erofs_formats\": {\"default\": 0}}",
+    ])
+    func isDamage(text: String) throws {
+        let scratch = try Scratch()
+        _ = try scratch.create(.sha256)
+        try scratch.write("meta.json", Array(text.utf8))
+        let repository = try scratch.open()
+        #expect(try repository.check().problems.map(\.kind) == [.metadataDamaged])
+        #expect(failure { _ = try repository.normalizeMetadata() } != nil)
+        #expect(try scratch.read("meta.json") == Array(text.utf8))
     }
 }

@@ -1,0 +1,107 @@
+internal import ComposefsBytes
+internal import ComposefsEROFS
+internal import ComposefsJSON
+internal import ComposefsLinuxSystem
+
+// What a `meta.json` that can be read may look like. Programs write it in one form; people edit it. A valid file in another form is no damage,
+// and `Repository.normalizeMetadata` brings it into that form. Nothing but its own bytes vouches for the file of an insecure repository, so
+// fsck takes for damage what no person and no program would have written.
+
+extension RepositoryMetadata {
+    /// Members that this release knows, by the object that holds them.
+    private static let knownKeys: [(object: String?, keys: [String])] = [
+        (nil, ["version", "algorithm", "features", "erofs_formats"]),
+        ("features", ["compatible", "read-only-compatible", "incompatible"]),
+        ("erofs_formats", ["default", "extra"]),
+    ]
+    /// How many letters a damaged or mistyped key differs in, at most.
+    private static let keyTolerance = 2
+
+    /// What is wrong with a file that can be read.
+    ///
+    /// White space, the order of members, missing optional members and unknown members are no fault, except an unknown member whose name is
+    /// almost that of a missing known one: a damaged key looks like that.
+    static func faults(in bytes: [UInt8]) -> [String] {
+        guard let metadata = try? RepositoryMetadata(parsing: bytes), let object = (try? JSONValue.parse(bytes))?.object else { return [] }
+        var faults: [String] = []
+        if bytes + [UInt8(ascii: "\n")] == metadata.serialized() { faults.append("the last byte is missing, a newline") }
+        for (name, known) in knownKeys {
+            guard let members = name.map({ object[$0]?.object }) ?? object else { continue }
+            for key in members.keys where !known.contains(key) {
+                guard let meant = known.first(where: { members[$0] == nil && differs($0, from: key) <= keyTolerance }) else { continue }
+                let place = name.map { "`\($0)`" } ?? "the file"
+                faults.append("\(place) holds the key \"\(ByteString(key))\", which seems to be a damaged \"\(meant)\"")
+            }
+        }
+        if metadata.version == 0 { faults.append("format version 0 was never written") }
+        for feature in metadata.unknownReadOnlyCompatible {
+            faults.append("the read-only-compatible feature \"\(ByteString(feature))\" is unknown to this release")
+        }
+        if metadata.storedFormats?.default == .v0, metadata.readOnlyCompatible.contains(v1Feature) {
+            faults.append("`erofs_formats.default` is 0, but `features.read-only-compatible` lists \(v1Feature), which is for 1")
+        }
+        return faults
+    }
+
+    /// The number of letters to insert, remove or replace that makes one text of the other.
+    private static func differs(_ text: String, from other: String) -> Int {
+        let (first, second) = (Array(text.utf8), Array(other.utf8))
+        // The file's size bounds keys, not what they cost here.
+        guard abs(first.count - second.count) <= keyTolerance else { return .max }
+        var row = Array(0...second.count)
+        for (i, left) in first.enumerated() {
+            var diagonal = row[0]
+            row[0] = i + 1
+            for (j, right) in second.enumerated() {
+                let replaced = diagonal + (left == right ? 0 : 1)
+                diagonal = row[j + 1]
+                row[j + 1] = min(replaced, row[j] + 1, diagonal + 1)
+            }
+        }
+        return row[second.count]
+    }
+
+    /// The text in the form that programs write: known members first, in their order and with the feature that goes with the default format,
+    /// then those that this release does not know, as they are. Nil where it is in that form.
+    static func normalized(_ bytes: [UInt8]) throws(RepositoryError) -> [UInt8]? {
+        var metadata = try RepositoryMetadata(parsing: bytes)
+        guard let object = (try? JSONValue.parse(bytes))?.object else { return nil }
+        let formats = metadata.formats
+        metadata.storedFormats = formats
+        metadata.readOnlyCompatible.removeAll { $0 == v1Feature }
+        if formats.default == .v1 { metadata.readOnlyCompatible.insert(v1Feature, at: 0) }
+        let written = metadata.serialized()
+        guard var document = (try? JSONValue.parse(written))?.object else { return nil }
+        var hasUnknown = false
+        for (name, known) in knownKeys {
+            guard let members = name.map({ object[$0]?.object }) ?? object else { continue }
+            let unknown = members.filter { !known.contains($0.key) }
+            guard !unknown.isEmpty else { continue }
+            hasUnknown = true
+            if let name {
+                document = JSONObject(
+                    document.members.map { $0.key == name ? (name, .object(JSONObject(($0.value.object?.members ?? []) + unknown))) : $0 })
+            } else {
+                document = JSONObject(document.members + unknown)
+            }
+        }
+        let text = hasUnknown ? JSONValue.object(document).prettyBytes + [UInt8(ascii: "\n")] : written
+        return text == bytes ? nil : text
+    }
+}
+
+extension Repository {
+    /// Writes `meta.json` anew where it is valid but not in the form that programs write, because somebody edited it or an older program made
+    /// it. Its meaning stays, and so do members that this release does not know.
+    ///
+    /// - Returns: whether it was written.
+    /// - Throws: `RepositoryError.metadata` where it seems to be damaged: then it is left as it is.
+    @discardableResult
+    public func normalizeMetadata() throws(RepositoryError) -> Bool {
+        guard let bytes = try Self.metadataBytes(root), let text = try RepositoryMetadata.normalized(bytes) else { return false }
+        if let fault = RepositoryMetadata.faults(in: bytes).first { throw .metadata(fault) }
+        try requireWritable()
+        try Self.replaceMetadata(text, algorithm, root, path, isSecure: isSecure, options.signer)
+        return true
+    }
+}
