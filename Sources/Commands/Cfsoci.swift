@@ -66,10 +66,13 @@ public struct Cfsoci: ParsableCommand {
         } catch is Interrupted {
             try? Output.flush()
             end(130)
+        } catch is AlreadyTold {
+            try? Output.flush()
+            end(1)
         } catch {
             try? Output.flush()
             if isOurs(error) {
-                Output.error(String(describing: error))
+                Output.error(describe(error))
                 end(1)
             }
             let status = exitCode(for: error).rawValue
@@ -104,6 +107,9 @@ public struct Cfsoci: ParsableCommand {
 struct DamageFound: Error {
     var message: String?
 }
+
+/// Ends a command with exit status 1: its messages have been written.
+struct AlreadyTold: Error {}
 
 /// A failure that a command itself finds.
 struct CommandError: Error, CustomStringConvertible {

@@ -67,11 +67,7 @@ extension Store {
             let version = repository.erofsFormats.default
             let id = bootable ? found.image.bootImageID(version) : found.image.imageID(version)
             guard let id else {
-                throw ImageStoreError.damaged(
-                    stream: ByteString(found.image.configDigest.description),
-                    bootable
-                        ? "records no EROFS image of format \(version) for booting"
-                        : "has no EROFS image of format \(version); `cfsoci upgrade` or another pull makes it")
+                throw ImageStoreError.noErofsImage(config: found.image.configDigest, version, bootable: bootable)
             }
             return ByteString(id.hex)
         } catch let error as ImageStoreError {

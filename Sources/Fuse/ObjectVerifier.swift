@@ -44,7 +44,7 @@ enum ObjectFault: Error, CustomStringConvertible {
     var description: String {
         switch self {
         case .missing(let id): "object \(id) is missing: pull the image again"
-        case .damaged(let id, let what): "object \(id) is damaged: \(what); `cfsoci fsck` tells more"
+        case .damaged(let id, let what): "object \(id) is damaged: \(what)"
         case .system(let id, let error): "object \(id): \(error)"
         case .refused(let id, let why): "object \(id) cannot be opened: \(why)"
         case .interrupted: "interrupted"

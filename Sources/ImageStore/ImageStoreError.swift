@@ -1,4 +1,5 @@
 public import ComposefsBytes
+public import ComposefsEROFS
 public import ComposefsHashing
 
 /// What an image store refuses.
@@ -13,6 +14,8 @@ public enum ImageStoreError: Error, Sendable, CustomStringConvertible {
     case otherImage(ByteString, found: String, wanted: String)
     /// A stream of the image is not what it should be: its name, and what is wrong.
     case damaged(stream: ByteString, String)
+    /// The config refers to no EROFS image of the repository's format, or to none for booting: the config, the format.
+    case noErofsImage(config: ContentDigest, ErofsVersion, bootable: Bool)
     /// A root file system was asked of an image that has none.
     case isArtifact(ContentDigest)
     /// No layer, or artifact's blob, with this diff ID or digest.
@@ -23,11 +26,13 @@ public enum ImageStoreError: Error, Sendable, CustomStringConvertible {
     public var description: String {
         switch self {
         case .invalidTag(let name, let what): "\"\(name)\" cannot be a tag: \(what)"
-        case .noSuchImage(let name): "no image \"\(name)\" in the repository; `cfsoci images` lists what there is"
+        case .noSuchImage(let name): "no image \"\(name)\" in the repository"
         case .ambiguous(let text, let candidates):
             "\"\(text)\" may mean \(candidates.map(\.description).sorted().joined(separator: " or ")); give more digits or the full name"
         case .otherImage(let name, let found, let wanted): "\(name) is \(found), not \(wanted)"
         case .damaged(let stream, let what): "\(stream): \(what)"
+        case .noErofsImage(let config, let version, bootable: false): "\(config): has no EROFS image of format \(version)"
+        case .noErofsImage(let config, let version, bootable: true): "\(config): records no EROFS image of format \(version) for booting"
         case .isArtifact(let digest): "\(digest) is an artifact: it has no root file system"
         case .noSuchLayer(let digest): "no layer \(digest) in the repository"
         case .noSuchReferrer(let subject, let artifact): "\(artifact) is not recorded as a referrer of \(subject)"

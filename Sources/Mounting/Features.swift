@@ -225,7 +225,7 @@ extension FeatureProber {
             namespaces = error.errno == .notPermitted || error.errno == .accessDenied ? .no("not permitted (\(error))") : .failure(error)
         }
         add(
-            "userNamespaces", "User namespaces", without: "without root FUSE needs fusermount3, and --idmap has no namespace to name",
+            "userNamespaces", "User namespaces", without: "without root FUSE needs fusermount3, and there is no namespace to map owners to",
             namespaces)
         let landlock: Outcome
         do throws(SystemError) {

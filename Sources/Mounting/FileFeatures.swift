@@ -8,7 +8,7 @@ extension FeatureProber {
     mutating func probeFiles(in directory: borrowing FileDescriptor) {
         for (name, algorithm, title) in [("fsVeritySha256", 1, "fs-verity, SHA-256"), ("fsVeritySha512", 2, "fs-verity, SHA-512")] {
             add(
-                name, title, without: "repositories are insecure (init --insecure): content is verified when it is stored, and by fsck",
+                name, title, without: "repositories are insecure: content is verified when it is stored, and by fsck",
                 verity(directory, UInt8(algorithm)))
         }
         add(

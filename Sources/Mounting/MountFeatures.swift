@@ -27,7 +27,7 @@ extension FeatureProber {
         ("dataOnlyLayers", "Overlay of image and objects", "images are served with FUSE"),
         ("overlayVerity", "Overlay that checks fs-verity", "FUSE verifies each file when it is first opened"),
         ("detachedLayers", "Overlay of detached mounts", "the image is attached in a namespace of one thread's own for a moment"),
-        ("idmappedMounts", "Mapped owners", "--idmap is refused"),
+        ("idmappedMounts", "Mapped owners", "a mount whose owners are to be mapped is refused"),
     ]
 
     private mutating func add(_ name: String, _ outcome: Outcome) {

@@ -92,7 +92,7 @@ public struct Manifest: Hashable, Sendable {
         for (index, layer) in layers.enumerated() {
             if MediaType.isEncrypted(layer.mediaType) {
                 throw .unsupported(
-                    document: "manifest", "layer \(index + 1) is encrypted; decrypt the image first, with skopeo copy --decryption-key")
+                    document: "manifest", "layer \(index + 1) is encrypted; decrypt the image first, as skopeo can")
             }
             guard LayerMediaType(layer.mediaType) != nil else {
                 throw .unsupported(

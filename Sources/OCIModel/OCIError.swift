@@ -24,7 +24,7 @@ public enum OCIError: Error, Hashable, Sendable, CustomStringConvertible {
         case .noMatchingPlatform(let wanted, let available):
             available.isEmpty
                 ? "the index lists no image for \(wanted)"
-                : "the index lists no image for \(wanted), only for \(available.joined(separator: ", ")); choose one with --platform"
+                : "the index lists no image for \(wanted), only for \(available.joined(separator: ", "))"
         case .ambiguous(let source, let what), .notFound(let source, let what), .damaged(let source, let what): "\(source): \(what)"
         }
     }

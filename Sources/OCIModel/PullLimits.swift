@@ -25,19 +25,6 @@ public struct PullLimits: Hashable, Sendable {
 public struct LimitExceeded: Error, Hashable, Sendable, CustomStringConvertible {
     public enum Limit: Hashable, Sendable {
         case layerBytes, layerEntries, imageEntries, manifestBytes, pathBytes, xattrBytes, indexDepth
-
-        /// The command's option that raises it.
-        public var option: String {
-            switch self {
-            case .layerBytes: "--max-layer-size"
-            case .layerEntries: "--max-layer-entries"
-            case .imageEntries: "--max-image-entries"
-            case .manifestBytes: "--max-manifest-size"
-            case .pathBytes: "--max-path-length"
-            case .xattrBytes: "--max-xattr-size"
-            case .indexDepth: "--max-index-depth"
-            }
-        }
     }
 
     public var limit: Limit
@@ -67,7 +54,7 @@ public struct LimitExceeded: Error, Hashable, Sendable, CustomStringConvertible 
             case .xattrBytes: "its extended attributes have \(count) bytes"
             case .indexDepth: "\(count) indexes, one inside the other"
             }
-        return (place.map { $0 + ": " } ?? "") + what + "; the limit is \(allowed), \(limit.option) raises it"
+        return (place.map { $0 + ": " } ?? "") + what + "; the limit is \(allowed)"
     }
 
     /// An entry of an archive as the place.

@@ -124,7 +124,7 @@ struct AuthFile {
     /// Puts the file's new content in the old one's place, for its owner alone. A link stays and what it leads to is replaced.
     func write() throws(RegistryError) {
         do throws(SystemError) { try replaceFile(path, with: root.prettyBytes + [0x0a]) } catch {
-            throw RegistryError(.credentials, "auth file \(path): \(error); --authfile names another")
+            throw RegistryError(.credentials, "auth file \(path): \(error)", remedy: .chooseAuthFile)
         }
     }
 

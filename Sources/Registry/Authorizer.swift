@@ -78,10 +78,9 @@ final class Authorizer: Sendable {
     /// For messages about refused requests.
     func advice(for repository: RemoteRepository) -> String {
         guard let found = try? store.find(for: repository) else {
-            return "no credentials for \(repository.domain) were found: log in (cfsoci, podman, skopeo or docker login "
-                + "\(repository.domain)) or name an auth file with --authfile"
+            return "no credentials for \(repository.domain) were found"
         }
-        return "\(found.origin) are not accepted" + (session.options.credentials == nil ? ": log in again" : "")
+        return "\(found.origin) are not accepted"
     }
 
     private func answer(_ challenges: [Challenge], _ repository: RemoteRepository, _ registry: HTTPURL) throws(Failure) -> Entry {
@@ -124,8 +123,7 @@ final class Authorizer: Sendable {
         guard isSafe || session.tlsVerify(repository) == false else {
             throw Failure(
                 RegistryError(
-                    .tls, "\(registry.authority) wants tokens from \(base.display) without TLS; --tls-verify=false would allow it",
-                    status: 401))
+                    .tls, "\(registry.authority) wants tokens from \(base.display) without TLS", status: 401, remedy: .allowPlainTransport))
         }
         // A challenge asks for what the one request needs; a push asks for all that its requests will.
         let asked = repository.isWritten ? nil : challenge.parameters["scope"].map { [$0] }

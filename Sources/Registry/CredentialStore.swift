@@ -40,7 +40,7 @@ struct CredentialStore: Sendable {
     private func findInFiles(for repository: RemoteRepository) throws(RegistryError) -> FoundCredentials? {
         if let named = options.authFile ?? environment["REGISTRY_AUTH_FILE"].map({ ByteString($0) }) {
             guard let found = try AuthFile(reading: named) else {
-                throw RegistryError(.credentials, "auth file \(named) does not exist; --authfile or REGISTRY_AUTH_FILE names it")
+                throw RegistryError(.credentials, "auth file \(named) does not exist", remedy: .correctAuthFile)
             }
             return try found.find(for: repository, environment)
         }

@@ -127,8 +127,8 @@ final class HTTPSession: Sendable {
             if target.scheme == "https", next.scheme == "http", tlsVerify(registry) != false {
                 throw Failure(
                     RegistryError(
-                        .tls, "\(target.display) redirects to \(next.display) without TLS; --tls-verify=false would allow it",
-                        status: head.status))
+                        .tls, "\(target.display) redirects to \(next.display) without TLS", status: head.status,
+                        remedy: .allowPlainTransport))
             }
             if !next.hasSameOrigin(as: target) { secret = nil }
             target = next
@@ -265,8 +265,9 @@ final class HTTPSession: Sendable {
     }
 
     private func tooLarge(_ what: String, _ size: String, _ limit: Int, _ url: HTTPURL) -> RegistryError {
-        let hint = what == "manifest" ? "; --max-manifest-size raises it" : ""
-        return RegistryError(.tooLarge, "\(url.display): the \(what) has \(size), the limit is \(limit)" + hint)
+        RegistryError(
+            .tooLarge, "\(url.display): the \(what) has \(size), the limit is \(limit)",
+            remedy: what == "manifest" ? .raiseManifestLimit : nil)
     }
 
     /// Reads a small body away; gives up, and the connection with it, at a larger one.
@@ -377,13 +378,13 @@ final class HTTPSession: Sendable {
                 mayBePlainHTTP: before && url.isDefaultPort)
         case CURLE_SSL_CONNECT_ERROR:
             return Failure(
-                RegistryError(.tls, "no TLS with \(url.authority): \(detail); --tls-verify=false allows plain HTTP"), retry: .unreachable,
+                RegistryError(.tls, "no TLS with \(url.authority): \(detail)", remedy: .allowPlainHTTP), retry: .unreachable,
                 mayBePlainHTTP: before)
         case CURLE_PEER_FAILED_VERIFICATION, CURLE_SSL_ISSUER_ERROR, CURLE_SSL_INVALIDCERTSTATUS, CURLE_SSL_CRL_BADFILE:
             return Failure(
                 RegistryError(
                     .tls,
-                    "the certificate of \(url.authority) is not trusted: \(detail); install its authority, or use --tls-verify=false"))
+                    "the certificate of \(url.authority) is not trusted: \(detail)", remedy: .trustCertificate))
         case CURLE_SSL_CERTPROBLEM:
             return Failure(RegistryError(.tls, "the client certificate for \(url.authority) cannot be used: \(detail)"))
         case CURLE_SSL_CACERT_BADFILE:

@@ -143,7 +143,7 @@ public final class RegistryClient: Sendable {
                 throw Failure(
                     RegistryError(
                         .unauthorized, "\(refused.error.description); \(authorizer.advice(for: repository))", status: 401,
-                        code: refused.error.code))
+                        code: refused.error.code, remedy: .logIn))
             default: throw session.failure(status: response, what: what)
             }
         }

@@ -38,6 +38,28 @@ public struct RegistryError: Error, Sendable, CustomStringConvertible {
         case resources
     }
 
+    /// What the caller can change so that it works. The command's options and the library's have different names for it.
+    public enum Remedy: Sendable, Hashable {
+        /// To allow transport without TLS (`RegistryOptions.tlsVerify`).
+        case allowPlainTransport
+        /// To allow plain HTTP where the registry speaks no TLS (`tlsVerify`).
+        case allowPlainHTTP
+        /// To install the certificate's authority, or to accept any certificate (`tlsVerify`).
+        case trustCertificate
+        /// To log in, or to name another auth file (`authFile`).
+        case logIn
+        /// To correct the name of the auth file that was given (`authFile`, REGISTRY_AUTH_FILE).
+        case correctAuthFile
+        /// To name an auth file that can be written (`authFile`).
+        case chooseAuthFile
+        /// To correct the directory that was given (`certificateDirectory`).
+        case correctCertificateDirectory
+        /// To correct the file that was given (`registriesConfiguration`, CONTAINERS_REGISTRIES_CONF).
+        case correctRegistriesConfiguration
+        /// To raise `PullLimits.manifestBytes`.
+        case raiseManifestLimit
+    }
+
     public let kind: Kind
     /// One line.
     public let description: String
@@ -45,12 +67,15 @@ public struct RegistryError: Error, Sendable, CustomStringConvertible {
     public let status: Int?
     /// The registry's own code, as `MANIFEST_UNKNOWN`, where it gave one (distribution-spec, error codes).
     public let code: String?
+    /// What would help, where that is known.
+    public let remedy: Remedy?
 
-    init(_ kind: Kind, _ description: String, status: Int? = nil, code: String? = nil) {
+    init(_ kind: Kind, _ description: String, status: Int? = nil, code: String? = nil, remedy: Remedy? = nil) {
         self.kind = kind
         self.description = description
         self.status = status
         self.code = code
+        self.remedy = remedy
     }
 }
 

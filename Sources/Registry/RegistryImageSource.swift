@@ -42,8 +42,7 @@ extension RegistryClient {
         guard let size = Int(exactly: descriptor.size), size <= options.manifestLimit else {
             throw RegistryError(
                 .tooLarge,
-                "\(what): its descriptor says \(descriptor.size) bytes, the limit is \(options.manifestLimit); --max-manifest-size raises it"
-            )
+                "\(what): its descriptor says \(descriptor.size) bytes, the limit is \(options.manifestLimit)", remedy: .raiseManifestLimit)
         }
         let digest = descriptor.digest
         return try places.atEndpoints(of: reference) { repository throws(RegistryError) in

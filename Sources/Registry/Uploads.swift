@@ -54,7 +54,7 @@ extension RegistryClient {
         if response.url.scheme == "https", url.scheme == "http", session.tlsVerify(repository) != false {
             throw Failure(
                 RegistryError(
-                    .tls, "\(response.url.display) wants the upload at \(url.display), without TLS; --tls-verify=false would allow it"))
+                    .tls, "\(response.url.display) wants the upload at \(url.display), without TLS", remedy: .allowPlainTransport))
         }
         return url
     }
@@ -115,7 +115,8 @@ extension RegistryClient {
         let renewed = try authorizer.renew(repository, challenges, rejected: rejected, from: baseURL(of: repository) ?? response.url)
         guard renewed != rejected else {
             throw Failure(
-                RegistryError(.unauthorized, "\(refused.error.description); \(authorizer.advice(for: repository))", status: 401))
+                RegistryError(
+                    .unauthorized, "\(refused.error.description); \(authorizer.advice(for: repository))", status: 401, remedy: .logIn))
         }
         return renewed
     }

@@ -1,6 +1,5 @@
 public import ComposefsBytes
 public import ComposefsHashing
-public import ComposefsJSON
 
 /// One fault that fsck found.
 public struct FsckProblem: Hashable, Sendable, CustomStringConvertible {
@@ -59,14 +58,6 @@ public struct FsckProblem: Hashable, Sendable, CustomStringConvertible {
         if let detail { text += ": \(detail)" }
         return text
     }
-
-    public var json: JSONValue {
-        var members: [(key: String, value: JSONValue)] = [("type", .string(kind.rawValue)), ("path", .string(path.description))]
-        if let reference { members.append(("refName", .string(reference))) }
-        if let object { members.append((kind == .objectDigestMismatch ? "measured" : "objectId", .string(object.hex))) }
-        if let detail { members.append(("detail", .string(detail))) }
-        return .object(JSONObject(members))
-    }
 }
 
 /// What fsck looked at and what it found.
@@ -87,36 +78,6 @@ public struct FsckReport: Sendable {
     public init() {}
 
     public var isOK: Bool { problems.isEmpty }
-
-    private var metadataState: String {
-        let isFaulty = problems.contains { $0.path == Layout.metadata }
-        return isFaulty ? "error" : hasMetadata ? "ok" : "absent"
-    }
-
-    /// The lines of text for a terminal.
-    public var lines: [String] {
-        var lines = [
-            "meta.json: \(metadataState)", "objects: \(objectsChecked - objectsCorrupted)/\(objectsChecked) ok",
-            "streams: \(streamsChecked - streamsCorrupted)/\(streamsChecked) ok",
-            "images: \(imagesChecked - imagesCorrupted)/\(imagesChecked) ok",
-        ]
-        if brokenLinks > 0 { lines.append("broken symlinks: \(brokenLinks)") }
-        if missingObjects > 0 { lines.append("missing objects: \(missingObjects)") }
-        lines += notes.map { "note: \($0)" }
-        lines.append(isOK ? "status: ok" : "status: \(problems.count) error(s)")
-        return lines + problems.map { "  - \($0)" }
-    }
-
-    /// Counters and faults, with the members that other readers of such reports know.
-    public var json: JSONValue {
-        [
-            "ok": .bool(isOK), "hasMetadata": .bool(hasMetadata), "objectsChecked": .integer(Int64(objectsChecked)),
-            "objectsCorrupted": .integer(Int64(objectsCorrupted)), "streamsChecked": .integer(Int64(streamsChecked)),
-            "streamsCorrupted": .integer(Int64(streamsCorrupted)), "imagesChecked": .integer(Int64(imagesChecked)),
-            "imagesCorrupted": .integer(Int64(imagesCorrupted)), "brokenLinks": .integer(Int64(brokenLinks)),
-            "missingObjects": .integer(Int64(missingObjects)), "errors": .array(problems.map(\.json)),
-        ]
-    }
 
     /// Adds a fault to the list and to the counter that it belongs to.
     public mutating func add(_ problem: FsckProblem) {

@@ -1,6 +1,5 @@
 public import ComposefsBytes
 internal import ComposefsHashing
-public import ComposefsJSON
 internal import ComposefsLinuxSystem
 internal import ComposefsSplitStream
 internal import Synchronization
@@ -18,15 +17,6 @@ public struct GarbageReport: Hashable, Sendable {
     public var danglingReferences: [ByteString] = []
 
     public init() {}
-
-    public var json: JSONValue {
-        [
-            "objectsRemoved": .integer(Int64(objectsRemoved)), "bytesRemoved": JSONValue(bytesRemoved),
-            "streamsRemoved": .integer(Int64(streamsRemoved)), "imagesRemoved": .integer(Int64(imagesRemoved)),
-            "temporariesRemoved": .integer(Int64(temporariesRemoved)),
-            "danglingReferences": .array(danglingReferences.map { .string($0.description) }),
-        ]
-    }
 }
 
 extension Repository {
@@ -139,11 +129,18 @@ extension Repository {
         var imageRoots = Set(extraRoots)
         for (path, target) in inventory.imageReferences {
             let name = Layout.baseName(target)
-            if images[name] == nil { report.danglingReferences.append(path) } else { imageRoots.insert(name) }
+            // An image whose object is gone is gone: what its files were cannot be known any more, and nothing can be done with them.
+            if let link = images[name], link.id.map({ inventory.objects[$0] != nil }) ?? true {
+                imageRoots.insert(name)
+            } else {
+                report.danglingReferences.append(path)
+            }
         }
         for name in imageRoots.sorted() {
             guard let link = images[name] else { continue }
             let id = try rootObject(link, Layout.images)
+            // An additional root that is gone, as above.
+            guard inventory.objects[id] != nil else { continue }
             guard live.insert(id).inserted else { continue }
             live.formUnion(try named(Layout.images + "/" + name) { () throws(RepositoryError) in try imageObjects(id) })
         }

@@ -13,7 +13,7 @@ public struct OpenedImage: ~Copyable {
 
 extension Repository {
     /// Images are read as a whole: larger ones than this are refused. Bytes.
-    static let imageLimit = 2 << 30
+    package static let imageLimit = 2 << 30
 
     /// Stores an image's object; `images/` is not touched, see `publish`.
     public func storeImage(_ bytes: [UInt8]) throws(RepositoryError) -> StoredObject {
@@ -24,11 +24,19 @@ extension Repository {
     public func image(_ name: ByteString) throws(RepositoryError) -> ObjectID {
         if !name.bytes.contains(UInt8(ascii: "/")), name != "refs", let id = try imageLink(name) { return id }
         guard let reference = try imageReference(name) else { throw .imageMissing(name) }
+        return try image(named: reference)
+    }
+
+    /// The object that a reference leads to by way of `images/<id>`.
+    package func image(named reference: Reference) throws(RepositoryError) -> ObjectID {
         guard let id = try imageLink(reference.entry) else {
-            throw .image(name, "the reference leads to \(reference.entry), which does not exist")
+            throw .image(reference.name, "the reference leads to \(reference.entry), which does not exist")
         }
         return id
     }
+
+    /// Whether a reference may have this name.
+    package static func isReferenceName(_ name: ByteString) -> Bool { (try? Layout.checkReferenceName(name)) != nil }
 
     private func imageLink(_ name: ByteString) throws(RepositoryError) -> ObjectID? {
         try Layout.checkEntryName(name)

@@ -45,6 +45,8 @@ public enum RepositoryError: Error, Sendable, CustomStringConvertible {
     case invalidLink(ByteString, String)
     /// The kernel refuses a file because of its fs-verity signature or for want of one; or none can be made. Which file, and why.
     case signature(ByteString, String)
+    /// The kernel opens no file with fs-verity that has no signature (fs.verity.require_signatures is 1), and none was made for this one.
+    case signatureNeeded(ByteString)
     /// A file outside of the repository cannot be imported.
     case source(ByteString, String)
 
@@ -75,10 +77,10 @@ public enum RepositoryError: Error, Sendable, CustomStringConvertible {
             "repository already initialized with different configuration (\(Self.configuration(found))); cannot re-initialize with "
                 + "(\(Self.configuration(wanted)))"
         case .insecure(let path): "\(path): the repository is without fs-verity (meta.json has none), but verity is required"
-        case .verityUnsupported(let path): "\(path): the file system has no fs-verity; use --insecure to make a repository without it"
+        case .verityUnsupported(let path): "\(path): the file system has no fs-verity"
         case .verityLost(let path):
             "\(path): the repository was made with fs-verity, but its meta.json has none: a copy does not keep it. Pull the images into a new "
-                + "repository, or make this one insecure: cfsoci init --insecure \(path)"
+                + "repository, or make this one insecure"
         case .verityUnreadable(let path):
             "\(path): the repository has fs-verity, and this kernel cannot even open such files: use one with CONFIG_FS_VERITY"
         case .readOnly(let why): "the repository is not writable: \(why)"
@@ -95,6 +97,8 @@ public enum RepositoryError: Error, Sendable, CustomStringConvertible {
         case .unreadableRoot(let path, let why): "\(path): \(why); nothing was removed, because what it keeps cannot be known"
         case .invalidName(let name, let why): "'\(name)' is no valid name: \(why)"
         case .invalidLink(let path, let why): "\(path): \(why)"
+        case .signatureNeeded(let path):
+            "\(path): it has no fs-verity signature, and the kernel's fs.verity.require_signatures is 1"
         case .signature(let path, let why), .source(let path, let why): "\(path): \(why)"
         }
     }

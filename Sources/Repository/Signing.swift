@@ -263,7 +263,13 @@ extension RepositoryError {
     }
 
     init(enablingVerity error: SystemError, on path: ByteString) {
-        if let why = signatureFault(error.errno, isEnabling: true) { self = .signature(path, why) } else { self = .system(error) }
+        if error.errno == .notPermitted, Host.veritySignatures() == .required {
+            self = .signatureNeeded(path)
+        } else if let why = signatureFault(error.errno, isEnabling: true) {
+            self = .signature(path, why)
+        } else {
+            self = .system(error)
+        }
     }
 }
 
@@ -279,8 +285,8 @@ private func signatureFault(_ errno: Errno, isEnabling: Bool) -> String? {
     case .noPackage: "the kernel lacks the algorithm of its fs-verity signature; RSA with SHA-256 or SHA-512 is known to most"
     case .messageTooLong: "its fs-verity signature is longer than the \(VeritySignature.sizeLimit) bytes that the kernel takes"
     case .notPermitted where Host.veritySignatures() == .required:
-        "it has no fs-verity signature, and the kernel's fs.verity.require_signatures is 1; "
-            + (isEnabling ? "sign with --sign-key and --sign-cert" : "set that to 0 for as long as it takes to store it again, signed")
+        "it has no fs-verity signature, and the kernel's fs.verity.require_signatures is 1; set that to 0 for as long as it takes to store it "
+            + "again, signed"
     default: nil
     }
 }

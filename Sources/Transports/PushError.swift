@@ -17,11 +17,11 @@ public enum PushError: Error, CustomStringConvertible {
         switch self {
         case .layer(let number, let count, let digest, let cause): "layer \(number) of \(count) (\(digest)): \(cause)"
         case .diffID(let expected, let actual):
-            "the store is damaged: the layer re-assembles to an archive with the digest \(actual), its diff ID is \(expected); run cfsoci fsck"
+            "the store is damaged: the layer re-assembles to an archive with the digest \(actual), its diff ID is \(expected)"
         case .blobDigest(let expected, let actual):
-            "the store is damaged: the blob \(expected) has the digest \(actual); run cfsoci fsck"
+            "the store is damaged: the blob \(expected) has the digest \(actual)"
         case .manifestDigest(let wanted, let actual):
-            "the manifest to be pushed has the digest \(actual), not \(wanted); push to a tag, or pull with --keep-blobs so that digests stay"
+            "the manifest to be pushed has the digest \(actual), not \(wanted); push to a tag"
         case .level(let level, let compression): "\(compression) has no compression level \(level)"
         }
     }

@@ -136,7 +136,7 @@ import Testing
         let error = registryError { _ = try fetch(client, registry) }
         #expect(error?.kind == .unauthorized && error?.status == 401 && error?.code == "UNAUTHORIZED")
         #expect(error?.description.contains("401 Unauthorized (UNAUTHORIZED: authentication required)") == true)
-        #expect(error?.description.contains("no credentials for \(registry.host) were found: log in") == true)
+        #expect(error?.description.contains("no credentials for \(registry.host) were found") == true && error?.remedy == .logIn)
         #expect(registry.requests.count <= 3 && tokens.requests.count <= 2)
     }
 

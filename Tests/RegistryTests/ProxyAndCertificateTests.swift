@@ -1,6 +1,6 @@
-import ComposefsTransports
 import ComposefsBytes
 import ComposefsOCIModel
+import ComposefsTransports
 import Glibc
 import Testing
 
@@ -162,7 +162,8 @@ import Testing
             let noCertificate = registryError { _ = try directories("/nonexistent", given: root + "/d").certificates(forRegistry: "any") }
             #expect(noCertificate?.description == "\(root)/d/z.key has no certificate beside it: NAME.key belongs to NAME.cert")
             let missing = registryError { _ = try directories("/nonexistent", given: root + "/e").certificates(forRegistry: "any") }
-            #expect(missing?.description == "the certificate directory \(root)/e does not exist; --cert-dir names it")
+            #expect(missing?.description == "the certificate directory \(root)/e does not exist")
+            #expect(missing?.remedy == .correctCertificateDirectory)
         }
     }
 }

@@ -124,7 +124,7 @@ struct RealRegistryTests {
                 try checkImage(try makeClient(), host, manifest, blobs)
                 let strict = registryError { try checkImage(try makeClient { $0.tlsVerify = true }, host, manifest, blobs) }
                 #expect(strict?.kind == .tls)
-                #expect(strict?.description.contains("--tls-verify=false allows plain HTTP") == true)
+                #expect(strict?.remedy == .allowPlainHTTP)
             }
         }
     }

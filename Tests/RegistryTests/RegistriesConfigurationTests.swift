@@ -426,7 +426,7 @@ extension RegistriesConfiguration {
             #expect(try names(given: ByteString(root + "/given.conf")) == ["given"])
             #expect(try names(["CONTAINERS_REGISTRIES_CONF_OVERRIDE": root + "/given.conf"]) == ["given"])
             let missing = registryError { _ = try names(given: "/nonexistent/r.conf") }
-            #expect(missing?.description == "/nonexistent/r.conf does not exist; --registries-conf or CONTAINERS_REGISTRIES_CONF names it")
+            #expect(missing?.description == "/nonexistent/r.conf does not exist" && missing?.remedy == .correctRegistriesConfiguration)
             try writeFile(root + "/etc/containers/registries.conf.d/99.conf", "oops")
             #expect(
                 registryError { _ = try names() }?.description.hasPrefix("\(root)/etc/containers/registries.conf.d/99.conf:1: ") == true)

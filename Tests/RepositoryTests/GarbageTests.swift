@@ -103,10 +103,7 @@ import Testing
         #expect(report.objectsRemoved == 1)
         #expect(report.danglingReferences == ["images/refs/dead", "streams/refs/oci/dead"])
         #expect(try repository.streamReference("oci/dead") != nil)
-        #expect(
-            report.json.description
-                == #"{"objectsRemoved":1,"bytesRemoved":1,"streamsRemoved":0,"imagesRemoved":0,"temporariesRemoved":0,"danglingReferences":["images/refs/dead","streams/refs/oci/dead"]}"#
-        )
+        #expect(report.bytesRemoved == 1 && report.streamsRemoved == 0 && report.imagesRemoved == 0 && report.temporariesRemoved == 0)
     }
 
     /// What a reference keeps cannot be told when it cannot be read: then nothing goes.

@@ -15,7 +15,7 @@ struct Cat: ParsableCommand {
 
     func run() throws {
         let store = try global.openStore(readOnly: true)
-        let tree = try store.images.tree(of: try store.images.open(image).image)
+        let tree = try store.images.tree(ofImage: image)
         guard let inode = tree.resolve(path, followingLast: true) else {
             throw CommandError("\(image): no \(path) in the image")
         }

@@ -3,7 +3,8 @@ import ComposefsOCI
 
 struct ComputeID: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "compute-id", abstract: "Print the identifier of an image's EROFS image, computed anew from its layers.")
+        commandName: "compute-id", abstract: "Print the identifier of an image's EROFS image, computed anew from its layers.",
+        discussion: DirectoryWalk.help)
 
     @Argument(help: "The image; left out with --path.")
     var image: ByteString?
@@ -30,16 +31,21 @@ struct ComputeID: ParsableCommand {
     func run() throws {
         if let path {
             let (algorithm, fallback) = try global.directoryDefaults(hash: hash)
-            let tree = try directoryTree(path, algorithm, tree)
+            let tree = try directoryTree(path, algorithm, tree, global)
             return try report(try imageID(of: tree, try version.version(default: fallback), algorithm))
         }
         let store = try global.openStore(readOnly: true)
-        let found = try store.images.open(image ?? "").image
         let version = try version.version(default: store.repository.erofsFormats.default)
-        try report(try imageID(of: try tree.tree(of: found, in: store), version, store.repository.algorithm))
+        try report(try imageID(of: try tree.tree(ofImage: image ?? "", in: store), version, store.repository.algorithm))
     }
 
-    private func report(_ id: ObjectID) throws {
-        if json { try Output.print(["imageId": .string(id.hex)]) } else { try Output.print(id.hex) }
-    }
+    private func report(_ id: ObjectID) throws { try ComputedID(id: id).show(asJSON: json) }
+}
+
+private struct ComputedID: CommandReport {
+    var id: ObjectID
+
+    var lines: [String] { [id.hex] }
+
+    var json: JSONValue { ["imageId": .string(id.hex)] }
 }

@@ -12,7 +12,6 @@ struct Dump: ParsableCommand {
 
     func run() throws {
         let store = try global.openStore(readOnly: true)
-        let found = try store.images.open(image).image
-        try writeDumpfile(try tree.tree(of: found, in: store)) { try Output.write($0) }
+        try writeDumpfile(try tree.tree(ofImage: image, in: store)) { try Output.write($0) }
     }
 }

@@ -3,7 +3,8 @@ import ComposefsBytes
 import ComposefsOCI
 
 struct Images: ParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "List the tagged images.", aliases: ["list"])
+    static let configuration = CommandConfiguration(
+        abstract: "List the images: tagged ones, and those that create-image gave a name.", aliases: ["list"])
 
     @Flag(help: "Print JSON.")
     var json = false
@@ -14,37 +15,78 @@ struct Images: ParsableCommand {
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
-        let (images, broken) = try global.openStore(readOnly: true).images.list()
+        let store = try global.openStore(readOnly: true)
+        let (tagged, broken) = try store.images.list()
+        let (named, brokenNames) = try store.images.namedImages()
         for image in broken { Output.error("\(image.name): \(image.reason)") }
-        if json {
-            try Output.print(["images": .array(images.map(Self.json))])
-        } else if images.isEmpty {
-            try Output.print("No images")
-        } else {
-            try Output.print(
-                table(
-                    ["NAME", "DIGEST", "ARCH", "LAYERS", "SIZE", "REFS"],
-                    images.map { image in
-                        [
-                            Output.printable(image.name),
-                            noTrunc ? image.manifestDigest.description : String(image.manifestDigest.hex.prefix(12)),
-                            image.isContainer ? Output.printable(ByteString(image.architecture)) : "artifact", "\(image.layerCount)",
-                            humanBytes(image.size),
-                            "\(image.referrerCount)",
-                        ]
-                    }))
+        for image in brokenNames { Output.error("\(image.name): \(image.reason)") }
+        let rows =
+            tagged.map { ListedImage.tagged($0) }
+            + (try named.map { .named($0, size: try store.repository.objectSize($0.imageID) ?? 0) })
+        try ImageTable(images: rows.sorted { $0.name < $1.name }, truncatesDigests: !noTrunc).show(asJSON: json)
+        let count = broken.count + brokenNames.count
+        if count > 0 { throw DamageFound(message: "\(count) images cannot be read; `cfsoci fsck` tells more") }
+    }
+}
+
+/// One line of the list.
+enum ListedImage {
+    case tagged(ImageSummary)
+    /// An EROFS image by itself, and its size: it has neither manifest nor layers.
+    case named(NamedImage, size: UInt64)
+
+    var name: ByteString {
+        switch self {
+        case .tagged(let image): image.name
+        case .named(let image, _): image.name
         }
-        if !broken.isEmpty { throw DamageFound(message: "\(broken.count) images cannot be read; `cfsoci fsck` tells more") }
+    }
+}
+
+struct ImageTable: CommandReport {
+    var images: [ListedImage]
+    var truncatesDigests: Bool
+
+    var lines: [String] {
+        guard !images.isEmpty else { return ["No images"] }
+        return [table(["NAME", "DIGEST", "ARCH", "LAYERS", "SIZE", "REFS"], images.map(row))]
     }
 
-    static func json(_ image: ImageSummary) -> JSONValue {
-        [
-            "name": .string(image.name.jsonText), "manifestDigest": .string(image.manifestDigest.description),
-            "configDigest": .string(image.configDigest.description), "imageId": image.imageID.map { .string($0.hex) } ?? .null,
-            "isContainer": .bool(image.isContainer), "architecture": .string(image.architecture), "os": .string(image.os),
-            "variant": image.variant.map { .string($0) } ?? .null, "created": image.created.map { .string($0) } ?? .null,
-            "size": JSONValue(image.size), "layerCount": .integer(Int64(image.layerCount)),
-            "referrerCount": .integer(Int64(image.referrerCount)),
-        ]
+    var json: JSONValue { ["images": .array(images.map(Self.document))] }
+
+    private func row(_ image: ListedImage) -> [String] {
+        switch image {
+        case .tagged(let image):
+            [
+                Output.printable(image.name),
+                truncatesDigests ? String(image.manifestDigest.hex.prefix(12)) : image.manifestDigest.description,
+                image.isContainer ? Output.printable(ByteString(image.architecture)) : "artifact", "\(image.layerCount)",
+                humanBytes(image.size), "\(image.referrerCount)",
+            ]
+        case .named(let image, let size):
+            [
+                Output.printable(image.name), truncatesDigests ? String(image.imageID.hex.prefix(12)) : image.imageID.hex, "directory", "-",
+                humanBytes(size), "-",
+            ]
+        }
+    }
+
+    private static func document(_ image: ListedImage) -> JSONValue {
+        switch image {
+        case .tagged(let image):
+            [
+                "name": .string(image.name.jsonText), "manifestDigest": .text(image.manifestDigest),
+                "configDigest": .text(image.configDigest), "imageId": .text(image.imageID?.hex), "isContainer": .bool(image.isContainer),
+                "architecture": .string(image.architecture), "os": .string(image.os), "variant": .text(image.variant),
+                "created": .text(image.created), "size": JSONValue(image.size), "layerCount": .count(image.layerCount),
+                "referrerCount": .count(image.referrerCount),
+            ]
+        case .named(let image, let size):
+            [
+                "name": .string(image.name.jsonText), "manifestDigest": .null, "configDigest": .null, "imageId": .string(image.imageID.hex),
+                "isContainer": true, "architecture": "", "os": "", "variant": .null, "created": .null, "size": JSONValue(size),
+                "layerCount": 0, "referrerCount": 0,
+            ]
+        }
     }
 }

@@ -25,26 +25,46 @@ struct Inspect: ParsableCommand {
 
     func run() throws {
         let store = try global.openStore(readOnly: true)
-        let (name, found) = try store.images.open(image)
-        if manifest { return try Output.write(found.manifest.bytes) }
-        if config { return try Output.write(found.configBytes) }
+        switch try store.images.find(image) {
+        case .tagged(let name, let found):
+            if manifest { return try Output.write(found.manifest.bytes) }
+            if config { return try Output.write(found.configBytes) }
+            try Output.print(try Self.document(name, found, referrers: try store.images.referrers(of: found.manifestDigest)))
+        case .named(let found):
+            guard !manifest, !config else {
+                throw CommandError("\(image) was made from a directory: it has no \(manifest ? "manifest" : "config")")
+            }
+            try Output.print(Self.document(found, try store.images.erofsImage(found.imageID).version))
+        }
+    }
+
+    private static func document(_ name: ByteString, _ found: StoredImage, referrers: [ContentDigest]) throws -> JSONValue {
         var imageIDs: [(key: String, value: JSONValue)] = []
         if let id = found.imageID(.v1) { imageIDs.append(("v1", .string(id.hex))) }
         if let id = found.imageID(.v2) { imageIDs.append(("v2", .string(id.hex))) }
         let identifiers = found.layerIdentifiers
-        try Output.print([
-            "name": .string(name.jsonText), "manifestDigest": .string(found.manifestDigest.description),
-            "configDigest": .string(found.configDigest.description), "manifest": try JSONValue.parse(found.manifest.bytes),
+        let layers = found.manifest.layers.enumerated().map { index, layer -> JSONValue in
+            [
+                "diffId": found.isContainer && index < identifiers.count ? .text(identifiers[index]) : .null,
+                "digest": .text(layer.digest), "mediaType": .string(layer.mediaType), "size": JSONValue(layer.size),
+            ]
+        }
+        return [
+            "name": .string(name.jsonText), "manifestDigest": .text(found.manifestDigest), "configDigest": .text(found.configDigest),
+            "manifest": try JSONValue.parse(found.manifest.bytes),
             // An artifact's config may be anything.
             "config": (try? JSONValue.parse(found.configBytes)) ?? .null, "imageIds": .object(JSONObject(imageIDs)),
             "bootImageIds": .object(JSONObject(found.bootImages.map { (key: $0.key, value: .string($0.id.hex)) })),
-            "layers": .array(
-                found.manifest.layers.enumerated().map { index, layer in
-                    [
-                        "diffId": found.isContainer && index < identifiers.count ? .string(identifiers[index].description) : .null,
-                        "digest": .string(layer.digest.description), "mediaType": .string(layer.mediaType), "size": JSONValue(layer.size),
-                    ]
-                }), "referrers": .array(try store.images.referrers(of: found.manifestDigest).map { .string($0.description) }),
-        ])
+            "layers": .array(layers), "referrers": .texts(referrers),
+        ]
+    }
+
+    /// The same members for an image that has nothing but its EROFS image.
+    private static func document(_ found: NamedImage, _ version: ErofsVersion) -> JSONValue {
+        [
+            "name": .string(found.name.jsonText), "manifestDigest": .null, "configDigest": .null, "manifest": .null, "config": .null,
+            "imageIds": .object(JSONObject([(key: version == .v2 ? "v2" : "v1", value: .string(found.imageID.hex))])),
+            "bootImageIds": .object(JSONObject([])), "layers": [], "referrers": [],
+        ]
     }
 }

@@ -22,17 +22,7 @@ struct Layer: ParsableCommand {
     func run() throws {
         let digest = try contentDigest(diffID)
         let images = try global.openStore(readOnly: true).images
-        if json {
-            let info = try images.layerInfo(digest)
-            return try Output.print([
-                "diffId": .string(info.diffID.description), "verity": .string(info.stream.hex), "size": JSONValue(info.size),
-                "entryCount": .integer(Int64(info.entryCount)),
-                "splitstream": [
-                    "externalObjects": .integer(Int64(info.externalObjects)), "externalSize": JSONValue(info.externalSize),
-                    "inlineSize": JSONValue(info.inlineSize),
-                ],
-            ])
-        }
+        if json { return try Output.print(Self.document(try images.layerInfo(digest))) }
         let stream = try images.layerStream(digest)
         if dumpfile { return try images.forEachDumpLine(of: stream) { try Output.write($0) } }
         if Output.outputIsTerminal {
@@ -46,6 +36,19 @@ struct Layer: ParsableCommand {
         }
         let actual = hasher.finalize()
         guard actual == digest else { throw DamageFound(message: "layer \(digest): the archive that was written has the digest \(actual)") }
+    }
+}
+
+extension Layer {
+    private static func document(_ info: LayerInfo) -> JSONValue {
+        [
+            "diffId": .text(info.diffID), "verity": .string(info.stream.hex), "size": JSONValue(info.size),
+            "entryCount": .count(info.entryCount),
+            "splitstream": [
+                "externalObjects": .count(info.externalObjects), "externalSize": JSONValue(info.externalSize),
+                "inlineSize": JSONValue(info.inlineSize),
+            ],
+        ]
     }
 }
 

@@ -21,7 +21,7 @@ struct List: ParsableCommand {
 
     func run() throws {
         let store = try global.openStore(readOnly: true)
-        let tree = try store.images.tree(of: try store.images.open(image).image)
+        let tree = try store.images.tree(ofImage: image)
         guard var inode = tree.resolve(path) else { throw CommandError("\(image): no \(path) in the image") }
         // As ls(1): a link to a directory is that directory, unless the link itself may be meant.
         if !long || path.hasSuffix("/"), let target = tree.resolve(path, followingLast: true), tree.isDirectory(target) { inode = target }

@@ -21,11 +21,7 @@ struct Referrers: ParsableCommand {
             let images = try global.openStore(readOnly: true).images
             let subject = try images.resolve(image).manifestDigest
             let referrers = try images.referrers(of: subject)
-            if json {
-                try Output.print(["subject": .string(subject.description), "referrers": .array(referrers.map { .string($0.description) })])
-            } else {
-                for referrer in referrers { try Output.print(referrer.description) }
-            }
+            try ReferrerList(subject: subject, referrers: referrers).show(asJSON: json)
         }
     }
 
@@ -75,7 +71,25 @@ struct ReferrerPair: ParsableArguments {
         let subject = try images.resolve(image).manifestDigest
         let referrer = try images.resolve(artifact).manifestDigest
         let done = try change(images, referrer, subject)
-        if json { return try Output.print(["subject": .string(subject.description), "referrer": .string(referrer.description)]) }
-        try Output.print(done)
+        try ChangedReferrer(subject: subject, referrer: referrer, done: done).show(asJSON: json)
     }
+}
+
+private struct ReferrerList: CommandReport {
+    var subject: ContentDigest
+    var referrers: [ContentDigest]
+
+    var lines: [String] { referrers.map(\.description) }
+
+    var json: JSONValue { ["subject": .text(subject), "referrers": .texts(referrers)] }
+}
+
+private struct ChangedReferrer: CommandReport {
+    var subject: ContentDigest
+    var referrer: ContentDigest
+    var done: String
+
+    var lines: [String] { [done] }
+
+    var json: JSONValue { ["subject": .text(subject), "referrer": .text(referrer)] }
 }

@@ -1,11 +1,11 @@
 import ArgumentParser
+import ComposefsBytes
 import ComposefsOCI
 
 struct Remove: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "rm",
-        abstract:
-            "Remove images: by tag that tag, by digest all its tags. One that fails does not keep the others. The space is freed by gc.")
+        commandName: "rm", abstract: "Remove images: by tag that tag, by digest all its tags. The space is freed by gc.",
+        discussion: "One that fails does not keep the others; the exit status is 1 then.")
 
     @Argument(help: "The images.")
     var images: [ByteString]
@@ -21,43 +21,55 @@ struct Remove: ParsableCommand {
 
     func run() throws {
         let store = try global.openStore().images
-        // One that fails does not keep the others: the command repeated does what is left.
-        var failures: [any Error] = []
-        var wanted: [ByteString] = []
-        for image in images {
-            do { wanted += try names(of: image, in: store) } catch { failures.append(error) }
-        }
+        // One that fails does not keep the others: the command repeated does what is left. All are looked up first, so that a name is not
+        // missed because an earlier one took it away.
+        var names: [ByteString] = []
         var seen: Set<ByteString> = []
-        wanted.removeAll { !seen.insert($0).inserted }
-        var removed: [ByteString] = []
-        for name in wanted {
+        var hasFailed = false
+        for image in images {
             do {
-                try store.untag(name)
-                removed.append(name)
+                for name in try Self.names(of: image, in: store) where seen.insert(name).inserted { names.append(name) }
             } catch {
-                failures.append(error)
+                Output.error(describe(error))
+                hasFailed = true
             }
         }
-        if !json { for name in removed { try Output.print("Removed tag \(Output.printable(name))") } }
-        if json, !removed.isEmpty || failures.isEmpty { try Output.print(["removed": .array(removed.map { .string($0.jsonText) })]) }
-        try Output.flush()
-        guard let last = failures.popLast() else { return }
-        for failure in failures { Output.error("\(failure)") }
-        throw last
+        var removed: [ByteString] = []
+        for name in names {
+            do {
+                try store.removeAnyName(name)
+                removed.append(name)
+            } catch {
+                Output.error(describe(error))
+                hasFailed = true
+            }
+        }
+        // Where nothing was removed there is nothing to say but the errors.
+        if !removed.isEmpty { try RemovedNames(names: removed).show(asJSON: json) }
+        if hasFailed { throw AlreadyTold() }
     }
 
-    /// The tags to be removed for one of the arguments.
-    private func names(of image: ByteString, in store: ImageStore) throws -> [ByteString] {
-        let found = try store.resolve(image)
+    /// What IMAGE stands for, as names to remove.
+    private static func names(of image: ByteString, in store: ImageStore) throws -> [ByteString] {
         let tags = try store.tags()
         if tags.contains(where: { $0.name == image }) { return [image] }
+        let found: TaggedImage
+        do {
+            found = try store.resolve(image)
+        } catch let error as ImageStoreError {
+            guard case .noSuchImage = error else { throw error }
+            if try store.hasName(image) { return [image] }
+            let all = try ObjectID(hex: image.bytes).map { try store.names(of: $0) } ?? []
+            guard !all.isEmpty else { throw error }
+            return all
+        }
         if tags.contains(where: { $0.name == found.name }), !isDigest(image) { return [found.name] }
         let all = tags.filter { $0.manifestDigest == found.manifestDigest }.map(\.name)
         guard !all.isEmpty else { throw CommandError("\(image): no tag names this image; gc removes it") }
         return all
     }
 
-    private func isDigest(_ image: ByteString) -> Bool {
+    private static func isDigest(_ image: ByteString) -> Bool {
         let text = image.utf8Text ?? ""
         let plain = text.hasPrefix("@") ? String(text.dropFirst()) : text
         let digits = plain.hasPrefix("sha256:") ? String(plain.dropFirst(7)) : plain

@@ -2,7 +2,9 @@ import ArgumentParser
 import ComposefsOCI
 
 struct Tag: ParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Give an image a further name.")
+    static let configuration = CommandConfiguration(
+        abstract: "Give an image a further name.",
+        discussion: "A further name of an image that create-image made is of the same kind: below images/refs.")
 
     @Argument(help: "The image.")
     var image: ByteString
@@ -17,9 +19,25 @@ struct Tag: ParsableCommand {
 
     func run() throws {
         let images = try global.openStore().images
-        let digest = try images.resolve(image).manifestDigest
-        try images.tag(digest, as: name)
-        if json { return try Output.print(["manifestDigest": .string(digest.description), "name": .string(name.jsonText)]) }
-        try Output.print("Tagged \(digest) as \(Output.printable(name))")
+        do {
+            let digest = try images.resolve(image).manifestDigest
+            try images.tag(digest, as: name)
+            try Tagged(manifestDigest: digest, imageID: nil, name: name).show(asJSON: json)
+        } catch let error as ImageStoreError {
+            guard case .noSuchImage(let missing) = error, missing == image, let found = try images.namedImage(image) else { throw error }
+            try images.name(found.imageID, as: name)
+            try Tagged(manifestDigest: nil, imageID: found.imageID, name: name).show(asJSON: json)
+        }
     }
+}
+
+private struct Tagged: CommandReport {
+    /// Nil for an image that has no manifest.
+    var manifestDigest: ContentDigest?
+    var imageID: ObjectID?
+    var name: ByteString
+
+    var lines: [String] { ["Tagged \(manifestDigest?.description ?? imageID?.hex ?? "") as \(Output.printable(name))"] }
+
+    var json: JSONValue { ["manifestDigest": .text(manifestDigest), "name": .string(name.jsonText)] }
 }

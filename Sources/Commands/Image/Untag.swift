@@ -2,7 +2,8 @@ import ArgumentParser
 import ComposefsOCI
 
 struct Untag: ParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Take a name away. What only it kept goes with the next gc.")
+    static let configuration = CommandConfiguration(
+        abstract: "Remove a name. What only it kept is removed by the next gc.")
 
     @Argument(help: "The name as it is stored.")
     var name: ByteString
@@ -13,8 +14,30 @@ struct Untag: ParsableCommand {
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
-        try global.openStore().images.untag(name)
-        if json { return try Output.print(["removed": [.string(name.jsonText)]]) }
-        try Output.print("Removed tag \(Output.printable(name))")
+        try global.openStore().images.removeAnyName(name)
+        try RemovedNames(names: [name]).show(asJSON: json)
+    }
+}
+
+struct RemovedNames: CommandReport {
+    var names: [ByteString]
+
+    var lines: [String] { names.map { "Removed tag \(Output.printable($0))" } }
+
+    var json: JSONValue { ["removed": .array(names.map { .string($0.jsonText) })] }
+}
+
+extension ImageStore {
+    /// Removes a tag, or where there is none of that name, a name that create-image gave.
+    func removeAnyName(_ name: ByteString) throws {
+        do {
+            try untag(name)
+        } catch let error as ImageStoreError {
+            // What cannot be a tag may be such a name.
+            switch error {
+            case .noSuchImage, .invalidTag: if try !removeName(name) { throw error }
+            default: throw error
+            }
+        }
     }
 }

@@ -3,7 +3,8 @@ import ComposefsOCI
 
 struct CreateDumpfile: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "create-dumpfile", abstract: "Print the dumpfile of a directory, as an image of it would have it.")
+        commandName: "create-dumpfile", abstract: "Print the dumpfile of a directory, as an image of it would have it.",
+        discussion: DirectoryWalk.help)
 
     @Argument(help: "The directory.")
     var directory: ByteString
@@ -16,6 +17,6 @@ struct CreateDumpfile: ParsableCommand {
 
     func run() throws {
         let (algorithm, _) = try global.directoryDefaults(hash: hash)
-        try writeDumpfile(try directoryTree(directory, algorithm, tree)) { try Output.write($0) }
+        try writeDumpfile(try directoryTree(directory, algorithm, tree, global)) { try Output.write($0) }
     }
 }

@@ -4,7 +4,8 @@ import ComposefsOCI
 
 struct CreateImage: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "create-image", abstract: "Store a directory's files and its EROFS image; print the image's identifier.")
+        commandName: "create-image", abstract: "Store a directory's files and its EROFS image; print the image's identifier.",
+        discussion: DirectoryWalk.help)
 
     @Argument(help: "The directory.")
     var directory: ByteString
@@ -24,7 +25,9 @@ struct CreateImage: ParsableCommand {
         _ = try FileDescriptor.open(directory, [.readOnly, .directory])
         let repository = try global.openOrCreateStore(signer: signing.signer()).repository
         try repository.beginPull()
-        var image = try repository.importDirectory(directory)
+        let walk = DirectoryWalk()
+        var image = try repository.importDirectory(directory) { walk.found($0) }
+        walk.tell(global)
         transformForContainer(&image, tree.xattrs.filtering)
         if tree.bootable { try transformForBoot(&image, contentsOf: directory) }
         var publication = Repository.Publication()
@@ -39,10 +42,15 @@ struct CreateImage: ParsableCommand {
         }
         try repository.publish(publication)
         guard let result else { return }
-        if json {
-            try Output.print(["imageId": .string(result.hex), "name": name.map { .string($0.jsonText) } ?? .null])
-        } else {
-            try Output.print(result.hex)
-        }
+        try CreatedImage(id: result, name: name).show(asJSON: json)
     }
+}
+
+private struct CreatedImage: CommandReport {
+    var id: ObjectID
+    var name: ByteString?
+
+    var lines: [String] { [id.hex] }
+
+    var json: JSONValue { ["imageId": .string(id.hex), "name": .text(name?.jsonText)] }
 }

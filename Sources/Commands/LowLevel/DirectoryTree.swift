@@ -14,9 +14,31 @@ extension GlobalOptions {
 }
 
 /// A directory's tree in the form of an image's, its contents hashed and stored nowhere.
-func directoryTree(_ path: ByteString, _ algorithm: VerityAlgorithm, _ options: TreeOptions) throws -> FileTree {
-    var tree = try hashDirectory(path, algorithm)
+func directoryTree(
+    _ path: ByteString, _ algorithm: VerityAlgorithm, _ options: TreeOptions, _ global: GlobalOptions
+) throws -> FileTree {
+    let walk = DirectoryWalk()
+    var tree = try hashDirectory(path, algorithm) { walk.found($0) }
+    walk.tell(global)
     transformForContainer(&tree, options.xattrs.filtering)
     if options.bootable { try transformForBoot(&tree, contentsOf: path) }
     return tree
+}
+
+/// What a walk over a directory leaves out, to be told once it is over.
+final class DirectoryWalk {
+    static let help =
+        "A directory is read on its own file system: one on which another file system is mounted is in the image, but empty."
+    /// How many are named; `/` alone has some ten.
+    private static let namedAtMost = 4
+    private var mountPoints: [ByteString] = []
+
+    func found(_ path: ByteString) { mountPoints.append(path) }
+
+    func tell(_ global: GlobalOptions) {
+        guard !mountPoints.isEmpty else { return }
+        let names = mountPoints.sorted().prefix(Self.namedAtMost).map { Output.printable($0) }.joined(separator: ", ")
+        let more = mountPoints.count > Self.namedAtMost ? ", …" : ""
+        global.note("left empty, because other file systems are mounted there: \(names)\(more) (\(mountPoints.count) in all)")
+    }
 }

@@ -16,8 +16,15 @@ struct ImageObjects: ParsableCommand {
     func run() throws {
         let repository = try global.openStore(readOnly: true).repository
         let image = try repository.image(id)
-        let objects = try repository.imageObjects(image)
-        if json { return try Output.print(["imageId": .string(image.hex), "objects": .array(objects.map { .string($0.hex) })]) }
-        for object in objects { try Output.print(object.hex) }
+        try NeededObjects(image: image, objects: try repository.imageObjects(image)).show(asJSON: json)
     }
+}
+
+private struct NeededObjects: CommandReport {
+    var image: ObjectID
+    var objects: [ObjectID]
+
+    var lines: [String] { objects.map(\.hex) }
+
+    var json: JSONValue { ["imageId": .string(image.hex), "objects": .texts(objects.map(\.hex))] }
 }

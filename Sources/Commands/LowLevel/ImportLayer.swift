@@ -18,7 +18,15 @@ struct ImportLayer: ParsableCommand {
         let digest = try contentDigest(diffID)
         let store = try global.openStore(signer: signing.signer())
         let id = try store.images.importLayer(digest, from: StandardInput())
-        if json { return try Output.print(["diffId": .string(digest.description), "verity": .string(id.hex)]) }
-        try Output.print("layer  \(id)")
+        try ImportedLayer(diffID: digest, stream: id).show(asJSON: json)
     }
+}
+
+private struct ImportedLayer: CommandReport {
+    var diffID: ContentDigest
+    var stream: ObjectID
+
+    var lines: [String] { ["layer  \(stream)"] }
+
+    var json: JSONValue { ["diffId": .text(diffID), "verity": .string(stream.hex)] }
 }

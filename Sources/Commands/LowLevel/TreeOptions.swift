@@ -9,8 +9,16 @@ struct TreeOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Which extended attributes are kept.", valueName: "allowlist-only|keep-user-xattrs"))
     var xattrs: XattrMode = .allowlistOnly
 
-    func tree(of image: StoredImage, in store: Store) throws -> FileTree {
-        bootable ? try store.images.bootTree(of: image, xattrs.filtering) : try store.images.tree(of: image, xattrs.filtering)
+    func tree(ofImage text: ByteString, in store: Store) throws -> FileTree {
+        switch try store.images.find(text) {
+        case .tagged(_, let image):
+            return bootable ? try store.images.bootTree(of: image, xattrs.filtering) : try store.images.tree(of: image, xattrs.filtering)
+        case .named(let image):
+            guard !bootable else {
+                throw CommandError("\(text) was made from a directory: it is for booting if create-image made it so, with --bootable")
+            }
+            return try store.images.erofsImage(image.imageID).tree()
+        }
     }
 }
 

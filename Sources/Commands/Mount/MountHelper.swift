@@ -48,7 +48,7 @@ enum MountHelper {
             Output.note("\(name): \(error.description); \(name) --help tells more")
             return 1
         } catch {
-            Output.note("\(name): \(error)")
+            Output.note("\(name): \(describe(error))")
             return status(of: error)
         }
     }

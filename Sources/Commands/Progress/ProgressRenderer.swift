@@ -118,9 +118,7 @@ enum ProgressRenderer {
 
     /// Both in the unit of the second.
     private static func amountText(_ done: UInt64, _ total: UInt64) -> String {
-        let unit = unit(of: total)
-        guard unit > 0 else { return "\(min(done, total))/\(total) B" }
-        return tenths(min(done, total), unit) + "/" + tenths(total, unit) + " " + units[unit]
+        byteText(min(done, total), decimals: 1, unitOf: total, withUnit: false) + "/" + progressBytes(total)
     }
 
     private static func percentText(_ done: UInt64, _ total: UInt64) -> String {
@@ -152,30 +150,4 @@ enum ProgressRenderer {
         if whole < 3600 { return "\(whole / 60)m \(whole % 60)s" }
         return "\(whole / 3600)h \(whole / 60 % 60)m"
     }
-}
-
-private let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]
-
-private func unit(of count: UInt64) -> Int {
-    var unit = 0
-    var value = Double(count)
-    // What would be rounded up to 1024.0 has the next unit.
-    while value >= (unit == 0 ? 1024 : 1023.95), unit + 1 < units.count {
-        value /= 1024
-        unit += 1
-    }
-    return unit
-}
-
-private func tenths(_ count: UInt64, _ unit: Int) -> String {
-    var value = Double(count)
-    for _ in 0..<unit { value /= 1024 }
-    let tenths = Int((value * 10).rounded())
-    return "\(tenths / 10).\(tenths % 10)"
-}
-
-/// Sizes that change while one looks: binary units, one decimal, ten characters at most.
-func progressBytes(_ count: UInt64) -> String {
-    let unit = unit(of: count)
-    return unit == 0 ? "\(count) B" : tenths(count, unit) + " " + units[unit]
 }

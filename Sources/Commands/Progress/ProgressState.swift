@@ -1,3 +1,4 @@
+import ComposefsBytes
 import ComposefsOCI
 import Glibc
 
@@ -44,8 +45,8 @@ struct ProgressState: ProgressPicture, Equatable {
     init(_ stage: Stage) { self.stage = stage }
 
     /// Bytes of all layers; what was in the store counts as done.
-    var done: UInt64 { clampedSum(layers.map { min($0.done, $0.size) }) }
-    var total: UInt64 { clampedSum(layers.map(\.size)) }
+    var done: UInt64 { layers.map { min($0.done, $0.size) }.saturatingSum }
+    var total: UInt64 { layers.map(\.size).saturatingSum }
 
     mutating func lines(width: Int, height: Int, time: Duration) -> [ProgressLine] {
         rate.sample(at: time)
@@ -126,12 +127,4 @@ struct RateMeter: Sendable, Equatable {
 
     /// Nil until there is something to go by.
     var bytesPerSecond: Double? { seconds >= 0.3 && weight > 0 ? average / weight : nil }
-}
-
-/// Sizes are what a stranger's manifest says: their sum ends at the largest number.
-func clampedSum(_ sizes: [UInt64]) -> UInt64 {
-    sizes.reduce(0) { sum, size in
-        let (value, isOver) = sum.addingReportingOverflow(size)
-        return isOver ? .max : value
-    }
 }

@@ -1,3 +1,4 @@
+import ComposefsBytes
 import ComposefsHashing
 import ComposefsJSON
 import ComposefsOCI
@@ -11,7 +12,7 @@ struct PushState: ProgressPicture {
     }
 
     func lines(width: Int, height: Int, time: Duration) -> [ProgressLine] {
-        let (done, total) = (clampedSum(layers.values.map(\.done)), clampedSum(layers.values.map(\.total)))
+        let (done, total) = (layers.values.map(\.done).saturatingSum, layers.values.map(\.total).saturatingSum)
         let text = layers.isEmpty ? "looking at the image" : "sending \(humanBytes(done)) of \(humanBytes(total))"
         return ProgressRenderer.oneLine(text, width: width)
     }

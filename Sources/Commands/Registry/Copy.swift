@@ -54,32 +54,37 @@ struct Copy: ParsableCommand {
         defer { display.end() }
         let result = try store.copySynchronously(image, from: source, CopyOptions(name: name, jobs: jobs) { display.show($0) })
         display.end()
-        try report(result)
+        try CopyReport(result: result).show(asJSON: json)
+    }
+}
+
+private struct CopyReport: CommandReport {
+    var result: CopyResult
+
+    /// Objects and bytes that were written anew: of the image's files, and of its documents and streams.
+    private var copied: Int { result.objects.copied + result.statistics.newObjects }
+    private var copiedBytes: UInt64 { result.objects.copiedBytes + result.statistics.storedBytes }
+    private var present: Int { result.objects.present + result.statistics.presentObjects }
+
+    var lines: [String] {
+        var lines = ["manifest  \(result.manifestDigest)", "config  \(result.configDigest)"]
+        if let id = result.imageID { lines.append("image  \(id)") }
+        lines += [
+            "tagged  \(Output.printable(result.name))", "layers  \(result.newLayers) new + \(result.presentLayers) present",
+            "objects  \(result.objects.cloned) cloned + \(result.objects.linked) linked + \(copied) copied + \(present) present; "
+                + "\(humanBytes(copiedBytes)) copied",
+        ]
+        if !result.referrers.isEmpty { lines.append("referrers  \(result.referrers.count) copied") }
+        return lines
     }
 
-    private func report(_ result: CopyResult) throws {
-        let counts = result.objects
-        let other = result.statistics
-        if json {
-            return try Output.print([
-                "manifestDigest": .string(result.manifestDigest.description), "configDigest": .string(result.configDigest.description),
-                "imageId": result.imageID.map { .string($0.hex) } ?? .null, "name": .string(result.name.jsonText),
-                "layersNew": .integer(Int64(result.newLayers)), "layersPresent": .integer(Int64(result.presentLayers)),
-                "objectsCloned": .integer(Int64(counts.cloned)), "objectsLinked": .integer(Int64(counts.linked)),
-                "objectsCopied": .integer(Int64(counts.copied + other.newObjects)),
-                "objectsPresent": .integer(Int64(counts.present + other.presentObjects)),
-                "bytesCopied": JSONValue(counts.copiedBytes + other.storedBytes),
-                "referrers": .array(result.referrers.map { .string($0.description) }),
-            ])
-        }
-        try Output.print("manifest  \(result.manifestDigest)")
-        try Output.print("config  \(result.configDigest)")
-        if let id = result.imageID { try Output.print("image  \(id)") }
-        try Output.print("tagged  \(Output.printable(result.name))")
-        try Output.print("layers  \(result.newLayers) new + \(result.presentLayers) present")
-        try Output.print(
-            "objects  \(counts.cloned) cloned + \(counts.linked) linked + \(counts.copied + other.newObjects) copied + "
-                + "\(counts.present + other.presentObjects) present; \(humanBytes(counts.copiedBytes + other.storedBytes)) copied")
-        if !result.referrers.isEmpty { try Output.print("referrers  \(result.referrers.count) copied") }
+    var json: JSONValue {
+        [
+            "manifestDigest": .text(result.manifestDigest), "configDigest": .text(result.configDigest),
+            "imageId": .text(result.imageID?.hex), "name": .string(result.name.jsonText), "layersNew": .count(result.newLayers),
+            "layersPresent": .count(result.presentLayers), "objectsCloned": .count(result.objects.cloned),
+            "objectsLinked": .count(result.objects.linked), "objectsCopied": .count(copied), "objectsPresent": .count(present),
+            "bytesCopied": JSONValue(copiedBytes), "referrers": .texts(result.referrers),
+        ]
     }
 }

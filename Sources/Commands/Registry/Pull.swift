@@ -1,6 +1,5 @@
 public import ArgumentParser
 import ComposefsImageStore
-import ComposefsJSON
 import ComposefsLinuxSystem
 public import ComposefsOCI
 import ComposefsOCIModel
@@ -84,15 +83,11 @@ struct Pull: ParsableCommand {
             : [store.pullSynchronously(reference, options, registry: registry)]
         display.end()
         for result in results { try comment(on: result, platform) }
-        if json {
-            let documents = results.map(document)
-            try Output.print(allPlatforms ? ["images": .array(documents)] : documents.first ?? .null)
-            return
-        }
-        for (index, result) in results.enumerated() {
-            if index > 0 { try Output.print() }
-            if allPlatforms, let platform = result.platform { try Output.print("platform  \(platform)") }
-            try report(result)
+        let reports = results.map { PullReport(result: $0, showsPlatform: allPlatforms, showsReferrers: referrers) }
+        if allPlatforms {
+            try PullReports(reports: reports).show(asJSON: json)
+        } else {
+            for report in reports { try report.show(asJSON: json) }
         }
     }
 
@@ -121,49 +116,6 @@ struct Pull: ParsableCommand {
         if global.verbose { try showProfile(result) }
     }
 
-    private func document(_ result: PullResult) -> JSONValue {
-        let counts = result.statistics
-        var document: JSONValue = [
-            "manifestDigest": .string(result.manifestDigest.description), "configDigest": .string(result.configDigest.description),
-            "imageId": result.imageID.map { .string($0.hex) } ?? .null, "name": .string(result.name.jsonText),
-            "layersNew": .integer(Int64(result.newLayers)), "layersPresent": .integer(Int64(result.presentLayers)),
-            "objectsNew": .integer(Int64(counts.newObjects)), "objectsPresent": .integer(Int64(counts.presentObjects)),
-            "bytesStored": JSONValue(counts.storedBytes), "bytesInline": JSONValue(counts.inlineBytes),
-            "objectsSigned": .integer(Int64(result.signatures.signed)), "outcome": .string(result.outcome.name),
-            "previousManifestDigest": result.previousManifestDigest.map { .string($0.description) } ?? .null,
-            "platform": result.platform.map { .string($0.description) } ?? .null,
-            "layers": .array(
-                result.layers.map { layer in
-                    [
-                        "diffId": layer.diffID.map { .string($0.description) } ?? .null, "digest": .string(layer.digest.description),
-                        "size": JSONValue(layer.size), "mediaType": .string(layer.mediaType),
-                    ]
-                }),
-            "runtime": result.config.map { $0.runtime.json } ?? .null,
-        ]
-        if let other = result.otherName { document["otherName"] = .string(other.jsonText) }
-        if referrers {
-            document["referrers"] = .array(result.referrers.map { .string($0.description) })
-            document["referrersLeftOut"] = .array(result.referrersLeftOut.map { .string($0.description) })
-        }
-        return document
-    }
-
-    private func report(_ result: PullResult) throws {
-        let counts = result.statistics
-        try Output.print("manifest  \(result.manifestDigest)")
-        try Output.print("config  \(result.configDigest)")
-        if let id = result.imageID { try Output.print("image  \(id)") }
-        try Output.print("tagged  \(Output.printable(result.name))")
-        if let other = result.otherName { try Output.print("tagged  \(Output.printable(other))") }
-        try Output.print("layers  \(result.newLayers) new + \(result.presentLayers) present")
-        try Output.print(
-            "objects  \(counts.newObjects) new + \(counts.presentObjects) present; \(humanBytes(counts.storedBytes)) stored, "
-                + "\(humanBytes(counts.inlineBytes)) in line")
-        if referrers { try Output.print("referrers  \(result.referrers.count) stored") }
-        if result.signatures.signed > 0 { try Output.print("signed  \(result.signatures.signed)") }
-    }
-
     /// The process's own peak, VmHWM of proc(5): getrusage(2) counts what the process that started this one had in memory.
     private static func peakMemory() -> Int? {
         guard let status = try? FileDescriptor.open("/proc/self/status", .readOnly).readAll(limit: 1 << 16) else { return nil }
@@ -185,29 +137,3 @@ struct Pull: ParsableCommand {
 extension ImageSignatures: ExpressibleByArgument {}
 
 extension PullPolicy: ExpressibleByArgument {}
-
-extension PullResult.Outcome {
-    /// As JSON has it.
-    fileprivate var name: String {
-        switch self {
-        case .pulled: "pulled"
-        case .present: "present"
-        case .current: "current"
-        case .unreachable: "unreachable"
-        }
-    }
-}
-
-extension RuntimeConfig {
-    /// What the image's config says of how to run it; null for what it does not say.
-    var json: JSONValue {
-        func texts(_ list: [String]?) -> JSONValue { list.map { .array($0.map { .string($0) }) } ?? .null }
-        func text(_ text: String?) -> JSONValue { text.map { .string($0) } ?? .null }
-        let labels = labels.sorted { $0.key < $1.key }.map { (key: $0.key, value: JSONValue.string($0.value)) }
-        return [
-            "env": texts(environment), "entrypoint": texts(entrypoint), "cmd": texts(command), "user": text(user),
-            "workingDirectory": text(workingDirectory), "exposedPorts": texts(exposedPorts), "volumes": texts(volumes),
-            "labels": .object(JSONObject(labels)), "stopSignal": text(stopSignal), "healthcheck": healthcheck ?? .null,
-        ]
-    }
-}

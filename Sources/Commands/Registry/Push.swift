@@ -43,34 +43,43 @@ func send(
 }
 
 private func report(_ result: PushResult, _ reference: String, _ pushing: PushingOptions, _ global: GlobalOptions) throws {
-    func count(_ outcome: PushedLayer) -> Int { result.layers.count { $0.outcome == outcome } }
     if !result.referrersLeftOut.isEmpty {
         global.note(
             "\(result.referrersLeftOut.count) referrers stay behind: they belong to \(result.sourceDigest); --referrers rewrite sends them "
                 + "with another subject, which ends the validity of signatures")
     }
-    if pushing.json {
-        return try Output.print([
-            "reference": .string(reference), "manifestDigest": .string(result.manifestDigest.description),
-            "sourceManifestDigest": .string(result.sourceDigest.description), "configDigest": .string(result.configDigest.description),
-            "layers": .array(
-                result.layers.map { layer in
-                    [
-                        "digest": .string(layer.descriptor.digest.description), "mediaType": .string(layer.descriptor.mediaType),
-                        "size": JSONValue(layer.descriptor.size), "outcome": .string(name(layer.outcome)),
-                    ]
-                }),
-            "bytesSent": JSONValue(result.bytesSent),
-            "referrers": .array(result.referrers.map { .string($0.description) }),
-            "referrersLeftOut": .array(result.referrersLeftOut.map { .string($0.description) }),
-        ])
+    try PushReport(result: result, reference: reference).show(asJSON: pushing.json)
+}
+
+private struct PushReport: CommandReport {
+    var result: PushResult
+    var reference: String
+
+    private func count(_ outcome: PushedLayer) -> Int { result.layers.count { $0.outcome == outcome } }
+
+    var lines: [String] {
+        var lines = [
+            "manifest  \(result.manifestDigest)", "config  \(result.configDigest)", "pushed  \(reference)",
+            "layers  \(count(.sent)) sent + \(count(.present)) present + \(count(.mounted)) mounted; \(humanBytes(result.bytesSent)) sent",
+        ]
+        if !result.referrers.isEmpty { lines.append("referrers  \(result.referrers.count) sent") }
+        return lines
     }
-    try Output.print("manifest  \(result.manifestDigest)")
-    try Output.print("config  \(result.configDigest)")
-    try Output.print("pushed  \(reference)")
-    try Output.print(
-        "layers  \(count(.sent)) sent + \(count(.present)) present + \(count(.mounted)) mounted; \(humanBytes(result.bytesSent)) sent")
-    if !result.referrers.isEmpty { try Output.print("referrers  \(result.referrers.count) sent") }
+
+    var json: JSONValue {
+        let layers = result.layers.map { layer -> JSONValue in
+            [
+                "digest": .text(layer.descriptor.digest), "mediaType": .string(layer.descriptor.mediaType),
+                "size": JSONValue(layer.descriptor.size), "outcome": .string(name(layer.outcome)),
+            ]
+        }
+        return [
+            "reference": .string(reference), "manifestDigest": .text(result.manifestDigest),
+            "sourceManifestDigest": .text(result.sourceDigest), "configDigest": .text(result.configDigest), "layers": .array(layers),
+            "bytesSent": JSONValue(result.bytesSent), "referrers": .texts(result.referrers),
+            "referrersLeftOut": .texts(result.referrersLeftOut),
+        ]
+    }
 }
 
 func name(_ outcome: PushedLayer) -> String {

@@ -22,28 +22,41 @@ struct Features: ParsableCommand {
 
     func run() throws {
         let found = try probeFeatures(at: try path ?? Self.existing(try global.repositoryPath()))
-        if json { return try Output.print(Self.json(found)) }
-        try Output.print("path        \(Output.printable(found.path))\(found.fileSystem.isEmpty ? "" : " (\(found.fileSystem))")")
-        try Output.print("kernel      \(found.kernelRelease)")
-        try Output.print("mounts      \(Self.describe(found.mounting)); with fs-verity: \(Self.describe(found.secureMounting))")
-        try Output.print()
-        try Output.print(
+        try FeatureReport(found: found).show(asJSON: json)
+    }
+
+    /// The path, or the nearest directory above it that exists.
+    private static func existing(_ path: ByteString) -> ByteString {
+        var path = path
+        while !isDirectory(path) {
+            while path.bytes.count > 1, path.bytes.last == UInt8(ascii: "/") { path.bytes.removeLast() }
+            guard let slash = path.bytes.lastIndex(of: UInt8(ascii: "/")) else { return "." }
+            if slash == 0 { return "/" }
+            path = ByteString(Array(path.bytes[..<slash]))
+        }
+        return path
+    }
+
+    private static func isDirectory(_ path: ByteString) -> Bool { (try? FileDescriptor.open(path, [.pathOnly, .directory])) != nil }
+}
+
+private struct FeatureReport: CommandReport {
+    var found: HostFeatures
+
+    var lines: [String] {
+        [
+            "path        \(Output.printable(found.path))\(found.fileSystem.isEmpty ? "" : " (\(found.fileSystem))")",
+            "kernel      \(found.kernelRelease)",
+            "mounts      \(Self.describe(found.mounting)); with fs-verity: \(Self.describe(found.secureMounting))", "",
             table(
                 ["FEATURE", "HERE", "DETAIL", "WITHOUT IT"],
                 found.features.map {
                     [$0.title, $0.state.rawValue, $0.detail.isEmpty ? "-" : $0.detail, $0.state == .yes ? "-" : $0.without]
-                }))
+                }),
+        ]
     }
 
-    private static func describe(_ way: HostFeatures.Way) -> String {
-        switch way {
-        case .kernel: "by the kernel"
-        case .fuse: "with FUSE"
-        case .none: "not possible"
-        }
-    }
-
-    private static func json(_ found: HostFeatures) -> JSONValue {
+    var json: JSONValue {
         let features = found.features.map { feature -> (key: String, value: JSONValue) in
             var members: [(key: String, value: JSONValue)] = [
                 ("state", .string(feature.state.rawValue)), ("title", .string(feature.title)), ("detail", .string(feature.detail)),
@@ -60,17 +73,11 @@ struct Features: ParsableCommand {
         ]
     }
 
-    /// The path, or the nearest directory above it that exists.
-    private static func existing(_ path: ByteString) -> ByteString {
-        var path = path
-        while !isDirectory(path) {
-            while path.bytes.count > 1, path.bytes.last == UInt8(ascii: "/") { path.bytes.removeLast() }
-            guard let slash = path.bytes.lastIndex(of: UInt8(ascii: "/")) else { return "." }
-            if slash == 0 { return "/" }
-            path = ByteString(Array(path.bytes[..<slash]))
+    private static func describe(_ way: HostFeatures.Way) -> String {
+        switch way {
+        case .kernel: "by the kernel"
+        case .fuse: "with FUSE"
+        case .none: "not possible"
         }
-        return path
     }
-
-    private static func isDirectory(_ path: ByteString) -> Bool { (try? FileDescriptor.open(path, [.pathOnly, .directory])) != nil }
 }

@@ -15,7 +15,23 @@ struct GarbageCollect: ParsableCommand {
         let report = try global.openStore(readOnly: removal.dryRun).repository.collectGarbage(
             dryRun: removal.dryRun, extraRoots: root, willWait: removal.waitingNote(global))
         removal.warn(report, global)
-        if removal.json { return try Output.print(report.json) }
-        try report.show(dryRun: removal.dryRun)
+        try CollectedGarbage(report: report, isDryRun: removal.dryRun).show(asJSON: removal.json)
     }
+}
+
+/// What a collection removed, or would remove.
+struct CollectedGarbage: CommandReport {
+    var report: GarbageReport
+    var isDryRun: Bool
+
+    var lines: [String] {
+        (isDryRun ? ["Dry run: nothing was removed"] : []) + [
+            "objects      \(report.objectsRemoved) removed, \(humanBytes(report.bytesRemoved))",
+            "streams      \(report.streamsRemoved) removed",
+            "images       \(report.imagesRemoved) removed",
+            "temporaries  \(report.temporariesRemoved) removed",
+        ]
+    }
+
+    var json: JSONValue { report.json }
 }

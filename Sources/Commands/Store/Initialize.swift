@@ -42,25 +42,33 @@ struct Initialize: ParsableCommand {
             verity: insecure ? .insecure : .required)
         if ensure, let existing = try? Store.open(location, global.openOptions(readOnly: false)) {
             global.note("the repository exists; its configuration is kept")
-            return try report(existing.repository, created: false)
+            return try InitializedRepository(repository: existing.repository, isCreated: false).show(asJSON: json)
         }
         let (store, created) = try Store.initialize(location, configuration, global.openOptions(readOnly: false, signer))
         if signer != nil { global.warnOfUncheckedSignatures() }
         if !created { global.note("the repository exists already") }
-        try report(store.repository, created: created)
+        try InitializedRepository(repository: store.repository, isCreated: created).show(asJSON: json)
+    }
+}
+
+/// What `init` made or found.
+private struct InitializedRepository: CommandReport {
+    var repository: Repository
+    var isCreated: Bool
+
+    private var algorithm: String { RepositoryMetadata.name(of: repository.algorithm) }
+
+    var lines: [String] {
+        [
+            "path       \(Output.printable(repository.path))", "algorithm  \(algorithm)",
+            "verity     \(repository.isSecure ? "required" : "not required (insecure)")",
+        ]
     }
 
-    private func report(_ repository: Repository, created: Bool) throws {
-        let name = RepositoryMetadata.name(of: repository.algorithm)
-        if json {
-            try Output.print([
-                "path": .string(repository.path.jsonText), "algorithm": .string(name), "verity": .bool(repository.isSecure),
-                "erofsVersions": .array(repository.erofsFormats.all.map { .integer(Int64($0.rawValue)) }), "created": .bool(created),
-            ])
-            return
-        }
-        try Output.print("path       \(Output.printable(repository.path))")
-        try Output.print("algorithm  \(name)")
-        try Output.print("verity     \(repository.isSecure ? "required" : "not required (insecure)")")
+    var json: JSONValue {
+        [
+            "path": .string(repository.path.jsonText), "algorithm": .string(algorithm), "verity": .bool(repository.isSecure),
+            "erofsVersions": .array(repository.erofsFormats.all.map { .integer(Int64($0.rawValue)) }), "created": .bool(isCreated),
+        ]
     }
 }

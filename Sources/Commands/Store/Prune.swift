@@ -15,17 +15,25 @@ struct Prune: ParsableCommand {
         let report = try global.openStore(readOnly: removal.dryRun).pruneSynchronously(
             all: all, dryRun: removal.dryRun, willWait: removal.waitingNote(global))
         removal.warn(report.garbage, global)
-        if removal.json {
-            var document = report.garbage.json
-            document["tagsRemoved"] = .array(report.tagsRemoved.map { .string($0.jsonText) })
-            document["tagsKept"] = .array(
-                report.tagsKept.map { ["name": .string($0.name.jsonText), "use": .string($0.use.rawValue)] })
-            document["referrersRemoved"] = .integer(Int64(report.referrersRemoved))
-            return try Output.print(document)
-        }
-        for name in report.tagsRemoved { try Output.print("Removed tag \(Output.printable(name))") }
-        for kept in report.tagsKept { try Output.print("Kept tag \(Output.printable(kept.name)): the image is \(kept.use.rawValue)") }
-        try report.garbage.show(dryRun: removal.dryRun)
-        try Output.print("referrers    \(report.referrersRemoved) removed")
+        try Pruned(report: report, isDryRun: removal.dryRun).show(asJSON: removal.json)
+    }
+}
+
+private struct Pruned: CommandReport {
+    var report: PruneReport
+    var isDryRun: Bool
+
+    var lines: [String] {
+        report.tagsRemoved.map { "Removed tag \(Output.printable($0))" }
+            + report.tagsKept.map { "Kept tag \(Output.printable($0.name)): the image is \($0.use.rawValue)" }
+            + CollectedGarbage(report: report.garbage, isDryRun: isDryRun).lines + ["referrers    \(report.referrersRemoved) removed"]
+    }
+
+    var json: JSONValue {
+        var document = report.garbage.json
+        document["tagsRemoved"] = .array(report.tagsRemoved.map { .string($0.jsonText) })
+        document["tagsKept"] = .array(report.tagsKept.map { ["name": .string($0.name.jsonText), "use": .string($0.use.rawValue)] })
+        document["referrersRemoved"] = .count(report.referrersRemoved)
+        return document
     }
 }

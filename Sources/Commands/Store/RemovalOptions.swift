@@ -18,13 +18,3 @@ struct RemovalOptions: ParsableArguments {
         for reference in report.danglingReferences { global.note("warning: \(reference) leads to nothing; `cfsoci untag` removes a tag") }
     }
 }
-
-extension GarbageReport {
-    func show(dryRun: Bool) throws {
-        if dryRun { try Output.print("Dry run: nothing was removed") }
-        try Output.print("objects      \(objectsRemoved) removed, \(humanBytes(bytesRemoved))")
-        try Output.print("streams      \(streamsRemoved) removed")
-        try Output.print("images       \(imagesRemoved) removed")
-        try Output.print("temporaries  \(temporariesRemoved) removed")
-    }
-}

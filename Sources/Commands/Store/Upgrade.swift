@@ -12,15 +12,20 @@ struct Upgrade: ParsableCommand {
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
-        let report = try global.openStore(upgradeOldFormat: true, signer: signing.signer()).images.upgrade()
-        if json {
-            return try Output.print([
-                "upgraded": .integer(Int64(report.upgraded)), "current": .integer(Int64(report.alreadyCurrent)),
-                "artifacts": .integer(Int64(report.artifacts)),
-            ])
-        }
-        try Output.print("upgraded  \(report.upgraded)")
-        try Output.print("current   \(report.alreadyCurrent)")
-        try Output.print("artifacts \(report.artifacts)")
+        let result = try global.openStore(upgradeOldFormat: true, signer: signing.signer()).images.upgrade()
+        if result.metadataWritten { global.note("meta.json was written anew, in the form that programs write; it says the same") }
+        try UpgradeReport(result: result).show(asJSON: json)
+    }
+}
+
+private struct UpgradeReport: CommandReport {
+    var result: ImageStore.UpgradeResult
+
+    var lines: [String] {
+        ["upgraded  \(result.upgraded)", "current   \(result.alreadyCurrent)", "artifacts \(result.artifacts)"]
+    }
+
+    var json: JSONValue {
+        ["upgraded": .count(result.upgraded), "current": .count(result.alreadyCurrent), "artifacts": .count(result.artifacts)]
     }
 }

@@ -37,7 +37,8 @@ final class CertificateDirectories: Sendable {
             "",
             { () throws(RegistryError) in
                 guard let found = try read(given) else {
-                    throw RegistryError(.configuration, "the certificate directory \(given) does not exist; --cert-dir names it")
+                    throw RegistryError(
+                        .configuration, "the certificate directory \(given) does not exist", remedy: .correctCertificateDirectory)
                 }
                 return found
             })

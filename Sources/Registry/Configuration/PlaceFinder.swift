@@ -157,7 +157,8 @@ final class PlaceFinder: Sendable {
         guard let last = failures.last?.error else { return RegistryError(.configuration, "there is no registry to ask") }
         guard failures.count > 1 else { return last }
         let before = failures.dropLast().map { "\($0.place): \($0.error.description)" }.joined(separator: "; ")
-        return RegistryError(last.kind, "\(last.description); before that, \(before)", status: last.status, code: last.code)
+        return RegistryError(
+            last.kind, "\(last.description); before that, \(before)", status: last.status, code: last.code, remedy: last.remedy)
     }
 }
 

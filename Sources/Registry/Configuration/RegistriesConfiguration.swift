@@ -24,8 +24,7 @@ struct RegistriesConfiguration: Sendable {
         let places = ConfigurationPlaces(environment)
         if let named = given ?? environment["CONTAINERS_REGISTRIES_CONF"].map({ ByteString($0) }) {
             guard try add(named) else {
-                throw RegistryError(
-                    .configuration, "\(named) does not exist; --registries-conf or CONTAINERS_REGISTRIES_CONF names it")
+                throw RegistryError(.configuration, "\(named) does not exist", remedy: .correctRegistriesConfiguration)
             }
         } else {
             for path in places.registries {

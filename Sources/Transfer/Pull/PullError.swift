@@ -45,10 +45,9 @@ public enum PullError: Error, CustomStringConvertible {
         case .seal(let why): "the image's composefs seal: \(why)"
         case .noSpace(let repository, let layers, let least, let about, let free):
             "\(repository): the \(layers) missing layers take \(Self.size(least)) at least, about \(Self.size(about)) when they are "
-                + "unpacked, and \(Self.size(free)) are free; free some space or run gc, or try nevertheless with --no-space-check"
+                + "unpacked, and \(Self.size(free)) are free; free some space or run gc"
         case .noInodes(let repository, let least, let free):
-            "\(repository): the image takes \(least) inodes at least, and \(free) are free; remove files from that file system or run gc, "
-                + "or try nevertheless with --no-space-check"
+            "\(repository): the image takes \(least) inodes at least, and \(free) are free; remove files from that file system or run gc"
         case .tooManyReferrers(let digest, let limit):
             "more than \(limit) artifacts refer to \(digest) and to each other; pull without referrers, and those that you want by their digest"
         case .notPresent(let name, let wanted, let found):

@@ -1,0 +1,89 @@
+import ComposefsJSON
+import ComposefsOCI
+
+/// What a pull brought.
+struct PullReport: CommandReport {
+    var result: PullResult
+    /// Whether it is one of several.
+    var showsPlatform: Bool
+    /// Whether artifacts that refer to the image were asked for.
+    var showsReferrers: Bool
+
+    var lines: [String] {
+        let counts = result.statistics
+        var lines: [String] = []
+        if showsPlatform, let platform = result.platform { lines.append("platform  \(platform)") }
+        lines += ["manifest  \(result.manifestDigest)", "config  \(result.configDigest)"]
+        if let id = result.imageID { lines.append("image  \(id)") }
+        lines.append("tagged  \(Output.printable(result.name))")
+        if let other = result.otherName { lines.append("tagged  \(Output.printable(other))") }
+        lines += [
+            "layers  \(result.newLayers) new + \(result.presentLayers) present",
+            "objects  \(counts.newObjects) new + \(counts.presentObjects) present; \(humanBytes(counts.storedBytes)) stored, "
+                + "\(humanBytes(counts.inlineBytes)) in line",
+        ]
+        if showsReferrers { lines.append("referrers  \(result.referrers.count) stored") }
+        if result.signatures.signed > 0 { lines.append("signed  \(result.signatures.signed)") }
+        return lines
+    }
+
+    var json: JSONValue {
+        let counts = result.statistics
+        let layers = result.layers.map { layer -> JSONValue in
+            [
+                "diffId": .text(layer.diffID), "digest": .text(layer.digest), "size": JSONValue(layer.size),
+                "mediaType": .string(layer.mediaType),
+            ]
+        }
+        var document: JSONValue = [
+            "manifestDigest": .text(result.manifestDigest), "configDigest": .text(result.configDigest),
+            "imageId": .text(result.imageID?.hex), "name": .string(result.name.jsonText), "layersNew": .count(result.newLayers),
+            "layersPresent": .count(result.presentLayers), "objectsNew": .count(counts.newObjects),
+            "objectsPresent": .count(counts.presentObjects), "bytesStored": JSONValue(counts.storedBytes),
+            "bytesInline": JSONValue(counts.inlineBytes), "objectsSigned": .count(result.signatures.signed),
+            "outcome": .string(result.outcome.name), "previousManifestDigest": .text(result.previousManifestDigest),
+            "platform": .text(result.platform), "layers": .array(layers), "runtime": result.config.map { $0.runtime.json } ?? .null,
+        ]
+        if let other = result.otherName { document["otherName"] = .string(other.jsonText) }
+        if showsReferrers {
+            document["referrers"] = .texts(result.referrers)
+            document["referrersLeftOut"] = .texts(result.referrersLeftOut)
+        }
+        return document
+    }
+}
+
+/// Those of the images for all platforms.
+struct PullReports: CommandReport {
+    var reports: [PullReport]
+
+    var lines: [String] { Array(reports.map(\.lines).joined(separator: [""])) }
+
+    var json: JSONValue { ["images": .array(reports.map(\.json))] }
+}
+
+extension PullResult.Outcome {
+    /// As JSON has it.
+    fileprivate var name: String {
+        switch self {
+        case .pulled: "pulled"
+        case .present: "present"
+        case .current: "current"
+        case .unreachable: "unreachable"
+        }
+    }
+}
+
+extension RuntimeConfig {
+    /// What the image's config says of how to run it; null for what it does not say.
+    var json: JSONValue {
+        func texts(_ list: [String]?) -> JSONValue { list.map { .array($0.map { .string($0) }) } ?? .null }
+        func text(_ text: String?) -> JSONValue { text.map { .string($0) } ?? .null }
+        let labels = labels.sorted { $0.key < $1.key }.map { (key: $0.key, value: JSONValue.string($0.value)) }
+        return [
+            "env": texts(environment), "entrypoint": texts(entrypoint), "cmd": texts(command), "user": text(user),
+            "workingDirectory": text(workingDirectory), "exposedPorts": texts(exposedPorts), "volumes": texts(volumes),
+            "labels": .object(JSONObject(labels)), "stopSignal": text(stopSignal), "healthcheck": healthcheck ?? .null,
+        ]
+    }
+}

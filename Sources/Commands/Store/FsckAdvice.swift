@@ -1,0 +1,46 @@
+import ComposefsOCI
+
+/// What to do about a damaged image, said by fsck for each that it finds and by commands that meet one.
+enum FsckAdvice {
+    /// Faults that only concern EROFS images, which follow from the layers.
+    private static let imageFaults: Set<String> = ["image-ref-missing", "image-object-missing", "image-link-missing"]
+    /// Faults of the name, not of what it leads to.
+    private static let nameFaults: Set<String> = ["invalid-ref-name", "ref-resolve-failed"]
+
+    /// The next step for a tagged image with these kinds of faults.
+    static func step(forTag name: ByteString, _ kinds: Set<String>) -> String {
+        let shown = Output.printable(name)
+        if !kinds.isEmpty, kinds.isSubset(of: nameFaults) { return "cfsoci untag \(shown) removes the name" }
+        if !kinds.isEmpty, kinds.isSubset(of: imageFaults) { return "cfsoci upgrade makes the EROFS images anew from the layers" }
+        return "cfsoci rm \(shown), then cfsoci gc, then pull it again: \(pull(name))"
+    }
+
+    /// The next step for an image that create-image made.
+    static func step(forName name: ByteString) -> String {
+        let shown = Output.printable(name)
+        return "cfsoci untag \(shown), then cfsoci gc, then make it again: cfsoci create-image DIR \(shown)"
+    }
+
+    /// An error that damage of this image caused, with the image's name and the next step; others as they are.
+    static func naming(_ image: ByteString, _ error: any Error, _ images: ImageStore) -> any Error {
+        switch error {
+        case RepositoryError.objectMissing, RepositoryError.objectDamaged, RepositoryError.image, RepositoryError.stream,
+            RepositoryError.streamMissing, ImageStoreError.damaged:
+            break
+        default: return error
+        }
+        let shown = Output.printable(image)
+        if (try? images.resolve(image)) != nil { return CommandError("\(shown): \(error); `cfsoci fsck \(shown)` tells what to do") }
+        guard (try? images.hasName(image)) == true else { return error }
+        return CommandError("\(shown): \(error); \(step(forName: image))")
+    }
+
+    /// A tag that is a registry's reference tells what to pull; else only the user knows where the image came from.
+    private static func pull(_ name: ByteString) -> String {
+        let shown = Output.printable(name)
+        guard let text = name.utf8Text, let reference = try? RegistryReference(parsing: text), reference.canonical == text else {
+            return "cfsoci pull REFERENCE \(shown)"
+        }
+        return "cfsoci pull \(shown)"
+    }
+}

@@ -1,0 +1,100 @@
+import ComposefsLinuxSystem
+import ComposefsOCI
+
+// What the command says of an error besides what the library says: which command or option helps. Library errors carry a code and values and
+// name neither, for other programs have their own.
+
+/// An error as one line.
+func describe(_ error: any Error) -> String { String(describing: error) + (hint(for: error) ?? "") }
+
+/// What stands behind the error's own text, with its punctuation.
+func hint(for error: any Error) -> String? {
+    switch error {
+    case let error as ImageStoreError: hint(for: error)
+    case let error as RepositoryError: hint(for: error)
+    case let error as RegistryError: error.remedy.map(hint)
+    case let error as OCIError: hint(for: error)
+    case let error as LimitExceeded: ", \(option(error.limit)) raises it"
+    case let error as PullError: hint(for: error)
+    case let error as PushError: hint(for: error)
+    case MountError.system(let error), MountError.image(let error, _): hint(for: error)
+    case let error as SystemError: hint(for: error)
+    default: nil
+    }
+}
+
+private func hint(for error: ImageStoreError) -> String? {
+    switch error {
+    case .noSuchImage: "; `cfsoci images` lists what there is"
+    case .noErofsImage(_, _, bootable: false): "; `cfsoci upgrade` or another pull makes it"
+    default: nil
+    }
+}
+
+private func hint(for error: RepositoryError) -> String? {
+    switch error {
+    case .system(let error): hint(for: error)
+    case .verityUnsupported: "; use --insecure to make a repository without it"
+    case .verityLost(let path): ": cfsoci init --insecure \(path)"
+    case .signatureNeeded: "; sign with --sign-key and --sign-cert"
+    case .unreadableRoot: "; `cfsoci fsck` tells which images are concerned, `cfsoci untag NAME` removes a name, and then gc works again"
+    case .objectMissing, .objectDamaged: "; `cfsoci fsck` tells which images are concerned, and what to do"
+    default: nil
+    }
+}
+
+private func hint(_ remedy: RegistryError.Remedy) -> String {
+    switch remedy {
+    case .allowPlainTransport: "; --tls-verify=false would allow it"
+    case .allowPlainHTTP: "; --tls-verify=false allows plain HTTP"
+    case .trustCertificate: "; install its authority, or use --tls-verify=false"
+    case .logIn: ": log in (cfsoci, podman, skopeo or docker login) or name an auth file with --authfile"
+    case .correctAuthFile: "; --authfile or REGISTRY_AUTH_FILE names it"
+    case .chooseAuthFile: "; --authfile names another"
+    case .correctCertificateDirectory: "; --cert-dir names it"
+    case .correctRegistriesConfiguration: "; --registries-conf or CONTAINERS_REGISTRIES_CONF names it"
+    case .raiseManifestLimit: "; --max-manifest-size raises it"
+    }
+}
+
+private func hint(for error: OCIError) -> String? {
+    switch error {
+    case .noMatchingPlatform(_, let available): available.isEmpty ? nil : "; choose one with --platform"
+    default: nil
+    }
+}
+
+private func hint(for error: PullError) -> String? {
+    switch error {
+    case .noSpace, .noInodes: ", or try nevertheless with --no-space-check"
+    case .layer(_, _, _, let cause): hint(for: cause)
+    default: nil
+    }
+}
+
+private func hint(for error: PushError) -> String? {
+    switch error {
+    case .diffID, .blobDigest: "; run cfsoci fsck"
+    case .manifestDigest: ", or pull with --keep-blobs so that digests stay"
+    case .layer(_, _, _, let cause): hint(for: cause)
+    default: nil
+    }
+}
+
+private func option(_ limit: LimitExceeded.Limit) -> String {
+    switch limit {
+    case .layerBytes: "--max-layer-size"
+    case .layerEntries: "--max-layer-entries"
+    case .imageEntries: "--max-image-entries"
+    case .manifestBytes: "--max-manifest-size"
+    case .pathBytes: "--max-path-length"
+    case .xattrBytes: "--max-xattr-size"
+    case .indexDepth: "--max-index-depth"
+    }
+}
+
+/// Open files are named by way of /proc, which chroots and rescue systems may lack: then the kernel says that there is no such file.
+private func hint(for error: SystemError) -> String? {
+    guard error.errno == .noEntry || error.errno == .notDirectory, !Host.hasProc else { return nil }
+    return "; /proc is not mounted here, which may be why: mount -t proc proc /proc"
+}

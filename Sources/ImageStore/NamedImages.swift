@@ -1,0 +1,75 @@
+public import ComposefsBytes
+public import ComposefsEROFS
+public import ComposefsHashing
+public import ComposefsRepository
+
+/// An EROFS image with a name of its own below `images/refs`: made from a directory, it has no manifest, config or layers.
+public struct NamedImage: Sendable, Hashable {
+    /// Below `images/refs`.
+    public var name: ByteString
+    public var imageID: ObjectID
+}
+
+/// A name below `images/refs` whose image cannot be mounted.
+public struct BrokenImageName: Sendable, Hashable {
+    public var name: ByteString
+    /// One line that says what is wrong.
+    public var reason: String
+}
+
+extension ImageStore {
+    /// All names below `images/refs`, in ascending order, with the images that they lead to. Those that lead to nothing are told apart.
+    public func namedImages() throws -> (images: [NamedImage], broken: [BrokenImageName]) {
+        var images: [NamedImage] = []
+        var broken: [BrokenImageName] = []
+        for reference in try repository.imageReferences() {
+            do throws(RepositoryError) {
+                let id = try repository.image(named: reference)
+                guard try repository.objectSize(id) != nil else { throw .objectMissing(id) }
+                images.append(NamedImage(name: reference.name, imageID: id))
+            } catch {
+                broken.append(BrokenImageName(name: reference.name, reason: "\(error)"))
+            }
+        }
+        return (images, broken)
+    }
+
+    /// The image of a name below `images/refs`; nil where there is no such name.
+    ///
+    /// - Throws: `RepositoryError` where the name leads to nothing.
+    public func namedImage(_ name: ByteString) throws(RepositoryError) -> NamedImage? {
+        guard Repository.isReferenceName(name), let reference = try repository.imageReference(name) else { return nil }
+        return NamedImage(name: name, imageID: try repository.image(named: reference))
+    }
+
+    /// An EROFS image's size in bytes and its format, with all of it verified and checked.
+    public func erofsImage(_ id: ObjectID) throws -> ErofsImage {
+        try ErofsImage(try repository.readObject(id, limit: Repository.imageLimit), algorithm: repository.algorithm)
+    }
+
+    /// Gives an EROFS image that is in the repository a name below `images/refs`, durably; a name in use moves to it.
+    public func name(_ id: ObjectID, as name: ByteString) throws(RepositoryError) {
+        guard try repository.objectSize(id) != nil else { throw .objectMissing(id) }
+        var publication = Repository.Publication()
+        publication.imageReference(name, id)
+        try repository.publish(publication)
+    }
+
+    /// Removes a name below `images/refs`, durably, whatever it leads to. What it kept stays until garbage is collected.
+    ///
+    /// - Returns: false where there is no such name.
+    public func removeName(_ name: ByteString) throws(RepositoryError) -> Bool {
+        try hasName(name) ? try repository.removeImageReference(name) : false
+    }
+
+    /// Whether there is such a name below `images/refs`, whatever it leads to.
+    public func hasName(_ name: ByteString) throws(RepositoryError) -> Bool {
+        guard Repository.isReferenceName(name) else { return false }
+        return try repository.imageReference(name) != nil
+    }
+
+    /// All names below `images/refs` that lead to this image, whether or not it is there.
+    public func names(of id: ObjectID) throws(RepositoryError) -> [ByteString] {
+        try repository.imageReferences().filter { ObjectID(hex: $0.entry.bytes) == id }.map(\.name)
+    }
+}

@@ -1,0 +1,217 @@
+import ComposefsBytes
+import ComposefsJSON
+import Glibc
+import Testing
+
+/// Names that `create-image DIR NAME` gives: listed, inspected, looked into, tagged, untagged and collected as tags are.
+@Suite struct ImageNameTests {
+    private struct Sample {
+        let store: ContractStore
+        let id: String
+        let content = [UInt8]((0..<100_000).map { UInt8(truncatingIfNeeded: $0 &* 13 &+ $0 >> 9) })
+
+        init(_ name: String = "team/app") throws {
+            store = try ContractStore()
+            let folder = store.folder.path + "/tree"
+            mkdir(folder, 0o755)
+            try writeFile(folder + "/big", content)
+            try writeFile(folder + "/small", Array("small\n".utf8))
+            id = try store.succeed(["create-image", folder, name]).lines[0]
+        }
+
+        var object: String { store.path + "/objects/" + id.prefix(2) + "/" + id.dropFirst(2) }
+
+        func names() throws -> [String?] {
+            try store.succeed(["images", "--json"]).json()["images"]?.array?.map { $0["name"]?.string } ?? []
+        }
+    }
+
+    @Test func listed() throws {
+        let sample = try Sample()
+        let size = try readFile(sample.object).count
+        let images = try sample.store.succeed(["images", "--json"]).json()["images"]
+        #expect(
+            images == [
+                [
+                    "name": "team/app", "manifestDigest": .null, "configDigest": .null, "imageId": .string(sample.id), "isContainer": true,
+                    "architecture": "", "os": "", "variant": .null, "created": .null, "size": .integer(Int64(size)), "layerCount": 0,
+                    "referrerCount": 0,
+                ]
+            ])
+        let lines = try sample.store.succeed(["images"]).lines
+        #expect(lines.count == 2 && lines[1].hasPrefix("team/app  \(sample.id.prefix(12))  directory  "), "\(lines)")
+        #expect(try sample.store.succeed(["images", "--no-trunc"]).text.contains(sample.id))
+        // Beside tags, in the order of names.
+        _ = try sample.store.pull(LayoutBuilder.small(), as: "z")
+        _ = try sample.store.pull(LayoutBuilder.small(), as: "a")
+        #expect(try sample.names() == ["a", "team/app", "z"])
+    }
+
+    @Test func inspectedAndLookedInto() throws {
+        let sample = try Sample()
+        let store = sample.store
+        #expect(
+            try store.succeed(["inspect", "team/app"]).json() == [
+                "name": "team/app", "manifestDigest": .null, "configDigest": .null, "manifest": .null, "config": .null,
+                "imageIds": ["v1": .string(sample.id)], "bootImageIds": [:], "layers": [], "referrers": [],
+            ])
+        #expect(try store.refuse(["inspect", "team/app", "--manifest"]).contains("made from a directory"))
+        #expect(try store.succeed(["ls", "team/app"]).lines == ["big", "small"])
+        #expect(try store.succeed(["cat", "team/app", "big"]).output == sample.content)
+        #expect(try store.succeed(["compute-id", "team/app"]).text == sample.id + "\n")
+        #expect(try store.succeed(["dump", "team/app"]).lines.map { $0.prefix { $0 != " " } } == ["/", "/big", "/small"])
+        #expect(try store.succeed(["fsck", "team/app"]).lines.last == "status: ok")
+    }
+
+    @Test func untaggedAndCollected() throws {
+        for (command, name) in [(["untag", "team/app"], "team/app"), (["rm", "team/app"], "team/app"), (["rm", "ID"], "team/app")] {
+            let sample = try Sample()
+            let removed = try sample.store.succeed(command.map { $0 == "ID" ? sample.id : $0 })
+            #expect(removed.text == "Removed tag \(name)\n")
+            #expect(try sample.names() == [])
+            #expect(try sample.store.refuse(command.map { $0 == "ID" ? sample.id : $0 }).contains("no image"))
+            let gone = try sample.store.succeed(["gc", "--json"]).json()
+            #expect(gone["imagesRemoved"] == 1 && gone["objectsRemoved"] == 2)
+            #expect(access(sample.object, F_OK) != 0)
+        }
+        let sample = try Sample()
+        #expect(try sample.store.succeed(["untag", "team/app", "--json"]).json() == ["removed": ["team/app"]])
+    }
+
+    /// A name that is a tag, too: the tag comes first.
+    @Test func tagsComeFirst() throws {
+        let sample = try Sample("t")
+        let image = try sample.store.pull(LayoutBuilder.small(), as: "t")
+        #expect(try sample.names() == ["t", "t"])
+        #expect(try sample.store.succeed(["inspect", "t"]).json()["manifestDigest"] == .string(image.manifest))
+        #expect(try sample.store.succeed(["untag", "t"]).text == "Removed tag t\n")
+        #expect(try sample.store.succeed(["inspect", "t"]).json()["manifestDigest"] == .null)
+        #expect(try sample.store.succeed(["untag", "t"]).text == "Removed tag t\n")
+        #expect(try sample.names() == [])
+    }
+
+    @Test func furtherNames() throws {
+        let sample = try Sample()
+        #expect(try sample.store.succeed(["tag", "team/app", "second"]).text == "Tagged \(sample.id) as second\n")
+        #expect(try sample.names() == ["second", "team/app"])
+        try sample.store.succeed(["rm", "team/app"])
+        try sample.store.succeed(["gc"])
+        #expect(try sample.store.succeed(["cat", "second", "big"]).output == sample.content)
+        #expect(try sample.store.refuse(["tag", "second", "../x"]).contains("no valid name"))
+    }
+
+    /// The image's object is gone, or damaged: the name is told, can be removed, and what can be collected is.
+    @Test(arguments: ["gone", "damaged", "link"]) func damage(kind: String) throws {
+        let sample = try Sample()
+        let store = sample.store
+        _ = try store.pull(LayoutBuilder.small(), as: "t")
+        switch kind {
+        case "gone": unlink(sample.object)
+        case "damaged":
+            var bytes = try readFile(sample.object)
+            bytes[2000] ^= 1
+            chmod(sample.object, 0o644)
+            try writeFile(sample.object, bytes)
+        default: unlink(store.path + "/images/" + sample.id)
+        }
+        let fsck = try store.run(["fsck"])
+        #expect(fsck.status == 2)
+        #expect(
+            fsck.lines.last
+                == "next step for team/app: cfsoci untag team/app, then cfsoci gc, then make it again: cfsoci create-image DIR team/app")
+        let list = try store.run(["images", "--json"])
+        if kind != "damaged" { #expect(list.status == 2 && list.error.contains("team/app")) }
+        let mounted = try store.refuse(["ls", "team/app"])
+        #expect(mounted.contains(sample.id) || mounted.contains("team/app"))
+        let collected = try store.run(["gc"])
+        if kind == "damaged" {
+            // What it keeps cannot be known, and it is there: nothing is removed, and the message says how to go on.
+            #expect(collected.status == 1 && collected.error.contains("cfsoci untag"), "\(collected.error)")
+        } else {
+            #expect(collected.status == 0 && collected.error.contains("images/refs/team/app leads to nothing"), "\(collected.error)")
+        }
+        #expect(try store.succeed(["rm", "team/app"]).text == "Removed tag team/app\n")
+        try store.succeed(["gc"])
+        #expect(try store.succeed(["fsck"]).lines.last == "status: ok")
+        #expect(try store.succeed(["cat", "t", "usr/small"]).text == "hello from test layer\n")
+    }
+}
+
+/// `rm` of several names: what cannot be removed does not keep the others.
+@Suite struct RemovalTests {
+    @Test func continuesAfterAFailure() throws {
+        let (store, _) = try ContractStore.small()
+        try store.succeed(["tag", "t", "u"])
+        try store.succeed(["tag", "t", "v"])
+        let result = try store.run(["rm", "t", "nothing", "u", "gone"])
+        #expect(result.status == 1)
+        #expect(result.text == "Removed tag t\nRemoved tag u\n")
+        #expect(
+            result.error.split(separator: "\n").map { $0.prefix { $0 != ";" } } == [
+                "cfsoci: no image \"nothing\" in the repository", "cfsoci: no image \"gone\" in the repository",
+            ])
+        let document = try store.run(["rm", "nothing", "v", "--json"])
+        #expect(document.status == 1)
+        #expect(try document.json() == ["removed": ["v"]])
+        #expect(document.error.split(separator: "\n").count == 1)
+        let none = try store.run(["rm", "nothing", "--json"])
+        #expect(none.status == 1 && none.text.isEmpty)
+    }
+
+    /// What cannot be a name at all.
+    @Test func continuesAfterWhatIsNoName() throws {
+        let (store, _) = try ContractStore.small()
+        try store.succeed(["tag", "t", "u"])
+        let result = try store.run(["rm", "t", "a/../b", "u"])
+        #expect(result.status == 1 && result.text == "Removed tag t\nRemoved tag u\n", "\(result.error)")
+    }
+}
+
+/// fsck says for each damaged image what to do about it.
+@Suite struct FsckAdviceTests {
+    @Test func eachDamagedImageHasANextStep() throws {
+        let (store, _) = try ContractStore.small()
+        try store.succeed(["tag", "t", "docker.io/library/app:1"])
+        let layout = store.layoutPath("t")
+        // A layer's file is damaged: both tags are concerned.
+        let object = try #require(try store.object(with: [UInt8]((0..<70_000).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ $0 >> 8) })))
+        let path = store.path + "/objects/" + object.prefix(2) + "/" + object.dropFirst(2)
+        let content = try readFile(path)
+        chmod(path, 0o644)
+        try writeFile(path, [UInt8](repeating: 1, count: content.count))
+        let found = try store.run(["fsck"])
+        #expect(found.status == 2)
+        #expect(
+            found.lines.suffix(2) == [
+                "next step for docker.io/library/app:1: cfsoci rm docker.io/library/app:1, then cfsoci gc, then pull it again: "
+                    + "cfsoci pull docker.io/library/app:1",
+                "next step for t: cfsoci rm t, then cfsoci gc, then pull it again: cfsoci pull REFERENCE t",
+            ])
+        #expect(found.lines.contains { $0.hasPrefix("status: ") })
+        // Done as told, all is well.
+        try store.succeed(["rm", "t", "docker.io/library/app:1"])
+        try store.succeed(["gc"])
+        try store.succeed(["pull", "oci:" + layout, "t"])
+        #expect(try store.succeed(["fsck"]).lines.last == "status: ok")
+        // The EROFS image is damaged, and the layers are not.
+        let damaged = try #require(try store.succeed(["inspect", "t"]).json()["imageIds"]?["v1"]?.string)
+        let image = store.path + "/objects/" + damaged.prefix(2) + "/" + damaged.dropFirst(2)
+        var bytes = try readFile(image)
+        let good = bytes
+        bytes[2000] ^= 1
+        chmod(image, 0o644)
+        try writeFile(image, bytes)
+        let changed = try store.run(["fsck"])
+        #expect(changed.status == 2)
+        #expect(changed.lines.last == "next step for t: cfsoci rm t, then cfsoci gc, then pull it again: cfsoci pull REFERENCE t")
+        #expect(try store.run(["mount", "t", "/nowhere"]).error.contains("cfsoci: t: object \(damaged) is damaged"))
+        try writeFile(image, good)
+        // The EROFS image alone: it follows from the layers.
+        let id = try #require(try store.succeed(["inspect", "t"]).json()["imageIds"]?["v1"]?.string)
+        unlink(store.path + "/objects/" + id.prefix(2) + "/" + id.dropFirst(2))
+        let missing = try store.run(["fsck"])
+        #expect(missing.lines.last == "next step for t: cfsoci upgrade makes the EROFS images anew from the layers")
+        #expect(try store.run(["upgrade"]).status == 0)
+        #expect(try store.succeed(["fsck"]).lines.last == "status: ok")
+    }
+}
