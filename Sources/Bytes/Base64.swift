@@ -1,4 +1,4 @@
-/// RFC 4648, section 4: nothing between the digits.
+/// RFC 4648, section 4. Line ends may stand anywhere: documents and auth files are full of the output of programs that wrap it.
 package enum Base64 {
     private static let digits = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
     private static let padding = UInt8(ascii: "=")
@@ -16,11 +16,11 @@ package enum Base64 {
         return String(decoding: text, as: UTF8.self)
     }
 
-    /// Nil where a character is foreign, the length impossible, the padding wrong or a bit set that belongs to no byte.
+    /// CR and LF are passed over, as by the decoder that the other container tools share. Nil where a character is foreign, the length impossible, the padding wrong or a bit set that belongs to no byte.
     ///
     /// - Parameter lenient: as people's files have it: the padding may be left out, and such bits are passed over.
     package static func decode(_ text: some Collection<UInt8>, lenient: Bool = false) -> [UInt8]? {
-        var digits = Array(text)
+        var digits = text.filter { $0 != UInt8(ascii: "\r") && $0 != UInt8(ascii: "\n") }
         let length = digits.count
         while digits.last == padding, length - digits.count < 2 { digits.removeLast() }
         guard digits.count % 4 != 1, length % 4 == 0 || (lenient && length == digits.count) else { return nil }

@@ -17,10 +17,19 @@ import Testing
         #expect(Base64.decode(digits.utf8).map(Base64.encode) == digits)
     }
 
-    @Test(arguments: ["Z", "Zg=", "Zg===", "Zm9v=", "Zm 9v", "Zm9v\n", "Zg==Zg==", "=", "====", "Zm9-"])
+    @Test(arguments: ["Z", "Zg=", "Zg===", "Zm9v=", "Zm 9v", "Zm9v\t", "Zg==Zg==", "Zg=\n", "\n=", "=", "====", "Zm9-"])
     func refused(_ text: String) {
         #expect(Base64.decode(text.utf8) == nil)
         #expect(Base64.decode(text.utf8, lenient: true) == nil)
+    }
+
+    /// MIME's lines (RFC 2045 §6.8) and those of coreutils' base64, which other decoders pass over too.
+    @Test(arguments: ["Zm9v\n", "Zm9v\r\n", "\nZm\r\n9\rv", "Z\nm\n9\nv\n\n"])
+    func lineEnds(_ text: String) {
+        #expect(Base64.decode(text.utf8) == Array("foo".utf8))
+        #expect(Base64.decode(text.utf8, lenient: true) == Array("foo".utf8))
+        #expect(Base64.decode("Zg=\n=\n".utf8) == Array("f".utf8))
+        #expect(Base64.decode("\n".utf8) == [])
     }
 
     @Test(arguments: ["Zg", "Zm8", "Zh==", "Zm9="])

@@ -48,6 +48,12 @@ import Testing
                 == .password(user: "u", password: "a:b"))
     }
 
+    /// As `base64` of coreutils and editors leave them in the file.
+    @Test(arguments: ["dT\\npw", "dTpw\\n", "dTp\\r\\nw", "\\ndTpw\\r\\n\\n"])
+    func lineEndsInEntries(auth: String) throws {
+        #expect(try find(#"{"auths":{"quay.io":{"auth":"\#(auth)"}}}"#, quay) == user("u"))
+    }
+
     @Test(arguments: ["####", "dQ==", "/w==", "dQo6cA=="])
     func damagedEntries(auth: String) {
         let error = registryError { _ = try find(#"{"auths":{"quay.io":{"auth":"\#(auth)"}}}"#, quay) }
