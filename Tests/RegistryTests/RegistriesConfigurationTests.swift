@@ -282,9 +282,11 @@ extension RegistriesConfiguration {
         ("short-name-mode = \"strict\"", 1), ("short-name-mode = 1", 1), ("[registry]\nlocation = \"a\"", 1), ("registry = 1", 1),
         ("registry = [1]", 1), ("\n[[registry]]\ninsecure = true", 2), ("[[registry]]\nprefix = \"a.example\"", 1),
         ("[[registry]]\nlocation = \"a\"\nblocked = \"yes\"", 3), ("[[registry]]\nlocation = \"http://a\"", 2),
-        ("[[registry]]\nlocation = \"a b\"", 2), ("[[registry]]\nlocation = \"a//b\"", 2), ("[[registry]]\nlocation = \"/a\"", 2),
-        ("[[registry]]\nlocation = \"a\"\nprefix = \"*.a/b\"", 3), ("[[registry]]\nlocation = \"a\"\nprefix = \"a.*.b\"", 3),
-        ("[[registry]]\nlocation = \"*.a\"", 2), ("[[registry]]\nlocation = \"a\"\n[[registry]]\nprefix = \"A\"\nlocation = \"b\"", 3),
+        ("[[registry]]\nlocation = \"a\"\nprefix = \"*.a/b\"", 3), ("[[registry]]\nlocation = \"a\"\nprefix = \"*.a:1\"", 3),
+        ("[[registry]]\nlocation = \"a\"\n[[registry]]\nlocation = \"a\"\ninsecure = true", 3),
+        ("[[registry]]\nlocation = \"a\"\nblocked = true\n[[registry]]\nlocation = \"a/\"", 4),
+        ("[registries.insecure]\nregistries = [\"http://a\"]", 2), ("[registries.block]\nregistries = [\"\"]", 2),
+        ("registries = [\"a\"]", 1),
         ("[[registry]]\nlocation = \"a\"\n[[registry.mirror]]\ninsecure = true", 3),
         ("[[registry]]\nlocation = \"a\"\n[[registry.mirror]]\nlocation = \"b\"\npull-from-mirror = \"some\"", 5),
         (
@@ -302,6 +304,45 @@ extension RegistriesConfiguration {
         #expect(error?.kind == .configuration)
         #expect(error?.description.hasPrefix("/etc/0.conf:\(line): ") == true, "\(error?.description ?? "")")
         #expect(error?.description.contains("\n") == false)
+    }
+
+    /// What skopeo takes or passes over: entries that no reference can match, or that say the same twice, are no reason to pull nothing.
+    /// Each was given to skopeo 1.9.3.
+    @Test(arguments: [
+        "[registries.insecure]\nregistries = ['172.30.0.0/16', 'fd00::/8', '*', 'a b', 'host/path:5000']",
+        "[registries.search]\nregistries = []\n[registries.insecure]\nregistries = ['172.30.0.0/16']\n[registries.block]\nregistries = []",
+        "[registries.block]\nregistries = ['10.0.0.0/8', 'b.example/']", "[registries.search]\nregistries = ['s.example/']",
+        "[[registry]]\nlocation = \"a b\"", "[[registry]]\nlocation = \"a//b\"", "[[registry]]\nlocation = \"/a\"",
+        "[[registry]]\nlocation = \"10.0.0.0/8\"\ninsecure = true", "[[registry]]\nlocation = \"a\"\nprefix = \"a.*.b\"",
+        "[[registry]]\nlocation = \"*.a\"", "[[registry]]\nlocation = \"a\"\n[[registry]]\nprefix = \"A\"\nlocation = \"b\"",
+        "[[registry]]\nlocation = 'a'\ninsecure = true\n[[registry]]\nlocation = 'a/'\ninsecure = true",
+        "[[registry]]\nlocation = 'a'\n[[registry.mirror]]\nlocation = 'm m'", "[registries.other]\nregistries = ['x']",
+        "unqualified-search-registries = ['a']\n[registries.search]\nregistries = []\n[registries.insecure]\nregistries = []",
+        "unqualified-search-registries = ['a']\n[registries.search]\n[registries.insecure]",
+        "[registries.other]\n[[registry]]\nlocation = 'a'",
+        "unqualified-search-registries = ['a.example:5000/team', 'b.example/', 'localhost/x/y/']",
+    ])
+    func oddEntries(text: String) throws {
+        #expect(try configuration(text).places("registry.example/app") == ["registry.example/app"])
+    }
+
+    @Test func whatOddEntriesMean() throws {
+        // The first of two tables for a prefix counts.
+        let twice = try configuration(
+            "[[registry]]\nprefix = 'p.example'\nlocation = 'x.example'\n"
+                + "[[registry]]\nprefix = 'p.example'\nlocation = 'y.example'\ninsecure = true")
+        #expect(try twice.places("p.example/app") == ["x.example/app"])
+        let old = try configuration(
+            "[registries.insecure]\nregistries = ['a.example/', '*.b.example', '10.0.0.0/8']\n"
+                + "[registries.block]\nregistries = ['c.example/']")
+        #expect(try old.places("a.example/app") == ["a.example/app insecure"])
+        #expect(try old.places("x.b.example/app") == ["x.b.example/app insecure"])
+        #expect(try old.places("10.1.2.3/app") == ["10.1.2.3/app"])
+        #expect(registryError { _ = try old.places("c.example/app") }?.kind == .blocked)
+        #expect(try old.loginTarget("a.example").isInsecure)
+        // A namespace after the host is searched, as people write it.
+        let search = try configuration("unqualified-search-registries = ['a.example:5000/team', 'b.example/']")
+        #expect(try search.meanings("app:1") == ["a.example:5000/team/app:1", "b.example/app:1"])
     }
 
     @Test func proxyMistakesHideThePassword() {

@@ -60,6 +60,9 @@ struct RegistryEntry: Sendable {
 }
 
 /// What one file in the format of containers-registries.conf(5) says. Version 1 of the format is read as the version 2 that means the same.
+///
+/// Entries that no reference can match, as networks among the insecure registries, are passed over, as by the other container tools: one odd
+/// entry must not keep all images away. What a matching entry makes of a reference is looked at when it does.
 struct RegistriesFile: Sendable {
     /// Registries for short names, in order; nil where the file does not say.
     var searchRegistries: [String]?
@@ -77,8 +80,7 @@ struct RegistriesFile: Sendable {
         do { root = try TOML.parse(bytes) } catch {
             throw RegistryError(.configuration, "\(path):\(error.line): \(error.reason)")
         }
-        searchRegistries = try strings(root, "unqualified-search-registries")
-        for registry in searchRegistries ?? [] { try checkHost(registry, root["unqualified-search-registries"]) }
+        searchRegistries = try searchList(root, "unqualified-search-registries")
         if let mode = try text(root, "short-name-mode"), !mode.isEmpty {
             guard let known = ShortNameMode(rawValue: mode) else {
                 throw problem(root["short-name-mode"], "short-name-mode is enforcing, permissive or disabled")
@@ -87,10 +89,7 @@ struct RegistriesFile: Sendable {
         }
         credentialHelpers = try strings(root, "credential-helpers")
         try readVersion1(root)
-        for entry in try tables(root, "registry") { registries.append(try registry(entry)) }
-        for (index, entry) in registries.enumerated() where registries[..<index].contains(where: { $0.prefix == entry.prefix }) {
-            throw RegistryError(.configuration, "\(entry.origin): a second [[registry]] for \(printable(entry.prefix))")
-        }
+        for entry in try tables(root, "registry") { try add(try registry(entry)) }
         if let table = root["aliases"] {
             guard let members = table.table else { throw problem(table, "aliases is a table") }
             for (name, value) in members.sorted(by: { $0.key < $1.key }) { aliases[name] = try alias(name, value) }
@@ -99,16 +98,31 @@ struct RegistriesFile: Sendable {
 
     // MARK: Tables
 
+    /// Of several tables for a prefix the first counts.
+    private mutating func add(_ entry: RegistryEntry) throws(RegistryError) {
+        guard let other = registries.first(where: { $0.prefix == entry.prefix }) else { return registries.append(entry) }
+        // Which of the two is meant decides whether the registry may be trusted, or used at all.
+        guard other.location != entry.location || (other.isInsecure, other.isBlocked) == (entry.isInsecure, entry.isBlocked) else {
+            throw RegistryError(
+                .configuration,
+                "\(entry.origin): a second [[registry]] for \(printable(entry.prefix)), which says otherwise whether it is insecure or blocked"
+            )
+        }
+    }
+
     private func registry(_ table: TOMLValue) throws(RegistryError) -> RegistryEntry {
-        let location = try self.location(table)
-        var prefix = try text(table, "prefix") ?? ""
+        var location = try self.location(table)
+        var prefix = try cleanPlace(try text(table, "prefix") ?? "", table["prefix"] ?? table)
         if prefix.isEmpty { prefix = location ?? "" }
         guard !prefix.isEmpty else { throw problem(table, "a [[registry]] needs a prefix or a location") }
         if prefix.hasPrefix("*.") {
-            try checkHost(String(prefix.dropFirst(2)), table["prefix"] ?? table)
-        } else {
-            prefix = try cleanPlace(prefix, table["prefix"] ?? table)
-            guard location != nil else { throw problem(table, "a [[registry]] without a location has a prefix that begins with *.") }
+            guard !prefix.utf8.contains(where: { [UInt8(ascii: "/"), UInt8(ascii: ":"), UInt8(ascii: "@")].contains($0) }) else {
+                throw problem(table["prefix"] ?? table, "\(printable(prefix)): *. stands before a domain alone, as in *.example.com")
+            }
+            // Which is no place to be sent to.
+            if location == prefix { location = nil }
+        } else if location == nil {
+            throw problem(table, "a [[registry]] without a location has a prefix that begins with *.")
         }
         var entry = RegistryEntry(
             prefix: prefix.lowercasingHost, location: location, isInsecure: try flag(table, "insecure"),
@@ -132,8 +146,9 @@ struct RegistriesFile: Sendable {
     }
 
     private func location(_ table: TOMLValue) throws(RegistryError) -> String? {
-        guard let location = try text(table, "location"), !location.isEmpty else { return nil }
-        return try cleanPlace(location, table["location"] ?? table).lowercasingHost
+        guard let location = try text(table, "location") else { return nil }
+        let place = try cleanPlace(location, table["location"] ?? table).lowercasingHost
+        return place.isEmpty ? nil : place
     }
 
     private func proxy(_ table: TOMLValue) throws(RegistryError) -> ProxyAddress? {
@@ -160,45 +175,61 @@ struct RegistriesFile: Sendable {
     /// The deprecated `[registries.search]`, `[registries.insecure]` and `[registries.block]`, each with a list `registries`.
     private mutating func readVersion1(_ root: TOMLValue) throws(RegistryError) {
         guard let old = root["registries"] else { return }
+        guard old.table != nil else { throw problem(old, "registries is a table: [registries.search] and the like") }
+        let search = try old["search"].flatMap { section throws(RegistryError) in try searchList(section, "registries") }
+        func places(_ name: String) throws(RegistryError) -> [String]? {
+            guard let section = old[name], let texts = try strings(section, "registries") else { return nil }
+            var places: [String] = []
+            for text in texts {
+                let place = try cleanPlace(text, section["registries"]).lowercasingHost
+                guard !place.isEmpty else { throw problem(section["registries"], "a registry is named by an empty text") }
+                places.append(place)
+            }
+            return places
+        }
+        let (insecure, blocked) = (try places("insecure"), try places("block"))
         guard root["registry"] == nil, searchRegistries == nil else {
-            throw problem(old, "[registries.…] of version 1 of the format and version 2 exclude each other")
+            // Lists without entries, as they are left behind, contradict nothing.
+            guard [search, insecure, blocked].allSatisfy({ $0?.isEmpty ?? true }) else {
+                throw problem(old, "[registries.…] of version 1 of the format and version 2 exclude each other")
+            }
+            return
         }
-        func list(_ name: String) throws(RegistryError) -> [String] {
-            guard let section = old[name] else { return [] }
-            let hosts = try strings(section, "registries") ?? []
-            for host in hosts { try checkHost(host, section["registries"]) }
-            return hosts
-        }
-        searchRegistries = try list("search")
-        let insecure = try list("insecure")
-        let blocked = try list("block")
-        for host in Set(insecure + blocked).sorted() {
+        guard search != nil || insecure != nil || blocked != nil else { return }
+        searchRegistries = search ?? []
+        for place in Set((insecure ?? []) + (blocked ?? [])).sorted() {
             registries.append(
                 RegistryEntry(
-                    prefix: host.lowercased(), location: host.lowercased(), isInsecure: insecure.contains(host),
-                    isBlocked: blocked.contains(host), origin: "\(path):\(old.line)"))
+                    prefix: place, location: place.hasPrefix("*.") ? nil : place, isInsecure: insecure?.contains(place) ?? false,
+                    isBlocked: blocked?.contains(place) ?? false, origin: "\(path):\(old.line)"))
         }
     }
 
     // MARK: Values
 
-    /// A host, and what follows it, without slashes at the end.
-    private func cleanPlace(_ text: String, _ value: TOMLValue) throws(RegistryError) -> String {
+    /// A place without slashes at its end. What cannot be part of a reference will match none.
+    private func cleanPlace(_ text: String, _ value: TOMLValue?) throws(RegistryError) -> String {
         var place = text[...]
         while place.hasSuffix("/") { place.removeLast() }
-        guard !place.contains("://") else { throw problem(value, "\(printable(text)): registries are written without http:// or https://") }
-        guard !place.contains("*") else { throw problem(value, "\(printable(text)): * stands before a domain alone, as in *.example.com") }
-        let host = String(place.prefix { $0 != "/" })
-        // A tag or digest may follow the last component, and a host alone may be followed by its port.
-        try checkHost(host, value)
-        guard place.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7f }), !place.contains("//") else {
-            throw problem(value, "\(printable(text)) is no HOST[:PORT][/NAMESPACE]")
+        for scheme in ["http://", "https://"] where text.lowercased().hasPrefix(scheme) {
+            throw problem(value, "\(printable(text)): registries are written without http:// or https://")
         }
         return String(place)
     }
 
-    private func checkHost(_ host: String, _ value: TOMLValue?) throws(RegistryError) {
-        guard RegistryReference.isHost(host) else { throw problem(value, "\(printable(host)) is no HOST[:PORT]") }
+    /// Registries for short names: each `HOST[:PORT]`, and a namespace behind it where the host cannot be taken for one.
+    private func searchList(_ table: TOMLValue, _ key: String) throws(RegistryError) -> [String]? {
+        guard let texts = try strings(table, key) else { return nil }
+        var places: [String] = []
+        for text in texts {
+            let place = try cleanPlace(text, table[key])
+            let isNamespace = place.contains("/") && (try? RegistryReference(parsing: place + "/name")).map { $0.shortName == nil } ?? false
+            guard RegistryReference.isHost(place) || isNamespace else {
+                throw problem(table[key], "\(printable(text)) is no HOST[:PORT][/NAMESPACE]")
+            }
+            places.append(place)
+        }
+        return places
     }
 
     private func text(_ table: TOMLValue, _ key: String) throws(RegistryError) -> String? {
