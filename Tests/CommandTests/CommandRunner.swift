@@ -69,7 +69,8 @@ func mustShell(_ script: String, _ arguments: [String] = [], environment: [Strin
 }
 
 func start(
-    _ program: String, _ arguments: [String], output: String, error: String, input: ([UInt8], String)? = nil, environment: [String] = []
+    _ program: String, _ arguments: [String], output: String, error: String, input: ([UInt8], String)? = nil, environment: [String] = [],
+    inOwnGroup: Bool = false
 ) throws -> pid_t {
     var actions = posix_spawn_file_actions_t()
     posix_spawn_file_actions_init(&actions)
@@ -103,7 +104,8 @@ func start(
     posix_spawnattr_setsigmask(&attributes, &signals)
     sigaddset(&signals, SIGINT)
     posix_spawnattr_setsigdefault(&attributes, &signals)
-    posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
+    let group = inOwnGroup ? POSIX_SPAWN_SETPGROUP : 0
+    posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | group))
     let failure = posix_spawnp(&pid, program, &actions, &attributes, &argv, &envp)
     guard failure == 0 else { throw RunFailure(description: "\(program): \(String(cString: strerror(failure)))") }
     return pid

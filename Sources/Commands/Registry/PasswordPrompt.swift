@@ -16,13 +16,11 @@ enum PasswordPrompt {
     }
 
     private static func ask(_ what: String, isShown: Bool, input: Int32) throws -> String {
-        var before = termios()
-        guard tcgetattr(input, &before) == 0 else { throw CommandError("the terminal cannot be set to hide a password") }
-        var hidden = before
-        // Signals from keys too: who presses ^C must get a terminal back that shows what is typed.
-        hidden.c_lflag &= ~tcflag_t(isShown ? 0 : ECHO | ECHONL | ICANON | ISIG)
-        guard tcsetattr(input, TCSAFLUSH, &hidden) == 0 else { throw CommandError("the terminal cannot be set to hide a password") }
-        defer { tcsetattr(input, TCSAFLUSH, &before) }
+        // Keys that send signals are read as such below.
+        guard let echo = EchoGuard(input, hides: isShown ? 0 : ECHO | ECHONL | ICANON | ISIG) else {
+            throw CommandError("the terminal cannot be set to hide a password")
+        }
+        defer { withExtendedLifetime(echo) {} }
         write("\(Output.printable(ByteString(what))): ")
         defer { if !isShown { write("\n") } }
         return try readLine(input)
