@@ -6,55 +6,69 @@ extension RegistryClient {
     private static let pageLimit = 100
     private static let referrerLimit = 10_000
     private static let indexType = "application/vnd.oci.image.index.v1+json"
+    /// What registries say of a path or a method that they do not know.
+    private static let statusesWithoutAPI = [400, 404, 405, 406, 410, 501]
 
     /// The descriptors of manifests whose `subject` is `digest`, in the registry's order (distribution-spec, listing referrers).
     /// Where the registry has no referrers API, the index that clients keep under the tag schema's tag; with neither there are none.
+    ///
+    /// - Throws: the API's error where that does not say that there is no API, and there is no such index either.
     func fetchReferrers(_ repository: RemoteRepository, of digest: ContentDigest) throws(RegistryError) -> [Descriptor] {
         let what = "referrers of \(repository.domain)/\(repository.name)@\(digest)"
         var path = "/v2/\(repository.name)/referrers/\(digest)"
         var query: String?
         var found: [Descriptor] = []
         for page in 0..<Self.pageLimit {
-            let (entries, next): ([Descriptor], HTTPURL?)
+            let (entries, next): ([Descriptor], (path: String, query: String?)?)
             do throws(RegistryError) {
                 (entries, next) = try retrying(repository) { () throws(Failure) in try fetchPage(repository, path, query, what) }
             } catch {
-                guard page == 0, error.kind == .notFound else { throw error }
-                return try fetchTaggedReferrers(repository, digest, what)
+                // Not each registry without the API says so with 404, and what stands before it may have another answer.
+                guard page == 0, error.concernsOneThing else { throw error }
+                if let tagged = try fetchTaggedReferrers(repository, digest, orElse: error) { return tagged }
+                guard let status = error.status, Self.statusesWithoutAPI.contains(status) else { throw error }
+                return []
             }
             found += entries
             guard let next, found.count <= Self.referrerLimit else {
                 if found.count > Self.referrerLimit { break }
                 return found
             }
-            (path, query) = next.target
+            (path, query) = next
         }
         throw RegistryError(.tooLarge, "\(what): more than \(Self.referrerLimit) of them, or \(Self.pageLimit) pages")
     }
 
     private func fetchPage(
         _ repository: RemoteRepository, _ path: String, _ query: String?, _ what: String
-    ) throws(Failure) -> ([Descriptor], next: HTTPURL?) {
+    ) throws(Failure) -> ([Descriptor], next: (path: String, query: String?)?) {
         let response = try open(repository, path, query: query, headers: ["Accept: " + Self.indexType], what: what)
         let bytes = try session.body(of: response, limit: options.manifestLimit, what: "list of referrers")
         do throws(RegistryError) {
             let entries = try Self.entries(bytes, response.url.display)
             guard let link = Self.nextLink(response.head.all("link")) else { return (entries, nil) }
-            guard let url = response.url.resolving(link), url.hasSameOrigin(as: response.url),
-                url.target.path.hasPrefix("/v2/\(repository.name)/")
-            else {
-                throw RegistryError(.badResponse, "\(response.url.display): its Link \(printable(link)) leads out of the repository")
-            }
-            return (entries, url)
+            let url = response.url.resolving(link)
+            guard let url, url.hasSameOrigin(as: response.url) else { throw Self.leadsAway(link, response.url) }
+            // Behind a redirect the list has another path than the one that we know it by.
+            if url.target.path == response.url.target.path { return (entries, (path, url.target.query)) }
+            guard url.target.path.hasPrefix("/v2/\(repository.name)/") else { throw Self.leadsAway(link, response.url) }
+            return (entries, url.target)
         } catch {
             throw Failure(error)
         }
+    }
+
+    private static func leadsAway(_ link: String, _ url: HTTPURL) -> RegistryError {
+        RegistryError(.badResponse, "\(url.display): its Link \(printable(link)) leads out of the repository")
     }
 
     /// Distribution-spec, referrers tag schema: algorithm and digest joined by a dash.
     static func referrersTag(_ digest: ContentDigest) -> String { "\(digest.algorithm.rawValue.prefix(32))-\(digest.hex.prefix(64))" }
 
     /// The index under that tag with one more entry; nil where it has the entry already.
+    ///
+    /// - Throws: where the tag names something else, which may be somebody's image, or the subject itself: there are registries that take the
+    ///   tag for its digest.
     func taggedReferrers(
         _ repository: RemoteRepository, of subject: ContentDigest, adding entry: Descriptor
     ) throws(RegistryError) -> [UInt8]? {
@@ -62,11 +76,12 @@ extension RegistryClient {
         do throws(RegistryError) {
             let tag = Self.referrersTag(subject)
             let fetched = try fetchManifest(repository, reference: tag, expected: nil, limit: options.manifestLimit)
-            if try Self.entries(fetched.bytes, "\(repository.domain)/\(repository.name):\(tag)").contains(where: {
-                $0.digest == entry.digest
-            }) {
-                return nil
+            let entries: [Descriptor]
+            do throws(RegistryError) { entries = try Self.entries(fetched.bytes, "the manifest") } catch {
+                throw RegistryError(
+                    .badResponse, "the tag names no list of referrers and is left as it is: \(error.description)")
             }
+            if entries.contains(where: { $0.digest == entry.digest }) { return nil }
             if let known = try? JSONValue.parse(fetched.bytes) { index = known }
         } catch {
             guard error.kind == .notFound else { throw error }
@@ -83,20 +98,26 @@ extension RegistryClient {
         return index.compactBytes
     }
 
-    private func fetchTaggedReferrers(_ repository: RemoteRepository, _ digest: ContentDigest, _ what: String) throws(RegistryError)
-        -> [Descriptor]
-    {
+    /// The index under the tag schema's tag; nil where there is none. What is no index is no list of referrers (distribution-spec).
+    ///
+    /// - Parameter failure: of the API, thrown where it says more than what is wrong with the tag.
+    private func fetchTaggedReferrers(
+        _ repository: RemoteRepository, _ digest: ContentDigest, orElse failure: RegistryError
+    ) throws(RegistryError) -> [Descriptor]? {
         let tag = Self.referrersTag(digest)
         do throws(RegistryError) {
             let fetched = try fetchManifest(repository, reference: tag, expected: nil, limit: options.manifestLimit)
-            return try Self.entries(fetched.bytes, what)
+            return try? Self.entries(fetched.bytes, tag)
         } catch {
-            if error.kind == .notFound { return [] }
-            throw error
+            if error.kind == .notFound { return nil }
+            let hasNoAPI = failure.status.map { Self.statusesWithoutAPI.contains($0) } ?? false
+            throw error.concernsOneThing && !hasNoAPI ? failure : error
         }
     }
 
     private static func entries(_ bytes: [UInt8], _ origin: String) throws(RegistryError) -> [Descriptor] {
+        // Encoders of Go write a list without entries so.
+        if let value = try? JSONValue.parse(bytes), value["schemaVersion"] == 2, value["manifests"]?.isNull == true { return [] }
         do { return try ImageIndex(parsing: bytes).manifests } catch {
             throw RegistryError(.badResponse, "\(origin): \(printable("\(error)"))")
         }

@@ -37,8 +37,8 @@ public final class RegistryDestination: ImageDestination {
             begun.withLock { $0.append(upload) }
             return false
         } catch {
-            // Whoever may not read there mounts nothing; the blob is sent instead.
-            guard [.unauthorized, .forbidden, .notFound].contains(error.kind) else { throw error }
+            // Whoever may not read there mounts nothing, and there are registries that know no mounts; the blob is sent instead.
+            guard error.concernsOneThing else { throw error }
             return false
         }
     }
@@ -60,12 +60,21 @@ public final class RegistryDestination: ImageDestination {
 
     /// Where the registry has no referrers API, clients keep an index under the tag schema's tag (distribution-spec, pushing manifests with
     /// subject). Two that do it at the same time may lose one's entry; the specification offers no better way.
+    ///
+    /// The artifact is there in any case: a list that cannot be kept is told of, and keeps the image from nothing.
     private func addToTaggedReferrers(_ manifest: Manifest, _ digest: ContentDigest, of subject: ContentDigest) throws {
         let entry = Descriptor(
             mediaType: manifest.mediaType, digest: digest, size: UInt64(manifest.bytes.count), annotations: manifest.annotations,
             artifactType: manifest.layoutArtifactType ?? manifest.config.mediaType)
-        guard let index = try client.taggedReferrers(repository, of: subject, adding: entry) else { return }
-        _ = try client.putManifest(
-            repository, reference: RegistryClient.referrersTag(subject), index, mediaType: MediaType.ociIndex, digest: .of(index))
+        let tag = RegistryClient.referrersTag(subject)
+        do throws(RegistryError) {
+            guard let index = try client.taggedReferrers(repository, of: subject, adding: entry) else { return }
+            _ = try client.putManifest(repository, reference: tag, index, mediaType: MediaType.ociIndex, digest: .of(index))
+        } catch {
+            guard error.concernsOneThing else { throw error }
+            client.options.warn?(
+                "\(digest) was pushed, but cannot be found by the image that it refers to: the list of referrers "
+                    + "\(reference.domain)/\(reference.name):\(tag) could not be kept: \(error.description)")
+        }
     }
 }

@@ -1,3 +1,5 @@
+public import ComposefsTransports
+
 /// Why something about a registry failed: one line that names host, URL (without its query), status and what to do. Holds no secret.
 public struct RegistryError: Error, Sendable, CustomStringConvertible {
     public enum Kind: Sendable, Hashable {
@@ -77,6 +79,10 @@ public struct RegistryError: Error, Sendable, CustomStringConvertible {
         self.code = code
         self.remedy = remedy
     }
+}
+
+extension RegistryError: PlaceError {
+    public var concernsOneThing: Bool { [.unauthorized, .forbidden, .notFound, .server, .badResponse].contains(kind) }
 }
 
 /// An error together with whether, and when, another try makes sense.

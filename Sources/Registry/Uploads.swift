@@ -4,7 +4,7 @@ internal import ComposefsHashing
 extension RegistryClient {
     // MARK: Looking
 
-    /// HEAD of a blob: whether the registry has it in this repository.
+    /// HEAD of a blob: whether the registry has it in this repository. Where it does not say, the blob is sent, and the registry decides then.
     func hasBlob(_ repository: RemoteRepository, _ digest: ContentDigest, size: UInt64) throws(RegistryError) -> Bool {
         do throws(RegistryError) {
             return try retrying(repository) { () throws(Failure) in
@@ -13,6 +13,8 @@ extension RegistryClient {
                     what: "blob of \(repository.domain)/\(repository.name)")
                 session.drain(response.transfer)
                 guard let length = response.head.contentLength else { return true }
+                // What stands before a registry may have dropped the body's length with the body.
+                if length == 0, size > 0 { return false }
                 guard length == size else {
                     throw Failure(
                         RegistryError(
@@ -21,7 +23,7 @@ extension RegistryClient {
                 return true
             }
         } catch {
-            if error.kind == .notFound { return false }
+            if let status = error.status, [400, 403, 404, 405, 410, 501].contains(status) { return false }
             throw error
         }
     }

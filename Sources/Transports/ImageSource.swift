@@ -40,6 +40,17 @@ public protocol ImageSource: Sendable {
     var pinnedDigest: ContentDigest? { get }
 }
 
+/// An error of a source or destination that tells how far it reaches.
+public protocol PlaceError: Error {
+    /// The place answers, and just does not have, give or take this one thing: others may fare better. False where nothing more is to be
+    /// expected of it, and where content is not what it is said to be.
+    var concernsOneThing: Bool { get }
+}
+
+extension OCIError: PlaceError {
+    public var concernsOneThing: Bool { if case .notFound = self { true } else { false } }
+}
+
 extension ImageSource {
     public var isRemote: Bool { false }
     public func checkCancellation() throws {}

@@ -7,6 +7,8 @@ public struct ResolvedManifest: Hashable, Sendable {
     public var digest: ContentDigest
     /// Of the entry that named it; nil where the source named the manifest itself and promised nothing.
     public var descriptor: Descriptor?
+    /// The index that the reference names, where it names one.
+    public var index: ContentDigest?
 }
 
 /// Follows a reference through indexes to one manifest. Digest and size of every document are compared with what named it.
@@ -17,9 +19,12 @@ public func resolveManifest(
 ) throws -> ResolvedManifest {
     switch try readRoot(source, limits) {
     case .manifest(let manifest): return manifest
-    case .index(let index):
+    case .index(let index, let digest):
         var search = IndexSearch(reader: IndexReader(source: source, limits: limits), platform: platform)
-        if let found = try search.visit(index, depth: 1) { return found }
+        if var found = try search.visit(index, depth: 1) {
+            found.index = digest
+            return found
+        }
         throw OCIError.noMatchingPlatform(wanted: platform, available: search.platforms)
     }
 }
@@ -30,14 +35,14 @@ public func resolveManifest(
 package func resolveAllManifests(_ source: any ImageSource, limits: PullLimits) throws -> (isIndex: Bool, manifests: [ResolvedManifest]) {
     switch try readRoot(source, limits) {
     case .manifest(let manifest): return (false, [manifest])
-    case .index(let index):
+    case .index(let index, let digest):
         var found: [ResolvedManifest] = []
         var reader = IndexReader(source: source, limits: limits)
         func visit(_ index: ImageIndex, depth: UInt64) throws {
             for entry in index.manifests where !entry.isAttestation {
                 switch try reader.read(entry, depth: depth) {
                 case .manifest(let manifest)?:
-                    found.append(ResolvedManifest(manifest: manifest, digest: entry.digest, descriptor: entry))
+                    found.append(ResolvedManifest(manifest: manifest, digest: entry.digest, descriptor: entry, index: digest))
                 case .index(let inner)?: try visit(inner, depth: depth + 1)
                 case nil: break
                 }
@@ -50,19 +55,19 @@ package func resolveAllManifests(_ source: any ImageSource, limits: PullLimits) 
 
 private enum Root {
     case manifest(ResolvedManifest)
-    case index(ImageIndex)
+    case index(ImageIndex, ContentDigest)
 }
 
 private func readRoot(_ source: any ImageSource, _ limits: PullLimits) throws -> Root {
     let root = try source.rootManifest()
     try checkSize(UInt64(root.bytes.count), "manifest", limits)
     if let expected = root.expected { try check(root.bytes, expected) }
-    let type = root.mediaType ?? root.expected?.mediaType
+    let type = root.mediaType ?? root.expected.flatMap { $0.mediaType.isEmpty ? nil : $0.mediaType }
+    let digest = root.expected?.digest ?? ContentDigest.of(root.bytes)
     switch try ManifestDocument(parsing: root.bytes, mediaType: type) {
     case .manifest(let manifest):
-        let digest = root.expected?.digest ?? ContentDigest.of(root.bytes)
         return .manifest(ResolvedManifest(manifest: manifest, digest: digest, descriptor: root.expected))
-    case .index(let index): return .index(index)
+    case .index(let index): return .index(index, digest)
     }
 }
 

@@ -26,3 +26,9 @@ public enum PushError: Error, CustomStringConvertible {
         }
     }
 }
+
+extension PushError: PlaceError {
+    public var concernsOneThing: Bool {
+        if case .layer(_, _, _, let cause as any PlaceError) = self { cause.concernsOneThing } else { false }
+    }
+}

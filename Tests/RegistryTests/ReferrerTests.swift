@@ -1,5 +1,5 @@
-import ComposefsOCIModel
 import ComposefsHashing
+import ComposefsOCIModel
 import Testing
 
 @testable import ComposefsRegistry
@@ -48,6 +48,56 @@ import Testing
         let (none, requests) = try list { _ in [.reply(404)] }
         #expect(none == [])
         #expect(requests.map(\.path) == [path, tag])
+    }
+
+    /// What registries without the API answer instead of 404, and what stands before them: the list under the tag counts.
+    @Test(arguments: [400, 401, 403, 404, 405, 406, 410, 415, 500, 501, 503])
+    func statusesWithoutTheAPI(status: Int) throws {
+        let tag = "/v2/team/app/manifests/sha256-\(subject.hex)"
+        let (names, _) = try list { $0.path == tag ? [.reply(200, [:], Self.index(["t"]))] : [.reply(status)] }
+        #expect(names == ["t"])
+    }
+
+    @Test(arguments: ["<!DOCTYPE html><html>", "", "404 page not found", "{}", #"{"errors":[]}"#])
+    func answersThatAreNoListAtAll(body: String) throws {
+        let tag = "/v2/team/app/manifests/sha256-\(subject.hex)"
+        let (names, _) = try list {
+            $0.path == tag ? [.reply(200, [:], Self.index(["t"]))] : [.reply(200, ["Content-Type": "text/html"], Array(body.utf8))]
+        }
+        #expect(names == ["t"])
+    }
+
+    /// Those that say that there is no API mean that there are no referrers; those that may mean anything are told of.
+    @Test(arguments: [
+        (400, true), (404, true), (405, true), (406, true), (410, true), (501, true), (401, false), (403, false), (500, false),
+    ])
+    func neitherAPINorTag(status: Int, isNone: Bool) throws {
+        let answer: ScriptedServer.Handler = { $0.path.contains("/referrers/") ? [.reply(status)] : [.reply(404)] }
+        if isNone {
+            #expect(try list(answer).names == [])
+        } else {
+            #expect(registryError { _ = try list(answer) }?.status == status)
+        }
+    }
+
+    /// GitLab takes the tag for the subject's digest. What is no index says that there are no referrers (distribution-spec).
+    @Test(arguments: ["manifest", "docker", "text", "empty", "null"])
+    func tagsThatAreNoLists(kind: String) throws {
+        let body: [UInt8] =
+            switch kind {
+            case "manifest": TestImage.shared.manifest
+            case "docker": Array(#"{"schemaVersion":1,"name":"a","fsLayers":[]}"#.utf8)
+            case "text": Array("<html>".utf8)
+            case "null": Array(#"{"schemaVersion":2,"manifests":null}"#.utf8)
+            default: []
+            }
+        let (names, _) = try list { $0.path.contains("/referrers/") ? [.reply(404)] : [.reply(200, [:], body)] }
+        #expect(names == [])
+    }
+
+    /// As encoders of Go write a list without entries.
+    @Test func noEntriesAtAll() throws {
+        #expect(try list { _ in [.reply(200, [:], Array(#"{"schemaVersion":2,"manifests":null}"#.utf8))] }.names == [])
     }
 
     @Test(arguments: ["http://127.0.0.1:1/v2/team/app/referrers/x", "/v2/team/other/x", "/v2/team/app/../../x", "//x/"])

@@ -312,6 +312,29 @@ struct UploadTests {
         #expect(error?.kind == .sizeMismatch)
     }
 
+    /// Registries that do not answer the question, or what stands before them: the blob is sent.
+    @Test(arguments: [400, 403, 405, 410, 501, 200])
+    func noAnswerToTheQuestion(status: Int) throws {
+        let registry = FakeRegistry(script: { request in
+            request.method == "HEAD" ? [.reply(status, status == 200 ? ["Content-Length": "0"] : [:])] : nil
+        })
+        defer { registry.server.stop() }
+        let target = try destination(registry)
+        #expect(try !target.hasBlob(Descriptor(mediaType: "", digest: .of(Self.blob), size: UInt64(Self.blob.count))))
+    }
+
+    /// Registries that know no mounts, and say so.
+    @Test(arguments: [400, 403, 405, 501])
+    func mountsThatAreNotKnown(status: Int) throws {
+        let registry = FakeRegistry(script: { $0.query.contains("mount=") ? [.reply(status)] : nil })
+        defer { registry.server.stop() }
+        let target = try destination(registry)
+        let blob = Descriptor(mediaType: "", digest: .of(Self.blob), size: UInt64(Self.blob.count))
+        #expect(try !target.mountBlob(blob, from: try RegistryReference(parsing: "\(registry.server.host)/other/app:v1")))
+        _ = try target.putBlob(outgoing(Self.blob, isKnown: true))
+        #expect(registry.contents.blobs["team/app@\(blob.digest)"] == Self.blob)
+    }
+
     // MARK: Manifests
 
     private func manifest(subject: ContentDigest? = nil) throws -> Manifest {

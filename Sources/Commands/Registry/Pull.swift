@@ -108,6 +108,10 @@ struct Pull: ParsableCommand {
         if !result.referrersLeftOut.isEmpty {
             global.note("warning: \(result.referrersLeftOut.count) referrers are of a kind that cannot be stored, and are left out")
         }
+        for problem in result.referrersUnavailable {
+            let what = problem.digest.map { "the referrer \($0)" } ?? "what refers to \(problem.subject)"
+            global.note("warning: \(what) cannot be had, and is left out: \(problem.reason)")
+        }
         if result.signatures.unknown > 0 {
             global.note(
                 "warning: \(result.signatures.unknown) signatures of the image are left out: their certificate is not in the kernel's "

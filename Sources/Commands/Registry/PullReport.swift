@@ -48,6 +48,7 @@ struct PullReport: CommandReport {
         if showsReferrers {
             document["referrers"] = .texts(result.referrers)
             document["referrersLeftOut"] = .texts(result.referrersLeftOut)
+            document["referrersUnavailable"] = problems(result.referrersUnavailable)
         }
         return document
     }

@@ -45,8 +45,11 @@ func send(
 private func report(_ result: PushResult, _ reference: String, _ pushing: PushingOptions, _ global: GlobalOptions) throws {
     if !result.referrersLeftOut.isEmpty {
         global.note(
-            "\(result.referrersLeftOut.count) referrers stay behind: they belong to \(result.sourceDigest); --referrers rewrite sends them "
-                + "with another subject, which ends the validity of signatures")
+            "\(result.referrersLeftOut.count) referrers stay behind: they belong to \(result.sourceDigest), or to the index that it was "
+                + "pulled from; --referrers rewrite sends them with another subject, which ends the validity of signatures")
+    }
+    for problem in result.referrersRefused {
+        global.note("warning: the referrer \(problem.digest ?? problem.subject) was not taken, and stays behind: \(problem.reason)")
     }
     try PushReport(result: result, reference: reference).show(asJSON: pushing.json)
 }
@@ -77,9 +80,20 @@ private struct PushReport: CommandReport {
             "reference": .string(reference), "manifestDigest": .text(result.manifestDigest),
             "sourceManifestDigest": .text(result.sourceDigest), "configDigest": .text(result.configDigest), "layers": .array(layers),
             "bytesSent": JSONValue(result.bytesSent), "referrers": .texts(result.referrers),
-            "referrersLeftOut": .texts(result.referrersLeftOut),
+            "referrersLeftOut": .texts(result.referrersLeftOut), "referrersRefused": problems(result.referrersRefused),
         ]
     }
+}
+
+/// For JSON.
+func problems(_ problems: [ReferrerProblem]) -> JSONValue {
+    .array(
+        problems.map { problem in
+            [
+                "subject": .string(problem.subject.description), "digest": problem.digest.map { .string($0.description) } ?? .null,
+                "reason": .string(problem.reason),
+            ]
+        })
 }
 
 func name(_ outcome: PushedLayer) -> String {

@@ -52,7 +52,7 @@ struct ImagePull {
         }
         if options.policy == .newer, let local, local.manifestDigest == resolved.digest {
             var result = try use(local, .current)
-            if options.storesReferrers { try pullReferrers(of: resolved.digest, &result) }
+            if options.storesReferrers { try pullReferrers(of: resolved, &result) }
             return result
         }
         // Only now: of a short name the registry is known now.
@@ -75,7 +75,7 @@ struct ImagePull {
             repository.dropBlob(ByteString(manifest.config.digest.description))
             return result
         }
-        if options.storesReferrers { try pullReferrers(of: resolved.digest, &result) }
+        if options.storesReferrers { try pullReferrers(of: resolved, &result) }
         result.signatures = repository.signatureCounts - before
         if let other {
             try store.tag(resolved.digest, as: other)

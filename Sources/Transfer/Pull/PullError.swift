@@ -1,6 +1,7 @@
 public import ComposefsBytes
 public import ComposefsHashing
 public import ComposefsOCIModel
+public import ComposefsTransports
 
 /// Why a pull was refused. The store is as it was before, but for objects that nothing refers to.
 public enum PullError: Error, CustomStringConvertible {
@@ -69,5 +70,11 @@ public enum PullError: Error, CustomStringConvertible {
         let digits = value < 10 ? 100.0 : value < 100 ? 10 : 1
         let rounded = (value * digits).rounded() / digits
         return (digits == 1 ? "\(Int(rounded))" : "\(rounded)") + " " + ["B", "kB", "MB", "GB", "TB", "PB", "EB"][unit]
+    }
+}
+
+extension PullError: PlaceError {
+    public var concernsOneThing: Bool {
+        if case .layer(_, _, _, let cause as any PlaceError) = self { cause.concernsOneThing } else { false }
     }
 }

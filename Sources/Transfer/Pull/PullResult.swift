@@ -36,6 +36,8 @@ public struct PullResult: Sendable {
     public var referrers: [ContentDigest] = []
     /// Those that are nothing that can be stored: indexes, or manifests of a kind that is not known.
     public var referrersLeftOut: [ContentDigest] = []
+    /// Those that the source lists and does not have or give, and lists that it does not give. The image is whole without them.
+    public var referrersUnavailable: [ReferrerProblem] = []
     /// The image's config; nil for an artifact.
     public var config: ImageConfig?
     /// Where the pull's threads spent their time: elapsed seconds by phase, summed over threads.
@@ -51,6 +53,16 @@ public struct PullResult: Sendable {
     public var runtime: RuntimeConfig { config?.runtime ?? RuntimeConfig() }
     /// What the image is made for; nil for an artifact.
     public var platform: Platform? { config?.platform }
+}
+
+/// Why an artifact that refers to an image could not be had or sent.
+public struct ReferrerProblem: Hashable, Sendable {
+    /// What it refers to.
+    public var subject: ContentDigest
+    /// Nil where it is not known what there is.
+    public var digest: ContentDigest?
+    /// One line.
+    public var reason: String
 }
 
 /// A layer of an image that was pulled.

@@ -77,7 +77,8 @@ private final class ImagePush: Sendable {
         reporter.image(.done)
         return PushResult(
             manifestDigest: digest, sourceDigest: image.manifestDigest, configDigest: image.configDigest, layers: layers,
-            bytesSent: bytesSent.withLock { $0 }, referrers: referrers.sent, referrersLeftOut: referrers.leftOut)
+            bytesSent: bytesSent.withLock { $0 }, referrers: referrers.sent, referrersLeftOut: referrers.leftOut,
+            referrersRefused: referrers.refused)
     }
 
     // MARK: Layers
@@ -215,6 +216,7 @@ private final class ImagePush: Sendable {
     private struct Referrers {
         var sent: [ContentDigest] = []
         var leftOut: [ContentDigest] = []
+        var refused: [ReferrerProblem] = []
         /// By their digests in the store: records may lead in circles.
         var seen: Set<ContentDigest> = []
     }
@@ -232,14 +234,28 @@ private final class ImagePush: Sendable {
                 referrers.leftOut.append(artifact)
                 continue
             }
-            let layers = try placeLayers(of: image, PushReporter(nil))
-            try place(config: image)
-            let pushed = try image.manifest.replacing(layers: layers.map(\.descriptor), subject: isAsItWas ? nil : descriptor)
-            let pushedDigest = pushed.bytes == image.manifest.bytes ? artifact : ContentDigest.of(pushed.bytes, artifact.algorithm)
-            try destination.putManifest(pushed, digest: pushedDigest, isNamed: false)
+            let pushed: Manifest
+            do {
+                let layers = try placeLayers(of: image, PushReporter(nil))
+                try place(config: image)
+                pushed = try image.manifest.replacing(layers: layers.map(\.descriptor), subject: isAsItWas ? nil : descriptor)
+                try destination.putManifest(pushed, digest: pushed.digest(inPlaceOf: image.manifest, artifact), isNamed: false)
+            } catch let error as any PlaceError where error.concernsOneThing {
+                // There are registries that know no artifacts. The image is whole without them.
+                referrers.refused.append(ReferrerProblem(subject: digest, digest: artifact, reason: "\(error)"))
+                continue
+            }
+            let pushedDigest = pushed.digest(inPlaceOf: image.manifest, artifact)
             referrers.sent.append(pushedDigest)
             try placeReferrers(of: artifact, as: pushed, pushedDigest, &referrers, depth: depth + 1)
         }
+    }
+}
+
+extension Manifest {
+    /// The digest of what a stored manifest became on its way out.
+    fileprivate func digest(inPlaceOf stored: Manifest, _ storedDigest: ContentDigest) -> ContentDigest {
+        bytes == stored.bytes ? storedDigest : .of(bytes, storedDigest.algorithm)
     }
 }
 

@@ -77,6 +77,8 @@ public struct PushResult: Sendable {
     public var referrers: [ContentDigest]
     /// Referrers, by their digests in the store, that did not.
     public var referrersLeftOut: [ContentDigest]
+    /// Referrers, by their digests in the store, that the destination does not take.
+    public var referrersRefused: [ReferrerProblem]
 
     /// Whether the manifest is the stored one, byte for byte.
     public var isUnchanged: Bool { manifestDigest == sourceDigest }
