@@ -19,6 +19,9 @@ public enum MediaType {
     public static func isImageConfig(_ type: String) -> Bool { type == ociConfig || type == dockerConfig }
     /// Docker's first format, signed or not: no digests of uncompressed layers, not supported.
     public static func isDockerSchema1(_ type: String) -> Bool { type.hasPrefix("application/vnd.docker.distribution.manifest.v1+") }
+    /// A type that says something about a manifest or index. Servers that keep them as plain files announce others, that say nothing:
+    /// `application/octet-stream`, `text/plain`.
+    package static func isOfDocuments(_ type: String) -> Bool { type.hasPrefix("application/vnd.") }
     /// A blob that only the holders of a key can read.
     public static func isEncrypted(_ type: String) -> Bool { type.hasSuffix("+encrypted") }
 }

@@ -13,6 +13,8 @@ final class Authorizer: Sendable {
         var authorization: String
         var challenge: Challenge
         var registry: HTTPURL
+        /// Which of `scopes` it was given for.
+        var candidate = 0
         /// Nil does not expire.
         var renewal: MonotonicTime?
     }
@@ -46,19 +48,22 @@ final class Authorizer: Sendable {
     }
 
     /// Answers a 401. `rejected` is the value that the request carried: where another thread has renewed it since, its result is taken.
+    ///
+    /// - Parameter isFresh: that value was got for this very request, so that its like will do no better: other scopes are asked for.
     func renew(
-        _ repository: RemoteRepository, _ challenges: [Challenge], rejected: String?, from registry: HTTPURL
+        _ repository: RemoteRepository, _ challenges: [Challenge], rejected: String?, isFresh: Bool = false, from registry: HTTPURL
     ) throws(Failure) -> String {
         let key = Key(apiHost: repository.apiHost, scope: repository.scopes.joined(separator: " "))
-        let renewed: String? = monitor.withLock {
+        let (renewed, candidate): (String?, Int) = monitor.withLock {
             while state.inFlight.contains(key) { monitor.wait() }
-            if let entry = state.entries[key], entry.authorization != rejected { return entry.authorization }
+            let entry = state.entries[key]
+            if let entry, entry.authorization != rejected { return (entry.authorization, 0) }
             state.inFlight.insert(key)
-            return nil
+            return (nil, (entry?.candidate ?? 0) + (entry != nil && isFresh ? 1 : 0))
         }
         if let renewed { return renewed }
         do throws(Failure) {
-            let entry = try answer(challenges, repository, registry)
+            let entry = try answer(challenges, repository, registry, from: candidate)
             monitor.withLock {
                 state.entries[key] = entry
                 state.inFlight.remove(key)
@@ -75,6 +80,8 @@ final class Authorizer: Sendable {
         }
     }
 
+    func knowsCredentials(for repository: RemoteRepository) -> Bool { ((try? store.find(for: repository)) ?? nil) != nil }
+
     /// For messages about refused requests.
     func advice(for repository: RemoteRepository) -> String {
         guard let found = try? store.find(for: repository) else {
@@ -83,7 +90,9 @@ final class Authorizer: Sendable {
         return "\(found.origin) are not accepted"
     }
 
-    private func answer(_ challenges: [Challenge], _ repository: RemoteRepository, _ registry: HTTPURL) throws(Failure) -> Entry {
+    private func answer(
+        _ challenges: [Challenge], _ repository: RemoteRepository, _ registry: HTTPURL, from candidate: Int
+    ) throws(Failure) -> Entry {
         let found: FoundCredentials?
         do { found = try store.find(for: repository) } catch { throw Failure(error) }
         if let bearer = challenges.first(where: { $0.scheme == "bearer" && $0.parameters["realm"] != nil }) {
@@ -91,7 +100,7 @@ final class Authorizer: Sendable {
                 guard Self.isFieldValue(token) else { throw unusableToken(registry.display) }
                 return Entry(authorization: "Bearer " + token, challenge: bearer, registry: registry)
             }
-            return try fetchToken(bearer, repository, found, registry)
+            return try fetchToken(bearer, repository, found, registry, from: candidate)
         }
         if let basic = challenges.first(where: { $0.scheme == "basic" }) {
             guard let authorization = found?.credentials.basicAuthorization else {
@@ -109,8 +118,23 @@ final class Authorizer: Sendable {
                 status: 401))
     }
 
+    /// The scopes that a token may be asked for, the likeliest first.
+    ///
+    /// A challenge says what its one request needs, but not each registry fills it in: some leave it empty, name an example, or the same
+    /// repository for all. What names another repository comes after our own: it is right where a proxy knows the repository by another name.
+    /// A push asks for all that its requests will need.
+    static func scopes(_ challenge: Challenge, _ repository: RemoteRepository) -> [[String]] {
+        let own = repository.scopes
+        let asked = (challenge.parameters["scope"] ?? "").split(separator: " ").map(String.init)
+        guard !asked.isEmpty, asked != own else { return [own] }
+        let isOurs = asked.contains { $0.hasPrefix("repository:\(repository.name):") }
+        if repository.isWritten { return isOurs ? [own] : [own, own + asked] }
+        return isOurs ? [asked, own] : [own, asked]
+    }
+
+    /// - Parameter candidate: the first of `scopes` to ask for; those after it are asked for where the token server refuses it.
     private func fetchToken(
-        _ challenge: Challenge, _ repository: RemoteRepository, _ found: FoundCredentials?, _ registry: HTTPURL
+        _ challenge: Challenge, _ repository: RemoteRepository, _ found: FoundCredentials?, _ registry: HTTPURL, from candidate: Int
     ) throws(Failure) -> Entry {
         let realm = challenge.parameters["realm"] ?? ""
         guard let base = HTTPURL(realm) else {
@@ -125,10 +149,27 @@ final class Authorizer: Sendable {
                 RegistryError(
                     .tls, "\(registry.authority) wants tokens from \(base.display) without TLS", status: 401, remedy: .allowPlainTransport))
         }
-        // A challenge asks for what the one request needs; a push asks for all that its requests will.
-        let asked = repository.isWritten ? nil : challenge.parameters["scope"].map { [$0] }
-        var fields = (asked ?? repository.scopes).map { ("scope", $0) }
-        if let service = challenge.parameters["service"] { fields.insert(("service", service), at: 0) }
+        let candidates = Self.scopes(challenge, repository)
+        var failure: Failure?
+        for index in min(candidate, candidates.count - 1)..<candidates.count {
+            do throws(Failure) {
+                var entry = try fetchToken(challenge, candidates[index], base, repository, found, registry)
+                entry.candidate = index
+                return entry
+            } catch {
+                guard let status = error.error.status, [400, 401, 403, 404].contains(status) else { throw error }
+                failure = failure ?? error
+            }
+        }
+        throw failure ?? unusableToken(base.display)
+    }
+
+    private func fetchToken(
+        _ challenge: Challenge, _ scopes: [String], _ base: HTTPURL, _ repository: RemoteRepository, _ found: FoundCredentials?,
+        _ registry: HTTPURL
+    ) throws(Failure) -> Entry {
+        var fields = scopes.map { ("scope", $0) }
+        if let service = challenge.parameters["service"], !service.isEmpty { fields.insert(("service", service), at: 0) }
         let response: HTTPResponse
         if case .identityToken(let token) = found?.credentials {
             // In a form all scopes are one field (the OAuth2 flow of the token authentication specification).
@@ -141,12 +182,12 @@ final class Authorizer: Sendable {
             if case .password(let user, _) = found?.credentials { fields.append(("account", user)) }
             guard let url = HTTPURL(base.text + (base.text.contains("?") ? "&" : "?") + Self.query(fields)) else {
                 throw Failure(
-                    RegistryError(.badResponse, "\(registry.display): no token URL can be made of \(printable(realm))", status: 401))
+                    RegistryError(.badResponse, "\(registry.display): no token URL can be made of \(base.display)", status: 401))
             }
             response = try session.open(
                 url, for: repository, headers: ["Accept: application/json"], authorization: found?.credentials.basicAuthorization)
         }
-        guard response.head.status == 200 else {
+        guard (200..<300).contains(response.head.status) else {
             var failure = session.failure(status: response, what: "token for \(repository.domain)/\(repository.name)")
             if [400, 401, 403].contains(response.head.status) {
                 failure.error = RegistryError(
@@ -156,7 +197,9 @@ final class Authorizer: Sendable {
             throw failure
         }
         let body = try session.body(of: response, limit: Self.responseLimit, what: "token")
-        guard let value = try? JSONValue.parse(body), let token = value["token"]?.string ?? value["access_token"]?.string,
+        // Servers for old and new clients have both members, and some leave one of them empty.
+        guard let value = try? JSONValue.parse(body),
+            let token = [value["token"], value["access_token"]].lazy.compactMap({ $0?.string }).first(where: { !$0.isEmpty }),
             Self.isFieldValue(token)
         else { throw unusableToken(response.url.display) }
         let lifetime = value["expires_in"]?.int64.flatMap { $0 > 0 ? $0 : nil } ?? Self.defaultLifetime

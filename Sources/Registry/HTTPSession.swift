@@ -27,8 +27,14 @@ final class HTTPSession: Sendable {
     private let certificates: CertificateDirectories
     private let proxies: ProxySettings
     private let authorityFile: String?
-    /// Which of several client certificates a host took, or which is to be shown next, by authority.
-    private let clientChoices = Mutex<[String: Int]>([:])
+    /// Which of several client certificates is shown to a host, by authority.
+    private let clientChoices = Mutex<[String: ClientChoice]>([:])
+
+    private struct ClientChoice {
+        var index = 0
+        /// The host has answered a request on a connection with it.
+        var isTaken = false
+    }
 
     init(_ options: RegistryOptions, environment: Environment) throws(RegistryError) {
         self.options = options
@@ -52,9 +58,9 @@ final class HTTPSession: Sendable {
         settings.authorityFile = authorityFile
         if url.scheme == "https" {
             settings.verifiesTLS = tlsVerify(registry) != false
-            let own = try certificates.certificates(forRegistry: registry.domain)
+            let own = try certificates.certificates(forRegistry: registry.redirectedFrom ?? registry.domain)
             settings.authorities = own.authorities
-            if url.isOrigin(of: registry) {
+            if url.isOrigin(of: registry), registry.redirectedFrom == nil {
                 choose(own.clients, for: url, &settings)
             } else {
                 let other = try certificates.certificates(for: url.authority)
@@ -73,7 +79,7 @@ final class HTTPSession: Sendable {
 
     private func choose(_ clients: [ClientCertificate], for url: HTTPURL, _ settings: inout ConnectionSettings) {
         guard !clients.isEmpty else { return }
-        let index = min(clientChoices.withLock { $0[url.authority] ?? 0 }, clients.count - 1)
+        let index = min(clientChoices.withLock { $0[url.authority]?.index ?? 0 }, clients.count - 1)
         settings.client = clients[index]
         settings.clientIndex = index
         settings.clientCount = clients.count
@@ -81,14 +87,27 @@ final class HTTPSession: Sendable {
 
     /// Whether there is another certificate to show, where the server refused the one that was shown. A connection has one: the server's wish
     /// is not known before, so they are tried in the order of their names.
+    ///
+    /// A server says so by an alert, and closes. What of that is seen first is chance: often it is a connection that broke. Only where the
+    /// host has taken the certificate before is a broken connection nothing but that.
     private func showsNextClient(to url: HTTPURL, after failure: TransferFailure, _ settings: ConnectionSettings) -> Bool {
-        guard settings.clientCount > 1, failure.isAlert else { return false }
+        guard settings.clientCount > 1 else { return false }
         return clientChoices.withLock { choices in
-            // Somebody else may have gone on meanwhile.
-            if choices[url.authority] ?? 0 != settings.clientIndex { return true }
+            let current = choices[url.authority] ?? ClientChoice()
+            // Another thread may have gone on meanwhile.
+            if current.index != settings.clientIndex { return failure.isAlert || failure.isBrokenConnection }
+            guard failure.isAlert || failure.isBrokenConnection && !current.isTaken else { return false }
             let next = settings.clientIndex + 1
-            choices[url.authority] = next < settings.clientCount ? next : 0
+            choices[url.authority] = ClientChoice(index: next < settings.clientCount ? next : 0)
             return next < settings.clientCount
+        }
+    }
+
+    private func tookClient(_ url: HTTPURL, _ settings: ConnectionSettings) {
+        guard settings.clientCount > 1 else { return }
+        clientChoices.withLock { choices in
+            guard choices[url.authority]?.index ?? 0 == settings.clientIndex else { return }
+            choices[url.authority] = ClientChoice(index: settings.clientIndex, isTaken: true)
         }
     }
 
@@ -144,8 +163,9 @@ final class HTTPSession: Sendable {
             do { request.connection = try connection(to: request.url, for: registry) } catch { throw Failure(error) }
             let transfer = network.start(request)
             do {
-                return HTTPResponse(
-                    transfer: transfer, head: try transfer.waitForHead(until: .now + options.requestTimeout), url: request.url)
+                let head = try transfer.waitForHead(until: .now + options.requestTimeout)
+                tookClient(request.url, request.connection)
+                return HTTPResponse(transfer: transfer, head: head, url: request.url)
             } catch {
                 transfer.cancel()
                 left -= 1
@@ -201,6 +221,15 @@ final class HTTPSession: Sendable {
             default: throw failure(error, url)
             }
         }
+    }
+
+    /// Not to be tried again: the next connection would bring no more.
+    func tooSlow(_ rate: UInt64, _ url: HTTPURL) -> Failure {
+        Failure(
+            RegistryError(
+                .timeout,
+                "\(url.display): the server sent \(rate) bytes a second in \(seconds(options.minimumRateWindow)) s, fewer than "
+                    + "\(options.minimumRate)"))
     }
 
     private func timeout(_ text: String) -> Failure { Failure(RegistryError(.timeout, text), retry: .transient(after: nil)) }

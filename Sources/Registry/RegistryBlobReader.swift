@@ -22,6 +22,7 @@ final class RegistryBlobReader: BlobReader {
     private var toSkip: UInt64 = 0
     private var tries: RetryState
     private var progressMark: UInt64
+    private var pace: MinimumRate
     private var rangesAreRefused = false
     private var isComplete = false
     private var error: RegistryError?
@@ -41,6 +42,7 @@ final class RegistryBlobReader: BlobReader {
         self.offset = min(offset, size)
         progressMark = self.offset
         tries = RetryState(for: repository)
+        pace = MinimumRate(client.options)
         isComplete = size > 0 && self.offset == size
         while response == nil, !isComplete {
             do throws(Failure) {
@@ -111,7 +113,14 @@ final class RegistryBlobReader: BlobReader {
     }
 
     private func receive(_ response: HTTPResponse, into buffer: UnsafeMutableRawBufferPointer) throws(Failure) -> Int {
-        do { return try response.transfer.read(into: buffer) } catch { throw client.session.failure(error, response.url) }
+        let count: Int
+        do {
+            count = try pace.measure { () throws(TransferFailure) in try response.transfer.read(into: buffer) }
+        } catch {
+            throw client.session.failure(error, response.url)
+        }
+        if let rate = pace.isTooLow() { throw client.session.tooSlow(rate, response.url) }
+        return count
     }
 
     /// All bytes are there: more are an error, a connection that breaks now is none.

@@ -121,33 +121,70 @@ public final class RegistryClient: Sendable {
         // A server without TLS may wait for the end of what it takes for a request line.
         let connectTimeout = isProbe && mayUsePlainHTTP(repository) ? min(options.connectTimeout, .seconds(5)) : options.connectTimeout
         let key = (mayUsePlainHTTP(repository) ? "? " : "") + host
+        var asked = (repository: repository, url: url)
         var authorization = try authorizer.authorization(for: repository)
         var renewals = 0
+        var moves = 0
+        var wasIntroduced = false
         while true {
             let response = try session.open(
-                url, for: repository, headers: headers + ["Accept-Encoding: identity"], authorization: authorization, method: method,
-                body: body, mayShareConnection: mayShareConnection, connectTimeout: connectTimeout)
+                asked.url, for: asked.repository, headers: headers + ["Accept-Encoding: identity"], authorization: authorization,
+                method: method, body: body, mayShareConnection: mayShareConnection, connectTimeout: connectTimeout)
             schemes.withLock { $0[key] = scheme }
             switch response.head.status {
             case 200..<300: return response
-            case 401 where response.url.hasSameOrigin(as: url):
+            case 401:
                 let challenges = Challenge.parse(response.head.all("www-authenticate"))
                 // Reads the body away too, so that the connection can be used again.
                 let refused = session.failure(status: response, what: what)
+                if !response.url.hasSameOrigin(as: asked.url) {
+                    // Another registry, which wants an authorization of its own. Our secrets were left behind at the redirect.
+                    guard moves < Self.moveLimit, let other = asked.repository.behindRedirect(to: response.url) else { throw refused }
+                    moves += 1
+                    asked = (other, response.url)
+                    authorization = try authorizer.authorization(for: other)
+                    renewals = 0
+                    if authorization == nil {
+                        authorization = try authorizer.renew(other, challenges, rejected: nil, from: response.url)
+                        renewals = 1
+                    }
+                    continue
+                }
                 let rejected = authorization
                 if renewals < 2 {
-                    authorization = try authorizer.renew(repository, challenges, rejected: rejected, from: url)
+                    authorization = try authorizer.renew(
+                        asked.repository, challenges, rejected: rejected, isFresh: renewals > 0, from: asked.url)
                     renewals += 1
                     if authorization != rejected { continue }
                 }
                 throw Failure(
                     RegistryError(
-                        .unauthorized, "\(refused.error.description); \(authorizer.advice(for: repository))", status: 401,
+                        .unauthorized, "\(refused.error.description); \(authorizer.advice(for: asked.repository))", status: 401,
                         code: refused.error.code, remedy: .logIn))
+            case 403, 404:
+                let refused = session.failure(status: response, what: what)
+                // A registry that lets strangers in may hide from them what those that it knows may read.
+                guard authorization == nil, !wasIntroduced, moves == 0, authorizer.knowsCredentials(for: repository) else { throw refused }
+                wasIntroduced = true
+                authorization = try introduction(repository, url)
+                if authorization == nil { throw refused }
             default: throw session.failure(status: response, what: what)
             }
         }
     }
+
+    /// What the registry takes for credentials though it did not ask for any; nil where it never does.
+    private func introduction(_ repository: RemoteRepository, _ url: HTTPURL) throws(Failure) -> String? {
+        guard let root = url.resolving("/v2/") else { return nil }
+        let response = try session.open(root, for: repository, headers: ["Accept-Encoding: identity"])
+        let challenges = Challenge.parse(response.head.all("www-authenticate"))
+        session.drain(response.transfer)
+        guard response.head.status == 401, response.url.hasSameOrigin(as: root), !challenges.isEmpty else { return nil }
+        return try authorizer.renew(repository, challenges, rejected: nil, from: root)
+    }
+
+    /// Registries that one request is sent on to.
+    private static let moveLimit = 3
 
     /// Names, tags and digests have no byte that means something in a URL, and no empty, `.` or `..` segment.
     private static func isClean(_ path: String) -> Bool {
@@ -179,6 +216,11 @@ public final class RegistryClient: Sendable {
     struct FetchedManifest {
         var bytes: [UInt8]
         var mediaType: String?
+
+        /// Whether it is for people: JSON begins with a brace, whatever it is called.
+        var isWebPage: Bool {
+            mediaType == "text/html" && bytes.first { $0 != 0x20 && $0 != 0x09 && $0 != 0x0a && $0 != 0x0d } == UInt8(ascii: "<")
+        }
     }
 
     /// A manifest by tag or digest. Compared with `expected` and with the Docker-Content-Digest field where the registry sends one.
@@ -192,7 +234,7 @@ public final class RegistryClient: Sendable {
                 headers: ["Accept: " + Self.manifestTypes.joined(separator: ", ")], what: what)
             let bytes = try session.body(of: response, limit: limit, what: "manifest")
             if let expected { try Self.check(bytes, expected, "was asked for", response.url) }
-            if let announced = response.head["docker-content-digest"] {
+            if let announced = response.head["docker-content-digest"], !announced.isEmpty {
                 guard let digest = ContentDigest(announced) else {
                     throw Failure(
                         RegistryError(

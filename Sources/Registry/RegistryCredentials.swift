@@ -52,10 +52,32 @@ struct RemoteRepository: Hashable, Sendable {
     var isWritten = false
     /// Another repository of the same registry that is read on the way, by its name.
     var alsoRead: String?
+    /// The registry that sent us here, by its domain: which authorities it trusts is trusted here too.
+    var redirectedFrom: String?
 
     init(domain: String, name: String) {
         self.domain = domain
         self.name = name
+    }
+
+    /// The repository of the registry that a redirect led to, going by the URL; nil where that is none of the API.
+    ///
+    /// It is a registry with credentials of its own: those that were given with the command, and all that are kept for the first one, are not
+    /// for it.
+    func behindRedirect(to url: HTTPURL) -> RemoteRepository? {
+        let parts = url.target.path.split(separator: "/", omittingEmptySubsequences: false)
+        guard parts.count >= 5, parts[0].isEmpty, parts[1] == "v2",
+            let end = parts.lastIndex(where: { ["manifests", "blobs", "referrers"].contains($0) }), end > 2, end < parts.count - 1
+        else { return nil }
+        var other = RemoteRepository(
+            domain: url.authority == "registry-1.docker.io" ? "docker.io" : url.authority, name: parts[2..<end].joined(separator: "/"))
+        other.isInsecure = isInsecure
+        other.proxy = proxy
+        other.isMirror = isMirror
+        other.isWritten = isWritten
+        other.takesGivenCredentials = false
+        other.redirectedFrom = redirectedFrom ?? domain
+        return other
     }
 
     /// Where its API is. Docker Hub is the one registry that is not where its name says.

@@ -26,12 +26,17 @@ extension RegistryClient {
     private func manifest(_ reference: RegistryReference, _ repository: RemoteRepository) throws(RegistryError) -> SourceManifest {
         let name = reference.digest?.description ?? reference.tag ?? "latest"
         let fetched = try fetchManifest(repository, reference: name, expected: reference.digest, limit: options.manifestLimit)
-        // Servers that keep manifests as plain files know no better.
-        let isGeneric = ["application/json", "text/plain", "application/octet-stream", "binary/octet-stream"].contains(fetched.mediaType)
-        let type = isGeneric ? nil : fetched.mediaType
+        // Servers that keep manifests as plain files know no better: then the document's own type decides.
+        let type = fetched.mediaType.flatMap { MediaType.isOfDocuments($0) ? $0 : nil }
+        if fetched.isWebPage {
+            throw RegistryError(
+                .badResponse,
+                "manifest \(repository.domain)/\(repository.name) \(name): the answer is a web page (text/html), not a manifest; "
+                    + "a proxy or a page to log in at may stand before the registry")
+        }
         var expected: Descriptor?
         if let digest = reference.digest {
-            expected = Descriptor(mediaType: type ?? Self.ownType(fetched.bytes), digest: digest, size: UInt64(fetched.bytes.count))
+            expected = Descriptor(mediaType: type ?? Self.ownType(fetched.bytes) ?? "", digest: digest, size: UInt64(fetched.bytes.count))
         }
         return SourceManifest(bytes: fetched.bytes, mediaType: type, expected: expected)
     }
@@ -84,12 +89,12 @@ extension RegistryClient {
         return all.filter { $0.artifactType == artifactType }
     }
 
-    /// What a document without a media type from the server calls itself; empty where it is no manifest, as its reader will find out.
-    private static func ownType(_ bytes: [UInt8]) -> String {
+    /// What a document without a media type from the server calls itself; nil where it is no manifest, as its reader will find out.
+    private static func ownType(_ bytes: [UInt8]) -> String? {
         switch try? ManifestDocument(parsing: bytes, mediaType: nil) {
         case .manifest(let manifest): manifest.mediaType
         case .index(let index): index.mediaType
-        case nil: ""
+        case nil: nil
         }
     }
 }

@@ -32,8 +32,14 @@ public struct RegistryOptions: Sendable {
     public var connectTimeout = Duration.seconds(30)
     /// A transfer that moves less than 1 KiB in this time, either way, is broken off (and tried again).
     public var stallTimeout = Duration.seconds(60)
+    /// How many bytes of a blob have to come a second, averaged over `minimumRateWindow`; 0 asks for nothing. One that comes more slowly is
+    /// given up, and not tried again but from a mirror: a server that sends just enough not to stall could hold a pull for ever. Only the time
+    /// counts in which bytes were waited for, whatever connections they came on.
+    public var minimumRate: UInt64 = 1024
+    /// Long enough that a network may be gone for a while: `retry` decides how often it is tried again meanwhile.
+    public var minimumRateWindow = Duration.seconds(300)
     /// For an answer to begin, counted from the last byte that was sent, and for a manifest or token to come as a whole; blobs may take as long
-    /// as they move on.
+    /// as they move on, see `minimumRate`.
     public var requestTimeout = Duration.seconds(120)
     /// The largest manifest or index, in bytes. A pull takes that of its `PullOptions`.
     public var manifestLimit = 4 << 20

@@ -29,6 +29,15 @@ struct TransferFailure: Error {
     var isAlert: Bool {
         if case .curl = cause { message.contains(" alert ") } else { false }
     }
+
+    /// Whether a connection that stood broke off, in the middle of the handshake or later, for no reason that was given.
+    var isBrokenConnection: Bool {
+        guard case .curl(let raw) = cause else { return false }
+        return [
+            CURLE_SSL_CONNECT_ERROR, CURLE_GOT_NOTHING, CURLE_SEND_ERROR, CURLE_SEND_FAIL_REWIND, CURLE_RECV_ERROR, CURLE_PARTIAL_FILE,
+            CURLE_HTTP2, CURLE_HTTP2_STREAM, CURLE_AGAIN,
+        ].contains(CURLcode(raw))
+    }
 }
 
 /// One HTTP exchange: the network thread fills it, one other thread reads it.

@@ -77,6 +77,31 @@ import Testing
         )
     }
 
+    /// Registries that let strangers in, and hide from them what an account may read: nothing there asks for credentials but the API's root.
+    @Test(arguments: [403, 404])
+    func hiddenFromStrangers(status: Int) throws {
+        let registry = ScriptedServer { request in
+            if request.headers["authorization"] == "Basic dTpw" { return [.reply(200, [:], Self.manifest)] }
+            return request.path == "/v2/" ? [.reply(401, ["WWW-Authenticate": #"BASIC realm="Nexus""#])] : [.reply(status)]
+        }
+        defer { registry.stop() }
+        let client = try makeClient { $0.credentials = .password(user: "u", password: "p") }
+        #expect(try fetch(client, registry) == Self.manifest)
+        #expect(try fetch(client, registry) == Self.manifest)
+        #expect(registry.requests(to: "/v2/").count == 1)
+        // Without credentials there is nothing to tell.
+        #expect(registryError { _ = try fetch(try makeClient(), registry) }?.status == status)
+        #expect(registry.requests(to: "/v2/").count == 1)
+    }
+
+    @Test func nothingIsHidden() throws {
+        let registry = ScriptedServer { [.reply($0.path == "/v2/" ? 200 : 404)] }
+        defer { registry.stop() }
+        let client = try makeClient { $0.credentials = .password(user: "u", password: "p") }
+        #expect(registryError { _ = try fetch(client, registry) }?.kind == .notFound)
+        #expect(registry.requests.count == 2 && !registry.requests.contains { $0.headers["authorization"] != nil })
+    }
+
     @Test func registryTokenIsUsedAsItIs() throws {
         let (registry, tokens) = servers { authorization, _ in authorization == "Bearer given" }
         defer { registry.stop(); tokens.stop() }
@@ -172,6 +197,18 @@ import Testing
         let error = registryError { _ = try fetch(try makeClient(), registry) }
         #expect(error?.kind == .badResponse)
         #expect(error?.description == "http://\(tokens.host)/token: there is no usable token in the answer")
+    }
+
+    /// Token servers that fill in the one member of two and leave the other empty, null or of another kind.
+    @Test(arguments: [
+        #"{"token":"","access_token":"t"}"#, #"{"token":null,"access_token":"t"}"#, #"{"token":"t","access_token":""}"#,
+        #"{"token":5,"access_token":"t"}"#, #"{"token":"t","expires_in":"300"}"#, #"{"token":"t","expires_in":null,"issued_at":"x"}"#,
+    ])
+    func tokenUnderEitherName(answer: String) throws {
+        let (registry, tokens) = servers(answer: answer) { authorization, _ in authorization == "Bearer t" }
+        defer { registry.stop(); tokens.stop() }
+        #expect(try fetch(try makeClient(), registry) == Self.manifest)
+        #expect(tokens.requests.count == 1)
     }
 
     @Test func basic() throws {

@@ -46,6 +46,79 @@ import Testing
         #expect(server.requests.count { $0.path.contains("/blobs/") } == 1)
     }
 
+    // MARK: A minimum
+
+    private func pieces(_ size: Int, _ pause: Duration, upTo count: Int) -> [ScriptedServer.Action] {
+        stride(from: 0, to: count, by: size).flatMap {
+            [ScriptedServer.Action.pause(pause), .send(Array(blob[$0..<min($0 + size, count)]))]
+        }
+    }
+
+    private func head(_ start: Int = 0) -> ScriptedServer.Action {
+        let status = start > 0 ? "206 OK\r\nContent-Range: bytes \(start)-\(blob.count - 1)/\(blob.count)" : "200 OK"
+        return .send(Array("HTTP/1.1 \(status)\r\nContent-Length: \(blob.count - start)\r\n\r\n".utf8))
+    }
+
+    /// Reads the blob with a minimum of 100 kB/s over 300 ms; how many requests there were.
+    private func readAtARate(
+        pause: Duration = .zero, rate: UInt64 = 100_000, _ handler: @escaping ScriptedServer.Handler
+    ) throws -> Int {
+        let server = ScriptedServer(handler)
+        defer { server.stop() }
+        let client = try makeClient {
+            $0.minimumRate = rate
+            $0.minimumRateWindow = .milliseconds(300)
+        }
+        let reader = try RegistryBlobReader(client, server.repository(), digest: digest, size: UInt64(blob.count))
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 30_000, alignment: 16)
+        defer { buffer.deallocate() }
+        var read: [UInt8] = []
+        do {
+            while case let count = try reader.read(into: buffer), count > 0 {
+                read += buffer[..<count]
+                if pause > .zero { _ = client.session.interruption.sleep(pause) }
+            }
+        } catch {
+            #expect(server.requests(to: "/v2/team/app/blobs/\(digest)").count == 1)
+            throw error
+        }
+        #expect(read == blob)
+        return server.requests(to: "/v2/team/app/blobs/\(digest)").count
+    }
+
+    /// More than a stall, and not enough: an error, and no other try.
+    @Test func trickles() throws {
+        let started = ContinuousClock.now
+        let error = registryError { _ = try readAtARate { _ in [head()] + pieces(100, .milliseconds(10), upTo: 100_000) } }
+        #expect(error?.kind == .timeout)
+        #expect(error?.description.contains("bytes a second in 0.3 s, fewer than 100000") == true, "\(error?.description ?? "")")
+        #expect(ContinuousClock.now - started < .seconds(4))
+        // With nothing asked for it goes on.
+        #expect(try readAtARate(rate: 0) { _ in [head()] + pieces(5_000, .milliseconds(10), upTo: blob.count) } == 1)
+    }
+
+    /// A server that is fast enough on the average may pause, and a reader here may be slow.
+    @Test func fastEnough() throws {
+        #expect(try readAtARate { _ in [head()] + pieces(60_000, .milliseconds(150), upTo: blob.count) } == 1)
+        #expect(try readAtARate(pause: .milliseconds(100)) { _ in [.reply(200, [:], blob)] } == 1)
+    }
+
+    /// What connections bring together counts, where each begins with as much progress as gives it its tries back.
+    @Test func tricklesOverSeveralConnections() throws {
+        let server = ScriptedServer { [self] request in
+            let start = request.rangeStart
+            let end = min(start + 66_000, blob.count)
+            return [head(start), .pause(.milliseconds(200)), .send(Array(blob[start..<end])), .pause(.milliseconds(200)), .reset]
+        }
+        defer { server.stop() }
+        let client = try makeClient {
+            $0.minimumRate = 2_000_000
+            $0.minimumRateWindow = .milliseconds(500)
+        }
+        let reader = try RegistryBlobReader(client, server.repository(), digest: digest, size: UInt64(blob.count))
+        #expect(registryError { _ = try readAll(reader) }?.description.contains("fewer than 2000000") == true)
+    }
+
     @Test(arguments: [408, 425, 429, 500, 502, 503, 504, 507, 520, 599])
     func triedAgain(status: Int) throws {
         let server = ScriptedServer { [manifest] request in request.number < 2 ? [.reply(status)] : [.reply(200, [:], manifest)] }

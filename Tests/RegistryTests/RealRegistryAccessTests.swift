@@ -185,6 +185,49 @@ struct RealRegistryAccessTests {
         }
     }
 
+    /// A refusal of which nothing is seen but a broken connection leads to the next certificate, too, and every time.
+    @Test func refusalsThatAreLost() throws {
+        try withTemporaryDirectory { directory in
+            try makeCertificates(directory)
+            let tls = ", tls: {certificate: \(directory)/server.pem, key: \(directory)/server.key, clientcas: [\(directory)/ca.pem]}"
+            try withRegistry(directory, http: tls) { host in
+                let relay = CuttingRelay(to: try #require(host.split(separator: ":").last.flatMap { UInt16($0) }))
+                defer { relay.stop() }
+                let place = directory + "/certificates"
+                try makeDirectory(place)
+                func copy(_ name: String, _ target: String) throws {
+                    let bytes = try #require(try readSmallFile(ByteString("\(directory)/\(name)"), limit: 1 << 16))
+                    try writeFile(place + "/" + target, String(decoding: bytes, as: UTF8.self))
+                }
+                try copy("ca.pem", "ca.crt")
+                try copy("client.pem", "valid.cert")
+                try copy("client.key", "valid.key")
+                for name in ["a", "b"] {
+                    try openssl(
+                        [
+                            "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
+                            "/CN=\(name)", "-keyout", "\(place)/\(name).key", "-out", "\(place)/\(name).cert",
+                        ], directory)
+                }
+                func client() throws -> RegistryClient {
+                    try makeClient {
+                        $0.certificateDirectory = ByteString(place)
+                        $0.retry.limit = 0
+                        $0.retry.unreachableLimit = 0
+                        $0.tlsVerify = true
+                    }
+                }
+                for _ in 0..<10 { try readImage(try client(), "\(relay.host)/team/app:v1") }
+                // Where all are refused each was shown once.
+                for name in ["valid.cert", "valid.key"] { #expect(unlink(place + "/" + name) == 0) }
+                let before = relay.connections
+                let refused = registryError { try readImage(try client(), "\(relay.host)/team/app:v1") }
+                #expect(refused?.kind == .connection || refused?.kind == .tls, "\(refused?.description ?? "")")
+                #expect(relay.connections - before == 2)
+            }
+        }
+    }
+
     // MARK: Tokens
 
     /// RFC 7515's encoding.
