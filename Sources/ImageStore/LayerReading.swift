@@ -9,7 +9,7 @@ public import ComposefsTar
 public enum StoredContent: Sendable, Hashable {
     /// Not a regular file.
     case none
-    /// At most 64 bytes, kept in the stream itself.
+    /// At most 64 bytes, kept in the stream itself. Of sparse files this is the whole content, not what the archive holds; so below.
     case inline(ByteString)
     /// An object with this many bytes.
     case external(ObjectID, size: UInt64)
@@ -91,7 +91,7 @@ extension ImageStore {
         let name = ByteString(stream.hex)
         try withoutActuallyEscaping(body) { body in
             var parser = TarParser()
-            var handler = EntryReader(stream: name, body: body)
+            var handler = EntryReader(stream: name, repository: repository, references: reader.namedReferences, body: body)
             while let chunk = try reader.next() {
                 switch chunk {
                 case .inline(let bytes): try parser.feed(bytes, to: &handler)
@@ -113,9 +113,9 @@ extension ImageStore {
         var info = LayerInfo(
             diffID: diffID, stream: stream, size: reader.totalSize, entryCount: 0, externalObjects: reader.objectReferences.count,
             externalSize: 0, inlineSize: 0)
-        try forEachEntry(of: stream) { _, content in
+        try forEachEntry(of: stream) { entry, _ in
             info.entryCount += 1
-            if case .external(_, let size) = content { info.externalSize += size }
+            if entry.kind == .regular, entry.size > TarContent.inlineLimit { info.externalSize += entry.size }
         }
         info.inlineSize = info.size - min(info.size, info.externalSize)
         return info
@@ -126,10 +126,18 @@ extension ImageStore {
 private struct EntryReader: TarHandler {
     let stream: ByteString
     let body: (TarEntry, StoredContent) throws -> Void
+    private let repository: Repository
+    /// Of the stream.
+    private let references: Set<ObjectID>
     private var pending: TarEntry?
 
-    init(stream: ByteString, body: @escaping (TarEntry, StoredContent) throws -> Void) {
+    init(
+        stream: ByteString, repository: Repository, references: [NamedReference],
+        body: @escaping (TarEntry, StoredContent) throws -> Void
+    ) {
         self.stream = stream
+        self.repository = repository
+        self.references = Set(references.map(\.id))
         self.body = body
     }
 
@@ -138,6 +146,7 @@ private struct EntryReader: TarHandler {
     mutating func entry(_ entry: TarEntry, _ content: TarContent) throws {
         switch content {
         case .none: try body(entry, .none)
+        case .inline(let bytes) where entry.sparse != nil: try sparse(entry, .inline(bytes))
         case .inline(let bytes): try body(entry, .inline(bytes))
         case .external: pending = entry
         }
@@ -150,6 +159,17 @@ private struct EntryReader: TarHandler {
     mutating func external(_ id: ObjectID, size: UInt64) throws {
         guard let entry = pending else { return }
         pending = nil
+        if entry.sparse != nil { return try sparse(entry, .object(id)) }
         try body(entry, .external(id, size: size))
+    }
+
+    /// What the file holds follows from what the archive holds; the stream's reference keeps it, but is not asked what it is.
+    private func sparse(_ entry: TarEntry, _ stored: SparseFile.Stored) throws {
+        let content = try SparseFile.content(entry, stored, in: repository)
+        if case .external(let id, _) = content, !references.contains(id) {
+            throw ImageStoreError.damaged(
+                stream: stream, "has no reference to the content of the sparse file \"\(entry.path)\", which is object \(id)")
+        }
+        try body(entry, content)
     }
 }

@@ -43,6 +43,13 @@ public struct ObjectWriter: ~Copyable {
         size += UInt64(content.count)
     }
 
+    /// Appends so many zeros, which cost no space.
+    public mutating func append(zeros count: UInt64) {
+        hasher.update(zeros: count)
+        hole += count
+        size += count
+    }
+
     private mutating func write(_ content: UnsafeRawBufferPointer) throws(RepositoryError) {
         let skipped = Int64(clamping: hole)
         try system { () throws(SystemError) in

@@ -10,6 +10,7 @@ struct PaxRecords {
     var gid: UInt32?
     var mtime: (seconds: Int64, nanoseconds: UInt32)?
     var extendedAttributes: [(name: ByteString, value: ByteString)] = []
+    var sparse: PaxSparse?
 
     /// Limits of Linux (XATTR_NAME_MAX, XATTR_SIZE_MAX).
     private static let longestName = 255
@@ -54,15 +55,15 @@ struct PaxRecords {
         switch key.first {
         case UInt8(ascii: "p") where matches("path"): path = try name(key, value)
         case UInt8(ascii: "l") where matches("linkpath"): linkTarget = try name(key, value)
-        case UInt8(ascii: "s") where matches("size"): size = try number(key, value, max: UInt64(Int64.max))
-        case UInt8(ascii: "u") where matches("uid"):
-            uid = try number(key, value, max: UInt64(UInt32.max)).map { UInt32(truncatingIfNeeded: $0) }
-        case UInt8(ascii: "g") where matches("gid"):
-            gid = try number(key, value, max: UInt64(UInt32.max)).map { UInt32(truncatingIfNeeded: $0) }
+        case UInt8(ascii: "s") where matches("size"): size = try Self.number(ByteString(key), value, max: UInt64(Int64.max))
+        case UInt8(ascii: "u") where matches("uid"): uid = try Self.owner(ByteString(key), value)
+        case UInt8(ascii: "g") where matches("gid"): gid = try Self.owner(ByteString(key), value)
         case UInt8(ascii: "m") where matches("mtime"): mtime = try Self.time(key, value)
         case UInt8(ascii: "S") where key.starts(with: "SCHILY.xattr.".utf8):
             try attribute(key, value, &places)
-        case UInt8(ascii: "G") where key.starts(with: "GNU.sparse.".utf8): throw TarFault(.sparse)
+        case UInt8(ascii: "G") where key.starts(with: "GNU.sparse.".utf8):
+            if sparse == nil { sparse = PaxSparse() }
+            try sparse?.take(ByteString(key.dropFirst("GNU.sparse.".utf8.count)), value)
         default: break
         }
     }
@@ -93,21 +94,28 @@ struct PaxRecords {
         }
     }
 
-    private func number(_ key: ArraySlice<UInt8>, _ value: ArraySlice<UInt8>, max: UInt64) throws(TarFault) -> UInt64? {
+    private static func owner(_ key: ByteString, _ value: ArraySlice<UInt8>) throws(TarFault) -> UInt32? {
+        guard let number = try number(key, value, max: UInt64(UInt32.max)) else { return nil }
+        guard number < UInt64(UInt32.max) else { throw TarFault(.badValue(key: key, TarHeader.noOwner)) }
+        return UInt32(truncatingIfNeeded: number)
+    }
+
+    /// Nil where there is nothing.
+    static func number(_ key: ByteString, _ value: ArraySlice<UInt8>, max: UInt64) throws(TarFault) -> UInt64? {
         guard !value.isEmpty else { return nil }
         var result: UInt64 = 0
         for character in value {
             let digit = character &- 0x30
             guard digit < 10 else {
                 let isNegative = value.first == UInt8(ascii: "-")
-                throw TarFault(.badValue(key: ByteString(key), isNegative ? "it is negative" : "it is not a number"))
+                throw TarFault(.badValue(key: key, isNegative ? "it is negative" : "it is not a number"))
             }
             let (product, overflow) = result.multipliedReportingOverflow(by: 10)
             let (sum, carry) = product.addingReportingOverflow(UInt64(digit))
-            guard !overflow, !carry else { throw TarFault(.badValue(key: ByteString(key), "it is too large")) }
+            guard !overflow, !carry else { throw TarFault(.badValue(key: key, "it is too large")) }
             result = sum
         }
-        guard result <= max else { throw TarFault(.badValue(key: ByteString(key), "it is too large")) }
+        guard result <= max else { throw TarFault(.badValue(key: key, "it is too large")) }
         return result
     }
 

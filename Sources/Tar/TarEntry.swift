@@ -9,7 +9,7 @@ public struct TarEntry: Sendable {
     }
 
     /// The name as the archive has it: nothing is stripped, resolved or checked except that it holds no NUL.
-    /// A PAX `path` counts before a GNU long name, that before the ustar prefix and name.
+    /// `GNU.sparse.name` counts before a PAX `path`, that before a GNU long name, that before the ustar prefix and name.
     public var path: ByteString
     /// Of hard and symbolic links, never empty there; of all others whatever the header says.
     public var linkTarget: ByteString
@@ -20,7 +20,8 @@ public struct TarEntry: Sendable {
     public var gid: UInt32
     /// Seconds since 1970, rounded down, and the nanoseconds since then (0…999,999,999): -1.25 s is -2 and 750,000,000.
     public var mtime: (seconds: Int64, nanoseconds: UInt32)
-    /// Bytes of content that the archive holds for this entry; 0 for links, devices, directories and fifos, whatever their header says.
+    /// Bytes of content that the archive holds for this entry; 0 for links, devices, directories and fifos, whatever their header says,
+    /// but for directories that are told from files by the slash at the end of their names.
     public var size: UInt64
     /// 0…4095, and 0 where the entry is no device.
     public var deviceMajor: UInt32
@@ -30,6 +31,28 @@ public struct TarEntry: Sendable {
     public var extendedAttributes: [(name: ByteString, value: ByteString)]
     /// Where the entry's own header block begins, in bytes from the start of the archive.
     public var headerOffset: UInt64
+    /// Of a sparse file: what the archive holds is only a part of its content, see `SparseExpansion`.
+    public var sparse: TarSparse?
+
+    public init(
+        path: ByteString, linkTarget: ByteString, kind: Kind, mode: UInt32, uid: UInt32, gid: UInt32,
+        mtime: (seconds: Int64, nanoseconds: UInt32), size: UInt64, deviceMajor: UInt32, deviceMinor: UInt32,
+        extendedAttributes: [(name: ByteString, value: ByteString)], headerOffset: UInt64, sparse: TarSparse? = nil
+    ) {
+        self.path = path
+        self.linkTarget = linkTarget
+        self.kind = kind
+        self.mode = mode
+        self.uid = uid
+        self.gid = gid
+        self.mtime = mtime
+        self.size = size
+        self.deviceMajor = deviceMajor
+        self.deviceMinor = deviceMinor
+        self.extendedAttributes = extendedAttributes
+        self.headerOffset = headerOffset
+        self.sparse = sparse
+    }
 }
 
 /// Where an entry's content is.
@@ -72,10 +95,13 @@ public struct TarLimits: Sendable {
     public var extensionBytes: UInt64
     /// Bytes of a symbolic or hard link's target (Linux: PATH_MAX less the NUL).
     public var linkTargetBytes: Int
+    /// Bytes of an entry's path (the same).
+    public var pathBytes: Int
 
-    public init(extensionBytes: UInt64 = 1 << 20, linkTargetBytes: Int = 4095) {
+    public init(extensionBytes: UInt64 = 1 << 20, linkTargetBytes: Int = 4095, pathBytes: Int = 4095) {
         self.extensionBytes = extensionBytes
         self.linkTargetBytes = linkTargetBytes
+        self.pathBytes = pathBytes
     }
 
     public static let `default` = TarLimits()

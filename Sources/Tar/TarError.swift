@@ -24,7 +24,9 @@ public struct TarError: Error, Hashable, CustomStringConvertible {
         case nulInName
         case emptyLinkTarget
         case linkTargetTooLong(limit: Int)
-        case sparse
+        case pathTooLong(bytes: Int, limit: Int)
+        /// A sparse file whose map cannot be used; the text says what is wrong with it.
+        case badSparse(String)
         /// A device in a header format without device numbers.
         case noDeviceNumbers
         /// `skipExternal` was called where no external content begins.
@@ -34,6 +36,8 @@ public struct TarError: Error, Hashable, CustomStringConvertible {
     /// What is wrong with a number.
     public enum NumberFault: Hashable, Sendable {
         case notANumber, negative, tooLarge
+        /// A user or group id of 4294967295.
+        case noOwner
     }
 
     /// Where the block or entry begins, in bytes from the start of the archive.
@@ -49,8 +53,12 @@ public struct TarError: Error, Hashable, CustomStringConvertible {
     }
 
     public var description: String {
-        let place = path.map { "tar entry \($0) at byte \(offset)" } ?? "tar archive, byte \(offset)"
+        let place = path.map { "tar entry \(Self.shown($0)) at byte \(offset)" } ?? "tar archive, byte \(offset)"
         return place + ": " + reason.text
+    }
+
+    private static func shown(_ path: ByteString) -> String {
+        path.count > 512 ? ByteString(path.bytes.prefix(512)).description + "…" : path.description
     }
 }
 
@@ -61,6 +69,7 @@ extension TarError.Reason {
         case .badNumber(let field, .notANumber): "\(field) is not a number"
         case .badNumber(let field, .negative): "\(field) is negative"
         case .badNumber(let field, .tooLarge): "\(field) is too large"
+        case .badNumber(let field, .noOwner): "\(field): " + TarHeader.noOwner
         case .truncated(let part): "the archive ends inside \(part)"
         case .strayZeroBlock: "a single block of zeros stands between two entries"
         case .danglingExtension: "an extension header is followed by no entry"
@@ -71,7 +80,8 @@ extension TarError.Reason {
         case .nulInName: "a name holds a NUL byte"
         case .emptyLinkTarget: "the link has no target"
         case .linkTargetTooLong(let limit): "the link's target is longer than \(limit) bytes"
-        case .sparse: "sparse entries are not supported"
+        case .pathTooLong(let bytes, let limit): "its path has \(bytes) bytes; Linux takes \(limit)"
+        case .badSparse(let what): "the sparse file cannot be read: \(what)"
         case .noDeviceNumbers: "a device without device numbers"
         case .notAtExternalContent: "a file's content stands where the archive has something else"
         }

@@ -132,12 +132,43 @@ struct TarHeader {
         UInt32(truncatingIfNeeded: try unsigned(100, 8, max: UInt64(UInt32.max), "the mode") & 0o7777)
     }
 
-    func uid() throws(TarFault) -> UInt32 { UInt32(truncatingIfNeeded: try unsigned(108, 8, max: UInt64(UInt32.max), "the user id")) }
+    func uid() throws(TarFault) -> UInt32 { try owner(108, "the user id") }
 
-    func gid() throws(TarFault) -> UInt32 { UInt32(truncatingIfNeeded: try unsigned(116, 8, max: UInt64(UInt32.max), "the group id")) }
+    func gid() throws(TarFault) -> UInt32 { try owner(116, "the group id") }
+
+    /// Why 4294967295 is refused: a file with this owner cannot be made.
+    static let noOwner = "4294967295 is no owner; chown takes it for \"leave alone\""
+
+    private func owner(_ offset: Int, _ field: String) throws(TarFault) -> UInt32 {
+        let number = try unsigned(offset, 8, max: UInt64(UInt32.max), field)
+        guard number < UInt64(UInt32.max) else { throw TarFault(.badNumber(field: field, .noOwner)) }
+        return UInt32(truncatingIfNeeded: number)
+    }
 
     /// At most 2^63 - 1.
     func size() throws(TarFault) -> UInt64 { try unsigned(124, 12, max: UInt64(Int64.max), "the size") }
+
+    // MARK: Old GNU sparse files
+
+    /// The size of the whole file, of a header of type `S`.
+    func sparseSize() throws(TarFault) -> UInt64 { try unsigned(483, 12, max: UInt64(Int64.max), "the sparse file's size") }
+
+    /// Pieces of a map: four in the header from 386 on, twenty-one in a block that follows it from its beginning on. An empty one at offset 0
+    /// is room that was not needed.
+    func sparseSegments(at offset: Int, count: Int) throws(TarFault) -> [TarSparse.Segment] {
+        var segments: [TarSparse.Segment] = []
+        for index in 0..<count {
+            let at = offset + 24 * index
+            if byte(at) == 0 { break }
+            let start = try unsigned(at, 12, max: UInt64(Int64.max), "an offset in the sparse file's map")
+            let size = try unsigned(at + 12, 12, max: UInt64(Int64.max), "a size in the sparse file's map")
+            segments.append(TarSparse.Segment(offset: start, size: size))
+        }
+        return segments
+    }
+
+    /// Whether another block of the map follows: at 482 of a header, at 504 of a block.
+    func isSparseContinued(_ offset: Int) -> Bool { byte(offset) != 0 }
 
     func seconds() throws(TarFault) -> Int64 {
         if case .negative(let value) = number(136, 12) { return value }

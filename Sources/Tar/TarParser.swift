@@ -2,8 +2,8 @@ internal import ComposefsBytes
 
 /// Splits an archive, pushed in pieces of any size, into entries, the content of large files, and all other bytes.
 ///
-/// Read are V7, POSIX ustar and pax, and GNU archives without sparse members; content passes through uncopied, and memory does not depend on
-/// any size that the archive claims. Looser than POSIX where images in the wild are: no end marker or a cut one, cut padding after the last
+/// Read are V7, POSIX ustar and pax, and GNU archives; content passes through uncopied and, of sparse files, as the archive has it; and
+/// memory does not depend on any size that the archive claims. Looser than POSIX where images in the wild are: no end marker or a cut one, cut padding after the last
 /// member, signed checksums, base-256 numbers, negative times, and anything at all behind the end marker. Global PAX headers are kept in
 /// the stream and otherwise ignored, as other container tools do.
 ///
@@ -22,6 +22,8 @@ public struct TarParser: ~Copyable {
         case skipped
         /// Inside the zeros that fill up the last block.
         case padding
+        /// Before or inside a block that continues the map of an old GNU sparse file.
+        case sparseMap
         /// Behind one zero block.
         case zeroBlock
         /// Behind the end marker.
@@ -86,7 +88,7 @@ public struct TarParser: ~Copyable {
         var pending = 0
         while at < end {
             switch state {
-            case .header, .zeroBlock:
+            case .header, .zeroBlock, .sparseMap:
                 if blockCount == 0, sinceBoundary + at - pending >= Self.boundaryInterval, !hasExtension, case .header = state {
                     try handOver(base, &pending, at, to: &handler)
                     sinceBoundary = 0
@@ -181,6 +183,7 @@ public struct TarParser: ~Copyable {
             }
             if hasExtension { throw TarError(offset: position, path: nil, reason: .danglingExtension) }
         case .extensionData(let kind): throw fault(.truncated("a \(kind.name) header"))
+        case .sparseMap: throw fault(.truncated("a sparse file's map"))
         case .smallContent, .external: throw fault(.truncated("the file's content"))
         case .skipped: throw fault(.truncated("an entry's data"))
         }
@@ -231,6 +234,7 @@ public struct TarParser: ~Copyable {
 
     /// Reads one block and enters the state that follows it. An entry is returned when there is one.
     private mutating func read(_ header: TarHeader) throws(TarError) -> TarEntry? {
+        if case .sparseMap = state { return try readSparseMap(header) }
         let offset = position &- UInt64(TarHeader.size)
         do throws(TarFault) {
             if try header.validity() == .zero {
@@ -259,7 +263,7 @@ public struct TarParser: ~Copyable {
             }
             return nil
         } catch {
-            throw TarError(offset: offset, path: pax?.path ?? longName ?? header.path(format), reason: error.reason)
+            throw TarError(offset: offset, path: pax?.sparse?.name ?? pax?.path ?? longName ?? header.path(format), reason: error.reason)
         }
     }
 
@@ -301,19 +305,35 @@ public struct TarParser: ~Copyable {
         return ByteString(name)
     }
 
-    private mutating func readEntry(_ header: TarHeader, _ format: TarHeader.Format, _ offset: UInt64) throws(TarFault) -> TarEntry {
-        let kind = try Self.kind(header.typeFlag, format)
+    /// Nil where the entry's map goes on in another block.
+    private mutating func readEntry(_ header: TarHeader, _ format: TarHeader.Format, _ offset: UInt64) throws(TarFault) -> TarEntry? {
+        var kind = Self.kind(header.typeFlag, format)
         // What a PAX record overrides in the header is not looked at there: writers put anything into fields that are too small.
         let uid = if let value = pax?.uid { value } else { try header.uid() }
         let gid = if let value = pax?.gid { value } else { try header.gid() }
         let mtime = if let value = pax?.mtime { value } else { (seconds: try header.seconds(), nanoseconds: UInt32(0)) }
         var entry = TarEntry(
-            path: pax?.path ?? longName ?? header.path(format), linkTarget: pax?.linkTarget ?? longLink ?? header.linkName, kind: kind,
+            path: pax?.sparse?.name ?? pax?.path ?? longName ?? header.path(format),
+            linkTarget: pax?.linkTarget ?? longLink ?? header.linkName, kind: kind,
             mode: try header.mode(), uid: uid, gid: gid, mtime: mtime, size: 0, deviceMajor: 0, deviceMinor: 0,
             extendedAttributes: pax?.extendedAttributes ?? [], headerOffset: offset)
+        if kind == .regular, entry.path.bytes.last == UInt8(ascii: "/") {
+            // V7 has no other way to say it, and some writers of later formats do the same.
+            kind = .directory
+            entry.kind = kind
+            entry.size = if let value = pax?.size { value } else { try header.size() }
+        }
+        let pathBytes = entry.path.count
+        guard pathBytes <= limits.pathBytes else { throw TarFault(.pathTooLong(bytes: pathBytes, limit: limits.pathBytes)) }
+        let isOldSparse = header.typeFlag == UInt8(ascii: "S") && kind == .regular
         switch kind {
         case .regular, .other:
             entry.size = if let value = pax?.size { value } else { try header.size() }
+            if isOldSparse {
+                entry.sparse = TarSparse(realSize: try header.sparseSize(), segments: try header.sparseSegments(at: 386, count: 4))
+            } else if kind == .regular, let records = pax?.sparse {
+                entry.sparse = try records.sparse()
+            }
         case .hardLink, .symbolicLink:
             guard !entry.linkTarget.isEmpty else { throw TarFault(.emptyLinkTarget) }
             guard entry.linkTarget.count <= limits.linkTargetBytes else {
@@ -331,7 +351,19 @@ public struct TarParser: ~Copyable {
             extensionBytes = 0
             hasExtension = false
         }
-        if kind != .regular {
+        if isOldSparse, header.isSparseContinued(482) {
+            current = entry
+            state = .sparseMap
+            return nil
+        }
+        return try enterContent(of: entry)
+    }
+
+    private mutating func enterContent(of entry: TarEntry) throws(TarFault) -> TarEntry {
+        if let sparse = entry.sparse, let segments = sparse.segments {
+            try TarSparse.check(segments, realSize: sparse.realSize, stored: entry.size)
+        }
+        if entry.kind != .regular {
             enterData(entry.size, .skipped)
         } else if entry.size > TarContent.inlineLimit {
             externalSize = entry.size
@@ -342,7 +374,23 @@ public struct TarParser: ~Copyable {
         return entry
     }
 
-    private static func kind(_ flag: UInt8, _ format: TarHeader.Format) throws(TarFault) -> TarEntry.Kind {
+    /// Reads one block of a map. The entry is returned with the last.
+    private mutating func readSparseMap(_ block: TarHeader) throws(TarError) -> TarEntry? {
+        // `current` was set when this state was entered.
+        do throws(TarFault) {
+            current?.sparse?.segments?.append(contentsOf: try block.sparseSegments(at: 0, count: 21))
+            guard current?.sparse?.segments?.count ?? 0 <= TarSparse.segmentLimit else {
+                throw TarFault(.badSparse("its map tells of more than \(TarSparse.segmentLimit) pieces"))
+            }
+            if block.isSparseContinued(504) { return nil }
+            guard let entry = current.take() else { return nil }
+            return try enterContent(of: entry)
+        } catch {
+            throw fault(error.reason)
+        }
+    }
+
+    private static func kind(_ flag: UInt8, _ format: TarHeader.Format) -> TarEntry.Kind {
         switch flag {
         case UInt8(ascii: "0"), 0, UInt8(ascii: "7"): .regular
         case UInt8(ascii: "1"): .hardLink
@@ -351,7 +399,7 @@ public struct TarParser: ~Copyable {
         case UInt8(ascii: "4"): .blockDevice
         case UInt8(ascii: "5"): .directory
         case UInt8(ascii: "6"): .fifo
-        case UInt8(ascii: "S") where format != .v7: throw TarFault(.sparse)
+        case UInt8(ascii: "S") where format == .gnu: .regular
         default: .other(flag)
         }
     }

@@ -21,6 +21,22 @@ import Testing
         #expect(sha256([UInt8](repeating: 0, count: count)) == expected)
     }
 
+    /// Zeros that are only counted give what zeros that are hashed give, wherever in the content they stand.
+    @Test(arguments: [0, 1, 4095, 4096, 4097, 130 * 4096, 1_000_000, 40_000_001])
+    func countedZeros(count: Int) {
+        for algorithm in VerityAlgorithm.allCases {
+            for (before, after) in [(0, 0), (1, 0), (0, 1), (4096, 4096), (5000, 300)] {
+                let (first, last) = ([UInt8](repeating: 1, count: before), [UInt8](repeating: 2, count: after))
+                var hasher = VerityHasher(algorithm)
+                first.withUnsafeBytes { hasher.update($0) }
+                hasher.update(zeros: UInt64(count))
+                last.withUnsafeBytes { hasher.update($0) }
+                let whole = first + [UInt8](repeating: 0, count: count) + last
+                #expect(hasher.finalize() == whole.withUnsafeBytes { VerityHasher.objectID(of: $0, algorithm) })
+            }
+        }
+    }
+
     @Test func helloWorld() {
         #expect(sha256(Array("hello world".utf8)) == "1e2eaa4202d750a41174ee454970b92c1bc2f925b1e35076d8c7d5f56362ba64")
         let long = Array("hello world".utf8).withUnsafeBytes { VerityHasher.objectID(of: $0, .sha512) }

@@ -41,6 +41,19 @@ struct LayerSplitter: TarHandler, ~Copyable {
     private var file: [Piece] = []
     private var large: LargeObject?
 
+    /// Sparse files, whose whole content is stored at the end, and the bytes that they come to.
+    private var sparse: [(entry: TarEntry, content: SparseContent)] = []
+    private var sparseBytes: UInt64 = 0
+    /// The one whose content is being read.
+    private var pendingSparse: TarEntry?
+    private var sparseSegments = 0
+    private static let sparseSegmentLimit = 1 << 20
+
+    private enum SparseContent {
+        case inline(ByteString)
+        case object(PendingObjects, Int)
+    }
+
     private var operations: [Operation] = []
     private var firstOperation = 0
     private var waiting: [UInt8] = []
@@ -81,14 +94,23 @@ struct LayerSplitter: TarHandler, ~Copyable {
 
     mutating func entry(_ entry: TarEntry, _ content: TarContent) throws {
         try check(entry)
-        guard case .external(let size) = content else { return }
+        guard case .external(let size) = content else {
+            if entry.sparse != nil, case .inline(let bytes) = content { sparse.append((entry, .inline(bytes))) }
+            return
+        }
+        pendingSparse = entry.sparse != nil ? entry : nil
         if size > Self.largeFileSize {
             submitBatch()
             let object = LargeObject(repository, pool: pool, profile: profile, finished: { [progress] in progress.signal() })
             large = object
             outstanding += 1
-            operations.append(.object(object.pending, 0))
+            addObject(object.pending, 0)
         }
+    }
+
+    private mutating func addObject(_ pending: PendingObjects, _ index: Int) {
+        operations.append(.object(pending, index))
+        if let entry = pendingSparse.take() { sparse.append((entry, .object(pending, index))) }
     }
 
     private mutating func check(_ entry: TarEntry) throws(LimitExceeded) {
@@ -99,11 +121,25 @@ struct LayerSplitter: TarHandler, ~Copyable {
             let place = LimitExceeded.entry(entry.path, at: entry.headerOffset)
             throw LimitExceeded(.pathBytes, allowed: limits.pathBytes, found: path, place: place)
         }
+        if let sparse = entry.sparse { try check(sparse, entry) }
         guard !entry.extendedAttributes.isEmpty else { return }
         let attributes = entry.extendedAttributes.reduce(UInt64(0)) { $0 + UInt64($1.name.count) + UInt64($1.value.count) }
         guard attributes <= limits.xattrBytes else {
             let place = LimitExceeded.entry(entry.path, at: entry.headerOffset)
             throw LimitExceeded(.xattrBytes, allowed: limits.xattrBytes, found: attributes, place: place)
+        }
+    }
+
+    /// Holes count as what they are for everybody who reads the file.
+    private mutating func check(_ sparse: TarSparse, _ entry: TarEntry) throws(LimitExceeded) {
+        let place = LimitExceeded.entry(entry.path, at: entry.headerOffset)
+        let (sum, overflow) = sparseBytes.addingReportingOverflow(sparse.realSize)
+        guard !overflow, sum <= limits.layerBytes else { throw LimitExceeded(.layerBytes, allowed: limits.layerBytes, place: place) }
+        sparseBytes = sum
+        sparseSegments += sparse.segments?.count ?? 0
+        let limit = max(limits.layerEntries / 1000, 4096)
+        guard sparseSegments <= Self.sparseSegmentLimit, UInt64(self.sparse.count) < limit else {
+            throw LimitExceeded(.layerEntries, allowed: limits.layerEntries, place: place)
         }
     }
 
@@ -121,7 +157,7 @@ struct LayerSplitter: TarHandler, ~Copyable {
         batch.pieces.append(contentsOf: file)
         batch.byteCount += file.reduce(0) { $0 + $1.count }
         file.removeAll(keepingCapacity: true)
-        operations.append(.object(batch.pending, batch.files.count))
+        addObject(batch.pending, batch.files.count)
         batch.files.append(ObjectBatch.File(pieces: first..<batch.pieces.count))
         if batch.byteCount >= Self.batchSize { submitBatch() }
     }
@@ -156,11 +192,24 @@ struct LayerSplitter: TarHandler, ~Copyable {
         try endOfSlab()
         while outstanding > 0 { try awaitObject() }
         try writeWhatIsKnown()
+        try storeSparseFiles()
         let statistics = statistics
         return (try stream.finish(), statistics)
     }
 
     // MARK: Below
+
+    private mutating func storeSparseFiles() throws {
+        for (entry, content) in sparse {
+            let stored: SparseFile.Stored =
+                switch content {
+                case .inline(let bytes): .inline(bytes)
+                case .object(let pending, let index): .object(pending.results[index].id)
+                }
+            guard let id = try SparseFile.store(entry, stored, in: repository) else { continue }
+            stream.addNamedReference(SparseFile.referenceName(entry), id)
+        }
+    }
 
     private mutating func submitBatch() {
         guard !batch.files.isEmpty else { return }

@@ -63,6 +63,8 @@ struct TarIndex: TarHandler {
         guard let path = normalizedPath(entry.path, relativeTo: []) else { return }
         let found: Entry?
         switch entry.kind {
+        case .regular where entry.sparse != nil:
+            throw OCIError.unsupported(document: "\(source), \(path)", "it is a sparse file, which only layers may have")
         case .regular:
             let (offset, overflow) = entry.headerOffset.addingReportingOverflow(512)
             found = overflow ? nil : .file(offset: offset, size: entry.size)

@@ -1,0 +1,75 @@
+import Bytes
+import Hashing
+import LinuxSystem
+import Repository
+import Tar
+
+/// Sparse files of a layer. The archive holds only a part of such a file's content; that is what the layer's stream has, so that it gives the
+/// archive back. The file itself is another object, to which the stream has a named reference (Repo-Format.md 7.2).
+enum SparseFile {
+    /// What an archive holds of a sparse file.
+    enum Stored {
+        case inline(ByteString)
+        case object(ObjectID)
+    }
+
+    /// The name of the reference to the content of the file whose header is at this offset of the archive.
+    static func referenceName(_ entry: TarEntry) -> String { "sparse:\(entry.headerOffset)" }
+
+    /// Stores a sparse file's whole content; nil for one that is short enough to be in images itself.
+    static func store(_ entry: TarEntry, _ stored: Stored, in repository: Repository) throws -> ObjectID? {
+        guard isExternal(entry) else { return nil }
+        var writer = try repository.makeObjectWriter()
+        try expand(entry, stored, in: repository) { part in
+            switch part {
+            case .hole(let count): writer.append(zeros: count)
+            case .data(let bytes): try writer.append(bytes)
+            }
+        }
+        return try writer.finish().id
+    }
+
+    /// A sparse file's whole content, worked out from what the archive holds. Nothing is written.
+    static func content(_ entry: TarEntry, _ stored: Stored, in repository: Repository) throws -> StoredContent {
+        guard isExternal(entry) else {
+            var content: [UInt8] = []
+            try expand(entry, stored, in: repository) { part in
+                switch part {
+                // At most 64 bytes in all.
+                case .hole(let count): content += [UInt8](repeating: 0, count: Int(count))
+                case .data(let bytes): content += bytes
+                }
+            }
+            return .inline(ByteString(content))
+        }
+        var hasher = VerityHasher(repository.algorithm)
+        try expand(entry, stored, in: repository) { part in
+            switch part {
+            case .hole(let count): hasher.update(zeros: count)
+            case .data(let bytes): hasher.update(bytes)
+            }
+        }
+        return .external(hasher.finalize(), size: entry.sparse?.realSize ?? 0)
+    }
+
+    private static func isExternal(_ entry: TarEntry) -> Bool { entry.sparse?.realSize ?? 0 > TarContent.inlineLimit }
+
+    private static func expand(
+        _ entry: TarEntry, _ stored: Stored, in repository: Repository, _ body: (SparseExpansion.Part) throws -> Void
+    ) throws {
+        guard var expansion = try SparseExpansion(entry) else { preconditionFailure("only sparse files have holes") }
+        switch stored {
+        case .inline(let bytes): try bytes.bytes.withUnsafeBytes { try expansion.feed($0, body) }
+        case .object(let id):
+            let object = try repository.openObject(id, verify: repository.isSecure)
+            let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 18, alignment: 4096)
+            defer { buffer.deallocate() }
+            while true {
+                let count = try object.read(into: buffer)
+                if count == 0 { break }
+                try expansion.feed(UnsafeRawBufferPointer(rebasing: buffer[..<count]), body)
+            }
+        }
+        try expansion.finish(body)
+    }
+}
