@@ -15,7 +15,7 @@ public enum ErofsError: Error, Hashable, Sendable, CustomStringConvertible {
     public enum Reason: Hashable, Sendable, CustomStringConvertible {
         /// Limit 255 bytes.
         case nameTooLong(bytes: Int)
-        /// Limit 4,095 bytes.
+        /// Limit 4,095 bytes, in version 2 1,024.
         case targetTooLong(bytes: Int)
         /// Limit 4,095 bytes, in version 2 only.
         case inlineContentTooLong(bytes: Int)
@@ -39,7 +39,9 @@ public enum ErofsError: Error, Hashable, Sendable, CustomStringConvertible {
         public var description: String {
             switch self {
             case .nameTooLong(let bytes): "the name has \(bytes) bytes, the limit is 255"
-            case .targetTooLong(let bytes): "the symlink's target has \(bytes) bytes, the limit is 4095"
+            case .targetTooLong(let bytes):
+                "the symlink's target has \(bytes) bytes, the limit "
+                    + (bytes > ErofsVersion.v1.maximumTargetLength ? "is 4095" : "of format version 2 is 1024")
             case .inlineContentTooLong(let bytes): "the inline content has \(bytes) bytes, the limit of format version 2 is 4095"
             case .attributeNameTooLong(let name): "the extended attribute name '\(name)' is longer than 255 bytes"
             case .attributeNameInvalid(let name): "'\(name)' is no valid extended attribute name"

@@ -12,6 +12,10 @@ public enum ErofsVersion: UInt32, CaseIterable, Sendable {
 
     /// The layout of versions 0 and 1.
     var isFirstEpoch: Bool { self != .v2 }
+
+    /// Longest symlink target. Linux has PATH_MAX without its NUL; in version 2 a longer one than this can come to lie so that kernels refuse it,
+    /// and readers of that version take none.
+    var maximumTargetLength: Int { isFirstEpoch ? 4095 : 1024 }
 }
 
 /// Numbers of the on-disk format: composefs' header and the part of EROFS that it uses (linux/fs/erofs/erofs_fs.h).
@@ -51,8 +55,6 @@ enum Erofs {
     static let filterSeed: UInt32 = 0x25bb_e08f
 
     static let maximumNameLength = 255
-    /// Longest symlink target of Linux: PATH_MAX without its NUL.
-    static let maximumTargetLength = 4095
     /// What readers accept; larger images are not written.
     static let maximumImageSize = 1 << 30
     static let maximumDepth = 2048

@@ -144,7 +144,7 @@ struct ImageLayout {
             it.value = value
         case .fifo, .socket: break
         case .symbolicLink(let target):
-            guard target.count <= Erofs.maximumTargetLength else {
+            guard target.count <= plan.version.maximumTargetLength else {
                 throw .unwritable(path: plan.path(of: node), .targetTooLong(bytes: target.count))
             }
             it.size = UInt64(target.count)

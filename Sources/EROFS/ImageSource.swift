@@ -116,7 +116,10 @@ extension ImageSource {
         guard let size = Int(exactly: it.size), size <= bytes.count else {
             throw Fault("its size of \(it.size) bytes is more than the image's")
         }
-        if it.kind == .symbolicLink, size > Erofs.maximumTargetLength { throw Fault("its target has \(size) bytes, the limit is 4095") }
+        if it.kind == .symbolicLink, size > superblock.version.maximumTargetLength {
+            let limit = superblock.version.maximumTargetLength
+            throw Fault("its target has \(size) bytes, the limit is \(limit)")
+        }
         if it.kind == .directory, it.layout == .plain, size % Erofs.blockSize != 0 { throw Fault("a directory block is cut short") }
         let inTail = it.layout == .inline ? size % Erofs.blockSize : 0
         let inBlocks = size - inTail

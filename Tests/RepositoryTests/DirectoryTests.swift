@@ -1,4 +1,5 @@
 import ComposefsBytes
+import ComposefsEROFS
 import ComposefsConcurrency
 import ComposefsFileTree
 import ComposefsHashing
@@ -33,6 +34,29 @@ import Testing
         try root.setTime(at: "small", seconds: -5, nanoseconds: 123_456_789)
         try root.setTime(at: "sub/up", seconds: 1_000_000_007, nanoseconds: 1)
         return path
+    }
+
+    /// overlayfs gives all whiteouts of an upper directory one inode. In an image each is one of its own.
+    @Test func linkedWhiteouts() throws {
+        guard Host.effectiveUserID == 0 else { try Test.cancel("making devices needs root") }
+        let scratch = try Scratch()
+        let path = scratch.path + "/tree"
+        try FileDescriptor.makeDirectory(path, mode: 0o755)
+        let root = try FileDescriptor.open(path, [.readOnly, .directory])
+        try root.makeNode(at: "one", mode: 0o020000)
+        try root.link(at: "one", to: "two")
+        try root.makeNode(at: "null", mode: 0o020666, device: DeviceNumber(major: 1, minor: 3))
+        try root.link(at: "null", to: "void")
+        let tree = try hashDirectory(path, .sha256)
+        for name: ByteString in ["one", "two"] {
+            let inode = try #require(tree.lookup(path: name))
+            #expect(tree.isWhiteout(inode) && tree.linkCount(of: inode) == 1)
+        }
+        #expect(tree.lookup(path: "null") == tree.lookup(path: "void"))
+        for version in ErofsVersion.allCases {
+            let again = try ErofsImage(try writeErofs(tree, version: version)).tree()
+            for name: ByteString in ["one", "two"] { #expect(again.isWhiteout(try #require(again.lookup(path: name)))) }
+        }
     }
 
     private func check(_ tree: FileTree) throws {
