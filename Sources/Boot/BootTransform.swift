@@ -3,7 +3,7 @@ public import ComposefsFileTree
 public import ComposefsHashing
 
 /// Brings a tree in canonical container form (`transformForContainer`) into the form that is booted: `/boot` and `/sysroot` are empty and
-/// have the seconds of `/usr`'s time, and every file has the label that the image's own SELinux policy gives it, or none without a policy.
+/// have `/usr`'s time, and every file has the label that the image's own SELinux policy gives it, or none without a policy.
 ///
 /// - Parameter content: reads an object whole; called for the policy's files that are not in the tree itself.
 /// - Throws: where `/boot` or `/sysroot` is missing, or the policy is damaged. The tree may then be changed in part.
@@ -17,11 +17,12 @@ public func transformForBoot(
         emptied.append(directory)
     }
     let usr = tree.lookup("usr", in: FileTree.root)
-    let seconds = usr.map { tree.modified(of: $0).seconds } ?? 0
+    // With the nanoseconds, which the reference leaves alone up to 0.9.2: whatever is done in these directories changes their times, but must
+    // not change the image.
+    let time = usr.map { tree.modified(of: $0) } ?? Timestamp(seconds: 0)
     for directory in emptied {
         tree.removeChildren(of: directory)
-        // The nanoseconds stay what they were: images are made so, and their digests depend on it.
-        tree.setModified(of: directory, to: Timestamp(seconds: seconds, nanoseconds: tree.modified(of: directory).nanoseconds))
+        tree.setModified(of: directory, to: time)
     }
     try labelForSelinux(&tree, content: content)
 }
