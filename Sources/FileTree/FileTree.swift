@@ -19,6 +19,8 @@ public struct FileTree: Sendable {
     public struct EntryID: Hashable, Sendable {
         @usableFromInline let index: UInt32
         @usableFromInline init(_ index: UInt32) { self.index = index }
+        /// Position in the arena, below `entryCapacity`: a later entry has a larger one.
+        @inlinable public var arenaIndex: Int { Int(index) }
     }
 
     /// The root directory's inode.
@@ -78,6 +80,12 @@ public struct FileTree: Sendable {
     /// One past the largest index an inode has had.
     public var inodeCapacity: Int { inodes.count }
 
+    /// One past the largest index an entry has had.
+    public var entryCapacity: Int { entries.count }
+
+    /// Bytes of names and values of all distinct lists of extended attributes.
+    public internal(set) var attributeBytes = 0
+
     public func kind(of inode: InodeID) -> FileKind {
         switch self[inode].shape {
         case .directory: .directory
@@ -91,6 +99,9 @@ public struct FileTree: Sendable {
     }
 
     public func isDirectory(_ inode: InodeID) -> Bool { self[inode].shape == .directory }
+
+    /// Whether a directory has an entry.
+    public func hasEntries(_ directory: InodeID) -> Bool { isDirectory(directory) && self[directory].reference != Self.none }
 
     /// How many entries lead to the inode; for a directory always 1.
     public func linkCount(of inode: InodeID) -> UInt32 { self[inode].links }
@@ -132,6 +143,7 @@ public struct FileTree: Sendable {
         let old = attributeLists
         attributeLists = [[]]
         attributeIndex = [[]: 0]
+        attributeBytes = 0
         let moved = old.map { intern(transform($0)) }
         for index in inodes.indices { inodes[index].attributes = moved[Int(inodes[index].attributes)] }
     }

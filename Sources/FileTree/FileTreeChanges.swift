@@ -128,6 +128,7 @@ extension FileTree {
         if let known = attributeIndex[attributes] { return known }
         let index = UInt32(attributeLists.count)
         attributeLists.append(attributes)
+        attributeBytes += attributes.reduce(0) { $0 + $1.name.count + $1.value.count }
         attributeIndex[attributes] = index
         return index
     }

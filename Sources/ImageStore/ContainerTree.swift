@@ -8,9 +8,15 @@ import ComposefsTar
 extension ImageStore {
     /// The merged tree of layers, from bottom to top, before any transform.
     ///
-    /// - Parameter entryLimit: entries of all layers together; more are `LimitExceeded`.
-    func mergedTree(of layers: [(diffID: ContentDigest, stream: ObjectID)], entryLimit: UInt64 = .max) throws -> FileTree {
-        var merger = LayerMerger()
+    /// - Parameters:
+    ///   - filtering: keeps extended attributes out that it does not allow; nil keeps all.
+    ///   - entryLimit: entries of all layers together; more are `LimitExceeded`.
+    ///   - treeLimit: bytes of memory that the tree and its image may take; the same.
+    func mergedTree(
+        of layers: [(diffID: ContentDigest, stream: ObjectID)], _ filtering: XattrFiltering? = nil, entryLimit: UInt64 = .max,
+        treeLimit: UInt64 = .max
+    ) throws -> FileTree {
+        var merger = LayerMerger(filtering, memoryLimit: treeLimit)
         var entries: UInt64 = 0
         for layer in layers {
             merger.beginLayer()
@@ -24,11 +30,23 @@ extension ImageStore {
         return merger.finish()
     }
 
+    /// Says of a tree that is too large which limit that is.
+    private func withTreeLimit<Value>(_ limit: UInt64, _ body: () throws -> Value) throws -> Value {
+        do {
+            return try body()
+        } catch let error as MergeError where error.memoryLimit != nil {
+            throw LimitExceeded(.treeBytes, allowed: limit, place: LimitExceeded.entry(error.path, at: error.offset))
+        }
+    }
+
     /// The tree that an image's EROFS image is made of: merged and in canonical container form.
     package func containerTree(
-        of layers: [(diffID: ContentDigest, stream: ObjectID)], _ filtering: XattrFiltering = .allowlistOnly, entryLimit: UInt64 = .max
+        of layers: [(diffID: ContentDigest, stream: ObjectID)], _ filtering: XattrFiltering = .allowlistOnly, entryLimit: UInt64 = .max,
+        treeLimit: UInt64 = .max
     ) throws -> FileTree {
-        var tree = try mergedTree(of: layers, entryLimit: entryLimit)
+        var tree = try withTreeLimit(treeLimit) {
+            try mergedTree(of: layers, filtering, entryLimit: entryLimit, treeLimit: treeLimit)
+        }
         transformForContainer(&tree, filtering)
         return tree
     }

@@ -59,6 +59,30 @@ import Testing
                 == "the image's layers have more than 4 entries; the limit is 4")
     }
 
+    @Test func trees() throws {
+        var archive = LayerArchive()
+        for index in 0..<200 { archive.add("l\(index)", type: "2", link: String(repeating: "x", count: 90)) }
+        // An image may have four times the size of its layers, however small the limit is.
+        try pull([archive]) { $0.treeBytes = 1 }
+        var packed = LayerArchive()
+        for index in 0..<2000 { packed.add("l\(index)", type: "2", link: String(repeating: "x", count: 90)) }
+        let layer = ArraySource.Layer(
+            blob: Pack.zstd(packed.bytes), diffID: packed.diffID, mediaType: "application/vnd.oci.image.layer.v1.tar+zstd")
+        func attempt(_ limit: UInt64) throws {
+            let scratch = try StoreScratch()
+            var options = PullOptions()
+            options.limits.treeBytes = limit
+            _ = try pullImage(from: ArraySource([layer]), into: try scratch.create(), options)
+        }
+        try attempt(2_000_000)
+        let said = refusal { try attempt(500_000) }
+        #expect(
+            said?.hasSuffix(
+                "of the archive: up to here the image's tree takes more than 500000 bytes of memory; the limit is 500000, "
+                    + "--max-tree-memory raises it") == true)
+        #expect(said?.hasPrefix("entry \"l") == true)
+    }
+
     @Test func paths() throws {
         let archive = LayerArchive().adding("a").adding("directory/file")
         try pull([archive]) { $0.pathBytes = 14 }

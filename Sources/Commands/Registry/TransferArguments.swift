@@ -42,10 +42,15 @@ struct TransferArguments: ParsableArguments {
     @Option(help: ArgumentHelp("The most entries of all layers together (default: 8000000).", valueName: "n"))
     var maxImageEntries: UInt64?
 
+    @Option(
+        help: ArgumentHelp(
+            "The most memory that an image's tree may take (default: 384M, or four times the size of the layers).", valueName: "size"))
+    var maxTreeMemory: ByteSize?
+
     @Option(help: ArgumentHelp("The largest manifest or index (default: 4M; at most 64M).", valueName: "size"))
     var maxManifestSize: ByteSize?
 
-    @Option(help: ArgumentHelp("The longest path of a file, in bytes (default: 16384).", valueName: "n"))
+    @Option(help: ArgumentHelp("The longest path of a file, in bytes (default, and at most: 4095).", valueName: "n"))
     var maxPathLength: UInt64?
 
     @Option(help: ArgumentHelp("The most that one file's extended attributes may take (default: 256K).", valueName: "size"))
@@ -56,6 +61,9 @@ struct TransferArguments: ParsableArguments {
 
     func validate() throws {
         if let jobs, jobs < 1 { throw ValidationError("--jobs takes a number from 1 up") }
+        if let maxPathLength, maxPathLength > 4095 {
+            throw ValidationError("--max-path-length takes a number up to 4095, the longest that Linux takes")
+        }
         if let retries, retries < 0 { throw ValidationError("--retries takes a number from 0 up") }
     }
 
@@ -67,6 +75,7 @@ struct TransferArguments: ParsableArguments {
         if let maxLayerSize { options.limits.layerBytes = maxLayerSize.bytes }
         if let maxLayerEntries { options.limits.layerEntries = maxLayerEntries }
         if let maxImageEntries { options.limits.imageEntries = maxImageEntries }
+        if let maxTreeMemory { options.limits.treeBytes = maxTreeMemory.bytes }
         if let maxManifestSize { options.limits.manifestBytes = maxManifestSize.bytes }
         if let maxPathLength { options.limits.pathBytes = maxPathLength }
         if let maxXattrSize { options.limits.xattrBytes = maxXattrSize.bytes }

@@ -86,6 +86,7 @@ private func option(_ limit: LimitExceeded.Limit) -> String {
     case .layerBytes: "--max-layer-size"
     case .layerEntries: "--max-layer-entries"
     case .imageEntries: "--max-image-entries"
+    case .treeBytes: "--max-tree-memory"
     case .manifestBytes: "--max-manifest-size"
     case .pathBytes: "--max-path-length"
     case .xattrBytes: "--max-xattr-size"

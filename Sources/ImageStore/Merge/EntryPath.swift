@@ -1,6 +1,6 @@
 import ComposefsBytes
 
-/// An archive's path, taken apart: components without empty ones and `.`.
+/// An archive's path, checked: where its parents end, and what its last component says. Empty components and `.` count for nothing.
 struct EntryPath {
     enum Role {
         /// The root directory itself.
@@ -10,44 +10,83 @@ struct EntryPath {
         case whiteout(name: ByteString)
         /// Hides everything that the layers below have in the directory.
         case opaque
+        /// Bookkeeping of aufs, no part of the image.
+        case ignored
     }
 
-    var parents: [ArraySlice<UInt8>]
+    /// As the archive has it.
+    var path: ByteString
+    /// The bytes before the last component.
+    var parentsEnd: Int
+    /// How many components these have.
+    var depth: Int
     var role: Role
+
+    var parents: ArraySlice<UInt8> { path.bytes[..<parentsEnd] }
 
     /// Bytes of one name, as Linux and EROFS have it.
     static let nameLimit = 255
     static let whiteoutPrefix: ByteString = ".wh."
     static let opaqueName: ByteString = ".wh..wh..opq"
+    /// What aufs kept for itself begins so.
+    static let aufsPrefix: ByteString = ".wh..wh."
+    /// aufs' farm of files with several names, in the root: links of the same layer lead into it, but it is no part of the image.
+    static let linkFarm: ByteString = ".wh..wh.plnk"
 
-    /// - Returns: nil and the reason where the path climbs out, has an impossible name, or lies below a whiteout.
+    /// - Returns: a refusal with the reason where the path climbs out, has an impossible name, or lies below a whiteout.
     static func parse(_ path: ByteString, honouringWhiteouts: Bool = true) -> Result<EntryPath, Refusal> {
-        var components: [ArraySlice<UInt8>] = []
-        for component in path.bytes.split(separator: UInt8(ascii: "/")) {
-            if component.elementsEqual([UInt8(ascii: ".")]) { continue }
-            if component.elementsEqual([UInt8(ascii: "."), UInt8(ascii: ".")]) { return .failure(Refusal("its path holds \"..\"")) }
+        let bytes = path.bytes
+        var last = 0..<0
+        var count = 0
+        var isInFarm = false
+        var isIgnored = false
+        var isBelowWhiteout = false
+        var at = 0
+        while at < bytes.count {
+            if bytes[at] == UInt8(ascii: "/") {
+                at += 1
+                continue
+            }
+            let start = at
+            while at < bytes.count, bytes[at] != UInt8(ascii: "/") { at += 1 }
+            let component = bytes[start..<at]
+            let dots = component.count <= 2 && component.allSatisfy { $0 == UInt8(ascii: ".") }
+            if dots, component.count == 1 { continue }
+            if dots { return .failure(Refusal("its path holds \"..\"")) }
             if component.contains(0) { return .failure(Refusal("its path holds a NUL byte")) }
             if component.count > nameLimit {
                 return .failure(Refusal("a name in its path is \(component.count) bytes long; 255 are possible"))
             }
-            if components.count > LayerMerger.depthLimit {
+            if count > LayerMerger.depthLimit {
                 return .failure(Refusal("directories are nested deeper than \(LayerMerger.depthLimit)"))
             }
-            components.append(component)
+            if honouringWhiteouts, !last.isEmpty, !isInFarm, bytes[last].starts(with: whiteoutPrefix.bytes) {
+                if isAufs(bytes[last]) { isIgnored = true } else { isBelowWhiteout = true }
+            }
+            last = start..<at
+            count += 1
+            if count == 1, component.elementsEqual(linkFarm.bytes) { isInFarm = true }
         }
-        guard let last = components.popLast() else { return .success(EntryPath(parents: [], role: .root)) }
-        guard honouringWhiteouts else {
-            return .success(EntryPath(parents: components, role: .entry(name: ByteString(Array(last)))))
+        var result = EntryPath(path: path, parentsEnd: last.lowerBound, depth: max(count - 1, 0), role: .root)
+        guard count > 0 else { return .success(result) }
+        let name = ByteString(bytes[last])
+        if isBelowWhiteout { return .failure(Refusal("it lies below a whiteout")) }
+        if isIgnored || (honouringWhiteouts && !isInFarm && isAufs(bytes[last])) {
+            result.role = .ignored
+        } else if !honouringWhiteouts || isInFarm || !name.hasPrefix(whiteoutPrefix) {
+            result.role = .entry(name: name)
+        } else if name == opaqueName {
+            result.role = .opaque
+        } else {
+            let hidden = ByteString(name.bytes.dropFirst(whiteoutPrefix.count))
+            if hidden.isEmpty || hidden == "." || hidden == ".." { return .failure(Refusal("it is a whiteout of no possible name")) }
+            result.role = .whiteout(name: hidden)
         }
-        if components.contains(where: { $0.starts(with: whiteoutPrefix.bytes) }) {
-            return .failure(Refusal("it lies below a whiteout"))
-        }
-        let name = ByteString(Array(last))
-        guard name.hasPrefix(whiteoutPrefix) else { return .success(EntryPath(parents: components, role: .entry(name: name))) }
-        if name == opaqueName { return .success(EntryPath(parents: components, role: .opaque)) }
-        let hidden = ByteString(Array(name.bytes.dropFirst(whiteoutPrefix.count)))
-        if hidden.isEmpty || hidden == "." || hidden == ".." { return .failure(Refusal("it is a whiteout of no possible name")) }
-        return .success(EntryPath(parents: components, role: .whiteout(name: hidden)))
+        return .success(result)
+    }
+
+    private static func isAufs(_ name: ArraySlice<UInt8>) -> Bool {
+        name.starts(with: aufsPrefix.bytes) && !name.elementsEqual(opaqueName.bytes)
     }
 
     struct Refusal: Error {

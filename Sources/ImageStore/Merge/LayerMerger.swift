@@ -12,33 +12,61 @@ public enum LeafContent: Sendable, Hashable {
     case external(ObjectID, size: UInt64)
 }
 
-/// Lays layers over each other by the rules of the OCI image specification (layer.md), in time linear in the entries.
+/// Lays layers over each other by the rules of the OCI image specification (layer.md) and Repo-Format.md 7.4, in time linear in the entries.
 ///
-/// Whiteouts act on lower layers only, wherever in their layer they stand. To that end the entries of every layer but the lowest wait until
-/// the layer's end, when its whiteouts are applied first. Parents that no entry made are directories with mode 0755, owner 0:0 and time 0;
-/// parents that are symbolic links are resolved with the image as the root.
+/// Entries are placed in the archive's order. Whiteouts act on lower layers only, wherever in their layer they stand: they are applied at
+/// the layer's end, and leave alone what the layer itself brought. Parents that no entry made are directories with mode 0755, owner 0:0 and
+/// time 0; parents that are symbolic links are resolved with the image as the root, unless the layer puts a directory in the link's place.
 public struct LayerMerger {
-    private var tree = FileTree(root: Self.implicit)
+    var tree = FileTree(root: Self.implicit)
     private var isLowest = true
+
+    /// Entries of the tree from this index on were made by the layer that is being applied.
+    private var firstOwn = 0
+    /// Directories of lower layers that the layer has entries for.
+    private var described: Set<FileTree.InodeID> = []
+    /// Names of lower layers that the layer links to themselves.
+    private var renewed: Set<FileTree.EntryID> = []
+    private var whiteouts: [(path: EntryPath, offset: UInt64)] = []
+    /// Entries from the first on whose way leads through what a lower layer has in place of a directory: only the layer's end tells whether
+    /// the layer replaces that.
     private var waiting: [(path: EntryPath, entry: TarEntry, content: LeafContent)] = []
+    /// Places of the directories among the waiting entries; nil before the layer's end.
+    private var replacements: Set<ByteString>?
+
+    private var knownParents = KnownParents()
+    private var budget: MergeBudget
 
     /// What a directory is like that no entry describes.
     static let implicit = Metadata(permissions: 0o755)
-    /// As many symbolic links as the kernel follows in one path.
-    private static let linkLimit = 40
-    /// Names that the links of one path may bring. The kernel has no such limit, but one short entry must not cost 80,000 look-ups.
-    private static let linkedNameLimit = 1024
     /// Of directories below the root; readers of EROFS images take no deeper ones.
     static let depthLimit = 2048
-    /// Directories that no entry describes, in all layers: one entry of 5 KB can ask for two thousand of them.
-    private let implicitLimit: Int
-    private var implicitCount = 0
 
-    public init() { self.init(implicitLimit: 1 << 20) }
+    private let filtering: XattrFiltering?
 
-    init(implicitLimit: Int) { self.implicitLimit = implicitLimit }
+    /// - Parameters:
+    ///   - filtering: extended attributes that it does not keep do not even get into the tree; nil keeps all.
+    ///   - memoryLimit: bytes that the tree, and an image of it, may take in memory, roughly.
+    public init(_ filtering: XattrFiltering? = nil, memoryLimit: UInt64 = .max) {
+        self.filtering = filtering
+        budget = MergeBudget(memory: memoryLimit)
+    }
 
-    public mutating func beginLayer() { waiting.removeAll(keepingCapacity: true) }
+    init(implicitLimit: Int, stepLimit: Int = MergeBudget.stepLimit) {
+        self.init()
+        budget.implicitLimit = implicitLimit
+        budget.steps = stepLimit
+    }
+
+    public mutating func beginLayer() {
+        knownParents.forget()
+        firstOwn = tree.entryCapacity
+        described.removeAll()
+        renewed.removeAll()
+        whiteouts.removeAll()
+        waiting.removeAll()
+        replacements = nil
+    }
 
     /// Takes the layer's next entry, in the archive's order.
     public mutating func add(_ entry: TarEntry, content: LeafContent) throws(MergeError) {
@@ -51,70 +79,177 @@ public struct LayerMerger {
         case .failure(let refusal): throw Self.failure(entry, refusal.reason)
         }
         switch path.role {
-        case .whiteout(let name): if !isLowest { hide(path.parents, name) }
-        case .opaque: if !isLowest { hideAll(path.parents) }
+        case .ignored: return
+        case .whiteout, .opaque:
+            // Nothing is below the lowest layer.
+            if isLowest { return }
+            try budget.spend(memory: 96 + entry.path.count, tree, entry)
+            whiteouts.append((path, entry.headerOffset))
         case .root, .entry:
-            // In the lowest layer nothing can be hidden later.
-            if isLowest { try place(path, entry, content) } else { waiting.append((path, entry, content)) }
+            if waiting.isEmpty, try place(path, entry, content) { return }
+            try budget.spend(memory: MergeBudget.waitingCost(entry, content), tree, entry)
+            waiting.append((path, entry, content))
         }
     }
 
     public mutating func endLayer() throws(MergeError) {
-        for item in waiting { try place(item.path, item.entry, item.content) }
-        waiting.removeAll()
+        try placeWaiting()
+        try applyWhiteouts()
+        if let farm = tree.entry(EntryPath.linkFarm, in: FileTree.root) { remove(farm) }
         isLowest = false
     }
 
     public consuming func finish() -> FileTree { tree }
 
-    // MARK: Whiteouts: only lower layers are in the tree when these are called
-
-    private mutating func hide(_ parents: [ArraySlice<UInt8>], _ name: ByteString) {
-        guard let directory = existing(parents) else { return }
-        tree.remove(name, from: directory)
+    private mutating func placeWaiting() throws(MergeError) {
+        guard !waiting.isEmpty else { return }
+        var places: Set<ByteString> = []
+        for item in waiting where item.entry.kind == .directory {
+            let names = item.entry.path.bytes.split(separator: UInt8(ascii: "/")).filter { !$0.elementsEqual([UInt8(ascii: ".")]) }
+            places.insert(ByteString(Array(names.joined(separator: [UInt8(ascii: "/")]))))
+        }
+        replacements = places
+        for item in waiting {
+            let isPlaced = try place(item.path, item.entry, item.content)
+            precondition(isPlaced, "at a layer's end nothing is left to wait for")
+        }
+        waiting.removeAll()
     }
 
-    private mutating func hideAll(_ parents: [ArraySlice<UInt8>]) {
-        guard let directory = existing(parents) else { return }
-        tree.removeChildren(of: directory)
+    private func isOwn(_ entry: FileTree.EntryID) -> Bool { entry.arenaIndex >= firstOwn }
+
+    // MARK: Whiteouts
+
+    private mutating func applyWhiteouts() throws(MergeError) {
+        // What lies below a hidden link is not looked for through the link, whichever of the two whiteouts comes first in the archive.
+        whiteouts.sort { $0.path.depth < $1.path.depth }
+        for (path, offset) in whiteouts {
+            guard let directory = try lowerDirectory(path, offset) else { continue }
+            switch path.role {
+            case .opaque: hideChildren(of: directory)
+            case .whiteout(let name):
+                guard let entry = tree.entry(name, in: directory), !isOwn(entry), !renewed.contains(entry) else { continue }
+                let inode = tree.inode(of: entry)
+                if tree.isDirectory(inode) {
+                    hideChildren(of: inode)
+                    settle(inode, entry)
+                } else {
+                    remove(entry)
+                }
+            case .root, .entry, .ignored: break
+            }
+        }
+        whiteouts.removeAll()
+    }
+
+    /// The directory of a lower layer that a whiteout is about; nil where there is none, or the layer itself put something in its place.
+    private mutating func lowerDirectory(_ path: EntryPath, _ offset: UInt64) throws(MergeError) -> FileTree.InodeID? {
+        var walk = PathWalk(path.parents)
+        while let name = walk.next() {
+            guard budget.takeStep() else { throw MergeError(path: path.path, offset: offset, reason: MergeBudget.tooManySteps) }
+            guard let entry = find(name, in: walk.here), !isOwn(entry) else { return nil }
+            let inode = tree.inode(of: entry)
+            if tree.isDirectory(inode) {
+                walk.enter(inode, name)
+            } else {
+                guard case .symbolicLink(let target) = tree.content(of: inode), walk.follow(target) == nil else { return nil }
+            }
+        }
+        return walk.here
+    }
+
+    /// Takes away all that lower layers have below a directory. Directories that hold something of the layer itself stay.
+    private mutating func hideChildren(of directory: FileTree.InodeID) {
+        var lower: [FileTree.EntryID] = []
+        var pending = [directory]
+        while let next = pending.popLast() {
+            for entry in tree.entries(of: next) where !isOwn(entry) && !renewed.contains(entry) {
+                let inode = tree.inode(of: entry)
+                if tree.isDirectory(inode) {
+                    lower.append(entry)
+                    pending.append(inode)
+                } else {
+                    remove(entry)
+                }
+            }
+        }
+        // Children before their parents.
+        for entry in lower.reversed() { settle(tree.inode(of: entry), entry) }
+    }
+
+    /// A hidden directory whose lower content is gone: it goes too, unless something of the layer is in it. If no entry describes it, what
+    /// stays is a parent like any other that has none.
+    private mutating func settle(_ directory: FileTree.InodeID, _ entry: FileTree.EntryID) {
+        if described.contains(directory) { return }
+        if tree.hasEntries(directory) {
+            tree.setMetadata(of: directory, to: Self.implicit)
+        } else {
+            remove(entry)
+        }
+    }
+
+    private mutating func remove(_ entry: FileTree.EntryID) {
+        switch tree.kind(of: tree.inode(of: entry)) {
+        case .directory, .symbolicLink: knownParents.forget()
+        default: break
+        }
+        tree.remove(entry)
     }
 
     // MARK: Entries
 
-    private mutating func place(_ path: EntryPath, _ entry: TarEntry, _ content: LeafContent) throws(MergeError) {
+    /// Returns false where the entry has to wait for the layer's end.
+    private mutating func place(_ path: EntryPath, _ entry: TarEntry, _ content: LeafContent) throws(MergeError) -> Bool {
         guard case .entry(let name) = path.role else {
             guard entry.kind == .directory else { throw Self.failure(entry, "it names the root, but is no directory") }
-            return tree.setMetadata(of: FileTree.root, to: Self.metadata(entry))
+            tree.setMetadata(of: FileTree.root, to: metadata(of: entry))
+            return true
         }
-        let (parent, depth) = try directory(path.parents, entry)
+        guard let (parent, depth) = try directory(path, entry) else { return false }
         let present = tree.entry(name, in: parent)
         switch entry.kind {
         case .directory:
+            try budget.spend(memory: MergeBudget.entryCost(name, entry, content), tree, entry)
             if let present, tree.isDirectory(tree.inode(of: present)) {
-                tree.setMetadata(of: tree.inode(of: present), to: Self.metadata(entry))
+                let inode = tree.inode(of: present)
+                tree.setMetadata(of: inode, to: metadata(of: entry))
+                if !isOwn(present) { described.insert(inode) }
             } else {
                 try checkDepth(depth + 1, entry)
-                if let present { tree.remove(present) }
-                let metadata = Self.metadata(entry)
+                if let present { remove(present) }
+                let metadata = self.metadata(of: entry)
                 try change(entry) { (tree) throws(FileTreeError) in _ = try tree.addDirectory(name, in: parent, metadata) }
             }
         case .hardLink:
-            let target = try linkTarget(entry)
+            guard let target = try linkTarget(entry) else { return false }
+            try budget.spend(memory: MergeBudget.entryCost(name, entry, .none), tree, entry)
             if let present {
                 // A link to itself changes nothing; removing the name first would lose the file.
-                if tree.inode(of: present) == target { return }
-                tree.remove(present)
+                if tree.inode(of: present) == target {
+                    if !isOwn(present) { renewed.insert(present) }
+                    return true
+                }
+                remove(present)
                 // The name may have been the directory that the target was in.
                 guard tree.linkCount(of: target) > 0 else {
                     throw Self.failure(entry, "its target \"\(entry.linkTarget)\" goes with the directory that it replaces")
                 }
             }
-            try change(entry) { (tree) throws(FileTreeError) in try tree.addLink(name, in: parent, to: target) }
+            try change(entry) { (tree) throws(FileTreeError) in
+                // A whiteout has one name in an image, see `DirectoryImport`.
+                if tree.isWhiteout(target) {
+                    _ = try tree.addLeaf(name, in: parent, tree.metadata(of: target), .characterDevice(0))
+                } else {
+                    try tree.addLink(name, in: parent, to: target)
+                }
+            }
         default:
-            let (metadata, content) = (Self.metadata(entry), try Self.leaf(entry, content))
-            if let present { tree.remove(present) }
+            try budget.spend(memory: MergeBudget.entryCost(name, entry, content), tree, entry)
+            let (metadata, content) = (self.metadata(of: entry), try Self.leaf(entry, content))
+            if let present { remove(present) }
             try change(entry) { (tree) throws(FileTreeError) in _ = try tree.addLeaf(name, in: parent, metadata, content) }
         }
+        return true
     }
 
     private mutating func change(
@@ -144,124 +279,122 @@ public struct LayerMerger {
         }
     }
 
-    package static func metadata(_ entry: TarEntry) -> Metadata {
-        Metadata(
+    static func metadata(_ entry: TarEntry, _ filtering: XattrFiltering? = nil) -> Metadata {
+        var attributes: [ExtendedAttribute] = []
+        for attribute in entry.extendedAttributes where filtering?.keeps(attribute.name) != false {
+            attributes.append(ExtendedAttribute(name: attribute.name, value: attribute.value))
+        }
+        return Metadata(
             permissions: UInt16(truncatingIfNeeded: entry.mode & 0o7777), uid: entry.uid, gid: entry.gid,
-            modified: Timestamp(seconds: entry.mtime.seconds, nanoseconds: entry.mtime.nanoseconds),
-            extendedAttributes: entry.extendedAttributes.map { ExtendedAttribute(name: $0.name, value: $0.value) })
+            modified: Timestamp(seconds: entry.mtime.seconds, nanoseconds: entry.mtime.nanoseconds), extendedAttributes: attributes)
     }
 
-    private func linkTarget(_ entry: TarEntry) throws(MergeError) -> FileTree.InodeID {
+    private func metadata(of entry: TarEntry) -> Metadata { Self.metadata(entry, filtering) }
+
+    /// Nil where the entry has to wait for the layer's end.
+    private mutating func linkTarget(_ entry: TarEntry) throws(MergeError) -> FileTree.InodeID? {
         let path: EntryPath
         switch EntryPath.parse(entry.linkTarget, honouringWhiteouts: false) {
         case .success(let parsed): path = parsed
         case .failure(let refusal): throw Self.failure(entry, "link target: \(refusal.reason)")
         }
         guard case .entry(let name) = path.role else { throw Self.failure(entry, "a hard link to a directory, \"\(entry.linkTarget)\"") }
-        guard let directory = existing(path.parents), let target = tree.lookup(name, in: directory) else {
-            throw Self.failure(entry, "its target \"\(entry.linkTarget)\" is not in the image")
+        let missing = Self.failure(entry, "its target \"\(entry.linkTarget)\" is not in the image")
+        switch try resolve(path, entry, makesMissing: false) {
+        case .waits: return nil
+        case .missing: throw missing
+        case .found(let directory, _):
+            guard let target = tree.lookup(name, in: directory) else { throw missing }
+            guard !tree.isDirectory(target) else {
+                throw Self.failure(entry, "a hard link to a directory, \"\(entry.linkTarget)\"")
+            }
+            return target
         }
-        guard !tree.isDirectory(target) else { throw Self.failure(entry, "a hard link to a directory, \"\(entry.linkTarget)\"") }
-        return target
     }
 
-    private static func failure(_ entry: TarEntry, _ reason: String) -> MergeError {
+    static func failure(_ entry: TarEntry, _ reason: String) -> MergeError {
         MergeError(path: entry.path, offset: entry.headerOffset, reason: reason)
     }
 
     // MARK: Parents
 
-    /// The directory at a path, symbolic links resolved; nil where there is none.
-    private func existing(_ components: [ArraySlice<UInt8>]) -> FileTree.InodeID? {
-        var walk = Walk(components)
-        while let name = walk.next() {
-            switch step(&walk, name) {
-            case .moved: continue
-            case .missing, .notADirectory, .tooManyLinks, .tooLongLinks: return nil
-            }
-        }
-        return walk.here
+    private enum Way {
+        case found(FileTree.InodeID, depth: Int)
+        case missing
+        /// It leads through what a lower layer has in place of a directory, which the layer may still replace.
+        case waits
     }
 
-    /// The same, with what is missing made; and how many directories lie between it and the root, itself included.
-    private mutating func directory(
-        _ components: [ArraySlice<UInt8>], _ entry: TarEntry
-    ) throws(MergeError) -> (inode: FileTree.InodeID, depth: Int) {
-        var walk = Walk(components)
+    /// The directory that an entry goes to, with what is missing made, and how many directories lie between it and the root, itself included;
+    /// nil where the entry has to wait.
+    private mutating func directory(_ path: EntryPath, _ entry: TarEntry) throws(MergeError) -> (inode: FileTree.InodeID, depth: Int)? {
+        if let known = knownParents.find(path) { return known }
+        guard case .found(let inode, let depth) = try resolve(path, entry, makesMissing: true) else { return nil }
+        return (inode, depth)
+    }
+
+    private mutating func resolve(_ path: EntryPath, _ entry: TarEntry, makesMissing: Bool) throws(MergeError) -> Way {
+        var walk = PathWalk(path.parents)
+        var steps = 0
         while let name = walk.next() {
-            switch step(&walk, name) {
-            case .moved: continue
-            case .missing:
-                // Names of the entry's own path are known to be short; those of a link's target are not.
-                guard name.count <= EntryPath.nameLimit else {
-                    throw Self.failure(entry, "a link on the way to its parent holds a name of \(name.count) bytes; 255 are possible")
+            steps += 1
+            guard budget.takeStep() else { throw Self.failure(entry, MergeBudget.tooManySteps) }
+            guard let found = find(name, in: walk.here) else {
+                guard makesMissing else { return .missing }
+                try makeParent(name, &walk, entry)
+                continue
+            }
+            let inode = tree.inode(of: found)
+            if tree.isDirectory(inode) {
+                walk.enter(inode, name)
+                continue
+            }
+            if !isOwn(found) {
+                guard let replacements else { return .waits }
+                if replacements.contains(walk.place(of: name)) {
+                    remove(found)
+                    try makeParent(name, &walk, entry)
+                    continue
                 }
-                try checkDepth(walk.depth + 1, entry)
-                implicitCount += 1
-                guard implicitCount <= implicitLimit else {
-                    throw Self.failure(entry, "more than \(implicitLimit) directories are parents only, with no entry of their own")
+            }
+            guard case .symbolicLink(let target) = tree.content(of: inode) else {
+                guard makesMissing else { return .missing }
+                throw Self.failure(entry, "its parent \"\(ByteString(name))\" is no directory")
+            }
+            if let refusal = walk.follow(target) {
+                guard makesMissing else { return .missing }
+                switch refusal {
+                case .tooManyLinks:
+                    throw Self.failure(entry, "more than \(PathWalk.linkLimit) symbolic links on the way to its parent")
+                case .tooLongLinks:
+                    let limit = PathWalk.linkedNameLimit
+                    throw Self.failure(entry, "the symbolic links on the way to its parent hold more than \(limit) names")
                 }
-                do throws(FileTreeError) {
-                    walk.trail.append(try tree.addDirectory(ByteString(Array(name)), in: walk.here, Self.implicit))
-                } catch {
-                    throw Self.failure(entry, error.description)
-                }
-            case .notADirectory: throw Self.failure(entry, "its parent \"\(ByteString(Array(name)))\" is no directory")
-            case .tooManyLinks: throw Self.failure(entry, "more than \(Self.linkLimit) symbolic links on the way to its parent")
-            case .tooLongLinks:
-                throw Self.failure(entry, "the symbolic links on the way to its parent hold more than \(Self.linkedNameLimit) names")
             }
         }
-        return (walk.here, walk.depth)
+        if makesMissing { knownParents.keep(path, walk.here, depth: walk.depth, isCostly: walk.links > 0 || steps > 16) }
+        return .found(walk.here, depth: walk.depth)
+    }
+
+    /// A directory that no entry describes yet.
+    private mutating func makeParent(_ name: ArraySlice<UInt8>, _ walk: inout PathWalk, _ entry: TarEntry) throws(MergeError) {
+        // Names of the entry's own path are known to be short; those of a link's target are not.
+        guard name.count <= EntryPath.nameLimit else {
+            throw Self.failure(entry, "a link on the way to its parent holds a name of \(name.count) bytes; 255 are possible")
+        }
+        try checkDepth(walk.depth + 1, entry)
+        try budget.makeImplicit(ByteString(name), tree, entry)
+        let parent = walk.here
+        var made = FileTree.root
+        try change(entry) { (tree) throws(FileTreeError) in made = try tree.addDirectory(ByteString(name), in: parent, Self.implicit) }
+        walk.enter(made, name)
+    }
+
+    private func find(_ name: ArraySlice<UInt8>, in directory: FileTree.InodeID) -> FileTree.EntryID? {
+        name.withUnsafeBytes { tree.entry($0, in: directory) }
     }
 
     private func checkDepth(_ depth: Int, _ entry: TarEntry) throws(MergeError) {
         guard depth <= Self.depthLimit else { throw Self.failure(entry, "directories are nested deeper than \(Self.depthLimit)") }
-    }
-
-    /// A walk from the root: where it is, how it came there, and what is still to be gone.
-    private struct Walk {
-        var trail = [FileTree.root]
-        /// In reverse order.
-        var pending: [ArraySlice<UInt8>]
-        var links = 0
-        var linkedNames = 0
-
-        init(_ components: [ArraySlice<UInt8>]) { pending = components.reversed() }
-
-        var here: FileTree.InodeID { trail.last ?? FileTree.root }
-        /// The root's is 0.
-        var depth: Int { trail.count - 1 }
-
-        mutating func next() -> ArraySlice<UInt8>? { pending.popLast() }
-    }
-
-    private enum Step { case moved, missing, notADirectory, tooManyLinks, tooLongLinks }
-
-    private func step(_ walk: inout Walk, _ name: ArraySlice<UInt8>) -> Step {
-        let dot = UInt8(ascii: ".")
-        // Only a link's target can bring these; the root's parent is the root.
-        if name.count == 1, name.first == dot { return .moved }
-        if name.count == 2, name.first == dot, name.last == dot {
-            if walk.trail.count > 1 { walk.trail.removeLast() }
-            return .moved
-        }
-        let found = name.withUnsafeBytes { tree.entry($0, in: walk.here) }
-        guard let found else { return .missing }
-        let inode = tree.inode(of: found)
-        if tree.isDirectory(inode) {
-            walk.trail.append(inode)
-            return .moved
-        }
-        guard case .symbolicLink(let target) = tree.content(of: inode) else { return .notADirectory }
-        walk.links += 1
-        guard walk.links <= Self.linkLimit else { return .tooManyLinks }
-        let slash = UInt8(ascii: "/")
-        if target.bytes.first == slash { walk.trail = [FileTree.root] }
-        let names = target.bytes.split(separator: slash)
-        walk.linkedNames += names.count
-        guard walk.linkedNames <= Self.linkedNameLimit else { return .tooLongLinks }
-        walk.pending += names.reversed()
-        return .moved
     }
 }

@@ -166,7 +166,10 @@ struct ImagePull {
 
         reporter.image(.merging)
         let tree = try profile.measure(.merge) {
-            try store.containerTree(of: streams.map { ($0.diffID, $0.stream) }, entryLimit: options.limits.imageEntries)
+            let compressed = manifest.layers.reduce(UInt64(0)) { $0 &+ min($1.size, UInt64(UInt32.max) << 8) }
+            return try store.containerTree(
+                of: streams.map { ($0.diffID, $0.stream) }, entryLimit: options.limits.imageEntries,
+                treeLimit: options.limits.treeBytes(ofLayers: compressed))
         }
         reporter.image(.writingImage)
         let images = try profile.measure(.image) { try storeImages(of: tree) }

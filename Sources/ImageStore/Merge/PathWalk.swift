@@ -1,0 +1,80 @@
+import ComposefsBytes
+import ComposefsFileTree
+
+/// A walk from the root along a path: where it is, how it came there, and what is still to be gone.
+struct PathWalk {
+    /// As many symbolic links as the kernel follows in one path.
+    static let linkLimit = 40
+    /// Names that the links of one path may bring. The kernel has no such limit, but one short entry must not cost 80,000 look-ups.
+    static let linkedNameLimit = 1024
+
+    enum Refusal { case tooManyLinks, tooLongLinks }
+
+    /// Directories from the root to here.
+    private(set) var trail: [FileTree.InodeID] = [FileTree.root]
+    /// Their names, without the root.
+    private var names: [ArraySlice<UInt8>] = []
+    /// What is to be gone, the next part last: the path, and targets of links that were met.
+    private var pending: [ArraySlice<UInt8>]
+    private(set) var links = 0
+    private var linkedNames = 0
+
+    init(_ path: ArraySlice<UInt8>) { pending = [path] }
+
+    var here: FileTree.InodeID { trail[trail.count - 1] }
+    /// The root's is 0.
+    var depth: Int { trail.count - 1 }
+
+    /// The next name that is not `.` or `..`: these are gone at once. Only a link's target can bring them; the root's parent is the root.
+    mutating func next() -> ArraySlice<UInt8>? {
+        let slash = UInt8(ascii: "/")
+        let dot = UInt8(ascii: ".")
+        while var rest = pending.popLast() {
+            while rest.first == slash { rest.removeFirst() }
+            if rest.isEmpty { continue }
+            let name = rest.prefix { $0 != slash }
+            rest = rest[name.endIndex...]
+            if !rest.isEmpty { pending.append(rest) }
+            if name.count == 1, name.first == dot { continue }
+            if name.count == 2, name.first == dot, name.last == dot {
+                if depth > 0 {
+                    trail.removeLast()
+                    names.removeLast()
+                }
+                continue
+            }
+            return name
+        }
+        return nil
+    }
+
+    mutating func enter(_ directory: FileTree.InodeID, _ name: ArraySlice<UInt8>) {
+        trail.append(directory)
+        names.append(name)
+    }
+
+    /// Goes on at a symbolic link's target.
+    mutating func follow(_ target: ByteString) -> Refusal? {
+        links += 1
+        guard links <= Self.linkLimit else { return .tooManyLinks }
+        let slash = UInt8(ascii: "/")
+        linkedNames += target.bytes.split(separator: slash).count
+        guard linkedNames <= Self.linkedNameLimit else { return .tooLongLinks }
+        if target.bytes.first == slash {
+            trail = [FileTree.root]
+            names = []
+        }
+        pending.append(target.bytes[...])
+        return nil
+    }
+
+    /// Where a name in the directory here is, as names joined by slashes.
+    func place(of name: ArraySlice<UInt8>) -> ByteString {
+        var path: [UInt8] = []
+        for part in names {
+            path += part
+            path.append(UInt8(ascii: "/"))
+        }
+        return ByteString(path + name)
+    }
+}
