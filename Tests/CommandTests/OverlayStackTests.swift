@@ -1,0 +1,18 @@
+import Glibc
+import TestSupport
+import Testing
+
+/// Random layer stacks, pulled by the real command, against overlayfs itself. `tools/overlay-stacks` runs more of them.
+@Suite struct OverlayStackTests {
+    @Test func sameAsOverlayfs() throws {
+        try requireMounting()
+        let variable = { (name: String) in getenv(name).map { String(cString: $0) } }
+        let count = variable("CFSOCI_OVERLAY_STACKS") ?? "100"
+        let seed = variable("CFSOCI_OVERLAY_SEED").map { [$0] } ?? []
+        let result = try launch("python3", [Fixtures.folder + "/overlay-stacks.py", Cfsoci.binary, count] + seed)
+        // The seed, so that a failure can be had again.
+        print(result.lines.first ?? "nothing was printed")
+        #expect(result.status == 0, "\(result.text)\(result.error)")
+        #expect(result.lines.last?.hasPrefix("\(count) stacks, ") == true && result.lines.last?.hasSuffix(", 0 differences") == true)
+    }
+}
