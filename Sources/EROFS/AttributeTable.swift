@@ -142,7 +142,9 @@ struct AttributeTable {
     /// The attribute's value in bytes.
     func value(of reference: Reference, in tree: borrowing FileTree) -> [UInt8] {
         if reference.kind == .kept { return kept[reference.index].value.bytes }
-        guard let digest = tree.content(of: digestOwners[reference.index])?.digest else { return [] }
+        guard let digest = tree.content(of: digestOwners[reference.index])?.digest else {
+            preconditionFailure("an inode that holds a digest is a file with an object")
+        }
         return reference.kind == .metacopy ? Self.metacopyValue(digest) : Self.redirectValue(digest)
     }
 

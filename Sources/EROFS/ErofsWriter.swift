@@ -127,7 +127,7 @@ private struct ImageEmitter {
         switch tree.content(of: node.inode) {
         case .inline(let content): bytes = content.bytes
         case .symbolicLink(let target): bytes = target.bytes
-        default: return
+        default: preconditionFailure("only files and symlinks have data in the image")
         }
         bytes.withUnsafeBytes { bytes in
             let inBlocks = bytes.count - Int(it.tail)
@@ -226,7 +226,9 @@ private struct ImageEmitter {
             out.put(value, at: valueAt)
             size = value.count
         case .metacopy, .redirect:
-            guard let digest = tree.content(of: lists.table.digestOwners[reference.index])?.digest else { return 0 }
+            guard let digest = tree.content(of: lists.table.digestOwners[reference.index])?.digest else {
+                preconditionFailure("an inode that holds a digest is a file with an object")
+            }
             size = reference.kind == .metacopy ? emitMetacopy(digest, at: valueAt) : emitRedirect(digest, at: valueAt)
         }
         out.put(UInt8(truncatingIfNeeded: name.suffix.count), at: at)
