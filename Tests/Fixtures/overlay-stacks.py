@@ -156,8 +156,10 @@ def make_layer(rng, lower, number):
     for _ in range(rng.randrange(0, 3)):
         name = random_path(rng)
         files = [e[1] for e in entries if e[0] == "file" and sum(o[1] == e[1] for o in entries) == 1]
-        files += [p for p, what in sorted(lower.items()) if what[0] == "file" and not any(own.get(q) not in (None, "dir") for q in ancestors(p) + [p])]
+        files += [p for p, what in sorted(lower.items()) if what[0] == "file" and p not in own and not any(own.get(q) not in (None, "dir") for q in ancestors(p))]
         files = [p for p in files if p != name and not p.startswith(name + "/")]
+        if any(e[0] == "hard" and (e[2] + "/").startswith(name + "/") for e in entries):
+            continue
         if not files or name in own or any(lower.get(up, ("dir",))[0] != "dir" and up not in own for up in ancestors(name)):
             continue
         if any(lower.get(up, ("dir",))[0] != "dir" for up in ancestors(name) if own.get(up) is None) or not fits(name, "hard"):
@@ -166,7 +168,17 @@ def make_layer(rng, lower, number):
         own[name] = "hard"
         first = max([0] + [n + 1 for n, e in enumerate(entries) if e[1] == target])
         entries.insert(rng.randrange(first, len(entries) + 1), ("hard", name, target, 0o644))
+    targets = {whiteout[:2] for whiteout in whiteouts}
     for whiteout in whiteouts:
+        kind, path = whiteout[:2]
+        if any(own.get(q) not in (None, "dir") for q in ancestors(path) + ([path] if kind == "opaque" else [])):
+            continue
+        # What is hidden already needs no whiteouts; unpackers would make directories for them.
+        folder = path if kind == "opaque" else os.path.dirname(path)
+        above = ancestors(folder)
+        is_hidden = any(("whiteout", q) in targets for q in above + [folder]) or any(("opaque", q) in targets for q in above)
+        if is_hidden and own.get(folder) != "dir":
+            continue
         entries.insert(rng.randrange(0, len(entries) + 1), whiteout)
     return entries
 
@@ -187,9 +199,11 @@ def unpack(entries, root, below):
     def implicit_mode(path):
         if path in hidden or any(up in hidden or up in emptied for up in ancestors(path)) or below is None:
             return 0o755
+        if any(os.path.islink(os.path.join(below, up)) for up in ancestors(path)):
+            return 0o755  # another place
         try:
             status = os.lstat(os.path.join(below, path))
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError:
             return 0o755
         return status.st_mode & 0o7777 if stat.S_ISDIR(status.st_mode) else 0o755
 
