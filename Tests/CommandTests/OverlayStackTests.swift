@@ -7,7 +7,7 @@ import Testing
     @Test func sameAsOverlayfs() throws {
         try requireMounting()
         let variable = { (name: String) in getenv(name).map { String(cString: $0) } }
-        let count = variable("CFSOCI_OVERLAY_STACKS") ?? "100"
+        let count = variable("CFSOCI_OVERLAY_STACKS") ?? "40"
         let seed = variable("CFSOCI_OVERLAY_SEED").map { [$0] } ?? []
         let result = try launch("python3", [Fixtures.folder + "/overlay-stacks.py", Cfsoci.binary, count] + seed)
         // The seed, so that a failure can be had again.

@@ -83,7 +83,7 @@ public struct LayerMerger {
         case .whiteout, .opaque:
             // Nothing is below the lowest layer.
             if isLowest { return }
-            try budget.spend(memory: 96 + entry.path.count, tree, entry)
+            try budget.spend(memory: 160 + entry.path.count, tree, entry)
             whiteouts.append((path, entry.headerOffset))
         case .root, .entry:
             if waiting.isEmpty, try place(path, entry, content) { return }
