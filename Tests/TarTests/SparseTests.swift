@@ -358,7 +358,7 @@ private func expand(_ entry: TarEntry, _ stored: [UInt8], piece: Int = .max) thr
             return
         }
         #expect(error?.path == "f")
-        let good = Array("1\n4\n3\n".utf8) + [UInt8](repeating: 0, count: 505) + [1, 2, 3]
+        let good = Array("1\n4\n3\n".utf8) + [UInt8](repeating: 0, count: 506) + [1, 2, 3]
         for piece in [1, 7, 600] { #expect(try expand(try entry(records, good), good, piece: piece) == [0, 0, 0, 0, 1, 2, 3, 0, 0, 0]) }
     }
 
