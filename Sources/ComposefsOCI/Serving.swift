@@ -70,7 +70,7 @@ extension Store {
     ) throws -> ServedImage {
         let id = try openMountable(image, bootable: bootable, digest: digest).id
         // Kept in memory: what was verified is what is served, whatever happens to the file.
-        let content = try ErofsImage(try repository.readObject(id, limit: 1 << 30), algorithm: repository.algorithm)
+        let content = try ErofsImage(try repository.readObject(id, limit: ErofsImage.maximumSize), algorithm: repository.algorithm)
         let source = MountOptions.source(ofImage: ByteString(id.hex))
         let mount = try FuseMount(at: target, FuseMountOptions(source: source, allowOther: options.allowOther))
         let server: FuseServer

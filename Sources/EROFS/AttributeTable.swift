@@ -134,8 +134,7 @@ struct AttributeTable {
         }
     }
 
-    /// Length in bytes of the digest with this index.
-    func digestSize(_ index: Int) -> Int { digestAlgorithms[index].digestSize }
+    func digestAlgorithm(_ index: Int) -> VerityAlgorithm { digestAlgorithms[index] }
 
     func name(of reference: Reference) -> Name { names[Int(nameIndex(of: reference))] }
 
@@ -145,30 +144,22 @@ struct AttributeTable {
         guard let digest = tree.content(of: digestOwners[reference.index])?.digest else {
             preconditionFailure("an inode that holds a digest is a file with an object")
         }
-        return reference.kind == .metacopy ? Self.metacopyValue(digest) : Self.redirectValue(digest)
-    }
-
-    /// `struct ovl_metacopy`: version, length, flags, fs-verity algorithm, digest (fs/overlayfs/overlayfs.h).
-    static func metacopyValue(_ digest: ObjectID) -> [UInt8] {
-        [0, UInt8(4 + digest.algorithm.digestSize), 0, digest.algorithm.rawValue] + digest.bytes
-    }
-
-    /// The object's path below the data layer's root.
-    static func redirectValue(_ digest: ObjectID) -> [UInt8] {
-        var value: [UInt8] = [UInt8(ascii: "/")]
-        value.reserveCapacity(2 + 2 * digest.algorithm.digestSize)
-        digest.withUnsafeBytes { bytes in
-            for (index, byte) in bytes.enumerated() {
-                value.append(Hex.digit(byte >> 4))
-                value.append(Hex.digit(byte & 15))
-                if index == 0 { value.append(UInt8(ascii: "/")) }
-            }
+        if reference.kind == .metacopy {
+            return Self.bytes(ObjectAttribute.metacopySize(digest.algorithm)) { ObjectAttribute.encodeMetacopy(digest, into: $0) }
         }
-        return value
+        return Self.bytes(ObjectAttribute.redirectSize(digest.algorithm)) { ObjectAttribute.encodeRedirect(digest, into: $0) }
+    }
+
+    private static func bytes(_ count: Int, _ encode: (UnsafeMutableRawBufferPointer) -> Void) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: count)
+        bytes.withUnsafeMutableBytes { encode($0) }
+        return bytes
     }
 
     /// Bytes of an entry in an inode or in the shared table.
-    static func entrySize(suffix: Int, value: Int) -> Int { Erofs.align(Erofs.attributeEntrySize + suffix + value, to: 4) }
+    static func entrySize(suffix: Int, value: Int) -> Int {
+        Erofs.align(AttributeEntryLayout.size + suffix + value, to: AttributeEntryLayout.alignment)
+    }
 
     // MARK: Sharing
 

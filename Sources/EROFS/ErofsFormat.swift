@@ -29,29 +29,22 @@ enum Erofs {
     static let headerVersion: UInt32 = 1
     /// Some inode has a POSIX ACL.
     static let headerHasACL: UInt32 = 1
-    static let headerSize = 32
 
     static let superblockOffset = 1024
-    static let superblockSize = 128
     static let magic: UInt32 = 0xe0f5_e1e2
     static let compatChecksum: UInt32 = 1
     static let compatModified: UInt32 = 2
     static let compatAttributeFilter: UInt32 = 4
     static let incompatChunkedFile: UInt32 = 4
-    static let firstInodeOffset = superblockOffset + superblockSize
+    static let firstInodeOffset = superblockOffset + SuperblockLayout.size
 
-    static let compactInodeSize = 32
-    static let extendedInodeSize = 64
     static let formatExtended: UInt16 = 1
     /// Chunk format of files in version 2: 4 KiB chunks << 31, so one chunk whatever the size.
     static let widestChunk: UInt32 = 31
     static let maximumChunkBits = 43
 
-    static let directoryEntrySize = 12
-    static let attributeHeaderSize = 12
-    static let attributeEntrySize = 4
     /// The inode's count has 16 bits: one for the header, four bytes for each of the others.
-    static let maximumAttributeSize = 12 + 65534 * 4
+    static let maximumAttributeSize = AttributeHeaderLayout.size + 65534 * AttributeEntryLayout.alignment
     static let filterSeed: UInt32 = 0x25bb_e08f
 
     static let maximumNameLength = 255
@@ -83,7 +76,7 @@ enum Erofs {
     /// Bytes of the chunk table of a file: one null address each.
     static func chunkTableSize(size: UInt64) -> UInt64 {
         let bits = UInt64(chunkFormat(size: size) + blockBits)
-        return 4 * ((size >> bits) + (size & ((1 << bits) - 1) == 0 ? 0 : 1))
+        return UInt64(ChunkTableLayout.entrySize) * ((size >> bits) + (size & ((1 << bits) - 1) == 0 ? 0 : 1))
     }
 
     /// Whether `name` is two lower-case hexadecimal digits, as the directories of an object store are named.

@@ -12,6 +12,9 @@ public struct ErofsImage: Sendable {
     /// All inodes, those included that hide the object store's directories in versions 0 and 1.
     public let inodeCount: Int
 
+    /// The largest image, in bytes: larger ones are not written, and not read.
+    public static let maximumSize = Erofs.maximumImageSize
+
     let bytes: [UInt8]
     let superblock: Superblock
     private let references: [ObjectID]
@@ -65,7 +68,7 @@ public struct ErofsImage: Sendable {
 
 /// The composefs header and the EROFS superblock of an image.
 struct Superblock: Sendable {
-    static let inodeCountOffset = Erofs.superblockOffset + 16
+    static let inodeCountOffset = Erofs.superblockOffset + SuperblockLayout.inodeCount
 
     let version: ErofsVersion
     let hasACL: Bool
@@ -103,44 +106,50 @@ struct Superblock: Sendable {
             for offset in range where bytes[offset] != 0 { throw .notComposefs(offset: UInt64(offset), "\(what) is not zero") }
         }
 
-        try expect(0, Erofs.headerMagic, "the composefs magic number")
-        try expect(4, Erofs.headerVersion, "the header's version")
-        let flags = load(8, UInt32.self)
-        guard let version = ErofsVersion(rawValue: load(12, UInt32.self)) else {
-            throw .notComposefs(offset: 12, "format version \(load(12, UInt32.self)) is unknown")
+        try expect(ComposefsHeaderLayout.magic, Erofs.headerMagic, "the composefs magic number")
+        try expect(ComposefsHeaderLayout.version, Erofs.headerVersion, "the header's version")
+        let flags = load(ComposefsHeaderLayout.flags, UInt32.self)
+        let number = load(ComposefsHeaderLayout.formatVersion, UInt32.self)
+        guard let version = ErofsVersion(rawValue: number) else {
+            throw .notComposefs(offset: UInt64(ComposefsHeaderLayout.formatVersion), "format version \(number) is unknown")
         }
         guard flags & ~Erofs.headerHasACL == 0, version.isFirstEpoch || flags == 0 else {
-            throw .notComposefs(offset: 8, "the header has unknown flags 0x\(String(flags, radix: 16))")
+            throw .notComposefs(offset: UInt64(ComposefsHeaderLayout.flags), "the header has unknown flags 0x\(String(flags, radix: 16))")
         }
-        try expectZero(16..<Erofs.superblockOffset, "the header's unused part")
+        try expectZero(ComposefsHeaderLayout.unused..<Erofs.superblockOffset, "the header's unused part")
 
         let at = Erofs.superblockOffset
-        try expect(at, Erofs.magic, "the EROFS magic number")
-        let compatible = load(at + 8, UInt32.self)
+        try expect(at + SuperblockLayout.magic, Erofs.magic, "the EROFS magic number")
+        let compatible = load(at + SuperblockLayout.compatibleFeatures, UInt32.self)
         guard compatible & ~(Erofs.compatChecksum | Erofs.compatModified | Erofs.compatAttributeFilter) == 0 else {
-            throw .notComposefs(offset: UInt64(at + 8), "unknown compatible features 0x\(String(compatible, radix: 16))")
+            throw .notComposefs(
+                offset: UInt64(at + SuperblockLayout.compatibleFeatures), "unknown compatible features 0x\(String(compatible, radix: 16))")
         }
-        try expect(at + 12, UInt8(Erofs.blockBits), "the block size's logarithm")
-        try expect(at + 13, 0 as UInt8, "the number of extra superblock slots")
-        try expect(at + 36, UInt32(bytes.count / Erofs.blockSize), "the number of blocks")
-        try expect(at + 40, 0 as UInt32, "the metadata's block address")
-        let incompatible = load(at + 80, UInt32.self)
+        try expect(at + SuperblockLayout.blockBits, UInt8(Erofs.blockBits), "the block size's logarithm")
+        try expect(at + SuperblockLayout.extraSlots, 0 as UInt8, "the number of extra superblock slots")
+        try expect(at + SuperblockLayout.blockCount, UInt32(bytes.count / Erofs.blockSize), "the number of blocks")
+        try expect(at + SuperblockLayout.metadataBlock, 0 as UInt32, "the metadata's block address")
+        let incompatible = load(at + SuperblockLayout.incompatibleFeatures, UInt32.self)
         guard incompatible & ~Erofs.incompatChunkedFile == 0 else {
-            throw .notComposefs(offset: UInt64(at + 80), "unknown incompatible features 0x\(String(incompatible, radix: 16))")
+            throw .notComposefs(
+                offset: UInt64(at + SuperblockLayout.incompatibleFeatures),
+                "unknown incompatible features 0x\(String(incompatible, radix: 16))")
         }
-        try expectZero((at + 84)..<(at + Erofs.superblockSize), "a superblock field that composefs does not use")
-        let seconds = load(at + 24, Int64.self)
-        let nanoseconds = load(at + 32, UInt32.self)
+        try expectZero((at + SuperblockLayout.unused)..<(at + SuperblockLayout.size), "a superblock field that composefs does not use")
+        let seconds = load(at + SuperblockLayout.buildSeconds, Int64.self)
+        let nanoseconds = load(at + SuperblockLayout.buildNanoseconds, UInt32.self)
         guard nanoseconds < 1_000_000_000 else {
-            throw .notComposefs(offset: UInt64(at + 32), "the build time has \(nanoseconds) nanoseconds")
+            throw .notComposefs(offset: UInt64(at + SuperblockLayout.buildNanoseconds), "the build time has \(nanoseconds) nanoseconds")
         }
-        let attributeBlock = load(at + 44, UInt32.self)
+        let attributeBlock = load(at + SuperblockLayout.attributeBlock, UInt32.self)
         guard Int(attributeBlock) * Erofs.blockSize < bytes.count || attributeBlock == 0 else {
-            throw .notComposefs(offset: UInt64(at + 44), "shared attributes begin at block \(attributeBlock), after the image's end")
+            throw .notComposefs(
+                offset: UInt64(at + SuperblockLayout.attributeBlock),
+                "shared attributes begin at block \(attributeBlock), after the image's end")
         }
         self.version = version
         hasACL = flags & Erofs.headerHasACL != 0
-        rootNumber = UInt64(load(at + 14, UInt16.self))
+        rootNumber = UInt64(load(at + SuperblockLayout.rootNumber, UInt16.self))
         inodeCount = load(Self.inodeCountOffset, UInt64.self)
         buildTime = Timestamp(seconds: seconds, nanoseconds: nanoseconds)
         sharedBase = Int(attributeBlock) * Erofs.blockSize

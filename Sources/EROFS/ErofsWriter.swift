@@ -39,6 +39,12 @@ struct ImageBytes {
     }
 
     func put(_ source: [UInt8], at offset: Int) { source.withUnsafeBytes { put($0, at: offset) } }
+
+    /// Bytes to be written in place.
+    func room(_ count: Int, at offset: Int) -> UnsafeMutableRawBufferPointer {
+        precondition(offset >= 0 && offset + count <= bytes.count, "layout and emission disagree")
+        return UnsafeMutableRawBufferPointer(rebasing: bytes[offset..<(offset + count)])
+    }
 }
 
 /// Writes the parts of an image to the places of its layout.
@@ -48,22 +54,22 @@ private struct ImageEmitter {
 
     func emitHeaders(_ plan: borrowing ImagePlan, _ lists: borrowing AttributeLists, _ layout: borrowing ImageLayout) {
         let firstEpoch = plan.version.isFirstEpoch
-        out.put(Erofs.headerMagic, at: 0)
-        out.put(Erofs.headerVersion, at: 4)
-        out.put(lists.hasACL ? Erofs.headerHasACL : 0, at: 8)
-        out.put(plan.version.rawValue, at: 12)
+        out.put(Erofs.headerMagic, at: ComposefsHeaderLayout.magic)
+        out.put(Erofs.headerVersion, at: ComposefsHeaderLayout.version)
+        out.put(lists.hasACL ? Erofs.headerHasACL : 0, at: ComposefsHeaderLayout.flags)
+        out.put(plan.version.rawValue, at: ComposefsHeaderLayout.formatVersion)
 
         let at = Erofs.superblockOffset
-        out.put(Erofs.magic, at: at)
-        out.put(Erofs.compatModified | Erofs.compatAttributeFilter, at: at + 8)
-        out.put(UInt8(Erofs.blockBits), at: at + 12)
+        out.put(Erofs.magic, at: at + SuperblockLayout.magic)
+        out.put(Erofs.compatModified | Erofs.compatAttributeFilter, at: at + SuperblockLayout.compatibleFeatures)
+        out.put(UInt8(Erofs.blockBits), at: at + SuperblockLayout.blockBits)
         // The root is the first inode and its padding at most a few blocks: its number has 16 bits.
-        out.put(UInt16(truncatingIfNeeded: layout.inodes[0].nid), at: at + 14)
-        out.put(UInt64(plan.nodes.count), at: at + 16)
-        out.put(layout.earliest.seconds, at: at + 24)
-        out.put(layout.earliest.nanoseconds, at: at + 32)
-        out.put(UInt32(layout.size / Erofs.blockSize), at: at + 36)
-        out.put(firstEpoch ? UInt32(layout.inodesEnd / Erofs.blockSize) : 0, at: at + 44)
+        out.put(UInt16(truncatingIfNeeded: layout.inodes[0].nid), at: at + SuperblockLayout.rootNumber)
+        out.put(UInt64(plan.nodes.count), at: at + SuperblockLayout.inodeCount)
+        out.put(layout.earliest.seconds, at: at + SuperblockLayout.buildSeconds)
+        out.put(layout.earliest.nanoseconds, at: at + SuperblockLayout.buildNanoseconds)
+        out.put(UInt32(layout.size / Erofs.blockSize), at: at + SuperblockLayout.blockCount)
+        out.put(firstEpoch ? UInt32(layout.inodesEnd / Erofs.blockSize) : 0, at: at + SuperblockLayout.attributeBlock)
     }
 
     // MARK: Inodes
@@ -77,31 +83,35 @@ private struct ImageEmitter {
         let at = it.offset
         let firstEpoch = plan.version.isFirstEpoch
         let format = it.dataLayout.rawValue | (it.isExtended ? Erofs.formatExtended : 0)
-        let attributeCount = it.attributes == 0 ? 0 : 1 + (it.attributes - UInt32(Erofs.attributeHeaderSize)) / 4
+        let attributeCount =
+            it.attributes == 0 ? 0 : 1 + (it.attributes - UInt32(AttributeHeaderLayout.size)) / UInt32(AttributeEntryLayout.alignment)
         let permissions = node.role == .stub ? 0o644 : tree.permissions(of: node.inode)
         let number = firstEpoch ? UInt32(index) : UInt32(truncatingIfNeeded: it.nid)
         let uid = tree.uid(of: node.inode)
         let gid = tree.gid(of: node.inode)
-        out.put(format, at: at)
-        out.put(UInt16(truncatingIfNeeded: attributeCount), at: at + 2)
-        out.put(node.kind.modeBits | permissions & 0o7777, at: at + 4)
         if it.isExtended {
             let time = tree.modified(of: node.inode)
-            out.put(it.size, at: at + 8)
-            out.put(it.value, at: at + 16)
-            out.put(number, at: at + 20)
-            out.put(uid, at: at + 24)
-            out.put(gid, at: at + 28)
-            out.put(time.seconds, at: at + 32)
-            out.put(firstEpoch ? time.nanoseconds : 0, at: at + 40)
-            out.put(node.links, at: at + 44)
+            out.put(format, at: at + ExtendedInodeLayout.format)
+            out.put(UInt16(truncatingIfNeeded: attributeCount), at: at + ExtendedInodeLayout.attributeCount)
+            out.put(node.kind.modeBits | permissions & 0o7777, at: at + ExtendedInodeLayout.mode)
+            out.put(it.size, at: at + ExtendedInodeLayout.fileSize)
+            out.put(it.value, at: at + ExtendedInodeLayout.value)
+            out.put(number, at: at + ExtendedInodeLayout.number)
+            out.put(uid, at: at + ExtendedInodeLayout.uid)
+            out.put(gid, at: at + ExtendedInodeLayout.gid)
+            out.put(time.seconds, at: at + ExtendedInodeLayout.seconds)
+            out.put(firstEpoch ? time.nanoseconds : 0, at: at + ExtendedInodeLayout.nanoseconds)
+            out.put(node.links, at: at + ExtendedInodeLayout.links)
         } else {
-            out.put(UInt16(truncatingIfNeeded: node.links), at: at + 6)
-            out.put(UInt32(truncatingIfNeeded: it.size), at: at + 8)
-            out.put(it.value, at: at + 16)
-            out.put(number, at: at + 20)
-            out.put(UInt16(truncatingIfNeeded: uid), at: at + 24)
-            out.put(UInt16(truncatingIfNeeded: gid), at: at + 26)
+            out.put(format, at: at + CompactInodeLayout.format)
+            out.put(UInt16(truncatingIfNeeded: attributeCount), at: at + CompactInodeLayout.attributeCount)
+            out.put(node.kind.modeBits | permissions & 0o7777, at: at + CompactInodeLayout.mode)
+            out.put(UInt16(truncatingIfNeeded: node.links), at: at + CompactInodeLayout.links)
+            out.put(UInt32(truncatingIfNeeded: it.size), at: at + CompactInodeLayout.fileSize)
+            out.put(it.value, at: at + CompactInodeLayout.value)
+            out.put(number, at: at + CompactInodeLayout.number)
+            out.put(UInt16(truncatingIfNeeded: uid), at: at + CompactInodeLayout.uid)
+            out.put(UInt16(truncatingIfNeeded: gid), at: at + CompactInodeLayout.gid)
         }
         if it.attributes > 0 {
             let base = firstEpoch ? layout.inodesEnd % Erofs.blockSize : layout.inodesEnd
@@ -120,7 +130,7 @@ private struct ImageEmitter {
             // Null addresses: the content is elsewhere.
             let start = it.isPromoted ? Int(it.dataBlock) * Erofs.blockSize : it.tailOffset
             let count = it.isPromoted ? Erofs.blockSize : Int(it.tail)
-            for offset in stride(from: start, to: start + count, by: 4) { out.put(UInt32.max, at: offset) }
+            for offset in stride(from: start, to: start + count, by: ChunkTableLayout.entrySize) { out.put(UInt32.max, at: offset) }
             return
         }
         let bytes: [UInt8]
@@ -148,7 +158,7 @@ private struct ImageEmitter {
             var used = 0
             var next = first
             while next < end {
-                let need = Erofs.directoryEntrySize + Int(plan.records[next].nameLength)
+                let need = DirectoryEntryLayout.size + Int(plan.records[next].nameLength)
                 if used + need > Erofs.blockSize { break }
                 used += need
                 next += 1
@@ -164,7 +174,7 @@ private struct ImageEmitter {
     private func emitEntries(
         _ range: Range<Int>, of directory: ImagePlan.Directory, at start: Int, _ plan: borrowing ImagePlan, _ layout: borrowing ImageLayout
     ) {
-        var nameOffset = range.count * Erofs.directoryEntrySize
+        var nameOffset = range.count * DirectoryEntryLayout.size
         var at = start
         nameBytes.withUnsafeBytes { names in
             for index in range {
@@ -175,13 +185,13 @@ private struct ImageEmitter {
                     case (.dots, _): plan.directories[Int(directory.parent)].node
                     default: record.node
                     }
-                out.put(layout.inodes[Int(node)].nid, at: at)
-                out.put(UInt16(truncatingIfNeeded: nameOffset), at: at + 8)
-                out.put(record.kind.rawValue, at: at + 10)
+                out.put(layout.inodes[Int(node)].nid, at: at + DirectoryEntryLayout.number)
+                out.put(UInt16(truncatingIfNeeded: nameOffset), at: at + DirectoryEntryLayout.nameOffset)
+                out.put(record.kind.rawValue, at: at + DirectoryEntryLayout.fileType)
                 let from = Int(record.name)
                 out.put(UnsafeRawBufferPointer(rebasing: names[from..<(from + Int(record.nameLength))]), at: start + nameOffset)
                 nameOffset += Int(record.nameLength)
-                at += Erofs.directoryEntrySize
+                at += DirectoryEntryLayout.size
             }
         }
     }
@@ -191,17 +201,17 @@ private struct ImageEmitter {
     private func emitAttributes(
         _ lists: borrowing AttributeLists, _ list: AttributeLists.List, at start: Int, sharedBase: Int, _ tree: borrowing FileTree
     ) {
-        out.put(~list.filter, at: start)
-        var at = start + Erofs.attributeHeaderSize
+        out.put(~list.filter, at: start + AttributeHeaderLayout.nameFilter)
+        var at = start + AttributeHeaderLayout.size
         var shared: UInt8 = 0
         let range = Int(list.first)..<Int(list.first + list.count)
         for index in range {
             guard let offset = lists.table.sharedOffset(lists.references[index]) else { continue }
-            out.put(UInt32(truncatingIfNeeded: (sharedBase + offset) / 4), at: at)
-            at += 4
+            out.put(UInt32(truncatingIfNeeded: (sharedBase + offset) / AttributeEntryLayout.alignment), at: at)
+            at += AttributeHeaderLayout.referenceSize
             shared &+= 1
         }
-        out.put(shared, at: start + 4)
+        out.put(shared, at: start + AttributeHeaderLayout.sharedCount)
         for index in range {
             let reference = lists.references[index]
             if lists.table.sharedOffset(reference) == nil { at += emitEntry(lists, reference, at: at, tree) }
@@ -218,7 +228,7 @@ private struct ImageEmitter {
         _ lists: borrowing AttributeLists, _ reference: AttributeTable.Reference, at: Int, _ tree: borrowing FileTree
     ) -> Int {
         let name = lists.table.names[Int(lists.table.nameIndex(of: reference))]
-        let valueAt = at + Erofs.attributeEntrySize + name.suffix.count
+        let valueAt = at + AttributeEntryLayout.size + name.suffix.count
         let size: Int
         switch reference.kind {
         case .kept:
@@ -229,39 +239,18 @@ private struct ImageEmitter {
             guard let digest = tree.content(of: lists.table.digestOwners[reference.index])?.digest else {
                 preconditionFailure("an inode that holds a digest is a file with an object")
             }
-            size = reference.kind == .metacopy ? emitMetacopy(digest, at: valueAt) : emitRedirect(digest, at: valueAt)
-        }
-        out.put(UInt8(truncatingIfNeeded: name.suffix.count), at: at)
-        out.put(name.prefix, at: at + 1)
-        out.put(UInt16(truncatingIfNeeded: size), at: at + 2)
-        out.put(name.suffix, at: at + Erofs.attributeEntrySize)
-        return AttributeTable.entrySize(suffix: name.suffix.count, value: size)
-    }
-
-    /// `struct ovl_metacopy`: version, length, flags, fs-verity algorithm, digest (fs/overlayfs/overlayfs.h).
-    private func emitMetacopy(_ digest: ObjectID, at: Int) -> Int {
-        digest.withUnsafeBytes { bytes in
-            out.put(UInt8(4 + bytes.count), at: at + 1)
-            out.put(digest.algorithm.rawValue, at: at + 3)
-            out.put(bytes, at: at + 4)
-            return 4 + bytes.count
-        }
-    }
-
-    /// The object's path below the data layer's root: `/XX/rest`.
-    private func emitRedirect(_ digest: ObjectID, at start: Int) -> Int {
-        digest.withUnsafeBytes { bytes in
-            out.put(UInt8(ascii: "/"), at: start)
-            var at = start + 1
-            for (index, byte) in bytes.enumerated() {
-                out.put(UInt16(Hex.digit(byte >> 4)) | UInt16(Hex.digit(byte & 15)) << 8, at: at)
-                at += 2
-                if index == 0 {
-                    out.put(UInt8(ascii: "/"), at: at)
-                    at += 1
-                }
+            if reference.kind == .metacopy {
+                size = ObjectAttribute.metacopySize(digest.algorithm)
+                ObjectAttribute.encodeMetacopy(digest, into: out.room(size, at: valueAt))
+            } else {
+                size = ObjectAttribute.redirectSize(digest.algorithm)
+                ObjectAttribute.encodeRedirect(digest, into: out.room(size, at: valueAt))
             }
-            return at - start
         }
+        out.put(UInt8(truncatingIfNeeded: name.suffix.count), at: at + AttributeEntryLayout.nameLength)
+        out.put(name.prefix, at: at + AttributeEntryLayout.namePrefix)
+        out.put(UInt16(truncatingIfNeeded: size), at: at + AttributeEntryLayout.valueSize)
+        out.put(name.suffix, at: at + AttributeEntryLayout.size)
+        return AttributeTable.entrySize(suffix: name.suffix.count, value: size)
     }
 }

@@ -76,8 +76,8 @@ extension ErofsImage {
         try withSource(directory.number) { (source) throws(Fault) in
             let blocks = source.blockCount(of: directory.inode)
             guard let start = Int(exactly: position), start < blocks * Erofs.blockSize else { return }
-            var entry = start % Erofs.blockSize / Erofs.directoryEntrySize
-            guard start % Erofs.blockSize % Erofs.directoryEntrySize == 0 else { return }
+            var entry = start % Erofs.blockSize / DirectoryEntryLayout.size
+            guard start % Erofs.blockSize % DirectoryEntryLayout.size == 0 else { return }
             for index in (start / Erofs.blockSize)..<blocks {
                 let block = try DirectoryBlock(source, directory.inode, index)
                 while entry < block.count {
@@ -85,7 +85,7 @@ extension ErofsImage {
                     let found = try source.view(try block.number(entry))
                     entry += 1
                     let next =
-                        entry < block.count ? index * Erofs.blockSize + entry * Erofs.directoryEntrySize : (index + 1) * Erofs.blockSize
+                        entry < block.count ? index * Erofs.blockSize + entry * DirectoryEntryLayout.size : (index + 1) * Erofs.blockSize
                     if isHidden(name, found, in: directory) { continue }
                     guard body(name, found, UInt64(next)) else { return }
                 }
@@ -242,40 +242,5 @@ extension ImageSource {
         let rest = suffix.dropFirst(OverlaySuffix.prefix.count)
         guard rest.starts(with: OverlaySuffix.prefix) else { return nil }
         return ByteString(OverlayAttribute.prefix.bytes + rest.dropFirst(OverlaySuffix.prefix.count))
-    }
-}
-
-/// One block of a directory's entries: the headers, then the names.
-private struct DirectoryBlock {
-    private let source: ImageSource
-    private let range: Range<Int>
-    let count: Int
-
-    init(_ source: ImageSource, _ directory: ImageInode, _ index: Int) throws(Fault) {
-        let start = directory.blocks.lowerBound + index * Erofs.blockSize
-        range = index < directory.blocks.count / Erofs.blockSize ? start..<(start + Erofs.blockSize) : directory.tail
-        self.source = source
-        let first = Int(try source.load(range.lowerBound + 8, as: UInt16.self))
-        guard first > 0, first % Erofs.directoryEntrySize == 0, first <= range.count else {
-            throw Fault("a directory block's first name is at \(first)")
-        }
-        count = first / Erofs.directoryEntrySize
-    }
-
-    func number(_ entry: Int) throws(Fault) -> UInt64 {
-        try source.load(range.lowerBound + entry * Erofs.directoryEntrySize, as: UInt64.self)
-    }
-
-    func name(_ entry: Int) throws(Fault) -> UnsafeRawBufferPointer {
-        let at = range.lowerBound + entry * Erofs.directoryEntrySize
-        let start = Int(try source.load(at + 8, as: UInt16.self))
-        var end = range.count
-        if entry + 1 < count { end = Int(try source.load(at + Erofs.directoryEntrySize + 8, as: UInt16.self)) }
-        guard start < end, end <= range.count else { throw Fault("a directory entry's name is outside its block") }
-        let name = try source.slice((range.lowerBound + start)..<(range.lowerBound + end))
-        // Only the last name can be followed by padding.
-        guard entry + 1 == count, let zero = name.firstIndex(of: 0) else { return name }
-        guard zero > 0 else { throw Fault("a directory entry has no name") }
-        return UnsafeRawBufferPointer(rebasing: name[..<zero])
     }
 }

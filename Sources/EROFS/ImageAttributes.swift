@@ -36,16 +36,21 @@ struct ImageAttributes {
         (hasACL, hasOverlayEscape) = (false, false)
         byteCount = 0
         if range.isEmpty { return }
-        let filter = try source.load(range.lowerBound, as: UInt32.self)
-        let sharedCount = Int(try source.load(range.lowerBound + 4, as: UInt8.self))
-        try source.expectZero((range.lowerBound + 5)..<(range.lowerBound + Erofs.attributeHeaderSize), "a reserved field of the attributes")
-        var at = range.lowerBound + Erofs.attributeHeaderSize
-        guard range.upperBound - at >= 4 * sharedCount else { throw Fault("\(sharedCount) shared attributes do not fit") }
+        let filter = try source.load(range.lowerBound + AttributeHeaderLayout.nameFilter, as: UInt32.self)
+        let sharedCount = Int(try source.load(range.lowerBound + AttributeHeaderLayout.sharedCount, as: UInt8.self))
+        let reserved = AttributeHeaderLayout.reserved
+        try source.expectZero(
+            (range.lowerBound + reserved.lowerBound)..<(range.lowerBound + reserved.upperBound), "a reserved field of the attributes")
+        var at = range.lowerBound + AttributeHeaderLayout.size
+        guard range.upperBound - at >= AttributeHeaderLayout.referenceSize * sharedCount else {
+            throw Fault("\(sharedCount) shared attributes do not fit")
+        }
         var bits: UInt32 = 0
         for _ in 0..<sharedCount {
             let reference = Int(try source.load(at, as: UInt32.self))
-            _ = try readEntry(at: source.superblock.sharedBase + 4 * reference, end: source.bytes.count, isShared: true, source, &bits)
-            at += 4
+            let place = source.superblock.sharedBase + AttributeEntryLayout.alignment * reference
+            _ = try readEntry(at: place, end: source.bytes.count, isShared: true, source, &bits)
+            at += AttributeHeaderLayout.referenceSize
         }
         while at < range.upperBound {
             at = try readEntry(at: at, end: range.upperBound, isShared: false, source, &bits)
@@ -59,13 +64,13 @@ struct ImageAttributes {
     private mutating func readEntry(
         at: Int, end: Int, isShared: Bool, _ source: ImageSource, _ bits: inout UInt32
     ) throws(Fault) -> Int {
-        guard at <= end - Erofs.attributeEntrySize else { throw Fault("an attribute reaches beyond its end") }
-        let suffixCount = Int(try source.load(at, as: UInt8.self))
-        let prefix = try source.load(at + 1, as: UInt8.self)
-        let valueCount = Int(try source.load(at + 2, as: UInt16.self))
-        let suffix = (at + Erofs.attributeEntrySize)..<(at + Erofs.attributeEntrySize + suffixCount)
+        guard at <= end - AttributeEntryLayout.size else { throw Fault("an attribute reaches beyond its end") }
+        let suffixCount = Int(try source.load(at + AttributeEntryLayout.nameLength, as: UInt8.self))
+        let prefix = try source.load(at + AttributeEntryLayout.namePrefix, as: UInt8.self)
+        let valueCount = Int(try source.load(at + AttributeEntryLayout.valueSize, as: UInt16.self))
+        let suffix = (at + AttributeEntryLayout.size)..<(at + AttributeEntryLayout.size + suffixCount)
         let value = suffix.upperBound..<(suffix.upperBound + valueCount)
-        let next = Erofs.align(value.upperBound, to: 4)
+        let next = Erofs.align(value.upperBound, to: AttributeEntryLayout.alignment)
         guard next <= end else { throw Fault("an attribute reaches beyond its end") }
         guard Int(prefix) < Erofs.attributePrefixes.count else { throw Fault("attribute name prefix \(prefix) is unknown") }
         try source.expectZero(value.upperBound..<next, "the padding of an attribute")
@@ -100,16 +105,12 @@ struct ImageAttributes {
         if name.elementsEqual(OverlaySuffix.metacopy) {
             hasMetacopy = true
             if value.isEmpty { return }
-            // struct ovl_metacopy: version, length, flags, algorithm, digest.
-            guard value.count >= 4, value[0] == 0, Int(value[1]) == value.count, value[2] == 0,
-                let algorithm = VerityAlgorithm(rawValue: value[3]),
-                let id = ObjectID(algorithm: algorithm, bytes: UnsafeRawBufferPointer(rebasing: value[4...]))
-            else { throw Fault("its metacopy attribute is malformed") }
+            guard let id = ObjectAttribute.decodeMetacopy(value) else { throw Fault("its metacopy attribute is malformed") }
             try checkAlgorithm(id, source)
             metacopy = id
         } else if name.elementsEqual(OverlaySuffix.redirect) {
             hasRedirect = true
-            guard let id = objectID(redirect: value) else { return }
+            guard let id = ObjectAttribute.decodeRedirect(value) else { return }
             try checkAlgorithm(id, source)
             redirect = id
         } else if name.elementsEqual(OverlaySuffix.whiteout) {
@@ -121,25 +122,6 @@ struct ImageAttributes {
         guard source.algorithm == nil || source.algorithm == id.algorithm else {
             throw Fault("object \(id) is named by \(id.algorithm.name), not by the repository's algorithm")
         }
-    }
-
-    /// The last two names of a path: `…XX/rest`.
-    private func objectID(redirect path: UnsafeRawBufferPointer) -> ObjectID? {
-        for algorithm in VerityAlgorithm.allCases {
-            let length = 2 * algorithm.digestSize + 1
-            guard path.count == length || (path.count > length && path[path.count - length - 1] == UInt8(ascii: "/")) else { continue }
-            let start = path.count - length
-            guard path[start + 2] == UInt8(ascii: "/") else { return nil }
-            return withUnsafeTemporaryAllocation(byteCount: algorithm.digestSize, alignment: 8) { digest in
-                for index in 0..<algorithm.digestSize {
-                    let at = start + 2 * index + (index > 0 ? 1 : 0)
-                    guard let high = Hex.value(of: path[at]), let low = Hex.value(of: path[at + 1]) else { return nil }
-                    digest[index] = high << 4 | low
-                }
-                return ObjectID(algorithm: algorithm, bytes: UnsafeRawBufferPointer(digest))
-            }
-        }
-        return nil
     }
 
     private func refuseDuplicates(_ source: ImageSource) throws(Fault) {

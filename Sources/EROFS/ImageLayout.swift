@@ -23,7 +23,7 @@ struct ImageLayout {
         /// A symlink or chunk table that had to move to a block of its own.
         var isPromoted = false
 
-        var headerSize: Int { isExtended ? Erofs.extendedInodeSize : Erofs.compactInodeSize }
+        var headerSize: Int { isExtended ? ExtendedInodeLayout.size : CompactInodeLayout.size }
         /// Offset of what comes after header and attributes.
         var tailOffset: Int { offset + headerSize + Int(attributes) }
         var end: Int { tailOffset + Int(tail) }
@@ -86,12 +86,12 @@ struct ImageLayout {
         let list = lists.lists[index]
         if list.count == 0 { return 0 }
         var shared = 0
-        var size = Erofs.attributeHeaderSize
+        var size = AttributeHeaderLayout.size
         for at in Int(list.first)..<Int(list.first + list.count) {
             let reference = lists.references[at]
             if lists.table.sharedOffset(reference) != nil {
                 shared += 1
-                size += 4
+                size += AttributeHeaderLayout.referenceSize
             } else {
                 size += lists.localSize(reference)
             }
@@ -135,7 +135,7 @@ struct ImageLayout {
                 if it.isPromoted { it.blocks = 1 } else { it.tail = UInt16(table) }
             } else {
                 it.value = Erofs.widestChunk
-                if case .external = content { it.tail = 4 }
+                if case .external = content { it.tail = UInt16(ChunkTableLayout.entrySize) }
             }
         case .blockDevice(let number), .characterDevice(let number):
             guard let value = UInt32(exactly: number) else {
@@ -167,7 +167,7 @@ struct ImageLayout {
         var blocks = 0
         var used = 0
         for index in Int(directory.first)..<Int(directory.end) {
-            let need = Erofs.directoryEntrySize + Int(plan.records[index].nameLength)
+            let need = DirectoryEntryLayout.size + Int(plan.records[index].nameLength)
             if used + need > Erofs.blockSize {
                 blocks += 1
                 used = 0
@@ -242,8 +242,10 @@ extension AttributeLists {
         let suffix = table.names[Int(table.nameIndex(of: reference))].suffix.count
         switch reference.kind {
         case .kept: return AttributeTable.entrySize(suffix: suffix, value: table.kept[reference.index].value.count)
-        case .metacopy: return AttributeTable.entrySize(suffix: suffix, value: 4 + table.digestSize(reference.index))
-        case .redirect: return AttributeTable.entrySize(suffix: suffix, value: 2 + 2 * table.digestSize(reference.index))
+        case .metacopy:
+            return AttributeTable.entrySize(suffix: suffix, value: ObjectAttribute.metacopySize(table.digestAlgorithm(reference.index)))
+        case .redirect:
+            return AttributeTable.entrySize(suffix: suffix, value: ObjectAttribute.redirectSize(table.digestAlgorithm(reference.index)))
         }
     }
 }

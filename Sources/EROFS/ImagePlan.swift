@@ -132,7 +132,7 @@ struct ImagePlan {
             tree.withName(of: entry) { names.append(contentsOf: $0) }
             let length = names.count - start
             // Every record costs 12 bytes and its name in the image, so all offsets and indices stay far below 32 bits.
-            let needed = names.count + Erofs.directoryEntrySize * records.count
+            let needed = names.count + DirectoryEntryLayout.size * records.count
             guard needed <= Erofs.maximumImageSize else { throw .imageTooLarge(bytes: UInt64(needed)) }
             guard let nameLength = UInt8(exactly: length) else {
                 let path = path(ofDirectory: index) + ByteString(Array(names[start...]))

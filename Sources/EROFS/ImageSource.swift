@@ -27,6 +27,10 @@ struct ImageSource {
         return UnsafeRawBufferPointer(rebasing: bytes[range])
     }
 
+    private func expectZero(_ field: Range<Int>, of inode: Int) throws(Fault) {
+        try expectZero((inode + field.lowerBound)..<(inode + field.upperBound), "a reserved field")
+    }
+
     func expectZero(_ range: Range<Int>, _ what: String) throws(Fault) {
         for byte in try slice(range) where byte != 0 { throw Fault("\(what) is not zero") }
     }
@@ -62,38 +66,44 @@ extension ImageSource {
         // Numbers beyond the image are refused before they are multiplied.
         guard let slot = Int(exactly: nid), slot < bytes.count / Erofs.slotSize else { throw Fault("it lies beyond the image's end") }
         let at = slot * Erofs.slotSize
-        let format = try load(at, as: UInt16.self)
+        // These five are at the same places in both kinds.
+        let format = try load(at + CompactInodeLayout.format, as: UInt16.self)
         guard let layout = Erofs.Layout(rawValue: format & ~Erofs.formatExtended) else {
             throw Fault("the data layout of format 0x\(String(format, radix: 16)) is not one of composefs")
         }
-        let attributeCount = Int(try load(at + 2, as: UInt16.self))
-        let mode = try load(at + 4, as: UInt16.self)
+        let attributeCount = Int(try load(at + CompactInodeLayout.attributeCount, as: UInt16.self))
+        let mode = try load(at + CompactInodeLayout.mode, as: UInt16.self)
         guard let kind = FileKind(modeBits: UInt32(mode)) else { throw Fault("mode 0\(String(mode, radix: 8)) names no file type") }
         var it = ImageInode(
             nid: nid, kind: kind, permissions: mode & 0o7777, uid: 0, gid: 0, modified: superblock.buildTime, links: 0, size: 0,
-            layout: layout, value: try load(at + 16, as: UInt32.self), offset: at, headerSize: Erofs.compactInodeSize, attributes: at..<at,
+            layout: layout, value: try load(at + CompactInodeLayout.value, as: UInt32.self), offset: at,
+            headerSize: CompactInodeLayout.size, attributes: at..<at,
             tail: at..<at, blocks: at..<at)
         if format & Erofs.formatExtended != 0 {
-            it.headerSize = Erofs.extendedInodeSize
-            it.size = try load(at + 8, as: UInt64.self)
-            it.uid = try load(at + 24, as: UInt32.self)
-            it.gid = try load(at + 28, as: UInt32.self)
-            it.modified = Timestamp(seconds: try load(at + 32, as: Int64.self), nanoseconds: try load(at + 40, as: UInt32.self))
-            it.links = try load(at + 44, as: UInt32.self)
-            try expectZero((at + 6)..<(at + 8), "a reserved field")
-            try expectZero((at + 48)..<(at + 64), "a reserved field")
+            it.headerSize = ExtendedInodeLayout.size
+            it.size = try load(at + ExtendedInodeLayout.fileSize, as: UInt64.self)
+            it.uid = try load(at + ExtendedInodeLayout.uid, as: UInt32.self)
+            it.gid = try load(at + ExtendedInodeLayout.gid, as: UInt32.self)
+            it.modified = Timestamp(
+                seconds: try load(at + ExtendedInodeLayout.seconds, as: Int64.self),
+                nanoseconds: try load(at + ExtendedInodeLayout.nanoseconds, as: UInt32.self))
+            it.links = try load(at + ExtendedInodeLayout.links, as: UInt32.self)
+            try expectZero(ExtendedInodeLayout.reserved, of: at)
+            try expectZero(ExtendedInodeLayout.reservedAtEnd, of: at)
         } else {
-            it.size = UInt64(try load(at + 8, as: UInt32.self))
-            it.uid = UInt32(try load(at + 24, as: UInt16.self))
-            it.gid = UInt32(try load(at + 26, as: UInt16.self))
-            it.links = UInt32(try load(at + 6, as: UInt16.self))
-            try expectZero((at + 12)..<(at + 16), "a reserved field")
-            try expectZero((at + 28)..<(at + 32), "a reserved field")
+            it.size = UInt64(try load(at + CompactInodeLayout.fileSize, as: UInt32.self))
+            it.uid = UInt32(try load(at + CompactInodeLayout.uid, as: UInt16.self))
+            it.gid = UInt32(try load(at + CompactInodeLayout.gid, as: UInt16.self))
+            it.links = UInt32(try load(at + CompactInodeLayout.links, as: UInt16.self))
+            try expectZero(CompactInodeLayout.reserved, of: at)
+            try expectZero(CompactInodeLayout.reservedAtEnd, of: at)
         }
         guard it.modified.nanoseconds < 1_000_000_000 else { throw Fault("its time has \(it.modified.nanoseconds) nanoseconds") }
         guard it.links > 0 else { throw Fault("its link count is 0") }
         let attributesAt = at + it.headerSize
-        let attributesEnd = attributeCount == 0 ? attributesAt : attributesAt + Erofs.attributeHeaderSize + 4 * (attributeCount - 1)
+        let attributesEnd =
+            attributeCount == 0
+            ? attributesAt : attributesAt + AttributeHeaderLayout.size + AttributeEntryLayout.alignment * (attributeCount - 1)
         guard attributesEnd <= bytes.count else { throw Fault("its attributes reach beyond the image's end") }
         it.attributes = attributesAt..<attributesEnd
         it.tail = attributesEnd..<attributesEnd
@@ -149,7 +159,7 @@ extension ImageSource {
             guard it.value == Erofs.widestChunk else {
                 throw Fault("chunk format 0x\(String(it.value, radix: 16)) is not that of version 2")
             }
-            size = isExternal ? 4 : 0
+            size = isExternal ? UInt64(ChunkTableLayout.entrySize) : 0
         }
         it.tail = start..<(start + Int(truncatingIfNeeded: size))
         for byte in try slice(it.tail) where byte != 0xff { throw Fault("a chunk lies in the image") }

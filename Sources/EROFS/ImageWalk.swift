@@ -151,28 +151,12 @@ struct ImageWalk<Visitor: ImageVisitor> {
         var nid = directories[index].inode.nid
         var name = 0..<0
         do throws(Fault) {
-            let first = Int(try source.load(block.lowerBound + 8, as: UInt16.self))
-            guard first > 0, first % Erofs.directoryEntrySize == 0, first <= block.count else {
-                throw Fault("a directory block's first name is at \(first)")
-            }
-            let count = first / Erofs.directoryEntrySize
-            var nameStart = first
-            for entry in 0..<count {
+            let entries = try DirectoryBlock(source, block)
+            for entry in 0..<entries.count {
                 name = 0..<0
                 nid = directories[index].inode.nid
-                let at = block.lowerBound + entry * Erofs.directoryEntrySize
-                var nameEnd = block.count
-                if entry + 1 < count {
-                    nameEnd = Int(try source.load(at + Erofs.directoryEntrySize + 8, as: UInt16.self))
-                    guard nameEnd <= block.count else { throw Fault("a directory entry's name is outside its block") }
-                }
-                guard nameEnd > nameStart else { throw Fault("a directory entry has no name or is out of order") }
-                name = (block.lowerBound + nameStart)..<(block.lowerBound + nameEnd)
-                if entry + 1 == count, let end = try source.slice(name).firstIndex(of: 0) {
-                    try source.expectZero((name.lowerBound + end)..<name.upperBound, "the padding of a directory block")
-                    name = name.lowerBound..<(name.lowerBound + end)
-                }
-                nameStart = nameEnd
+                name = try entries.nameRange(entry)
+                if entry + 1 == entries.count { try source.expectZero(try entries.padding(), "the padding of a directory block") }
                 let bytes = try source.slice(name)
                 guard !bytes.isEmpty, bytes.count <= Erofs.maximumNameLength else { throw Fault("a name has \(bytes.count) bytes") }
                 guard !bytes.contains(where: { $0 == 0 || $0 == UInt8(ascii: "/") }) else { throw Fault("a name holds '/' or NUL") }
@@ -180,11 +164,11 @@ struct ImageWalk<Visitor: ImageVisitor> {
                     throw Fault("directory entries are not in ascending order, or there are two of one name")
                 }
                 previous = name
-                nid = try source.load(at, as: UInt64.self)
-                guard let kind = FileKind(rawValue: try source.load(at + 10, as: UInt8.self)) else {
+                nid = try entries.number(entry)
+                guard let kind = FileKind(rawValue: try entries.fileType(entry)) else {
                     throw Fault("an entry's file type is unknown")
                 }
-                guard try source.load(at + 11, as: UInt8.self) == 0 else { throw Fault("a reserved field of an entry is not zero") }
+                guard try entries.reserved(entry) == 0 else { throw Fault("a reserved field of an entry is not zero") }
                 if bytes[0] == UInt8(ascii: "."), bytes.count == 1 || (bytes.count == 2 && bytes[1] == UInt8(ascii: ".")) {
                     let isParent = bytes.count == 2
                     let expected = directories[isParent ? directories[index].parent : index].inode.nid

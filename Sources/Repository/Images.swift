@@ -13,7 +13,7 @@ public struct OpenedImage: ~Copyable {
 
 extension Repository {
     /// Images are read as a whole: larger ones than this are refused. Bytes.
-    package static let imageLimit = 2 << 30
+    package static let imageLimit = ErofsImage.maximumSize
 
     /// Stores an image's object; `images/` is not touched, see `publish`.
     public func storeImage(_ bytes: [UInt8]) throws(RepositoryError) -> StoredObject {
