@@ -20,8 +20,7 @@ public struct TarEntry: Sendable {
     public var gid: UInt32
     /// Seconds since 1970, rounded down, and the nanoseconds since then (0…999,999,999): -1.25 s is -2 and 750,000,000.
     public var mtime: (seconds: Int64, nanoseconds: UInt32)
-    /// Bytes of content that the archive holds for this entry; 0 for links, devices, directories and fifos, whatever their header says,
-    /// but for directories that are told from files by the slash at the end of their names.
+    /// Bytes of content that the archive holds for this entry; 0 for links, devices, directories and fifos, whatever their header says.
     public var size: UInt64
     /// 0…4095, and 0 where the entry is no device.
     public var deviceMajor: UInt32

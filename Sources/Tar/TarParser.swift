@@ -317,21 +317,23 @@ public struct TarParser: ~Copyable {
             linkTarget: pax?.linkTarget ?? longLink ?? header.linkName, kind: kind,
             mode: try header.mode(), uid: uid, gid: gid, mtime: mtime, size: 0, deviceMajor: 0, deviceMinor: 0,
             extendedAttributes: pax?.extendedAttributes ?? [], headerOffset: offset)
-        if kind == .regular, entry.path.bytes.last == UInt8(ascii: "/") {
-            // V7 has no other way to say it, and some writers of later formats do the same.
-            kind = .directory
-            entry.kind = kind
+        if kind == .regular {
             entry.size = if let value = pax?.size { value } else { try header.size() }
+            if entry.size == 0, entry.path.bytes.last == UInt8(ascii: "/") {
+                // V7 has no other way to say it, and some writers of later formats do the same.
+                kind = .directory
+                entry.kind = kind
+            }
         }
         let pathBytes = entry.path.count
         guard pathBytes <= limits.pathBytes else { throw TarFault(.pathTooLong(bytes: pathBytes, limit: limits.pathBytes)) }
         let isOldSparse = header.typeFlag == UInt8(ascii: "S") && kind == .regular
         switch kind {
-        case .regular, .other:
-            entry.size = if let value = pax?.size { value } else { try header.size() }
+        case .other: entry.size = if let value = pax?.size { value } else { try header.size() }
+        case .regular:
             if isOldSparse {
                 entry.sparse = TarSparse(realSize: try header.sparseSize(), segments: try header.sparseSegments(at: 386, count: 4))
-            } else if kind == .regular, let records = pax?.sparse {
+            } else if let records = pax?.sparse {
                 entry.sparse = try records.sparse()
             }
         case .hardLink, .symbolicLink:
