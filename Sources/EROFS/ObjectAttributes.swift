@@ -1,5 +1,5 @@
-internal import Bytes
-internal import Hashing
+internal import ComposefsBytes
+internal import ComposefsHashing
 
 /// The values of the two attributes that tell overlayfs which object holds a file's content.
 enum ObjectAttribute {

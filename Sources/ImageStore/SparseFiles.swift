@@ -1,23 +1,23 @@
-import Bytes
-import Hashing
-import LinuxSystem
-import Repository
-import Tar
+package import ComposefsBytes
+package import ComposefsHashing
+import ComposefsLinuxSystem
+package import ComposefsRepository
+package import ComposefsTar
 
 /// Sparse files of a layer. The archive holds only a part of such a file's content; that is what the layer's stream has, so that it gives the
 /// archive back. The file itself is another object, to which the stream has a named reference (Repo-Format.md 7.2).
-enum SparseFile {
+package enum SparseFile {
     /// What an archive holds of a sparse file.
-    enum Stored {
+    package enum Stored {
         case inline(ByteString)
         case object(ObjectID)
     }
 
     /// The name of the reference to the content of the file whose header is at this offset of the archive.
-    static func referenceName(_ entry: TarEntry) -> String { "sparse:\(entry.headerOffset)" }
+    package static func referenceName(_ entry: TarEntry) -> String { "sparse:\(entry.headerOffset)" }
 
     /// Stores a sparse file's whole content; nil for one that is short enough to be in images itself.
-    static func store(_ entry: TarEntry, _ stored: Stored, in repository: Repository) throws -> ObjectID? {
+    package static func store(_ entry: TarEntry, _ stored: Stored, in repository: Repository) throws -> ObjectID? {
         guard isExternal(entry) else { return nil }
         var writer = try repository.makeObjectWriter()
         try expand(entry, stored, in: repository) { part in

@@ -26,7 +26,7 @@ public struct PullLimits: Hashable, Sendable {
     /// What the tree of an image may take: whoever sends much may need much.
     ///
     /// - Parameter compressed: bytes of all layers as they are fetched.
-    func treeBytes(ofLayers compressed: UInt64) -> UInt64 {
+    package func treeBytes(ofLayers compressed: UInt64) -> UInt64 {
         let (allowance, overflow) = compressed.multipliedReportingOverflow(by: 4)
         return overflow ? .max : max(treeBytes, allowance)
     }

@@ -1,4 +1,4 @@
-internal import Bytes
+internal import ComposefsBytes
 
 /// What the `GNU.sparse.` records of a PAX header say.
 struct PaxSparse {

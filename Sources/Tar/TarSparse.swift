@@ -1,4 +1,4 @@
-internal import Bytes
+internal import ComposefsBytes
 
 /// How the content that an archive holds of a sparse file lies in the file: in GNU tar's old format and in PAX formats 0.0, 0.1 and 1.0
 /// (GNU tar manual, "Storing Sparse Files").

@@ -1,6 +1,6 @@
 import Testing
 
-@testable import EROFS
+@testable import ComposefsEROFS
 
 /// Offsets and sizes as fs/erofs/erofs_fs.h of Linux 6.12 has them, field by field, counted from its declarations and its
 /// `BUILD_BUG_ON(sizeof(…) != …)`.

@@ -1,6 +1,6 @@
 import ComposefsBytes
-import ComposefsEROFS
 import ComposefsConcurrency
+import ComposefsEROFS
 import ComposefsFileTree
 import ComposefsHashing
 import ComposefsLinuxSystem

@@ -1,7 +1,7 @@
-import Bytes
+import ComposefsBytes
 import Testing
 
-@testable import Tar
+@testable import ComposefsTar
 
 /// What GNU tar 1.34 makes of one file in each of its four formats (`tar -S`, `--sparse-version`): 245,860 bytes, mostly holes.
 private enum SparseArchives {

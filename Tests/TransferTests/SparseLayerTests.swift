@@ -1,13 +1,15 @@
-import Bytes
-import FileTree
-import Hashing
-import LinuxSystem
-import Repository
-import SplitStream
+import ComposefsBytes
+import ComposefsFileTree
+import ComposefsHashing
+import ComposefsLinuxSystem
+import ComposefsRepository
+import ComposefsSplitStream
 import Testing
 
-@testable import OCI
-@testable import Tar
+@testable import ComposefsImageStore
+@testable import ComposefsOCIModel
+@testable import ComposefsTransfer
+@testable import ComposefsTransports
 
 /// Layers with sparse files: the image has the whole file, and the layer's stream still gives the archive back byte for byte.
 @Suite struct SparseLayerTests {

@@ -1,6 +1,7 @@
 import ComposefsBytes
 import ComposefsConcurrency
 import ComposefsHashing
+import ComposefsImageStore
 import ComposefsLinuxSystem
 import ComposefsOCIModel
 package import ComposefsRepository
