@@ -19,9 +19,9 @@ extension RegistryClient {
         var query: String?
         var found: [Descriptor] = []
         for page in 0..<Self.pageLimit {
-            let (entries, next): ([Descriptor], (path: String, query: String?)?)
+            let fetched: Page
             do throws(RegistryError) {
-                (entries, next) = try retrying(repository) { () throws(Failure) in try fetchPage(repository, path, query, what) }
+                fetched = try retrying(repository) { () throws(Failure) in try fetchPage(repository, path, query, what) }
             } catch {
                 // Not each registry without the API says so with 404, and what stands before it may have another answer.
                 guard page == 0, error.concernsOneThing else { throw error }
@@ -29,33 +29,41 @@ extension RegistryClient {
                 guard let status = error.status, Self.statusesWithoutAPI.contains(status) else { throw error }
                 return []
             }
-            found += entries
-            guard let next, found.count <= Self.referrerLimit else {
-                if found.count > Self.referrerLimit { break }
-                return found
-            }
+            found += fetched.entries
+            guard found.count <= Self.referrerLimit else { break }
+            guard let next = try Self.next(after: fetched, path, repository) else { return found }
             (path, query) = next
         }
         throw RegistryError(.tooLarge, "\(what): more than \(Self.referrerLimit) of them, or \(Self.pageLimit) pages")
     }
 
-    private func fetchPage(
-        _ repository: RemoteRepository, _ path: String, _ query: String?, _ what: String
-    ) throws(Failure) -> ([Descriptor], next: (path: String, query: String?)?) {
+    private struct Page {
+        var entries: [Descriptor]
+        /// As the Link field has it; nil on the last page.
+        var link: String?
+        var url: HTTPURL
+    }
+
+    private func fetchPage(_ repository: RemoteRepository, _ path: String, _ query: String?, _ what: String) throws(Failure) -> Page {
         let response = try open(repository, path, query: query, headers: ["Accept: " + Self.indexType], what: what)
         let bytes = try session.body(of: response, limit: options.manifestLimit, what: "list of referrers")
         do throws(RegistryError) {
             let entries = try Self.entries(bytes, response.url.display)
-            guard let link = Self.nextLink(response.head.all("link")) else { return (entries, nil) }
-            let url = response.url.resolving(link)
-            guard let url, url.hasSameOrigin(as: response.url) else { throw Self.leadsAway(link, response.url) }
-            // Behind a redirect the list has another path than the one that we know it by.
-            if url.target.path == response.url.target.path { return (entries, (path, url.target.query)) }
-            guard url.target.path.hasPrefix("/v2/\(repository.name)/") else { throw Self.leadsAway(link, response.url) }
-            return (entries, url.target)
+            return Page(entries: entries, link: Self.nextLink(response.head.all("link")), url: response.url)
         } catch {
             throw Failure(error)
         }
+    }
+
+    private static func next(
+        after page: Page, _ path: String, _ repository: RemoteRepository
+    ) throws(RegistryError) -> (path: String, query: String?)? {
+        guard let link = page.link else { return nil }
+        guard let url = page.url.resolving(link), url.hasSameOrigin(as: page.url) else { throw leadsAway(link, page.url) }
+        // Behind a redirect the list has another path than the one that we know it by.
+        if url.target.path == page.url.target.path { return (path, url.target.query) }
+        guard url.target.path.hasPrefix("/v2/\(repository.name)/") else { throw leadsAway(link, page.url) }
+        return url.target
     }
 
     private static func leadsAway(_ link: String, _ url: HTTPURL) -> RegistryError {
