@@ -1,5 +1,5 @@
+import ComposefsTestSupport
 import Glibc
-import TestSupport
 import Testing
 
 /// Random layer stacks, pulled by the real command, against overlayfs itself. `tools/overlay-stacks` runs more of them.
