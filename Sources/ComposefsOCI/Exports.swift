@@ -21,4 +21,5 @@
 @_exported public import enum ComposefsCompression.CompressionFormat
 @_exported public import struct ComposefsLinuxSystem.FileDescriptor
 @_exported public import struct ComposefsLinuxSystem.MountAttributes
+@_exported public import enum ComposefsLinuxSystem.OwnershipFault
 @_exported public import struct ComposefsLinuxSystem.SystemError

@@ -27,7 +27,7 @@ extension Store {
         _ options: MountOptions = MountOptions()
     ) throws -> ObjectID {
         let opened = try openMountable(image, bootable: bootable, digest: digest)
-        let objects = try FileDescriptor.open(repository.path + "/objects", [.readOnly, .directory])
+        let objects = try repository.openObjectsDirectory()
         var options = options
         if options.source == MountOptions().source { options.source = MountOptions.source(ofImage: ByteString(opened.id.hex)) }
         try mountImage(opened.file, objects: objects, verity: repository.isSecure ? .required : .none, at: target, options: options)

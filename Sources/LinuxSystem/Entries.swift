@@ -199,13 +199,16 @@ extension FileDescriptor {
 
     private borrowing func linkResult(_ file: Int32, _ path: UnsafeRawBufferPointer) -> Int {
         let directory = raw
-        return Kernel.call(.link, directory, path, other: file) {
-            // Without CAP_DAC_READ_SEARCH kernels say ENOENT, so only then /proc, which costs one more path walk.
-            let result = cl_link_fd_empty_path(file, directory, path.baseAddress, path.count)
-            switch Errno(result: result) {
-            case .noEntry, .notPermitted, .invalidArgument: return cl_link_fd_proc(file, directory, path.baseAddress, path.count)
-            default: return result
-            }
+        return Kernel.call(.link, directory, path, other: file) { Self.linkOpenFile(file, directory, path) }
+    }
+
+    /// linkat of an open file, which may have no name; -errno where it fails.
+    static func linkOpenFile(_ file: Int32, _ directory: Int32, _ path: UnsafeRawBufferPointer) -> Int {
+        // Without CAP_DAC_READ_SEARCH kernels say ENOENT, so only then /proc, which costs one more path walk.
+        let result = cl_link_fd_empty_path(file, directory, path.baseAddress, path.count)
+        switch Errno(result: result) {
+        case .noEntry, .notPermitted, .invalidArgument: return cl_link_fd_proc(file, directory, path.baseAddress, path.count)
+        default: return result
         }
     }
 }

@@ -25,6 +25,9 @@ public struct OpenFlags: OptionSet, Sendable {
     /// Reads and writes go to the device, past the page cache (O_DIRECT); EINVAL where the file system cannot do that.
     public static var direct: OpenFlags { OpenFlags(rawValue: cl_o_direct) }
 
+    /// Whether a file is made, so that the call takes a mode.
+    var creates: Bool { rawValue & cl_o_creat != 0 || rawValue & cl_o_tmpfile == cl_o_tmpfile }
+
     var kind: SystemCallKind {
         rawValue & (cl_o_creat | cl_o_trunc) != 0 || rawValue & cl_o_tmpfile == cl_o_tmpfile ? .create : .open
     }

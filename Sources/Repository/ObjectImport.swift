@@ -131,8 +131,8 @@ public final class ObjectImporter: Sendable {
         if let measured {
             guard measured == id else { throw damaged(path, measured) }
         } else {
-            // What may still be changed is not for a repository that promises otherwise, and never a stranger's.
-            guard !target.isSecure, status.uid == Host.effectiveUserID else { return false }
+            // What may still be changed is not for a repository that promises otherwise, and must be another user's in no way.
+            guard !target.isSecure, status.uid == Host.effectiveUserID, status.mode & 0o022 == 0 else { return false }
             let actual = try system { () throws(SystemError) in try hash(file, id.algorithm) }
             guard actual == id else { throw damaged(path, actual) }
         }
@@ -144,7 +144,7 @@ public final class ObjectImporter: Sendable {
             } catch {
                 switch error.errno {
                 case .exists: return false
-                case .noEntry: try target.makeDirectory(Layout.objectDirectory(id), mode: 0o777)
+                case .noEntry: try target.makeDirectory(Layout.objectDirectory(id), mode: 0o755)
                 case .crossDevice, .notPermitted, .notSupported:
                     cannotLink.store(true, ordering: .relaxed)
                     return false

@@ -45,7 +45,7 @@ extension Repository {
         let path = Layout.objectPath(id)
         let found = try inspect(id, size: size, at: path)
         if found == .good { return StoredObject(id: id, size: size, isNew: false) }
-        var temporary = try makeTemporary(mode: 0o666)
+        var temporary = try makeTemporary(mode: 0o644)
         try system { () throws(SystemError) in try temporary.file.writeAll(pieces) }
         return try commit(&temporary, id, size: size, at: path, found: found)
     }
@@ -92,10 +92,10 @@ extension Repository {
                 }
             }
         }
-        guard let status = try system({ () throws(SystemError) in try root.statusIfPresent(at: path, follow: false) }) else {
+        guard let status = try system({ () throws(SystemError) in try root.statusIfPresent(at: path) }) else {
             return .absent
         }
-        return status.kind == .regular && status.size == size ? .good : .torn
+        return status.kind == .regular && status.size == size && !isForeign(status) ? .good : .torn
     }
 
     /// From now on this handle reads every object before it believes that it is stored already: one was found damaged.
@@ -108,7 +108,7 @@ extension Repository {
         } catch {
             guard error.errno == .noEntry else { throw .system(error) }
         }
-        try makeDirectory(Layout.objects, mode: 0o777)
+        try makeDirectory(Layout.objects, mode: 0o755)
         return try system { () throws(SystemError) in try makeNewTemporary(mode) }
     }
 
@@ -151,7 +151,7 @@ extension Repository {
                 }
             } catch {
                 guard error.errno == .noEntry else { throw .system(error) }
-                try makeDirectory(Layout.objectDirectory(id), mode: 0o777)
+                try makeDirectory(Layout.objectDirectory(id), mode: 0o755)
                 continue
             }
             switch try inspect(id, size: size, at: path) {
@@ -195,7 +195,7 @@ extension Repository {
     /// Size in bytes; nil where there is no such object.
     public func objectSize(_ id: ObjectID) throws(RepositoryError) -> UInt64? {
         let path = Layout.objectPath(id)
-        guard let status = try system({ () throws(SystemError) in try root.statusIfPresent(at: path, follow: false) }) else { return nil }
+        guard let status = try system({ () throws(SystemError) in try root.statusIfPresent(at: path) }) else { return nil }
         guard status.kind == .regular else { throw .objectDamaged(id, "is no regular file") }
         return status.size
     }
@@ -208,7 +208,10 @@ extension Repository {
         } catch {
             switch error.errno {
             case .noEntry: throw .objectMissing(id)
-            case .tooManySymbolicLinks: throw .objectDamaged(id, "is a symbolic link")
+            case .tooManySymbolicLinks:
+                // The object itself; or a directory on the way to it, which is no fault of the object's.
+                guard try system({ () throws(SystemError) in try root.statusIfPresent(at: path) }) != nil else { throw .objectMissing(id) }
+                throw .objectDamaged(id, "is a symbolic link")
             default: throw RepositoryError(error)
             }
         }

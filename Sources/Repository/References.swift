@@ -59,8 +59,11 @@ extension Repository {
         try Layout.checkReferenceName(name)
         let path = category + "/" + name
         do throws(SystemError) {
+            guard let status = try root.statusIfPresent(at: path) else { return false }
+            guard status.kind == .symbolicLink else { throw SystemError("remove", path, .invalidArgument) }
             try root.unlink(at: path)
         } catch {
+            if error.errno == .invalidArgument { throw .invalidLink(path, "is no symbolic link, so it is no reference") }
             guard error.errno == .noEntry else { throw .system(error) }
             return false
         }

@@ -15,12 +15,15 @@ public struct OpenOptions: Sendable {
     public var algorithm: VerityAlgorithm?
     /// Called once, before waiting for a lock that another process holds (gc).
     public var willWait: (@Sendable () -> Void)?
+    /// Write also to a repository, or a directory in one, that another user owns or can write to. Without it that is
+    /// `RepositoryError.untrusted`; reading never leaves the repository, whoever owns it. See `OwnershipCheck`.
+    public var trustsOwner: Bool
     /// Signs every object that this handle stores, and `meta.json`: see Signing.swift. Refused where the repository has no fs-verity.
     public var signer: (any VeritySigner)?
 
     public init(
         requireVerity: Bool = false, upgradeOldFormat: Bool = false, readOnly: Bool = false, algorithm: VerityAlgorithm? = nil,
-        willWait: (@Sendable () -> Void)? = nil, signer: (any VeritySigner)? = nil
+        willWait: (@Sendable () -> Void)? = nil, signer: (any VeritySigner)? = nil, trustsOwner: Bool = false
     ) {
         self.requireVerity = requireVerity
         self.upgradeOldFormat = upgradeOldFormat
@@ -28,6 +31,7 @@ public struct OpenOptions: Sendable {
         self.algorithm = algorithm
         self.willWait = willWait
         self.signer = signer
+        self.trustsOwner = trustsOwner
     }
 }
 
@@ -41,8 +45,8 @@ public final class Repository: Sendable {
     public let metadata: RepositoryMetadata
     /// Whether objects carry fs-verity, so that the kernel vouches for their content. Otherwise digests are computed in user space.
     public let isSecure: Bool
-    /// The repository's directory; carries the lock.
-    let root: FileDescriptor
+    /// The repository's directory; carries the lock. Everything below is reached through it, and never through a symbolic link.
+    let root: RootedDirectory
     let options: OpenOptions
     let activity = Activity()
     let signing = Signing()
@@ -50,7 +54,7 @@ public final class Repository: Sendable {
     public var algorithm: VerityAlgorithm { metadata.algorithm }
     public var erofsFormats: ErofsFormats { metadata.formats }
 
-    init(path: ByteString, root: consuming FileDescriptor, metadata: RepositoryMetadata, isSecure: Bool, options: OpenOptions) {
+    init(path: ByteString, root: consuming RootedDirectory, metadata: RepositoryMetadata, isSecure: Bool, options: OpenOptions) {
         self.path = path
         self.root = root
         self.metadata = metadata
@@ -80,7 +84,8 @@ public final class Repository: Sendable {
         try system { () throws(SystemError) in try root.fileSystemStatus() }
     }
 
-    /// Throws where nothing may be written: opened read-only, features only a newer release can keep up, read-only file system, permissions.
+    /// Throws if nothing may be written: opened read-only, features only a newer release can keep up, read-only file system, permissions,
+    /// another user that could change what is written.
     func requireWritable() throws(RepositoryError) {
         guard !options.readOnly else { throw .readOnly("it was opened for reading only") }
         let unknown = metadata.unknownReadOnlyCompatible
@@ -90,7 +95,8 @@ public final class Repository: Sendable {
         }
         let status = try system { () throws(SystemError) in try root.fileSystemStatus() }
         guard !status.isReadOnly else { throw .readOnly("read-only file system") }
-        do { try root.access(at: ".", [.write, .execute]) } catch { throw .readOnly("\(error)") }
+        do { try root.access([.write, .execute]) } catch { throw .readOnly("\(error)") }
+        try requireTrustedOwner()
     }
 }
 
@@ -116,6 +122,9 @@ struct Activity: ~Copyable {
     let wasCondemned = Atomic<Bool>(false)
     /// Whether the file system lacks O_TMPFILE.
     let needsNamedTemporaries = Atomic<Bool>(false)
+    /// Whether owners and permissions of the repository's directories were found good.
+    let hasTrustedOwner = Atomic<Bool>(false)
+    let ownership = OwnershipCheck()
     /// Whether FICLONE was refused once.
     let cannotClone = Atomic<Bool>(false)
     let marker = Mutex(Marker())

@@ -24,6 +24,10 @@ public enum RepositoryError: Error, Sendable, CustomStringConvertible {
     case verityLost(ByteString)
     /// The repository's files have fs-verity, and the kernel has none.
     case verityUnreadable(ByteString)
+    /// Another user could change what would be written: the file or directory, and why.
+    case untrusted(ByteString, OwnershipFault)
+    /// In the place of a directory that the repository needs is something else, mostly a symbolic link.
+    case notDirectory(ByteString)
     /// Nothing can be written here; why.
     case readOnly(String)
     case noObjects(ByteString)
@@ -59,6 +63,7 @@ public enum RepositoryError: Error, Sendable, CustomStringConvertible {
                 "\(error): files with fs-verity need a kernel with CONFIG_FS_VERITY, and this one has none"
             case .fileTooLarge where error.operation == "write":
                 "\(error): raise the limit on the size of files (ulimit -f), then repeat the command"
+            case .tooManySymbolicLinks: "\(error): below a repository no symbolic link is followed"
             case .quotaExceeded: "\(error): free some space or raise the quota, then repeat the command"
             default: "\(error)"
             }
@@ -83,6 +88,8 @@ public enum RepositoryError: Error, Sendable, CustomStringConvertible {
                 + "repository, or make this one insecure"
         case .verityUnreadable(let path):
             "\(path): the repository has fs-verity, and this kernel cannot even open such files: use one with CONFIG_FS_VERITY"
+        case .untrusted(let path, let fault): "\(path) \(fault), so nothing is written to the repository"
+        case .notDirectory(let path): "\(path) is no directory, so nothing is written to the repository"
         case .readOnly(let why): "the repository is not writable: \(why)"
         case .noObjects(let path): "\(path): no objects found in the repository, so its algorithm cannot be told"
         case .syncFailed(let path):

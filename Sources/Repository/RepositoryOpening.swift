@@ -32,7 +32,7 @@ extension Repository {
     public static func open(_ path: ByteString, _ options: OpenOptions = OpenOptions()) throws(RepositoryError) -> Repository {
         let root = try openRoot(path, options)
         guard let metadata = try readMetadata(root, of: path) else {
-            let hasObjects = try system { () throws(SystemError) in try root.statusIfPresent(at: Layout.objects, follow: true) != nil }
+            let hasObjects = try system { () throws(SystemError) in try root.statusIfPresent(at: Layout.objects) != nil }
             guard hasObjects else { throw .notInitialized(path) }
             guard options.upgradeOldFormat, !options.readOnly else { throw .oldFormat(path) }
             return try upgrade(path, root, options)
@@ -74,12 +74,13 @@ extension Repository {
                 throw .differentConfiguration(found: found, wanted: wanted)
             }
             // Asked for in so many words: a copy that lost its fs-verity goes on without.
-            if configuration.verity == .insecure { try forgetVerity(root) }
+            if configuration.verity == .insecure { try forgetVerity(root, path, options) }
             return (try make(path, root, found, options), false)
         }
-        let hasObjects = try system { () throws(SystemError) in try root.statusIfPresent(at: Layout.objects, follow: true) != nil }
+        let hasObjects = try system { () throws(SystemError) in try root.statusIfPresent(at: Layout.objects) != nil }
         guard !hasObjects || options.upgradeOldFormat else { throw .oldFormat(path) }
         if hasObjects { return (try upgrade(path, root, options), false) }
+        try requireTrustedOwner(root, path, options)
         try writeMetadata(wanted, root, path, configuration.verity, options.signer)
         guard let written = try readMetadata(root, of: path) else { throw .notInitialized(path) }
         guard written == wanted else { throw .differentConfiguration(found: written, wanted: wanted) }
@@ -87,8 +88,11 @@ extension Repository {
     }
 
     /// Removes `streams/`, `images/` and `meta.json`, so that the repository can be initialized anew; objects stay.
-    public static func resetMetadata(_ path: ByteString) throws(RepositoryError) {
+    ///
+    /// - Parameter trustsOwner: see `OpenOptions`.
+    public static func resetMetadata(_ path: ByteString, trustsOwner: Bool = false) throws(RepositoryError) {
         let root = try openRoot(path, OpenOptions())
+        try requireTrustedOwner(root, path, OpenOptions(trustsOwner: trustsOwner))
         guard try system({ () throws(SystemError) in try root.lock(.exclusive, wait: false) }) else {
             throw .readOnly("another process uses it")
         }
@@ -110,8 +114,8 @@ extension Repository {
         return slash == 0 ? "/" : ByteString(Array(bytes[..<slash]))
     }
 
-    private static func openRoot(_ path: ByteString, _ options: OpenOptions) throws(RepositoryError) -> FileDescriptor {
-        let root = try system { () throws(SystemError) in try FileDescriptor.open(path, [.readOnly, .directory]) }
+    private static func openRoot(_ path: ByteString, _ options: OpenOptions) throws(RepositoryError) -> RootedDirectory {
+        let root = RootedDirectory(try system { () throws(SystemError) in try FileDescriptor.open(path, [.readOnly, .directory]) })
         guard try system({ () throws(SystemError) in try root.lock(.shared, wait: false) }) else {
             options.willWait?()
             _ = try system { () throws(SystemError) in try root.lock(.shared, wait: true) }
@@ -121,7 +125,7 @@ extension Repository {
     }
 
     private static func make(
-        _ path: ByteString, _ root: consuming FileDescriptor, _ metadata: RepositoryMetadata, _ options: OpenOptions
+        _ path: ByteString, _ root: consuming RootedDirectory, _ metadata: RepositoryMetadata, _ options: OpenOptions
     ) throws(RepositoryError) -> Repository {
         guard metadata.version <= RepositoryMetadata.currentVersion else { throw .unsupportedVersion(metadata.version) }
         if let expected = options.algorithm, expected != metadata.algorithm {
@@ -138,7 +142,7 @@ extension Repository {
     }
 
     /// Whether a file has fs-verity of any algorithm.
-    private static func hasVerity(_ root: borrowing FileDescriptor, _ path: ByteString) throws(RepositoryError) -> Bool {
+    private static func hasVerity(_ root: borrowing RootedDirectory, _ path: ByteString) throws(RepositoryError) -> Bool {
         let file = try system { () throws(SystemError) in try root.open(at: path, [.readOnly, .noFollow]) }
         return try system { () throws(SystemError) in try measuredVerity(file) != nil }
     }
@@ -149,14 +153,17 @@ extension Repository {
     /// that lost it: `cp -a` copies everything but fs-verity, this attribute too.
     private static let verityMark: ByteString = "user.cfsoci.verity"
 
-    private static func wasSecure(_ root: borrowing FileDescriptor) throws(RepositoryError) -> Bool {
+    private static func wasSecure(_ root: borrowing RootedDirectory) throws(RepositoryError) -> Bool {
         try system { () throws(SystemError) in
             try root.open(at: Layout.metadata, [.readOnly, .noFollow]).extendedAttribute(verityMark) != nil
         }
     }
 
-    private static func forgetVerity(_ root: borrowing FileDescriptor) throws(RepositoryError) {
+    private static func forgetVerity(
+        _ root: borrowing RootedDirectory, _ path: ByteString, _ options: OpenOptions
+    ) throws(RepositoryError) {
         guard try !hasVerity(root, Layout.metadata), try wasSecure(root) else { return }
+        try requireTrustedOwner(root, path, options)
         try system { () throws(SystemError) in
             let file = try root.open(at: Layout.metadata, [.readOnly, .noFollow])
             try file.removeExtendedAttribute(verityMark)
@@ -170,7 +177,7 @@ extension Repository {
     }
 
     /// The file's bytes, nil where there is none.
-    static func metadataBytes(_ root: borrowing FileDescriptor) throws(RepositoryError) -> [UInt8]? {
+    static func metadataBytes(_ root: borrowing RootedDirectory) throws(RepositoryError) -> [UInt8]? {
         // Not blocking: a FIFO in its place must not hang us.
         let opened = try system { () throws(SystemError) in
             try root.openIfPresent(at: Layout.metadata, [.readOnly, .noFollow, .nonBlocking])
@@ -185,7 +192,7 @@ extension Repository {
     }
 
     private static func readMetadata(
-        _ root: borrowing FileDescriptor, of path: ByteString
+        _ root: borrowing RootedDirectory, of path: ByteString
     ) throws(RepositoryError) -> RepositoryMetadata? {
         do throws(RepositoryError) {
             guard let bytes = try metadataBytes(root) else { return nil }
@@ -199,7 +206,7 @@ extension Repository {
 
     /// Writes `meta.json` in one step; an existing one is left as it is.
     private static func writeMetadata(
-        _ metadata: RepositoryMetadata, _ root: borrowing FileDescriptor, _ path: ByteString, _ verity: RepositoryConfiguration.Verity,
+        _ metadata: RepositoryMetadata, _ root: borrowing RootedDirectory, _ path: ByteString, _ verity: RepositoryConfiguration.Verity,
         _ signer: (any VeritySigner)?
     ) throws(RepositoryError) {
         let temporary = try prepareMetadata(metadata.serialized(), metadata.algorithm, root, path, verity, signer)
@@ -259,8 +266,9 @@ extension Repository {
     /// A repository from before `meta.json`: the first object tells algorithm and security. The images in it are V2, yet the library's
     /// default formats (V1) are written, as by the reference: what is missing can be made from the streams.
     private static func upgrade(
-        _ path: ByteString, _ root: consuming FileDescriptor, _ options: OpenOptions
+        _ path: ByteString, _ root: consuming RootedDirectory, _ options: OpenOptions
     ) throws(RepositoryError) -> Repository {
+        try requireTrustedOwner(root, path, options)
         guard let (object, algorithm) = try firstObject(root) else { throw .noObjects(path) }
         let isSecure = try hasVerity(root, object)
         let metadata = RepositoryMetadata(algorithm: algorithm, formats: ErofsFormats(default: .v1))
@@ -269,7 +277,7 @@ extension Repository {
         return try make(path, root, written, options)
     }
 
-    private static func firstObject(_ root: borrowing FileDescriptor) throws(RepositoryError) -> (ByteString, VerityAlgorithm)? {
+    private static func firstObject(_ root: borrowing RootedDirectory) throws(RepositoryError) -> (ByteString, VerityAlgorithm)? {
         for index in 0...255 {
             let directory = Layout.objects + "/" + ByteString(Hex.encode(CollectionOfOne(UInt8(index))))
             for entry in try entries(of: directory, in: root) ?? [] {
@@ -281,17 +289,16 @@ extension Repository {
     }
 
     /// The entries of a directory in ascending order of their names; nil where it does not exist.
-    static func entries(of path: ByteString, in root: borrowing FileDescriptor) throws(RepositoryError) -> [DirectoryEntry]? {
+    static func entries(of path: ByteString, in root: borrowing RootedDirectory) throws(RepositoryError) -> [DirectoryEntry]? {
         try system { () throws(SystemError) in
-            guard let directory = try root.openIfPresent(at: path, [.readOnly, .directory, .noFollow]) else { return nil }
-            return try directory.entries().sorted { $0.name < $1.name }
+            try root.entries(of: path)?.sorted { $0.name < $1.name }
         }
     }
 
     func entries(of path: ByteString) throws(RepositoryError) -> [DirectoryEntry]? { try Self.entries(of: path, in: root) }
 
     /// Removes a directory with all that is below it.
-    static func removeTree(_ path: ByteString, in root: borrowing FileDescriptor) throws(RepositoryError) {
+    static func removeTree(_ path: ByteString, in root: borrowing RootedDirectory) throws(RepositoryError) {
         // A list instead of recursion; directories are removed on the way back, the deepest first.
         var pending = [path]
         var directories: [ByteString] = []

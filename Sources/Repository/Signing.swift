@@ -171,7 +171,7 @@ extension Repository {
             if let fault = try fault(of: file, id) { throw .objectDamaged(id, fault) }
             if try isSigned(file) { continue }
             let status = try system { () throws(SystemError) in try file.status() }
-            copies.append(try signedCopy(of: file, id, at: path, try makeTemporary(mode: status.permissions)))
+            copies.append(try signedCopy(of: file, id, at: path, try makeTemporary(mode: status.permissions & 0o644)))
         }
         guard !copies.isEmpty else { return }
         try sync()
@@ -229,7 +229,7 @@ private final class SignedCopy {
         self.temporary = temporary
     }
 
-    func replaceOriginal(in root: borrowing FileDescriptor) throws(RepositoryError) {
+    func replaceOriginal(in root: borrowing RootedDirectory) throws(RepositoryError) {
         try system { () throws(SystemError) in try temporary.replace(in: root, at: path) }
     }
 }

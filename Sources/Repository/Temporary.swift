@@ -16,7 +16,7 @@ struct Temporary: ~Copyable {
     /// A name that goes when the temporary goes.
     struct HiddenName: ~Copyable {
         let path: ByteString
-        let root: FileDescriptor
+        let root: RootedDirectory
         deinit { try? root.unlink(at: path) }
     }
 
@@ -35,9 +35,9 @@ struct Temporary: ~Copyable {
         }
     }
 
-    /// `directory` is relative to `root`. `mode` is subject to the umask. `hidden`: do not try O_TMPFILE.
+    /// `directory` is relative to `root`. `mode` is subject to the umask, which takes permissions away and never adds any. `hidden`: do not try O_TMPFILE.
     static func make(
-        in root: borrowing FileDescriptor, directory: ByteString, named prefix: ByteString, mode: UInt32, hidden needsName: Bool = false
+        in root: borrowing RootedDirectory, directory: ByteString, named prefix: ByteString, mode: UInt32, hidden needsName: Bool = false
     ) throws(SystemError) -> Temporary {
         if !needsName {
             do throws(SystemError) {
@@ -67,7 +67,7 @@ struct Temporary: ~Copyable {
     // MARK: Naming
 
     /// Gives the file its name. False where that exists.
-    func link(in root: borrowing FileDescriptor, at path: ByteString) throws(SystemError) -> Bool {
+    func link(in root: borrowing RootedDirectory, at path: ByteString) throws(SystemError) -> Bool {
         do {
             switch hidden {
             case .none: try root.link(file, at: path)
@@ -82,7 +82,7 @@ struct Temporary: ~Copyable {
     }
 
     /// Puts the file in the place of what has the name now, in one step.
-    func replace(in root: borrowing FileDescriptor, at path: ByteString) throws(SystemError) {
+    func replace(in root: borrowing RootedDirectory, at path: ByteString) throws(SystemError) {
         for _ in 0..<Self.nameAttempts {
             let name = directory + "/" + prefix + ByteString(Host.randomName(12))
             guard try link(in: root, at: name) else { continue }
@@ -102,7 +102,7 @@ struct Temporary: ~Copyable {
     /// Makes the file immutable, with fs-verity. False where the file system has none. The file is open for reading only afterwards. May be
     /// called again when the kernel has refused the signature.
     mutating func enableVerity(
-        _ algorithm: VerityAlgorithm, signature: [UInt8]? = nil, in root: borrowing FileDescriptor
+        _ algorithm: VerityAlgorithm, signature: [UInt8]? = nil, in root: borrowing RootedDirectory
     ) throws(SystemError) -> Bool {
         // The kernel refuses while any descriptor for writing is open: ours goes here.
         file = try file.reopen([.readOnly])
@@ -138,7 +138,7 @@ struct Temporary: ~Copyable {
         return false
     }
 
-    private func copy(in root: borrowing FileDescriptor) throws(SystemError) -> Temporary {
+    private func copy(in root: borrowing RootedDirectory) throws(SystemError) -> Temporary {
         var copy = try Temporary.make(in: root, directory: directory, named: prefix, mode: mode, hidden: isNamed)
         try copy.fill(from: file)
         copy.file = try copy.file.reopen([.readOnly])

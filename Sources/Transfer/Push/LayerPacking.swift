@@ -147,7 +147,10 @@ enum PackingMark {
     private static func prefix(_ packing: LayerPacking) -> String { "1 \(Encoders.name(packing.format)) \(packing.diffID) " }
 
     static func set(_ blob: SentBlob, for packing: LayerPacking) {
-        guard let file = try? packing.store.repository.openObject(packing.stream, verify: false) else { return }
+        let repository = packing.store.repository
+        // Reading does not ask whose the repository is, and a mark is not worth the question.
+        guard (try? repository.requireTrustedOwner()) != nil, let file = try? repository.openObject(packing.stream, verify: false)
+        else { return }
         try? file.setExtendedAttribute(.init(attribute(packing)), .init(prefix(packing) + "\(blob.digest) \(blob.size)"))
     }
 

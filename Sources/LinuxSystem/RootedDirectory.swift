@@ -1,0 +1,310 @@
+public import ComposefsBytes
+internal import ComposefsCLinux
+internal import Synchronization
+
+/// A directory that paths cannot leave: a name below it is reached through directories only, never through a symbolic link, `..` or an
+/// absolute path.
+///
+/// Whoever can write below the directory could otherwise plant a link and have a privileged process write, or remove, elsewhere. Opening
+/// uses openat2(2) with RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS (Linux 5.6); without it the path is walked name by name with O_NOFOLLOW,
+/// which gives the same. Calls that have no such flags (unlinkat, renameat2, linkat, mkdirat, symlinkat) get the directory that holds the
+/// entry, opened in that way, and the last name alone.
+///
+/// Errors: ELOOP or ENOTDIR if a symbolic link is in the way, EXDEV if the path would leave the directory.
+public struct RootedDirectory: ~Copyable, Sendable {
+    /// The directory itself.
+    public let descriptor: FileDescriptor
+
+    /// - Parameter descriptor: a directory that is open for reading, or as a handle (O_PATH).
+    public init(_ descriptor: consuming FileDescriptor) { self.descriptor = descriptor }
+
+    /// A second handle on the same directory; it shares the lock.
+    public borrowing func duplicate() throws(SystemError) -> RootedDirectory { RootedDirectory(try descriptor.duplicate()) }
+}
+
+// MARK: - Resolution
+
+extension RootedDirectory {
+    private static let slash = UInt8(ascii: "/")
+    /// Whether openat2 was found missing (ENOSYS).
+    private static let lacksOpenat2 = Atomic<Bool>(false)
+
+    /// Opens a path below the directory. A descriptor, or -errno.
+    static func openResult(_ root: Int32, _ path: UnsafeRawBufferPointer, _ flags: OpenFlags, _ mode: UInt32) -> Int {
+        Kernel.call(flags.kind, root, path) { open(root, path, flags, mode) }
+    }
+
+    private static func open(_ root: Int32, _ path: UnsafeRawBufferPointer, _ flags: OpenFlags, _ mode: UInt32) -> Int {
+        if lacksOpenat2.load(ordering: .relaxed) { return walk(root, path, flags, mode) }
+        let restrictions: ResolveFlags = [.beneath, .noSymlinks]
+        // openat2 takes no mode if nothing is created.
+        let mode = flags.creates ? mode : 0
+        let result = cl_openat2(root, path.baseAddress, path.count, flags.rawValue, mode, restrictions.rawValue)
+        switch Errno(result: min(result, 0)) {
+        case .noSystemCall:
+            lacksOpenat2.store(true, ordering: .relaxed)
+            return walk(root, path, flags, mode)
+        // What seccomp profiles that do not know the call answer.
+        case .notPermitted where result < 0: return walk(root, path, flags, mode)
+        default: return result
+        }
+    }
+
+    /// The same without openat2: each directory on the way is opened with O_NOFOLLOW from the one before.
+    static func walk(_ root: Int32, _ path: UnsafeRawBufferPointer, _ flags: OpenFlags, _ mode: UInt32) -> Int {
+        guard !leaves(path) else { return -Int(Errno.crossDevice.rawValue) }
+        var flags = flags
+        flags.insert(.noFollow)
+        var at = root
+        defer { if at != root { _ = cl_close(at) } }
+        var rest = path
+        while let end = rest.firstIndex(of: slash) {
+            let name = UnsafeRawBufferPointer(rebasing: rest[..<end])
+            rest = UnsafeRawBufferPointer(rebasing: rest[(end + 1)...])
+            let opened = cl_openat(at, name.baseAddress, name.count, OpenFlags([.pathOnly, .directory, .noFollow]).rawValue, 0)
+            guard let next = Int32(exactly: opened), next >= 0 else { return opened }
+            if at != root { _ = cl_close(at) }
+            at = next
+        }
+        return cl_openat(at, rest.baseAddress, rest.count, flags.rawValue, mode)
+    }
+
+    /// Whether a path is absolute or has a `..`.
+    private static func leaves(_ path: UnsafeRawBufferPointer) -> Bool {
+        if path.first == slash { return true }
+        return path.split(separator: slash).contains { $0.count == 2 && $0.allSatisfy { $0 == UInt8(ascii: ".") } }
+    }
+
+    /// Calls `body` with the directory that holds the path's last name, and that name; -errno if the directory cannot be reached.
+    private static func inParent(
+        _ root: Int32, _ path: UnsafeRawBufferPointer, _ body: (Int32, UnsafeRawBufferPointer) -> Int
+    ) -> Int {
+        guard let end = path.lastIndex(of: slash) else {
+            return leaves(path) ? -Int(Errno.crossDevice.rawValue) : body(root, path)
+        }
+        let name = UnsafeRawBufferPointer(rebasing: path[(end + 1)...])
+        guard end > 0, !leaves(name) else { return -Int(Errno.crossDevice.rawValue) }
+        let parent = UnsafeRawBufferPointer(rebasing: path[..<end])
+        let opened = openResult(root, parent, [.pathOnly, .directory], 0)
+        guard let directory = Int32(exactly: opened), directory >= 0 else { return opened }
+        defer { _ = cl_close(directory) }
+        return body(directory, name)
+    }
+
+    /// `inParent`, with `body` passed through the door to the kernel under the whole path.
+    private borrowing func change(
+        _ kind: SystemCallKind, _ path: ByteString, _ body: (Int32, UnsafeRawBufferPointer) -> Int
+    ) -> Int {
+        let root = descriptor.raw
+        return path.bytes.withUnsafeBytes { path in
+            Self.inParent(root, path) { directory, name in
+                Kernel.call(kind, root, path) { body(directory, name) }
+            }
+        }
+    }
+}
+
+// MARK: - Opening
+
+extension RootedDirectory {
+    public borrowing func open(at path: ByteString, _ flags: OpenFlags, mode: UInt32 = 0o600) throws(SystemError) -> FileDescriptor {
+        let opened = path.bytes.withUnsafeBytes { Self.openResult(descriptor.raw, $0, flags, mode) }
+        guard let new = Int32(exactly: opened), new >= 0 else { throw descriptor.failure("open", opened, path) }
+        return FileDescriptor(owning: new)
+    }
+
+    /// As `open(at:)`, but nil if there is no such entry: asking is not a failure.
+    public borrowing func openIfPresent(at path: ByteString, _ flags: OpenFlags = .readOnly) throws(SystemError) -> FileDescriptor? {
+        let opened = path.bytes.withUnsafeBytes { Self.openResult(descriptor.raw, $0, flags, 0) }
+        if let new = Int32(exactly: opened), new >= 0 { return FileDescriptor(owning: new) }
+        if Errno(result: opened) == .noEntry { return nil }
+        throw descriptor.failure("open", opened, path)
+    }
+
+    /// A directory below this one, as one that paths cannot leave.
+    public borrowing func directory(at path: ByteString) throws(SystemError) -> RootedDirectory {
+        RootedDirectory(try open(at: path, [.readOnly, .directory]))
+    }
+}
+
+// MARK: - Asking
+
+extension RootedDirectory {
+    /// fstatat of an entry; symbolic links are not followed.
+    public borrowing func status(at path: ByteString) throws(SystemError) -> FileStatus {
+        let (result, status) = statusResult(path)
+        guard let status else { throw descriptor.failure("stat", result, path) }
+        return status
+    }
+
+    /// The same, nil if there is no such entry.
+    public borrowing func statusIfPresent(at path: ByteString) throws(SystemError) -> FileStatus? {
+        let (result, status) = statusResult(path)
+        if let status { return status }
+        if Errno(result: result) == .noEntry { return nil }
+        throw descriptor.failure("stat", result, path)
+    }
+
+    private borrowing func statusResult(_ path: ByteString) -> (Int, FileStatus?) {
+        var status = cl_stat()
+        let root = descriptor.raw
+        let result = path.bytes.withUnsafeBytes { path in
+            Self.inParent(root, path) { cl_fstatat($0, $1.baseAddress, $1.count, 0, &status) }
+        }
+        return (result, result >= 0 ? FileStatus(status) : nil)
+    }
+
+    /// A symbolic link's text; EINVAL if the entry is something else.
+    public borrowing func readLink(at path: ByteString) throws(SystemError) -> ByteString {
+        let (result, target) = readLinkResult(path)
+        guard let target else { throw descriptor.failure("read symlink", result, path) }
+        return target
+    }
+
+    /// The same, nil if there is no such entry.
+    public borrowing func readLinkIfPresent(at path: ByteString) throws(SystemError) -> ByteString? {
+        let (result, target) = readLinkResult(path)
+        if let target { return target }
+        if Errno(result: result) == .noEntry { return nil }
+        throw descriptor.failure("read symlink", result, path)
+    }
+
+    private borrowing func readLinkResult(_ path: ByteString) -> (Int, ByteString?) {
+        let root = descriptor.raw
+        var target: ByteString?
+        let result = path.bytes.withUnsafeBytes { path in
+            Self.inParent(root, path) { directory, name in
+                // Targets have at most 4095 bytes (PATH_MAX).
+                withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 1) { buffer in
+                    let result = cl_readlinkat(directory, name.baseAddress, name.count, buffer.baseAddress, buffer.count)
+                    if result >= 0, result <= buffer.count {
+                        target = ByteString(UnsafeRawBufferPointer(rebasing: buffer[..<result]))
+                    }
+                    return result
+                }
+            }
+        }
+        return (result, target)
+    }
+
+    /// The entries of a directory below, or of this one (`.`); nil if there is none.
+    public borrowing func entries(of path: ByteString) throws(SystemError) -> [DirectoryEntry]? {
+        guard let directory = try openIfPresent(at: path, [.readOnly, .directory, .noFollow]) else { return nil }
+        return try directory.entries()
+    }
+}
+
+// MARK: - Changing
+
+extension RootedDirectory {
+    public borrowing func makeDirectory(at path: ByteString, mode: UInt32 = 0o755) throws(SystemError) {
+        let result = makeDirectoryResult(path, mode)
+        guard result >= 0 else { throw descriptor.failure("create directory", result, path) }
+    }
+
+    /// As `makeDirectory`, but an entry of that name is no error: returns whether a directory was made.
+    @discardableResult
+    public borrowing func makeDirectoryIfMissing(at path: ByteString, mode: UInt32 = 0o755) throws(SystemError) -> Bool {
+        let result = makeDirectoryResult(path, mode)
+        if result >= 0 { return true }
+        if Errno(result: result) == .exists { return false }
+        throw descriptor.failure("create directory", result, path)
+    }
+
+    private borrowing func makeDirectoryResult(_ path: ByteString, _ mode: UInt32) -> Int {
+        change(.makeDirectory, path) { cl_mkdirat($0, $1.baseAddress, $1.count, mode) }
+    }
+
+    public borrowing func symlink(target: ByteString, at path: ByteString) throws(SystemError) {
+        let root = descriptor.raw
+        let result = path.bytes.withUnsafeBytes { path in
+            target.bytes.withUnsafeBytes { target in
+                Self.inParent(root, path) { directory, name in
+                    Kernel.call(.symlink, root, path, otherPath: target) {
+                        cl_symlinkat(target.baseAddress, target.count, directory, name.baseAddress, name.count)
+                    }
+                }
+            }
+        }
+        guard result >= 0 else { throw descriptor.failure("create symlink", result, path) }
+    }
+
+    /// Removes an entry that is no directory.
+    public borrowing func unlink(at path: ByteString) throws(SystemError) {
+        let result = change(.unlink, path) { cl_unlinkat($0, $1.baseAddress, $1.count, 0) }
+        guard result >= 0 else { throw descriptor.failure("remove", result, path) }
+    }
+
+    /// Removes an empty directory.
+    public borrowing func removeDirectory(at path: ByteString) throws(SystemError) {
+        let result = change(.removeDirectory, path) { cl_unlinkat($0, $1.baseAddress, $1.count, 1) }
+        guard result >= 0 else { throw descriptor.failure("remove directory", result, path) }
+    }
+
+    /// Renames an entry, replacing the target unless `flags` forbid it.
+    public borrowing func rename(at path: ByteString, to newPath: ByteString, flags: RenameFlags = []) throws(SystemError) {
+        let result = pair(.rename, path, newPath) { from, old, to, new in
+            cl_renameat2(from, old.baseAddress, old.count, to, new.baseAddress, new.count, flags.rawValue)
+        }
+        guard result >= 0 else { throw descriptor.failure("rename to", result, newPath) }
+    }
+
+    /// A second name for an entry (a symbolic link itself, not its target); EEXIST if the name is taken.
+    public borrowing func link(at path: ByteString, to newPath: ByteString) throws(SystemError) {
+        let result = pair(.link, path, newPath) { from, old, to, new in
+            cl_linkat(from, old.baseAddress, old.count, to, new.baseAddress, new.count)
+        }
+        guard result >= 0 else { throw descriptor.failure("link", result, newPath) }
+    }
+
+    private borrowing func pair(
+        _ kind: SystemCallKind, _ path: ByteString, _ newPath: ByteString,
+        _ body: (Int32, UnsafeRawBufferPointer, Int32, UnsafeRawBufferPointer) -> Int
+    ) -> Int {
+        let root = descriptor.raw
+        return path.bytes.withUnsafeBytes { old in
+            newPath.bytes.withUnsafeBytes { new in
+                Self.inParent(root, old) { from, oldName in
+                    Self.inParent(root, new) { to, newName in
+                        Kernel.call(kind, root, new, other: root, otherPath: old) { body(from, oldName, to, newName) }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives an open file a name; EEXIST if the name is taken.
+    public borrowing func link(_ file: borrowing FileDescriptor, at path: ByteString) throws(SystemError) {
+        let root = descriptor.raw
+        let file = file.raw
+        let result = path.bytes.withUnsafeBytes { path in
+            Self.inParent(root, path) { directory, name in
+                Kernel.call(.link, root, path, other: file) { FileDescriptor.linkOpenFile(file, directory, name) }
+            }
+        }
+        guard result >= 0 else { throw descriptor.failure("link", result, path) }
+    }
+}
+
+// MARK: - The directory itself
+
+extension RootedDirectory {
+    public borrowing func status() throws(SystemError) -> FileStatus { try descriptor.status() }
+
+    public borrowing func fileSystemStatus() throws(SystemError) -> FileSystemStatus { try descriptor.fileSystemStatus() }
+
+    /// Throws unless the process, with its effective identity, may access the directory so (EACCES, EROFS).
+    public borrowing func access(_ mode: AccessMode) throws(SystemError) { try descriptor.access(at: ".", mode) }
+
+    /// Makes the directory's entries durable.
+    public borrowing func sync() throws(SystemError) { try descriptor.sync() }
+
+    /// Makes everything on the directory's file system durable.
+    public borrowing func syncFileSystem() throws(SystemError) { try descriptor.syncFileSystem() }
+
+    /// See `FileDescriptor.lock`.
+    @discardableResult
+    public borrowing func lock(_ kind: LockKind, wait: Bool = true) throws(SystemError) -> Bool {
+        try descriptor.lock(kind, wait: wait)
+    }
+}
