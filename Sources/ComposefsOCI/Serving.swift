@@ -2,7 +2,7 @@ public import ComposefsBytes
 import ComposefsEROFS
 public import ComposefsFuse
 public import ComposefsHashing
-import ComposefsLinuxSystem
+public import ComposefsLinuxSystem
 import ComposefsMounting
 import ComposefsRepository
 
@@ -15,14 +15,18 @@ public struct ServeOptions: Sendable {
     /// The kernel asks for a file when it is read and not in its cache, instead of whenever it is opened. Many times faster for many small
     /// files that are read again and again; contents are cached a second time, and a damaged file fails when it is read, not when opened.
     public var opensLazily: Bool
+    /// Of the mount: by default `nosuid` and `nodev`; see `FuseMountOptions`.
+    public var attributes: MountAttributes
     /// Told in one line about every object that is missing or damaged, once each, from any thread.
     public var report: @Sendable (String) -> Void
 
     public init(
-        allowOther: Bool = false, threads: Int? = nil, opensLazily: Bool = false, report: @escaping @Sendable (String) -> Void = { _ in }
+        allowOther: Bool = false, threads: Int? = nil, opensLazily: Bool = false, attributes: MountAttributes = .withoutPrivileges,
+        report: @escaping @Sendable (String) -> Void = { _ in }
     ) {
         self.allowOther = allowOther
         self.opensLazily = opensLazily
+        self.attributes = attributes
         self.threads = threads
         self.report = report
     }
@@ -72,7 +76,8 @@ extension Store {
         // Kept in memory: what was verified is what is served, whatever happens to the file.
         let content = try ErofsImage(try repository.readObject(id, limit: ErofsImage.maximumSize), algorithm: repository.algorithm)
         let source = MountOptions.source(ofImage: ByteString(id.hex))
-        let mount = try FuseMount(at: target, FuseMountOptions(source: source, allowOther: options.allowOther))
+        let mount = try FuseMount(
+            at: target, FuseMountOptions(source: source, allowOther: options.allowOther, attributes: options.attributes))
         let server: FuseServer
         do throws(FuseError) {
             server = try FuseServer(

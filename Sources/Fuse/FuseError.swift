@@ -16,6 +16,10 @@ public enum FuseError: Error, Sendable, Hashable, CustomStringConvertible {
     case mount(SystemError, kernel: String)
     /// A directory that the server itself looks into, which would wait for itself.
     case coversNeeded(ByteString)
+    /// What is mounted at the directory was served by a process that has ended.
+    case notServed(ByteString)
+    /// The mount is to have other attributes than `fusermount3` gives to users that are not root.
+    case attributesNeedRoot(SystemError)
     case notMounted(ByteString)
     case busy(ByteString)
     case system(SystemError)
@@ -36,6 +40,10 @@ public enum FuseError: Error, Sendable, Hashable, CustomStringConvertible {
         case .protocolBroken(let what): "the kernel's FUSE request is broken: \(what)"
         case .mount(let error, let kernel): "the kernel does not mount FUSE: \(error)" + (kernel.isEmpty ? "" : " (\(kernel))")
         case .coversNeeded(let path): "\(path): cannot be covered by an image that is served with FUSE: its server needs what is there"
+        case .notServed(let path): "\(path): the process that served what is mounted there has ended"
+        case .attributesNeedRoot(let error):
+            "only root can mount FUSE so that set-user-ID programs and device nodes have an effect, or with more than noexec and noatime: "
+                + "\(error)"
         case .notMounted(let path): "\(path): nothing is mounted there"
         case .busy(let path): "\(path): the mount is in use; end what uses it or unmount it lazily"
         case .system(let error): error.description

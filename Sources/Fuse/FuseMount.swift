@@ -7,10 +7,24 @@ public struct FuseMountOptions: Sendable, Hashable {
     public var source: ByteString
     /// Lets users other than the one who mounts look inside. Who is not root needs `user_allow_other` in `/etc/fuse.conf` for that.
     public var allowOther: Bool
+    /// Of the mount: `.noSetUserID` (nosuid), `.noDevices` (nodev), `.noExecute` (noexec) and the like; it is read-only always. Without
+    /// the first two, or with others than noexec and noatime, only root can mount.
+    public var attributes: MountAttributes
 
-    public init(source: ByteString = "composefs", allowOther: Bool = false) {
+    public init(
+        source: ByteString = "composefs", allowOther: Bool = false, attributes: MountAttributes = .withoutPrivileges
+    ) {
         self.source = source
         self.allowOther = allowOther
+        self.attributes = attributes
+    }
+
+    /// The attributes as `fusermount3` names them; nil if it does not give them.
+    var helperAttributes: ByteString? {
+        let known: MountAttributes = [.readOnly, .noSetUserID, .noDevices, .noExecute, .noAccessTime]
+        guard attributes.isSuperset(of: .withoutPrivileges), attributes.isSubset(of: known) else { return nil }
+        return "ro,nosuid,nodev" + (attributes.contains(.noExecute) ? ",noexec" : "")
+            + (attributes.contains(.noAccessTime) ? ",noatime" : "")
     }
 }
 
@@ -51,7 +65,8 @@ public struct FuseMount: ~Copyable, Sendable {
             }
             return directory
         } catch {
-            throw error.operation == "cover" ? .coversNeeded(error.path) : .system(error)
+            if error.operation == "cover" { throw .coversNeeded(error.path) }
+            throw error.errno == .notConnected ? .notServed(path) : .system(error)
         }
     }
 
@@ -119,7 +134,7 @@ public struct FuseMount: ~Copyable, Sendable {
             try context.setFlag("default_permissions")
             if options.allowOther { try context.setFlag("allow_other") }
             try context.create()
-            return Made(device: device, mount: try context.mount(.readOnly))
+            return Made(device: device, mount: try context.mount(options.attributes.union(.readOnly)))
         } catch {
             if error.errno == .notPermitted { throw .noRights(error) }
             throw .mount(error, kernel: context.messages())
@@ -130,7 +145,8 @@ public struct FuseMount: ~Copyable, Sendable {
     private static func makeByHelper(
         at target: ByteString, _ options: FuseMountOptions, _ reason: SystemError
     ) throws(FuseError) -> FuseDevice {
-        let list: ByteString = "ro,nosuid,nodev,default_permissions,subtype=composefs,fsname="
+        guard let attributes = options.helperAttributes else { throw .attributesNeedRoot(reason) }
+        let list = attributes + ",default_permissions,subtype=composefs,fsname="
         let arguments: [ByteString] = ["-o", list + options.source + (options.allowOther ? ",allow_other" : ""), "--", target]
         let sockets: SocketPair
         do throws(SystemError) { sockets = try FileDescriptor.socketPair() } catch { throw .system(error) }

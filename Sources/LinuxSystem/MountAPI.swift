@@ -19,6 +19,8 @@ public struct MountAttributes: OptionSet, Sendable, Hashable {
     public static let noDirectoryAccessTime = MountAttributes(rawValue: UInt64(CL_MOUNT_ATTR_NODIRATIME))
     /// Symbolic links are not followed (Linux 5.14).
     public static let noSymbolicLinks = MountAttributes(rawValue: UInt64(CL_MOUNT_ATTR_NOSYMFOLLOW))
+    /// Set-user-ID and set-group-ID bits, file capabilities and device nodes have no effect.
+    public static let withoutPrivileges: MountAttributes = [.noSetUserID, .noDevices]
     /// All values that the time of access may have, as the kernel wants it cleared before one is set.
     static let accessTime = MountAttributes(rawValue: UInt64(CL_MOUNT_ATTR_ATIME_MASK))
 }
@@ -115,13 +117,6 @@ extension FileDescriptor {
             Kernel.call(.mount, cl_at_fdcwd, bytes, other: raw) { cl_move_mount(raw, cl_at_fdcwd, bytes.baseAddress, bytes.count) }
         }
         guard result >= 0 else { throw SystemError(operation: "mount at", path: path, errno: Errno(result: result)) }
-    }
-
-    /// A detached copy of the mount at an open directory (open_tree with OPEN_TREE_CLONE).
-    public static func cloneMount(of raw: Int32) throws(SystemError) -> FileDescriptor {
-        let result = Kernel.call(.mount, raw) { cl_open_tree(raw, nil, 0, 1) }
-        guard let new = Int32(exactly: result), new >= 0 else { throw SystemError("clone the mount at", result, at: raw, nil) }
-        return FileDescriptor(owning: new)
     }
 
     /// Sets and clears attributes of the mount whose root this is; EINVAL where it is no mount's root.

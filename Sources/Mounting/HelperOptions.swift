@@ -16,7 +16,8 @@ public struct HelperOptions: Sendable, Hashable {
     /// `remount`: change the attributes of what is mounted.
     public var isRemount = false
     public var isReadOnly = false
-    public var mount = MountOptions()
+    /// Without further options as mount(8) has it: set-user-ID programs and device nodes have their effect.
+    public var mount = MountOptions(attributes: [])
     /// Attributes that options take back, as `suid`.
     public var clearedAttributes: MountAttributes = []
     /// Options that were not known, where that is tolerated.

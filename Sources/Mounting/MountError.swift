@@ -35,6 +35,8 @@ public enum MountError: Error, Sendable, Hashable, CustomStringConvertible {
     case notAnImage(ByteString, type: ByteString, source: ByteString)
     /// Something still uses the mount.
     case busy(ByteString)
+    /// What is mounted at the directory was served by a process that has ended (FUSE).
+    case notServed(ByteString)
     case system(SystemError)
 
     public var description: String {
@@ -68,6 +70,7 @@ public enum MountError: Error, Sendable, Hashable, CustomStringConvertible {
         case .notAnImage(let path, let type, let source):
             "\(path): what is mounted there is no image, but \(type) of \(source); umount(8) unmounts it"
         case .busy(let path): "\(path): the mount is in use; end what uses it or unmount it lazily"
+        case .notServed(let path): "\(path): the process that served what is mounted there has ended"
         case .system(let error) where error.errno == .notSupported && error.operation == "open":
             "\(error): files with fs-verity need a kernel with CONFIG_FS_VERITY, and this one has none"
         case .system(let error): error.description

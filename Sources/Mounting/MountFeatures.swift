@@ -5,19 +5,22 @@ extension FeatureProber {
     /// What the kernel mounts, tried with a real image and its objects.
     mutating func probeMounts(in directory: borrowing FileDescriptor) {
         let name = ".cfsoci-probe-" + ByteString(Host.randomName())
-        let path = directory.kernelPath + "/" + name
+        let base: RootedDirectory
         do throws(SystemError) {
             try directory.makeDirectory(at: name, mode: 0o700)
+            // Others may be able to write in the directory: from here on it is this descriptor, whatever gets the name.
+            base = RootedDirectory(try directory.open(at: name, [.readOnly, .directory, .noFollow]))
         } catch {
             return addNothingMounted(.unknown(error.errno == .notPermitted ? "\(error)" : "nothing can be made in this directory"))
         }
-        defer { removeSample(directory, name) }
         do throws(SystemError) {
-            try writeSample(path)
+            try writeSample(base)
+            probeMounts(of: base)
         } catch {
-            return addNothingMounted(.failure(error))
+            addNothingMounted(.failure(error))
         }
-        probeMounts(of: path)
+        removeSample(base)
+        try? directory.removeDirectory(at: name)
     }
 
     private static let names = [
@@ -43,11 +46,10 @@ extension FeatureProber {
     private static let objects: ByteString = "objects"
     private static let target: ByteString = "target"
 
-    private func writeSample(_ path: ByteString) throws(SystemError) {
-        let base = try FileDescriptor.open(path, [.readOnly, .directory])
+    private func writeSample(_ base: borrowing RootedDirectory) throws(SystemError) {
         try write(base, Self.image, sample.image)
         for name in [Self.objects, Self.target] { try base.makeDirectory(at: name, mode: 0o700) }
-        let objects = try base.open(at: Self.objects, [.readOnly, .directory])
+        let objects = try base.directory(at: Self.objects)
         let hasVerity = state(sample.algorithm == 1 ? "fsVeritySha256" : "fsVeritySha512") == .yes
         for (_, object, content) in [sample.good, sample.bad] {
             try objects.makeDirectoryIfMissing(at: ByteString(object.bytes.prefix(2)))
@@ -57,27 +59,26 @@ extension FeatureProber {
         }
     }
 
-    private func write(_ directory: borrowing FileDescriptor, _ name: ByteString, _ content: [UInt8]) throws(SystemError) {
+    private func write(_ directory: borrowing RootedDirectory, _ name: ByteString, _ content: [UInt8]) throws(SystemError) {
         try directory.open(at: name, [.writeOnly, .create, .exclusive], mode: 0o600).writeAll(content)
     }
 
-    private func removeSample(_ directory: borrowing FileDescriptor, _ name: ByteString) {
+    private func removeSample(_ base: borrowing RootedDirectory) {
         for (_, object, _) in [sample.good, sample.bad] {
-            let path = name + "/" + Self.objects + "/" + object
-            try? directory.unlink(at: path)
-            try? directory.removeDirectory(at: ByteString(Array(path.bytes.dropLast(object.count - 2))))
+            let path = Self.objects + "/" + object
+            try? base.unlink(at: path)
+            try? base.removeDirectory(at: ByteString(Array(path.bytes.dropLast(object.count - 2))))
         }
-        try? directory.unlink(at: name + "/" + Self.image)
-        for child in [Self.objects, Self.target] { try? directory.removeDirectory(at: name + "/" + child) }
-        try? directory.removeDirectory(at: name)
+        try? base.unlink(at: Self.image)
+        for child in [Self.objects, Self.target] { try? base.removeDirectory(at: child) }
     }
 
     // MARK: Mounts
 
-    private mutating func probeMounts(of path: ByteString) {
+    private mutating func probeMounts(of base: borrowing RootedDirectory) {
         let image: FileDescriptor
         do throws(SystemError) {
-            image = try FileDescriptor.open(path + "/" + Self.image, .readOnly)
+            image = try base.open(at: Self.image, .readOnly)
         } catch {
             return addNothingMounted(.failure(error))
         }
@@ -99,7 +100,7 @@ extension FeatureProber {
             for name in ["dataOnlyLayers", "overlayVerity", "detachedLayers", "idmappedMounts"] { add(name, noErofs) }
             return
         }
-        probeOverlays(from: source, path)
+        probeOverlays(from: source, base)
         add("idmappedMounts", idmapped(source))
         loop.end()
     }
@@ -129,11 +130,11 @@ extension FeatureProber {
         }
     }
 
-    private mutating func probeOverlays(from source: ByteString, _ path: ByteString) {
+    private mutating func probeOverlays(from source: ByteString, _ base: borrowing RootedDirectory) {
         var worked: LayerSyntax?
         var failure: Outcome?
         for syntax in LayerSyntax.allCases {
-            let outcome = overlay(source, path, syntax, verity: false)
+            let outcome = overlay(source, base, syntax, verity: false)
             if outcome.state == .yes {
                 worked = syntax
                 break
@@ -154,7 +155,7 @@ extension FeatureProber {
         } else if Self.requiresSignatures {
             add("overlayVerity", .unknown("only signed objects have fs-verity here"))
         } else {
-            add("overlayVerity", overlay(source, path, worked, verity: true))
+            add("overlayVerity", overlay(source, base, worked, verity: true))
         }
         add(
             "detachedLayers",
@@ -163,11 +164,16 @@ extension FeatureProber {
 
     /// Whether the objects are seen through the image, and with verity only those that are right.
     private func overlay(
-        _ source: ByteString, _ path: ByteString, _ syntax: LayerSyntax, verity: Bool
+        _ source: ByteString, _ base: borrowing RootedDirectory, _ syntax: LayerSyntax, verity: Bool
     ) -> Outcome {
         do throws(MountError) {
             var objects = Directories()
-            do throws(SystemError) { try objects.add(path + "/" + Self.objects) } catch { throw .system(error) }
+            do throws(SystemError) {
+                objects.add(owning: try base.open(at: Self.objects, [.readOnly, .directory]))
+            } catch {
+                throw .system(error)
+            }
+            let path = base.descriptor.kernelPath
             // A new one each time: what one thread's own namespace had attached is gone with it.
             let image = try mountErofs(from: source)
             let mount = try mountOverlay(image, objects, verity, path + "/" + Self.target, MountOptions(), ways: [syntax])

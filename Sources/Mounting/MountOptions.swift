@@ -26,18 +26,23 @@ public struct MountOptions: Sendable, Hashable {
     public var source: ByteString
     /// More directories of objects, looked through where an object is not in the first.
     public var moreObjects: [ByteString] = []
-    /// Of the mount: `nosuid`, `nodev`, `noexec` and the like. Read-only goes by `readWrite`.
-    public var attributes: MountAttributes = []
+    /// Of the mount: `.noSetUserID` (nosuid), `.noDevices` (nodev), `.noExecute` (noexec), `.noAccessTime`, `.strictAccessTime`,
+    /// `.noDirectoryAccessTime`, `.noSymbolicLinks`. Read-only follows from `readWrite`.
+    ///
+    /// By default an image gives nobody privileges: whoever made it could have put a set-user-ID program or a device node in it. Leave the
+    /// first two out for the root file system of a host, or of a container that trusts its image (sudo, su, ping with capabilities).
+    public var attributes: MountAttributes
 
     public init(
         source: ByteString = "composefs", upperDirectory: ByteString? = nil, workDirectory: ByteString? = nil, readWrite: Bool = false,
-        idmap: ByteString? = nil
+        idmap: ByteString? = nil, attributes: MountAttributes = .withoutPrivileges
     ) {
         self.source = source
         self.upperDirectory = upperDirectory
         self.workDirectory = workDirectory
         self.readWrite = readWrite
         self.idmap = idmap
+        self.attributes = attributes
     }
 
     /// As the source of an image with this name is written: `composefs:NAME`.

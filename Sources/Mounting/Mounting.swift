@@ -20,13 +20,12 @@ public func mountImage(
     options: MountOptions = MountOptions()
 ) throws(MountError) -> Bool {
     try options.check()
-    let targetDirectory: FileDescriptor
+    let targetDirectory = try openTarget(target)
     var lower = Directories()
     do throws(SystemError) {
         guard try objects.status().kind == .directory else { throw SystemError("open", objects.kernelPath, .notDirectory) }
         try lower.add(objects)
         for path in options.moreObjects { try lower.add(path) }
-        targetDirectory = try FileDescriptor.open(target, [.pathOnly, .directory])
     } catch {
         throw .system(error)
     }
@@ -60,6 +59,17 @@ public func changeMount(at target: ByteString, set: MountAttributes, clear: Moun
         try FileDescriptor.open(target, [.pathOnly, .directory]).changeMount(set: set, clear: clear)
     } catch {
         throw MountError(error) { $0.errno == .invalidArgument ? .notMounted(target) : .system($0) }
+    }
+}
+
+private func openTarget(_ path: ByteString) throws(MountError) -> FileDescriptor {
+    do throws(SystemError) {
+        let directory = try FileDescriptor.open(path, [.pathOnly, .directory])
+        // A handle can be had on the root of a dead FUSE file system too.
+        _ = try directory.status()
+        return directory
+    } catch {
+        throw error.errno == .notConnected ? .notServed(path) : .system(error)
     }
 }
 
@@ -134,6 +144,13 @@ private func mountDetached(
 ) throws(MountError) -> FileDescriptor {
     let erofs = try mountErofs(from: source)
     if let path = options.idmap { try mapOwners(erofs, path) }
+    if let upper = options.upperDirectory {
+        do throws(SystemError) {
+            try adoptRoot(of: erofs, as: upper)
+        } catch {
+            throw .system(error)
+        }
+    }
     do throws(MountError) {
         return try mountOverlay(erofs, objects, requireVerity, target, options)
     } catch {
