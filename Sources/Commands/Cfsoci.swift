@@ -1,7 +1,6 @@
 public import ArgumentParser
 import ComposefsLinuxSystem
 import ComposefsOCI
-import Glibc
 
 /// The command itself: `cfsoci SUBCOMMAND …`.
 public struct Cfsoci: ParsableCommand {
@@ -43,19 +42,21 @@ public struct Cfsoci: ParsableCommand {
         Host.returnsFreedMemory(ofAtLeast: 256 << 10)
         // Every state that a command can be stopped in is one that the next command continues from, so there is nothing to undo.
         // A shell's background job ignores the signal, and goes on doing so.
-        if !Host.ignores(signal: SIGINT) {
-            signal(SIGINT) { _ in
+        if !Host.ignores(signal: Signal.interrupt.number) {
+            Signal.interrupt.handle { _ in
                 TerminalGuard.restore()
-                _exit(130)
+                Host.exitFromHandler(130)
             }
         }
         // A closed pipe is an error of write(2), not the end of the process in the middle of a sentence.
-        signal(SIGPIPE, SIG_IGN)
+        Signal.brokenPipe.ignore()
         // So is a file that grows beyond RLIMIT_FSIZE: EFBIG.
-        signal(SIGXFSZ, SIG_IGN)
+        Signal.fileTooLarge.ignore()
         if let arguments = MountHelper.arguments(Arguments.all()) { end(MountHelper.run(arguments)) }
+        var image: ByteString?
         do {
             var command = try parseAsRoot(Arguments.texts())
+            image = (command as? any ImageCommand)?.namedImage
             try command.run()
             try Output.flush()
             end(0)
@@ -72,7 +73,7 @@ public struct Cfsoci: ParsableCommand {
         } catch {
             try? Output.flush()
             if isOurs(error) {
-                Output.error(describe(error))
+                Output.error(ImageHints.message(of: error, image: image))
                 end(1)
             }
             let status = exitCode(for: error).rawValue
@@ -85,10 +86,7 @@ public struct Cfsoci: ParsableCommand {
 
     /// Ends the process without exit handlers: OpenSSL's take away what threads of the pull and the network may still be using, which
     /// crashes them and turns the exit status into a signal.
-    static func end(_ status: Int32) -> Never {
-        fflush(nil)
-        _exit(status)
-    }
+    static func end(_ status: Int32) -> Never { Host.exitWithoutHandlers(status) }
 
     /// The message without what would act on a terminal.
     private static func printable(_ message: String) -> String {

@@ -10,6 +10,13 @@ struct Mount: ParsableCommand {
             only what has this manifest, config or EROFS image. In a repository with fs-verity the kernel refuses every changed byte; in one \
             without, the image is verified before it is mounted, and files are not.
 
+            Set-user-ID programs, file capabilities and device nodes of the image have no effect unless --suid and --dev say so: an image may \
+            come from anyone. A container runtime that takes the directory for a root file system needs --suid if programs such as sudo, su \
+            or ping shall work in the container; it makes /dev itself, so it needs no --dev. A host that boots from the image needs both. \
+            mount.composefs has the defaults of mount(8).
+
+            A fresh --upperdir, empty and never used, gets the owner, mode, time and extended attributes of the image's root.
+
             --fuse takes no privileges: a process of its own serves the image until it is unmounted, and verifies every file when it is first \
             opened. It is also what is done where mounting is not permitted.
             """)
@@ -34,6 +41,15 @@ struct Mount: ParsableCommand {
 
     @Flag(help: "Show what --upperdir holds, but let nobody change it.")
     var readOnly = false
+
+    @Flag(help: "Set-user-ID and set-group-ID bits and file capabilities have their effect.")
+    var suid = false
+
+    @Flag(help: "Device nodes have their effect.")
+    var dev = false
+
+    @Flag(help: "No program can be run from the mount.")
+    var noexec = false
 
     @Flag(help: "Serve it with FUSE instead of letting the kernel mount it.")
     var fuse = false
@@ -83,7 +99,15 @@ extension Mount {
             image, at: directory, bootable: bootable,
             MountOptions(
                 upperDirectory: upperdir, workDirectory: workdir,
-                readWrite: upperdir != nil && !readOnly, idmap: idmap))
+                readWrite: upperdir != nil && !readOnly, idmap: idmap, attributes: attributes))
+    }
+
+    private var attributes: MountAttributes {
+        var attributes = MountAttributes.withoutPrivileges
+        if suid { attributes.remove(.noSetUserID) }
+        if dev { attributes.remove(.noDevices) }
+        if noexec { attributes.insert(.noExecute) }
+        return attributes
     }
 
     /// Returns once the image is mounted, or in the foreground once it is unmounted.
@@ -92,7 +116,7 @@ extension Mount {
         try Serving.run {
             try global.openStore(readOnly: true).serve(
                 image, at: directory, bootable: bootable,
-                ServeOptions(allowOther: allowOther, opensLazily: lazyOpen, report: { Output.error($0) }))
+                ServeOptions(allowOther: allowOther, opensLazily: lazyOpen, attributes: attributes, report: { Output.error($0) }))
         }
     }
 }

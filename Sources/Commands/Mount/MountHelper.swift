@@ -34,8 +34,10 @@ enum MountHelper {
     }
 
     static func run(_ arguments: [ByteString]) -> Int32 {
+        var image: ByteString?
         do {
             let invocation = try parse(arguments)
+            if invocation.options.repository != nil { image = invocation.source }
             if invocation.isHelp || invocation.isVersion {
                 try Output.print(invocation.isHelp ? usage : "\(name) (cfsoci) \(Version.text)")
                 try Output.flush()
@@ -48,7 +50,7 @@ enum MountHelper {
             Output.note("\(name): \(error.description); \(name) --help tells more")
             return 1
         } catch {
-            Output.note("\(name): \(describe(error))")
+            Output.note("\(name): \(ImageHints.message(of: error, image: image))")
             return status(of: error)
         }
     }

@@ -2,7 +2,13 @@ import ComposefsBytes
 import ComposefsConcurrency
 import ComposefsLinuxSystem
 import ComposefsOCI
-import Glibc
+
+/// The process that should have served an image ended before the image was mounted.
+struct ServerEnded: Error, CustomStringConvertible {
+    var signal: Int32
+
+    var description: String { "the process that should serve the image with FUSE was ended by signal \(signal)" }
+}
 
 /// Serving an image with FUSE: in the foreground, or by a process of its own.
 ///
@@ -26,7 +32,7 @@ enum Serving {
         let isReady = try withUnsafeTemporaryAllocation(byteCount: 1, alignment: 1) { try read.read(into: $0) } == 1
         if isReady { return }
         let status = try child.wait()
-        if status > 128 { throw CommandError("the process that should serve the image was ended by signal \(status - 128)") }
+        if status > 128 { throw ServerEnded(signal: status - 128) }
         Cfsoci.end(status == 0 ? 1 : status)
     }
 
@@ -76,7 +82,7 @@ enum Serving {
     /// Tells the one who waits, and lets go of the terminal.
     private static func detach(_ image: ServedImage) {
         let ready = FileDescriptor(owning: readyDescriptor)
-        try? FileDescriptor.open("/dev/null", .readWrite).replace(STDERR_FILENO)
+        try? FileDescriptor.open("/dev/null", .readWrite).replace(StandardStream.error.rawValue)
         do throws(SystemError) {
             try ready.writeAll([1])
         } catch {

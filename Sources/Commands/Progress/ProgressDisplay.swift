@@ -2,7 +2,6 @@ import ComposefsConcurrency
 import ComposefsJSON
 import ComposefsLinuxSystem
 import ComposefsOCI
-import Glibc
 import Synchronization
 
 /// An event as it is told where no terminal is.
@@ -116,10 +115,7 @@ final class ProgressDisplay<Picture: ProgressPicture>: Sendable {
 
 /// Signals are for other threads: this one must not be stopped in the middle of a drawing that their handlers wait for.
 private func keepSignalsAway() {
-    var signals = sigset_t()
-    sigemptyset(&signals)
-    for number in [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT] { sigaddset(&signals, number) }
-    pthread_sigmask(SIG_BLOCK, &signals, nil)
+    Signal.block([.interrupt, .terminate, .hangUp, .quit, .stopFromTerminal, .continued])
 }
 
 /// Wakes a thread that has nothing to do until something happens or some time has passed.

@@ -1,6 +1,7 @@
 import ComposefsBytes
 import ComposefsOCI
-import Glibc
+// Mathematics only: every call to the kernel goes through LinuxSystem.
+import func Glibc.exp
 
 /// What is known of a pull at a moment, for whoever draws it. A value: times are given, counted from the pull's begin.
 struct ProgressState: ProgressPicture, Equatable {

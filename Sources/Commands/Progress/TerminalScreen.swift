@@ -1,4 +1,4 @@
-import Glibc
+import ComposefsLinuxSystem
 import Synchronization
 
 /// A few lines on standard error that are drawn over and over, and go without a trace.
@@ -27,16 +27,14 @@ final class TerminalScreen: Sendable {
 
     /// The window as it is now; 80 by 24 where there is none.
     static var window: Window {
-        var size = winsize()
-        guard ioctl(STDERR_FILENO, UInt(TIOCGWINSZ), &size) == 0, size.ws_col > 0, size.ws_row > 0 else { return Window() }
-        return Window(columns: Int(size.ws_col), rows: Int(size.ws_row))
+        guard let size = Terminal.size(of: .error) else { return Window() }
+        return Window(columns: size.columns, rows: size.rows)
     }
 
     /// Shows these lines in place of those before.
     func draw(_ lines: [ProgressLine], in window: Window) {
         // What runs in the background leaves the terminal to others.
-        let owner = tcgetpgrp(STDERR_FILENO)
-        guard owner < 0 || owner == getpgrp() else { return }
+        guard Terminal.isForeground(on: .error) else { return }
         drawn.withLock { drawn in
             guard !drawn.isClosed else { return }
             // After an interjection, or when the process was stopped, nothing of ours is there.
@@ -84,16 +82,16 @@ enum TerminalGuard {
     /// Erases from the cursor's line on, lets lines wrap, and shows the cursor. The erasing begins in the second column, because there are
     /// terminals that keep what was erased from the window's first place on, as if it had scrolled away.
     static var erasure: StaticString { "\r\u{1b}[K\u{1b}[C\u{1b}[J\r\u{1b}[?7h\u{1b}[?25h" }
-    private static let ending = [SIGTERM, SIGHUP, SIGQUIT]
+    private static let ending: [Signal] = [.terminate, .hangUp, .quit]
 
     static func install() {
         // Made before a handler could be the first to ask for it.
         _ = state.load(ordering: .relaxed)
-        for number in ending { signal(number) { TerminalGuard.end(by: $0) } }
-        signal(SIGTSTP) { TerminalGuard.end(by: $0) }
-        signal(SIGCONT) { _ in
+        for signal in ending { signal.handle { TerminalGuard.end(by: $0) } }
+        Signal.stopFromTerminal.handle { TerminalGuard.end(by: $0) }
+        Signal.continued.handle { _ in
             TerminalGuard.state.store(0, ordering: .sequentiallyConsistent)
-            signal(SIGTSTP) { TerminalGuard.end(by: $0) }
+            Signal.stopFromTerminal.handle { TerminalGuard.end(by: $0) }
         }
     }
 
@@ -105,19 +103,16 @@ enum TerminalGuard {
         // Bounded, for the thread that writes may be this one.
         var tries = 0
         while state.bitwiseOr(4, ordering: .sequentiallyConsistent).newValue & 2 != 0, tries < 20 {
-            poll(nil, 0, 5)
+            Host.sleepInHandler(milliseconds: 5)
             tries += 1
         }
         guard state.load(ordering: .sequentiallyConsistent) & 1 != 0 else { return }
-        let text = erasure
-        _ = Glibc.write(STDERR_FILENO, text.utf8Start, text.utf8CodeUnitCount)
+        StandardStream.error.write(erasure)
     }
 
     private static func end(by number: Int32) {
         restore()
-        // What the signal does by itself, as soon as this handler returns.
-        signal(number, SIG_DFL)
-        raise(number)
+        Signal(number).actByDefault()
     }
 
     /// One write(2) where the terminal takes it, unless a signal came first. Called by one thread at a time.
@@ -129,7 +124,7 @@ enum TerminalGuard {
         }
         // Before the first byte: a signal in the middle has something to erase.
         if isDrawn { state.bitwiseOr(1, ordering: .sequentiallyConsistent) }
-        Output.writeRaw(text, to: STDERR_FILENO)
+        Output.writeRaw(text, to: StandardStream.error.rawValue)
         state.bitwiseAnd(isDrawn ? ~2 : ~3, ordering: .sequentiallyConsistent)
         return true
     }

@@ -2,7 +2,6 @@ import ArgumentParser
 import ComposefsBytes
 import ComposefsJSON
 import ComposefsOCI
-import Glibc
 
 struct Logout: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -33,7 +33,7 @@ struct Push: ParsableCommand {
 func send(
     _ image: ByteString, to reference: String, _ pushing: PushingOptions, _ registry: RegistryOptions, _ global: GlobalOptions
 ) throws {
-    let store = try global.openStore()
+    let store = try global.openStore(checksOwner: false)
     let display = ProgressDisplay(global, PushState())
     // Before the first line of the report, and before an error's.
     defer { display.end() }

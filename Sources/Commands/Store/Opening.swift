@@ -3,12 +3,15 @@ import ComposefsOCI
 
 extension GlobalOptions {
     /// The existing repository that the options name.
+    ///
+    /// - Parameter checksOwner: refuses at once what another user could change, instead of when something is written.
     func openStore(
-        readOnly: Bool = false, upgradeOldFormat: Bool = false, signer: (any VeritySigner)? = nil
+        readOnly: Bool = false, upgradeOldFormat: Bool = false, signer: (any VeritySigner)? = nil, checksOwner: Bool = true
     ) throws -> Store {
         let path = try repositoryPath()
         do {
             let store = try Store.open(path, openOptions(readOnly: readOnly, upgradeOldFormat: upgradeOldFormat, signer))
+            if checksOwner, !readOnly { try store.repository.requireTrustedOwner() }
             if signer != nil { warnOfUncheckedSignatures() }
             return store
         } catch let error as RepositoryError {
@@ -21,6 +24,8 @@ extension GlobalOptions {
         let path = try repositoryPath()
         let (store, created) = try Store.openOrCreate(
             path, RepositoryConfiguration(verity: needsVerity ? .required : .automatic), openOptions(readOnly: false, signer))
+        // Before anything is downloaded.
+        try store.repository.requireTrustedOwner()
         if signer != nil { warnOfUncheckedSignatures() }
         if created {
             note(
@@ -34,7 +39,7 @@ extension GlobalOptions {
         let note = noteTaker
         return OpenOptions(
             requireVerity: needsVerity, upgradeOldFormat: upgradeOldFormat, readOnly: readOnly,
-            willWait: { note("waiting for another process that uses the repository") }, signer: signer)
+            willWait: { note("waiting for another process that uses the repository") }, signer: signer, trustsOwner: trustsOwner)
     }
 
     private func hint(_ error: RepositoryError, _ path: ByteString) -> any Error {

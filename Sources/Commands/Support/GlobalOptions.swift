@@ -1,8 +1,8 @@
 public import ArgumentParser
 import ComposefsBytes
 import ComposefsJSON
+import ComposefsLinuxSystem
 import ComposefsOCI
-import Glibc
 import Synchronization
 
 /// Options that every command takes, before or after its name.
@@ -18,6 +18,13 @@ public struct GlobalOptions: ParsableArguments {
 
     @Flag(help: "Refuse a repository without fs-verity, and make none. Environment: CFSOCI_REQUIRE_VERITY=1.")
     var requireVerity = false
+
+    @Flag(
+        help: """
+            Write to a repository although another user owns it, or a directory in it, or can write there. Environment: \
+            CFSOCI_TRUST_OWNER=1.
+            """)
+    var trustOwner = false
 
     @Flag(name: .shortAndLong, help: "Only errors on standard error.")
     var quiet = false
@@ -42,11 +49,10 @@ public struct GlobalOptions: ParsableArguments {
         guard repo?.isEmpty != true else { throw ValidationError("--repo is empty") }
         if let progressFd {
             guard progress == .auto || progress == .json else { throw ValidationError("--progress-fd goes with --progress json only") }
-            let flags = fcntl(progressFd, F_GETFL)
-            guard flags >= 0, flags & O_ACCMODE != O_RDONLY else {
+            guard FileDescriptor.isWritable(progressFd) else {
                 throw ValidationError("--progress-fd \(progressFd): this process was given no such descriptor to write to")
             }
-            if progressFd > STDERR_FILENO { _ = fcntl(progressFd, F_SETFD, FD_CLOEXEC) }
+            if progressFd > StandardStream.error.rawValue { FileDescriptor.closeOnExec(progressFd) }
             Output.progressDescriptor.store(progressFd, ordering: .relaxed)
         }
         guard !(quiet && verbose) else { throw ValidationError("--quiet and --verbose exclude each other") }
@@ -58,10 +64,9 @@ public struct GlobalOptions: ParsableArguments {
         if user { return try Self.userPath() }
         if system { return Self.systemPath }
         if let path = environment("CFSOCI_REPO"), !path.isEmpty { return path }
-        guard geteuid() == 0 else { return try Self.userPath() }
-        var status = stat()
-        if stat("/sysroot", &status) == 0, status.st_mode & S_IFMT == S_IFDIR { return Self.systemPath }
-        return "/var/lib/composefs"
+        guard Host.effectiveUserID == 0 else { return try Self.userPath() }
+        let sysroot = try? FileDescriptor.currentDirectory.status(at: "/sysroot", follow: true)
+        return sysroot?.kind == .directory ? Self.systemPath : "/var/lib/composefs"
     }
 
     private static var systemPath: ByteString { "/sysroot/composefs" }
@@ -79,9 +84,13 @@ public struct GlobalOptions: ParsableArguments {
     }
 
     /// The same, as the environment says it.
-    static var environmentNeedsVerity: Bool {
-        let value = environment("CFSOCI_REQUIRE_VERITY")
-        return value.map { !$0.isEmpty && $0 != "0" } ?? false
+    static var environmentNeedsVerity: Bool { isSet("CFSOCI_REQUIRE_VERITY") }
+
+    /// Whether a repository that another user could change is written to.
+    var trustsOwner: Bool { trustOwner || Self.isSet("CFSOCI_TRUST_OWNER") }
+
+    private static func isSet(_ variable: String) -> Bool {
+        environment(variable).map { !$0.isEmpty && $0 != "0" } ?? false
     }
 
     func note(_ message: String) { noteTaker(message) }
@@ -108,10 +117,7 @@ public struct GlobalOptions: ParsableArguments {
 }
 
 /// An environment variable's value as bytes.
-func environment(_ name: String) -> ByteString? {
-    guard let value = getenv(name) else { return nil }
-    return ByteString(UnsafeRawBufferPointer(start: value, count: strlen(value)))
-}
+func environment(_ name: String) -> ByteString? { Host.environment(name) }
 
 enum ProgressStyle: String, ExpressibleByArgument, CaseIterable {
     case auto, tty, plain, json, none

@@ -34,6 +34,11 @@ private func hint(for error: ImageStoreError) -> String? {
 private func hint(for error: RepositoryError) -> String? {
     switch error {
     case .system(let error): hint(for: error)
+    case .untrusted(_, .owner): "; --trust-owner, or CFSOCI_TRUST_OWNER=1 in the environment, writes to it all the same"
+    case .untrusted(let path, let fault):
+        "; `\(fault == .accessList ? "setfacl -b" : "chmod go-w") \(Output.printable(path))` takes that away; --trust-owner, or "
+            + "CFSOCI_TRUST_OWNER=1 in the environment, writes to it all the same"
+    case .notDirectory: "; remove it if it is not yours, and run `cfsoci fsck`"
     case .verityUnsupported: "; use --insecure to make a repository without it"
     case .verityLost(let path): ": cfsoci init --insecure \(path)"
     case .signatureNeeded: "; sign with --sign-key and --sign-cert"

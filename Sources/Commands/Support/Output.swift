@@ -1,7 +1,6 @@
 import ComposefsBytes
 import ComposefsJSON
 import ComposefsLinuxSystem
-import Glibc
 import Synchronization
 
 /// Standard output through one buffer, standard error for everything else.
@@ -29,16 +28,9 @@ enum Output {
     static func print(_ value: JSONValue) throws { try write(value.prettyBytes + [0x0a]) }
 
     static func flush() throws {
-        var start = 0
         defer { buffer.removeAll(keepingCapacity: true) }
-        while start < buffer.count {
-            let written = buffer.withUnsafeBytes { Glibc.write(STDOUT_FILENO, $0.baseAddress?.advanced(by: start), $0.count - start) }
-            if written < 0 {
-                if errno == EINTR { continue }
-                throw CommandError("write to standard output: \(String(cString: strerror(errno)))")
-            }
-            start += written
-        }
+        let fault = buffer.withUnsafeBytes { FileDescriptor.writeAll($0, to: StandardStream.output.rawValue) }
+        if let fault { throw CommandError("write to standard output: \(fault)") }
     }
 
     /// A message for people, on standard error.
@@ -50,11 +42,11 @@ enum Output {
     static let screen = Mutex<TerminalScreen?>(nil)
 
     static func writeError(_ text: String) {
-        if let screen = screen.withLock({ $0 }) { screen.interject(text) } else { writeRaw(text, to: STDERR_FILENO) }
+        if let screen = screen.withLock({ $0 }) { screen.interject(text) } else { writeRaw(text, to: StandardStream.error.rawValue) }
     }
 
     /// Where lines of JSON about progress go.
-    static let progressDescriptor = Atomic<Int32>(STDERR_FILENO)
+    static let progressDescriptor = Atomic<Int32>(StandardStream.error.rawValue)
     private static let jsonLock = Mutex(())
 
     /// A line of JSON about progress, whole. Where nobody reads any more, it is lost.
@@ -66,20 +58,7 @@ enum Output {
     /// Bytes to a descriptor, waiting for one that takes none right now; errors are not told, for there is nowhere to tell them.
     static func writeRaw(_ text: String, to descriptor: Int32) {
         var text = text
-        text.withUTF8 { bytes in
-            var start = 0
-            while start < bytes.count {
-                let written = Glibc.write(descriptor, bytes.baseAddress?.advanced(by: start), bytes.count - start)
-                if written < 0, errno == EINTR { continue }
-                if written < 0, errno == EAGAIN {
-                    var wanted = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
-                    poll(&wanted, 1, 1000)
-                    continue
-                }
-                if written <= 0 { return }
-                start += written
-            }
-        }
+        text.withUTF8 { _ = FileDescriptor.writeAll(UnsafeRawBufferPointer($0), to: descriptor) }
     }
 
     /// Bytes for a terminal: text as it is, unless it holds what would act instead of show.
@@ -94,6 +73,6 @@ enum Output {
         return acts ? bytes.description : text
     }
 
-    static var outputIsTerminal: Bool { isatty(STDOUT_FILENO) == 1 }
-    static var errorIsTerminal: Bool { isatty(STDERR_FILENO) == 1 }
+    static var outputIsTerminal: Bool { StandardStream.output.isTerminal }
+    static var errorIsTerminal: Bool { StandardStream.error.isTerminal }
 }

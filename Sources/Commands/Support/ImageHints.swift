@@ -1,0 +1,74 @@
+import ComposefsLinuxSystem
+import ComposefsOCI
+
+/// A command that is about one image.
+protocol ImageCommand {
+    /// The image as it was named.
+    var namedImage: ByteString? { get }
+}
+
+extension Cat: ImageCommand { var namedImage: ByteString? { image } }
+extension ComputeID: ImageCommand { var namedImage: ByteString? { image } }
+extension Dump: ImageCommand { var namedImage: ByteString? { image } }
+extension Export: ImageCommand { var namedImage: ByteString? { image } }
+extension Inspect: ImageCommand { var namedImage: ByteString? { image } }
+extension List: ImageCommand { var namedImage: ByteString? { image } }
+extension Mount: ImageCommand { var namedImage: ByteString? { image } }
+extension Push: ImageCommand { var namedImage: ByteString? { image } }
+
+/// What the command says of errors that are about one image, besides what `describe` says of all.
+enum ImageHints {
+    /// The error's text, and what to do about it.
+    ///
+    /// - Parameter image: the image that the command is about, as it was named.
+    static func message(of error: any Error, image: ByteString?) -> String {
+        guard let hint = hint(for: error, image) else { return describe(error) }
+        var text = String(describing: error)
+        if let image, isDamage(error) || error is ServerEnded { text = Output.printable(image) + ": " + text }
+        return text + "; " + hint
+    }
+
+    private static func hint(for error: any Error, _ image: ByteString?) -> String? {
+        if let path = deadMount(error) {
+            let mount = servedMount(holding: path)
+            let place = Output.printable(mount?.directory ?? path)
+            let name = Output.printable(image ?? mount?.image ?? "IMAGE")
+            let isSaid = String(describing: error).contains("has ended")
+            return (isSaid ? "" : "the process that served \(place) has ended: ")
+                + "`cfsoci umount \(place)` removes the mount, and `cfsoci mount --fuse \(name) \(place)` makes it anew"
+        }
+        if isDamage(error), let image {
+            let name = Output.printable(image)
+            return "`cfsoci fsck \(name)` lists the damage; `cfsoci rm \(name)`, `cfsoci gc` and another pull bring the image anew"
+        }
+        if error is ServerEnded {
+            return "repeat the command; with --foreground it shows what happens"
+        }
+        return nil
+    }
+
+    /// What is at fault where a file system's server has ended (ENOTCONN).
+    private static func deadMount(_ error: any Error) -> ByteString? {
+        switch error {
+        case MountError.notServed(let path), FuseError.notServed(let path): path
+        case MountError.system(let system), FuseError.system(let system), RepositoryError.system(let system):
+            system.errno == .notConnected ? system.path : nil
+        case let system as SystemError: system.errno == .notConnected ? system.path : nil
+        default: nil
+        }
+    }
+
+    /// Whether something that is stored of the image is not what it should be.
+    private static func isDamage(_ error: any Error) -> Bool {
+        switch error {
+        case let error as RepositoryError:
+            switch error {
+            case .objectDamaged, .objectMissing, .objectTooLarge, .stream, .streamMissing, .image, .invalidLink: true
+            default: false
+            }
+        case ImageStoreError.damaged: true
+        case is ErofsError: true
+        default: false
+        }
+    }
+}
