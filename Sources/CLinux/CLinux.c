@@ -19,7 +19,6 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
-#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -113,20 +112,6 @@ intptr_t cl_ficlone(int32_t to, int32_t from) { return RETRY(ioctl(to, FICLONE, 
 
 intptr_t cl_fadvise(int32_t fd, int64_t offset, int64_t length, int32_t advice) {
     return -(intptr_t)posix_fadvise(fd, offset, length, advice);
-}
-
-intptr_t cl_set_nonblocking(int32_t fd, int32_t on) {
-    intptr_t flags = RETRY(fcntl(fd, F_GETFL));
-    if (flags < 0) return flags;
-    return RETRY(fcntl(fd, F_SETFL, on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK));
-}
-
-intptr_t cl_isatty(int32_t fd) { return isatty(fd); }
-
-intptr_t cl_terminal_columns(int32_t fd) {
-    struct winsize size;
-    intptr_t result = RETRY(ioctl(fd, TIOCGWINSZ, &size));
-    return result < 0 ? result : size.ws_col;
 }
 
 static intptr_t fill(intptr_t result, const struct stat *from, cl_stat *out) {
@@ -374,7 +359,7 @@ intptr_t cl_verity_signature(int32_t fd, void *buffer, size_t size) {
 }
 
 // The mount API by number: the same on every architecture, and glibc and musl wrap it late or never.
-enum { NR_open_tree = 428, NR_move_mount = 429, NR_fsopen = 430, NR_fsconfig = 431, NR_fsmount = 432, NR_mount_setattr = 442 };
+enum { NR_move_mount = 429, NR_fsopen = 430, NR_fsconfig = 431, NR_fsmount = 432, NR_mount_setattr = 442 };
 enum { CONFIG_FLAG = 0, CONFIG_STRING = 1, CONFIG_FD = 5, CONFIG_CREATE = 6 };
 
 intptr_t cl_fsopen(const char *type) { return RETRY(syscall(NR_fsopen, type, 1 /* FSOPEN_CLOEXEC */)); }
@@ -393,11 +378,6 @@ intptr_t cl_move_mount(int32_t mount, int32_t toDir, const void *to, size_t toLe
     TERMINATED(target, to, toLength)
     // MOVE_MOUNT_F_EMPTY_PATH, and MOVE_MOUNT_T_EMPTY_PATH for a target that is open.
     return RETRY(syscall(NR_move_mount, mount, "", toDir, target, 0x04 | (toLength == 0 ? 0x40 : 0)));
-}
-
-intptr_t cl_open_tree(int32_t dir, const void *path, size_t length, int32_t clone) {
-    TERMINATED(name, path, length)
-    return RETRY(syscall(NR_open_tree, dir, name, (clone ? 1 : 0) | O_CLOEXEC | (length == 0 ? AT_EMPTY_PATH : 0)));
 }
 
 intptr_t cl_mount_setattr(int32_t fd, int32_t recursive, uint64_t set, uint64_t clear, int32_t userNamespace) {
@@ -487,8 +467,6 @@ intptr_t cl_loop_configure(int32_t loop, int32_t file) {
     return RETRY(ioctl(loop, LOOP_CONFIGURE, &configuration));
 }
 
-intptr_t cl_loop_clear(int32_t loop) { return RETRY(ioctl(loop, LOOP_CLR_FD, 0)); }
-
 // linux/fuse.h of build hosts is older than backing files (7.40).
 struct fuse_backing {
     int32_t fd;
@@ -541,15 +519,6 @@ intptr_t cl_receive_descriptor(int32_t socket) {
     int descriptor;
     memcpy(&descriptor, CMSG_DATA(header), sizeof descriptor);
     return descriptor;
-}
-
-intptr_t cl_send_descriptor(int32_t socket, int32_t descriptor) {
-    char byte = 0;
-    struct iovec vector = {&byte, 1};
-    union descriptor_control control = {.header = {.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
-    memcpy(CMSG_DATA(&control.header), &descriptor, sizeof(int));
-    struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-    return RETRY(sendmsg(socket, &message, MSG_NOSIGNAL));
 }
 
 intptr_t cl_spawn(const char *program, char *const argv[], char *const envp[], int32_t inherited, int32_t session, int32_t quiet) {
@@ -645,8 +614,6 @@ intptr_t cl_raise_descriptor_limit(void) {
 }
 
 char **cl_environment_list(void) { return environ; }
-
-intptr_t cl_getrandom(void *buffer, size_t size) { return RETRY(getrandom(buffer, size, 0)); }
 
 intptr_t cl_processor_count(void) {
     cpu_set_t set;

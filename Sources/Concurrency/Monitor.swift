@@ -59,10 +59,14 @@ package final class Monitor: @unchecked Sendable {
     }
 
     package func withLock<Value, Failure: Error>(_ body: () throws(Failure) -> Value) throws(Failure) -> Value {
-        pthread_mutex_lock(mutex)
-        defer { pthread_mutex_unlock(mutex) }
+        lock()
+        defer { unlock() }
         return try body()
     }
+
+    fileprivate func lock() { pthread_mutex_lock(mutex) }
+
+    fileprivate func unlock() { pthread_mutex_unlock(mutex) }
 
     /// Only inside `withLock`. Wakes for no reason at times, as conditions do.
     package func wait() { pthread_cond_wait(condition, mutex) }
@@ -79,31 +83,36 @@ package final class Monitor: @unchecked Sendable {
 }
 
 /// State behind a monitor's lock, that threads can wait on until another has changed it.
-package final class Guarded<State>: @unchecked Sendable {
+///
+/// The state may be of any type: what goes in and what comes out is `sending`, so that nothing outside the lock refers to it any more.
+package final class Guarded<State>: Sendable {
     private let monitor = Monitor()
-    private var state: State
+    // Used between `lock` and `unlock` only.
+    private nonisolated(unsafe) var state: State
 
-    package init(_ state: State) { self.state = state }
+    package init(_ state: sending State) { self.state = state }
 
     /// Waits until `body` returns a value; nil means not yet, look again after a change. Wakes all others when `body` says so.
-    package func wait<Result>(_ body: (inout State, inout Wake) -> Result?) -> Result {
-        monitor.withLock {
-            while true {
-                var wake = Wake.nobody
-                let result = body(&state, &wake)
-                if wake == .everybody { monitor.wakeAll() }
-                if let result { return result }
-                monitor.wait()
-            }
+    package func wait<Result>(_ body: (inout sending State, inout Wake) -> sending Result?) -> sending Result {
+        monitor.lock()
+        defer { monitor.unlock() }
+        while true {
+            var wake = Wake.nobody
+            let result = body(&state, &wake)
+            if wake == .everybody { monitor.wakeAll() }
+            if let result { return result }
+            monitor.wait()
         }
     }
 
     /// Changes the state and wakes those who wait.
-    package func change<Result>(_ body: (inout State) -> Result) -> Result {
-        monitor.withLock {
-            defer { monitor.wakeAll() }
-            return body(&state)
+    package func change<Result>(_ body: (inout sending State) -> sending Result) -> sending Result {
+        monitor.lock()
+        defer {
+            monitor.wakeAll()
+            monitor.unlock()
         }
+        return body(&state)
     }
 
     package enum Wake { case nobody, everybody }

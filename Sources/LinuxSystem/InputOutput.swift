@@ -19,17 +19,6 @@ extension FileDescriptor {
         return result
     }
 
-    /// Fills the buffer from the current position on; fewer bytes only at the end.
-    public borrowing func readFully(into buffer: UnsafeMutableRawBufferPointer) throws(SystemError) -> Int {
-        var filled = 0
-        while filled < buffer.count {
-            let length = try read(into: UnsafeMutableRawBufferPointer(rebasing: buffer[filled...]))
-            if length == 0 { break }
-            filled += length
-        }
-        return filled
-    }
-
     /// Reads at an offset in bytes, at most the buffer's size; 0 at the end. The position does not move.
     public borrowing func pread(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(SystemError) -> Int {
         guard let position = Int64(exactly: offset) else { return 0 }
@@ -205,14 +194,6 @@ extension FileDescriptor {
     /// Tells the kernel that the file will be read from start to end.
     public borrowing func adviseSequential() { _ = cl_fadvise(raw, 0, 0, 2) }
 
-    /// Tells the kernel that cached pages of this file are not needed again.
-    public borrowing func adviseDontNeed() { _ = cl_fadvise(raw, 0, 0, 4) }
-
-    public borrowing func setNonBlocking(_ on: Bool) throws(SystemError) {
-        let result = cl_set_nonblocking(raw, on ? 1 : 0)
-        guard result >= 0 else { throw SystemError("set flags of", result, at: raw, nil) }
-    }
-
     /// Waits until there is something to read, or the end, which for a fifo comes after its first writer only.
     ///
     /// - Returns: false if nothing has come in that time.
@@ -223,15 +204,6 @@ extension FileDescriptor {
         let errno = Errno(rawValue: Glibc.errno)
         guard errno == .interrupted else { throw SystemError(operation: "poll", path: kernelPath, errno: errno) }
         return false
-    }
-
-    /// Whether this is a terminal.
-    public var isTerminal: Bool { cl_isatty(raw) == 1 }
-
-    /// The terminal's width in characters; nil where it is none or does not say.
-    public var terminalColumns: Int? {
-        let columns = cl_terminal_columns(raw)
-        return columns > 0 ? columns : nil
     }
 }
 

@@ -29,12 +29,6 @@ extension FileDescriptor {
         return FileDescriptor(owning: new)
     }
 
-    /// Sends a descriptor over this socket (SCM_RIGHTS).
-    public borrowing func sendDescriptor(_ file: borrowing FileDescriptor) throws(SystemError) {
-        let result = cl_send_descriptor(raw, file.raw)
-        guard result >= 0 else { throw SystemError(operation: "send a descriptor", errno: Errno(result: result)) }
-    }
-
     /// Makes another descriptor number of this process (0, 1, 2) stand for this open file.
     public borrowing func replace(_ number: Int32) throws(SystemError) {
         let result = cl_replace_descriptor(raw, number)

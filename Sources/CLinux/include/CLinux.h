@@ -50,9 +50,6 @@ intptr_t cl_fallocate(int32_t fd, int32_t mode, int64_t offset, int64_t length);
 intptr_t cl_copy_file_range(int32_t from, int64_t *fromOffset, int32_t to, int64_t *toOffset, size_t count);
 intptr_t cl_ficlone(int32_t to, int32_t from);
 intptr_t cl_fadvise(int32_t fd, int64_t offset, int64_t length, int32_t advice);
-intptr_t cl_set_nonblocking(int32_t fd, int32_t on);
-intptr_t cl_isatty(int32_t fd);
-intptr_t cl_terminal_columns(int32_t fd);
 
 intptr_t cl_fstat(int32_t fd, cl_stat *out);
 intptr_t cl_fstatat(int32_t dir, const void *path, size_t length, int32_t follow, cl_stat *out);
@@ -108,7 +105,6 @@ intptr_t cl_fsconfig_fd(int32_t fs, const char *key, int32_t fd);
 intptr_t cl_fsconfig_create(int32_t fs);
 intptr_t cl_fsmount(int32_t fs, uint64_t attributes);
 intptr_t cl_move_mount(int32_t mount, int32_t toDir, const void *to, size_t toLength);
-intptr_t cl_open_tree(int32_t dir, const void *path, size_t length, int32_t clone);
 intptr_t cl_mount_setattr(int32_t fd, int32_t recursive, uint64_t set, uint64_t clear, int32_t userNamespace);
 intptr_t cl_umount(int32_t dir, const void *path, size_t length, int32_t flags);
 // Gives the calling thread mounts of its own, copies of all there are.
@@ -139,7 +135,6 @@ intptr_t cl_landlock_version(void);
 // Loop devices: the number of a free one; configuring it read-only with automatic detaching.
 intptr_t cl_loop_free(int32_t control);
 intptr_t cl_loop_configure(int32_t loop, int32_t file);
-intptr_t cl_loop_clear(int32_t loop);
 
 // FUSE (linux/fuse.h).
 // Lets a second descriptor of /dev/fuse serve the connection of the first.
@@ -157,7 +152,6 @@ intptr_t cl_pipe_capacity(int32_t pipe, int32_t size);
 intptr_t cl_socketpair(int32_t sockets[2]);
 // Receives one descriptor over a socket; -ENODATA where none came.
 intptr_t cl_receive_descriptor(int32_t socket);
-intptr_t cl_send_descriptor(int32_t socket, int32_t descriptor);
 // Starts a program (found by PATH where it has no slash) in a session of its own if `session`, with descriptor 3 a duplicate of `inherited`
 // (if >= 0), 0 and (if `quiet`) 1 /dev/null, 2 as it is and all others closed. Returns the process's number.
 intptr_t cl_spawn(const char *program, char *const argv[], char *const envp[], int32_t inherited, int32_t session, int32_t quiet);
@@ -186,7 +180,6 @@ const char *cl_argument(size_t index);
 char **cl_environment_list(void);
 
 // Host.
-intptr_t cl_getrandom(void *buffer, size_t size);
 intptr_t cl_processor_count(void);
 intptr_t cl_has_capability(uint32_t capability);
 intptr_t cl_machine(char *buffer, size_t size);
