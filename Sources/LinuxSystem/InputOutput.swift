@@ -194,6 +194,9 @@ extension FileDescriptor {
     /// Tells the kernel that the file will be read from start to end.
     public borrowing func adviseSequential() { _ = cl_fadvise(raw, 0, 0, 2) }
 
+    /// Tells the kernel that cached pages of this file are not needed again.
+    public borrowing func adviseDontNeed() { _ = cl_fadvise(raw, 0, 0, 4) }
+
     /// Waits until there is something to read, or the end, which for a fifo comes after its first writer only.
     ///
     /// - Returns: false if nothing has come in that time.

@@ -121,6 +121,12 @@ extension RootedDirectory {
         throw descriptor.failure("open", opened, path)
     }
 
+    /// See `FileDescriptor.openOnDevice(at:)`.
+    public borrowing func openOnDevice(at path: ByteString) throws(SystemError) -> FileDescriptor {
+        let (directory, name) = FileDescriptor.split(path)
+        return try open(at: directory, [.pathOnly, .directory]).openOnDevice(at: name)
+    }
+
     /// A directory below this one, as one that paths cannot leave.
     public borrowing func directory(at path: ByteString) throws(SystemError) -> RootedDirectory {
         RootedDirectory(try open(at: path, [.readOnly, .directory]))

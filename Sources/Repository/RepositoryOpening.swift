@@ -223,7 +223,7 @@ extension Repository {
 
     /// A file without a name that is `meta.json` in all but that.
     private static func prepareMetadata(
-        _ text: [UInt8], _ algorithm: VerityAlgorithm, _ root: borrowing FileDescriptor, _ path: ByteString,
+        _ text: [UInt8], _ algorithm: VerityAlgorithm, _ root: borrowing RootedDirectory, _ path: ByteString,
         _ verity: RepositoryConfiguration.Verity, _ signer: (any VeritySigner)?
     ) throws(RepositoryError) -> Temporary {
         // The hidden name, where one is needed, is of a kind that gc knows as left over.
@@ -253,7 +253,7 @@ extension Repository {
 
     /// Puts another text in the place of `meta.json`, in one step.
     static func replaceMetadata(
-        _ text: [UInt8], _ algorithm: VerityAlgorithm, _ root: borrowing FileDescriptor, _ path: ByteString, isSecure: Bool,
+        _ text: [UInt8], _ algorithm: VerityAlgorithm, _ root: borrowing RootedDirectory, _ path: ByteString, isSecure: Bool,
         _ signer: (any VeritySigner)?
     ) throws(RepositoryError) {
         let temporary = try prepareMetadata(text, algorithm, root, path, isSecure ? .required : .insecure, signer)
