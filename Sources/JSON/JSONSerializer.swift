@@ -6,8 +6,11 @@ extension JSONValue: CustomStringConvertible {
     public var prettyBytes: [UInt8] { serialized(pretty: true) }
 
     /// Escaped is only what must be: quotation mark, backslash and what is below U+0020. Doubles that JSON cannot express become null.
-    public func serialized(pretty: Bool = false) -> [UInt8] {
-        var writer = JSONWriter(isPretty: pretty)
+    ///
+    /// - Parameter shown: whether people may see it: then what acts on a terminal or changes the order of what is shown is escaped too (U+007F to
+    ///   U+009F, bidirectional controls, line and paragraph separators). It is the same document.
+    public func serialized(pretty: Bool = false, shown: Bool = false) -> [UInt8] {
+        var writer = JSONWriter(isPretty: pretty, isShown: shown)
         writer.value(self, level: 0)
         return writer.bytes
     }
@@ -17,9 +20,13 @@ extension JSONValue: CustomStringConvertible {
 
 private struct JSONWriter {
     let isPretty: Bool
+    let isShown: Bool
     var bytes: [UInt8] = []
 
-    init(isPretty: Bool) { self.isPretty = isPretty }
+    init(isPretty: Bool, isShown: Bool) {
+        self.isPretty = isPretty
+        self.isShown = isShown
+    }
 
     mutating func value(_ value: JSONValue, level: Int) {
         switch value {
@@ -63,8 +70,29 @@ private struct JSONWriter {
         bytes.append(contentsOf: repeatElement(0x20, count: level * 2))
     }
 
+    /// What changes how other text is shown.
+    private static func acts(_ scalar: Unicode.Scalar) -> Bool {
+        switch scalar.value {
+        case 0x7f...0x9f, 0x061c, 0x200e, 0x200f, 0x2028...0x202e, 0x2066...0x2069: true
+        default: false
+        }
+    }
+
     private mutating func string(_ string: String) {
         bytes.append(UInt8(ascii: "\""))
+        defer { bytes.append(UInt8(ascii: "\"")) }
+        guard isShown, string.unicodeScalars.contains(where: Self.acts) else { return content(string) }
+        for scalar in string.unicodeScalars {
+            if Self.acts(scalar) {
+                let digits = String(scalar.value, radix: 16)
+                text("\\u" + String(repeating: "0", count: 4 - digits.utf8.count) + digits)
+            } else {
+                content(String(scalar))
+            }
+        }
+    }
+
+    private mutating func content(_ string: String) {
         for byte in string.utf8 {
             switch byte {
             case UInt8(ascii: "\""): text("\\\"")
@@ -80,6 +108,5 @@ private struct JSONWriter {
             default: bytes.append(byte)
             }
         }
-        bytes.append(UInt8(ascii: "\""))
     }
 }

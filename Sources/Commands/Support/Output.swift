@@ -25,7 +25,7 @@ enum Output {
     }
 
     /// One JSON document, indented.
-    static func print(_ value: JSONValue) throws { try write(value.prettyBytes + [0x0a]) }
+    static func print(_ value: JSONValue) throws { try write(value.serialized(pretty: true, shown: true) + [0x0a]) }
 
     static func flush() throws {
         defer { buffer.removeAll(keepingCapacity: true) }
@@ -34,9 +34,27 @@ enum Output {
     }
 
     /// A message for people, on standard error.
-    static func note(_ message: String) { writeError(message + "\n") }
+    static func note(_ message: String) { writeError(safe(message) + "\n") }
 
-    static func error(_ message: String) { writeError("cfsoci: " + message + "\n") }
+    static func error(_ message: String) { writeError("cfsoci: " + safe(message) + "\n") }
+
+    /// A message, which may quote what strangers wrote, without anything that acts on a terminal but line breaks and tabs.
+    static func safe(_ message: String) -> String {
+        guard message.unicodeScalars.contains(where: acts) else { return message }
+        var text = ""
+        for scalar in message.unicodeScalars {
+            if acts(scalar) { text += "\\u{" + String(scalar.value, radix: 16) + "}" } else { text.unicodeScalars.append(scalar) }
+        }
+        return text
+    }
+
+    private static func acts(_ scalar: Unicode.Scalar) -> Bool {
+        switch scalar.properties.generalCategory {
+        case .control: scalar != "\n" && scalar != "\t"
+        case .format, .lineSeparator, .paragraphSeparator, .surrogate: true
+        default: false
+        }
+    }
 
     /// Where a picture of progress is drawn, while one is.
     static let screen = Mutex<TerminalScreen?>(nil)
@@ -51,7 +69,7 @@ enum Output {
 
     /// A line of JSON about progress, whole. Where nobody reads any more, it is lost.
     static func json(_ value: JSONValue) {
-        let text = value.description + "\n"
+        let text = String(decoding: value.serialized(shown: true), as: UTF8.self) + "\n"
         jsonLock.withLock { _ in writeRaw(text, to: progressDescriptor.load(ordering: .relaxed)) }
     }
 
