@@ -1,6 +1,7 @@
 public import ComposefsBytes
 public import ComposefsEROFS
 public import ComposefsHashing
+import ComposefsOCIModel
 
 /// What an image store refuses.
 public enum ImageStoreError: Error, Sendable, CustomStringConvertible {
@@ -25,11 +26,11 @@ public enum ImageStoreError: Error, Sendable, CustomStringConvertible {
 
     public var description: String {
         switch self {
-        case .invalidTag(let name, let what): "\"\(name)\" cannot be a tag: \(what)"
-        case .noSuchImage(let name): "no image \"\(name)\" in the repository"
+        case .invalidTag(let name, let what): "\"\(name.withoutSecrets)\" cannot be a tag: \(what)"
+        case .noSuchImage(let name): "no image \"\(name.withoutSecrets)\" in the repository"
         case .ambiguous(let text, let candidates):
-            "\"\(text)\" may mean \(candidates.map(\.description).sorted().joined(separator: " or ")); give more digits or the full name"
-        case .otherImage(let name, let found, let wanted): "\(name) is \(found), not \(wanted)"
+            "\"\(text.withoutSecrets)\" may mean \(candidates.map(\.description).sorted().joined(separator: " or ")); give more digits or the full name"
+        case .otherImage(let name, let found, let wanted): "\(name.withoutSecrets) is \(found), not \(wanted)"
         case .damaged(let stream, let what): "\(stream): \(what)"
         case .noErofsImage(let config, let version, bootable: false): "\(config): has no EROFS image of format \(version)"
         case .noErofsImage(let config, let version, bootable: true): "\(config): records no EROFS image of format \(version) for booting"

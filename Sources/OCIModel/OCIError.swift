@@ -20,7 +20,7 @@ public enum OCIError: Error, Hashable, Sendable, CustomStringConvertible {
     public var description: String {
         switch self {
         case .malformed(let document, let what), .unsupported(let document, let what): "\(document): \(what)"
-        case .invalidReference(let text, let what): "\"\(text)\": \(what)"
+        case .invalidReference(let text, let what): "\"\(text.withoutSecrets)\": \(what)"
         case .noMatchingPlatform(let wanted, let available):
             available.isEmpty
                 ? "the index lists no image for \(wanted)"
