@@ -76,6 +76,7 @@ private struct InterruptibleDestination: ImageDestination {
 
     var displayName: String { destination.displayName }
     var registryReference: RegistryReference? { destination.registryReference }
+    var takesDockerFormat: Bool { destination.takesDockerFormat }
 
     func hasBlob(_ blob: Descriptor) throws -> Bool {
         try interruption.check()

@@ -61,6 +61,12 @@ public struct ImageStore: Sendable {
         var manifestStream = try repository.makeStreamBuilder(contentType: StreamContentType.manifest)
         manifestStream.addNamedReference(ReferenceKey.config(manifest.config.digest), configID)
         for layer in layers { manifestStream.addNamedReference(layer.identifier.description, layer.stream) }
+        // Stores that go by the config's media type take such an image for an artifact, whose layers are known by the digests of their blobs.
+        if !MediaType.isImageConfig(manifest.config.mediaType), layers.count == manifest.layers.count {
+            for (blob, layer) in zip(manifest.layers, layers) where !layers.contains(where: { $0.identifier == blob.digest }) {
+                manifestStream.addNamedReference(blob.digest.description, layer.stream)
+            }
+        }
         for blob in try self.keptBlobs(of: manifest, digest, adding: keptBlobs) {
             manifestStream.addNamedReference(ReferenceKey.blob(blob.digest), blob.stream)
             publication.stream(StreamName.blob(blob.digest), blob.stream)
@@ -139,8 +145,20 @@ public struct ImageStore: Sendable {
         return StoredImage(
             manifestDigest: manifestDigest, manifestStream: document.id, manifest: manifest, configDigest: configDigest,
             configStream: configID, configBytes: config.bytes,
-            config: manifest.isImage ? try ImageConfig(parsing: config.bytes) : nil,
+            config: try isStoredAsArtifact(manifest, config.references) ? nil : manifest.imageConfig(from: config.bytes),
             references: config.references, manifestReferences: document.references)
+    }
+
+    /// Whether an image was stored as if it were an artifact, as stores do that go by the media type of its config alone: its layers are blobs
+    /// then, known by their digests, until it is pulled again.
+    private func isStoredAsArtifact(_ manifest: Manifest, _ references: [NamedReference]) throws -> Bool {
+        guard !MediaType.isImageConfig(manifest.config.mediaType), !manifest.layers.isEmpty,
+            !references.contains(where: { $0.name.hasPrefix(ReferenceKey.image) })
+        else { return false }
+        return manifest.layers.allSatisfy { layer in
+            guard let stream = references.first(where: { $0.name == layer.digest.description })?.id else { return false }
+            return !isStream(stream, StreamContentType.layer)
+        }
     }
 }
 

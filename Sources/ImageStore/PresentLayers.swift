@@ -60,7 +60,7 @@ extension ImageStore {
     }
 
     /// Whether an object is a readable stream of a type.
-    private func isStream(_ id: ObjectID, _ type: UInt64) -> Bool {
+    func isStream(_ id: ObjectID, _ type: UInt64) -> Bool {
         do {
             let reader = try repository.openStream(id, contentType: type)
             return reader.contentType == type

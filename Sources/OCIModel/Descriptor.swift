@@ -28,15 +28,20 @@ public struct Descriptor: Hashable, Sendable {
         self.data = data
     }
 
-    package init(_ fields: DocumentFields) throws(OCIError) {
-        mediaType = try fields.requiredString("mediaType")
-        guard !mediaType.isEmpty else { throw fields.malformed("mediaType", "is empty") }
+    /// - Parameter needsType: whether a missing media type is refused; else it is empty.
+    package init(_ fields: DocumentFields, needsType: Bool = true) throws(OCIError) {
+        if needsType {
+            mediaType = try fields.requiredString("mediaType")
+            guard !mediaType.isEmpty else { throw fields.malformed("mediaType", "is empty") }
+        } else {
+            mediaType = try fields.string("mediaType") ?? ""
+        }
         digest = try fields.digest("digest")
         size = try fields.size("size")
-        platform = if let platform = try fields.fields("platform") { try Platform(platform) } else { nil }
-        annotations = try fields.map("annotations")
-        artifactType = try fields.string("artifactType")
-        urls = try fields.strings("urls") ?? []
+        platform = fields.object("platform").map { Platform($0) }
+        annotations = fields.texts("annotations")
+        artifactType = fields.text("artifactType")
+        urls = fields.list("urls") ?? []
         if let text = try fields.string("data") {
             guard let data = Base64.decode(text.utf8) else { throw fields.malformed("data", "is not base64") }
             guard UInt64(data.count) == size, ContentDigest.of(data, digest.algorithm) == digest else {
@@ -46,6 +51,27 @@ public struct Descriptor: Hashable, Sendable {
         }
     }
 
+    /// The annotations that name an entry of a layout's index.json: the specified one first, then the whole reference that containerd and docker
+    /// add.
+    package static let nameKeys = ["org.opencontainers.image.ref.name", "io.containerd.image.name"]
+
+    /// What the entry of an index leads to, as far as its media type says; nil where it is neither a manifest nor an index, and readers of
+    /// indexes have to ignore it (image-spec image-index.md).
+    package var isOfKnownKind: Bool { MediaType.isManifest(mediaType) || MediaType.isIndex(mediaType) }
+
+    /// Whether registries need not have the blob: a layer that is not to be distributed, or a blob that is at addresses of its own.
+    public var isForeign: Bool { LayerMediaType(mediaType)?.isDistributable == false || !urls.isEmpty }
+
+    /// For messages about a foreign blob that is not here: what it is and where it is.
+    public var foreignNote: String {
+        let places = urls.prefix(3).map { ByteString(hidingSecrets($0)).description }
+        return "it is a foreign layer, which need not be with the image"
+            + (places.isEmpty ? "" : "; the manifest says that it is at \(places.joined(separator: ", "))")
+    }
+
     /// A signature or provenance record beside the images of an index, not an image.
-    package var isAttestation: Bool { annotations["vnd.docker.reference.type"] != nil || platform?.isUnknown == true }
+    package var isAttestation: Bool { isMarkedAsAttestation || platform?.isUnknown == true }
+
+    /// The same where the entry says so outright. Other builders leave the platform of an image unknown, too.
+    package var isMarkedAsAttestation: Bool { annotations["vnd.docker.reference.type"] != nil }
 }

@@ -2,8 +2,10 @@ import ComposefsBytes
 package import ComposefsHashing
 package import ComposefsJSON
 
-/// The members of one object of a document, read strictly: a member that is there has the right type or the document is refused.
+/// The members of one object of a document.
 ///
+/// What a tree or a digest depends on is read strictly: a member of the wrong type is refused. Everything else is read as far as it can be
+/// understood (`text`, `list`, `texts`, `names`, `object`): documents with a string for a list or a number for a label are in registries.
 /// null counts as absent for optional members, as the tools that write these documents have it.
 package struct DocumentFields {
     package let object: JSONObject
@@ -102,6 +104,11 @@ package struct DocumentFields {
         return DocumentFields(object, document, "\(place)\(key).")
     }
 
+    /// The objects of an array; empty where it is absent.
+    package func array(_ key: String) throws(OCIError) -> [DocumentFields] {
+        value(key) == nil ? [] : try requiredArray(key)
+    }
+
     func requiredArray(_ key: String) throws(OCIError) -> [DocumentFields] {
         guard let array = object[key]?.array else { throw wrongType(key, object[key], "an array") }
         var list: [DocumentFields] = []
@@ -123,16 +130,37 @@ package struct DocumentFields {
         return list
     }
 
-    package func map(_ key: String) throws(OCIError) -> [String: String] {
-        guard let fields = try fields(key) else { return [:] }
+    // MARK: Members that nothing depends on
+
+    /// A string, or a number or boolean as the document writes it; nil where it is anything else.
+    package func text(_ key: String) -> String? { value(key).flatMap(Self.text) }
+
+    /// The strings of an array; a string alone is an array of one. Nil where it is anything else.
+    package func list(_ key: String) -> [String]? {
+        guard let value = value(key) else { return nil }
+        return value.array.map { $0.compactMap(Self.text) } ?? value.string.map { [$0] }
+    }
+
+    /// The members of an object, as text; empty where it is no object.
+    package func texts(_ key: String) -> [String: String] {
         var map: [String: String] = [:]
-        for (name, value) in fields.object.members {
-            guard let text = value.string else { throw fields.malformed(name, "is \(value.kindName), not a string") }
-            map[name] = text
-        }
+        for (name, value) in value(key)?.object?.members ?? [] where !value.isNull { map[name] = Self.text(value) ?? value.description }
         return map
     }
 
-    /// The keys of an object that is used as a set.
-    package func keys(_ key: String) throws(OCIError) -> [String]? { try fields(key)?.object.keys }
+    /// The keys of an object that is used as a set, or the strings of an array; nil where it is anything else.
+    package func names(_ key: String) -> [String]? { value(key)?.object?.keys ?? list(key) }
+
+    /// An object; nil where it is anything else.
+    package func object(_ key: String) -> DocumentFields? {
+        value(key)?.object.map { DocumentFields($0, document, "\(place)\(key).") }
+    }
+
+    private static func text(_ value: JSONValue) -> String? {
+        switch value {
+        case .string(let text): text
+        case .bool, .integer, .unsigned, .double: value.description
+        case .null, .array, .object: nil
+        }
+    }
 }

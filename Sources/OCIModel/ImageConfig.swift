@@ -2,6 +2,8 @@ public import ComposefsHashing
 public import ComposefsJSON
 
 /// An image's configuration (image-spec config.md). What a container runtime reads of it is kept; history is not.
+///
+/// Only the list of layers is read strictly: of everything else, what is not of its type counts as absent.
 public struct ImageConfig: Hashable, Sendable {
     /// The document as it was received; what its digest is of.
     public let bytes: [UInt8]
@@ -20,18 +22,28 @@ public struct ImageConfig: Hashable, Sendable {
 
     public var platform: Platform { Platform(os: os, architecture: architecture, variant: variant, osVersion: osVersion) }
 
+    /// Whether a document is meant to be an image's config.
+    package static func isLikely(_ bytes: [UInt8]) -> Bool {
+        guard let rootfs = (try? DocumentFields(parsing: bytes, document: "config", limit: ImageLimits.configBytes))?.object("rootfs")
+        else {
+            return false
+        }
+        return rootfs.text("type") == "layers" || rootfs.has("diff_ids")
+    }
+
     public init(parsing bytes: [UInt8]) throws(OCIError) {
         let fields = try DocumentFields(parsing: bytes, document: "config", limit: ImageLimits.configBytes)
         self.bytes = bytes
-        architecture = try fields.string("architecture") ?? ""
-        os = try fields.string("os") ?? ""
-        variant = try fields.string("variant")
-        osVersion = try fields.string("os.version")
-        created = try fields.string("created")
-        author = try fields.string("author")
+        architecture = fields.text("architecture") ?? ""
+        os = fields.text("os") ?? ""
+        variant = fields.text("variant")
+        osVersion = fields.text("os.version")
+        created = fields.text("created")
+        author = fields.text("author")
         let rootfs = try fields.requiredFields("rootfs")
-        let type = try rootfs.requiredString("type")
-        guard type == "layers" else { throw rootfs.malformed("type", "is \(quoted(type)), not \"layers\"") }
+        if let type = try rootfs.string("type"), type != "layers" {
+            throw rootfs.malformed("type", "is \(quoted(type)), not \"layers\"")
+        }
         var diffIDs: [ContentDigest] = []
         for (index, text) in (try rootfs.strings("diff_ids") ?? []).enumerated() {
             guard let digest = ContentDigest(text) else {
@@ -40,7 +52,7 @@ public struct ImageConfig: Hashable, Sendable {
             diffIDs.append(digest)
         }
         self.diffIDs = diffIDs
-        runtime = if let runtime = try fields.fields("config") { try RuntimeConfig(runtime) } else { RuntimeConfig() }
+        runtime = fields.object("config").map { RuntimeConfig($0) } ?? RuntimeConfig()
     }
 }
 
@@ -62,16 +74,16 @@ public struct RuntimeConfig: Hashable, Sendable {
 
     public init() {}
 
-    package init(_ fields: DocumentFields) throws(OCIError) {
-        environment = try fields.strings("Env") ?? []
-        command = try fields.strings("Cmd")
-        entrypoint = try fields.strings("Entrypoint")
-        user = try fields.string("User")
-        workingDirectory = try fields.string("WorkingDir")
-        exposedPorts = try fields.keys("ExposedPorts") ?? []
-        volumes = try fields.keys("Volumes") ?? []
-        labels = try fields.map("Labels")
-        stopSignal = try fields.string("StopSignal")
-        healthcheck = (try fields.fields("Healthcheck")?.object).map { .object($0) }
+    package init(_ fields: DocumentFields) {
+        environment = fields.list("Env") ?? []
+        command = fields.list("Cmd")
+        entrypoint = fields.list("Entrypoint")
+        user = fields.text("User")
+        workingDirectory = fields.text("WorkingDir")
+        exposedPorts = fields.names("ExposedPorts") ?? []
+        volumes = fields.names("Volumes") ?? []
+        labels = fields.texts("Labels")
+        stopSignal = fields.text("StopSignal")
+        healthcheck = (fields.object("Healthcheck")?.object).map { .object($0) }
     }
 }

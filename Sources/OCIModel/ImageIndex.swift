@@ -23,31 +23,51 @@ public struct ImageIndex: Hashable, Sendable {
         self.bytes = bytes
         mediaType = type
         var manifests: [Descriptor] = []
-        for entry in try fields.requiredArray("manifests") { manifests.append(try Descriptor(entry)) }
+        for entry in try fields.requiredArray("manifests") {
+            // Names decide which image is meant.
+            for key in Descriptor.nameKeys { _ = try entry.object("annotations")?.string(key) }
+            manifests.append(try Descriptor(entry))
+        }
         self.manifests = manifests
-        artifactType = try fields.string("artifactType")
-        subject = if let subject = try fields.fields("subject") { try Descriptor(subject) } else { nil }
-        annotations = try fields.map("annotations")
+        artifactType = fields.text("artifactType")
+        subject = fields.object("subject").flatMap { try? Descriptor($0) }
+        annotations = fields.texts("annotations")
     }
 
-    /// The entries that may lead to an image for `platform`, the best first: those that say they fit, then those that do not say anything.
-    /// Attestations are left out. Among equals the first counts.
-    public func candidates(for platform: Platform) -> [Descriptor] {
-        var ranked: [(rank: Int, entry: Descriptor)] = []
-        for entry in manifests where !entry.isAttestation {
-            guard let offered = entry.platform, !(offered.os.isEmpty && offered.architecture.isEmpty) else {
-                ranked.append((rank: .max, entry: entry))
+    /// Entries that may lead to something for a platform. Attestations that are marked as such, and entries of kinds that are not known, are left
+    /// out.
+    package struct Candidates {
+        /// Those that say they fit, the best first; among equals in the index's order. `rank` as `Platform.rank(of:)` has it.
+        package var fitting: [(rank: Int, entry: Descriptor)] = []
+        /// Those that do not say enough, in the index's order: indexes, too.
+        package var unsaid: [Descriptor] = []
+        /// Those that say their platform is unknown: attestations, most of them.
+        package var unknown: [Descriptor] = []
+    }
+
+    package func candidates(for platform: Platform) -> Candidates {
+        var found = Candidates()
+        for entry in manifests where entry.isOfKnownKind && !entry.isMarkedAsAttestation {
+            guard let offered = entry.platform else {
+                found.unsaid.append(entry)
                 continue
             }
-            if let rank = platform.rank(of: offered) { ranked.append((rank: rank, entry: entry)) }
+            if offered.isUnknown {
+                found.unknown.append(entry)
+            } else if !offered.isComplete {
+                if platform.mayFit(offered) { found.unsaid.append(entry) }
+            } else if let rank = platform.rank(of: offered) {
+                found.fitting.append((rank: rank, entry: entry))
+            }
         }
-        return ranked.enumerated().sorted { ($0.element.rank, $0.offset) < ($1.element.rank, $1.offset) }.map(\.element.entry)
+        found.fitting = found.fitting.enumerated().sorted { ($0.element.rank, $0.offset) < ($1.element.rank, $1.offset) }.map(\.element)
+        return found
     }
 
     /// For messages: what there is.
     public var platforms: [String] {
         var names: [String] = []
-        for entry in manifests where !entry.isAttestation {
+        for entry in manifests where !entry.isAttestation && entry.isOfKnownKind && entry.artifactType == nil {
             guard let name = entry.platform?.description, !names.contains(name), names.count < 100 else { continue }
             names.append(name)
         }

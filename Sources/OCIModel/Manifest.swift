@@ -43,12 +43,14 @@ public enum ManifestDocument: Hashable, Sendable {
         guard !isBoth else { throw .malformed(document: fields.document, "it is a manifest and an index at once") }
         if let type = given ?? own { return type }
         if fields.has("manifests") { return MediaType.ociIndex }
-        guard fields.has("layers") else { throw .malformed(document: fields.document, "it is neither an image manifest nor an index") }
-        let config = try fields.requiredFields("config").requiredString("mediaType")
+        guard fields.has("layers") || fields.has("config") else {
+            throw .malformed(document: fields.document, "it is neither an image manifest nor an index")
+        }
+        let config = fields.object("config")?.text("mediaType")
         return config == MediaType.dockerConfig ? MediaType.dockerManifest : MediaType.ociManifest
     }
 
-    private static var schema1: OCIError {
+    package static var schema1: OCIError {
         .unsupported(document: "manifest", "docker's schema 1 is not supported; push the image again with a tool of this decade")
     }
 }
@@ -75,30 +77,13 @@ public struct Manifest: Hashable, Sendable {
         guard MediaType.isManifest(type) else { throw .unsupported(document: "manifest", "it is an index, which names manifests") }
         self.bytes = bytes
         mediaType = type
-        config = try Descriptor(fields.requiredFields("config"))
+        config = try Descriptor(fields.requiredFields("config"), needsType: false)
         var layers: [Descriptor] = []
-        for layer in try fields.requiredArray("layers") { layers.append(try Descriptor(layer)) }
+        for layer in try fields.array("layers") { layers.append(try Descriptor(layer)) }
         self.layers = layers
-        artifactType = try fields.string("artifactType")
-        subject = if let subject = try fields.fields("subject") { try Descriptor(subject) } else { nil }
-        annotations = try fields.map("annotations")
-        if isImage { try checkLayerTypes() }
-    }
-
-    /// Whether there is a root filesystem. Everything else is an artifact: blobs to keep and to copy.
-    public var isImage: Bool { MediaType.isImageConfig(config.mediaType) }
-
-    private func checkLayerTypes() throws(OCIError) {
-        for (index, layer) in layers.enumerated() {
-            if MediaType.isEncrypted(layer.mediaType) {
-                throw .unsupported(
-                    document: "manifest", "layer \(index + 1) is encrypted; decrypt the image first, as skopeo can")
-            }
-            guard LayerMediaType(layer.mediaType) != nil else {
-                throw .unsupported(
-                    document: "manifest",
-                    "layer \(index + 1) has the media type \(quoted(layer.mediaType)), which is no layer of a root filesystem")
-            }
-        }
+        artifactType = fields.text("artifactType")
+        // One that cannot be read is no manifest's referrer.
+        subject = fields.object("subject").flatMap { try? Descriptor($0) }
+        annotations = fields.texts("annotations")
     }
 }

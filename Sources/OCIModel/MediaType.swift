@@ -17,13 +17,24 @@ public enum MediaType {
     public static func isIndex(_ type: String) -> Bool { type == ociIndex || type == dockerManifestList }
     /// The config of an image that has a root filesystem.
     public static func isImageConfig(_ type: String) -> Bool { type == ociConfig || type == dockerConfig }
+    /// Whether a type says nothing about what it is the type of: none at all, or one that is no vendor's. Registries and builders of 2015 gave
+    /// configs the type that their file server guessed.
+    static func isGeneric(_ type: String) -> Bool {
+        let subtype = type.split(separator: "/", maxSplits: 1).dropFirst().first ?? ""
+        return !["vnd.", "prs.", "x."].contains { subtype.hasPrefix($0) }
+    }
+    /// A type without parameters and in lower case, as types are compared (RFC 6838, RFC 2045).
+    package static func bare(_ type: String) -> String {
+        let end = type.utf8.firstIndex { $0 == UInt8(ascii: ";") || $0 == 0x20 || $0 == 0x09 } ?? type.endIndex
+        return type[..<end].lowercased()
+    }
     /// Docker's first format, signed or not: no digests of uncompressed layers, not supported.
     public static func isDockerSchema1(_ type: String) -> Bool { type.hasPrefix("application/vnd.docker.distribution.manifest.v1+") }
     /// A type that says something about a manifest or index. Servers that keep them as plain files announce others, that say nothing:
     /// `application/octet-stream`, `text/plain`.
     package static func isOfDocuments(_ type: String) -> Bool { type.hasPrefix("application/vnd.") }
     /// A blob that only the holders of a key can read.
-    public static func isEncrypted(_ type: String) -> Bool { type.hasSuffix("+encrypted") }
+    public static func isEncrypted(_ type: String) -> Bool { bare(type).hasSuffix("+encrypted") }
 }
 
 /// What the media type of a layer promises about it. Content decides how a blob is unpacked: types are known to be wrong.
@@ -32,8 +43,9 @@ public struct LayerMediaType: Hashable, Sendable {
     /// False for layers that registries need not have (`foreign`, `nondistributable`).
     public var isDistributable: Bool
 
-    /// Nil where `type` is not that of a tar layer.
-    public init?(_ type: String) {
+    /// Nil where `text` is not the type of a tar layer.
+    public init?(_ text: String) {
+        let type = MediaType.bare(text)
         let rest: Substring
         if let suffix = type.without("application/vnd.oci.image.layer.v1.tar") {
             (rest, isDistributable) = (suffix, true)

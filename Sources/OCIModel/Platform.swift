@@ -8,12 +8,15 @@ public struct Platform: Hashable, Sendable, CustomStringConvertible {
     public var architecture: String
     public var variant: String?
     public var osVersion: String?
+    /// What the system must be able to do, by names that only the image's makers know.
+    public var osFeatures: [String]
 
-    public init(os: String, architecture: String, variant: String? = nil, osVersion: String? = nil) {
+    public init(os: String, architecture: String, variant: String? = nil, osVersion: String? = nil, osFeatures: [String] = []) {
         self.os = os
         self.architecture = architecture
         self.variant = variant
         self.osVersion = osVersion
+        self.osFeatures = osFeatures
     }
 
     /// Systems that are named alone: for this machine's architecture. Any other word is an architecture, for Linux.
@@ -42,13 +45,12 @@ public struct Platform: Hashable, Sendable, CustomStringConvertible {
         self = normalized
     }
 
-    package init(_ fields: DocumentFields) throws(OCIError) {
-        os = try fields.string("os") ?? ""
-        architecture = try fields.string("architecture") ?? ""
-        variant = try fields.string("variant")
-        osVersion = try fields.string("os.version")
-        _ = try fields.strings("os.features")
-        _ = try fields.strings("features")
+    package init(_ fields: DocumentFields) {
+        os = fields.text("os") ?? ""
+        architecture = fields.text("architecture") ?? ""
+        variant = fields.text("variant")
+        osVersion = fields.text("os.version")
+        osFeatures = fields.list("os.features") ?? []
     }
 
     /// This machine. On x86-64 the baseline: images for newer levels are taken only where they are asked for.
@@ -110,12 +112,29 @@ public struct Platform: Hashable, Sendable, CustomStringConvertible {
     }
 
     /// Whether the entry is none that runs, as build tools mark their attestations.
-    var isUnknown: Bool { os == "unknown" || architecture == "unknown" }
+    package var isUnknown: Bool { os == "unknown" || architecture == "unknown" }
+
+    /// Whether system and architecture are said.
+    package var isComplete: Bool { !os.isEmpty && !architecture.isEmpty && !isUnknown }
+
+    /// Whether the candidate may run here, going by what little it says.
+    package func mayFit(_ candidate: Platform) -> Bool {
+        let (wanted, offered) = (normalized, candidate.normalized)
+        return (offered.os.isEmpty || offered.os == wanted.os)
+            && (offered.architecture.isEmpty || offered.architecture == wanted.architecture) && hasFeatures(of: candidate)
+    }
+
+    /// Linux has no features of this kind: they stand for snapshotters that a runtime must have (nydus). Windows has; its images name what any
+    /// full installation can do.
+    private func hasFeatures(of candidate: Platform) -> Bool { candidate.osFeatures.isEmpty || normalized.os == "windows" }
+
+    /// Whether the system alone is enough to run the image.
+    package var isOrdinary: Bool { hasFeatures(of: self) }
 
     /// How well an image for `candidate` runs here: 0 is the very platform, more is an older variant, nil is not at all.
     public func rank(of candidate: Platform) -> Int? {
         let (wanted, offered) = (normalized, candidate.normalized)
-        guard wanted.os == offered.os, wanted.architecture == offered.architecture else { return nil }
+        guard wanted.os == offered.os, wanted.architecture == offered.architecture, hasFeatures(of: candidate) else { return nil }
         if let version = wanted.osVersion, offered.osVersion != version { return nil }
         if wanted.variant == offered.variant { return 0 }
         guard let have = wanted.level, let needs = offered.level, needs < have else { return nil }

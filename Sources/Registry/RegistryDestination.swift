@@ -65,7 +65,7 @@ public final class RegistryDestination: ImageDestination {
     private func addToTaggedReferrers(_ manifest: Manifest, _ digest: ContentDigest, of subject: ContentDigest) throws {
         let entry = Descriptor(
             mediaType: manifest.mediaType, digest: digest, size: UInt64(manifest.bytes.count), annotations: manifest.annotations,
-            artifactType: manifest.layoutArtifactType ?? manifest.config.mediaType)
+            artifactType: manifest.artifactType ?? manifest.config.mediaType)
         let tag = RegistryClient.referrersTag(subject)
         do throws(RegistryError) {
             guard let index = try client.taggedReferrers(repository, of: subject, adding: entry) else { return }

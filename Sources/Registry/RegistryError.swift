@@ -9,6 +9,8 @@ public struct RegistryError: Error, Sendable, CustomStringConvertible {
         case forbidden
         /// 404, 410.
         case notFound
+        /// The registry has not got a layer that it need not have, and `RegistryOptions.fetchesForeignLayers` is off.
+        case foreignLayer
         /// 429 until the retries were used up.
         case rateLimited
         /// The certificate or the TLS handshake.
@@ -60,6 +62,8 @@ public struct RegistryError: Error, Sendable, CustomStringConvertible {
         case correctRegistriesConfiguration
         /// To raise `PullLimits.manifestBytes`.
         case raiseManifestLimit
+        /// To fetch foreign layers from their addresses (`fetchesForeignLayers`).
+        case fetchForeignLayers
     }
 
     public let kind: Kind

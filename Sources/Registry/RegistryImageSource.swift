@@ -68,6 +68,22 @@ extension RegistryClient {
     public func openBlob(
         _ descriptor: Descriptor, of reference: RegistryReference, from offset: UInt64 = 0, observer: BlobObserver? = nil
     ) throws(RegistryError) -> any BlobReader {
+        do throws(RegistryError) {
+            return try openDistributedBlob(descriptor, of: reference, from: offset, observer)
+        } catch {
+            guard error.kind == .notFound, descriptor.isForeign else { throw error }
+            guard options.fetchesForeignLayers, !descriptor.urls.isEmpty else {
+                throw RegistryError(
+                    .foreignLayer, "\(error); \(descriptor.foreignNote)", status: error.status, code: error.code,
+                    remedy: descriptor.urls.isEmpty ? nil : .fetchForeignLayers)
+            }
+            return try openForeignBlob(descriptor, from: offset)
+        }
+    }
+
+    private func openDistributedBlob(
+        _ descriptor: Descriptor, of reference: RegistryReference, from offset: UInt64, _ observer: BlobObserver?
+    ) throws(RegistryError) -> any BlobReader {
         let endpoints = try places.endpoints(of: reference)
         let open = { (repository: RemoteRepository, offset: UInt64) throws(RegistryError) -> any BlobReader in
             try RegistryBlobReader(self, repository, digest: descriptor.digest, size: descriptor.size, from: offset, observer: observer)

@@ -46,6 +46,9 @@ public struct RegistryOptions: Sendable {
     /// Whether blobs of more than 1 MiB are HTTP/2 streams of one connection too, as everything else is. Fewer connections, but a blob whose
     /// reader is slower than the network then takes up to 32 MiB of memory instead of 1 MiB.
     public var multiplexesBlobs = false
+    /// Whether a foreign layer that its registry has not got is fetched from the addresses in its manifest: from hosts of the image's maker's
+    /// choice, without credentials. Digest and size are verified as always.
+    public var fetchesForeignLayers = false
     public var retry = RetryPolicy()
     /// Programs append their version: `cfsoci/1.0`.
     public var userAgent = "cfsoci"

@@ -9,6 +9,10 @@ public protocol ImageDestination: Sendable {
     /// The repository, where the destination is one of a registry: blobs may be mounted from others of the same registry.
     var registryReference: RegistryReference? { get }
 
+    /// Whether images in Docker's format are taken as they are. Else they become OCI images: other readers of layouts do not find them. True by
+    /// default.
+    var takesDockerFormat: Bool { get }
+
     /// Whether the destination has a blob with the descriptor's digest and size.
     func hasBlob(_ blob: Descriptor) throws -> Bool
 
@@ -23,6 +27,10 @@ public protocol ImageDestination: Sendable {
 
     /// Called once, after everything has been put.
     func finish() throws
+}
+
+extension ImageDestination {
+    public var takesDockerFormat: Bool { true }
 }
 
 /// A blob that can be made as often as need be.

@@ -73,7 +73,10 @@ extension ImageFiles {
     }
 
     func requireFile(_ path: ByteString, for descriptor: Descriptor) throws -> ImageFile {
-        guard let file = try open(path) else { throw OCIError.notFound(source: name, "the blob \(descriptor.digest) is missing") }
+        guard let file = try open(path) else {
+            let note = descriptor.isForeign ? ": " + descriptor.foreignNote : ""
+            throw OCIError.notFound(source: name, "the blob \(descriptor.digest) is missing" + note)
+        }
         guard file.size == descriptor.size else {
             throw OCIError.damaged(
                 source: name, "the blob \(descriptor.digest) has \(file.size) bytes, but its descriptor announces \(descriptor.size)")

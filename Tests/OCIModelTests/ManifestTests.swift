@@ -41,7 +41,7 @@ private func layer(_ members: String) -> String { manifest(layers: "[{\(members)
         #expect(read.layers.first?.urls == ["https://example.com/x"])
         #expect(read.layers.first?.annotations == ["a": "b"])
         #expect(read.annotations == ["k": "v"])
-        #expect(read.isImage)
+        #expect(read.mayBeImage)
         #expect(read.subject == nil)
     }
 
@@ -62,7 +62,7 @@ private func layer(_ members: String) -> String { manifest(layers: "[{\(members)
             more: #","artifactType":"application/x","subject":{"mediaType":"\#(MediaType.ociManifest)","digest":"\#(someDigest)","size":3}"#
         )
         let read = try Manifest(parsing: Array(empty.utf8))
-        #expect(!read.isImage)
+        #expect(!read.mayBeImage)
         #expect(read.artifactType == "application/x")
         #expect(read.subject?.size == 3)
     }
@@ -78,16 +78,13 @@ private func layer(_ members: String) -> String { manifest(layers: "[{\(members)
         (#"{"schemaVersion":"2","layers":[]}"#, nil, #""schemaVersion" is not 2"#),
         (#"{"layers":[]}"#, nil, #""schemaVersion" is missing"#),
         (#"{"schemaVersion":2,"mediaType":5,"layers":[]}"#, nil, #""mediaType" is a number, not a string"#),
-        (manifest(layers: "null"), nil, #""layers" is null, not an array"#),
         (manifest(layers: "{}"), nil, #""layers" is an object, not an array"#),
         (manifest(layers: "[7]"), nil, #""layers[0]" is a number, not an object"#),
         (manifest(more: #","manifests":[]"#), nil, "a manifest and an index at once"),
         (#"{"schemaVersion":2,"manifests":[],"config":{}}"#, MediaType.ociIndex, "at once"),
         (#"{"schemaVersion":2,"manifests":null}"#, MediaType.ociIndex, "null, not an array"),
         (#"{"schemaVersion":2,"layers":[]}"#, MediaType.ociManifest, #""config" is missing"#),
-        (manifest(more: #","annotations":{"a":1}"#), nil, #""annotations.a" is a number, not a string"#),
-        (manifest(more: #","annotations":[]"#), nil, #""annotations" is an array, not an object"#),
-        (manifest(more: #","artifactType":1"#), nil, #""artifactType" is a number"#),
+        (#"{"schemaVersion":2,"manifests":[{"annotations":{"org.opencontainers.image.ref.name":5}}]}"#, nil, "is a number, not a string"),
         (manifest(more: #","layers":[]"#), nil, "comes twice"),
         ("[]", nil, "an array, not an object"), ("null", nil, "null, not an object"), ("\u{feff}{}", nil, "byte-order mark"),
     ])
@@ -107,10 +104,6 @@ private func layer(_ members: String) -> String { manifest(layers: "[{\(members)
         (#""mediaType":"a","digest":7,"size":1"#, #""layers[0].digest" is a number"#),
         (#""mediaType":"a","digest":"md5:d41d8cd98f00b204e9800998ecf8427e","size":1"#, "no sha256, sha384 or sha512 digest"),
         (#""mediaType":"a","digest":"sha256:/etc/passwd\u001b","size":1"#, #"sha256:/etc/passwd\x1b""#),
-        (#""mediaType":"a","digest":"\#(someDigest)","size":1,"urls":"x""#, #""layers[0].urls" is a string, not an array"#),
-        (#""mediaType":"a","digest":"\#(someDigest)","size":1,"urls":[1]"#, #""layers[0].urls[0]" is a number"#),
-        (#""mediaType":"a","digest":"\#(someDigest)","size":1,"platform":[]"#, #""layers[0].platform" is an array"#),
-        (#""mediaType":"a","digest":"\#(someDigest)","size":1,"platform":{"os":1}"#, #""layers[0].platform.os" is a number"#),
         (#""mediaType":"a","digest":"\#(someDigest)","size":1,"data":"x""#, "is not base64"),
         (#""mediaType":"a","digest":"\#(someDigest)","size":1,"data":"QUI=""#, "is not the blob"),
         (#""mediaType":"a","digest":"\#(someDigest)","size":2,"data":"QUI=""#, "is not the blob"),
@@ -133,13 +126,43 @@ private func layer(_ members: String) -> String { manifest(layers: "[{\(members)
         #expect(fault(layer(members)) != nil)
     }
 
-    @Test func layersOfImagesAreArchives() {
-        func image(_ type: String) -> String? {
-            fault(manifest(layers: #"[{"mediaType":"\#(type)","digest":"\#(someDigest)","size":1}]"#))
+    @Test func layersOfImagesAreArchives() throws {
+        let config = Array(#"{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":["\#(someDigest)"]}}"#.utf8)
+        func image(_ types: String...) -> String? {
+            let layers = types.map { #"{"mediaType":"\#($0)","digest":"\#(someDigest)","size":1}"# }.joined(separator: ",")
+            do throws(OCIError) {
+                let read = try Manifest(parsing: Array(manifest(layers: "[\(layers)]").utf8))
+                return try read.imageConfig(from: config) == nil ? "an artifact" : nil
+            } catch { return error.description }
         }
+        let archive = "application/vnd.oci.image.layer.v1.tar+gzip"
         #expect(image("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip") == nil)
         #expect(image("application/vnd.oci.image.layer.v1.tar+gzip+encrypted")?.contains("layer 1 is encrypted") == true)
-        #expect(image("application/vnd.dev.cosign.simplesigning.v1+json")?.contains("no layer of a root filesystem") == true)
+        #expect(image("application/vnd.oci.image.layer.nydus.blob.v1")?.contains("no layer of a root filesystem") == true)
+        #expect(image(archive, "application/vnd.in-toto+json")?.contains("layer 2 has the media type") == true)
+        #expect(image("application/vnd.dev.cosign.simplesigning.v1+json") == "an artifact")
+    }
+
+    /// Documents that are in registries. Nothing of this decides what a tree or a digest is.
+    @Test(arguments: [
+        manifest(more: #","annotations":{"a":1,"b":null,"c":{}}"#), manifest(more: #","annotations":[]"#),
+        manifest(more: #","artifactType":1"#),
+        manifest(more: #","subject":{"mediaType":"x"}"#), manifest(more: #","subject":"x""#),
+        layer(#""mediaType":"a","digest":"\#(someDigest)","size":1,"urls":"x""#),
+        layer(#""mediaType":"a","digest":"\#(someDigest)","size":1,"urls":[1]"#),
+        layer(#""mediaType":"a","digest":"\#(someDigest)","size":1,"platform":[]"#),
+        layer(#""mediaType":"a","digest":"\#(someDigest)","size":1,"platform":{"os":1,"os.features":"x"},"annotations":"x""#),
+    ])
+    func membersThatNothingDependsOn(_ text: String) { #expect(fault(text) == nil, "\(text)") }
+
+    @Test func whatIsLeftOut() throws {
+        let config = #""config":{"digest":"\#(someDigest)","size":2}"#
+        for text in [#"{"schemaVersion":2,\#(config),"layers":null}"#, #"{"schemaVersion":2,\#(config)}"#] {
+            let read = try Manifest(parsing: Array(text.utf8))
+            #expect(read.layers.isEmpty && read.config.mediaType == "" && read.mediaType == MediaType.ociManifest)
+        }
+        let read = try Manifest(parsing: Array(manifest(more: #","annotations":{"a":1,"b":null,"c":"d"}"#).utf8))
+        #expect(read.annotations == ["a": "1", "c": "d"])
     }
 
     @Test func layerTypes() {
@@ -220,16 +243,31 @@ private func layer(_ members: String) -> String { manifest(layers: "[{\(members)
     }
 
     @Test(arguments: [
-        (#"{}"#, #""rootfs" is missing"#), (#"{"rootfs":null}"#, "is null"), (#"{"rootfs":{"diff_ids":[]}}"#, #""rootfs.type" is missing"#),
+        (#"{}"#, #""rootfs" is missing"#), (#"{"rootfs":null}"#, "is null"), (#"{"rootfs":[]}"#, "is an array"),
+        (#"{"rootfs":{"type":"layers","diff_ids":{}}}"#, #""rootfs.diff_ids" is an object, not an array"#),
         (#"{"rootfs":{"type":"overlay","diff_ids":[]}}"#, #"is "overlay", not "layers""#),
         (#"{"rootfs":{"type":"layers","diff_ids":["sha256:x"]}}"#, #""rootfs.diff_ids[0]" is "sha256:x""#),
-        (#"{"rootfs":{"type":"layers","diff_ids":[3]}}"#, "is a number"),
-        (#"{"rootfs":{"type":"layers"},"config":{"Env":{"A":"b"}}}"#, #""config.Env" is an object, not an array"#),
-        (#"{"rootfs":{"type":"layers"},"config":{"Cmd":7}}"#, #""config.Cmd" is a number"#),
-        (#"{"rootfs":{"type":"layers"},"config":{"Labels":[]}}"#, #""config.Labels" is an array"#),
-        (#"{"rootfs":{"type":"layers"},"config":{"User":7}}"#, #""config.User" is a number"#),
-        (#"{"rootfs":{"type":"layers"},"architecture":[]}"#, #""architecture" is an array"#),
-        (#"{"rootfs":{"type":"layers"},"created":7}"#, #""created" is a number"#),
+        (#"{"rootfs":{"type":"layers","diff_ids":[3]}}"#, "is a number"), (#"{"rootfs":{"type":3}}"#, #""rootfs.type" is a number"#),
     ])
     func refused(_ text: String, _ part: String) { #expect(fault(text)?.contains(part) == true, "\(fault(text) ?? "")") }
+
+    /// What docker, buildah and older tools have written, and what nothing of a tree or digest depends on.
+    @Test func otherTypesThanSpecified() throws {
+        let config = try ImageConfig(
+            parsing: Array(
+                """
+                {"architecture":[],"os":7,"created":7,"author":{},"history":null,"rootfs":{},"config":{"Env":{"A":"b"},"Cmd":"run me",\
+                "Entrypoint":"/e","Volumes":["/a","/b"],"ExposedPorts":["80/tcp"],"Labels":{"n":5,"t":true,"z":null,"s":"x"},"User":7,\
+                "WorkingDir":[],"StopSignal":15,"Healthcheck":"none"}}
+                """.utf8))
+        #expect(config.diffIDs.isEmpty && config.architecture == "" && config.os == "7" && config.created == "7" && config.author == nil)
+        #expect(config.runtime.environment.isEmpty && config.runtime.command == ["run me"] && config.runtime.entrypoint == ["/e"])
+        #expect(config.runtime.volumes == ["/a", "/b"] && config.runtime.exposedPorts == ["80/tcp"])
+        #expect(config.runtime.labels == ["n": "5", "t": "true", "s": "x"])
+        #expect(config.runtime.user == "7" && config.runtime.workingDirectory == nil && config.runtime.stopSignal == "15")
+        #expect(config.runtime.healthcheck == nil)
+        let odd = try ImageConfig(parsing: Array(#"{"rootfs":{"type":"layers"},"config":{"Cmd":7,"Labels":[],"Volumes":3}}"#.utf8))
+        #expect(odd.runtime == RuntimeConfig())
+        #expect(try ImageConfig(parsing: Array(#"{"rootfs":{"diff_ids":[]},"config":"x"}"#.utf8)).runtime == RuntimeConfig())
+    }
 }

@@ -167,13 +167,13 @@ final class ArraySource: ImageSource {
     /// - Parameter diffIDs: what the config says instead of the layers' own.
     init(
         _ layers: [Layer], name: String = "localhost/test:latest", diffIDs: [ContentDigest]? = nil, labels: String = "",
-        expected: Descriptor? = nil
+        expected: Descriptor? = nil, configType: String? = MediaType.ociConfig
     ) {
         canonicalName = name
         let list = (diffIDs ?? layers.map(\.diffID)).map { "\"\($0)\"" }.joined(separator: ",")
         config = Array(
             #"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[\#(list)]}\#(labels)}"#.utf8)
-        manifest = Self.manifest(config: config, type: MediaType.ociConfig, layers.map { ($0.blob, $0.mediaType) })
+        manifest = Self.manifest(config: config, type: configType, layers.map { ($0.blob, $0.mediaType) })
         self.expected = expected
         var blobs = [ContentDigest.of(config): config]
         for layer in layers { blobs[.of(layer.blob)] = layer.blob }
@@ -191,9 +191,10 @@ final class ArraySource: ImageSource {
         self.blobs = Mutex(blobs)
     }
 
-    private static func manifest(config: [UInt8], type: String, _ layers: [(blob: [UInt8], type: String)]) -> [UInt8] {
-        func descriptor(_ bytes: [UInt8], _ type: String) -> String {
-            #"{"mediaType":"\#(type)","digest":"\#(ContentDigest.of(bytes))","size":\#(bytes.count)}"#
+    private static func manifest(config: [UInt8], type: String?, _ layers: [(blob: [UInt8], type: String)]) -> [UInt8] {
+        func descriptor(_ bytes: [UInt8], _ type: String?) -> String {
+            let member = type.map { #""mediaType":"\#($0)","# } ?? ""
+            return #"{\#(member)"digest":"\#(ContentDigest.of(bytes))","size":\#(bytes.count)}"#
         }
         let list = layers.map { descriptor($0.blob, $0.type) }.joined(separator: ",")
         return Array(

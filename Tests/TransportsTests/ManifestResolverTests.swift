@@ -66,7 +66,7 @@ private final class MemorySource: ImageSource {
         return bytes
     }
 
-    func openBlob(_ descriptor: Descriptor) throws -> any BlobReader { throw OCIError.notFound(source: "memory", "no blobs") }
+    func openBlob(_ descriptor: Descriptor) throws -> any BlobReader { DataBlobReader(try manifest(descriptor)) }
 }
 
 /// Gives the same answer to every question.
@@ -88,13 +88,15 @@ private final class StubbornSource: ImageSource {
 @Suite struct ModelsResolverTests {
     private let amd64 = Platform(os: "linux", architecture: "amd64")
 
+    /// A config that does not say what it is for.
+    private let config = Array(#"{"rootfs":{"type":"layers"}}"#.utf8)
+
     /// A manifest without layers that differs by its annotation.
     private func manifest(_ name: String) -> [UInt8] {
-        let digest = ContentDigest.of([UInt8]())
-        return Array(
+        Array(
             """
-            {"schemaVersion":2,"mediaType":"\(MediaType.ociManifest)","config":{"mediaType":"\(MediaType.ociConfig)","digest":"\(digest)",\
-            "size":0},"layers":[],"annotations":{"name":"\(name)"}}
+            {"schemaVersion":2,"mediaType":"\(MediaType.ociManifest)","config":{"mediaType":"\(MediaType.ociConfig)",\
+            "digest":"\(ContentDigest.of(config))","size":\(config.count)},"layers":[],"annotations":{"name":"\(name)"}}
             """.utf8)
     }
 
@@ -110,7 +112,7 @@ private final class StubbornSource: ImageSource {
     }
 
     private func resolve(_ documents: [[UInt8]], root: [UInt8], _ text: String = "linux/amd64") throws -> String? {
-        let source = MemorySource(documents, root: SourceManifest(bytes: root))
+        let source = MemorySource(documents + [config], root: SourceManifest(bytes: root))
         return try resolveManifest(source, platform: try Platform(parsing: text)).manifest.annotations["name"]
     }
 

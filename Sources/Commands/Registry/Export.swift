@@ -7,7 +7,7 @@ struct Export: ParsableCommand {
         abstract: "Write an image into an OCI layout or an archive of one.",
         discussion: """
             As push, but to oci:DIR[:TAG] or oci-archive:FILE[:TAG]. A directory is made where it is missing, and other images in it stay; \
-            a file is replaced.
+            a file is replaced. An image in Docker's format becomes an OCI image, with another digest.
             """)
 
     @Argument(help: "The image.")

@@ -29,6 +29,12 @@ struct Pull: ParsableCommand {
     @Flag(help: "Store what refers to the image too: signatures, bills of materials and other artifacts.")
     var referrers = false
 
+    @Flag(
+        help: ArgumentHelp(
+            "Fetch layers that the registry need not have, and has not, from the addresses in the manifest: from other hosts, which the image's "
+                + "maker chose."))
+    var foreignLayers = false
+
     @Flag(help: "Pull the images for all platforms; each is tagged with its platform behind the name, this one's with the name alone too.")
     var allPlatforms = false
 
@@ -77,6 +83,7 @@ struct Pull: ParsableCommand {
         options.storesReferrers = referrers
         transfer.apply(to: &options, &registry)
         options.policy = policy
+        registry.fetchesForeignLayers = foreignLayers
         let results =
             try allPlatforms
             ? store.pullAllPlatformsSynchronously(reference, options, registry: registry)

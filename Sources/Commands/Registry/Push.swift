@@ -51,6 +51,9 @@ private func report(_ result: PushResult, _ reference: String, _ pushing: Pushin
     for problem in result.referrersRefused {
         global.note("warning: the referrer \(problem.digest ?? problem.subject) was not taken, and stays behind: \(problem.reason)")
     }
+    if result.isConverted {
+        global.note("note: the image is in Docker's format, and is written as an OCI image: its digest is \(result.manifestDigest) there")
+    }
     try PushReport(result: result, reference: reference).show(asJSON: pushing.json)
 }
 
@@ -62,7 +65,7 @@ private struct PushReport: CommandReport {
 
     var lines: [String] {
         var lines = [
-            "manifest  \(result.manifestDigest)", "config  \(result.configDigest)", "pushed  \(reference)",
+            "manifest  \(result.manifestDigest)", "config  \(result.configDigest)", "pushed  \(Output.safe(reference))",
             "layers  \(count(.sent)) sent + \(count(.present)) present + \(count(.mounted)) mounted; \(humanBytes(result.bytesSent)) sent",
         ]
         if !result.referrers.isEmpty { lines.append("referrers  \(result.referrers.count) sent") }
@@ -79,7 +82,7 @@ private struct PushReport: CommandReport {
         return [
             "reference": .string(reference), "manifestDigest": .text(result.manifestDigest),
             "sourceManifestDigest": .text(result.sourceDigest), "configDigest": .text(result.configDigest), "layers": .array(layers),
-            "bytesSent": JSONValue(result.bytesSent), "referrers": .texts(result.referrers),
+            "bytesSent": JSONValue(result.bytesSent), "converted": .bool(result.isConverted), "referrers": .texts(result.referrers),
             "referrersLeftOut": .texts(result.referrersLeftOut), "referrersRefused": problems(result.referrersRefused),
         ]
     }

@@ -59,6 +59,7 @@ private func hint(_ remedy: RegistryError.Remedy) -> String {
     case .correctCertificateDirectory: "; --cert-dir names it"
     case .correctRegistriesConfiguration: "; --registries-conf or CONTAINERS_REGISTRIES_CONF names it"
     case .raiseManifestLimit: "; --max-manifest-size raises it"
+    case .fetchForeignLayers: "; --foreign-layers fetches it from there"
     }
 }
 

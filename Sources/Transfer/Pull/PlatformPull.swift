@@ -28,11 +28,25 @@ public func pullAllPlatforms(
     }
     guard isIndex else { return try manifests.map { try pull($0, name) } }
 
-    var named: [(manifest: ResolvedManifest, platform: Platform, name: ByteString)] = []
+    var images: [(manifest: ResolvedManifest, platform: Platform)] = []
+    var artifacts: [(manifest: ResolvedManifest, platform: Platform)] = []
     for manifest in manifests {
+        let said = manifest.descriptor?.platform.flatMap { $0.isUnknown || $0.os.isEmpty && $0.architecture.isEmpty ? nil : $0 }
+        if let said, manifest.manifest.isImageByItsTypes {
+            images.append((manifest, said))
+            continue
+        }
         // Where the index does not say, the image itself does. What is neither is no image.
         let unread = ImagePull(source: source, repository: repository, options: options, reporter: reporter)
-        guard let platform = try manifest.descriptor?.platform.known ?? unread.platform(of: manifest.manifest) else { continue }
+        if let config = try unread.config(of: manifest.manifest) {
+            if let platform = said ?? (config.platform.isUnknown ? nil : config.platform) { images.append((manifest, platform)) }
+        } else if let said {
+            artifacts.append((manifest, said))
+        }
+    }
+    var named: [(manifest: ResolvedManifest, platform: Platform, name: ByteString)] = []
+    // Artifacts for a platform are beside its image, not instead of it.
+    for (manifest, platform) in images.isEmpty ? artifacts : images {
         let full = name + "-" + platform.tagSuffix
         guard !named.contains(where: { $0.name == full }) else { continue }
         try ImageTag.check(full)
@@ -45,11 +59,6 @@ public func pullAllPlatforms(
     return try named.enumerated().map { index, entry in
         index == 0 && first != nil ? try pull(entry.manifest, name, other: entry.name) : try pull(entry.manifest, entry.name)
     }
-}
-
-extension Platform? {
-    /// Nil where the document says nothing.
-    fileprivate var known: Platform? { flatMap { $0.os.isEmpty && $0.architecture.isEmpty ? nil : $0 } }
 }
 
 extension Platform {

@@ -71,7 +71,11 @@ struct ImagePull {
         var result = try repository.storeAsOne {
             let configBytes = try readConfig(manifest.config)
             let result =
-                manifest.isImage ? try pullContainer(resolved, configBytes, name) : try pullArtifact(resolved, configBytes, name)
+                if let config = try manifest.imageConfig(from: configBytes) {
+                    try pullContainer(resolved, config, name)
+                } else {
+                    try pullArtifact(resolved, configBytes, name)
+                }
             repository.dropBlob(ByteString(manifest.config.digest.description))
             return result
         }
@@ -145,20 +149,19 @@ struct ImagePull {
         return result
     }
 
-    /// What an image is made for, as its config says; nil for an artifact.
-    func platform(of manifest: Manifest) throws -> Platform? {
-        manifest.isImage ? try ImageConfig(parsing: readConfig(manifest.config)).platform : nil
+    /// An image's config; nil for an artifact.
+    func config(of manifest: Manifest) throws -> ImageConfig? {
+        manifest.mayBeImage ? try manifest.imageConfig(from: readConfig(manifest.config)) : nil
     }
 
     // MARK: Images with a root file system
 
-    private func pullContainer(_ resolved: ResolvedManifest, _ configBytes: [UInt8], _ name: ByteString) throws -> PullResult {
+    private func pullContainer(_ resolved: ResolvedManifest, _ config: ImageConfig, _ name: ByteString) throws -> PullResult {
         let manifest = resolved.manifest
-        let config = try ImageConfig(parsing: configBytes)
         guard config.diffIDs.count == manifest.layers.count else {
             throw PullError.layerCount(layers: manifest.layers.count, diffIDs: config.diffIDs.count)
         }
-        let seal = try readSeal(resolved, configBytes)
+        let seal = try readSeal(resolved, config.bytes)
         let tasks = zip(manifest.layers, config.diffIDs).enumerated().map { LayerTask(index: $0, descriptor: $1.0, diffID: $1.1) }
         let layers = try layerPull.run(tasks, count: manifest.layers.count)
         let keptBlobs = try layerPull.keepBlobs(tasks, count: manifest.layers.count)
@@ -182,7 +185,7 @@ struct ImagePull {
         for id in images.values { publication.image(id) }
         let published = try profile.measure(.sync) {
             try store.publish(
-                manifest: manifest, digest: resolved.digest, config: configBytes, layers: streams.map { ($0.diffID, $0.stream) },
+                manifest: manifest, digest: resolved.digest, config: config.bytes, layers: streams.map { ($0.diffID, $0.stream) },
                 images: images, keptBlobs: keptBlobs, tag: name, publication)
         }
         try repository.clearStaged(config.diffIDs.map(StreamName.layer) + keptBlobs.map { StreamName.blob($0.digest) })

@@ -86,15 +86,15 @@ extension ImagePull {
             return .unknown
         }
         guard manifest.subject?.digest == subject else { return .other }
-        // A root file system would have to be merged and made an image of.
-        guard !manifest.isImage else { return .unknown }
-        try repository.storeAsOne {
+        return try repository.storeAsOne {
             let config = try readConfig(manifest.config)
+            defer { repository.dropBlob(ByteString(manifest.config.digest.description)) }
+            // A root file system would have to be merged and made an image of.
+            guard try manifest.imageConfig(from: config) == nil else { return .unknown }
             var publication = Repository.Publication()
             ImageStore.record(digest, of: owner, in: &publication)
             _ = try storeArtifact(manifest, digest, config, tag: nil, publication, PullReporter(nil))
-            repository.dropBlob(ByteString(manifest.config.digest.description))
+            return .stored
         }
-        return .stored
     }
 }

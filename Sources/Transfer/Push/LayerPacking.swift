@@ -32,6 +32,13 @@ struct LayerPacking: Sendable {
         }
     }
 
+    /// What `produce` makes, without anybody taking it.
+    func measure() throws -> SentBlob {
+        var check = BlobCheck(nil)
+        try produce { check.update($0) }
+        return try check.finish()
+    }
+
     /// The archive. The last bytes have been given out when it shows that it is the wrong one: nobody must have believed them yet.
     private func read(_ body: (UnsafeRawBufferPointer) throws -> Void) throws {
         var hasher = DigestHasher(diffID.algorithm)
@@ -138,28 +145,63 @@ private struct GzipBlocks {
     }
 }
 
-/// Remembers what a layer was packed to, in an extended attribute of its stream's object, so that a registry that has that blob need not be
+/// Remembers what a layer was packed to, in an extended attribute of its stream's object, so that a destination that has that blob need not be
 /// sent it again. As with `LayerMark`, a file system without user attributes costs time only.
-enum PackingMark {
-    private static func attribute(_ packing: LayerPacking) -> String { "user.cfsoci.packed.\(packing.format.name)-\(packing.level)" }
+///
+/// A hint, no proof: before the blob's digest goes into a manifest, the layer is packed again and compared.
+struct PackingMark: Equatable {
+    static let prefix = "user.cfsoci.packed."
 
-    /// What another release of the encoder made is not what this one would make.
-    private static func prefix(_ packing: LayerPacking) -> String { "1 \(Encoders.name(packing.format)) \(packing.diffID) " }
+    /// Of the library that packed it, with its release: what another release made is not what this one would make.
+    var encoder: String
+    var diffID: ContentDigest
+    var blob: SentBlob
+
+    /// `1 ENCODER DIFF_ID DIGEST SIZE`
+    init?(_ text: String) {
+        let fields = text.split(separator: " ", omittingEmptySubsequences: false).map(String.init)
+        guard fields.count == 5, fields[0] == "1", let diffID = ContentDigest(fields[2]), let digest = ContentDigest(fields[3]),
+            let size = UInt64(fields[4])
+        else { return nil }
+        encoder = fields[1]
+        self.diffID = diffID
+        blob = SentBlob(digest: digest, size: size)
+    }
+
+    private init(_ blob: SentBlob, _ packing: LayerPacking) {
+        encoder = Encoders.name(packing.format)
+        diffID = packing.diffID
+        self.blob = blob
+    }
+
+    private var text: String { "1 \(encoder) \(diffID) \(blob.digest) \(blob.size)" }
+
+    private static func attribute(_ packing: LayerPacking) -> String { prefix + "\(packing.format.name)-\(packing.level)" }
+
+    /// How the attribute says that the layer was packed.
+    static func packing(_ attribute: ByteString) -> (format: CompressionFormat, level: Int32)? {
+        guard let name = attribute.utf8Text, name.hasPrefix(prefix) else { return nil }
+        let parts = name.dropFirst(prefix.count).split(separator: "-", maxSplits: 1)
+        guard parts.count == 2, let level = Int32(parts[1]),
+            let format = [CompressionFormat.gzip, .zstd].first(where: { $0.name == parts[0] }),
+            PushOptions.levels(of: format)?.contains(Int(level)) == true
+        else { return nil }
+        return (format, level)
+    }
 
     static func set(_ blob: SentBlob, for packing: LayerPacking) {
         let repository = packing.store.repository
         // Reading does not ask whose the repository is, and a mark is not worth the question.
         guard (try? repository.requireTrustedOwner()) != nil, let file = try? repository.openObject(packing.stream, verify: false)
         else { return }
-        try? file.setExtendedAttribute(.init(attribute(packing)), .init(prefix(packing) + "\(blob.digest) \(blob.size)"))
+        try? file.setExtendedAttribute(.init(attribute(packing)), .init(PackingMark(blob, packing).text))
     }
 
     static func find(for packing: LayerPacking) -> SentBlob? {
         guard let file = try? packing.store.repository.openObject(packing.stream, verify: false),
-            let text = (try? file.extendedAttribute(.init(attribute(packing))))?.utf8Text, text.hasPrefix(prefix(packing))
+            let text = (try? file.extendedAttribute(.init(attribute(packing))))?.utf8Text, let mark = PackingMark(text),
+            mark == PackingMark(mark.blob, packing)
         else { return nil }
-        let fields = text.dropFirst(prefix(packing).count).split(separator: " ", omittingEmptySubsequences: false)
-        guard fields.count == 2, let digest = ContentDigest(String(fields[0])), let size = UInt64(fields[1]) else { return nil }
-        return SentBlob(digest: digest, size: size)
+        return mark.blob
     }
 }

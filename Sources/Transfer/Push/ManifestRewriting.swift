@@ -27,6 +27,23 @@ extension Manifest {
     }
 }
 
+extension Manifest {
+    /// The manifest of the same image in OCI's format; itself where it is no other. Blobs stay as they are: docker's configs are OCI configs with
+    /// more members.
+    func convertedToOCI(isImage: Bool) throws -> Manifest {
+        guard mediaType == MediaType.dockerManifest else { return self }
+        var document = try JSONValue.parse(bytes)
+        document["mediaType"] = .string(MediaType.ociManifest)
+        if isImage || MediaType.isImageConfig(config.mediaType) { document["config"]?["mediaType"] = .string(MediaType.ociConfig) }
+        var entries = document["layers"]?.array ?? []
+        for index in entries.indices where layers.indices.contains(index) {
+            entries[index]["mediaType"] = .string(LayerMediaType.oci(layers[index].mediaType))
+        }
+        document["layers"] = .array(entries)
+        return try Manifest(parsing: document.compactBytes, mediaType: MediaType.ociManifest)
+    }
+}
+
 extension Descriptor {
     func namesSameBlob(as other: Descriptor) -> Bool { digest == other.digest && size == other.size && mediaType == other.mediaType }
 }
@@ -63,5 +80,12 @@ extension LayerMediaType {
         let isDocker = type.hasPrefix("application/vnd.docker.")
         let base = isDocker ? MediaType.dockerLayer : "application/vnd.oci.image.layer.v1.tar"
         return compression == .none ? base : base + (isDocker ? "." : "+") + compression.name
+    }
+
+    /// OCI's name for a layer of docker's; other types are what they are.
+    static func oci(_ type: String) -> String {
+        guard let layer = LayerMediaType(type), MediaType.bare(type).hasPrefix("application/vnd.docker.") else { return type }
+        let base = "application/vnd.oci.image.layer." + (layer.isDistributable ? "" : "nondistributable.") + "v1.tar"
+        return layer.compression == .none ? base : base + "+" + layer.compression.name
     }
 }

@@ -59,7 +59,8 @@ private final class ImagePush: Sendable {
         let reporter = PushReporter(options.observer)
         let layers = try placeLayers(of: image, reporter)
         try place(config: image)
-        let manifest = try image.manifest.replacing(layers: layers.map(\.descriptor))
+        let packed = try image.manifest.replacing(layers: layers.map(\.descriptor))
+        let manifest = destination.takesDockerFormat ? packed : try packed.convertedToOCI(isImage: image.isContainer)
         let digest = manifest.bytes == image.manifest.bytes ? image.manifestDigest : .of(manifest.bytes, image.manifestDigest.algorithm)
         if let wanted = destination.registryReference?.digest, wanted != digest {
             throw PushError.manifestDigest(wanted: wanted, actual: digest)
@@ -76,9 +77,10 @@ private final class ImagePush: Sendable {
         try destination.finish()
         reporter.image(.done)
         return PushResult(
-            manifestDigest: digest, sourceDigest: image.manifestDigest, configDigest: image.configDigest, layers: layers,
-            bytesSent: bytesSent.withLock { $0 }, referrers: referrers.sent, referrersLeftOut: referrers.leftOut,
-            referrersRefused: referrers.refused)
+            manifestDigest: digest, sourceDigest: image.manifestDigest, configDigest: image.configDigest,
+            layers: zip(manifest.layers, layers).map { ($0, $1.outcome) }, bytesSent: bytesSent.withLock { $0 },
+            referrers: referrers.sent, referrersLeftOut: referrers.leftOut,
+            referrersRefused: referrers.refused, isConverted: manifest.mediaType != packed.mediaType)
     }
 
     // MARK: Layers
@@ -180,8 +182,13 @@ private final class ImagePush: Sendable {
         if format == .none {
             expected = SentBlob(digest: task.identifier, size: try store.repository.openStream(task.stream).totalSize)
         }
-        if let known = expected ?? PackingMark.find(for: packing) {
-            if let outcome = try place(descriptor(known), nil) { return (descriptor(known), outcome) }
+        if let expected {
+            if let outcome = try place(descriptor(expected), nil) { return (descriptor(expected), outcome) }
+        } else if let known = PackingMark.find(for: packing), let outcome = try place(descriptor(known), nil),
+            // Anybody may have written the mark. It saves the sending, not the proof that this blob is the layer.
+            try packing.measure() == known
+        {
+            return (descriptor(known), outcome)
         }
         let sent = try destination.putBlob(OutgoingBlob(expected: expected) { try packing.produce($0) })
         count(sent)

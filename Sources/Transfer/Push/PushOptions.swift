@@ -79,6 +79,8 @@ public struct PushResult: Sendable {
     public var referrersLeftOut: [ContentDigest]
     /// Referrers, by their digests in the store, that the destination does not take.
     public var referrersRefused: [ReferrerProblem]
+    /// Whether an image in Docker's format was made an OCI image of, because the destination takes no others. Its digest is another one then.
+    public var isConverted = false
 
     /// Whether the manifest is the stored one, byte for byte.
     public var isUnchanged: Bool { manifestDigest == sourceDigest }

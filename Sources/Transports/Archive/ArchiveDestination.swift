@@ -50,6 +50,7 @@ public final class ArchiveDestination: ImageDestination {
 
     public func hasBlob(_ blob: Descriptor) -> Bool { state.withLock { $0.blobs[blob.digest]?.size == blob.size } }
     public func mountBlob(_ blob: Descriptor, from source: RegistryReference) -> Bool { false }
+    public var takesDockerFormat: Bool { false }
 
     public func putBlob(_ blob: OutgoingBlob) throws -> SentBlob {
         let (sent, place) = try spools.write(blob)

@@ -49,13 +49,12 @@ public struct StorageSource: ImageSource {
             throw OCIError.damaged(source: place, "the storage has no manifest of image \(image.id)")
         }
         let manifest = try Manifest(parsing: bytes)
-        guard manifest.isImage else {
-            throw OCIError.unsupported(document: place.description, "artifacts in the storage are not supported")
-        }
         guard let configBytes = try storage.item(manifest.config.digest.description, of: image, limit: ImageLimits.configBytes) else {
             throw OCIError.damaged(source: place, "the storage has no config of image \(image.id)")
         }
-        let config = try ImageConfig(parsing: configBytes)
+        guard let config = try manifest.imageConfig(from: configBytes) else {
+            throw OCIError.unsupported(document: place.description, "artifacts in the storage are not supported")
+        }
         let chain = try Self.chain(image, storages, place)
         (root, layers) = try Self.makeManifest(manifest, config, chain, place)
         canonicalName = matched ?? image.names.first ?? "containers-storage:\(image.id)"

@@ -170,6 +170,7 @@ public final class LayoutDestination: ImageDestination {
     }
 
     public func mountBlob(_ blob: Descriptor, from source: RegistryReference) -> Bool { false }
+    public var takesDockerFormat: Bool { false }
 
     public func putBlob(_ blob: OutgoingBlob) throws -> SentBlob {
         var check = BlobCheck(blob.expected)

@@ -28,7 +28,7 @@ struct LayoutIndexDocument {
         ]
         // By their artifact type readers tell referrers from the image that is meant if no name says it.
         let type = isReferrer ? manifest.artifactType ?? manifest.config.mediaType : manifest.layoutArtifactType
-        if let type { entry["artifactType"] = .string(type) }
+        if let type, !type.isEmpty { entry["artifactType"] = .string(type) }
         if let name { entry["annotations"] = [Self.nameKey: .string(name)] }
         var entries = document["manifests"]?.array ?? []
         // The same manifest without a name is not needed twice.
@@ -65,5 +65,5 @@ extension LayoutIndex {
 extension Manifest {
     /// What a descriptor of this manifest says of its kind (image-spec: the config's media type where there is no `artifactType`); nil for an
     /// image, which needs none.
-    package var layoutArtifactType: String? { artifactType ?? (isImage ? nil : config.mediaType) }
+    package var layoutArtifactType: String? { artifactType ?? (mayBeImage ? nil : config.mediaType) }
 }

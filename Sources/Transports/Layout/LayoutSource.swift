@@ -122,7 +122,9 @@ struct LayoutIndex {
             entries = images.allSatisfy(\.isAttestation) ? index.manifests : images
             guard !entries.isEmpty else { throw .notFound(source: source, "index.json names no image") }
         }
-        let images = entries.filter { !$0.isAttestation }
+        // Entries of kinds that are not known are beside an image, too.
+        let known = entries.filter(\.isOfKnownKind)
+        let images = (known.isEmpty ? entries : known).filter { !$0.isAttestation }
         guard let first = images.first ?? entries.first else { throw .notFound(source: source, "index.json names no image") }
         if images.dropFirst().allSatisfy({ $0.digest == first.digest }) {
             // The name goes on to be shown, logged and tagged by others, whether it was asked for or not.
@@ -133,7 +135,9 @@ struct LayoutIndex {
             }
             return .entry(first)
         }
-        if images.count == index.manifests.filter({ !$0.isAttestation }).count, Self.differOnlyInPlatform(images) { return .all }
+        if images.count == index.manifests.filter({ !$0.isAttestation && $0.isOfKnownKind }).count, Self.differOnlyInPlatform(images) {
+            return .all
+        }
         if case .tag(let tag)? = name {
             throw .ambiguous(source: source, "index.json names \(images.count) different images \(quoted(tag))")
         }
@@ -171,6 +175,6 @@ struct LayoutIndex {
 extension Descriptor {
     /// The names of an entry of index.json: the specified one first, then the whole reference that containerd and docker add.
     var layoutNames: [String] {
-        ["org.opencontainers.image.ref.name", "io.containerd.image.name"].compactMap { annotations[$0] }
+        Self.nameKeys.compactMap { annotations[$0] }
     }
 }

@@ -1,0 +1,80 @@
+import ComposefsHashing
+import ComposefsOCIModel
+import ComposefsTransports
+import Testing
+
+@testable import ComposefsRegistry
+
+/// Layers that registries need not have: where they are, and that they are fetched from there only where that is wanted.
+@Suite struct ForeignLayerTests {
+    private let bytes = [UInt8]("layer".utf8)
+    private static let foreignType = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+
+    private func layer(_ urls: [String], type: String = ForeignLayerTests.foreignType) -> Descriptor {
+        Descriptor(mediaType: type, digest: .of(bytes), size: UInt64(bytes.count), urls: urls)
+    }
+
+    private func source(_ server: ScriptedServer, fetches: Bool) throws -> RegistryImageSource {
+        let reference = try RegistryReference(parsing: "\(server.host)/team/app:1")
+        return RegistryImageSource(
+            reference,
+            client: try makeClient { options in
+                options.fetchesForeignLayers = fetches
+                options.credentials = .password(user: "user", password: "secret")
+            })
+    }
+
+    /// Serves a layer at `/there`, behind a redirect at `/moved`, and has no blobs.
+    private func server() -> ScriptedServer {
+        ScriptedServer { [bytes] request in
+            switch request.path {
+            case "/there": [.reply(200, [:], bytes)]
+            case "/moved": [.reply(302, ["Location": "/there?sig=1"])]
+            default: [.reply(404)]
+            }
+        }
+    }
+
+    @Test func saysWhatItIs() throws {
+        let server = server()
+        defer { server.stop() }
+        let url = "http://user:word@\(server.host)/there?sig=1"
+        let error = registryError { _ = try source(server, fetches: false).openBlob(layer([url])) }
+        #expect(error?.kind == .foreignLayer)
+        #expect(error?.description.contains("it is a foreign layer") == true)
+        #expect(error?.description.contains("http://***@\(server.host)/there") == true)
+        #expect(error?.description.contains("word") == false && error?.description.contains("sig=1") == false)
+        #expect(server.requests.allSatisfy { $0.path.hasPrefix("/v2/") })
+        // One without an address, whatever is wanted; and one that has an address only.
+        #expect(registryError { _ = try source(server, fetches: true).openBlob(layer([])) }?.kind == .foreignLayer)
+        let plain = layer([url], type: "application/vnd.oci.image.layer.v1.tar")
+        #expect(registryError { _ = try source(server, fetches: false).openBlob(plain) }?.kind == .foreignLayer)
+        // Any other blob is just not there.
+        let other = layer([], type: "application/vnd.oci.image.layer.v1.tar")
+        #expect(registryError { _ = try source(server, fetches: true).openBlob(other) }?.kind == .notFound)
+    }
+
+    @Test(arguments: ["/there?sig=1", "/moved"])
+    func isFetched(_ path: String) throws {
+        let server = server()
+        defer { server.stop() }
+        let place = "http://\(server.host)"
+        let source = try source(server, fetches: true)
+        let layer = layer(["ftp://example.com/x", place + "/gone", place + path])
+        #expect(try readAll(source.openBlob(layer)) == bytes)
+        #expect(try readAll(source.openBlob(layer, from: 2, nil)) == Array(bytes.dropFirst(2)))
+        // Credentials are for the registry alone.
+        let there = server.requests.filter { !$0.path.hasPrefix("/v2/") }
+        #expect(!there.isEmpty && there.allSatisfy { $0.headers["authorization"] == nil })
+        let nowhere = registryError { _ = try source.openBlob(self.layer([place + "/gone", "file:///etc/passwd"])) }
+        #expect(nowhere?.kind == .notFound && nowhere?.description.contains("/gone answers 404") == true)
+        #expect(nowhere?.description.contains("file:///etc/passwd is no address that can be fetched from") == true)
+    }
+
+    /// A registry that has it is not passed by.
+    @Test func registryFirst() throws {
+        let server = ScriptedServer { [bytes] request in request.path.hasPrefix("/v2/") ? [.reply(200, [:], bytes)] : [.reply(500)] }
+        defer { server.stop() }
+        #expect(try readAll(source(server, fetches: true).openBlob(layer(["http://\(server.host)/there"]))) == bytes)
+    }
+}
