@@ -46,7 +46,9 @@ extension Store {
         // Where a directory is none, there are no images to look at, and that is said already.
         guard !repository.problems.contains(where: { $0.kind == .unexpectedFileType && ["streams", "streams/refs"].contains($0.path) })
         else { return StoreReport(repository: repository, images: ImageReport()) }
-        return StoreReport(repository: repository, images: try images.check(image, options))
+        var report = try images.check(image, options)
+        report.problems += try images.checkPackingMarks(image, options)
+        return StoreReport(repository: repository, images: report)
     }
 
     /// Removes everything that no tag or other reference keeps, and what interrupted operations left. Waits until no other handle of the

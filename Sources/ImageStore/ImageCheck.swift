@@ -27,6 +27,12 @@ public struct ImageProblem: Sendable, Hashable, CustomStringConvertible {
     /// The stream, layer or object at fault and what is wrong with it; may be empty.
     public var detail: String
 
+    package init(kind: String, image: ByteString, detail: String) {
+        self.kind = kind
+        self.image = image
+        self.detail = detail
+    }
+
     public var description: String { "fsck: \(kind): \(image)\(detail.isEmpty ? "" : ": " + detail)" }
 }
 
@@ -36,6 +42,10 @@ public struct ImageReport: Sendable {
     public var imagesChecked = 0
     /// Those with faults.
     public var imagesDamaged = 0
+    /// Records of artifacts that belong to an image.
+    public var referrersChecked = 0
+    /// Those whose artifact has faults, or is not here.
+    public var referrersDamaged = 0
     /// All faults, in the tags' order.
     public var problems: [ImageProblem] = []
 
@@ -56,6 +66,7 @@ extension ImageStore {
         if let only {
             let found = try resolve(only)
             check.visit(found.name, found.manifestDigest)
+            try check.visitReferrers(of: found.manifestDigest)
         } else {
             for reference in try repository.streamReferences(under: ImageTag.directory) {
                 let name = ImageTag.decode(reference.name)
@@ -72,6 +83,8 @@ extension ImageStore {
                 }
                 check.visit(name, digest)
             }
+            try check.visitReferrers(of: nil)
+            try check.visitMarks()
         }
         return check.report
     }
@@ -102,6 +115,60 @@ private struct ImageCheck {
             add("image-read-failed", name, "\(StreamName.manifest(digest)): \(error)")
         }
         if report.problems.count > before { report.imagesDamaged += 1 }
+    }
+
+    /// Artifacts that are recorded for one subject, those that are recorded for them and so on; for nil all that are recorded.
+    mutating func visitReferrers(of subject: ContentDigest?) throws {
+        var seen: Set<ByteString> = []
+        var pending = [subject.map { "oci-referrers/" + ByteString($0.description) } ?? "oci-referrers"]
+        while let directory = pending.popLast() {
+            for reference in try store.repository.streamReferences(under: directory) {
+                let name = directory + "/" + reference.name
+                guard seen.insert(name).inserted else { continue }
+                let before = report.problems.count
+                report.referrersChecked += 1
+                if let artifact = visitReferrer(name, reference), subject != nil {
+                    pending.append("oci-referrers/" + ByteString(artifact.description))
+                }
+                if report.problems.count > before { report.referrersDamaged += 1 }
+            }
+        }
+    }
+
+    /// The artifact, where the record can be read.
+    private mutating func visitReferrer(_ name: ByteString, _ reference: Reference) -> ContentDigest? {
+        let parts = name.bytes.split(separator: UInt8(ascii: "/")).map { ByteString(Array($0)).utf8Text.flatMap { ContentDigest($0) } }
+        guard parts.count == 3, parts[1] != nil, let artifact = parts[2] else {
+            add("referrer-name", name, "streams/refs/\(name) does not name a subject and an artifact by their digests")
+            return nil
+        }
+        guard reference.entry == StreamName.manifest(artifact) else {
+            add("referrer-mismatch", name, "streams/refs/\(name) leads to \(reference.target), not to the manifest of the artifact")
+            return nil
+        }
+        do {
+            if let image = try store.image(artifact) {
+                check(name, image)
+            } else {
+                add("manifest-read-failed", name, "\(StreamName.manifest(artifact)) is missing")
+            }
+        } catch {
+            add("image-read-failed", name, "\(StreamName.manifest(artifact)): \(error)")
+        }
+        return artifact
+    }
+
+    /// Streams of layers and blobs that no image has, but that a mark calls good: the next pull would take them.
+    mutating func visitMarks() throws {
+        for name in try store.repository.streamNames() {
+            let digest =
+                StreamName.digest(in: name, after: StreamName.layerPrefix) ?? StreamName.digest(in: name, after: StreamName.blobPrefix)
+            // What is missing is told by the repository's own check.
+            guard let digest, layers[digest] == nil, let stream = try? store.repository.stream(name),
+                (try? LayerMark.text(on: stream, in: store.repository)) != nil, let problem = examine(digest, stream)
+            else { continue }
+            add(problem.kind, name, problem.detail)
+        }
     }
 
     private mutating func check(_ name: ByteString, _ image: StoredImage) {
@@ -179,10 +246,19 @@ private struct ImageCheck {
             guard try store.repository.objectSize(stream) != nil else {
                 return ("layer-object-missing", "\(identifier): object \(stream)")
             }
-            if options.metadataOnly { return nil }
-            let digest = try store.layerDigest(of: stream, identifier.algorithm)
-            return digest == identifier
-                ? nil : ("layer-digest-mismatch", "\(identifier): the stream re-assembles to \(digest)")
+            if !options.metadataOnly {
+                let digest = try store.layerDigest(of: stream, identifier.algorithm)
+                guard digest == identifier else { return ("layer-digest-mismatch", "\(identifier): the stream re-assembles to \(digest)") }
+            }
+            guard let mark = try LayerMark.text(on: stream, in: store.repository), mark != ByteString(identifier.description) else {
+                return nil
+            }
+            // One stream serves the same archive under the names that different digest algorithms give it.
+            if let other = mark.utf8Text.flatMap({ ContentDigest($0) }), other.algorithm != identifier.algorithm {
+                if options.metadataOnly { return nil }
+                if try store.layerDigest(of: stream, other.algorithm) == other { return nil }
+            }
+            return ("layer-mark-mismatch", "\(identifier): \(LayerMark.attribute) of object \(stream) says \(mark)")
         } catch {
             return ("layer-check-failed", "\(identifier): \(error)")
         }

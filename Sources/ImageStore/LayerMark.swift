@@ -17,7 +17,12 @@ package enum LayerMark {
     }
 
     package static func isSet(_ diffID: ContentDigest, on stream: ObjectID, in repository: Repository) throws -> Bool {
+        try text(on: stream, in: repository) == ByteString(diffID.description)
+    }
+
+    /// What the mark says; nil where there is none.
+    package static func text(on stream: ObjectID, in repository: Repository) throws -> ByteString? {
         let file = try repository.openObject(stream, verify: false)
-        return (try? file.extendedAttribute(attribute)) == ByteString(diffID.description)
+        return (try? file.extendedAttribute(attribute)) ?? nil
     }
 }

@@ -107,10 +107,11 @@ struct CheckedStore: CommandReport {
         let count = repository.problems.count + images.problems.count
         // The verdict stands behind the counts of both levels.
         return repository.counts
-            + [
-                "oci images: \(images.imagesChecked - images.imagesDamaged)/\(images.imagesChecked) ok",
-                count == 0 ? "status: ok" : "status: \(count) error(s)",
-            ] + repository.problems.map { "  - \($0)" } + images.problems.map { "  - \($0)" }
+            + ["oci images: \(images.imagesChecked - images.imagesDamaged)/\(images.imagesChecked) ok"]
+            + (images.referrersChecked > 0
+                ? ["referrers: \(images.referrersChecked - images.referrersDamaged)/\(images.referrersChecked) ok"] : [])
+            + [count == 0 ? "status: ok" : "status: \(count) error(s)"] + repository.problems.map { "  - \($0)" }
+            + images.problems.map { "  - \($0)" }
             + steps.map { "next step for \(Output.printable($0.name)): \($0.text)" }
     }
 
@@ -118,7 +119,8 @@ struct CheckedStore: CommandReport {
         let images = report.images
         return [
             "ok": .bool(report.isClean), "repository": report.repository.json, "imagesChecked": .count(images.imagesChecked),
-            "imagesDamaged": .count(images.imagesDamaged),
+            "imagesDamaged": .count(images.imagesDamaged), "referrersChecked": .count(images.referrersChecked),
+            "referrersDamaged": .count(images.referrersDamaged),
             "imageErrors": .array(
                 images.problems.map {
                     ["type": .string($0.kind), "image": .string($0.image.description), "detail": .string($0.detail)]

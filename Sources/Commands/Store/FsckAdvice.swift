@@ -10,6 +10,14 @@ enum FsckAdvice {
     /// The next step for a tagged image with these kinds of faults.
     static func step(forTag name: ByteString, _ kinds: Set<String>) -> String {
         let shown = Output.printable(name)
+        // What is no tag: a record of a referrer, or the stream of a layer.
+        if name.hasPrefix("oci-referrers/") {
+            let parts = shown.split(separator: "/")
+            guard parts.count == 3 else { return "remove the link streams/refs/\(shown)" }
+            return "cfsoci referrers remove \(parts[1]) \(parts[2]), then cfsoci gc, then pull the image again with --referrers"
+        }
+        if kinds == ["packing-mark-mismatch"] { return "the next export or push of the layer replaces the mark" }
+        if name.hasPrefix("oci-layer-") || name.hasPrefix("oci-blob-") { return "cfsoci gc removes it, unless an image needs it" }
         if !kinds.isEmpty, kinds.isSubset(of: nameFaults) { return "cfsoci untag \(shown) removes the name" }
         if !kinds.isEmpty, kinds.isSubset(of: imageFaults) { return "cfsoci upgrade makes the EROFS images anew from the layers" }
         return "cfsoci rm \(shown), then cfsoci gc, then pull it again: \(pull(name))"

@@ -1,0 +1,65 @@
+public import ComposefsBytes
+import ComposefsCompression
+import ComposefsConcurrency
+import ComposefsHashing
+public import ComposefsImageStore
+import ComposefsLinuxSystem
+import ComposefsOCIModel
+import ComposefsRepository
+import ComposefsTransports
+
+extension ImageStore {
+    /// Compares what the store remembers of packed layers (`PackingMark`) with what the layers are packed to. Nothing believes those marks, so a
+    /// wrong one does no harm, but nobody wrote it in good faith.
+    ///
+    /// - Parameter only: the image, as `resolve` takes it; nil for all layers.
+    public func checkPackingMarks(_ only: ByteString? = nil, _ options: ImageCheckOptions = ImageCheckOptions()) throws -> [ImageProblem] {
+        let layers =
+            if let only {
+                try image(resolve(only).manifestDigest)?.layerIdentifiers ?? []
+            } else {
+                try repository.streamNames().compactMap { StreamName.digest(in: $0, after: StreamName.layerPrefix) }
+            }
+        let pool = WorkerPool(threads: Host.processorCount)
+        defer { pool.shutdown() }
+        var problems: [ImageProblem] = []
+        for layer in layers {
+            let name = StreamName.layer(layer)
+            // What is missing or cannot be read is told by the other checks.
+            guard let stream = try? repository.stream(name), let file = try? repository.openObject(stream, verify: false),
+                let attributes = try? file.extendedAttributes()
+            else { continue }
+            for attribute in attributes where attribute.name.hasPrefix(ByteString(PackingMark.prefix)) {
+                guard let fault = fault(of: attribute, layer, stream, pool, options) else { continue }
+                problems.append(
+                    ImageProblem(kind: "packing-mark-mismatch", image: name, detail: "\(attribute.name) of object \(stream) \(fault)"))
+            }
+        }
+        return problems
+    }
+
+    private func fault(
+        of attribute: ComposefsLinuxSystem.ExtendedAttribute, _ layer: ContentDigest, _ stream: ObjectID, _ pool: WorkerPool,
+        _ options: ImageCheckOptions
+    ) -> String? {
+        guard let (format, level) = PackingMark.packing(attribute.name), let mark = attribute.value.utf8Text.flatMap({ PackingMark($0) })
+        else {
+            return "cannot be read"
+        }
+        guard mark.diffID == layer else {
+            // One stream serves the same archive under the names that different digest algorithms give it.
+            return mark.diffID.algorithm == layer.algorithm ? "is of the layer \(mark.diffID)" : nil
+        }
+        let packing = LayerPacking(store: self, stream: stream, diffID: layer, format: format, level: level, pool: pool, onBytes: { _ in })
+        guard !options.metadataOnly, PackingMark.isOfThisEncoder(mark, format), let made = try? packing.measure(), made != mark.blob else {
+            return nil
+        }
+        return "names the blob \(mark.blob.digest), but the layer is packed to \(made.digest)"
+    }
+}
+
+extension PackingMark {
+    fileprivate static func isOfThisEncoder(_ mark: PackingMark, _ format: CompressionFormat) -> Bool {
+        mark.encoder == Encoders.name(format)
+    }
+}
