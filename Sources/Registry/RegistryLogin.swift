@@ -26,7 +26,8 @@ public struct LoginTarget: Sendable, Hashable, CustomStringConvertible {
         // A namespace has the form of a repository's name.
         guard RegistryReference.isHost(host), name.isEmpty || (try? RegistryReference(parsing: "registry.example/" + name))?.name == name
         else {
-            throw RegistryError(.invalidRequest, "\(printable(hidingSecrets(text))) is no registry: HOST[:PORT], and a namespace behind it where need be")
+            throw RegistryError(
+                .invalidRequest, "\(printable(hidingSecrets(text))) is no registry: HOST[:PORT], and a namespace behind it where need be")
         }
         key = name.isEmpty ? host : "\(host)/\(name)"
         repository = RemoteRepository(domain: host, name: name)

@@ -246,7 +246,8 @@ private func refusedPull(_ source: ArraySource, _ options: PullOptions = PullOpt
             events.withLock { $0 } == [
                 "resolving(reference: \"localhost/test:latest\") 0/0",
                 "resolved \(source.digest) [\(small), \(large), \(small)] 0/\(small + large + small)",
-                "0 queued 0/\(small)", "1 queued 0/\(large)", "2 skipped(ComposefsTransfer.PullEvent.Skip.repeated(of: 0)) \(small)/\(small)",
+                "0 queued 0/\(small)", "1 queued 0/\(large)",
+                "2 skipped(ComposefsTransfer.PullEvent.Skip.repeated(of: 0)) \(small)/\(small)",
                 "1 started 0/\(large)", "1 bytes \(large)/\(large)", "1 verified \(large)/\(large)", "1 stored \(large)/\(large)",
                 "0 started 0/\(small)", "0 bytes \(small)/\(small)", "0 verified \(small)/\(small)", "0 stored \(small)/\(small)",
             ] + ["merging", "writingImage", "publishing", "done"].map { "\($0) \(small + large + small)/\(small + large + small)" })
