@@ -42,7 +42,10 @@ struct MappingTests {
 
     @Test(arguments: [(article, 80), (microsandbox, 20)]) func everyCounterpartIsDeclared(article: ByteString, least: Int) throws {
         var declared: [Substring: Set<Substring>] = [:]
-        for module in ["ComposefsOCI", "OCI", "Hashing", "SplitStream", "Tar", "EROFS", "Registry", "Repository"] {
+        for module in [
+            "ComposefsOCI", "Transfer", "Boot", "ImageStore", "Transports", "OCIModel", "Hashing", "SplitStream", "Tar", "EROFS", "Registry",
+            "Repository",
+        ] {
             try Self.collect(checkout + "/Sources/" + ByteString(module), Substring(module), &declared)
         }
         let all = declared.values.reduce(into: Set()) { $0.formUnion($1) }

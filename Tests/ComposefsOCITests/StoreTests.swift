@@ -65,7 +65,7 @@ struct StoreTests {
         }
         _ = try await store.pull(quickstart, PullOptions(name: "image"))
         #expect { try store.mount("image", at: target, bootable: true) } throws: {
-            if case .damaged? = $0 as? ImageStoreError { true } else { false }
+            if case .noErofsImage(_, .v1, bootable: true)? = $0 as? ImageStoreError { true } else { false }
         }
     }
 
