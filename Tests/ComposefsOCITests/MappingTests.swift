@@ -43,7 +43,8 @@ struct MappingTests {
     @Test(arguments: [(article, 80), (microsandbox, 20)]) func everyCounterpartIsDeclared(article: ByteString, least: Int) throws {
         var declared: [Substring: Set<Substring>] = [:]
         for module in [
-            "ComposefsOCI", "Transfer", "Boot", "ImageStore", "Transports", "OCIModel", "Hashing", "SplitStream", "Tar", "EROFS", "Registry",
+            "ComposefsOCI", "Transfer", "Boot", "ImageStore", "Transports", "OCIModel", "Hashing", "SplitStream", "Tar", "EROFS",
+            "Registry",
             "Repository",
         ] {
             try Self.collect(checkout + "/Sources/" + ByteString(module), Substring(module), &declared)
