@@ -38,7 +38,7 @@ struct Fsck: ParsableCommand {
             }
         }
         let found = try check(store)
-        try CheckedStore(report: found, steps: try steps(found, store.images)).show(asJSON: json)
+        try CheckedStore(report: found, steps: steps(found, store.images)).show(asJSON: json)
         if !found.isClean { throw DamageFound(message: nil) }
     }
 
@@ -55,7 +55,7 @@ struct Fsck: ParsableCommand {
 
     /// What to do about each damaged image, in the order of the faults; then about those whose EROFS images alone are at fault, which only the
     /// repository's level finds.
-    private func steps(_ found: StoreReport, _ images: ImageStore) throws -> [CheckedStore.Step] {
+    private func steps(_ found: StoreReport, _ images: ImageStore) -> [CheckedStore.Step] {
         var steps: [CheckedStore.Step] = []
         var kinds: [ByteString: Set<String>] = [:]
         for problem in found.images.problems { kinds[problem.image, default: []].insert(problem.kind) }
@@ -64,11 +64,12 @@ struct Fsck: ParsableCommand {
         }
         guard !found.repository.isOK else { return steps }
         let faults = ImageFaults(found.repository)
-        for tag in try images.tags() where kinds[tag.name] == nil {
+        // What cannot be listed is among the faults already, and must not hide them.
+        for tag in (try? images.tags()) ?? [] where kinds[tag.name] == nil {
             guard let stored = try? images.image(tag.manifestDigest), stored.allImageIDs.contains(where: faults.concern) else { continue }
             steps.append(.init(name: tag.name, text: FsckAdvice.step(forTag: tag.name, [])))
         }
-        let (named, broken) = try images.namedImages()
+        let (named, broken) = (try? images.namedImages()) ?? ([], [])
         let names = broken.map(\.name) + named.filter { faults.concern($0.imageID) }.map(\.name)
         for name in names.sorted() { steps.append(.init(name: name, text: FsckAdvice.step(forName: name))) }
         return steps
