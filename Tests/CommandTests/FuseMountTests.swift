@@ -233,7 +233,7 @@ struct FuseMountTests {
         head -c 200000 /dev/urandom > usr/random; cp usr/random usr/same; ln usr/random usr/deep/linked
         head -c 65 /dev/zero > usr/sixtyfive; head -c 64 /dev/zero > usr/sixtyfour; : > usr/empty
         head -c 10000 /dev/zero | tr '\0' y > usr/page; truncate -s 300000 usr/holes
-        ln -s random usr/link; ln -s "$(head -c 4000 /dev/zero | tr '\0' z)" usr/long-link; ln -s /nowhere usr/dangling
+        ln -s random usr/link; ln -s "$(head -c "$2" /dev/zero | tr '\0' z)" usr/long-link; ln -s /nowhere usr/dangling
         mknod usr/null c 1 3; mknod usr/disk b 300 70000; mkfifo usr/pipe
         python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind("usr/socket")'
         touch "usr/$(printf '\377\376 odd \001')" "usr/$(head -c 255 /dev/zero | tr '\0' n)" usr/-dash usr/!bang
@@ -262,10 +262,11 @@ struct FuseMountTests {
     func equalsTheOriginalAndTheKernels(version: String) throws {
         let place = FusePlace(try ContractStore(["--erofs-version", version]))
         let tree = place.store.folder.path + "/tree"
-        try mustShell(Self.makeTree, [tree])
+        // Format 2 takes shorter targets: those that every kernel reads.
+        try mustShell(Self.makeTree, [tree, version == "2" ? "1024" : "4000"])
         try place.store.succeed(["create-image", tree, "image", "--xattrs", "keep-user-xattrs"])
-        try place.mount(image: "image")
-        #expect(try place.store.run(["mount", "image", place.kernel, "--quiet"]).status == 0)
+        try place.mount(["--dev"], image: "image")
+        #expect(try place.store.run(["mount", "image", place.kernel, "--dev", "--quiet"]).status == 0)
         func lines(_ path: String) throws -> [String] {
             try mustShell(Self.describe, [path]).split(separator: "\n").map(String.init).sorted()
         }
