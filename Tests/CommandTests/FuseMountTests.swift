@@ -233,7 +233,7 @@ struct FuseMountTests {
         head -c 200000 /dev/urandom > usr/random; cp usr/random usr/same; ln usr/random usr/deep/linked
         head -c 65 /dev/zero > usr/sixtyfive; head -c 64 /dev/zero > usr/sixtyfour; : > usr/empty
         head -c 10000 /dev/zero | tr '\0' y > usr/page; truncate -s 300000 usr/holes
-        ln -s random usr/link; ln -s "$(head -c "$2" /dev/zero | tr '\0' z)" usr/long-link; ln -s /nowhere usr/dangling
+        ln -s random usr/link; ln -s "$(head -c "${2:-4000}" /dev/zero | tr '\0' z)" usr/long-link; ln -s /nowhere usr/dangling
         mknod usr/null c 1 3; mknod usr/disk b 300 70000; mkfifo usr/pipe
         python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind("usr/socket")'
         touch "usr/$(printf '\377\376 odd \001')" "usr/$(head -c 255 /dev/zero | tr '\0' n)" usr/-dash usr/!bang
