@@ -29,7 +29,8 @@ enum FsckAdvice {
         return "cfsoci untag \(shown), then cfsoci gc, then make it again: cfsoci create-image DIR \(shown)"
     }
 
-    /// An error that damage of this image caused, with the image's name and the next step; others as they are.
+    /// An error that damage of an image that create-image made caused, with the image's name and the next step; others as they are:
+    /// `ImageHints` knows what to do about them.
     static func naming(_ image: ByteString, _ error: any Error, _ images: ImageStore) -> any Error {
         switch error {
         case RepositoryError.objectMissing, RepositoryError.objectDamaged, RepositoryError.image, RepositoryError.stream,
@@ -37,10 +38,8 @@ enum FsckAdvice {
             break
         default: return error
         }
-        let shown = Output.printable(image)
-        if (try? images.resolve(image)) != nil { return CommandError("\(shown): \(error); `cfsoci fsck \(shown)` tells what to do") }
-        guard (try? images.hasName(image)) == true else { return error }
-        return CommandError("\(shown): \(error); \(step(forName: image))")
+        guard (try? images.hasName(image)) == true, (try? images.resolve(image)) == nil else { return error }
+        return CommandError("\(Output.printable(image)): \(error); \(step(forName: image))")
     }
 
     /// A tag that is a registry's reference tells what to pull; else only the user knows where the image came from.
