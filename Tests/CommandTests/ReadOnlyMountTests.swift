@@ -95,8 +95,8 @@ struct ReadOnlyMountTests {
             """#, [tree, plain])
         defer { umount2(plain, Int32(MNT_DETACH)) }
         try place.store.succeed(["create-image", tree, "image"])
-        try place.mount(["--allow-other"], image: "image")
-        #expect(try place.store.run(["mount", "image", place.kernel, "--quiet"]).status == 0)
+        try place.mount(["--allow-other", "--dev"], image: "image")
+        #expect(try place.store.run(["mount", "image", place.kernel, "--dev", "--quiet"]).status == 0)
         let script = String(decoding: try readFile(Fixtures.folder + "/read-only.py"), as: UTF8.self)
         func tries(_ root: String) throws -> [String] {
             func state() throws -> String {

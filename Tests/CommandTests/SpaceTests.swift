@@ -58,7 +58,7 @@ import Testing
             for count in 2 3 4 5 6 12; do
                 rm -rf own/repo
                 "$CFSOCI" init own/repo --insecure -q >/dev/null
-                chmod -R a+rwX own/repo
+                chown -R 54321:54321 own/repo
                 status=0
                 setpriv --reuid 54321 --regid 54321 --clear-groups bash -c 'ulimit -u "$0"; exec "$@"' "$count" \
                     timeout -s KILL 60 ./cfsoci pull oci:layout t --repo own/repo >out 2>&1 || status=$?
