@@ -83,7 +83,9 @@ extension Repository {
         report.objectsChecked = ids.count
         let problems = parallelMap(ids, threads: threads, progress: progress, { self.problem(ofObject: $0) })
         let faulty = zip(ids, problems).compactMap { (id, problem) in problem.map { (id: id, problem: $0) } }
-        let leftOver = leftOvers(faulty.filter { $0.problem.kind != .objectOpenFailed }.map(\.id), inventory)
+        // An object gets its name after its fs-verity: no interruption leaves one without.
+        let torn = faulty.filter { $0.problem.kind != .objectOpenFailed && $0.problem.kind != .objectVerityMissing }
+        let leftOver = leftOvers(torn.map(\.id), inventory)
         for (id, problem) in faulty {
             if leftOver.contains(id) {
                 report.objectsChecked -= 1

@@ -211,6 +211,11 @@ extension Repository {
             case .noEntry: return nil
             // The disk has lost the block, or the kernel finds that it is not what the Merkle tree says; or it is no regular file.
             case .inputOutput, .badMessage, .invalidArgument, .tooManySymbolicLinks: return false
+            // The kernel wants a signature that the object has not, or not a right one: it gives the content to no one, so nothing can
+            // take it for good. Whoever stores it again, signed, replaces it.
+            case .notPermitted, .noKey, .keyRejected:
+                guard isSecure else { throw RepositoryError(error) }
+                return true
             default: throw RepositoryError(error)
             }
         }

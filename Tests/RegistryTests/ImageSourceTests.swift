@@ -1,6 +1,6 @@
-import ComposefsTransports
 import ComposefsHashing
 import ComposefsOCIModel
+import ComposefsTransports
 import Testing
 
 @testable import ComposefsRegistry

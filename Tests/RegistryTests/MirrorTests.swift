@@ -1,7 +1,7 @@
-import ComposefsTransports
 import ComposefsBytes
 import ComposefsHashing
 import ComposefsOCIModel
+import ComposefsTransports
 import Glibc
 import Synchronization
 import Testing

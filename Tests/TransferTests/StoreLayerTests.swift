@@ -1,9 +1,9 @@
-import ComposefsTransfer
 import ComposefsBytes
 import ComposefsEROFS
 import ComposefsHashing
 import ComposefsRepository
 import ComposefsSplitStream
+import ComposefsTransfer
 import Testing
 
 @testable import ComposefsImageStore

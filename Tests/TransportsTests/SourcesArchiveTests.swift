@@ -1,9 +1,9 @@
-import ComposefsTransports
 import ComposefsBytes
 import ComposefsCompression
 import ComposefsHashing
 import ComposefsLinuxSystem
 import ComposefsOCIModel
+import ComposefsTransports
 import Testing
 
 private let layers: [[UInt8]] = [[1, 2, 3], [UInt8](repeating: 9, count: 512), [UInt8](repeating: 5, count: 200_001), []]

@@ -1,8 +1,8 @@
-import ComposefsTransports
 import ComposefsBytes
 import ComposefsHashing
 import ComposefsLinuxSystem
 import ComposefsOCIModel
+import ComposefsTransports
 import Testing
 
 private let first = SourcesImage([Array("first layer".utf8), [UInt8](repeating: 7, count: 5000)], name: "first")

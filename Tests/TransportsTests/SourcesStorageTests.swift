@@ -1,10 +1,10 @@
-import ComposefsTransports
-import ComposefsOCIModel
 import ComposefsBytes
 import ComposefsCompression
 import ComposefsHashing
 import ComposefsJSON
 import ComposefsLinuxSystem
+import ComposefsOCIModel
+import ComposefsTransports
 import Testing
 
 /// RFC 4648; that it is right shows in the digests of what comes out.
