@@ -213,7 +213,7 @@ extension Repository {
             case .inputOutput, .badMessage, .invalidArgument, .tooManySymbolicLinks: return false
             // The kernel wants a signature that the object has not, or not a right one: it gives the content to no one, so nothing can
             // take it for good. Whoever stores it again, signed, replaces it.
-            case .notPermitted, .noKey, .keyRejected:
+            case .notPermitted, .noKey, .keyRejected, .noPackage:
                 guard isSecure else { throw RepositoryError(error) }
                 return true
             default: throw RepositoryError(error)
