@@ -106,26 +106,28 @@ struct CheckedStore: CommandReport {
     var lines: [String] {
         let (repository, images) = (report.repository, report.images)
         let count = repository.problems.count + images.problems.count
+        var lines = repository.counts
+        lines.append("oci images: \(images.imagesChecked - images.imagesDamaged)/\(images.imagesChecked) ok")
+        if images.referrersChecked > 0 {
+            lines.append("referrers: \(images.referrersChecked - images.referrersDamaged)/\(images.referrersChecked) ok")
+        }
         // The verdict stands behind the counts of both levels.
-        return repository.counts
-            + ["oci images: \(images.imagesChecked - images.imagesDamaged)/\(images.imagesChecked) ok"]
-            + (images.referrersChecked > 0
-                ? ["referrers: \(images.referrersChecked - images.referrersDamaged)/\(images.referrersChecked) ok"] : [])
-            + [count == 0 ? "status: ok" : "status: \(count) error(s)"] + repository.problems.map { "  - \($0)" }
-            + images.problems.map { "  - \($0)" }
-            + steps.map { "next step for \(Output.printable($0.name)): \($0.text)" }
+        lines.append(count == 0 ? "status: ok" : "status: \(count) error(s)")
+        for problem in repository.problems { lines.append("  - \(problem)") }
+        for problem in images.problems { lines.append("  - \(problem)") }
+        for step in steps { lines.append("next step for \(Output.printable(step.name)): \(step.text)") }
+        return lines
     }
 
     var json: JSONValue {
         let images = report.images
+        let errors: [JSONValue] = images.problems.map { problem in
+            ["type": .string(problem.kind), "image": .string(problem.image.description), "detail": .string(problem.detail)]
+        }
         return [
             "ok": .bool(report.isClean), "repository": report.repository.json, "imagesChecked": .count(images.imagesChecked),
             "imagesDamaged": .count(images.imagesDamaged), "referrersChecked": .count(images.referrersChecked),
-            "referrersDamaged": .count(images.referrersDamaged),
-            "imageErrors": .array(
-                images.problems.map {
-                    ["type": .string($0.kind), "image": .string($0.image.description), "detail": .string($0.detail)]
-                }),
+            "referrersDamaged": .count(images.referrersDamaged), "imageErrors": .array(errors),
         ]
     }
 }
