@@ -1,6 +1,6 @@
 public import ComposefsBytes
 public import ComposefsHashing
-import ComposefsLinuxSystem
+package import ComposefsLinuxSystem
 public import ComposefsOCIModel
 
 /// Where a pull comes from.
@@ -107,14 +107,17 @@ public struct ImageLocation: Hashable, Sendable {
     }
 
     /// The first reading whose path is there; else the one that makes it in the deepest directory that is there.
-    package func located() -> (path: ByteString, name: Name?) {
+    ///
+    /// - Throws: `SystemError` if a path cannot be looked at: it must not be taken for missing, since another reading names another image
+    ///   or another directory to write to.
+    package func located() throws(SystemError) -> (path: ByteString, name: Name?) {
         let readings = readings
-        if let reading = readings.first(where: { Self.exists($0.path) }) { return reading }
+        for reading in readings where try Self.exists(reading.path) { return reading }
         var best = readings.last ?? (path: text, name: nil)
         var bestDepth = -1
         for reading in readings where !reading.path.isEmpty {
             let parent = Self.parent(of: reading.path)
-            guard Self.exists(parent) else { continue }
+            guard try Self.exists(parent) else { continue }
             let depth = parent.count
             if depth > bestDepth || depth == bestDepth && reading.path.count < best.path.count {
                 (best, bestDepth) = (reading, depth)
@@ -123,8 +126,17 @@ public struct ImageLocation: Hashable, Sendable {
         return best
     }
 
-    private static func exists(_ path: ByteString) -> Bool {
-        (try? FileDescriptor.currentDirectory.status(at: path, follow: true)) != nil
+    private static func exists(_ path: ByteString) throws(SystemError) -> Bool {
+        guard !path.isEmpty else { return false }
+        do throws(SystemError) {
+            return try FileDescriptor.currentDirectory.statusIfPresent(at: path, follow: true) != nil
+        } catch {
+            switch error.errno {
+            // Of the other readings, most are no paths that anyone would make.
+            case .notDirectory, .nameTooLong: return false
+            default: throw error
+            }
+        }
     }
 
     private static func parent(of path: ByteString) -> ByteString {

@@ -231,8 +231,18 @@ private func packed(_ bytes: [UInt8], level: Int32 = 3) -> [UInt8] {
     func reading(text: String, path: String, name: String?) throws {
         let folder = try SourcesFolder()
         for file in ["a:b/mark", "sub/mark", "taken:1/mark"] { try folder.write(file, [1]) }
-        let (found, foundName) = ImageLocation(folder.at(text)).located()
+        let (found, foundName) = try ImageLocation(folder.at(text)).located()
         #expect(found.description == folder.at(path))
         #expect(foundName?.description == name)
+    }
+
+    /// A path that cannot be looked at is not one that is missing: another reading would name another place to write to.
+    @Test func unreadablePath() throws {
+        let folder = try SourcesFolder()
+        try folder.symlink("loop", "loop")
+        let error = #expect(throws: SystemError.self) { try ImageLocation(folder.at("loop:1")).located() }
+        #expect(error?.errno == .tooManySymbolicLinks)
+        #expect(throws: SystemError.self) { try LayoutDestination(directory: ImageLocation(folder.at("loop:1"))) }
+        #expect(try FileDescriptor.open(folder.path, [.readOnly, .directory]).entries().map(\.name) == ["loop"])
     }
 }

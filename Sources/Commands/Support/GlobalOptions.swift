@@ -65,7 +65,7 @@ public struct GlobalOptions: ParsableArguments {
         if system { return Self.systemPath }
         if let path = environment("CFSOCI_REPO"), !path.isEmpty { return path }
         guard Host.effectiveUserID == 0 else { return try Self.userPath() }
-        let sysroot = try? FileDescriptor.currentDirectory.status(at: "/sysroot", follow: true)
+        let sysroot = try FileDescriptor.currentDirectory.statusIfPresent(at: "/sysroot", follow: true)
         return sysroot?.kind == .directory ? Self.systemPath : "/var/lib/composefs"
     }
 

@@ -28,7 +28,7 @@ public final class ArchiveDestination: ImageDestination {
 
     /// `oci-archive:FILE[:NAME]`
     public init(_ location: ImageLocation) throws {
-        let (path, name) = location.located()
+        let (path, name) = try location.located()
         self.name = try LayoutIndex.writtenName(name, in: location)
         displayName = "oci-archive:\(path)" + (self.name.map { ":" + $0 } ?? "")
         let (parent, fileName) = FileDescriptor.split(path)

@@ -14,7 +14,7 @@ public struct DockerArchiveSource: ImageSource {
     public let canonicalName: String
 
     public init(_ location: ImageLocation, scratch: ArchiveScratch) throws {
-        let (path, name) = location.located()
+        let (path, name) = try location.located()
         files = try TarFiles(path, scratch: scratch)
         guard let bytes = try files.read("manifest.json", limit: ImageLimits.manifestBytes) else {
             let isOld = try files.open("repositories") != nil

@@ -24,7 +24,7 @@ public final class LayoutDestination: ImageDestination {
     ///
     /// - Throws: `OCIError` where the directory holds something else than a layout, or the name can be no layout's; `SystemError`.
     public init(directory location: ImageLocation) throws {
-        let (path, name) = location.located()
+        let (path, name) = try location.located()
         self.name = try LayoutIndex.writtenName(name, in: location)
         self.path = path
         displayName = "oci:\(path)" + (self.name.map { ":" + $0 } ?? "")

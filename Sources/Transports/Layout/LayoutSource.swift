@@ -13,13 +13,13 @@ public struct LayoutSource: ImageSource {
 
     /// `oci:DIR[:NAME]`
     public init(directory location: ImageLocation) throws {
-        let (path, name) = location.located()
+        let (path, name) = try location.located()
         try self.init(try DirectoryFiles(path), name, transport: "oci")
     }
 
     /// `oci-archive:FILE[:NAME]`
     public init(archive location: ImageLocation, scratch: ArchiveScratch) throws {
-        let (path, name) = location.located()
+        let (path, name) = try location.located()
         try self.init(try TarFiles(path, scratch: scratch), name, transport: "oci-archive")
     }
 
