@@ -105,6 +105,23 @@ package final class Guarded<State>: Sendable {
         }
     }
 
+    /// Waits until `body` returns a value; nil once `deadline` has passed.
+    package func wait<Result>(until deadline: MonotonicTime, _ body: (inout sending State) -> sending Result?) -> sending Result? {
+        monitor.lock()
+        defer { monitor.unlock() }
+        while true {
+            if let result = body(&state) { return result }
+            if !monitor.wait(until: deadline) { return body(&state) }
+        }
+    }
+
+    /// Looks at the state and wakes no thread.
+    package func read<Result>(_ body: (inout sending State) -> sending Result) -> sending Result {
+        monitor.lock()
+        defer { monitor.unlock() }
+        return body(&state)
+    }
+
     /// Changes the state and wakes those who wait.
     package func change<Result>(_ body: (inout sending State) -> sending Result) -> sending Result {
         monitor.lock()
