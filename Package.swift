@@ -73,9 +73,10 @@ let package = Package(
         // Floor 3: pure formats of a tree.
         module("EROFS", ["Bytes", "Hashing", "FileTree"]),
         module("Dumpfile", ["Bytes", "Hashing", "FileTree"]),
-        // Floor 4: the repository knows no OCI; transports know no store and no HTTP.
+        // Floor 4: the repository knows no OCI, transports know no store and no HTTP, and HTTPClient, the only user of libcurl, knows no registry.
         module("Repository", ["Bytes", "Hashing", "LinuxSystem", "Concurrency", "JSON", "FileTree", "SplitStream", "EROFS"]),
         module("Transports", ["Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "Tar", "OCIModel"]),
+        module("HTTPClient", ["Bytes", "Compression", "LinuxSystem", "Concurrency", "CCurl"]),
         // Floor 5: OCI images in a repository, whatever they come from; the distribution protocol, whatever becomes of the bytes.
         module(
             "ImageStore",
@@ -86,7 +87,8 @@ let package = Package(
             ]),
         // registries.conf is TOML, read by a parser of our own: toml++ 3.3, the one that Debian has in C or C++ without more, fails its own
         // assertions after seconds of fuzzing, and the Swift packages bring Foundation.
-        module("Registry", ["Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "OCIModel", "Transports", "CCurl"]),
+        module(
+            "Registry", ["Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "OCIModel", "HTTPClient", "Transports"]),
         // Floor 6: the tree that boots; mounts.
         module("Boot", ["Bytes", "Hashing", "LinuxSystem", "FileTree", "OCIModel", "Repository", "ImageStore", "CPCRE2"]),
         module("Mounting", ["Bytes", "LinuxSystem", "Concurrency"]),
@@ -114,7 +116,8 @@ let package = Package(
             name: prefix + "CommandLine", dependencies: ours(["Commands"]), path: "Sources/cfsoci", swiftSettings: settings),
 
         .target(
-            name: prefix + "TestSupport", dependencies: ours(["Bytes", "LinuxSystem"]), path: "Tests/TestSupport", swiftSettings: settings),
+            name: prefix + "TestSupport", dependencies: ours(["Bytes", "LinuxSystem", "Concurrency"]), path: "Tests/TestSupport",
+            swiftSettings: settings),
         tests("Bytes", []),
         tests("Hashing", []),
         tests("Compression", ["Bytes"]),
@@ -131,12 +134,13 @@ let package = Package(
         tests(
             "Transports",
             ["Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "OCIModel", "ImageStore", "Transfer", "TestSupport"]),
+        tests("HTTPClient", ["Compression", "LinuxSystem", "Concurrency", "TestSupport"]),
         tests("ImageStore", ["Bytes", "Hashing", "FileTree", "Tar", "Dumpfile", "OCIModel", "Transports", "Transfer"]),
         tests(
             "Registry",
             [
-                "Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "OCIModel", "Repository", "Transports",
-                "ImageStore", "Boot", "Transfer", "TestSupport",
+                "Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "OCIModel", "HTTPClient", "Repository",
+                "Transports", "ImageStore", "Boot", "Transfer", "TestSupport",
             ]),
         tests("Boot", ["Bytes", "Hashing", "FileTree", "Transports", "ImageStore", "Transfer"]),
         tests("Mounting", ["Bytes", "LinuxSystem", "TestSupport"]),

@@ -1,6 +1,7 @@
 import ComposefsConcurrency
 import ComposefsHashing
 import ComposefsLinuxSystem
+import ComposefsTestSupport
 import Synchronization
 import Testing
 
@@ -129,7 +130,7 @@ import Testing
         defer { registry.stop(); tokens.stop() }
         let client = try makeClient()
         #expect(try fetch(client, registry) == Self.manifest)
-        _ = client.session.interruption.sleep(.milliseconds(950))
+        _ = client.session.cancellation.sleep(.milliseconds(950))
         #expect(try fetch(client, registry) == Self.manifest)
         #expect(tokens.requests.count == 2)
         #expect(registry.requests.count == 3)  // one challenge only

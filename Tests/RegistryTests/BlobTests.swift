@@ -1,6 +1,7 @@
 import ComposefsConcurrency
 import ComposefsHashing
 import ComposefsLinuxSystem
+import ComposefsTestSupport
 import Glibc
 import Testing
 
@@ -55,7 +56,7 @@ import Testing
             let count = try buffer.withUnsafeMutableBytes { try reader.read(into: $0) }
             if count == 0 { break }
             bytes += buffer[..<count]
-            _ = client.session.interruption.sleep(.milliseconds(2))
+            _ = client.session.cancellation.sleep(.milliseconds(2))
         }
         #expect(bytes == content)
     }

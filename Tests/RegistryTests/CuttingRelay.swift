@@ -1,3 +1,4 @@
+import ComposefsTestSupport
 @preconcurrency import Glibc
 import Synchronization
 

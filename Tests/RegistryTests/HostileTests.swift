@@ -1,5 +1,6 @@
 import ComposefsBytes
 import ComposefsHashing
+import ComposefsTestSupport
 import Testing
 
 @testable import ComposefsRegistry

@@ -2,6 +2,7 @@ import ComposefsBytes
 import ComposefsConcurrency
 import ComposefsJSON
 import ComposefsLinuxSystem
+import ComposefsTestSupport
 import Glibc
 import Testing
 

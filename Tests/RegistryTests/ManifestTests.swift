@@ -1,4 +1,5 @@
 import ComposefsHashing
+import ComposefsTestSupport
 import Testing
 
 @testable import ComposefsRegistry

@@ -1,6 +1,7 @@
 import ComposefsBytes
 import ComposefsHashing
 import ComposefsOCIModel
+import ComposefsTestSupport
 import ComposefsTransports
 import Glibc
 import Synchronization

@@ -3,6 +3,7 @@ import ComposefsHashing
 import ComposefsImageStore
 import ComposefsOCIModel
 import ComposefsRepository
+import ComposefsTestSupport
 import ComposefsTransfer
 import Glibc
 import Synchronization

@@ -1,4 +1,6 @@
+import ComposefsConcurrency
 import ComposefsHashing
+import ComposefsTestSupport
 import ComposefsTransports
 import Synchronization
 import Testing
@@ -28,7 +30,7 @@ import Testing
             _ = try client.fetchManifest(server.repository(), reference: "latest", expected: nil, limit: 1 << 16)
         }
         #expect(error?.kind == .timeout)
-        #expect(error?.description.contains("no complete answer in 0.2 s") == true)
+        #expect(error?.description.contains("no complete response within 0.2 s") == true)
         #expect(server.requests(to: "/v2/team/app/manifests/latest").count == 2)
         #expect(ContinuousClock.now - started < .seconds(5))
     }
@@ -76,7 +78,7 @@ import Testing
         do {
             while case let count = try reader.read(into: buffer), count > 0 {
                 read += buffer[..<count]
-                if pause > .zero { _ = client.session.interruption.sleep(pause) }
+                if pause > .zero { _ = client.session.cancellation.sleep(pause) }
             }
         } catch {
             #expect(server.requests(to: "/v2/team/app/blobs/\(digest)").count == 1)

@@ -1,8 +1,10 @@
 import ComposefsBytes
 import ComposefsConcurrency
+import ComposefsHTTPClient
 import ComposefsHashing
 import ComposefsLinuxSystem
 import ComposefsOCIModel
+import ComposefsTestSupport
 import ComposefsTransports
 import Glibc
 import Synchronization
@@ -150,7 +152,7 @@ struct RealRegistryTests {
                     }
                     // What the ring takes whole is never paused, so it may share a connection.
                     for (reader, blob) in zip(readers, blobs.dropFirst()) {
-                        #expect(reader.usesHTTP1 == (usesHTTP1 && blob.count > Transfer.sharedBodyLimit))
+                        #expect(reader.usesHTTP1 == (usesHTTP1 && blob.count > HTTPResponse.sharedBodyLimit))
                     }
                     for (reader, blob) in zip(readers, blobs.dropFirst()).reversed() { #expect(try readAll(reader) == blob) }
                 }

@@ -1,5 +1,6 @@
 import ComposefsBytes
 import ComposefsOCIModel
+import ComposefsTestSupport
 import Glibc
 import Synchronization
 import Testing

@@ -1,5 +1,6 @@
 import ComposefsHashing
 import ComposefsOCIModel
+import ComposefsTestSupport
 import Testing
 
 @testable import ComposefsRegistry

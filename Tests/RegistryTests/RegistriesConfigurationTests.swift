@@ -1,4 +1,5 @@
 import ComposefsBytes
+import ComposefsHTTPClient
 import ComposefsOCIModel
 import ComposefsTransports
 import Glibc

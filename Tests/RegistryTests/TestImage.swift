@@ -2,6 +2,7 @@ import ComposefsBytes
 import ComposefsCompression
 import ComposefsHashing
 import ComposefsRepository
+import ComposefsTestSupport
 import Testing
 
 @testable import ComposefsRegistry

@@ -4,6 +4,7 @@ import ComposefsHashing
 import ComposefsImageStore
 import ComposefsOCIModel
 import ComposefsRepository
+import ComposefsTestSupport
 import ComposefsTransfer
 import ComposefsTransports
 import Testing

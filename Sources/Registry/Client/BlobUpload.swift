@@ -1,3 +1,4 @@
+internal import ComposefsHTTPClient
 internal import ComposefsHashing
 internal import ComposefsLinuxSystem
 internal import ComposefsTransports
@@ -71,7 +72,7 @@ struct BlobUpload {
         }
         let (response, sent) = try stream(to: target, method: "PATCH", size: blob.expected.map { $0.size - min($0.size, offset) })
         guard (200..<300).contains(response.head.status) else { throw refused(response) }
-        client.session.drain(response.transfer)
+        response.drain()
         location = try client.uploadLocation(repository, response)
         offset = sent.size
         let url = try Self.naming(sent.digest, location ?? target)
@@ -101,7 +102,7 @@ struct BlobUpload {
             throw refused(try client.finishSending(repository, sending, what: what))
         } catch {
             body.abort()
-            sending.transfer.cancel()
+            sending.upload.cancel()
             throw error
         }
         return (try client.finishSending(repository, sending, what: what), sent)
@@ -109,7 +110,7 @@ struct BlobUpload {
 
     private mutating func completed(_ response: HTTPResponse, _ sent: SentBlob) throws -> SentBlob {
         guard (200..<300).contains(response.head.status) else { throw refused(response) }
-        client.session.drain(response.transfer)
+        response.drain()
         location = nil
         return sent
     }
@@ -120,7 +121,7 @@ struct BlobUpload {
         {
             redirects += 1
             isRedirected = true
-            client.session.drain(response.transfer)
+            response.drain()
             location = next
             return Failure(RegistryError(.badResponse, "\(what): redirected"), retry: .transient(after: .zero))
         }
@@ -141,7 +142,7 @@ struct BlobUpload {
         }
         guard let current = location.take(), blob.expected == nil else { return }
         guard let response = try? client.send(repository, to: current, method: "GET", what: what) else { return }
-        client.session.drain(response.transfer)
+        response.drain()
         guard response.head.status == 204, let range = response.head["range"],
             let last = range.split(separator: "-", omittingEmptySubsequences: false).last.flatMap({ UInt64($0) }),
             range.hasPrefix("0-"), last < UInt64.max, let next = try? client.uploadLocation(repository, response)
@@ -155,7 +156,7 @@ struct BlobUpload {
     private func abandon() {
         guard let location else { return }
         if let response = try? client.send(repository, to: location, method: "DELETE", what: what) {
-            client.session.drain(response.transfer)
+            response.drain()
         }
     }
 

@@ -1,3 +1,4 @@
+internal import ComposefsHTTPClient
 internal import ComposefsOCIModel
 internal import ComposefsTransports
 
@@ -33,27 +34,27 @@ extension RegistryClient {
 /// A foreign blob's bytes as its server sends them. Whoever reads them compares size and digest; what breaks off is asked for again by the next pull,
 /// which goes on behind what has been kept.
 private final class ForeignBlobReader: BlobReader {
-    private let session: HTTPSession
+    private let session: RegistrySession
     private let response: HTTPResponse
     /// Bytes that the caller has already.
     private var toSkip: UInt64
 
-    init(_ session: HTTPSession, _ response: HTTPResponse, skipping offset: UInt64) {
+    init(_ session: RegistrySession, _ response: HTTPResponse, skipping offset: UInt64) {
         self.session = session
         self.response = response
         toSkip = offset
     }
 
-    deinit { response.transfer.cancel() }
+    deinit { response.cancel() }
 
     func read(into buffer: UnsafeMutableRawBufferPointer) throws -> Int {
         while true {
             let count: Int
-            do throws(TransferFailure) {
+            do throws(HTTPError) {
                 let room = toSkip > 0 ? min(buffer.count, Int(clamping: toSkip)) : buffer.count
-                count = try response.transfer.read(into: UnsafeMutableRawBufferPointer(rebasing: buffer[..<room]))
+                count = try response.read(into: UnsafeMutableRawBufferPointer(rebasing: buffer[..<room]))
             } catch {
-                throw session.failure(error, response.url).error
+                throw RegistryError(error)
             }
             guard toSkip > 0, count > 0 else { return count }
             toSkip -= UInt64(count)

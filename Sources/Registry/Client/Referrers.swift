@@ -1,3 +1,4 @@
+internal import ComposefsHTTPClient
 internal import ComposefsHashing
 internal import ComposefsJSON
 internal import ComposefsOCIModel

@@ -1,3 +1,4 @@
+internal import ComposefsHTTPClient
 internal import ComposefsHashing
 internal import ComposefsTransports
 
@@ -61,7 +62,7 @@ final class RegistryBlobReader: BlobReader {
     /// The current connection's version, for tests.
     var usesHTTP1: Bool? { response?.head.isHTTP1 }
 
-    deinit { response?.transfer.cancel() }
+    deinit { response?.cancel() }
 
     func read(into buffer: UnsafeMutableRawBufferPointer) throws -> Int {
         if let error { throw error }
@@ -115,9 +116,9 @@ final class RegistryBlobReader: BlobReader {
     private func receive(_ response: HTTPResponse, into buffer: UnsafeMutableRawBufferPointer) throws(Failure) -> Int {
         let count: Int
         do {
-            count = try pace.measure { () throws(TransferFailure) in try response.transfer.read(into: buffer) }
+            count = try pace.measure { () throws(HTTPError) in try response.read(into: buffer) }
         } catch {
-            throw client.session.failure(error, response.url)
+            throw Failure(error)
         }
         if let rate = pace.isTooLow() { throw client.session.tooSlow(rate, response.url) }
         return count
@@ -126,7 +127,7 @@ final class RegistryBlobReader: BlobReader {
     /// All bytes are there: more are an error, a connection that breaks now is none.
     private func expectEnd(_ response: HTTPResponse) throws(Failure) {
         var extra: UInt8 = 0
-        let count = withUnsafeMutableBytes(of: &extra) { (try? response.transfer.read(into: $0)) ?? 0 }
+        let count = withUnsafeMutableBytes(of: &extra) { (try? response.read(into: $0)) ?? 0 }
         drop()
         guard count == 0 else { throw wrongSize("is longer than \(size) bytes", response.url) }
         isComplete = true
@@ -145,7 +146,7 @@ final class RegistryBlobReader: BlobReader {
     }
 
     private func drop() {
-        response?.transfer.cancel()
+        response?.cancel()
         response = nil
     }
 
@@ -157,7 +158,7 @@ final class RegistryBlobReader: BlobReader {
             // their own, but for those that the ring takes whole, which are never paused.
             answer = try client.open(
                 repository, "/v2/\(repository.name)/blobs/\(digest)", headers: usesRange ? ["Range: bytes=\(offset)-\(size - 1)"] : [],
-                mayShareConnection: client.options.multiplexesBlobs || size - offset <= UInt64(Transfer.sharedBodyLimit),
+                mayShareConnection: client.options.multiplexesBlobs || size - offset <= UInt64(HTTPResponse.sharedBodyLimit),
                 what: "blob of \(repository.domain)/\(repository.name)")
         } catch {
             guard usesRange, error.error.status == 416 else { throw error }
@@ -177,7 +178,7 @@ final class RegistryBlobReader: BlobReader {
                         status: answer.head.status))
             }
         } catch {
-            answer.transfer.cancel()
+            answer.cancel()
             throw error
         }
         response = answer

@@ -1,3 +1,5 @@
+internal import ComposefsConcurrency
+internal import ComposefsHTTPClient
 internal import ComposefsHashing
 internal import ComposefsJSON
 internal import Synchronization
@@ -7,7 +9,7 @@ internal import Synchronization
 ///
 /// TLS: see `RegistryOptions.tlsVerify`. Where plain HTTP is allowed, TLS is tried first and what was found is kept for the client's life.
 public final class RegistryClient: Sendable {
-    let session: HTTPSession
+    let session: RegistrySession
     let authorizer: Authorizer
     /// How a server was found to speak, by whether it may do without TLS and by host.
     private let schemes = Mutex<[String: String]>([:])
@@ -19,7 +21,7 @@ public final class RegistryClient: Sendable {
     }
 
     init(_ options: RegistryOptions, environment: Environment) throws(RegistryError) {
-        session = try HTTPSession(options, environment: environment)
+        session = try RegistrySession(options, environment: environment)
         places = PlaceFinder(options, environment)
         authorizer = Authorizer(session, CredentialStore(options, environment, places))
     }
@@ -54,7 +56,7 @@ public final class RegistryClient: Sendable {
     ) throws(RegistryError) {
         let duration = try tries.pause(after: failure, options.retry)
         willWait(duration)
-        guard session.interruption.sleep(duration) else {
+        guard session.cancellation.sleep(duration) else {
             throw RegistryError(.cancelled, "cancelled; before that: \(failure.error.description)")
         }
     }
@@ -107,7 +109,7 @@ public final class RegistryClient: Sendable {
         guard session.tlsVerify(repository) == nil, let url = HTTPURL("https://\(repository.apiHost)/v2/"), url.isLoopback else {
             return false
         }
-        return session.isWithoutTLS(url, for: repository)
+        return session.speaksNoTLS(url, for: repository)
     }
 
     private func open(
@@ -178,7 +180,7 @@ public final class RegistryClient: Sendable {
         guard let root = url.resolving("/v2/") else { return nil }
         let response = try session.open(root, for: repository, headers: ["Accept-Encoding: identity"])
         let challenges = Challenge.parse(response.head.all("www-authenticate"))
-        session.drain(response.transfer)
+        response.drain()
         guard response.head.status == 401, response.url.hasSameOrigin(as: root), !challenges.isEmpty else { return nil }
         return try authorizer.renew(repository, challenges, rejected: nil, from: root)
     }

@@ -1,3 +1,4 @@
+internal import ComposefsHTTPClient
 public import ComposefsHashing
 public import ComposefsOCIModel
 public import ComposefsTransports

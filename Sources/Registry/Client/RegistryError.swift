@@ -1,3 +1,4 @@
+internal import ComposefsHTTPClient
 public import ComposefsTransports
 
 /// Why something about a registry failed: one line that names host, URL (without its query), status and what to do. Holds no secret.
@@ -85,6 +86,34 @@ public struct RegistryError: Error, Sendable, CustomStringConvertible {
     }
 }
 
+extension RegistryError {
+    init(_ error: HTTPError) {
+        if case .configuration(let own as RegistryError) = error.reason {
+            self = own
+            return
+        }
+        let kind: Kind =
+            switch error.kind {
+            case .connection: .connection
+            case .timeout: .timeout
+            case .tls: .tls
+            case .badResponse: .badResponse
+            case .tooLarge: .tooLarge
+            case .resources: .resources
+            case .cancelled: .cancelled
+            case .configuration: .configuration
+            }
+        let remedy: Remedy? =
+            switch error.reason {
+            case .downgrade: .allowPlainTransport
+            case .handshake: .allowPlainHTTP
+            case .untrustedCertificate: .trustCertificate
+            default: nil
+            }
+        self.init(kind, error.description, status: error.status, remedy: remedy)
+    }
+}
+
 extension RegistryError: PlaceError {
     public var concernsOneThing: Bool { [.unauthorized, .forbidden, .notFound, .server, .badResponse].contains(kind) }
 }
@@ -103,6 +132,16 @@ struct Failure: Error {
     var retry = Retry.never
     /// The server does not seem to speak TLS.
     var mayBePlainHTTP = false
+
+    init(_ error: HTTPError) {
+        let retry: Retry =
+            switch error.retry {
+            case .never: .never
+            case .unreachable: .unreachable
+            case .transient: .transient(after: nil)
+            }
+        self.init(RegistryError(error), retry: retry, mayBePlainHTTP: error.suggestsPlainHTTP)
+    }
 
     init(_ error: RegistryError, retry: Retry = .never, mayBePlainHTTP: Bool = false) {
         self.error = error

@@ -55,32 +55,3 @@ struct RetryState {
         return max(own, requested ?? .zero)
     }
 }
-
-/// Pauses that end early when the client is cancelled.
-final class Interruption: Sendable {
-    private let monitor = Monitor()
-    private let flag = Flag()
-
-    /// Guarded by `monitor`.
-    private final class Flag: @unchecked Sendable { var isSet = false }
-
-    func set() {
-        monitor.withLock {
-            flag.isSet = true
-            monitor.wakeAll()
-        }
-    }
-
-    var isSet: Bool { monitor.withLock { flag.isSet } }
-
-    /// False where the pause was cut short.
-    func sleep(_ duration: Duration) -> Bool {
-        let deadline = MonotonicTime.now + duration
-        return monitor.withLock {
-            while !flag.isSet {
-                if !monitor.wait(until: deadline) { return !flag.isSet }
-            }
-            return false
-        }
-    }
-}

@@ -1,3 +1,4 @@
+internal import ComposefsHTTPClient
 internal import ComposefsHashing
 
 /// The requests that change something in a registry (distribution-spec, pushing).
@@ -11,7 +12,7 @@ extension RegistryClient {
                 let response = try open(
                     repository, "/v2/\(repository.name)/blobs/\(digest)", headers: [], method: "HEAD",
                     what: "blob of \(repository.domain)/\(repository.name)")
-                session.drain(response.transfer)
+                response.drain()
                 guard let length = response.head.contentLength else { return true }
                 // What stands before a registry may have dropped the body's length with the body.
                 if length == 0, size > 0 { return false }
@@ -41,7 +42,7 @@ extension RegistryClient {
         let what = "upload to \(repository.domain)/\(repository.name)"
         let response = try open(
             repository, "/v2/\(repository.name)/blobs/uploads/", query: query, headers: [], method: "POST", body: .bytes([]), what: what)
-        session.drain(response.transfer)
+        response.drain()
         if response.head.status == 201, digest != nil { return nil }
         guard response.head.status == 202 else { throw unexpected(response, what) }
         return try uploadLocation(repository, response)
@@ -79,21 +80,22 @@ extension RegistryClient {
     /// Begins a request to an upload's URL whose body is made while it is sent.
     func beginSending(
         _ repository: RemoteRepository, to url: HTTPURL, method: String, _ body: UploadBody, size: UInt64?
-    ) throws(Failure) -> (transfer: Transfer, authorization: String?) {
+    ) throws(Failure) -> (upload: HTTPUpload, authorization: String?) {
         let authorization = try uploadAuthorization(repository, url)
         // Whoever waits for "100 Continue" from a server that does not say it, waits a second.
-        let transfer = try session.begin(
+        let upload = try session.begin(
             url, for: repository, headers: ["Content-Type: application/octet-stream", "Accept-Encoding: identity", "Expect:"],
             authorization: authorization,
             method: method, body: body, size: size)
-        return (transfer, authorization)
+        return (upload, authorization)
     }
 
     /// The answer to it. 401 renews the authorization and is a failure that another try may mend.
     func finishSending(
-        _ repository: RemoteRepository, _ sending: (transfer: Transfer, authorization: String?), what: String
+        _ repository: RemoteRepository, _ sending: (upload: HTTPUpload, authorization: String?), what: String
     ) throws(Failure) -> HTTPResponse {
-        let response = try session.answer(to: sending.transfer)
+        let response: HTTPResponse
+        do { response = try sending.upload.response() } catch { throw Failure(error) }
         guard response.head.status == 401, isOwn(response.url, repository) else { return response }
         _ = try renewed(repository, after: response, rejected: sending.authorization, what)
         throw Failure(
@@ -125,7 +127,7 @@ extension RegistryClient {
 
     func unexpected(_ response: HTTPResponse, _ what: String) -> Failure {
         if response.head.status >= 400 { return session.failure(status: response, what: what) }
-        response.transfer.cancel()
+        response.cancel()
         return Failure(
             RegistryError(
                 .badResponse, "\(what): \(response.url.display) answers \(response.head.status), which is no answer to this request",
@@ -143,7 +145,7 @@ extension RegistryClient {
             let response = try open(
                 repository, "/v2/\(repository.name)/manifests/\(reference)", headers: ["Content-Type: " + mediaType, "Expect:"],
                 method: "PUT", body: .bytes(bytes), what: what)
-            session.drain(response.transfer)
+            response.drain()
             if let announced = response.head["docker-content-digest"], let other = ContentDigest(announced), other != digest,
                 other.algorithm == digest.algorithm
             {

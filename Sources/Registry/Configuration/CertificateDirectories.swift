@@ -1,4 +1,5 @@
 internal import ComposefsBytes
+internal import ComposefsHTTPClient
 internal import ComposefsLinuxSystem
 internal import Synchronization
 
@@ -8,12 +9,6 @@ struct HostCertificates: Sendable, Hashable {
     var authorities: [UInt8] = []
     /// In the order of their names.
     var clients: [ClientCertificate] = []
-}
-
-/// Files that curl reads, PEM.
-struct ClientCertificate: Sendable, Hashable {
-    var certificate: String
-    var key: String
 }
 
 /// containers-certs.d(5): directories named for `HOST[:PORT]` with `*.crt` for authorities and `NAME.cert` beside `NAME.key` for the client.

@@ -1,4 +1,5 @@
 internal import ComposefsBytes
+internal import ComposefsHTTPClient
 internal import ComposefsLinuxSystem
 internal import ComposefsOCIModel
 

@@ -1,4 +1,5 @@
 internal import ComposefsBytes
+internal import ComposefsHTTPClient
 internal import ComposefsOCIModel
 
 /// How short names without an alias are completed (containers-registries.conf(5)).

@@ -1,4 +1,5 @@
 public import ComposefsBytes
+internal import ComposefsHTTPClient
 internal import ComposefsLinuxSystem
 internal import ComposefsOCIModel
 

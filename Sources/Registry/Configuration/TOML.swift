@@ -1,3 +1,5 @@
+internal import ComposefsHTTPClient
+
 /// A TOML value and the line it begins on.
 struct TOMLValue {
     indirect enum Content {

@@ -1,3 +1,5 @@
+internal import ComposefsHTTPClient
+
 /// The words of a TOML document that is known to be UTF-8.
 struct TOMLScanner {
     private let bytes: [UInt8]

@@ -1,4 +1,5 @@
 internal import ComposefsConcurrency
+internal import ComposefsHTTPClient
 internal import ComposefsJSON
 internal import ComposefsLinuxSystem
 
@@ -29,12 +30,12 @@ final class Authorizer: Sendable {
     private static let defaultLifetime: Int64 = 60
     private static let responseLimit = 1 << 20
 
-    private let session: HTTPSession
+    private let session: RegistrySession
     private let store: CredentialStore
     private let monitor = Monitor()
     private let state = State()
 
-    init(_ session: HTTPSession, _ store: CredentialStore) {
+    init(_ session: RegistrySession, _ store: CredentialStore) {
         self.session = session
         self.store = store
     }

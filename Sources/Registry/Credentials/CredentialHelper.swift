@@ -1,4 +1,5 @@
 internal import ComposefsConcurrency
+internal import ComposefsHTTPClient
 internal import ComposefsJSON
 internal import ComposefsLinuxSystem
 internal import Glibc

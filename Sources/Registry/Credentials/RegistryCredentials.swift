@@ -1,4 +1,5 @@
 internal import ComposefsBytes
+internal import ComposefsHTTPClient
 
 /// Who we are to a registry. Prints without its secret.
 public enum RegistryCredentials: Sendable, Hashable, CustomStringConvertible, CustomDebugStringConvertible, CustomReflectable {

@@ -1,4 +1,5 @@
 public import ComposefsBytes
+internal import ComposefsHTTPClient
 internal import ComposefsLinuxSystem
 internal import ComposefsOCIModel
 
@@ -45,7 +46,7 @@ extension RegistryClient {
         let repository = registry
         return try retrying(repository) { () throws(Failure) in
             let response = try open(repository, "/v2/", headers: [], what: "log in to \(target)")
-            session.drain(response.transfer)
+            response.drain()
             return hasAuthorization(for: repository)
         }
     }

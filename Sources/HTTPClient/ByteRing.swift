@@ -1,4 +1,4 @@
-/// A fixed-size byte queue. Memory is taken at the first write, so that responses without a body cost none.
+/// A ring buffer of fixed size. Its memory is allocated at the first write: responses without a body need none.
 struct ByteRing: ~Copyable {
     let capacity: Int
     private var storage: UnsafeMutableRawBufferPointer?
@@ -11,7 +11,7 @@ struct ByteRing: ~Copyable {
 
     var free: Int { capacity - count }
 
-    /// All of `bytes`, or nothing and false where they do not fit.
+    /// Appends all of `bytes`; appends nothing and returns false if they do not fit.
     mutating func write(_ bytes: UnsafeRawBufferPointer) -> Bool {
         guard bytes.count <= free else { return false }
         let storage = self.storage ?? .allocate(byteCount: capacity, alignment: 64)
@@ -26,7 +26,7 @@ struct ByteRing: ~Copyable {
         return true
     }
 
-    /// Moves the oldest bytes to the front of `buffer`; returns how many.
+    /// Moves the oldest bytes to `buffer`; returns how many.
     mutating func read(into buffer: UnsafeMutableRawBufferPointer) -> Int {
         guard let storage, count > 0 else { return 0 }
         let taken = min(count, buffer.count)

@@ -5,23 +5,15 @@ internal import ComposefsLinuxSystem
 internal import Glibc
 internal import Synchronization
 
-/// What all transfers of one client share.
-struct NetworkSettings: Sendable {
-    var userAgent = ""
-    var stallTimeout = Duration.seconds(60)
-    /// A transfer that brings fewer bytes than this in a stall timeout has stalled.
-    var stallMinimum = 1024
-}
-
-/// One thread that owns a curl multi handle: all connections of a client, pooled, with HTTP/2 streams sharing one.
+/// One thread that owns a curl multi handle: a pool of all connections of a session. HTTP/2 streams share a connection.
 final class Network: Sendable {
     private let core: NetworkCore
     private let thread: pthread_t
 
-    init(_ settings: NetworkSettings) throws(RegistryError) {
+    init(_ options: HTTPOptions) throws(HTTPError) {
         _ = Self.globalInitialisation
-        guard let multi = curl_multi_init() else { throw RegistryError(.resources, "libcurl could not be initialised") }
-        core = NetworkCore(multi: multi, settings: settings)
+        guard let multi = curl_multi_init() else { throw HTTPError(.initialization(detail: "libcurl cannot be initialised"), nil) }
+        core = NetworkCore(multi: multi, options: options)
         var thread = pthread_t()
         let status = pthread_create(
             &thread, nil,
@@ -32,25 +24,25 @@ final class Network: Sendable {
             }, Unmanaged.passRetained(core).toOpaque())
         guard status == 0 else {
             Unmanaged.passUnretained(core).release()
-            throw RegistryError(.resources, "cannot start the network thread: \(String(cString: strerror(status)))")
+            throw HTTPError(.initialization(detail: "cannot start the network thread: \(String(cString: strerror(status)))"), nil)
         }
         self.thread = thread
     }
 
     deinit {
         core.post(.stop)
-        // The core knows no `Network`, so this never runs on the thread it waits for.
+        // The core has no reference to `Network`, so this never runs on the thread it waits for.
         pthread_join(thread, nil)
     }
 
-    func start(_ request: HTTPRequest) -> Transfer {
-        let transfer = Transfer(request, core: core)
+    func start(_ request: HTTPRequest, _ connection: Connection) -> Transfer {
+        let transfer = Transfer(request, connection, core: core)
         if case .stream(let body, _) = request.body { body.willBeSent { [core] in core.post(.resume(transfer)) } }
         core.post(.start(transfer))
         return transfer
     }
 
-    /// Every transfer that is under way fails as cancelled.
+    /// Every transfer fails as cancelled, later ones too.
     func cancelAll() { core.post(.cancelAll) }
 
     private static let globalInitialisation: CURLcode = curl_global_init(Int(CURL_GLOBAL_ALL))
@@ -67,18 +59,18 @@ final class NetworkCore: @unchecked Sendable {
     }
 
     private let multi: UnsafeMutableRawPointer
-    private let settings: NetworkSettings
+    private let options: HTTPOptions
     private let commands = Mutex<[Command]>([])
     private var isCancelled = false
     private var active: [UnsafeMutableRawPointer: Transfer] = [:]
-    /// Handles keep TLS sessions, so they are used again.
+    /// Unused handles. They keep TLS sessions, so they are used again.
     private var idle: [UnsafeMutableRawPointer] = []
     private static let idleLimit = 16
     private var authorityFiles: [String: [UInt8]] = [:]
 
-    init(multi: UnsafeMutableRawPointer, settings: NetworkSettings) {
+    init(multi: UnsafeMutableRawPointer, options: HTTPOptions) {
         self.multi = multi
-        self.settings = settings
+        self.options = options
     }
 
     deinit {
@@ -93,14 +85,14 @@ final class NetworkCore: @unchecked Sendable {
     }
 
     func run() {
-        // OpenSSL writes with write(2): a peer that is gone must be an error here, not a SIGPIPE that ends the program. Other signals are for
-        // the threads that expect them.
+        // OpenSSL writes with write(2): a closed connection must be an error here, not a SIGPIPE that ends the program. Other signals belong
+        // to the threads that expect them.
         var signals = sigset_t()
         sigfillset(&signals)
         pthread_sigmask(SIG_BLOCK, &signals, nil)
         _ = ccurl_multi_set_long(multi, CURLMOPT_MAXCONNECTS, 32)
         // A stall is noticed at most a quarter of its timeout late.
-        let pollTimeout = Int32(clamping: min(settings.stallTimeout.milliseconds(atLeast: 40) / 4, 1000))
+        let pollTimeout = Int32(clamping: min(options.stallTimeout.milliseconds(atLeast: 40) / 4, 1000))
         while true {
             let batch = commands.withLock { queue in
                 defer { queue.removeAll(keepingCapacity: true) }
@@ -157,11 +149,11 @@ final class NetworkCore: @unchecked Sendable {
     private func checkForStalls() {
         guard !active.isEmpty else { return }
         let now = MonotonicTime.now
-        let stalled = active.values.filter { $0.hasStalled(at: now, timeout: settings.stallTimeout, minimum: settings.stallMinimum) }
+        let stalled = active.values.filter { $0.hasStalled(at: now, timeout: options.stallTimeout, minimum: options.stallMinimum) }
         for transfer in stalled { end(transfer, .failure(TransferFailure(cause: .stalled, wasConnected: true))) }
     }
 
-    /// Takes the transfer out of curl's hands; `result` counts unless it already has one.
+    /// Removes the transfer from libcurl. `result` is its outcome unless it already has one.
     private func end(_ transfer: Transfer, _ result: Result<Void, TransferFailure>) {
         transfer.finish(result)
         guard let handle = transfer.handle else { return }
@@ -188,7 +180,7 @@ final class NetworkCore: @unchecked Sendable {
         }
     }
 
-    /// The certificates of a file, or of curl's own where none is named; empty where it cannot be read.
+    /// The certificates of a file, or of libcurl's default file for nil; empty if it cannot be read.
     private func authorities(in file: String?) -> [UInt8] {
         let path = file ?? ccurl_authority_file().map { String(cString: $0) }
         guard let path else { return [] }
@@ -200,7 +192,7 @@ final class NetworkCore: @unchecked Sendable {
 
     private func configure(_ handle: UnsafeMutableRawPointer, _ transfer: Transfer) -> Bool {
         let request = transfer.request
-        let context = Unmanaged.passUnretained(transfer).toOpaque()  // `active` keeps it alive for as long as curl calls back
+        let context = Unmanaged.passUnretained(transfer).toOpaque()  // `active` keeps it alive as long as libcurl calls back
         var isRight = true
         func set(_ option: CURLoption, _ value: Int) { isRight = isRight && ccurl_set_long(handle, option, value) == CURLE_OK }
         func set(_ option: CURLoption, _ value: String) { isRight = isRight && ccurl_set_string(handle, option, value) == CURLE_OK }
@@ -210,36 +202,36 @@ final class NetworkCore: @unchecked Sendable {
         set(CURLOPT_URL, request.url.text)
         set(CURLOPT_PROTOCOLS_STR, "http,https")
         set(CURLOPT_DISALLOW_USERNAME_IN_URL, 1)
-        set(CURLOPT_FOLLOWLOCATION, 0)  // by hand, in HTTPSession: curl of this age forwards custom headers to every host
+        set(CURLOPT_FOLLOWLOCATION, 0)  // HTTPSession does it: libcurl of this version forwards custom headers to every host
         set(CURLOPT_NOSIGNAL, 1)
-        set(CURLOPT_USERAGENT, settings.userAgent)
+        set(CURLOPT_USERAGENT, options.userAgent)
         set(CURLOPT_HTTP_VERSION, Int(request.mayShareConnection ? CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1))
-        set(CURLOPT_PIPEWAIT, request.mayShareConnection ? 1 : 0)  // rather one more stream than one more connection
-        // A hint, refused where a used handle still has its buffer.
+        set(CURLOPT_PIPEWAIT, request.mayShareConnection ? 1 : 0)  // prefers one more stream to one more connection
+        // A hint: libcurl refuses it if a reused handle still has its buffer.
         _ = ccurl_set_long(handle, CURLOPT_BUFFERSIZE, 64 << 10)
         set(CURLOPT_TCP_KEEPALIVE, 1)
-        set(CURLOPT_CONNECTTIMEOUT_MS, request.connectTimeout.milliseconds(atLeast: 1))
+        set(CURLOPT_CONNECTTIMEOUT_MS, (request.connectTimeout ?? options.connectTimeout).milliseconds(atLeast: 1))
         set(CURLOPT_SSLVERSION, Int(CURL_SSLVERSION_TLSv1_2))
-        let connection = request.connection
+        let connection = transfer.connection.settings
         set(CURLOPT_SSL_VERIFYPEER, connection.verifiesTLS ? 1 : 0)
         set(CURLOPT_SSL_VERIFYHOST, connection.verifiesTLS ? 2 : 0)
         if !connection.authorities.isEmpty {
-            // Replaces curl's file: what is in that comes along.
+            // Replaces libcurl's file, so that file's certificates are added.
             let all = connection.authorities + authorities(in: connection.authorityFile)
             isRight = isRight && all.withUnsafeBytes { ccurl_set_authorities(handle, $0.baseAddress, $0.count) } == CURLE_OK
         } else if let file = connection.authorityFile {
             set(CURLOPT_CAINFO, file)
         }
-        if let client = connection.client {
+        if let client = transfer.connection.client {
             set(CURLOPT_SSLCERT, client.certificate)
             set(CURLOPT_SSLKEY, client.key)
         }
-        // Never curl's own reading of the environment.
+        // Always set, so that libcurl does not read the environment.
         set(CURLOPT_PROXY, connection.proxy?.text ?? "")
         set(CURLOPT_NOPROXY, connection.proxyExceptions)
         set(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1)
-        set(CURLOPT_HEADEROPT, Int(CURLHEADER_SEPARATE))  // no Authorization of ours to a proxy
-        for line in request.headers {
+        set(CURLOPT_HEADEROPT, Int(CURLHEADER_SEPARATE))  // the proxy must not get the Authorization field
+        for line in request.headers + (request.authorization.map { ["Authorization: " + $0] } ?? []) {
             guard let lines = curl_slist_append(transfer.headerLines, line) else { return false }
             transfer.headerLines = lines
         }

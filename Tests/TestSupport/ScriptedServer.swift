@@ -1,26 +1,27 @@
-import ComposefsConcurrency
-import ComposefsLinuxSystem
-@preconcurrency import Glibc
-import Synchronization
-import Testing
+internal import ComposefsConcurrency
+internal import ComposefsLinuxSystem
+@preconcurrency internal import Glibc
+internal import Synchronization
+internal import Testing
 
-/// An HTTP/1.1 server on loopback that answers as a test says, rightly or wrongly. Speaks no TLS: a client that tries gets its connection closed.
-final class ScriptedServer: Sendable {
-    struct Request: Sendable {
-        var method = ""
+/// An HTTP/1.1 server on loopback whose responses a test scripts, correct or not. It speaks no TLS: it closes the connection of a client that
+/// tries.
+package final class ScriptedServer: Sendable {
+    package struct Request: Sendable {
+        package var method = ""
         /// Without the query.
-        var path = ""
-        var query = ""
+        package var path = ""
+        package var query = ""
         /// Names in lower case.
-        var headers: [String: String] = [:]
-        var body: [UInt8] = []
+        package var headers: [String: String] = [:]
+        package var body: [UInt8] = []
         /// How many requests for the same path came before this one.
-        var number = 0
+        package var number = 0
         /// Whether `breaking` ended the body early.
-        var isBroken = false
+        package var isBroken = false
     }
 
-    enum Action: Sendable {
+    package enum Action: Sendable {
         case send([UInt8])
         case pause(Duration)
         /// Ends the connection in order, after what was sent.
@@ -29,18 +30,18 @@ final class ScriptedServer: Sendable {
         case reset
     }
 
-    typealias Handler = @Sendable (Request) -> [Action]
+    package typealias Handler = @Sendable (Request) -> [Action]
     /// How many bytes of a request's body are read before the handler is called; nil for all.
-    typealias Breaking = @Sendable (Request) -> Int?
+    package typealias Breaking = @Sendable (Request) -> Int?
 
-    let port: UInt16
+    package let port: UInt16
     private let listener: Int32
     private let handler: Handler
     private let breaking: Breaking
     private let log = Mutex<[Request]>([])
     private let connections = Mutex<[Int32]>([])
 
-    init(breaking: @escaping Breaking = { _ in nil }, _ handler: @escaping Handler) {
+    package init(breaking: @escaping Breaking = { _ in nil }, _ handler: @escaping Handler) {
         self.breaking = breaking
         self.handler = handler
         listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
@@ -59,12 +60,12 @@ final class ScriptedServer: Sendable {
     }
 
     /// `127.0.0.1:PORT`.
-    var host: String { "127.0.0.1:\(port)" }
-    var requests: [Request] { log.withLock { $0 } }
-    func requests(to path: String) -> [Request] { requests.filter { $0.path == path } }
+    package var host: String { "127.0.0.1:\(port)" }
+    package var requests: [Request] { log.withLock { $0 } }
+    package func requests(to path: String) -> [Request] { requests.filter { $0.path == path } }
 
     /// Ends the threads. Every test calls it.
-    func stop() {
+    package func stop() {
         shutdown(listener, Int32(SHUT_RDWR))
         connections.withLock { for fd in $0 { shutdown(fd, Int32(SHUT_RDWR)) } }
     }
@@ -193,13 +194,13 @@ final class ScriptedServer: Sendable {
 }
 
 /// Runs `body` on a thread of its own, outside the pool that the tests themselves block.
-func onThread(_ body: @escaping @Sendable () -> Void) {
+package func onThread(_ body: @escaping @Sendable () -> Void) {
     #expect(startThread("test", body))
 }
 
 extension ScriptedServer.Action {
     /// A response with its true Content-Length, unless `headers` name one.
-    static func reply(_ status: Int, _ headers: [String: String] = [:], _ body: [UInt8] = []) -> Self {
+    package static func reply(_ status: Int, _ headers: [String: String] = [:], _ body: [UInt8] = []) -> Self {
         var text = "HTTP/1.1 \(status) Scripted\r\n"
         if headers["Content-Length"] == nil, headers["Transfer-Encoding"] == nil { text += "Content-Length: \(body.count)\r\n" }
         for (name, value) in headers { text += "\(name): \(value)\r\n" }
@@ -207,7 +208,7 @@ extension ScriptedServer.Action {
     }
 
     /// A chunked response in one chunk; `isEnded` false leaves the last chunk out.
-    static func chunked(_ headers: [String: String] = [:], _ body: [UInt8], isEnded: Bool = true) -> Self {
+    package static func chunked(_ headers: [String: String] = [:], _ body: [UInt8], isEnded: Bool = true) -> Self {
         var text = "HTTP/1.1 200 Scripted\r\nTransfer-Encoding: chunked\r\n"
         for (name, value) in headers { text += "\(name): \(value)\r\n" }
         let chunk = Array("\r\n\(String(body.count, radix: 16))\r\n".utf8) + body + Array("\r\n".utf8)

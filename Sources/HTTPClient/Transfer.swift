@@ -2,57 +2,18 @@ internal import ComposefsCCurl
 internal import ComposefsConcurrency
 internal import ComposefsLinuxSystem
 
-/// Why a transfer ended before its response did.
-struct TransferFailure: Error {
-    enum Cause: Equatable {
-        /// A `CURLcode`.
-        case curl(UInt32)
-        /// Fewer bytes than the network's minimum in the stall timeout.
-        case stalled
-        /// Not there when its reader's time was over.
-        case late
-        case headersTooLarge
-        case cancelled
-    }
-
-    var cause: Cause
-    /// curl's own words. Names hosts and ports, never headers.
-    var message = ""
-    /// Whether a TCP connection, and on it TLS, stood.
-    var wasConnected = false
-    var wasEncrypted = false
-    /// The status that a proxy refused a tunnel with.
-    var proxyStatus: Int?
-
-    /// Whether the server ended the TLS connection for what it was shown, or was not (RFC 8446 §6.2): OpenSSL's words for an alert that was
-    /// received. TLS 1.3 servers say so only after the handshake.
-    var isAlert: Bool {
-        if case .curl = cause { message.contains(" alert ") } else { false }
-    }
-
-    /// Whether a connection that stood broke off, in the middle of the handshake or later, for no reason that was given.
-    var isBrokenConnection: Bool {
-        guard case .curl(let raw) = cause else { return false }
-        return [
-            CURLE_SSL_CONNECT_ERROR, CURLE_GOT_NOTHING, CURLE_SEND_ERROR, CURLE_SEND_FAIL_REWIND, CURLE_RECV_ERROR, CURLE_PARTIAL_FILE,
-            CURLE_HTTP2, CURLE_HTTP2_STREAM, CURLE_AGAIN,
-        ].contains(CURLcode(raw))
-    }
-}
-
 /// One HTTP exchange: the network thread fills it, one other thread reads it.
 ///
-/// The body passes through a ring of fixed size. When it is full, curl stops reading that connection or stream, and the server is slowed
-/// down by its window: memory does not grow with a slow reader.
+/// The body passes through a ring buffer of fixed size. When the buffer is full, libcurl stops reading that connection or stream, and TCP or
+/// HTTP/2 flow control slows the server down: memory does not grow with a slow reader.
 final class Transfer: @unchecked Sendable {
-    /// For who reads as it comes. What a slow reader leaves waits in the kernel.
+    /// Of a transfer with a connection of its own. What a slow reader leaves waits in the kernel.
     private static let ringSize = 256 << 10
-    /// The largest body on a connection that others share: the ring takes all of it, so that it is never paused.
-    static let sharedBodyLimit = 1 << 20
     /// All header lines of one response together.
     static let headerLimit = 64 << 10
 
     let request: HTTPRequest
+    let connection: Connection
     private let core: NetworkCore
     private let monitor = Monitor()
 
@@ -63,7 +24,7 @@ final class Transfer: @unchecked Sendable {
     private var isPaused = false
     private var isWaiting = false
 
-    // Of the network thread alone.
+    // Of the network thread only.
     var handle: UnsafeMutableRawPointer?
     var headerLines: UnsafeMutablePointer<curl_slist>?
     let errorText = UnsafeMutableBufferPointer<CChar>.allocate(capacity: Int(CURL_ERROR_SIZE))
@@ -73,10 +34,11 @@ final class Transfer: @unchecked Sendable {
     private var windowStart = MonotonicTime.now
     private var windowBytes = 0
 
-    init(_ request: HTTPRequest, core: NetworkCore) {
+    init(_ request: HTTPRequest, _ connection: Connection, core: NetworkCore) {
         self.request = request
+        self.connection = connection
         self.core = core
-        ring = ByteRing(capacity: request.mayShareConnection ? Self.sharedBodyLimit : Self.ringSize)
+        ring = ByteRing(capacity: request.mayShareConnection ? HTTPResponse.sharedBodyLimit : Self.ringSize)
         errorText.initialize(repeating: 0)
     }
 
@@ -124,7 +86,7 @@ final class Transfer: @unchecked Sendable {
         return count
     }
 
-    /// Gives the connection up unless the response is complete. The reader must not use the transfer afterwards.
+    /// Closes the connection unless the response is complete. The reader must not use the transfer afterwards.
     func cancel() {
         let isDone = monitor.withLock { outcome != nil }
         if !isDone { core.post(.cancel(self)) }
@@ -154,7 +116,7 @@ final class Transfer: @unchecked Sendable {
             partialHead.isHTTP1 = text.hasPrefix("HTTP/1")
             partialHead.status = words.count > 1 ? Int(words[1]) ?? 0 : 0
         } else if text.isEmpty {
-            // 1xx is no answer yet. Trailers come without a status line, after the head, and change nothing.
+            // 1xx is not the response yet. Trailers have no status line, follow the head and are ignored.
             guard partialHead.status >= 200 else { return true }
             monitor.withLock {
                 if head == nil { head = partialHead }
@@ -182,7 +144,7 @@ final class Transfer: @unchecked Sendable {
         return reception
     }
 
-    /// More of the request's body for curl; see `UploadBody.read`.
+    /// The next part of the request's body for libcurl; see `UploadBody.read`.
     func sendBody(into buffer: UnsafeMutableRawBufferPointer) -> UploadBody.Reading {
         guard case .stream(let body, _) = request.body else { return .bytes(0) }
         let reading = body.read(into: buffer)
@@ -195,11 +157,11 @@ final class Transfer: @unchecked Sendable {
         windowBytes = 0
     }
 
-    /// Whether the last stall timeout brought fewer than `minimum` bytes though the reader had room for them.
+    /// Whether fewer than `minimum` bytes were moved in the last stall timeout although the reader had room for them.
     func hasStalled(at now: MonotonicTime, timeout: Duration, minimum: Int) -> Bool {
-        // Neither a slow reader here nor a slow writer is the server's fault; and who has been sent something may look at it for a while: that
-        // has a deadline of its own.
-        if monitor.withLock({ isPaused }) || waitsForBody || waitsForVerdict {
+        // Neither a slow reader nor a slow writer on this side is the server's fault. A server that has received a body may process it for a
+        // while: that has a deadline of its own.
+        if monitor.withLock({ isPaused }) || waitsForBody || waitsForResponse {
             restartWindow(at: now)
             return false
         }
@@ -213,7 +175,7 @@ final class Transfer: @unchecked Sendable {
         if case .stream(let body, _) = request.body { body.isStarved } else { false }
     }
 
-    private var waitsForVerdict: Bool {
+    private var waitsForResponse: Bool {
         switch request.body {
         case .none: return false
         case .bytes: break
@@ -230,7 +192,7 @@ final class Transfer: @unchecked Sendable {
         if case .stream(let body, _) = request.body { body.transferEnded() }
     }
 
-    /// Takes what curl says of the ended transfer; `handle` is still valid.
+    /// Records libcurl's result of the ended transfer; `handle` is still valid.
     func finish(curl code: CURLcode) {
         guard code != CURLE_OK, let handle else { return finish(.success(())) }
         var failure = TransferFailure(cause: headersWereTooLarge ? .headersTooLarge : .curl(code.rawValue))

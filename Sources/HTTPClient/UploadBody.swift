@@ -2,11 +2,13 @@ internal import ComposefsCCurl
 internal import ComposefsConcurrency
 internal import ComposefsLinuxSystem
 
-/// A request's body on its way from the thread that makes it to the network's.
+/// A request's body, handed over from the thread that produces it to the network thread.
 ///
-/// A ring of fixed size: the maker waits where the network is slower, and curl pauses where the maker is.
-final class UploadBody: @unchecked Sendable {
+/// It passes through a ring buffer of fixed size: the producer waits if the network is slower, and libcurl pauses if the producer is.
+package final class UploadBody: @unchecked Sendable {
     static let ringSize = 1 << 20
+
+    package init() {}
 
     private let monitor = Monitor()
     // Under `monitor`.
@@ -18,10 +20,10 @@ final class UploadBody: @unchecked Sendable {
     private var isPaused = false
     private var resume: (@Sendable () -> Void)?
 
-    // MARK: The maker's side
+    // MARK: The producer's side
 
-    /// False where the transfer has ended: nobody wants more.
-    func write(_ bytes: UnsafeRawBufferPointer) -> Bool {
+    /// Blocks until all of `bytes` are in the buffer. False if the transfer has ended: no more bytes are needed.
+    package func write(_ bytes: UnsafeRawBufferPointer) -> Bool {
         var rest = bytes
         while !rest.isEmpty {
             let (taken, wake) = monitor.withLock { () -> (Int, (@Sendable () -> Void)?) in
@@ -38,20 +40,20 @@ final class UploadBody: @unchecked Sendable {
         return true
     }
 
-    /// All has been written.
-    func finish() { change { isComplete = true } }
+    /// Marks the body as complete.
+    package func finish() { change { isComplete = true } }
 
-    /// There will be no more, and what was sent must count for nothing: the connection is broken off.
-    func abort() { change { isAborted = true } }
+    /// Ends the transfer by closing the connection, so that the server does not take what was sent for a complete body.
+    package func abort() { change { isAborted = true } }
 
-    /// Blocks until curl has taken all, or the transfer has ended.
+    /// Blocks until libcurl has taken the whole body, or the transfer has ended.
     func waitUntilTaken() {
         monitor.withLock {
             while !isTaken, !hasEnded { monitor.wait() }
         }
     }
 
-    /// Where its size is known, curl does not ask for more after the last byte.
+    /// If the size is known, libcurl does not ask again after the last byte.
     private var isTaken: Bool { isComplete && ring.count == 0 }
 
     private func change(_ body: () -> Void) {
@@ -62,17 +64,17 @@ final class UploadBody: @unchecked Sendable {
         wake?()
     }
 
-    /// What lets curl go on; once for each pause.
+    /// Resumes libcurl; returned once for each pause.
     private func takeWake() -> (@Sendable () -> Void)? {
         guard isPaused else { return nil }
         isPaused = false
         return resume
     }
 
-    // MARK: The network's side
+    // MARK: The network thread's side
 
     enum Reading {
-        /// None: the end.
+        /// How many; 0 at the end.
         case bytes(Int)
         case pause
         case abort
@@ -94,10 +96,10 @@ final class UploadBody: @unchecked Sendable {
         }
     }
 
-    /// Whether curl waits for the maker.
+    /// Whether libcurl waits for the producer.
     var isStarved: Bool { monitor.withLock { isPaused } }
 
-    /// Whether curl has all of it.
+    /// Whether libcurl has the whole body.
     var isSent: Bool { monitor.withLock { isTaken } }
 
     func transferEnded() {

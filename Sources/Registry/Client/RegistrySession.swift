@@ -1,0 +1,186 @@
+internal import ComposefsConcurrency
+internal import ComposefsHTTPClient
+internal import ComposefsJSON
+
+/// HTTP requests on behalf of registries: decides about TLS, certificates and proxies from options and configuration, and turns failures and
+/// error statuses into `RegistryError`.
+final class RegistrySession: Sendable {
+    let options: RegistryOptions
+    private let http: HTTPSession
+    private let certificates: CertificateDirectories
+    private let proxies: ProxySettings
+    private let authorityFile: String?
+
+    init(_ options: RegistryOptions, environment: Environment) throws(RegistryError) {
+        self.options = options
+        var settings = HTTPOptions()
+        settings.userAgent = options.userAgent
+        settings.connectTimeout = options.connectTimeout
+        settings.requestTimeout = options.requestTimeout
+        settings.stallTimeout = options.stallTimeout
+        do { http = try HTTPSession(settings) } catch { throw RegistryError(error) }
+        certificates = CertificateDirectories(options.certificateDirectory, ConfigurationPlaces(environment))
+        proxies = ProxySettings(environment)
+        authorityFile = options.certificateAuthorities ?? environment["SSL_CERT_FILE"]
+    }
+
+    var cancellation: Cancellation { http.cancellation }
+
+    /// Ends pauses and running transfers, and refuses new ones. For good.
+    func cancel() { cancellation.cancel() }
+
+    /// What the options say about TLS, or else the configuration of the registry; nil is the default of `RegistryOptions.tlsVerify`.
+    func tlsVerify(_ registry: RemoteRepository) -> Bool? { options.tlsVerify ?? (registry.isInsecure ? false : nil) }
+
+    // MARK: Connections
+
+    private struct Policy: ConnectionPolicy {
+        let session: RegistrySession
+        let registry: RemoteRepository
+
+        /// The authorities that the registry's configuration trusts are trusted at each host that it redirects to. Client certificates are for
+        /// one host: another host gets those of its own.
+        func settings(for url: HTTPURL) throws -> ConnectionSettings {
+            var settings = ConnectionSettings()
+            settings.authorityFile = session.authorityFile
+            if url.scheme == "https" {
+                settings.verifiesTLS = session.tlsVerify(registry) != false
+                let own = try session.certificates.certificates(forRegistry: registry.redirectedFrom ?? registry.domain)
+                settings.authorities = own.authorities
+                if url.isOrigin(of: registry), registry.redirectedFrom == nil {
+                    settings.clients = own.clients
+                } else {
+                    let other = try session.certificates.certificates(for: url.authority)
+                    if other.authorities != own.authorities { settings.authorities += other.authorities }
+                    settings.clients = other.clients
+                }
+            }
+            if let proxy = registry.proxy {
+                settings.proxy = proxy
+            } else {
+                settings.proxy = try session.proxies.proxy(for: url)
+                settings.proxyExceptions = session.proxies.exceptions
+            }
+            return settings
+        }
+
+        var allowsDowngrade: Bool { session.tlsVerify(registry) == false }
+    }
+
+    private func policy(_ registry: RemoteRepository) -> Policy { Policy(session: self, registry: registry) }
+
+    // MARK: Requests
+
+    /// See `HTTPSession.open`.
+    func open(
+        _ url: HTTPURL, for registry: RemoteRepository, headers: [String] = [], authorization: String? = nil, form: [UInt8]? = nil,
+        method: String? = nil, body: RequestBody = .none, mayShareConnection: Bool = true, connectTimeout: Duration? = nil
+    ) throws(Failure) -> HTTPResponse {
+        let request = HTTPRequest(
+            url, headers: headers, authorization: authorization, form: form, method: method, body: body,
+            mayShareConnection: mayShareConnection, connectTimeout: connectTimeout)
+        do {
+            return try http.open(request, policy(registry))
+        } catch {
+            throw Failure(error)
+        }
+    }
+
+    /// See `HTTPSession.speaksNoTLS`.
+    func speaksNoTLS(_ url: HTTPURL, for registry: RemoteRepository) -> Bool { http.speaksNoTLS(url, policy(registry)) }
+
+    /// See `HTTPSession.begin`. Redirects are the caller's to follow.
+    func begin(
+        _ url: HTTPURL, for registry: RemoteRepository, headers: [String], authorization: String?, method: String, body: UploadBody,
+        size: UInt64?
+    ) throws(Failure) -> HTTPUpload {
+        let request = HTTPRequest(url, headers: headers, authorization: authorization, method: method, body: .stream(body, size: size))
+        do {
+            return try http.begin(request, policy(registry))
+        } catch {
+            throw Failure(error)
+        }
+    }
+
+    /// The whole body of a small document.
+    ///
+    /// - Parameters:
+    ///   - limit: in bytes.
+    ///   - what: names the document in messages.
+    func body(of response: HTTPResponse, limit: Int, what: String) throws(Failure) -> [UInt8] {
+        do {
+            return try response.body(limit: limit)
+        } catch {
+            guard case .bodyTooLarge(let size, let limit) = error.reason else { throw Failure(error) }
+            throw Failure(
+                RegistryError(
+                    .tooLarge, "\(error.url): the \(what) has \(size.map { "\($0)" } ?? "more") bytes, the limit is \(limit)",
+                    remedy: what == "manifest" ? .raiseManifestLimit : nil))
+        }
+    }
+
+    // MARK: Failures
+
+    /// Not to be tried again: the next connection would not be faster.
+    func tooSlow(_ rate: UInt64, _ url: HTTPURL) -> Failure {
+        let window = Double(options.minimumRateWindow.clampedNanoseconds) / 1e9
+        return Failure(
+            RegistryError(
+                .timeout,
+                "\(url.display): the server sent \(rate) bytes a second in \(window) s, fewer than \(options.minimumRate)"))
+    }
+
+    /// The failure for an error status. Reads the body for the registry's own code and message.
+    func failure(status response: HTTPResponse, what: String) -> Failure {
+        let (code, message) = Self.registryError(in: response.smallBody())
+        let status = response.head.status
+        var text = "\(what): \(response.url.display) answers \(status)"
+        if let reason = Self.reasons[status] { text += " " + reason }
+        if code != nil || message != nil {
+            text += " (" + [code, message].compactMap { $0 }.joined(separator: ": ") + ")"
+        }
+        var retry = Failure.Retry.never
+        let kind: RegistryError.Kind
+        switch status {
+        case 401:
+            kind = .unauthorized
+        case 403:
+            kind = .forbidden
+            text += "; the repository may be private or the account without access: log in with another one"
+        case 404, 410: kind = .notFound
+        case 429:
+            kind = .rateLimited
+            text += "; logging in may raise the limit"
+            retry = .transient(after: response.head.retryAfter)
+        // Of the 5xx, 501 and 505 say that it will never work.
+        case 408, 425, 500, 502...504, 506...599:
+            kind = .server
+            retry = .transient(after: response.head.retryAfter)
+        default: kind = .server
+        }
+        return Failure(RegistryError(kind, text, status: status, code: code), retry: retry)
+    }
+
+    private static let reasons: [Int: String] = [
+        400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed", 408: "Request Timeout",
+        407: "Proxy Authentication Required", 410: "Gone", 416: "Range Not Satisfiable", 425: "Too Early", 429: "Too Many Requests",
+        500: "Internal Server Error",
+        502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout",
+    ]
+
+    /// `{"errors":[{"code":…,"message":…}]}` (distribution-spec, error codes), or a token server's `{"details":…}`.
+    private static func registryError(in body: [UInt8]) -> (code: String?, message: String?) {
+        guard let value = try? JSONValue.parse(body) else { return (nil, nil) }
+        let first = value["errors"]?.array?.first
+        let code = first?["code"]?.string ?? value["error"]?.string
+        let message =
+            first?["message"]?.string ?? value["details"]?.string ?? value["error_description"]?.string ?? value["message"]?.string
+        func tidy(_ text: String?) -> String? { text.map { printable($0) }.flatMap { $0.isEmpty ? nil : $0 } }
+        return (tidy(code), tidy(message))
+    }
+}
+
+extension HTTPURL {
+    /// Whether the URL belongs to the server that is asked for the repository.
+    func isOrigin(of repository: RemoteRepository) -> Bool { authority == repository.apiHost || "\(host):\(port)" == repository.apiHost }
+}
