@@ -18,39 +18,17 @@ extension ImageStore {
         return try openBlob(stream: stream, StreamName.blob(digest))
     }
 
-    /// The stream of a kept blob, where its content is known to be the blob's: by its mark, or because it is hashed now.
-    package func presentKeptBlob(_ digest: ContentDigest) throws -> ObjectID? {
-        let name = StreamName.blob(digest)
-        for stream in [try repository.stagedStream(name), try repository.stream(name)] {
-            guard let stream, try repository.objectSize(stream) != nil else { continue }
-            if try LayerMark.isSet(digest, on: stream, in: repository), try hasItsObject(stream) { return stream }
-            if (try? blobDigest(of: stream, digest.algorithm)) == digest {
-                try LayerMark.set(digest, on: stream, in: repository)
-                return stream
-            }
-            repository.distrustObjects()
-        }
-        return nil
-    }
-
-    private func hasItsObject(_ stream: ObjectID) throws -> Bool {
-        for object in try repository.openStream(stream, contentType: StreamContentType.blob).objectReferences {
-            guard try repository.objectSize(object) != nil else { return false }
-        }
-        return true
-    }
-
     /// What a manifest stream shall keep: the given blobs and those that it keeps already, in the order of its layers.
     package func keptBlobs(
         of manifest: Manifest, _ digest: ContentDigest, adding new: [(digest: ContentDigest, stream: ObjectID)]
     ) throws -> [(digest: ContentDigest, stream: ObjectID)] {
         var kept = Dictionary(new.map { ($0.digest, $0.stream) }, uniquingKeysWith: { first, _ in first })
         // A stream that cannot be read is being replaced: nothing is kept for its sake.
-        if let id = try repository.stream(StreamName.manifest(digest)),
+        if let id = try usableStream(StreamName.manifest(digest)),
             let known = try? repository.openStream(id, contentType: StreamContentType.manifest).namedReferences
         {
             for blob in ReferenceKey.blobs(in: known) where kept[blob.digest] == nil {
-                if try repository.objectSize(blob.stream) != nil { kept[blob.digest] = blob.stream }
+                if try isWhole(blob.stream, StreamContentType.blob) { kept[blob.digest] = blob.stream }
             }
         }
         var ordered: [(digest: ContentDigest, stream: ObjectID)] = []

@@ -1,32 +1,53 @@
-import ComposefsBytes
+package import ComposefsBytes
 package import ComposefsHashing
+import ComposefsLinuxSystem
 import ComposefsRepository
 import ComposefsSplitStream
 
+/// How sure it must be that a stream which is in the store gives a layer or blob back.
+package enum ReuseCheck: Sendable {
+    /// Its object and all that it leads to are what their names say, and the mark says that it was re-assembled once.
+    case objects
+    /// It is also re-assembled now, whatever the mark says.
+    case content
+}
+
 /// What of an image is in the store already, and can be believed.
 extension ImageStore {
-    /// The stream of a layer, where its content is known to be the layer's: by its mark, or because it is hashed now.
+    /// The stream of a layer, where its content is known to be the layer's: by its mark and its objects, or because it is re-assembled now.
     ///
-    /// A layer that turns out to be damaged is nil, and then no object is believed any more without being read: one of them is not what its
-    /// name says, and storing the layer again must put it right.
-    package func presentLayer(_ diffID: ContentDigest) throws -> ObjectID? { try signed { try verifiedLayer(diffID) } }
-
-    private func verifiedLayer(_ diffID: ContentDigest) throws -> ObjectID? {
-        let name = StreamName.layer(diffID)
-        if let staged = try repository.stagedStream(name), try LayerMark.isSet(diffID, on: staged, in: repository) { return staged }
-        guard let stream = try repository.stream(name), try repository.objectSize(stream) != nil else { return nil }
-        if try LayerMark.isSet(diffID, on: stream, in: repository) { return stream }
-        // Written by a store that does not check diff IDs, or copied without its mark. Or an artifact's blob, which may have the same name.
-        guard isStream(stream, StreamContentType.layer), (try? layerDigest(of: stream, diffID.algorithm)) == diffID else {
-            repository.distrustObjects()
-            return nil
-        }
-        try LayerMark.set(diffID, on: stream, in: repository)
-        return stream
+    /// Every object that it leads to is verified, so that nothing damaged becomes a part of another image. Nil where one is missing or
+    /// damaged: storing the layer again puts it right.
+    package func presentLayer(_ diffID: ContentDigest, _ check: ReuseCheck = .objects) throws -> ObjectID? {
+        try signed { try present(StreamName.layer(diffID), diffID, StreamContentType.layer, check, isMarked: true) }
     }
 
-    /// The stream of an artifact's blob, hashed now; nil as above.
-    package func presentBlob(_ digest: ContentDigest) throws -> ObjectID? { try signed { try verifiedBlob(digest) } }
+    /// The stream of an artifact's blob; nil as above.
+    package func presentBlob(_ digest: ContentDigest) throws -> ObjectID? {
+        try signed { try present(StreamName.layer(digest), digest, StreamContentType.blob, .content, isMarked: false) }
+    }
+
+    /// The stream of a kept blob; nil as above.
+    package func presentKeptBlob(_ digest: ContentDigest, _ check: ReuseCheck = .objects) throws -> ObjectID? {
+        try present(StreamName.blob(digest), digest, StreamContentType.blob, check, isMarked: true)
+    }
+
+    private func present(
+        _ name: ByteString, _ digest: ContentDigest, _ type: UInt64, _ check: ReuseCheck, isMarked: Bool
+    ) throws -> ObjectID? {
+        for stream in [try repository.stagedStream(name), try usableStream(name)] {
+            guard let stream, try isWhole(stream, type, reads: check == .content) else { continue }
+            if check == .objects, isMarked, try LayerMark.isSet(digest, on: stream, in: repository) { return stream }
+            // Without its mark it was written by a store that does not check diff IDs, or copied. Or a layer and a blob have the same name.
+            if (try? layerDigest(of: stream, digest.algorithm)) == digest {
+                if isMarked { try LayerMark.set(digest, on: stream, in: repository) }
+                return stream
+            }
+            // What the kernel vouches for and does not give out is found by reading only.
+            if repository.isSecure { repository.distrustObjects() }
+        }
+        return nil
+    }
 
     /// Where the repository's handle signs: the stream and its objects, signed. Nil where they cannot be, so that they are stored again.
     private func signed(_ find: () throws -> ObjectID?) throws -> ObjectID? {
@@ -43,19 +64,39 @@ extension ImageStore {
         }
     }
 
-    private func verifiedBlob(_ digest: ContentDigest) throws -> ObjectID? {
-        let name = StreamName.layer(digest)
-        guard let stream = try repository.stagedStream(name) ?? repository.stream(name) else { return nil }
-        guard isStream(stream, StreamContentType.blob), (try? blobDigest(of: stream, digest.algorithm)) == digest else {
-            repository.distrustObjects()
+    /// Whether an object is a stream of a type, and it and all that it leads to are what their names say.
+    ///
+    /// - Parameter reads: see `Repository.faulty`.
+    package func isWhole(_ stream: ObjectID, _ type: UInt64, reads: Bool = false) throws -> Bool {
+        guard let objects = try objects(ofStream: stream, type) else { return false }
+        return try repository.faulty(objects, reads: reads).isEmpty
+    }
+
+    /// What a stream leads to, each object once; nil where it cannot be read, or is of another type.
+    package func objects(ofStream stream: ObjectID, _ type: UInt64) throws -> [ObjectID]? {
+        do {
+            let reader = try repository.openStream(stream, contentType: type)
+            return Set(reader.objectReferences + reader.namedReferences.map(\.id)).sorted()
+        } catch {
+            if case .system(let error) = error, error.errno != .inputOutput, error.errno != .badMessage { throw error }
             return nil
         }
-        return stream
+    }
+
+    /// The object that a stream's link leads to; nil where there is no link, or one that leads to no object: it is replaced when the stream
+    /// is published.
+    package func usableStream(_ name: ByteString) throws -> ObjectID? {
+        do throws(RepositoryError) {
+            return try repository.stream(name)
+        } catch {
+            guard case .invalidLink = error else { throw error }
+            return nil
+        }
     }
 
     /// Whether a blob's name is the name of a container's layer, which then keeps it: whoever wants the blob has a reference to its stream.
     package func isLayerName(_ digest: ContentDigest) throws -> Bool {
-        guard let stream = try repository.stream(StreamName.layer(digest)) else { return false }
+        guard let stream = try usableStream(StreamName.layer(digest)) else { return false }
         return isStream(stream, StreamContentType.layer)
     }
 
@@ -66,6 +107,51 @@ extension ImageStore {
             return reader.contentType == type
         } catch {
             return false
+        }
+    }
+
+    // MARK: Images
+
+    /// Whether an image is here as it was when it was stored: its documents, its layers' objects, its EROFS images with their links.
+    ///
+    /// Documents, streams and EROFS images are read; of other objects those whose files have been changed since their layer was verified.
+    package func isWhole(_ image: StoredImage) throws -> Bool {
+        for layer in Set(image.layerIdentifiers) {
+            guard let stream = image.layerStream(layer), try isUnchanged(stream, layer, isLayer: image.isContainer) else { return false }
+        }
+        for blob in image.keptBlobs where try !isUnchanged(blob.stream, blob.digest, isLayer: false) { return false }
+        guard image.isContainer else { return true }
+        guard image.imageID(repository.erofsFormats.default) != nil else { return false }
+        for id in Set(image.allImageIDs) where try !hasIntactImage(id) { return false }
+        return true
+    }
+
+    private func isUnchanged(_ stream: ObjectID, _ digest: ContentDigest, isLayer: Bool) throws -> Bool {
+        guard try repository.isIntact(stream), let verified = try repository.changeTime(of: stream),
+            let objects = try objects(ofStream: stream, isLayer ? StreamContentType.layer : StreamContentType.blob)
+        else { return false }
+        if try LayerMark.isSet(digest, on: stream, in: repository) {
+            let changed = try repository.changed(objects, since: verified)
+            if changed.isEmpty { return true }
+            guard try repository.faulty(changed).isEmpty else { return false }
+        } else {
+            guard try repository.faulty(objects).isEmpty, (try? layerDigest(of: stream, digest.algorithm)) == digest else { return false }
+        }
+        // The next time nothing needs to be read: the mark is newer than the objects.
+        try LayerMark.set(digest, on: stream, in: repository)
+        return true
+    }
+
+    /// Whether an image's link leads to its object, and that is what its name says.
+    package func hasIntactImage(_ id: ObjectID) throws -> Bool {
+        do throws(RepositoryError) {
+            guard try repository.hasImage(id) else { return false }
+            return try repository.isIntact(id)
+        } catch {
+            switch error {
+            case .invalidLink, .objectDamaged: return false
+            default: throw error
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ extension ImageStore {
         public var metadataWritten = false
     }
 
-    /// Gives every tagged image the EROFS images of the repository's formats where the default one is missing. References to images of
+    /// Gives every tagged image the EROFS images of the repository's formats where the default one is missing or damaged. References to images of
     /// other formats are kept, and `meta.json` is brought into the form that programs write. Each tag is upgraded in one durable step.
     ///
     /// - Throws: at the first image that cannot be read; those before it are upgraded.
@@ -31,7 +31,7 @@ extension ImageStore {
                 result.artifacts += 1
                 continue
             }
-            if let id = image.imageID(repository.erofsFormats.default), try repository.hasImage(id) {
+            if let id = image.imageID(repository.erofsFormats.default), try hasIntactImage(id) {
                 result.alreadyCurrent += 1
                 continue
             }

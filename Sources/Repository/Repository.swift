@@ -125,6 +125,8 @@ struct Activity: ~Copyable {
     /// Whether owners and permissions of the repository's directories were found good.
     let hasTrustedOwner = Atomic<Bool>(false)
     let ownership = OwnershipCheck()
+    /// Objects whose content this handle has found to be what their names say.
+    let intact = IntactObjects()
     /// Whether FICLONE was refused once.
     let cannotClone = Atomic<Bool>(false)
     let marker = Mutex(Marker())

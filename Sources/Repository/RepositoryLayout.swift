@@ -10,6 +10,8 @@ enum Layout {
     static let streamReferences: ByteString = "streams/refs"
     static let imageReferences: ByteString = "images/refs"
     static let staging: ByteString = ".staging"
+    /// Files that were found under a name that is not theirs; see `Repository.setAside`.
+    static let damaged: ByteString = ".damaged"
     static let symlinkPrefix: ByteString = ".symlink-"
     static let objectPrefix: ByteString = ".tmp-object-"
 

@@ -19,6 +19,10 @@ extension Repository {
         var report = FsckReport()
         try checkMetadata(&report)
         for temporary in inventory.temporaries { report.notes.append("\(temporary) is left from an interrupted operation, or in use") }
+        if !inventory.setAside.isEmpty {
+            report.notes.append(
+                "\(inventory.setAside.count) damaged files are set aside in \(Layout.damaged)/; garbage collection removes them")
+        }
         if !metadataOnly { checkObjects(inventory, threads, progress, &report) }
         checkStrays(inventory, &report)
         for (path, kind) in inventory.notDirectories {

@@ -20,6 +20,8 @@ struct Inventory {
     var temporaries: [ByteString] = []
     var streams: [Link] = []
     var images: [Link] = []
+    /// What was set aside because it had a name that was not its own.
+    var setAside: [ByteString] = []
     /// First-level entries of `streams/` and `images/` that are no links.
     var notLinks: [ByteString] = []
     var streamReferences: [(path: ByteString, target: ByteString)] = []
@@ -47,6 +49,9 @@ struct Inventory {
             case Layout.staging:
                 guard try isDirectory(Layout.staging, repository) else { continue }
                 try repository.walkReferences(Layout.staging) { (path, _) throws(RepositoryError) in temporaries.append(path) }
+            case Layout.damaged:
+                guard try isDirectory(Layout.damaged, repository) else { continue }
+                setAside = (try repository.entries(of: Layout.damaged) ?? []).map { Layout.damaged + "/" + $0.name }
             case let name where name.hasPrefix(Layout.symlinkPrefix): temporaries.append(name)
             default: strays.append((entry.name, try repository.kind(of: entry, at: entry.name)))
             }

@@ -108,7 +108,7 @@ extension Repository {
         }
         plan.objects.sort()
         plan.report.objectsRemoved = plan.objects.count
-        plan.temporaries = inventory.temporaries.filter { $0 != ownMarker }
+        plan.temporaries = inventory.temporaries.filter { $0 != ownMarker } + inventory.setAside
         plan.report.temporariesRemoved = plan.temporaries.count
         return plan
     }
@@ -224,7 +224,8 @@ extension Repository {
             try renewLinks(since: since)
         }
         if plan.temporaries.contains(where: { $0.hasPrefix(Layout.staging) }) { try syncFileSystem() }
-        for path in plan.temporaries where !path.hasPrefix(Layout.staging) {
+        try Self.removeTree(Layout.damaged, in: root)
+        for path in plan.temporaries where !path.hasPrefix(Layout.staging) && !path.hasPrefix(Layout.damaged) {
             try system { () throws(SystemError) in try root.unlink(at: path) }
         }
         try Self.removeTree(Layout.staging, in: root)

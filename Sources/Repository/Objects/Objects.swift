@@ -43,7 +43,7 @@ extension Repository {
         try beginStoring()
         defer { endStoring() }
         let path = Layout.objectPath(id)
-        let found = try inspect(id, size: size, at: path)
+        let found = try inspect(id, size: size, at: path, pieces)
         if found == .good { return StoredObject(id: id, size: size, isNew: false) }
         var temporary = try makeTemporary(mode: 0o644)
         try system { () throws(SystemError) in try temporary.file.writeAll(pieces) }
@@ -61,15 +61,21 @@ extension Repository {
         case unsigned
     }
 
-    /// With verity the kernel's digest decides. Without, the size does: reading every object again would cost as much as storing it, and
-    /// what a power cut or a failed sync damaged is found by `recoverInterruptedPull`.
-    func inspect(_ id: ObjectID, size: UInt64, at path: ByteString) throws(RepositoryError) -> Presence {
-        let presence = try look(id, size: size, at: path)
+    /// With verity the kernel's digest decides. Without, the content does, which is read once by each handle: a file of the right size under an
+    /// object's name may be damaged, and nothing that is stored now may lead to it.
+    ///
+    /// - Parameter content: the object's content where the caller has it in memory; comparing costs less than hashing.
+    func inspect(
+        _ id: ObjectID, size: UInt64, at path: ByteString, _ content: [UnsafeRawBufferPointer]? = nil
+    ) throws(RepositoryError) -> Presence {
+        let presence = try look(id, size: size, at: path, content)
         if presence == .good { noteReuse(of: id) }
         return presence
     }
 
-    private func look(_ id: ObjectID, size: UInt64, at path: ByteString) throws(RepositoryError) -> Presence {
+    private func look(
+        _ id: ObjectID, size: UInt64, at path: ByteString, _ content: [UnsafeRawBufferPointer]?
+    ) throws(RepositoryError) -> Presence {
         if activity.distrustsObjects.load(ordering: .relaxed) {
             switch try isIntactOnDevice(id) {
             case nil: return .absent
@@ -95,7 +101,8 @@ extension Repository {
         guard let status = try system({ () throws(SystemError) in try root.statusIfPresent(at: path) }) else {
             return .absent
         }
-        return status.kind == .regular && status.size == size && !isForeign(status) ? .good : .torn
+        guard status.kind == .regular, status.size == size, !isForeign(status) else { return .torn }
+        return try isIntact(id, status, content) ? .good : .torn
     }
 
     /// From now on this handle reads every object before it believes that it is stored already: one was found damaged.
@@ -140,6 +147,8 @@ extension Repository {
         // Somebody may store or remove the same object meanwhile, but not for ever.
         for _ in 0..<8 {
             if found != .absent {
+                // No file can take a directory's place.
+                if found == .torn, try status(at: path)?.kind == .directory { try setAside(path) }
                 try system { () throws(SystemError) in try temporary.replace(in: root, at: path) }
                 activity.isUnsynced.store(true, ordering: .sequentiallyConsistent)
                 return StoredObject(id: id, size: size, isNew: true)

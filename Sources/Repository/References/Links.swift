@@ -30,11 +30,13 @@ extension Repository {
             {
                 return false
             }
-            try placeLink(text, at: name)
-            return true
         } catch {
             throw .system(error)
         }
+        // No link can take a directory's place.
+        if try status(at: name)?.kind == .directory { try setAside(name) }
+        try system { () throws(SystemError) in try placeLink(text, at: name) }
+        return true
     }
 
     /// Puts a new link in the place of what has the name, in one step.

@@ -153,8 +153,9 @@ extension Repository {
         else { return nil }
         // What is staged may be of a pull that ended without a good sync.
         if !options.readOnly { try beginPull() }
-        guard let target = try readLink(stagingDirectory() + "/" + name) else { return nil }
-        guard let id = Layout.objectID(ofTarget: target, algorithm), try objectSize(id) != nil else { return nil }
+        // Something else in its place is no stream that could be taken.
+        guard let target = try? readLink(stagingDirectory() + "/" + name) else { return nil }
+        guard let id = Layout.objectID(ofTarget: target, algorithm), (try? objectSize(id)) != nil else { return nil }
         return try mayReuse(stream: id) ? id : nil
     }
 

@@ -285,7 +285,7 @@ private struct ImageCopy: Sendable {
         let tree = try self.store.containerTree(of: streams)
         for version in repository.erofsFormats.all { images[version] = try store(tree, version) }
         // What the target made of the image before, stays.
-        let known = try self.store.image(image.manifestDigest)
+        let known = try? self.store.image(image.manifestDigest)
         if images[.v2] == nil, let old = known?.imageID(.v2) { images[.v2] = old }
         if images[.v1] == nil, images[.v0] == nil, let old = known?.imageID(.v1) { images[.v1] = old }
 

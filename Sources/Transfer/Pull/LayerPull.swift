@@ -107,7 +107,7 @@ struct LayerPull: Sendable {
         var missing: [LayerTask] = []
         for task in layers where task.descriptor.digest != task.diffID && kept[task.descriptor.digest] == nil {
             let digest = task.descriptor.digest
-            if let stream = try store.presentKeptBlob(digest) {
+            if let stream = try store.presentKeptBlob(digest, options.policy == .always ? .content : .objects) {
                 kept[digest] = stream
             } else if !missing.contains(where: { $0.identifier == digest }) {
                 missing.append(LayerTask(index: task.index, descriptor: task.descriptor, isKeptBlob: true))
@@ -147,8 +147,9 @@ struct LayerPull: Sendable {
 
     /// The layer's stream, where the store has one whose content is known to be the layer's.
     private func presentLayer(_ task: LayerTask) throws -> ObjectID? {
-        if task.isKeptBlob { return try store.presentKeptBlob(task.identifier) }
-        return if let diffID = task.diffID { try store.presentLayer(diffID) } else { try store.presentBlob(task.identifier) }
+        let check: ReuseCheck = options.policy == .always ? .content : .objects
+        if task.isKeptBlob { return try store.presentKeptBlob(task.identifier, check) }
+        return if let diffID = task.diffID { try store.presentLayer(diffID, check) } else { try store.presentBlob(task.identifier) }
     }
 
     /// One layer, from its source or from another pull that has brought it meanwhile.

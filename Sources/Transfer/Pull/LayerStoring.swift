@@ -18,7 +18,7 @@ extension ImageStore {
         var publication = Repository.Publication()
         if let stream = try presentLayer(diffID) {
             // A pull that did not come to its end may have stored it without publishing it.
-            if try repository.stream(name) != stream {
+            if try usableStream(name) != stream {
                 publication.stream(name, stream)
                 try repository.publish(publication)
             }

@@ -41,9 +41,16 @@ extension PullResult {
 extension ImageStore {
     /// What a tag stands for; nil where there is no such tag.
     package func tagged(_ name: ByteString) throws -> ContentDigest? {
-        guard (try? ImageTag.check(name)) != nil, let reference = try repository.streamReference(ImageTag.referencePath(name)) else {
+        guard (try? ImageTag.check(name)) != nil else { return nil }
+        let reference: Reference?
+        do throws(RepositoryError) {
+            reference = try repository.streamReference(ImageTag.referencePath(name))
+        } catch {
+            // What is no link stands for nothing, and a pull replaces it.
+            guard case .invalidLink = error else { throw error }
             return nil
         }
+        guard let reference else { return nil }
         return StreamName.digest(in: reference.entry, after: StreamName.manifestPrefix)
     }
 
@@ -61,14 +68,9 @@ extension ImageStore {
         return nil
     }
 
-    /// A stored image, unless something of it is missing: then another pull puts that right.
+    /// A stored image, unless something of it is missing or damaged: then another pull puts that right.
     private func whole(_ digest: ContentDigest) throws -> StoredImage? {
-        guard try contains(digest), let image = try? image(digest) else { return nil }
-        for identifier in image.layerIdentifiers {
-            guard let stream = image.layerStream(identifier), try repository.objectSize(stream) != nil else { return nil }
-        }
-        guard image.isContainer else { return image }
-        guard let id = image.imageID(repository.erofsFormats.default), try repository.objectSize(id) != nil else { return nil }
+        guard let image = try? image(digest), try isWhole(image) else { return nil }
         return image
     }
 }
