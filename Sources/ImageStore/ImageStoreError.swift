@@ -3,10 +3,32 @@ public import ComposefsEROFS
 public import ComposefsHashing
 import ComposefsOCIModel
 
+/// Why a name cannot be a tag.
+public enum TagFault: Sendable, Hashable, CustomStringConvertible {
+    case empty
+    /// A name that begins with `@` is a digest.
+    case leadingAt
+    /// `.` or `..`.
+    case dots
+    case controlCharacter
+    /// Longer than a file name when it is encoded; the limit in bytes.
+    case tooLong(limit: Int)
+
+    public var description: String {
+        switch self {
+        case .empty: "it is empty"
+        case .leadingAt: "a leading '@' is reserved for digests"
+        case .dots: "it is no file name"
+        case .controlCharacter: "it holds a control character"
+        case .tooLong: "it is longer than a file name may be"
+        }
+    }
+}
+
 /// What an image store refuses.
 public enum ImageStoreError: Error, Sendable, CustomStringConvertible {
-    /// The name, and why it cannot be a tag.
-    case invalidTag(ByteString, String)
+    /// The name cannot be a tag.
+    case invalidTag(ByteString, TagFault)
     /// Nothing in the repository is called so.
     case noSuchImage(ByteString)
     /// More than one manifest is meant.
@@ -26,7 +48,7 @@ public enum ImageStoreError: Error, Sendable, CustomStringConvertible {
 
     public var description: String {
         switch self {
-        case .invalidTag(let name, let what): "\"\(name.withoutSecrets)\" cannot be a tag: \(what)"
+        case .invalidTag(let name, let fault): "\"\(name.withoutSecrets)\" cannot be a tag: \(fault)"
         case .noSuchImage(let name): "no image \"\(name.withoutSecrets)\" in the repository"
         case .ambiguous(let text, let candidates):
             "\"\(text.withoutSecrets)\" may mean \(candidates.map(\.description).sorted().joined(separator: " or ")); give more digits or the full name"

@@ -20,7 +20,7 @@ public enum ImageTag {
         return ByteString(encoded)
     }
 
-    /// Undoes `encode` in one pass; a `%` that begins neither `%25` nor `%2F` stands for itself.
+    /// Reverses `encode` in one pass. A `%` that begins neither `%25` nor `%2F` is kept.
     public static func decode(_ component: ByteString) -> ByteString {
         var name: [UInt8] = []
         var rest = component.bytes[...]
@@ -38,25 +38,28 @@ public enum ImageTag {
         return ByteString(name)
     }
 
-    /// Refuses what cannot be a tag.
+    /// The longest file name that Linux allows, in bytes (NAME_MAX).
+    private static let nameLimit = 255
+
+    /// Refuses a name that cannot be a tag.
     ///
     /// - Throws: `ImageStoreError.invalidTag`: empty, beginning with `@`, `.` or `..`, a control byte, or over 255 bytes encoded.
     public static func check(_ name: ByteString) throws(ImageStoreError) {
-        let what: String? =
+        let fault: TagFault? =
             if name.isEmpty {
-                "it is empty"
+                .empty
             } else if name.bytes.first == UInt8(ascii: "@") {
-                "a leading '@' is reserved for digests"
+                .leadingAt
             } else if name == "." || name == ".." {
-                "it is no file name"
+                .dots
             } else if name.bytes.contains(where: { $0 < 0x20 || $0 == 0x7f }) {
-                "it holds a control character"
-            } else if encode(name).count > 255 {
-                "it is longer than a file name may be"
+                .controlCharacter
+            } else if encode(name).count > nameLimit {
+                .tooLong(limit: nameLimit)
             } else {
                 nil
             }
-        if let what { throw .invalidTag(name, what) }
+        if let fault { throw .invalidTag(name, fault) }
     }
 
     package static func referencePath(_ name: ByteString) -> ByteString { prefix + encode(name) }

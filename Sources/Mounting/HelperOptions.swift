@@ -31,7 +31,7 @@ public struct HelperOptions: Sendable, Hashable {
     public mutating func add(_ list: ByteString, sloppy: Bool = false) throws(MountError) {
         for option in Self.split(list) {
             guard try take(option) else {
-                guard sloppy else { throw .options("unknown mount option \"\(option.name)\"") }
+                guard sloppy else { throw .options(.unknown(option.name)) }
                 ignored.append(option.name)
                 continue
             }
@@ -42,17 +42,14 @@ public struct HelperOptions: Sendable, Hashable {
     public func check() throws(MountError) {
         if isRemount { return }
         guard objects.isEmpty != (repository == nil) else {
-            throw .options(
-                repository == nil
-                    ? "no directory of objects: give basedir=DIR, or repo=DIR for an image by its name"
-                    : "basedir= and repo= exclude each other")
+            throw .options(repository == nil ? .noObjects : .objectsAndRepository)
         }
-        guard !isBootable || repository != nil else { throw .options("bootable needs repo=DIR") }
+        guard !isBootable || repository != nil else { throw .options(.bootableWithoutRepository) }
         guard repository == nil || verity != VerityChecking.none else {
-            throw .options("noverity is not for repo=: where a repository has fs-verity, the kernel checks its files")
+            throw .options(.noVerityInRepository)
         }
         guard (mount.upperDirectory == nil) == (mount.workDirectory == nil) else {
-            throw .options("upperdir= and workdir= need each other")
+            throw .options(.upperOrWorkMissing)
         }
     }
 
@@ -69,14 +66,14 @@ public struct HelperOptions: Sendable, Hashable {
     /// Whether the option is known.
     private mutating func take(_ option: Option) throws(MountError) -> Bool {
         func value() throws(MountError) -> ByteString {
-            guard let value = option.value, !value.isEmpty else { throw .options("the mount option \(option.name) needs a value") }
+            guard let value = option.value, !value.isEmpty else { throw .options(.valueMissing(option.name)) }
             return value
         }
         switch option.name {
         case "basedir":
             _ = try value()
             objects = option.parts.filter { !$0.isEmpty }
-            guard !objects.isEmpty else { throw .options("basedir= names no directory") }
+            guard !objects.isEmpty else { throw .options(.emptyObjectList) }
         case "digest": digest = try value()
         case "verity": verity = .required
         case "tryverity": if verity != .required { verity = .ifSupported }

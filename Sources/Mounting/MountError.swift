@@ -3,8 +3,8 @@ public import ComposefsLinuxSystem
 
 /// Why an image could not be mounted or unmounted. Every description is one line that says what to do where that is not obvious.
 public enum MountError: Error, Sendable, Hashable, CustomStringConvertible {
-    /// Options that cannot go together, or that nobody knows.
-    case options(String)
+    /// An unknown mount option, one without its value, or options that contradict each other.
+    case options(MountOptionFault)
     /// The process may not mount here.
     case noRights(SystemError)
     /// The kernel has no file system of this name, `erofs` or `overlay`.
@@ -41,7 +41,7 @@ public enum MountError: Error, Sendable, Hashable, CustomStringConvertible {
 
     public var description: String {
         switch self {
-        case .options(let why): why
+        case .options(let fault): fault.description
         case .noRights(let error) where error.operation == "unmount":
             "unmounting needs root's rights (CAP_SYS_ADMIN in the mount namespace's user namespace), or with FUSE to be who mounted it: \(error)"
         case .noRights(let error): "mounting needs root's rights (CAP_SYS_ADMIN in the first user namespace): \(error)"

@@ -50,10 +50,10 @@ public struct MountOptions: Sendable, Hashable {
 
     func check() throws(MountError) {
         guard (upperDirectory == nil) == (workDirectory == nil) else {
-            throw .options("an upper directory and a work directory are needed together")
+            throw .options(.upperOrWorkMissing)
         }
         guard !readWrite || upperDirectory != nil else {
-            throw .options("a writable mount needs an upper directory and a work directory, since the image never changes")
+            throw .options(.writableWithoutUpper)
         }
     }
 

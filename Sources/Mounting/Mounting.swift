@@ -166,9 +166,9 @@ private func misplaced(_ options: MountOptions) -> MountError? {
         let two = try? FileDescriptor.currentDirectory.status(at: work, follow: true)
     else { return nil }
     if one.device != two.device {
-        return .options("\(work): the work directory must be on the file system of the upper directory, \(upper)")
+        return .options(.otherFileSystem(work: work, upper: upper))
     }
-    return one.inode == two.inode ? .options("\(work): the work directory must be another than the upper directory") : nil
+    return one.inode == two.inode ? .options(.workIsUpper(work)) : nil
 }
 
 private func mapOwners(_ mount: borrowing FileDescriptor, _ path: ByteString) throws(MountError) {

@@ -3,22 +3,22 @@ public import ComposefsHashing
 package import ComposefsLinuxSystem
 internal import Synchronization
 
-/// How `Repository.open` opens.
+/// How `Repository.open` opens a repository.
 public struct OpenOptions: Sendable {
     /// Refuse a repository without fs-verity.
     public var requireVerity: Bool
-    /// Give a repository from before `meta.json` one (writes it), instead of refusing.
+    /// Write a `meta.json` to a repository that was made before that file existed, instead of refusing it.
     public var upgradeOldFormat: Bool
-    /// Never write, whatever is called.
+    /// Never write, whichever method is called.
     public var readOnly: Bool
-    /// Refuse a repository of another algorithm.
+    /// Refuse a repository with another algorithm.
     public var algorithm: VerityAlgorithm?
-    /// Called once, before waiting for a lock that another process holds (gc).
+    /// Called once, before waiting for a lock that another process holds, such as a garbage collection.
     public var willWait: (@Sendable () -> Void)?
-    /// Write also to a repository, or a directory in one, that another user owns or can write to. Without it that is
-    /// `RepositoryError.untrusted`; reading never leaves the repository, whoever owns it. See `OwnershipCheck`.
+    /// Write also to a repository, or a directory in one, that another user owns or can write to. Otherwise that is
+    /// `RepositoryError.untrusted`. Reading never leaves the repository, whoever owns it. See `OwnershipCheck`.
     public var trustsOwner: Bool
-    /// Signs every object that this handle stores, and `meta.json`: see Signing.swift. Refused where the repository has no fs-verity.
+    /// Signs every object that this handle stores, and `meta.json`: see Signing.swift. Refused if the repository has no fs-verity.
     public var signer: (any VeritySigner)?
 
     public init(
@@ -35,17 +35,17 @@ public struct OpenOptions: Sendable {
     }
 }
 
-/// A composefs repository: content-addressed objects, streams and images that name them, references that keep those.
+/// A composefs repository: content-addressed objects, streams and images that refer to them, and references that keep those.
 ///
-/// The handle holds a shared lock on the repository's directory for its life, so garbage collection elsewhere waits for it. All methods
-/// may be called from many threads at once. Objects are durable only once `publish` or `sync` has returned.
+/// The handle holds a shared lock on the repository's directory as long as it exists, so a garbage collection of another handle waits for
+/// it. All methods may be called from several threads at once. Objects are durable only after `publish` or `sync` has returned.
 public final class Repository: Sendable {
-    /// As it was given to `open` or `initialize`.
+    /// The path that was given to `open` or `initialize`.
     public let path: ByteString
     public let metadata: RepositoryMetadata
-    /// Whether objects carry fs-verity, so that the kernel vouches for their content. Otherwise digests are computed in user space.
+    /// Whether objects have fs-verity, so that the kernel verifies their content. Otherwise digests are computed in user space.
     public let isSecure: Bool
-    /// The repository's directory; carries the lock. Everything below is reached through it, and never through a symbolic link.
+    /// The repository's directory, which carries the lock. All paths are relative to it, and no symbolic link on them is followed.
     let root: RootedDirectory
     let options: OpenOptions
     let activity = Activity()
@@ -64,8 +64,8 @@ public final class Repository: Sendable {
 
     deinit { retireMarker() }
 
-    /// Makes everything written so far durable, on the whole file system. When it fails, nothing that this handle has stored since the last
-    /// sync is believed again before it has been read from the device, here and in every other process: see Publication.swift.
+    /// Makes everything written so far durable, on the whole file system. After a failure, nothing that this handle has stored since the
+    /// last sync is relied on before it has been read from the device, by this or any other process: see Publication.swift.
     public func sync() throws(RepositoryError) {
         do throws(RepositoryError) {
             try syncFileSystem()
@@ -84,50 +84,47 @@ public final class Repository: Sendable {
         try system { () throws(SystemError) in try root.fileSystemStatus() }
     }
 
-    /// Throws if nothing may be written: opened read-only, features only a newer release can keep up, read-only file system, permissions,
-    /// another user that could change what is written.
+    /// Throws if nothing may be written: the handle was opened read-only, a feature needs a later release, the file system is read-only,
+    /// permissions are missing, or another user could change what is written.
     func requireWritable() throws(RepositoryError) {
-        guard !options.readOnly else { throw .readOnly("it was opened for reading only") }
+        guard !options.readOnly else { throw .readOnly(.openedReadOnly) }
         let unknown = metadata.unknownReadOnlyCompatible
-        guard unknown.isEmpty else {
-            throw .readOnly(
-                "meta.json lists features this release cannot write: " + unknown.map { ByteString($0).description }.joined(separator: ", "))
-        }
+        guard unknown.isEmpty else { throw .readOnly(.unknownFeatures(unknown)) }
         let status = try system { () throws(SystemError) in try root.fileSystemStatus() }
-        guard !status.isReadOnly else { throw .readOnly("read-only file system") }
-        do { try root.access([.write, .execute]) } catch { throw .readOnly("\(error)") }
+        guard !status.isReadOnly else { throw .readOnly(.readOnlyFileSystem) }
+        do { try root.access([.write, .execute]) } catch { throw .readOnly(.access(error)) }
         try requireTrustedOwner()
     }
 }
 
-/// What one handle is doing, for the marker that tells the next boot what a power cut may have damaged. See Staging.swift.
+/// What one handle is doing, for the marker that tells the next boot which objects a power cut may have damaged. See Staging.swift.
 struct Activity: ~Copyable {
-    /// Whether the marker exists, so storing may go on without a look.
+    /// Whether the marker exists, so that storing may continue without another check.
     let hasBegun = Atomic<Bool>(false)
     /// Calls that are storing something right now.
     let storing = Atomic<Int>(0)
-    /// Whether something was stored since the last sync.
+    /// Whether anything was stored since the last sync.
     let isUnsynced = Atomic<Bool>(false)
-    /// Whether objects that exist must be read before they are believed: an interrupted pull could not be looked into.
+    /// Whether existing objects must be read before they are relied on, because an interrupted pull could not be examined.
     let distrustsObjects = Atomic<Bool>(false)
-    /// Whether this handle has looked who else is at work.
+    /// Whether this handle has looked for other handles that are storing.
     let hasLooked = Atomic<Bool>(false)
-    /// Whether others were storing then whose marker is still there, so that what of theirs is made use of is noted.
+    /// Whether other handles were storing at that time and still have their markers, so that the use of their objects is recorded.
     let hasOthers = Atomic<Bool>(false)
     let others = Mutex<[Other]>([])
     let reused = Mutex(Reused())
-    /// Whether the last sync failed and what was written before it has not been looked at yet.
+    /// Whether the last sync failed and what was written before it has not been examined yet.
     let isCondemned = Atomic<Bool>(false)
     /// Whether any sync has failed.
     let wasCondemned = Atomic<Bool>(false)
     /// Whether the file system lacks O_TMPFILE.
     let needsNamedTemporaries = Atomic<Bool>(false)
-    /// Whether owners and permissions of the repository's directories were found good.
+    /// Whether owners and permissions of the repository's directories were checked successfully.
     let hasTrustedOwner = Atomic<Bool>(false)
     let ownership = OwnershipCheck()
     /// Objects whose content this handle has found to be what their names say.
     let intact = IntactObjects()
-    /// Whether FICLONE was refused once.
+    /// Whether the file system refused FICLONE once.
     let cannotClone = Atomic<Bool>(false)
     let marker = Mutex(Marker())
 
@@ -137,13 +134,13 @@ struct Activity: ~Copyable {
         var time: Int64
     }
 
-    /// Objects and staged streams that were there when this handle wanted to store them.
+    /// Objects and staged streams that existed when this handle was about to store them.
     struct Reused: Sendable {
         var objects: Set<ObjectID> = []
         var streams: Set<ObjectID> = []
     }
 
-    /// A file `.staging/<boot>/.active-<random>`, locked while its handle lives; none yet where the path is nil.
+    /// A file `.staging/<boot>/.active-<random>`, locked as long as its handle exists; the path is nil before the file is made.
     struct Marker: ~Copyable, Sendable {
         var path: ByteString?
         var file: FileDescriptor?

@@ -3,12 +3,12 @@ internal import ComposefsEROFS
 public import ComposefsHashing
 public import ComposefsLinuxSystem
 
-/// Why the repository could not do what it was asked to. Every description is one line that names the file or object.
+/// Why the repository could not do what it was asked to. Each description is one line that names the file or object.
 public enum RepositoryError: Error, Sendable, CustomStringConvertible {
     case system(SystemError)
     /// No `meta.json` and nothing that looks like a repository.
     case notInitialized(ByteString)
-    /// No `meta.json`, but objects: made before that file existed.
+    /// No `meta.json`, but objects: the repository was made before that file existed.
     case oldFormat(ByteString)
     /// `meta.json` cannot be understood.
     case metadata(String)
@@ -17,59 +17,57 @@ public enum RepositoryError: Error, Sendable, CustomStringConvertible {
     case algorithmMismatch(found: VerityAlgorithm, expected: VerityAlgorithm)
     /// `initialize` found a repository with another algorithm or other image versions.
     case differentConfiguration(found: RepositoryMetadata, wanted: RepositoryMetadata)
-    /// The opener demanded fs-verity, the repository has none.
+    /// fs-verity was required, but the repository has none.
     case insecure(ByteString)
     case verityUnsupported(ByteString)
-    /// The repository was made with fs-verity, and its meta.json has none any more: it was copied, or somebody exchanged the file.
+    /// The repository was made with fs-verity, but its meta.json has none any more: it was copied, or the file was replaced.
     case verityLost(ByteString)
     /// The repository's files have fs-verity, and the kernel has none.
     case verityUnreadable(ByteString)
-    /// Another user could change what would be written: the file or directory, and why.
+    /// Another user could change what would be written: the file or directory, and the reason.
     case untrusted(ByteString, OwnershipFault)
-    /// In the place of a directory that the repository needs is something else, mostly a symbolic link.
+    /// Another file, usually a symbolic link, has the name of a directory that the repository needs.
     case notDirectory(ByteString)
-    /// Nothing can be written here; why.
-    case readOnly(String)
+    /// Nothing can be written here.
+    case readOnly(ReadOnlyReason)
     case noObjects(ByteString)
-    /// A sync of this handle has failed while another thread of it was storing: what that has stored may be lost.
+    /// A sync of this handle failed while another thread was storing: what that thread has stored may be lost.
     case syncFailed(ByteString)
     case objectMissing(ObjectID)
-    /// An object's content is not what its name says, or cannot be read in full.
+    /// An object's content does not have the digest that its name states, or cannot be read completely.
     case objectDamaged(ObjectID, String)
     case objectTooLarge(ObjectID, size: UInt64, limit: Int)
     case streamMissing(ByteString)
-    /// A stream exists but cannot be used.
+    /// A stream exists, but cannot be used.
     case stream(ByteString, String)
     case imageMissing(ByteString)
     case image(ByteString, String)
-    /// What a reference keeps cannot be read, so garbage cannot be told from what is needed.
+    /// The stream or image that a reference keeps cannot be read, so the objects that it needs are unknown.
     case unreadableRoot(ByteString, String)
-    case invalidName(ByteString, String)
+    case invalidName(ByteString, NameFault)
     /// A symbolic link in the repository that leads to no object or entry.
     case invalidLink(ByteString, String)
-    /// The kernel refuses a file because of its fs-verity signature or for want of one; or none can be made. Which file, and why.
-    case signature(ByteString, String)
-    /// The kernel opens no file with fs-verity that has no signature (fs.verity.require_signatures is 1), and none was made for this one.
+    /// The kernel refuses a file because of its fs-verity signature or because it has none, or no signature can be made.
+    case signature(ByteString, SignatureFault)
+    /// The kernel opens no file with fs-verity that has no signature (fs.verity.require_signatures is 1), and this one was not signed.
     case signatureNeeded(ByteString)
     /// A file outside of the repository cannot be imported.
-    case source(ByteString, String)
+    case source(ByteString, SourceFault)
 
     public var description: String {
         switch self {
         case .system(let error):
             switch error.errno {
-            case .noSpace: "\(error): free some space or run gc, then repeat the command"
             case .notSupported where error.operation == "open":
                 "\(error): files with fs-verity need a kernel with CONFIG_FS_VERITY, and this one has none"
             case .fileTooLarge where error.operation == "write":
-                "\(error): raise the limit on the size of files (ulimit -f), then repeat the command"
+                "\(error): raise the limit on the size of files (ulimit -f)"
             case .tooManySymbolicLinks: "\(error): below a repository no symbolic link is followed"
-            case .quotaExceeded: "\(error): free some space or raise the quota, then repeat the command"
             default: "\(error)"
             }
-        case .notInitialized(let path): "\(path): meta.json not found; this repository must be initialized first (init)"
+        case .notInitialized(let path): "\(path): meta.json not found; this repository must be initialized first"
         case .oldFormat(let path):
-            "\(path): meta.json not found; this appears to be an old-format repository (upgrade makes it a current one)"
+            "\(path): meta.json not found; this appears to be an old-format repository"
         case .metadata(let why): "meta.json: \(why)"
         case .unsupportedVersion(let version):
             "meta.json: unsupported repository format version \(version) (this release supports up to \(RepositoryMetadata.currentVersion))"
@@ -90,10 +88,10 @@ public enum RepositoryError: Error, Sendable, CustomStringConvertible {
             "\(path): the repository has fs-verity, and this kernel cannot even open such files: use one with CONFIG_FS_VERITY"
         case .untrusted(let path, let fault): "\(path) \(fault), so nothing is written to the repository"
         case .notDirectory(let path): "\(path) is no directory, so nothing is written to the repository"
-        case .readOnly(let why): "the repository is not writable: \(why)"
+        case .readOnly(let reason): "the repository is not writable: \(reason)"
         case .noObjects(let path): "\(path): no objects found in the repository, so its algorithm cannot be told"
         case .syncFailed(let path):
-            "\(path): a sync of the file system has failed, and what was stored before it may be lost; repeat the command"
+            "\(path): a sync of the file system has failed, and what was stored before it may be lost"
         case .objectMissing(let id): "object \(id) is missing"
         case .objectDamaged(let id, let why): "object \(id) is damaged: \(why)"
         case .objectTooLarge(let id, let size, let limit): "object \(id) has \(size) bytes, at most \(limit) were expected"
@@ -102,11 +100,12 @@ public enum RepositoryError: Error, Sendable, CustomStringConvertible {
         case .imageMissing(let name): "image not found: \(name)"
         case .image(let name, let why): "image \(name): \(why)"
         case .unreadableRoot(let path, let why): "\(path): \(why); nothing was removed, because what it keeps cannot be known"
-        case .invalidName(let name, let why): "'\(name)' is no valid name: \(why)"
+        case .invalidName(let name, let fault): "'\(name)' is no valid name: \(fault)"
         case .invalidLink(let path, let why): "\(path): \(why)"
         case .signatureNeeded(let path):
             "\(path): it has no fs-verity signature, and the kernel's fs.verity.require_signatures is 1"
-        case .signature(let path, let why), .source(let path, let why): "\(path): \(why)"
+        case .signature(let path, let fault): "\(path): \(fault)"
+        case .source(let path, let fault): "\(path): \(fault)"
         }
     }
 
@@ -116,7 +115,7 @@ public enum RepositoryError: Error, Sendable, CustomStringConvertible {
     }
 }
 
-/// Runs a system call with its error as one of ours.
+/// Runs a system call and wraps its error.
 func system<Value: ~Copyable>(_ body: () throws(SystemError) -> Value) throws(RepositoryError) -> Value {
     do { return try body() } catch { throw RepositoryError(error) }
 }

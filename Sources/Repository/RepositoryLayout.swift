@@ -18,10 +18,10 @@ enum Layout {
     /// `objects/XX`.
     static func objectDirectory(_ id: ObjectID) -> ByteString { ByteString(Array(objectPath(id).bytes[..<10])) }
 
-    /// `objects/XX/rest`. On the path of every object stored: one allocation, no text.
+    /// `objects/XX/rest`. Called for every object that is stored: one allocation, and no `String`.
     static func objectPath(_ id: ObjectID) -> ByteString { path(prefix: "objects/", id) }
 
-    /// `../objects/XX/rest`, what links in `streams/` and `images/` hold.
+    /// `../objects/XX/rest`, the target of links in `streams/` and `images/`.
     static func objectTarget(_ id: ObjectID) -> ByteString { path(prefix: "../objects/", id) }
 
     private static func path(prefix: StaticString, _ id: ObjectID) -> ByteString {
@@ -45,7 +45,7 @@ enum Layout {
             })
     }
 
-    /// The object whose file is `rest` in the directory of digests that begin with `first`; nil where the name is none.
+    /// The object whose file is `rest` in the directory of digests that begin with `first`; nil if the name is not that of an object.
     static func objectID(first: UInt8, rest: ByteString, _ algorithm: VerityAlgorithm) -> ObjectID? {
         let size = algorithm.digestSize
         guard rest.count == 2 * size - 2 else { return nil }
@@ -61,14 +61,14 @@ enum Layout {
         }
     }
 
-    /// The object a link in `streams/` or `images/` leads to: `../`, anything, then `XX/rest`, as the reference reads it.
+    /// The object that a link in `streams/` or `images/` leads to: `../`, any directories, then `XX/rest`, as composefs-rs reads it.
     static func objectID(ofTarget target: ByteString, _ algorithm: VerityAlgorithm) -> ObjectID? {
         guard target.hasPrefix("../"), let id = ObjectID(objectPath: target.bytes.suffix(2 * algorithm.digestSize + 1)) else { return nil }
         return id.algorithm == algorithm ? id : nil
     }
 
-    /// How a link `name` that leads to `target` is written (both relative to the root): what remains after the common ancestors, one
-    /// `..` for each directory of the name's that is not shared. Those directories are the ones to make, outermost first.
+    /// The target of a link `name` that leads to `target` (both relative to the root): what remains after the common ancestors, with one
+    /// `..` for each directory of the name that is not shared. Those directories have to be made, outermost first.
     static func relativeLink(_ name: ByteString, to target: ByteString) -> (directories: [ByteString], target: ByteString) {
         let slash = UInt8(ascii: "/")
         let parents = name.bytes.split(separator: slash).dropLast()
@@ -83,7 +83,7 @@ enum Layout {
         return (directories, ByteString(Array((up + parts[shared...]).joined(separator: [slash]))))
     }
 
-    /// The object a stream reference or image reference names: the last component of its target.
+    /// The object that a stream reference or image reference names: the last component of its target.
     static func baseName(_ path: ByteString) -> ByteString {
         ByteString(Array(path.bytes.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false).last ?? []))
     }
@@ -91,8 +91,8 @@ enum Layout {
     /// One directory level of `streams/` or `images/`: not empty, no `/` or NUL, not `.`, `..` or `refs`, at most 255 bytes.
     static func checkEntryName(_ name: ByteString) throws(RepositoryError) {
         try checkComponent(name.bytes[...], of: name)
-        guard name != "refs" else { throw .invalidName(name, "`refs` is the directory of references") }
-        guard !name.bytes.contains(UInt8(ascii: "/")) else { throw .invalidName(name, "a `/` is only allowed in references") }
+        guard name != "refs" else { throw .invalidName(name, .reserved) }
+        guard !name.bytes.contains(UInt8(ascii: "/")) else { throw .invalidName(name, .slash) }
     }
 
     /// A reference's name below `refs/`: components separated by single slashes.
@@ -102,12 +102,15 @@ enum Layout {
         }
     }
 
+    /// NAME_MAX of Linux.
+    private static let componentLimit = 255
+
     private static func checkComponent(_ part: ArraySlice<UInt8>, of name: ByteString) throws(RepositoryError) {
-        guard !part.isEmpty else { throw .invalidName(name, "a component is empty") }
-        guard part.count <= 255 else { throw .invalidName(name, "a component is longer than 255 bytes") }
-        guard !part.contains(0) else { throw .invalidName(name, "it holds a NUL byte") }
+        guard !part.isEmpty else { throw .invalidName(name, .emptyComponent) }
+        guard part.count <= componentLimit else { throw .invalidName(name, .componentTooLong(limit: componentLimit)) }
+        guard !part.contains(0) else { throw .invalidName(name, .containsNUL) }
         guard !part.elementsEqual([UInt8(ascii: ".")]), !part.elementsEqual([UInt8(ascii: "."), UInt8(ascii: ".")]) else {
-            throw .invalidName(name, "`.` and `..` are not names")
+            throw .invalidName(name, .dots)
         }
     }
 }

@@ -3,14 +3,14 @@ public import ComposefsEROFS
 public import ComposefsHashing
 internal import ComposefsLinuxSystem
 
-/// What `Repository.initialize` makes.
+/// How `Repository.initialize` makes a repository.
 public struct RepositoryConfiguration: Sendable, Hashable {
     public enum Verity: Sendable, Hashable {
-        /// Fail where the file system has no fs-verity.
+        /// Fail if the file system has no fs-verity.
         case required
-        /// Use none.
+        /// Use no fs-verity.
         case insecure
-        /// Use it where there is.
+        /// Use fs-verity if the file system has it.
         case automatic
     }
 
@@ -28,7 +28,7 @@ public struct RepositoryConfiguration: Sendable, Hashable {
 }
 
 extension Repository {
-    /// Opens an existing repository and takes its shared lock, waiting for a garbage collection that runs.
+    /// Opens an existing repository and takes its shared lock; waits for a garbage collection that holds it.
     public static func open(_ path: ByteString, _ options: OpenOptions = OpenOptions()) throws(RepositoryError) -> Repository {
         let root = try openRoot(path, options)
         guard let metadata = try readMetadata(root, of: path) else {
@@ -42,23 +42,24 @@ extension Repository {
 
     /// Makes a repository (the directory 0700, its parent must exist) or opens one that has the same algorithm and image versions.
     ///
-    /// An existing repository's format never changes; whether it has fs-verity is not compared. Where it fails, a directory that it made
-    /// goes again.
+    /// An existing repository's format never changes; whether it has fs-verity is not compared. After a failure, a directory that was made
+    /// here is removed.
     public static func initialize(
         _ path: ByteString, _ configuration: RepositoryConfiguration, _ options: OpenOptions = OpenOptions()
     ) throws(RepositoryError) -> (repository: Repository, created: Bool) {
-        guard options.signer == nil || configuration.verity != .insecure else { throw .signature(path, nothingToSign) }
+        guard options.signer == nil || configuration.verity != .insecure else { throw .signature(path, .nothingToSign) }
         let made = try system { () throws(SystemError) in
             try FileDescriptor.currentDirectory.makeDirectoryIfMissing(at: path, mode: 0o700)
         }
         do throws(RepositoryError) {
             if made {
-                // The parent's entry for the new directory must not be lost to a power cut after we said that the repository exists.
+                // A power cut must not remove the parent's entry for the new directory after the caller was told that the repository
+                // exists.
                 try system { () throws(SystemError) in try FileDescriptor.open(parent(of: path), [.readOnly, .directory]).sync() }
             }
             return try initializeDirectory(path, configuration, options)
         } catch {
-            // Only an empty one goes: what else is there now came from somebody else.
+            // Removes an empty directory only: if it has entries now, another process made them.
             if made { try? FileDescriptor.currentDirectory.removeDirectory(at: path) }
             throw error
         }
@@ -73,7 +74,7 @@ extension Repository {
             guard found.algorithm == wanted.algorithm, found.formats.all == wanted.formats.all else {
                 throw .differentConfiguration(found: found, wanted: wanted)
             }
-            // Asked for in so many words: a copy that lost its fs-verity goes on without.
+            // The caller asked for it explicitly: a copy that lost its fs-verity continues without.
             if configuration.verity == .insecure { try forgetVerity(root, path, options) }
             return (try make(path, root, found, options), false)
         }
@@ -94,18 +95,18 @@ extension Repository {
         let root = try openRoot(path, OpenOptions())
         try requireTrustedOwner(root, path, OpenOptions(trustsOwner: trustsOwner))
         guard try system({ () throws(SystemError) in try root.lock(.exclusive, wait: false) }) else {
-            throw .readOnly("another process uses it")
+            throw .readOnly(.usedByAnotherProcess)
         }
-        // Staging stays: objects do, and its markers tell which of them may be damaged.
+        // Staging stays: objects do, and its markers record which of them may be damaged.
         for name in [Layout.streams, Layout.images] { try removeTree(name, in: root) }
         try system { () throws(SystemError) in
             if try root.statusIfPresent(at: Layout.metadata) != nil { try root.unlink(at: Layout.metadata) }
-            // What was removed must not come back beside the new metadata.
+            // The removed entries must not come back beside the new metadata.
             try root.sync()
         }
     }
 
-    // MARK: Below
+    // MARK: Steps
 
     private static func parent(of path: ByteString) -> ByteString {
         var bytes = path.bytes
@@ -136,7 +137,7 @@ extension Repository {
         if !isSecure {
             guard try !wasSecure(root) else { throw .verityLost(path) }
             guard !options.requireVerity else { throw .insecure(path) }
-            guard options.signer == nil else { throw .signature(path, nothingToSign) }
+            guard options.signer == nil else { throw .signature(path, .nothingToSign) }
         }
         return Repository(path: path, root: root, metadata: metadata, isSecure: isSecure, options: options)
     }
@@ -147,10 +148,10 @@ extension Repository {
         return try system { () throws(SystemError) in try measuredVerity(file) != nil }
     }
 
-    // MARK: The memory of fs-verity
+    // MARK: The record of fs-verity
 
-    /// An extended attribute of `meta.json` in a repository with fs-verity. The format itself does not tell a repository without from one
-    /// that lost it: `cp -a` copies everything but fs-verity, this attribute too.
+    /// An extended attribute of `meta.json` in a repository with fs-verity. The format itself does not distinguish a repository without
+    /// fs-verity from one that lost it: `cp -a` copies everything but fs-verity, and this attribute, too.
     private static let verityMark: ByteString = "user.cfsoci.verity"
 
     private static func wasSecure(_ root: borrowing RootedDirectory) throws(RepositoryError) -> Bool {
@@ -176,9 +177,9 @@ extension Repository {
         }
     }
 
-    /// The file's bytes, nil where there is none.
+    /// The file's bytes; nil if there is no file.
     static func metadataBytes(_ root: borrowing RootedDirectory) throws(RepositoryError) -> [UInt8]? {
-        // Not blocking: a FIFO in its place must not hang us.
+        // Not blocking: a FIFO of this name must not block the caller.
         let opened = try system { () throws(SystemError) in
             try root.openIfPresent(at: Layout.metadata, [.readOnly, .noFollow, .nonBlocking])
         }
@@ -198,40 +199,40 @@ extension Repository {
             guard let bytes = try metadataBytes(root) else { return nil }
             return try RepositoryMetadata(parsing: bytes)
         } catch {
-            // What ext4 says of a file with fs-verity on a kernel that was built without.
+            // The error of ext4 for a file with fs-verity on a kernel that was built without it.
             guard case .system(let error) = error, error.errno == .notSupported else { throw error }
             throw .verityUnreadable(path)
         }
     }
 
-    /// Writes `meta.json` in one step; an existing one is left as it is.
+    /// Writes `meta.json` in one step; an existing file stays unchanged.
     private static func writeMetadata(
         _ metadata: RepositoryMetadata, _ root: borrowing RootedDirectory, _ path: ByteString, _ verity: RepositoryConfiguration.Verity,
         _ signer: (any VeritySigner)?
     ) throws(RepositoryError) {
         let temporary = try prepareMetadata(metadata.serialized(), metadata.algorithm, root, path, verity, signer)
         let isNew = try system { () throws(SystemError) in try temporary.link(in: root, at: Layout.metadata) }
-        // The name itself, before anybody relies on the repository.
+        // Makes the name durable before the caller relies on the repository.
         do throws(SystemError) {
             try root.sync()
         } catch {
-            // A later sync would succeed and say nothing of this name: who tries again writes it again.
+            // A later sync would succeed without covering this name. After the removal, the next attempt writes the file again.
             if isNew { try? root.unlink(at: Layout.metadata) }
             throw .system(error)
         }
     }
 
-    /// A file without a name that is `meta.json` in all but that.
+    /// A complete `meta.json` without a name.
     private static func prepareMetadata(
         _ text: [UInt8], _ algorithm: VerityAlgorithm, _ root: borrowing RootedDirectory, _ path: ByteString,
         _ verity: RepositoryConfiguration.Verity, _ signer: (any VeritySigner)?
     ) throws(RepositoryError) -> Temporary {
-        // The hidden name, where one is needed, is of a kind that gc knows as left over.
+        // If it needs a hidden name, that has the form that garbage collection removes.
         var temporary = try system { () throws(SystemError) in
             try Temporary.make(in: root, directory: ".", named: Layout.symlinkPrefix, mode: 0o644)
         }
         try system { () throws(SystemError) in try temporary.file.writeAll(text) }
-        // The file must be whole before it has its name: half of it would make the repository unusable.
+        // The file must be complete before it gets its name: half of it would make the repository unusable.
         try system { () throws(SystemError) in try temporary.file.sync() }
         if verity != .insecure {
             let signature = try signer.map { (signer) throws(RepositoryError) in
@@ -245,13 +246,13 @@ extension Repository {
                 throw RepositoryError(enablingVerity: error, on: path + "/" + Layout.metadata)
             }
             guard enabled || (verity == .automatic && signer == nil) else { throw .verityUnsupported(path) }
-            // Where there are no such attributes, a copy cannot be told; that is no reason to have no repository.
+            // Without extended attributes a copy cannot be recognised, which is no reason to refuse the repository.
             if enabled { try? temporary.file.setExtendedAttribute(verityMark, "1") }
         }
         return temporary
     }
 
-    /// Puts another text in the place of `meta.json`, in one step.
+    /// Replaces the text of `meta.json`, in one step.
     static func replaceMetadata(
         _ text: [UInt8], _ algorithm: VerityAlgorithm, _ root: borrowing RootedDirectory, _ path: ByteString, isSecure: Bool,
         _ signer: (any VeritySigner)?
@@ -263,8 +264,8 @@ extension Repository {
         }
     }
 
-    /// A repository from before `meta.json`: the first object tells algorithm and security. The images in it are V2, yet the library's
-    /// default formats (V1) are written, as by the reference: what is missing can be made from the streams.
+    /// Makes `meta.json` for a repository from before that file: the first object shows algorithm and fs-verity. Its images are V2, yet the
+    /// default formats of the library (V1) are written, as composefs-rs does: missing images can be made from the streams.
     private static func upgrade(
         _ path: ByteString, _ root: consuming RootedDirectory, _ options: OpenOptions
     ) throws(RepositoryError) -> Repository {
@@ -288,7 +289,7 @@ extension Repository {
         return nil
     }
 
-    /// The entries of a directory in ascending order of their names; nil where it does not exist.
+    /// The entries of a directory in ascending order of their names; nil if the directory does not exist.
     static func entries(of path: ByteString, in root: borrowing RootedDirectory) throws(RepositoryError) -> [DirectoryEntry]? {
         try system { () throws(SystemError) in
             try root.entries(of: path)?.sorted { $0.name < $1.name }
@@ -297,9 +298,9 @@ extension Repository {
 
     func entries(of path: ByteString) throws(RepositoryError) -> [DirectoryEntry]? { try Self.entries(of: path, in: root) }
 
-    /// Removes a directory with all that is below it.
+    /// Removes a directory with everything below it.
     static func removeTree(_ path: ByteString, in root: borrowing RootedDirectory) throws(RepositoryError) {
-        // A list instead of recursion; directories are removed on the way back, the deepest first.
+        // A list instead of recursion; directories are removed in reverse order, the deepest first.
         var pending = [path]
         var directories: [ByteString] = []
         while let next = pending.popLast() {

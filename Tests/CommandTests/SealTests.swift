@@ -96,7 +96,7 @@ private let configKey = "composefs.config.fsverity-sha512-12"
         wrong.manifest = [mergedKey: other]
         #expect(
             expectRefusal(try pull(wrong))
-                == "the image's composefs seal: it claims that the fs-verity digest of its merged is \(other), but it is \(id)")
+                == "the image's composefs seal: the stated fs-verity digest of its merged is \(other), but it is \(id)")
         #expect(try pull(wrong, ["--image-signatures", "ignore"]).status == 0)
         wrong.manifest = [:]
         wrong.config = [configKey: other]

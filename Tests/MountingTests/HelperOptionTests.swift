@@ -12,7 +12,9 @@ import Testing
         return options
     }
 
-    private func refusal(_ list: ByteString) -> String? { failure { _ = try parse(list) }?.description }
+    private func refusal(_ list: ByteString) -> MountOptionFault? {
+        if case .options(let fault) = failure({ _ = try parse(list) }) { fault } else { nil }
+    }
 
     @Test func whatMountComposefsTakes() throws {
         let options = try parse(
@@ -72,17 +74,17 @@ import Testing
     }
 
     @Test func refusals() {
-        #expect(refusal("") == "no directory of objects: give basedir=DIR, or repo=DIR for an image by its name")
-        #expect(refusal("basedir=/a,unknown=3") == #"unknown mount option "unknown""#)
-        #expect(refusal("basedir=/a,offset=4096") == #"unknown mount option "offset""#)
-        #expect(refusal("basedir") == "the mount option basedir needs a value")
-        #expect(refusal("basedir=") == "the mount option basedir needs a value")
-        #expect(refusal("basedir=::") == "basedir= names no directory")
-        #expect(refusal("basedir=/a,digest") == "the mount option digest needs a value")
-        #expect(refusal("basedir=/a,upperdir=/u") == "upperdir= and workdir= need each other")
-        #expect(refusal("basedir=/a,workdir=/u") == "upperdir= and workdir= need each other")
-        #expect(refusal("basedir=/a,repo=/r") == "basedir= and repo= exclude each other")
-        #expect(refusal("basedir=/a,bootable") == "bootable needs repo=DIR")
-        #expect(refusal("repo=/r,noverity") == "noverity is not for repo=: where a repository has fs-verity, the kernel checks its files")
+        #expect(refusal("") == .noObjects)
+        #expect(refusal("basedir=/a,unknown=3") == .unknown("unknown"))
+        #expect(refusal("basedir=/a,offset=4096") == .unknown("offset"))
+        #expect(refusal("basedir") == .valueMissing("basedir"))
+        #expect(refusal("basedir=") == .valueMissing("basedir"))
+        #expect(refusal("basedir=::") == .emptyObjectList)
+        #expect(refusal("basedir=/a,digest") == .valueMissing("digest"))
+        #expect(refusal("basedir=/a,upperdir=/u") == .upperOrWorkMissing)
+        #expect(refusal("basedir=/a,workdir=/u") == .upperOrWorkMissing)
+        #expect(refusal("basedir=/a,repo=/r") == .objectsAndRepository)
+        #expect(refusal("basedir=/a,bootable") == .bootableWithoutRepository)
+        #expect(refusal("repo=/r,noverity") == .noVerityInRepository)
     }
 }

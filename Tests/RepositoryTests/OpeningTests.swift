@@ -30,7 +30,7 @@ import Testing
         try FileDescriptor.makeDirectory(scratch.repository)
         #expect(
             failure { _ = try scratch.open() }?.description
-                == "\(scratch.repository): meta.json not found; this repository must be initialized first (init)")
+                == "\(scratch.repository): meta.json not found; this repository must be initialized first")
         try scratch.directory().makeDirectory(at: "objects")
         guard case .oldFormat = failure({ _ = try scratch.open() }) else {
             Issue.record("no old format")

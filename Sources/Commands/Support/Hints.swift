@@ -1,13 +1,13 @@
 import ComposefsLinuxSystem
 import ComposefsOCI
 
-// What the command says of an error besides what the library says: which command or option helps. Library errors carry a code and values and
-// name neither, for other programs have their own.
+// The command adds to an error which command or option helps. Library errors carry a code and values and name neither, because other
+// programs have their own.
 
 /// An error as one line.
 func describe(_ error: any Error) -> String { String(describing: error) + (hint(for: error) ?? "") }
 
-/// What stands behind the error's own text, with its punctuation.
+/// The text that follows the error's own, with its punctuation.
 func hint(for error: any Error) -> String? {
     switch error {
     case let error as ImageStoreError: hint(for: error)
@@ -17,6 +17,7 @@ func hint(for error: any Error) -> String? {
     case let error as LimitExceeded: ", \(option(error.limit)) raises it"
     case let error as PullError: hint(for: error)
     case let error as PushError: hint(for: error)
+    case MountError.options(.noObjects): ": give basedir=DIR, or repo=DIR for an image by its name"
     case MountError.system(let error), MountError.image(let error, _): hint(for: error)
     case let error as SystemError: hint(for: error)
     default: nil
@@ -33,7 +34,16 @@ private func hint(for error: ImageStoreError) -> String? {
 
 private func hint(for error: RepositoryError) -> String? {
     switch error {
-    case .system(let error): hint(for: error)
+    case .system(let error):
+        switch error.errno {
+        case .noSpace: ": free some space or run `cfsoci gc`, then repeat the command"
+        case .quotaExceeded: ": free some space or raise the quota, then repeat the command"
+        case .fileTooLarge where error.operation == "write": ", then repeat the command"
+        default: hint(for: error)
+        }
+    case .notInitialized: " (`cfsoci init`)"
+    case .oldFormat: " (`cfsoci upgrade` makes it a current one)"
+    case .syncFailed: "; repeat the command"
     case .untrusted(_, .owner): "; --trust-owner, or CFSOCI_TRUST_OWNER=1 in the environment, writes to it all the same"
     case .untrusted(let path, let fault):
         "; `\(fault == .accessList ? "setfacl -b" : "chmod go-w") \(Output.printable(path))` takes that away; --trust-owner, or "
@@ -72,7 +82,9 @@ private func hint(for error: OCIError) -> String? {
 
 private func hint(for error: PullError) -> String? {
     switch error {
-    case .noSpace, .noInodes: ", or try nevertheless with --no-space-check"
+    case .noSpace: "; free some space or run `cfsoci gc`, or try nevertheless with --no-space-check"
+    case .noInodes: "; remove files from that file system or run `cfsoci gc`, or try nevertheless with --no-space-check"
+    case .tooManyReferrers: "; pull without --referrers, and the artifacts that you want by their digest"
     case .layer(_, _, _, let cause): hint(for: cause)
     default: nil
     }
@@ -100,7 +112,7 @@ private func option(_ limit: LimitExceeded.Limit) -> String {
     }
 }
 
-/// Open files are named by way of /proc, which chroots and rescue systems may lack: then the kernel says that there is no such file.
+/// Open files are named through /proc, which chroots and rescue systems may lack: the kernel then reports that there is no such file.
 private func hint(for error: SystemError) -> String? {
     guard error.errno == .noEntry || error.errno == .notDirectory, !Host.hasProc else { return nil }
     return "; /proc is not mounted here, which may be why: mount -t proc proc /proc"

@@ -36,7 +36,7 @@ extension Repository {
         try requireWritable()
         return try activity.marker.withLock { (marker) throws(RepositoryError) in
             guard activity.storing.load(ordering: .sequentiallyConsistent) == 0 else {
-                throw .readOnly("this handle is storing objects, which would be collected")
+                throw .readOnly(.storing)
             }
             do throws(SystemError) {
                 if try !root.lock(.exclusive, wait: false) {

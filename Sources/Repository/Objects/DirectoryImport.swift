@@ -4,15 +4,15 @@ public import ComposefsHashing
 internal import ComposefsLinuxSystem
 internal import Synchronization
 
-/// The tree of a directory on disk, its files' contents hashed and kept nowhere. For identifiers and dumpfiles without a repository.
+/// Reads a directory on disk as a tree. Contents are hashed but not stored: for image IDs and dumpfiles without a repository.
 ///
-/// Contents of up to 64 bytes are in the tree, longer ones are named by their digest. Hard links are found by device and inode, times keep
-/// their nanoseconds, all extended attributes that the caller may read are there. Symbolic links are never followed, except in `path`.
+/// The tree holds contents of up to 64 bytes and names longer ones by their digest. Hard links are found by device and inode, times keep
+/// their nanoseconds, and all extended attributes that the caller may read are kept. Symbolic links are not followed, except in `path`.
 ///
-/// The walk stays on the file system of `path`: a directory below it on which another one is mounted is there, but empty.
+/// The walk stays on the file system of `path`: a directory on which another file system is mounted is kept, but empty.
 ///
 /// - Parameters:
-///   - threads: how many read at once; nil for one a processor.
+///   - threads: how many threads read at once; nil for one for each processor.
 ///   - foundMountPoint: called with the path, below the directory, of each directory whose content is on another file system.
 public func hashDirectory(
     _ path: ByteString, _ algorithm: VerityAlgorithm, threads: Int? = nil, foundMountPoint: (ByteString) -> Void = { _ in }
@@ -28,8 +28,8 @@ public func hashDirectory(
 }
 
 extension Repository {
-    /// The same with the contents longer than 64 bytes stored as objects: shared with the source (reflink) where the file system can, else
-    /// copied. They are durable after the next `publish` or `sync`, and kept once an image is published that needs them.
+    /// As `readDirectory`, and stores the contents longer than 64 bytes as objects: shared with the source (reflink) if the file system
+    /// can, copied otherwise. They are durable after the next `publish` or `sync`, and kept once an image that needs them is published.
     public func importDirectory(
         _ path: ByteString, threads: Int? = nil, foundMountPoint: (ByteString) -> Void = { _ in }
     ) throws(RepositoryError) -> FileTree {
@@ -41,7 +41,7 @@ extension Repository {
         }
     }
 
-    /// Files up to this size are read whole, so that an object that exists already costs no writing.
+    /// Files up to this size are read whole: an object that exists already is then not written again.
     private static let wholeFileLimit: UInt64 = 1 << 20
     /// Smaller files are not worth the extents that they would share.
     private static let cloneMinimum: UInt64 = 16 << 10
@@ -64,7 +64,7 @@ extension Repository {
         return try writer.finish().id
     }
 
-    /// Nil where the file systems cannot share content.
+    /// Nil if the file systems cannot share content.
     private func cloneFile(
         _ file: borrowing FileDescriptor, _ status: FileStatus, _ hasher: inout VerityHasher
     ) throws(RepositoryError) -> ObjectID? {
@@ -82,7 +82,7 @@ extension Repository {
             default: throw .system(error)
             }
         }
-        // The clone is hashed, not the source: nobody else can change it any more.
+        // Hashes the clone and not the source: no other process can change the clone any more.
         try withTemporaryBuffer { (buffer) throws(RepositoryError) in
             try forEachPiece(of: temporary.file, nil, size: status.size, into: buffer) { hasher.update($0) }
         }
@@ -94,8 +94,8 @@ extension Repository {
     }
 }
 
-/// Reads all of a file that had the given status when it was found. One that changes meanwhile is an error: half old and half new content
-/// would become an object.
+/// Reads all of a file that had the given status when it was found. A file that changes meanwhile is an error: half old and half new
+/// content would become an object.
 private func forEachPiece(
     of file: borrowing FileDescriptor, _ status: FileStatus?, size: UInt64? = nil, into buffer: UnsafeMutableRawBufferPointer,
     _ body: (UnsafeRawBufferPointer) throws(RepositoryError) -> Void
@@ -109,20 +109,20 @@ private func forEachPiece(
         if count < buffer.count || offset > expected { break }
     }
     guard offset == expected else {
-        throw .source(file.kernelPath, "it changed while being read: \(expected) bytes were expected, \(offset) read")
+        throw .source(file.kernelPath, .changed(expected: expected, read: offset))
     }
     guard let status else { return }
     let after = try system { () throws(SystemError) in try file.status() }
     guard after.size == status.size, after.mtimeSeconds == status.mtimeSeconds, after.mtimeNanoseconds == status.mtimeNanoseconds,
         after.ctimeSeconds == status.ctimeSeconds, after.ctimeNanoseconds == status.ctimeNanoseconds
-    else { throw .source(file.kernelPath, "it changed while being read") }
+    else { throw .source(file.kernelPath, .changed(expected: expected, read: offset)) }
 }
 
-/// One walk over a directory: first the tree with everything but the large contents, then those in parallel.
+/// One walk over a directory: first the tree with everything except large contents, then those in parallel.
 private struct DirectoryImport {
     /// Contents up to this size are kept in the tree and in images. Bytes.
     static let inlineLimit: UInt64 = 64
-    /// How many files and bytes make a job for a thread.
+    /// How many files and bytes one job for a thread has.
     private static let jobFiles = 64
     private static let jobBytes: UInt64 = 8 << 20
 
@@ -140,7 +140,7 @@ private struct DirectoryImport {
     }
 
     struct Job: Sendable {
-        /// Names from the root to the directory of the files.
+        /// Names from the root to the directory that holds the files.
         var directory: [ByteString]
         var files: [PendingFile] = []
         var bytes: UInt64 = 0
@@ -157,7 +157,7 @@ private struct DirectoryImport {
             do { descriptor = try FileDescriptor.open(path, [.readOnly, .directory]) } catch { throw .system(error) }
         }
 
-        /// Opens a directory below name by name, so that neither a link nor a long path leads elsewhere.
+        /// Opens a directory name by name, so that neither a symbolic link nor a long path leads elsewhere.
         func open(_ names: [ByteString]) throws(RepositoryError) -> FileDescriptor {
             try system { () throws(SystemError) in
                 var at = try descriptor.open(at: ".", [.readOnly, .directory])
@@ -182,7 +182,7 @@ private struct DirectoryImport {
         try scan.walk(foundMountPoint)
         let root = scan.root
         let results = parallelMap(scan.jobs, threads: threads ?? Host.processorCount) { job -> Result<[ObjectID], RepositoryError> in
-            // Once something failed the rest is of no use.
+            // After a failure the remaining jobs are skipped.
             if root.hasFailed.load(ordering: .relaxed) { return .success([]) }
             do throws(RepositoryError) {
                 return .success(try DirectoryImport.contents(of: job, root, take, makeHasher()))
@@ -196,10 +196,10 @@ private struct DirectoryImport {
         }
         for (job, result) in zip(scan.jobs, results) {
             for (file, id) in zip(job.files, try result.get()) {
-                do {
+                do throws(FileTreeError) {
                     try scan.tree.setContent(of: file.inode, to: .external(id, size: file.status.size))
                 } catch {
-                    throw .source(path, "\(error)")
+                    throw .source(path, .tree(error))
                 }
             }
         }
@@ -223,14 +223,14 @@ private struct DirectoryImport {
     }
 
     private mutating func walk(_ foundMountPoint: (ByteString) -> Void) throws(RepositoryError) {
-        // A list instead of recursion: depth is the directory's choice.
+        // A list instead of recursion: the directory decides how deep it is.
         var pending: [(names: [ByteString], inode: FileTree.InodeID)] = [([], FileTree.root)]
         while let next = pending.popLast() {
             let directory = try root.open(next.names)
             let entries = try system { () throws(SystemError) in try directory.entries() }
             var job = Job(directory: next.names)
             for entry in entries.sorted(by: { $0.name < $1.name }) {
-                // A handle on the entry itself: whatever is put in its place meanwhile, type, metadata and content are of one file.
+                // A handle on the entry: type, metadata and content belong to one file, even if another file takes its name meanwhile.
                 let handle = try system { () throws(SystemError) in try directory.open(at: entry.name, [.pathOnly, .noFollow]) }
                 let status = try system { () throws(SystemError) in try handle.status() }
                 if status.kind == .directory {
@@ -255,7 +255,7 @@ private struct DirectoryImport {
                 let leaf = try inTree { (tree) throws(FileTreeError) in
                     try tree.addLeaf(entry.name, in: next.inode, metadata, content ?? .sparse(size: status.size))
                 }
-                // overlayfs gives all its whiteouts one inode to save some. They are told apart by their names only, and in an image each has one.
+                // overlayfs gives all its whiteouts one inode. They differ by their names only, and an image has an inode for each.
                 if status.links > 1, content != .characterDevice(0) { links[identity] = leaf }
                 if content == nil {
                     job.files.append(PendingFile(name: entry.name, inode: leaf, status: status))
@@ -271,7 +271,7 @@ private struct DirectoryImport {
     }
 
     private mutating func inTree<Value>(_ body: (inout FileTree) throws(FileTreeError) -> Value) throws(RepositoryError) -> Value {
-        do { return try body(&tree) } catch { throw .source(root.path, "\(error)") }
+        do { return try body(&tree) } catch { throw .source(root.path, .tree(error)) }
     }
 
     /// Nil for a file whose content becomes an object.
@@ -294,19 +294,19 @@ private struct DirectoryImport {
         case .blockDevice: return .blockDevice(Content.deviceNumber(major: status.deviceMajor, minor: status.deviceMinor))
         case .fifo: return .fifo
         case .socket: return .socket
-        case .directory, .unknown: throw .source(handle.kernelPath, "it is of a type that no image can hold")
+        case .directory, .unknown: throw .source(handle.kernelPath, .unsupportedType)
         }
     }
 
-    /// Opens a regular file that was found before, and only that.
+    /// Opens a regular file that was found before, and no other file.
     private static func open(
         _ name: ByteString, in directory: borrowing FileDescriptor, _ status: FileStatus
     ) throws(RepositoryError) -> FileDescriptor {
-        // Not blocking: a FIFO that took its place must not hang us.
+        // Not blocking: a FIFO that took the name must not block the walk.
         let file = try system { () throws(SystemError) in try directory.open(at: name, [.readOnly, .noFollow, .nonBlocking]) }
         let found = try system { () throws(SystemError) in try file.status() }
         guard found.device == status.device, found.inode == status.inode, found.kind == .regular else {
-            throw .source(file.kernelPath, "it was replaced while the directory was being read")
+            throw .source(file.kernelPath, .replaced)
         }
         return file
     }

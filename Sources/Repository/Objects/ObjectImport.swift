@@ -3,21 +3,21 @@ public import ComposefsHashing
 internal import ComposefsLinuxSystem
 internal import Synchronization
 
-/// Brings objects of another repository here, verified: nothing gets an object's name whose content does not have its digest.
+/// Imports objects from another repository and verifies them: content gets an object's name only if it has that digest.
 ///
-/// Content is shared where the file system can (FICLONE), else the file itself by a further name, else it is copied. A further name only for
-/// files that nobody else can change: with fs-verity, or our own. The other repository needs the same algorithm, and stays open.
+/// Content is shared if the file system can (FICLONE). Otherwise the file gets a further name, or is copied. Only a file that no other user
+/// can change gets a further name: one with fs-verity, or one of our own. The other repository must have the same algorithm and stay open.
 public final class ObjectImporter: Sendable {
-    /// How objects came.
+    /// How many objects were imported, and in which way.
     public struct Counts: Sendable, Hashable {
-        /// Were here.
+        /// The repository had them already.
         public var present = 0
-        /// Share their content with the source's.
+        /// They share their content with the source's.
         public var cloned = 0
-        /// Are the source's files.
+        /// They are further names of the source's files.
         public var linked = 0
         public var copied = 0
-        /// Bytes that were written.
+        /// How many bytes were written.
         public var copiedBytes: UInt64 = 0
 
         public init() {}
@@ -44,7 +44,7 @@ public final class ObjectImporter: Sendable {
         self.target = target
     }
 
-    /// Brings objects, on several threads. They are durable after the repository's next `publish` or `sync`.
+    /// Imports objects on several threads. They are durable after the repository's next `publish` or `sync`.
     ///
     /// - Throws: the first failure; `RepositoryError.source` names a damaged object of the source.
     public func run(_ ids: [ObjectID], threads: Int, progress: (@Sendable (_ done: Int, _ total: Int) -> Void)? = nil)
@@ -96,9 +96,7 @@ public final class ObjectImporter: Sendable {
     }
 
     private func damaged(_ path: ByteString, _ actual: ObjectID?) -> RepositoryError {
-        .source(
-            source.path + "/" + path,
-            actual.map { "it is damaged: its content has the digest \($0)" } ?? "it is damaged: it has no fs-verity")
+        .source(source.path + "/" + path, .damaged(actual: actual))
     }
 
     private func clone(
@@ -116,7 +114,7 @@ public final class ObjectImporter: Sendable {
             default: throw .system(error)
             }
         }
-        // The clone is hashed, not the source: nobody else can change it any more.
+        // Hashes the clone and not the source: no other process can change the clone any more.
         let actual = try system { () throws(SystemError) in try hash(temporary.file, id.algorithm) }
         guard actual == id else { throw damaged(path, actual) }
         _ = try target.commit(&temporary, id, size: status.size, at: path, found: found)
@@ -131,7 +129,8 @@ public final class ObjectImporter: Sendable {
         if let measured {
             guard measured == id else { throw damaged(path, measured) }
         } else {
-            // What may still be changed is not for a repository that promises otherwise, and must be another user's in no way.
+            // A repository with fs-verity takes no file that can still be changed, and no repository takes one that another user can
+            // change.
             guard !target.isSecure, status.uid == Host.effectiveUserID, status.mode & 0o022 == 0 else { return false }
             let actual = try system { () throws(SystemError) in try hash(file, id.algorithm) }
             guard actual == id else { throw damaged(path, actual) }
@@ -148,7 +147,7 @@ public final class ObjectImporter: Sendable {
                 case .crossDevice, .notPermitted, .notSupported:
                     cannotLink.store(true, ordering: .relaxed)
                     return false
-                // The file has as many names as it can have, or something of the kind.
+                // The file has the largest number of names already, or the file system allows none.
                 default: return false
                 }
             }

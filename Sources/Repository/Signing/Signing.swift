@@ -3,15 +3,15 @@ public import ComposefsHashing
 internal import ComposefsLinuxSystem
 internal import Synchronization
 
-// Built-in signatures of fs-verity: the kernel checks a PKCS#7 signature of a file's digest against its `.fs-verity` keyring when verity is
-// enabled and whenever the file is opened, and with fs.verity.require_signatures = 1 opens no file without one.
+// Built-in signatures of fs-verity: the kernel compares a PKCS#7 signature of a file's digest with its `.fs-verity` keyring when fs-verity
+// is enabled and whenever the file is opened. With fs.verity.require_signatures = 1 it opens no file without a signature.
 //
-// A signature cannot be added later: verity is enabled once. An object that lacks one is therefore replaced by a signed copy, in one step.
-// So is `meta.json`, whose fs-verity says that the repository is secure: without its signature such a kernel would not open it.
+// A signature cannot be added later: fs-verity is enabled once. An object that lacks one is therefore replaced by a signed copy, in one
+// step. So is `meta.json`, whose fs-verity makes the repository secure: a kernel that requires signatures would not open it otherwise.
 
-/// What a handle signs with, and what came of it.
+/// The signer of a handle, and counts of what it signed.
 struct Signing: ~Copyable {
-    /// Signatures that came with an image, for objects that may be stored.
+    /// Signatures that came with an image, for objects that may be stored later.
     let offered = Mutex<[ObjectID: [UInt8]]>([:])
     let hasOffers = Atomic<Bool>(false)
     let signed = Atomic<Int>(0)
@@ -19,11 +19,11 @@ struct Signing: ~Copyable {
     let hasCheckedMetadata = Atomic<Bool>(false)
 }
 
-/// What a handle's signatures came to.
+/// How many signatures a handle made and left out.
 public struct SignatureCounts: Hashable, Sendable {
-    /// Objects that got their signature by this handle.
+    /// Objects that this handle signed.
     public var signed = 0
-    /// Signatures that came with an image and were left out, because the kernel does not know their certificate.
+    /// Signatures that came with an image and were left out because the kernel does not know their certificate.
     public var unknown = 0
 
     public init() {}
@@ -38,7 +38,7 @@ public struct SignatureCounts: Hashable, Sendable {
 
 /// Reads the private key and the certificate of a signer, each in PEM or DER.
 ///
-/// - Throws: `RepositoryError.signature`, which names the file, where one cannot be used or they do not belong together.
+/// - Throws: `RepositoryError.signature`, which names the file, if one cannot be used or they do not belong together.
 public func readSigner(keyFile: ByteString, certificateFile: ByteString) throws(RepositoryError) -> VerityKeySigner {
     let key = try signerFile(keyFile)
     let certificate = try signerFile(certificateFile)
@@ -46,18 +46,18 @@ public func readSigner(keyFile: ByteString, certificateFile: ByteString) throws(
         return try VerityKeySigner(key: key, certificate: certificate)
     } catch {
         switch error {
-        case .noCertificate, .mismatch: throw .signature(certificateFile, "\(error)")
-        default: throw .signature(keyFile, "\(error)")
+        case .noCertificate, .mismatch: throw .signature(certificateFile, .signer(error))
+        default: throw .signature(keyFile, .signer(error))
         }
     }
 }
 
 private func signerFile(_ path: ByteString) throws(RepositoryError) -> [UInt8] {
     let limit = 1 << 20
-    // A pipe of the shell's, `<(…)`, is read like any file.
+    // A pipe, such as `<(…)` of the shell, is read like a file.
     let file = try system { () throws(SystemError) in try FileDescriptor.open(path, [.readOnly]) }
     let bytes = try system { () throws(SystemError) in try file.readAll(limit: limit) }
-    guard bytes.count < limit else { throw .signature(path, "is no key or certificate: it has \(limit) bytes or more") }
+    guard bytes.count < limit else { throw .signature(path, .fileTooLarge(limit: limit)) }
     return bytes
 }
 
@@ -73,14 +73,14 @@ extension Repository {
     /// Whether this handle signs what it stores.
     package var signsObjects: Bool { options.signer != nil }
 
-    /// The PKCS#7 signature that an object was stored with; nil where it has none.
+    /// The PKCS#7 signature that an object was stored with; nil if it has none.
     public func signature(ofObject id: ObjectID) throws(RepositoryError) -> [UInt8]? {
         let file = try openObject(id, verify: false)
         return try system { () throws(SystemError) in try file.veritySignature() }
     }
 
-    /// Signatures for objects that this handle may store from now on, by the objects they are of. The handle's own signer goes before them.
-    /// One whose certificate the kernel does not know is left out and counted; one that is wrong is an error when its object is stored.
+    /// Offers signatures for objects that this handle may store from now on, by object. The handle's own signer takes precedence. A
+    /// signature whose certificate the kernel does not know is left out and counted; a wrong one is an error when its object is stored.
     package func offerSignatures(_ signatures: [ObjectID: [UInt8]]) {
         guard isSecure, !signatures.isEmpty else { return }
         signing.offered.withLock { $0.merge(signatures) { _, new in new } }
@@ -100,7 +100,7 @@ extension Repository {
         try system { () throws(SystemError) in try file.veritySignature() != nil }
     }
 
-    /// Makes a temporary immutable, signed where there is a signature for it. Returns whether it is signed.
+    /// Makes a temporary immutable, with a signature if there is one. Returns whether it is signed.
     func enableVerity(on temporary: inout Temporary, _ id: ObjectID, at path: ByteString) throws(RepositoryError) -> Bool {
         let own = try options.signer.map { (signer) throws(RepositoryError) in try makeSignature(of: id, signer, path) }
         if let signature = own ?? offeredSignature(id) {
@@ -113,7 +113,7 @@ extension Repository {
         return false
     }
 
-    /// False where the kernel knows no certificate for the signature, and that is no error.
+    /// Returns false if the kernel knows no certificate for the signature and that is no error.
     private func enableVerity(
         on temporary: inout Temporary, _ signature: [UInt8]?, at path: ByteString, leavingUnknown: Bool
     ) throws(RepositoryError) -> Bool {
@@ -128,7 +128,7 @@ extension Repository {
         return true
     }
 
-    /// Before a file takes the place of a good one: what has been durable must not be replaced by what a power cut may still take.
+    /// Called before a file replaces a good one: content that a power cut can still take must not replace durable content.
     func prepareReplacement(_ temporary: borrowing Temporary) throws(RepositoryError) {
         do throws(SystemError) {
             try temporary.file.sync()
@@ -138,14 +138,14 @@ extension Repository {
         }
     }
 
-    // MARK: Signing what is here
+    // MARK: Signing existing files
 
-    /// Objects that are copied before one sync makes them all durable: as many descriptors are open.
+    /// How many objects are copied before one sync makes them durable: as many descriptors are open.
     private static let batch = 64
 
-    /// Gives objects that have none a signature of this handle's signer: a signed copy takes the place of each. Does nothing without a signer.
+    /// Signs the objects that have no signature: a signed copy replaces each. Does nothing without a signer.
     ///
-    /// - Throws: `RepositoryError` where one is missing, damaged, or not opened by the kernel.
+    /// - Throws: `RepositoryError` if an object is missing or damaged, or the kernel does not open it.
     package func signObjects(_ ids: Set<ObjectID>) throws(RepositoryError) {
         guard options.signer != nil, !ids.isEmpty else { return }
         try beginStoring()
@@ -180,7 +180,7 @@ extension Repository {
         signing.signed.add(copies.count, ordering: .relaxed)
     }
 
-    /// The same for `meta.json`, by a handle that is about to store signed objects.
+    /// As above for `meta.json`, by a handle that is about to store signed objects.
     func signMetadata() throws(RepositoryError) {
         guard options.signer != nil, !signing.hasCheckedMetadata.load(ordering: .relaxed) else { return }
         let file = try system { () throws(SystemError) in try root.open(at: Layout.metadata, [.readOnly, .noFollow]) }
@@ -207,7 +207,7 @@ extension Repository {
             } catch {
                 try copy.temporary.fill(from: file)
             }
-            // A layer's stream carries the mark that it was verified.
+            // The stream of a layer has an extended attribute that records the verified diff ID.
             for attribute in try file.extendedAttributes() where attribute.name.hasPrefix("user.") {
                 try copy.temporary.file.setExtendedAttribute(attribute.name, attribute.value)
             }
@@ -219,7 +219,7 @@ extension Repository {
     }
 }
 
-/// A file to be, and the name that it will take over.
+/// A new file, and the name of the file that it will replace.
 private final class SignedCopy {
     let path: ByteString
     var temporary: Temporary
@@ -238,7 +238,7 @@ func makeSignature(of id: ObjectID, _ signer: any VeritySigner, _ path: ByteStri
     do throws(VeritySignatureError) {
         return try signer.signature(of: id)
     } catch {
-        throw .signature(path, "\(error)")
+        throw .signature(path, .signer(error))
     }
 }
 
@@ -247,16 +247,13 @@ extension RepositoryMetadata {
     var objectID: ObjectID { serialized().withUnsafeBytes { VerityHasher.objectID(of: $0, algorithm) } }
 }
 
-/// Why a signer is of no use in a repository without fs-verity.
-let nothingToSign = "the repository has no fs-verity, so there is nothing that could be signed"
-
 // MARK: - What the kernel says
 
 extension RepositoryError {
-    /// A failed system call; one that failed because of a signature says what to do.
+    /// A failed system call; one that failed because of a signature becomes `.signature`.
     init(_ error: SystemError) {
-        if error.operation == "open", let why = signatureFault(error.errno, isEnabling: false) {
-            self = .signature(error.path, why)
+        if error.operation == "open", let fault = signatureFault(error.errno, isEnabling: false) {
+            self = .signature(error.path, fault)
         } else {
             self = .system(error)
         }
@@ -265,8 +262,8 @@ extension RepositoryError {
     init(enablingVerity error: SystemError, on path: ByteString) {
         if error.errno == .notPermitted, Host.veritySignatures() == .required {
             self = .signatureNeeded(path)
-        } else if let why = signatureFault(error.errno, isEnabling: true) {
-            self = .signature(path, why)
+        } else if let fault = signatureFault(error.errno, isEnabling: true) {
+            self = .signature(path, fault)
         } else {
             self = .system(error)
         }
@@ -274,19 +271,14 @@ extension RepositoryError {
 }
 
 /// The kernel's answers about signatures (fs/verity/signature.c, crypto/asymmetric_keys); nil for others.
-private func signatureFault(_ errno: Errno, isEnabling: Bool) -> String? {
+private func signatureFault(_ errno: Errno, isEnabling: Bool) -> SignatureFault? {
     switch errno {
-    case .noKey:
-        "the certificate of its fs-verity signature is not in the kernel's .fs-verity keyring; "
-            + "openssl x509 -in CERT -outform der | keyctl padd asymmetric '' %keyring:.fs-verity adds it"
-    case .keyRejected: "the kernel rejects its fs-verity signature: it is of other content, or of another key than its certificate's"
-    case .badMessage where isEnabling || Host.veritySignatures() != .unchecked:
-        "its fs-verity signature is no PKCS#7 message that the kernel takes: in DER, detached, without signed attributes"
-    case .noPackage: "the kernel lacks the algorithm of its fs-verity signature; RSA with SHA-256 or SHA-512 is known to most"
-    case .messageTooLong: "its fs-verity signature is longer than the \(VeritySignature.sizeLimit) bytes that the kernel takes"
-    case .notPermitted where Host.veritySignatures() == .required:
-        "it has no fs-verity signature, and the kernel's fs.verity.require_signatures is 1; set that to 0 for as long as it takes to store it "
-            + "again, signed"
+    case .noKey: .unknownCertificate
+    case .keyRejected: .rejected
+    case .badMessage where isEnabling || Host.veritySignatures() != .unchecked: .malformed
+    case .noPackage: .unsupportedAlgorithm
+    case .messageTooLong: .tooLong(limit: VeritySignature.sizeLimit)
+    case .notPermitted where Host.veritySignatures() == .required: .missing
     default: nil
     }
 }

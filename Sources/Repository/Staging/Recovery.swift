@@ -292,7 +292,7 @@ extension Repository {
             }
             if let lost = try notIntact(recent).first {
                 distrustObjects()
-                throw .objectDamaged(lost.id, "another program stored it, and the disk has lost it; repeat the command")
+                throw .objectDamaged(lost.id, "another program stored it, and the disk has lost it")
             }
         }
         activity.others.withLock { $0 = left }

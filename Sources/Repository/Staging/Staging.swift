@@ -162,7 +162,7 @@ extension Repository {
     /// Notes a completed stream, verified in full, for the next pull should this one not come to its end.
     package func stage(_ name: ByteString, _ id: ObjectID) throws(RepositoryError) {
         try Layout.checkEntryName(name)
-        guard name.bytes.first != UInt8(ascii: ".") else { throw .invalidName(name, "a staged stream's must not begin with a dot") }
+        guard name.bytes.first != UInt8(ascii: ".") else { throw .invalidName(name, .leadingDot) }
         try beginPull()
         try writeLink(stagingDirectory() + "/" + name, to: Layout.objectPath(id))
     }

@@ -205,7 +205,7 @@ struct ImagePull {
     /// What the image says of itself, its documents compared already, and its signatures made known to the repository.
     private func readSeal(_ resolved: ResolvedManifest, _ configBytes: [UInt8]) throws -> ImageSeal? {
         if options.imageSignatures == .require, !repository.isSecure {
-            throw PullError.seal("a signature is required, but the repository has no fs-verity")
+            throw PullError.seal(.noVerity)
         }
         guard options.imageSignatures != .ignore else { return nil }
         var seal = try ImageSeal(resolved.manifest, repository.algorithm)
@@ -225,10 +225,7 @@ struct ImagePull {
         guard options.imageSignatures == .require, let image = images[repository.erofsFormats.default],
             try repository.signature(ofObject: image) == nil
         else { return }
-        throw PullError.seal(
-            repository.signatureCounts.unknown > 0
-                ? "the certificate of its signature is not in the kernel's .fs-verity keyring"
-                : "it has no signature of its EROFS image \(image)")
+        throw PullError.seal(repository.signatureCounts.unknown > 0 ? .unknownCertificate(image) : .noSignature(image))
     }
 
     // MARK: Artifacts

@@ -17,8 +17,8 @@ public enum PullError: Error, CustomStringConvertible {
     case diffID(expected: ContentDigest, actual: ContentDigest)
     /// Manifest and config do not list the same number of layers.
     case layerCount(layers: Int, diffIDs: Int)
-    /// What an image says of its own fs-verity digests and signatures cannot be read or is not so; or it has none, and that was demanded.
-    case seal(String)
+    /// A fault in the fs-verity digests and signatures that the image states of itself, or none of them although they are required.
+    case seal(SealFault)
     /// The file system has not even room for the compressed layers: their bytes, an estimate of what they become, and what is free.
     case noSpace(ByteString, layers: Int, atLeast: UInt64, about: UInt64, free: UInt64)
     /// The file system has too few inodes for the image's own files.
@@ -43,33 +43,19 @@ public enum PullError: Error, CustomStringConvertible {
             "the uncompressed archive's digest is \(actual), but the config's diff ID is \(expected)"
         case .layerCount(let layers, let diffIDs):
             "the manifest has \(layers) layers, but the config \(diffIDs) diff IDs"
-        case .seal(let why): "the image's composefs seal: \(why)"
+        case .seal(let fault): "the image's composefs seal: \(fault)"
         case .noSpace(let repository, let layers, let least, let about, let free):
-            "\(repository): the \(layers) missing layers take \(Self.size(least)) at least, about \(Self.size(about)) when they are "
-                + "unpacked, and \(Self.size(free)) are free; free some space or run gc"
+            "\(repository): the \(layers) missing layers take \(humanBytes(least)) at least, about \(humanBytes(about)) when they are "
+                + "unpacked, and \(humanBytes(free)) are free"
         case .noInodes(let repository, let least, let free):
-            "\(repository): the image takes \(least) inodes at least, and \(free) are free; remove files from that file system or run gc"
+            "\(repository): the image takes \(least) inodes at least, and \(free) are free"
         case .tooManyReferrers(let digest, let limit):
-            "more than \(limit) artifacts refer to \(digest) and to each other; pull without referrers, and those that you want by their digest"
+            "more than \(limit) artifacts refer to \(digest) and to each other"
         case .notPresent(let name, let wanted, let found):
             "\(name) is not in the repository\(found.map { " for \(wanted), only for \($0)" } ?? ""), and the policy is never to pull"
         case .layer(let number, let count, let digest, let cause):
             "layer \(number) of \(count) (\(digest)): \(cause)"
         }
-    }
-
-    /// Three digits and a decimal unit.
-    private static func size(_ bytes: UInt64) -> String {
-        guard bytes >= 1000 else { return "\(bytes) B" }
-        var value = Double(bytes)
-        var unit = 0
-        while value >= 999.5, unit < 6 {
-            value /= 1000
-            unit += 1
-        }
-        let digits = value < 10 ? 100.0 : value < 100 ? 10 : 1
-        let rounded = (value * digits).rounded() / digits
-        return (digits == 1 ? "\(Int(rounded))" : "\(rounded)") + " " + ["B", "kB", "MB", "GB", "TB", "PB", "EB"][unit]
     }
 }
 
