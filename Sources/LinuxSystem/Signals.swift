@@ -14,9 +14,24 @@ package struct Signal: Hashable, Sendable {
     package static let continued = Signal(SIGCONT)
     package static let brokenPipe = Signal(SIGPIPE)
     package static let fileTooLarge = Signal(SIGXFSZ)
+    package static let alarm = Signal(SIGALRM)
+    package static let user1 = Signal(SIGUSR1)
+    package static let user2 = Signal(SIGUSR2)
+    package static let processorLimit = Signal(SIGXCPU)
+
+    /// What the process does when a signal comes.
+    package struct Action: Sendable {
+        fileprivate let handler: sighandler_t?
+    }
 
     /// Runs a function when the signal comes (signal(2)); it may do only what signal-safety(7) allows.
-    package func handle(_ handler: @escaping @convention(c) (Int32) -> Void) { signal(number, handler) }
+    ///
+    /// - Returns: what the process did before; see `restore`.
+    @discardableResult
+    package func handle(_ handler: @escaping @convention(c) (Int32) -> Void) -> Action { Action(handler: signal(number, handler)) }
+
+    /// Does again what `handle` replaced.
+    package func restore(_ action: Action) { signal(number, action.handler) }
 
     package func ignore() { signal(number, SIG_IGN) }
 
@@ -24,6 +39,25 @@ package struct Signal: Hashable, Sendable {
     package func actByDefault() {
         signal(number, SIG_DFL)
         raise(number)
+    }
+
+    /// In a handler of the signal: stops the process at once, as the signal does by itself, and returns when it is continued. The signal's
+    /// action is the default one afterwards.
+    package func stopByDefault() {
+        signal(number, SIG_DFL)
+        var signals = sigset_t()
+        sigemptyset(&signals)
+        sigaddset(&signals, number)
+        // The signal is blocked while its handler runs; the process stops when it is unblocked.
+        raise(number)
+        pthread_sigmask(SIG_UNBLOCK, &signals, nil)
+    }
+
+    /// Runs a signal handler's body and leaves errno as the interrupted code had it.
+    package static func keepingErrno(_ body: () -> Void) {
+        let before = errno
+        body()
+        errno = before
     }
 
     /// Keeps signals from the calling thread.

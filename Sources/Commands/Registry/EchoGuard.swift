@@ -1,71 +1,67 @@
 import ComposefsLinuxSystem
-import Glibc
 import Synchronization
 
-/// Hides what is typed, and sees to it that a process that is ended or stopped by a signal meanwhile leaves the terminal as it found it: the
-/// shell after it would show nothing that is typed.
+/// Hides what is typed on standard input, and restores the terminal's modes if a signal ends or stops the process meanwhile: without that,
+/// the shell would not show what is typed after it.
 struct EchoGuard: ~Copyable {
-    private static let ending = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGALRM, SIGUSR1, SIGUSR2, SIGXCPU]
-    private static let stopping = [SIGTSTP]
+    private static let ending: [Signal] = [
+        .interrupt, .terminate, .hangUp, .quit, .alarm, .user1, .user2, .processorLimit,
+    ]
+    private static let stopping: [Signal] = [.stopFromTerminal]
 
-    /// As the terminal was found, and as it is meanwhile. Written while no handler of ours is there to read it.
-    nonisolated(unsafe) private static let modes = UnsafeMutablePointer<termios>.allocate(capacity: 2)
-    /// The terminal's descriptor; negative where nothing is hidden.
-    private static let terminal = Atomic<Int32>(-1)
+    /// The modes before and during the question. Written only while none of the handlers is installed.
+    nonisolated(unsafe) private static let modes = UnsafeMutablePointer<TerminalModes>.allocate(capacity: 2)
+    /// Whether `modes` are set and the handlers may use them.
+    private static let isActive = Atomic<Bool>(false)
 
-    private var handlers: [(signal: Int32, before: sighandler_t?)] = []
+    private var handlers: [(signal: Signal, before: Signal.Action)] = []
 
-    /// Nil where the descriptor's terminal cannot be set.
-    init?(_ descriptor: Int32, hides flags: Int32) {
-        let modes = Self.modes
-        guard tcgetattr(descriptor, &modes[0]) == 0 else { return nil }
-        modes[1] = modes[0]
-        modes[1].c_lflag &= ~tcflag_t(flags)
-        Self.terminal.store(descriptor, ordering: .sequentiallyConsistent)
-        for number in Self.ending where !Host.ignores(signal: number) {
-            handlers.append((number, signal(number) { EchoGuard.end(by: $0) }))
+    /// Nil if the modes of the terminal cannot be set.
+    ///
+    /// - Parameter hides: whether the input is a secret. Otherwise only the signal handlers are installed.
+    init?(hides: Bool) {
+        guard let found = TerminalModes(of: .input) else { return nil }
+        let wanted = hides ? found.forSecrets() : found
+        Self.modes.initialize(to: found)
+        (Self.modes + 1).initialize(to: wanted)
+        Self.isActive.store(true, ordering: .sequentiallyConsistent)
+        for signal in Self.ending where !Host.ignores(signal: signal.number) {
+            handlers.append((signal, signal.handle { EchoGuard.end(by: $0) }))
         }
-        for number in Self.stopping where !Host.ignores(signal: number) {
-            handlers.append((number, signal(number) { EchoGuard.stop(by: $0) }))
+        for signal in Self.stopping where !Host.ignores(signal: signal.number) {
+            handlers.append((signal, signal.handle { EchoGuard.stop(by: $0) }))
         }
-        if tcsetattr(descriptor, TCSAFLUSH, &modes[1]) != 0 { return nil }
+        if !wanted.set(on: .input, .flushed) { return nil }
     }
 
     deinit {
         Self.set(0)
-        Self.terminal.store(-1, ordering: .sequentiallyConsistent)
-        for (number, before) in handlers { signal(number, before) }
+        Self.isActive.store(false, ordering: .sequentiallyConsistent)
+        for (signal, before) in handlers { signal.restore(before) }
     }
 
     // MARK: In signal handlers
 
     private static func set(_ which: Int) {
-        let descriptor = terminal.load(ordering: .sequentiallyConsistent)
-        if descriptor >= 0 { tcsetattr(descriptor, TCSANOW, &modes[which]) }
+        if isActive.load(ordering: .sequentiallyConsistent) { modes[which].set(on: .input, .now) }
     }
 
     private static func end(by number: Int32) {
         set(0)
         TerminalGuard.restore()
-        // As without a question.
-        if number == SIGINT { _exit(130) }
-        // What the signal does by itself, as soon as this handler returns.
-        signal(number, SIG_DFL)
-        raise(number)
+        // The exit status is the same as without a question.
+        if number == Signal.interrupt.number { Host.exitFromHandler(130) }
+        Signal(number).actByDefault()
     }
 
     private static func stop(by number: Int32) {
-        let before = errno
-        set(0)
-        signal(number, SIG_DFL)
-        var signals = sigset_t()
-        sigemptyset(&signals)
-        sigaddset(&signals, number)
-        // Stops here, unless no shell is there to go on with it. What is typed after it is hidden in both cases.
-        raise(number)
-        pthread_sigmask(SIG_UNBLOCK, &signals, nil)
-        signal(number) { EchoGuard.stop(by: $0) }
-        set(1)
-        errno = before
+        Signal.keepingErrno {
+            set(0)
+            let signal = Signal(number)
+            // Returns when the process is continued, or at once if no shell could continue it. Input is hidden again in both cases.
+            signal.stopByDefault()
+            signal.handle { EchoGuard.stop(by: $0) }
+            set(1)
+        }
     }
 }
