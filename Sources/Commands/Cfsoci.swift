@@ -40,23 +40,23 @@ public struct Cfsoci: ParsableCommand {
     public static func start() -> Never {
         Host.fillStandardDescriptors()
         Host.returnsFreedMemory(ofAtLeast: 256 << 10)
-        // Every state that a command can be stopped in is one that the next command continues from, so there is nothing to undo.
-        // A shell's background job ignores the signal, and goes on doing so.
+        // A command can be stopped at any time, and the next command continues, so there is nothing to undo. A background job of a shell
+        // ignores the signal and continues to do so.
         if !Host.ignores(signal: Signal.interrupt.number) {
             Signal.interrupt.handle { _ in
                 TerminalGuard.restore()
                 Host.exitFromHandler(130)
             }
         }
-        // A closed pipe is an error of write(2), not the end of the process in the middle of a sentence.
+        // A closed pipe is an error of write(2) and does not end the process in the middle of its output.
         Signal.brokenPipe.ignore()
-        // So is a file that grows beyond RLIMIT_FSIZE: EFBIG.
+        // A file that exceeds RLIMIT_FSIZE is an error, too: EFBIG.
         Signal.fileTooLarge.ignore()
         if let arguments = MountHelper.arguments(Arguments.all()) { end(MountHelper.run(arguments)) }
-        var image: ByteString?
+        var about: (any ImageCommand)?
         do {
             var command = try parseAsRoot(Arguments.texts())
-            image = (command as? any ImageCommand)?.namedImage
+            about = command as? any ImageCommand
             try command.run()
             try Output.flush()
             end(0)
@@ -73,43 +73,46 @@ public struct Cfsoci: ParsableCommand {
         } catch {
             try? Output.flush()
             if isOurs(error) {
-                Output.error(ImageHints.message(of: error, image: image))
+                let message = ImageHints.message(of: error, image: about?.namedImage) {
+                    try about?.global.openStore(readOnly: true)
+                }
+                Output.error(message)
                 end(1)
             }
             let status = exitCode(for: error).rawValue
-            // Help and version go to standard output; what is wrong with arguments quotes them.
+            // Help and version are printed on standard output. Usage errors quote arguments.
             if status == 0 { Self.exit(withError: error) }
             Output.note(printable(fullMessage(for: error)))
             end(status)
         }
     }
 
-    /// Ends the process without exit handlers: OpenSSL's take away what threads of the pull and the network may still be using, which
-    /// crashes them and turns the exit status into a signal.
+    /// Ends the process without exit handlers: those of OpenSSL free data that threads of the pull and the network may still use, which
+    /// would crash the process and change its exit status.
     static func end(_ status: Int32) -> Never { Host.exitWithoutHandlers(status) }
 
-    /// The message without what would act on a terminal.
+    /// The message without control characters.
     private static func printable(_ message: String) -> String {
         message.split(separator: "\n", omittingEmptySubsequences: false).map { Output.printable(Arguments.bytes(String($0))) }
             .joined(separator: "\n")
     }
 
-    /// Errors of the argument parser print usage and exit 64; all others are one line.
+    /// Errors of the argument parser print usage and exit with status 64; all others are one line.
     private static func isOurs(_ error: any Error) -> Bool {
         let code = exitCode(for: error)
         return code == .failure && !(error is CleanExit) && !(error is ValidationError)
     }
 }
 
-/// Ends a command with exit status 2: what it looked at is damaged.
+/// Ends a command with exit status 2: the data that it checked are damaged.
 struct DamageFound: Error {
     var message: String?
 }
 
-/// Ends a command with exit status 1: its messages have been written.
+/// Ends a command with exit status 1: its messages have been written already.
 struct AlreadyTold: Error {}
 
-/// A failure that a command itself finds.
+/// A failure that a command itself detects.
 struct CommandError: Error, CustomStringConvertible {
     var description: String
 

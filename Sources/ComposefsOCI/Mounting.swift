@@ -71,8 +71,8 @@ extension Store {
             }
             return ByteString(id.hex)
         } catch let error as ImageStoreError {
-            // Images that were made from a directory have only a name below images/refs.
-            guard case .noSuchImage = error, (try? repository.image(image)) != nil else { throw error }
+            // Images that were made from a directory have only a name below images/refs. Damage behind it is reported when it is opened.
+            guard case .noSuchImage = error, try (try? repository.image(image)) != nil || images.hasName(image) else { throw error }
             return image
         }
     }
@@ -95,7 +95,7 @@ public func mountImageFile(
     _ path: ByteString, objects: [ByteString], digest: ObjectID? = nil, verity: VerityChecking, at target: ByteString,
     _ options: MountOptions = MountOptions()
 ) throws(MountError) -> Bool {
-    guard let first = objects.first else { throw .options("no directory of objects") }
+    guard let first = objects.first else { throw .options(.noObjects) }
     let image = try open(path, [.readOnly, .nonBlocking])
     // Of others a read may never end.
     guard let kind = try? image.status().kind, kind == .regular || kind == .blockDevice else { throw .noImageFile(path) }

@@ -137,6 +137,76 @@ import Testing
     }
 }
 
+/// Commands that meet a damaged image of `create-image` say how it is made anew; pulling it is no way.
+@Suite struct DamagedImageNameTests {
+    private static let step = "; cfsoci untag team/app, then cfsoci gc, then make it again: cfsoci create-image DIR team/app\n"
+
+    private func expectStep(_ store: ContractStore) throws {
+        for command in [["ls", "team/app"], ["cat", "team/app", "f"], ["dump", "team/app"], ["mount", "team/app", "/nowhere"]] {
+            let result = try store.run(command)
+            #expect(result.status == 1 && result.error.hasPrefix("cfsoci: team/app: "), "\(command): \(result.error)")
+            #expect(result.error.hasSuffix(Self.step), "\(command): \(result.error)")
+        }
+    }
+
+    @Test(arguments: ["missing", "damaged", "too large", "link to no object", "link to nothing", "link to another object"])
+    func saysHowToMakeItAgain(kind: String) throws {
+        let store = try ContractStore()
+        let folder = store.folder.path + "/tree"
+        mkdir(folder, 0o755)
+        try writeFile(folder + "/f", [UInt8](repeating: 1, count: 5000))
+        let id = try store.succeed(["create-image", folder, "team/app"]).lines[0]
+        let object = store.path + "/objects/" + id.prefix(2) + "/" + id.dropFirst(2)
+        let link = store.path + "/images/" + id
+        chmod(object, 0o644)
+        switch kind {
+        case "missing": unlink(object)
+        case "damaged":
+            var bytes = try readFile(object)
+            bytes[2000] ^= 1
+            try writeFile(object, bytes)
+        case "too large": try #require(truncate(object, 3 << 30) == 0)
+        case "link to no object":
+            unlink(link)
+            symlink("../objects/nonsense", link)
+        case "link to nothing": unlink(link)
+        default:
+            let data = try #require(try store.object(with: [UInt8](repeating: 1, count: 5000)))
+            unlink(link)
+            symlink("../objects/" + data.prefix(2) + "/" + data.dropFirst(2), link)
+        }
+        try expectStep(store)
+    }
+
+    /// The object is what its name says, and no EROFS image of composefs.
+    @Test func noImageInTheObject() throws {
+        let store = try ContractStore()
+        let folder = store.folder.path + "/tree"
+        mkdir(folder, 0o755)
+        try writeFile(folder + "/f", [UInt8](repeating: 1, count: 5000))
+        try store.succeed(["create-image", folder])
+        let data = try #require(try store.object(with: [UInt8](repeating: 1, count: 5000)))
+        symlink("../objects/" + data.prefix(2) + "/" + data.dropFirst(2), store.path + "/images/" + data)
+        mkdir(store.path + "/images/refs", 0o755)
+        mkdir(store.path + "/images/refs/team", 0o755)
+        symlink("../../" + data, store.path + "/images/refs/team/app")
+        for command in [["ls", "team/app"], ["dump", "team/app"]] {
+            let result = try store.run(command)
+            #expect(result.status == 1 && result.error.hasPrefix("cfsoci: team/app: "), "\(command): \(result.error)")
+            #expect(result.error.hasSuffix(Self.step), "\(command): \(result.error)")
+        }
+    }
+
+    /// A pulled image has another way back.
+    @Test func pulledImagesArePulledAgain() throws {
+        let (store, _) = try ContractStore.small()
+        let id = try #require(try store.succeed(["inspect", "t"]).json()["imageIds"]?["v1"]?.string)
+        unlink(store.path + "/objects/" + id.prefix(2) + "/" + id.dropFirst(2))
+        let result = try store.run(["mount", "t", "/nowhere"])
+        #expect(result.status == 1 && result.error.contains("`cfsoci rm t`, `cfsoci gc` and another pull bring the image anew"))
+    }
+}
+
 /// `rm` of several names: what cannot be removed does not keep the others.
 @Suite struct RemovalTests {
     @Test func continuesAfterAFailure() throws {

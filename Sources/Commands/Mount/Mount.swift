@@ -84,8 +84,6 @@ struct Mount: ParsableCommand {
             guard case .noRights = error, upperdir == nil, idmap == nil else { throw error }
             global.note("\(error); serving the image with FUSE instead")
             return try serve()
-        } catch {
-            throw FsckAdvice.naming(image, error, store.images)
         }
         if !store.repository.isSecure {
             global.note("the repository has no fs-verity: the image was verified, but files are not checked when they are read")

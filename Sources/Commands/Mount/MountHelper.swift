@@ -35,9 +35,11 @@ enum MountHelper {
 
     static func run(_ arguments: [ByteString]) -> Int32 {
         var image: ByteString?
+        var repository: ByteString?
         do {
             let invocation = try parse(arguments)
-            if invocation.options.repository != nil { image = invocation.source }
+            repository = invocation.options.repository
+            if repository != nil { image = invocation.source }
             if invocation.isHelp || invocation.isVersion {
                 try Output.print(invocation.isHelp ? usage : "\(name) (cfsoci) \(Version.text)")
                 try Output.flush()
@@ -50,7 +52,10 @@ enum MountHelper {
             Output.note("\(name): \(error.description); \(name) --help tells more")
             return 1
         } catch {
-            Output.note("\(name): \(ImageHints.message(of: error, image: image))")
+            let message = ImageHints.message(of: error, image: image) {
+                try repository.map { try Store.open($0, OpenOptions(readOnly: true)) }
+            }
+            Output.note("\(name): \(message)")
             return status(of: error)
         }
     }
@@ -203,7 +208,7 @@ enum MountHelper {
         if let digits = parts.last, let id = ObjectID(hex: digits) {
             if parts.count == 1 || parts[0].elementsEqual(id.algorithm.name.utf8) { return id }
         }
-        throw MountError.options("digest=\(text) is no fs-verity digest: 64 (sha256) or 128 (sha512) lower-case hexadecimal digits are")
+        throw MountError.options(.digest(text))
     }
 
     private static let usage = """

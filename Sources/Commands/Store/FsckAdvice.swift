@@ -29,19 +29,6 @@ enum FsckAdvice {
         return "cfsoci untag \(shown), then cfsoci gc, then make it again: cfsoci create-image DIR \(shown)"
     }
 
-    /// An error that damage of an image that create-image made caused, with the image's name and the next step; others as they are:
-    /// `ImageHints` knows what to do about them.
-    static func naming(_ image: ByteString, _ error: any Error, _ images: ImageStore) -> any Error {
-        switch error {
-        case RepositoryError.objectMissing, RepositoryError.objectDamaged, RepositoryError.image, RepositoryError.stream,
-            RepositoryError.streamMissing, ImageStoreError.damaged:
-            break
-        default: return error
-        }
-        guard (try? images.hasName(image)) == true, (try? images.resolve(image)) == nil else { return error }
-        return CommandError("\(Output.printable(image)): \(error); \(step(forName: image))")
-    }
-
     /// A tag that is a registry's reference tells what to pull; else only the user knows where the image came from.
     private static func pull(_ name: ByteString) -> String {
         let shown = Output.printable(name)

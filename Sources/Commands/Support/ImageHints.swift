@@ -3,8 +3,9 @@ import ComposefsOCI
 
 /// A command that is about one image.
 protocol ImageCommand {
-    /// The image as it was named.
+    /// The image as it was named on the command line.
     var namedImage: ByteString? { get }
+    var global: GlobalOptions { get }
 }
 
 extension Cat: ImageCommand { var namedImage: ByteString? { image } }
@@ -16,19 +17,21 @@ extension List: ImageCommand { var namedImage: ByteString? { image } }
 extension Mount: ImageCommand { var namedImage: ByteString? { image } }
 extension Push: ImageCommand { var namedImage: ByteString? { image } }
 
-/// What the command says of errors that are about one image, besides what `describe` says of all.
+/// What the command adds to errors that concern one image, in addition to `describe`.
 enum ImageHints {
     /// The error's text, and what to do about it.
     ///
-    /// - Parameter image: the image that the command is about, as it was named.
-    static func message(of error: any Error, image: ByteString?) -> String {
-        guard let hint = hint(for: error, image) else { return describe(error) }
+    /// - Parameters:
+    ///   - image: the image that the command is about, as it was named.
+    ///   - store: opens the store that holds the image. Called for damage only.
+    static func message(of error: any Error, image: ByteString?, store: () throws -> Store?) -> String {
+        guard let hint = hint(for: error, image, store) else { return describe(error) }
         var text = String(describing: error)
         if let image, isDamage(error) || error is ServerEnded { text = Output.printable(image) + ": " + text }
         return text + "; " + hint
     }
 
-    private static func hint(for error: any Error, _ image: ByteString?) -> String? {
+    private static func hint(for error: any Error, _ image: ByteString?, _ store: () throws -> Store?) -> String? {
         if let path = deadMount(error) {
             let mount = servedMount(holding: path)
             let place = Output.printable(mount?.directory ?? path)
@@ -38,6 +41,10 @@ enum ImageHints {
                 + "`cfsoci umount \(place)` removes the mount, and `cfsoci mount --fuse \(name) \(place)` makes it anew"
         }
         if isDamage(error), let image {
+            // An image that was made from a directory cannot be pulled again.
+            if let images = try? store()?.images, (try? images.hasName(image)) == true, (try? images.resolve(image)) == nil {
+                return FsckAdvice.step(forName: image)
+            }
             let name = Output.printable(image)
             return "`cfsoci fsck \(name)` lists the damage; `cfsoci rm \(name)`, `cfsoci gc` and another pull bring the image anew"
         }
@@ -47,7 +54,7 @@ enum ImageHints {
         return nil
     }
 
-    /// What is at fault where a file system's server has ended (ENOTCONN).
+    /// The mount whose file system server has ended (ENOTCONN).
     private static func deadMount(_ error: any Error) -> ByteString? {
         switch error {
         case MountError.notServed(let path), FuseError.notServed(let path): path
@@ -58,7 +65,7 @@ enum ImageHints {
         }
     }
 
-    /// Whether something that is stored of the image is not what it should be.
+    /// Whether the error means that stored content of the image is damaged or missing.
     private static func isDamage(_ error: any Error) -> Bool {
         switch error {
         case let error as RepositoryError:
