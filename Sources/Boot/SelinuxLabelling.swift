@@ -1,21 +1,21 @@
 import ComposefsBytes
 import ComposefsFileTree
 
-/// One walk over a tree that gives every file its label: depth first, names in byte order. The order counts where a file has several
-/// names: the first decides, and a name with another label gets a copy of the file.
+/// A walk over a tree that labels every file: depth first, names in byte order. The order matters for a file with several names: the first
+/// name decides, and a name with another label gets a copy of the file.
 struct SelinuxLabelling {
     private let policy: SelinuxPolicy
-    /// The label that an inode was given first, by arena index.
+    /// The label that each inode got first, by arena index.
     private var given: [Int32]
     private static let unlabelled: Int32 = -2
 
     private struct Frame {
         var entries: [FileTree.EntryID]
         var next = 0
-        /// How much of the path is the directory's, with the `/` at its end.
+        /// The length of the directory's path, with the `/` at its end.
         var length: Int
         var scope: FileContexts.Scope
-        /// The path of the directory that this one is in, where an alias has taken its place.
+        /// The path of the parent directory, if an alias has replaced it.
         var replaced: [UInt8]?
     }
 
@@ -28,7 +28,7 @@ struct SelinuxLabelling {
         var path = [slash]
         let top = policy.contexts.scope(of: path)
         set(FileTree.root, try policy.contexts.label(of: path, type: UInt8(ascii: "d"), top), &tree)
-        // A list of our own instead of recursion: depth is the input's choice.
+        // A list instead of recursion: the input decides how deep the tree is.
         var frames = [Frame(entries: tree.sortedEntries(of: FileTree.root), length: 1, scope: top)]
         while var frame = frames.popLast() {
             guard frame.next < frame.entries.count else {
@@ -69,7 +69,7 @@ struct SelinuxLabelling {
         }
     }
 
-    /// Labels a leaf that was come upon by one of its names.
+    /// Labels a file that was reached by one of its names.
     private mutating func give(
         _ label: Int32, to inode: FileTree.InodeID, by entry: FileTree.EntryID, _ tree: inout FileTree
     ) throws(BootTransformError) {
@@ -79,7 +79,7 @@ struct SelinuxLabelling {
             given[inode.arenaIndex] = label
             return set(inode, label, &tree)
         }
-        // Each further name gets a copy of its own, even where two of them would have the same label.
+        // Each further name gets its own copy, even if two of them have the same label.
         let copy = tree.cloneLeaf(inode)
         do throws(FileTreeError) {
             try tree.redirect(entry, to: copy)
@@ -99,7 +99,7 @@ struct SelinuxLabelling {
         tree.setExtendedAttributes(of: inode, to: attributes)
     }
 
-    private static func letter(_ kind: FileKind) -> UInt8 {
+    private static func letter(_ kind: FileTree.Kind) -> UInt8 {
         switch kind {
         case .regular: UInt8(ascii: "-")
         case .directory: UInt8(ascii: "d")

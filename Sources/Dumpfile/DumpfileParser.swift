@@ -42,7 +42,7 @@ private struct DumpfileParser {
 
     private struct Line {
         var size: UInt64 = 0
-        var kind = FileKind.regular
+        var kind = FileTree.Kind.regular
         var metadata = Metadata(permissions: 0)
         var device: UInt64 = 0
         var payload: ByteString?
@@ -106,7 +106,7 @@ private struct DumpfileParser {
         var line = Line()
         line.size = try decimal(fields[1], .size)
         let mode: UInt32 = try integer(fields[2], radix: 8, .mode)
-        guard mode <= 0o177777, let kind = FileKind(modeBits: mode) else { throw fail(.mode, "names no file type") }
+        guard mode <= 0o177777, let kind = FileTree.Kind(modeBits: mode) else { throw fail(.mode, "names no file type") }
         line.kind = kind
         let _: UInt32 = try decimal(fields[3], .nlink)
         line.device = try decimal(fields[6], .rdev)
@@ -182,7 +182,7 @@ private struct DumpfileParser {
 
     private mutating func hardLink(at path: ByteString, _ fields: [UnsafeRawBufferPointer]) throws(DumpfileError) {
         let mode: UInt32 = try integer(UnsafeRawBufferPointer(rebasing: fields[2].dropFirst()), radix: 8, .mode)
-        guard mode <= 0o177777, let kind = FileKind(modeBits: mode) else { throw fail(.mode, "names no file type") }
+        guard mode <= 0o177777, let kind = FileTree.Kind(modeBits: mode) else { throw fail(.mode, "names no file type") }
         guard kind != .directory else { throw fail(.mode, "a directory cannot be a hard link") }
         guard path != "/" else { throw fail(.path, "the root cannot be a hard link") }
         guard !fields[8].elementsEqual(CollectionOfOne(UInt8(ascii: "-"))) else { throw fail(.payload, "a hard link needs a target") }

@@ -17,7 +17,7 @@ public enum DumpfileItem: Sendable {
 /// leading zeros. A hard link's metadata is that of its target and is not written.
 public func appendDumpfileLine(path: ByteString, metadata: Metadata, _ item: DumpfileItem, to out: inout [UInt8]) {
     DumpfileEscape.append(path.bytes, .plain, to: &out)
-    let (size, kind, links, device): (UInt64, FileKind, UInt32, UInt64)
+    let (size, kind, links, device): (UInt64, FileTree.Kind, UInt32, UInt64)
     switch item {
     case .hardLink(let target):
         append(" 0 @120000 - - - - 0.0 ", to: &out)

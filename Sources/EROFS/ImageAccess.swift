@@ -7,7 +7,7 @@ public import ComposefsHashing
 public struct ErofsInode: Sendable {
     /// Its number in the image: offset / 32.
     public let number: UInt64
-    public let kind: FileKind
+    public let kind: FileTree.Kind
     /// The twelve permission bits (07777).
     public let permissions: UInt16
     public let uid: UInt32

@@ -7,7 +7,7 @@ struct ImagePlan {
     struct Record {
         var name: UInt32
         var nameLength: UInt8
-        var kind: FileKind
+        var kind: FileTree.Kind
         var role: Role
         /// The tree's inode; the root for what the tree does not have.
         var inode: FileTree.InodeID
@@ -47,7 +47,7 @@ struct ImagePlan {
         /// Index into `directories`, or `none`.
         var directory: UInt32
         var links: UInt32
-        var kind: FileKind
+        var kind: FileTree.Kind
         var role: Role
     }
 

@@ -39,7 +39,7 @@ struct ImageSource {
 /// An inode as the image has it.
 struct ImageInode {
     var nid: UInt64
-    var kind: FileKind
+    var kind: FileTree.Kind
     var permissions: UInt16
     var uid: UInt32
     var gid: UInt32
@@ -73,7 +73,7 @@ extension ImageSource {
         }
         let attributeCount = Int(try load(at + CompactInodeLayout.attributeCount, as: UInt16.self))
         let mode = try load(at + CompactInodeLayout.mode, as: UInt16.self)
-        guard let kind = FileKind(modeBits: UInt32(mode)) else { throw Fault("mode 0\(String(mode, radix: 8)) names no file type") }
+        guard let kind = FileTree.Kind(modeBits: UInt32(mode)) else { throw Fault("mode 0\(String(mode, radix: 8)) names no file type") }
         var it = ImageInode(
             nid: nid, kind: kind, permissions: mode & 0o7777, uid: 0, gid: 0, modified: superblock.buildTime, links: 0, size: 0,
             layout: layout, value: try load(at + CompactInodeLayout.value, as: UInt32.self), offset: at,

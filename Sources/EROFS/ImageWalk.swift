@@ -46,7 +46,7 @@ struct ImageWalk<Visitor: ImageVisitor> {
     /// A leaf of which more names are expected.
     private struct Linked {
         var handle: Visitor.Handle
-        var kind: FileKind
+        var kind: FileTree.Kind
         var links: UInt32
         var seen: UInt32
         var directory: Int
@@ -165,7 +165,7 @@ struct ImageWalk<Visitor: ImageVisitor> {
                 }
                 previous = name
                 nid = try entries.number(entry)
-                guard let kind = FileKind(rawValue: try entries.fileType(entry)) else {
+                guard let kind = FileTree.Kind(rawValue: try entries.fileType(entry)) else {
                     throw Fault("an entry's file type is unknown")
                 }
                 guard try entries.reserved(entry) == 0 else { throw Fault("a reserved field of an entry is not zero") }
@@ -184,7 +184,7 @@ struct ImageWalk<Visitor: ImageVisitor> {
     }
 
     private mutating func visit(
-        _ nid: UInt64, _ kind: FileKind, _ bytes: UnsafeRawBufferPointer, _ name: Range<Int>, of index: Int, _ visitor: inout Visitor
+        _ nid: UInt64, _ kind: FileTree.Kind, _ bytes: UnsafeRawBufferPointer, _ name: Range<Int>, of index: Int, _ visitor: inout Visitor
     ) throws(Fault) {
         let place = EntryPlace(name: bytes, parent: directories[index].handle, parentIsRoot: index == 0)
         if var known = linked[nid] {

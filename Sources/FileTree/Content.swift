@@ -20,45 +20,42 @@ public enum Content: Hashable, Sendable {
 }
 
 extension FileTree {
-    /// The type of an inode, for where the name alone would be ambiguous.
-    public typealias Kind = FileKind
-}
+    /// The type of an inode.
+    public enum Kind: UInt8, Sendable, Hashable {
+        // The order is that of the directory entry types of EROFS (FT_REG_FILE…, erofs_fs.h).
+        case regular = 1, directory, characterDevice, blockDevice, fifo, socket, symbolicLink
 
-/// The type of an inode.
-public enum FileKind: UInt8, Sendable, Hashable {
-    // The order is that of the directory entry types of EROFS (FT_REG_FILE…, erofs_fs.h).
-    case regular = 1, directory, characterDevice, blockDevice, fifo, socket, symbolicLink
-
-    /// The `S_IFMT` bits of `st_mode` (stat.h).
-    public var modeBits: UInt16 {
-        switch self {
-        case .regular: 0o100000
-        case .directory: 0o040000
-        case .characterDevice: 0o020000
-        case .blockDevice: 0o060000
-        case .fifo: 0o010000
-        case .socket: 0o140000
-        case .symbolicLink: 0o120000
+        /// The `S_IFMT` bits of `st_mode` (stat.h).
+        public var modeBits: UInt16 {
+            switch self {
+            case .regular: 0o100000
+            case .directory: 0o040000
+            case .characterDevice: 0o020000
+            case .blockDevice: 0o060000
+            case .fifo: 0o010000
+            case .socket: 0o140000
+            case .symbolicLink: 0o120000
+            }
         }
-    }
 
-    /// Nil where the `S_IFMT` bits name no type.
-    public init?(modeBits: UInt32) {
-        switch modeBits & 0o170000 {
-        case 0o100000: self = .regular
-        case 0o040000: self = .directory
-        case 0o020000: self = .characterDevice
-        case 0o060000: self = .blockDevice
-        case 0o010000: self = .fifo
-        case 0o140000: self = .socket
-        case 0o120000: self = .symbolicLink
-        default: return nil
+        /// Nil if the `S_IFMT` bits name no type.
+        public init?(modeBits: UInt32) {
+            switch modeBits & 0o170000 {
+            case 0o100000: self = .regular
+            case 0o040000: self = .directory
+            case 0o020000: self = .characterDevice
+            case 0o060000: self = .blockDevice
+            case 0o010000: self = .fifo
+            case 0o140000: self = .socket
+            case 0o120000: self = .symbolicLink
+            default: return nil
+            }
         }
     }
 }
 
 extension Content {
-    public var kind: FileKind {
+    public var kind: FileTree.Kind {
         switch self {
         case .inline, .external, .externalWithoutVerity, .sparse: .regular
         case .blockDevice: .blockDevice

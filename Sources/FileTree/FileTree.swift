@@ -86,7 +86,7 @@ public struct FileTree: Sendable {
     /// Bytes of names and values of all distinct lists of extended attributes.
     public internal(set) var attributeBytes = 0
 
-    public func kind(of inode: InodeID) -> FileKind {
+    public func kind(of inode: InodeID) -> Kind {
         switch self[inode].shape {
         case .directory: .directory
         case .inline, .external, .externalWithoutVerity, .sparse: .regular

@@ -67,12 +67,6 @@ public enum Host {
         }
     }
 
-    /// Random bytes from the kernel.
-    public static func randomBytes(_ count: Int) -> [UInt8] {
-        var generator = SystemRandomNumberGenerator()
-        return (0..<max(0, count)).map { _ in UInt8.random(in: .min ... .max, using: &generator) }
-    }
-
     /// The machine's architecture as uname(2) names it: `x86_64`, `aarch64`.
     public static var architecture: String {
         withUnsafeTemporaryAllocation(of: CChar.self, capacity: 66) { buffer in

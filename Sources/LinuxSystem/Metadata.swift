@@ -198,18 +198,18 @@ extension FileDescriptor {
 
 // MARK: - Extended attributes
 
-/// An extended attribute with its value.
-public struct ExtendedAttribute: Sendable, Hashable {
-    public var name: ByteString
-    public var value: ByteString
-
-    public init(name: ByteString, value: ByteString) {
-        self.name = name
-        self.value = value
-    }
-}
-
 extension FileDescriptor {
+    /// An extended attribute with its value.
+    public struct ExtendedAttribute: Sendable, Hashable {
+        public var name: ByteString
+        public var value: ByteString
+
+        public init(name: ByteString, value: ByteString) {
+            self.name = name
+            self.value = value
+        }
+    }
+
     /// All extended attributes, ordered by name: of the open file, or (with a path) of an entry of this directory, symlinks not followed.
     /// Empty where the file system has none. Names that vanish meanwhile are left out.
     public borrowing func extendedAttributes(at path: ByteString = "") throws(SystemError) -> [ExtendedAttribute] {

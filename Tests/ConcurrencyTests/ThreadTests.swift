@@ -126,7 +126,6 @@ import Testing
         #expect(name.utf8.count == 12)
         #expect(name.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber) })
         #expect(Host.randomName(40) != Host.randomName(40))
-        #expect(Host.randomBytes(32).count == 32)
         #expect(Host.randomName(-1).isEmpty)
         #expect(Host.processorCount >= 1)
         #expect(Host.bootID()?.utf8.count == 36)

@@ -39,7 +39,7 @@ extension ImageStore {
     }
 
     private func fault(
-        of attribute: ComposefsLinuxSystem.ExtendedAttribute, _ layer: ContentDigest, _ stream: ObjectID, _ pool: WorkerPool,
+        of attribute: FileDescriptor.ExtendedAttribute, _ layer: ContentDigest, _ stream: ObjectID, _ pool: WorkerPool,
         _ options: ImageCheckOptions
     ) -> String? {
         guard let (format, level) = PackingMark.packing(attribute.name), let mark = attribute.value.utf8Text.flatMap({ PackingMark($0) })
