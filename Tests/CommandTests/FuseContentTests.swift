@@ -1,0 +1,223 @@
+import ComposefsBytes
+import ComposefsLinuxSystem
+import Glibc
+import Testing
+
+/// The files of images that the real binary serves with FUSE: equal to those of the kernel's mounts, and verified.
+@Suite(.serialized, .enabled(if: isRoot && access("/dev/fuse", F_OK) == 0, "needs root and FUSE"))
+struct FuseContentTests {
+    // MARK: What is seen
+
+    private static let makeTree = #"""
+        mkdir "$1"; cd "$1"
+        mkdir -m 0755 usr; mkdir -m 1777 usr/sticky; mkdir -m 0700 usr/private; mkdir -p usr/deep/er/still usr/many
+        for i in $(seq 600); do printf '%s' "$i" > "usr/many/a file with a name of some length $i"; done
+        head -c 200000 /dev/urandom > usr/random; cp usr/random usr/same; ln usr/random usr/deep/linked
+        head -c 65 /dev/zero > usr/sixtyfive; head -c 64 /dev/zero > usr/sixtyfour; : > usr/empty
+        head -c 10000 /dev/zero | tr '\0' y > usr/page; truncate -s 300000 usr/holes
+        ln -s random usr/link; ln -s "$(head -c "${2:-4000}" /dev/zero | tr '\0' z)" usr/long-link; ln -s /nowhere usr/dangling
+        mknod usr/null c 1 3; mknod usr/disk b 300 70000; mkfifo usr/pipe
+        python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind("usr/socket")'
+        touch "usr/$(printf '\377\376 odd \001')" "usr/$(head -c 255 /dev/zero | tr '\0' n)" usr/-dash usr/!bang
+        chmod 4755 usr/page; chmod 0000 usr/sixtyfive; chown 12345:54321 usr/random; chown -h 7:8 usr/link; chown 4000000000:3000000000 usr/empty
+        touch -d '1960-01-02 03:04:05.678901234 UTC' usr/page; touch -h -d '2038-02-01 00:00:00.5 UTC' usr/link
+        setfattr -n user.one -v 1 usr/page; setfattr -n user.long -v "$(head -c 3000 /dev/zero | tr '\0' v)" usr/page usr/deep
+        setfattr -n security.capability -v 0x0100000200200000000000000000000000000000 usr/random
+        setfattr -n trusted.kept -v t usr/page
+        setfacl -m u:12345:rwx,g:54321:r usr/many; setfacl -d -m u:1:r usr/many; setfacl -m u:65534:r usr/private usr/same; chmod 0640 usr/same || true
+        setfacl -m u:65534:r usr/same
+        """#
+
+    private static let describe = #"""
+        cd "$1"
+        find . -mindepth 1 -printf '%p\t%y\t%m\t%U\t%G\t%T@\t%l\t' \( -type d -printf '-\n' -o -printf '%n %s\n' \)
+        echo "-- devices"; find . \( -type b -o -type c \) -exec stat -c '%n %t %T' {} +
+        echo "-- content"; find . -type f -print0 | xargs -0 sha256sum
+        echo "-- hard links"
+        find . -type f -links +1 -printf '%i %p\n' | sort -k2 | awk '{ if (!($1 in first)) first[$1] = $2; print first[$1], $2 }'
+        echo "-- attributes"; getfattr -R -h -d -m - -e hex . 2>/dev/null | awk '/^# file: / { file = $0; next } NF { print file, $0 }'
+        """#
+
+    private static let needsAttributes = hasProgram("setfattr") && hasProgram("setfacl") && hasProgram("python3")
+
+    @Test(.enabled(if: needsAttributes, "needs attr, acl and python3"), arguments: ["0", "1", "2"])
+    func equalsTheOriginalAndTheKernels(version: String) throws {
+        let place = FusePlace(try ContractStore(["--erofs-version", version]))
+        let tree = place.store.folder.path + "/tree"
+        // Format 2 takes shorter targets: those that every kernel reads.
+        try mustShell(Self.makeTree, [tree, version == "2" ? "1024" : "4000"])
+        try place.store.succeed(["create-image", tree, "image", "--xattrs", "keep-user-xattrs"])
+        try place.mount(["--dev"], image: "image")
+        #expect(try place.store.run(["mount", "image", place.kernel, "--dev", "--quiet"]).status == 0)
+        func lines(_ path: String) throws -> [String] {
+            try mustShell(Self.describe, [path]).split(separator: "\n").map(String.init).sorted()
+        }
+        let (original, fuse, kernel) = (try lines(tree), try lines(place.fuse), try lines(place.kernel))
+        #expect(fuse.count > 1200)
+        #expect(Set(fuse).symmetricDifference(kernel).sorted() == [])
+        // What `create-image` leaves out: ACLs and trusted attributes; what version 2 does: nanoseconds.
+        func comparable(_ lines: [String]) -> Set<String> {
+            Set(
+                lines.filter {
+                    !$0.contains(" trusted.") && !$0.contains(" system.") && !(version == "2" && $0.split(separator: "\t").count > 5)
+                })
+        }
+        #expect(comparable(fuse).symmetricDifference(comparable(original)).sorted() == [])
+        // What find does not print: access and change times, allocated size, the order of entries is each file system's own.
+        for path in ["/usr/page", "/usr/deep", "/usr/link", "/usr/pipe"] {
+            var (one, two) = (stat(), stat())
+            #expect(lstat(place.fuse + path, &one) == 0 && lstat(place.kernel + path, &two) == 0)
+            #expect(
+                one.st_atim.tv_sec == two.st_atim.tv_sec && one.st_ctim.tv_nsec == two.st_ctim.tv_nsec && one.st_blksize == two.st_blksize)
+        }
+        for path in ["/usr/null", "/usr/disk"] { #expect(open(place.fuse + path + "/x", O_RDONLY) < 0 && errno == ENOTDIR) }
+        let null = open(place.fuse + "/usr/null", O_RDWR)
+        #expect(null >= 0 && write(null, "x", 1) == 1)
+        close(null)
+        try place.store.succeed(["umount", place.fuse])
+        try place.store.succeed(["umount", place.kernel])
+        #expect(place.isQuiet())
+    }
+
+    /// Whiteouts are character devices 0:0, as they were, so that an overlay over the mount honours them.
+    @Test(arguments: ["1", "2"]) func whiteouts(version: String) throws {
+        let place = FusePlace(try ContractStore(["--erofs-version", version]))
+        let tree = place.store.folder.path + "/tree"
+        try mustShell(#"mkdir -p "$1/usr/dir"; mknod "$1/usr/gone" c 0 0; mknod "$1/ff" c 0 0; echo x > "$1/usr/dir/file""#, [tree])
+        try place.store.succeed(["create-image", tree, "image"])
+        try place.mount(image: "image")
+        var status = stat()
+        #expect(lstat(place.fuse + "/usr/gone", &status) == 0 && status.st_mode & S_IFMT == S_IFCHR && status.st_rdev == 0)
+        #expect(fileList(place.fuse).contains("usr/gone"))
+        let under = place.store.folder.path + "/under"
+        let seen = try mustShell(
+            #"mkdir -p "$1/usr/dir"; touch "$1/usr/gone" "$1/usr/kept"; mount -t overlay overlay -o "lowerdir=$2:$1" "$3"; ls "$3/usr"; umount "$3""#,
+            [under, place.fuse, place.kernel])
+        #expect(seen == "dir\nkept\n")
+        try place.store.succeed(["umount", place.fuse])
+        #expect(place.isQuiet())
+    }
+
+    @Test(.enabled(if: needsAttributes && hasProgram("setpriv"), "needs attr, acl, python3 and setpriv")) func permissions() throws {
+        let place = FusePlace(try ContractStore())
+        let tree = place.store.folder.path + "/tree"
+        try mustShell(Self.makeTree, [tree])
+        try place.store.succeed(["create-image", tree, "image"])
+        chmod(place.store.folder.path, 0o755)
+        let nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups"
+        // Only the one who mounted looks inside, unless all may.
+        try place.mount(image: "image")
+        #expect(try shell("\(nobody) ls \"$1\"", [place.fuse]).error.contains("Permission denied"))
+        try place.store.succeed(["umount", place.fuse])
+        #expect(place.isQuiet())
+        try place.mount(["--allow-other"], image: "image")
+        #expect(try shell("\(nobody) ls \"$1/usr/many\"", [place.fuse]).status == 0)
+        for (path, isReadable) in [("page", true), ("sixtyfive", false), ("private/x", false)] {
+            let result = try shell("\(nobody) cat \"$1/usr/\(path)\"", [place.fuse])
+            #expect((result.status == 0) == isReadable, "\(path): \(result.error)")
+        }
+        try place.store.succeed(["umount", place.fuse])
+        #expect(place.isQuiet())
+    }
+
+    // MARK: Tampering
+
+    private func openError(_ path: String) -> Int32 {
+        let descriptor = open(path, O_RDONLY)
+        if descriptor < 0 { return errno }
+        close(descriptor)
+        return 0
+    }
+
+    @Test func tamperedObjects() throws {
+        let place = try FusePlace()
+        let path = try place.objectPath(FusePlace.big)
+        let file = place.fuse + "/usr/tool"
+        // Changed before it is first opened.
+        var changed = FusePlace.big
+        changed[changed.count / 2] ^= 1
+        try place.mount()
+        unlink(path)
+        try writeFile(path, changed)
+        #expect(openError(file) == EIO)
+        #expect(openError(place.fuse + "/usr/hard") == EIO)
+        #expect(openError(place.fuse + "/usr/other") == 0)
+        // Cut short, another kind of file, nothing.
+        try writeFile(path, Array(FusePlace.big.dropLast()))
+        #expect(openError(file) == EIO)
+        unlink(path)
+        mkfifo(path, 0o644)
+        #expect(openError(file) == EIO)
+        unlink(path)
+        mkdir(path, 0o755)
+        #expect(openError(file) == EIO)
+        rmdir(path)
+        symlink("other", path)
+        #expect(openError(file) == EIO)
+        unlink(path)
+        #expect(openError(file) == ENOENT)
+        var status = stat()
+        #expect(lstat(file, &status) == 0 && status.st_size == FusePlace.big.count)
+        // Good again.
+        try writeFile(path, FusePlace.big)
+        #expect(try openError(file) == 0 && readFile(file) == FusePlace.big)
+        // Changed in place, or replaced, after it was found good, be it at once or later.
+        for pause in [0, 300_000] as [UInt32] {
+            usleep(pause)
+            #expect(openError(file) == 0)
+            usleep(pause)
+            chmod(path, 0o644)
+            try writeFile(path, changed)
+            #expect(openError(file) == EIO, "after \(pause) µs")
+            try writeFile(path, FusePlace.big)
+            #expect(openError(file) == 0)
+            usleep(pause)
+            unlink(path)
+            try writeFile(path, changed)
+            // Kept open, the good one is still served; anew, the bad one is not.
+            #expect([0, EIO].contains(openError(file)))
+            if openError(file) == 0 { #expect(try readFile(file) == FusePlace.big) }
+            unlink(path)
+            try writeFile(path, FusePlace.big)
+            #expect(openError(file) == 0)
+        }
+        try place.store.succeed(["umount", place.fuse])
+        #expect(place.isQuiet())
+    }
+
+    /// The same where files are opened by their first read: reading fails, and what the kernel has read stays what was verified.
+    @Test func tamperedObjectsWithLazyOpens() throws {
+        let place = try FusePlace()
+        let path = try place.objectPath(FusePlace.big)
+        let file = place.fuse + "/usr/tool"
+        var changed = FusePlace.big
+        changed[changed.count / 2] ^= 1
+        try place.mount(["--lazy-open"])
+        unlink(path)
+        #expect(throws: RunFailure.self) { try readFile(file) }
+        try writeFile(path, changed)
+        #expect(throws: RunFailure.self) { try readFile(file) }
+        #expect(try readFile(place.fuse + "/usr/small") == [1, 2])
+        try writeFile(path, FusePlace.big)
+        #expect(try readFile(file) == FusePlace.big)
+        usleep(300_000)
+        try writeFile(path, changed)
+        // From the kernel's cache, or not at all.
+        if let content = try? readFile(file) { #expect(content == FusePlace.big) }
+        #expect(open(place.fuse + "/usr/tool", O_RDWR) < 0 && errno == EROFS)
+        try place.store.succeed(["umount", place.fuse])
+        #expect(place.isQuiet())
+    }
+
+    @Test func damagedImagesAreNotServed() throws {
+        let place = try FusePlace()
+        let id = try place.store.succeed(["compute-id", "tool"]).lines[0]
+        let path = place.store.path + "/objects/\(id.prefix(2))/\(id.dropFirst(2))"
+        var bytes = try readFile(path)
+        bytes[bytes.count / 2] ^= 1
+        unlink(path)
+        try writeFile(path, bytes)
+        #expect(try place.store.refuse(["mount", "--fuse", "tool", place.fuse]).contains(id))
+        #expect(place.isQuiet())
+    }
+}

@@ -1,0 +1,85 @@
+import ComposefsBytes
+import ComposefsLinuxSystem
+import Glibc
+import Testing
+
+/// Images served with FUSE for and by users that are not root.
+@Suite(.serialized, .enabled(if: isRoot && access("/dev/fuse", F_OK) == 0, "needs root and FUSE"))
+struct FusePrivilegeTests {
+    /// In a user and mount namespace of its own, where root is nobody outside: mounted directly, read without passthrough.
+    @Test(arguments: [["--fuse"], []]) func inAUserNamespace(options: [String]) throws {
+        guard try launch("unshare", ["-Urm", "true"]).status == 0 else { return }
+        let place = try FusePlace()
+        let text = try mustShell(
+            #"""
+            unshare -Urm bash -euo pipefail -c '
+                "$CFSOCI" mount tool "$2" --repo "$1" ${3:-} 2> "$1/../said"
+                cmp "$2/usr/tool" "$2/usr/hard"; sha256sum < "$2/usr/tool"; stat -c "%u %s %a" "$2/usr/small"
+                if : > "$2/new"; then exit 9; fi 2>/dev/null
+                grep -F " $2 " /proc/self/mountinfo | grep -o "fuse.composefs composefs:"
+                "$CFSOCI" umount "$2" --repo "$1"
+                ! grep -qF " $2 " /proc/self/mountinfo' bash "$@"
+            cat "$1/../said"
+            """#, [place.store.path, place.fuse] + options)
+        let lines = text.split(separator: "\n").map(String.init)
+        let sum = try mustShell("sha256sum < \"$1\"", [try place.objectPath(FusePlace.big)]).split(separator: "\n").first.map(String.init)
+        #expect(lines.first == sum)
+        // Owners that the namespace does not have are shown as nobody.
+        #expect(lines.dropFirst().first == "65534 2 640")
+        #expect(lines.contains("fuse.composefs composefs:"))
+        // The kernel does not mount EROFS for a namespace: FUSE is what is done instead, and said.
+        let note = lines.last { $0.contains("serving the image with FUSE instead") }
+        #expect((note != nil) == options.isEmpty)
+        #expect(place.isQuiet())
+    }
+
+    /// Through `fusermount3`, as a user who may use `/dev/fuse`: the device's mode is changed only where this test alone sees it.
+    @Test(.enabled(if: hasProgram("fusermount3") && hasProgram("setpriv"), "needs fusermount3 and setpriv")) func throughTheHelper() throws
+    {
+        let place = try FusePlace()
+        let text = try mustShell(
+            #"""
+            chmod 755 "$3"; chown -R 65534:65534 "$1" "$2"
+            unshare -m --propagation private bash -euo pipefail -c '
+                mknod "$3/device" c 10 229; chmod 666 "$3/device"; mount --bind "$3/device" /dev/fuse
+                as="setpriv --reuid 65534 --regid 65534 --clear-groups"
+                $as "$CFSOCI" mount tool "$2" --repo "$1" 2>&1 | sed "s/:.*with FUSE/: with FUSE/"
+                $as cmp "$2/usr/tool" "$2/usr/hard"
+                grep -F " $2 " /proc/self/mountinfo | grep -c "fuse.composefs composefs:.*user_id=65534"
+                if cat "$2/usr/tool" >/dev/null 2>&1; then echo "root looks inside"; fi
+                $as bash -c "exec 9< \"$2/usr/tool\"; \"$CFSOCI\" umount \"$2\" --repo \"$1\"" 2>&1 || echo "status $?"
+                $as "$CFSOCI" umount "$2" --repo "$1"
+                ! grep -qF " $2 " /proc/self/mountinfo
+                $as "$CFSOCI" mount --fuse tool "$2" --repo "$1"
+                kill $(pgrep -f "^[^ ]*cfsoci mount --fuse tool $2")
+                for _ in $(seq 200); do grep -qF " $2 " /proc/self/mountinfo || break; sleep 0.02; done
+                ! grep -qF " $2 " /proc/self/mountinfo' bash "$@"
+            """#, [place.store.path, place.fuse, place.store.folder.path])
+        #expect(
+            text == """
+                mounting needs root's rights (CAP_SYS_ADMIN in the first user namespace): with FUSE instead
+                1
+                cfsoci: \(place.fuse): the mount is in use; end what uses it or unmount it lazily
+                status 1
+
+                """)
+        #expect(place.isQuiet())
+    }
+
+    /// Who may not unmount is told so, not that somebody uses the mount.
+    @Test(.enabled(if: hasProgram("fusermount3") && hasProgram("setpriv"), "needs fusermount3 and setpriv"), arguments: [[], ["--fuse"]])
+    func mountsOfOthers(options: [String]) throws {
+        let place = try FusePlace()
+        chmod(place.store.folder.path, 0o755)
+        #expect(try place.store.run(["mount", "tool", place.fuse, "--allow-other"] + options).status == 0)
+        for lazily in [[], ["--lazy"]] {
+            let result = try launch(
+                "setpriv", ["--reuid", "65534", "--regid", "65534", "--clear-groups", Cfsoci.binary, "umount", place.fuse] + lazily)
+            #expect(result.status == 1)
+            #expect(
+                result.error.hasPrefix("cfsoci: unmounting needs root's rights") && result.error.contains(place.fuse), "\(result.error)")
+        }
+        try place.store.succeed(["umount", place.fuse])
+        #expect(place.isQuiet())
+    }
+}
