@@ -2,11 +2,11 @@ import ComposefsBytes
 public import ComposefsFileTree
 public import ComposefsHashing
 
-/// Brings a tree in canonical container form (`transformForContainer`) into the form that is booted: `/boot` and `/sysroot` are empty and
-/// have `/usr`'s time, and every file has the label that the image's own SELinux policy gives it, or none without a policy.
+/// Transforms a tree from canonical container form (`transformForContainer`) to the form that is booted: `/boot` and `/sysroot` are empty
+/// and have the time of `/usr`, and every file has the label that the image's own SELinux policy assigns, or no label without a policy.
 ///
-/// - Parameter content: reads an object whole; called for the policy's files that are not in the tree itself.
-/// - Throws: where `/boot` or `/sysroot` is missing, or the policy is damaged. The tree may then be changed in part.
+/// - Parameter content: reads a whole object; called for the policy's files whose content is not in the tree.
+/// - Throws: if `/boot` or `/sysroot` is missing or the policy is damaged. The tree may then be partly changed.
 public func transformForBoot(
     _ tree: inout FileTree, content: (ObjectID) throws -> [UInt8]
 ) throws(BootTransformError) {
@@ -17,8 +17,8 @@ public func transformForBoot(
         emptied.append(directory)
     }
     let usr = tree.lookup("usr", in: FileTree.root)
-    // With the nanoseconds, which the reference leaves alone up to 0.9.2: whatever is done in these directories changes their times, but must
-    // not change the image.
+    // Nanoseconds, too, which composefs-rs up to 0.9.2 leaves unchanged: any change in these directories changes their times, but must not
+    // change the image.
     let time = usr.map { tree.modified(of: $0) } ?? Timestamp(seconds: 0)
     for directory in emptied {
         tree.removeChildren(of: directory)
@@ -27,7 +27,7 @@ public func transformForBoot(
     try labelForSelinux(&tree, content: content)
 }
 
-/// Labels every file as the policy in the tree's `/etc/selinux` has it; without a policy, takes all labels away.
+/// Labels every file by the policy in the tree's `/etc/selinux`. Without a policy all labels are removed.
 ///
 /// - Returns: whether there was a policy.
 @discardableResult

@@ -1,18 +1,18 @@
 public import ComposefsBytes
 
-/// Why a tree cannot be made bootable, or its files not be labelled.
+/// Why a tree cannot be made bootable, or its files cannot be labelled.
 public enum BootTransformError: Error, Hashable, Sendable, CustomStringConvertible {
-    /// A directory that a bootable image needs is not there.
+    /// A directory that a bootable image needs is missing.
     case missingDirectory(ByteString)
-    /// Something else is in the place of a directory.
+    /// Another kind of file has the name of a directory.
     case notADirectory(ByteString)
     /// The SELinux policy is incomplete or cannot be read: the file or directory, and what is wrong with it.
     case policy(path: ByteString, String)
     /// A line (counted from 1) of a file of the SELinux policy.
     case policyLine(path: ByteString, line: Int, String)
-    /// A pattern of the policy could not be tried on a path.
+    /// A pattern of the policy could not be matched with a path.
     case match(policy: ByteString, line: Int, path: ByteString, String)
-    /// The path of a file, shortened, is longer than labels are looked up for.
+    /// The path of a file, shortened, is longer than paths that are labelled.
     case pathTooLong(ByteString)
 
     public var description: String {
@@ -29,7 +29,7 @@ public enum BootTransformError: Error, Hashable, Sendable, CustomStringConvertib
     }
 }
 
-/// What is taken from an image's SELinux policy at most. Policies in use have some 6,500 lines and 400 KiB.
+/// The limits of an image's SELinux policy. Policies in use have some 6,500 lines and 400 KiB.
 package enum BootLimits {
     /// Size of one file of the policy, in bytes.
     package static let policyFileBytes = 32 << 20
@@ -41,10 +41,10 @@ package enum BootLimits {
     static let compiledBytes = 64 << 20
     /// Length of a path that is labelled, in bytes.
     package static let pathBytes = 16 << 10
-    /// Steps of one match before it is given up (PCRE2's default is ten times that).
+    /// Steps after which a match fails (PCRE2's default is ten times that).
     static let matchSteps: UInt32 = 1_000_000
     /// Memory of one match, in KiB.
     static let matchKibibytes: UInt32 = 16 << 10
-    /// Parentheses within parentheses.
+    /// Depth of nested parentheses.
     static let nestedGroups: UInt32 = 100
 }

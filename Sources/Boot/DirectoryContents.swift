@@ -3,15 +3,15 @@ public import ComposefsFileTree
 import ComposefsHashing
 import ComposefsLinuxSystem
 
-/// The same for the tree of a directory on disk, as `hashDirectory` gives it: the policy's files are read from there.
+/// As above for the tree of a directory on disk, as `hashDirectory` returns it: the policy's files are read from the directory.
 ///
-/// - Parameter directory: what the tree is of. A file that was changed since is an error.
+/// - Parameter directory: the directory that was read. A file that has changed since is an error.
 public func transformForBoot(_ tree: inout FileTree, contentsOf directory: ByteString) throws(BootTransformError) {
     let contents = DirectoryContents(tree, directory)
     try transformForBoot(&tree) { try contents.read($0) }
 }
 
-/// Where in a directory the contents of its SELinux policy are.
+/// Where a directory holds the contents of its SELinux policy.
 private struct DirectoryContents {
     private let directory: ByteString
     private var paths: [ObjectID: ByteString] = [:]
@@ -19,7 +19,7 @@ private struct DirectoryContents {
     init(_ tree: FileTree, _ directory: ByteString) {
         self.directory = directory
         guard let top = tree.lookup(path: "/etc/selinux"), tree.isDirectory(top) else { return }
-        // A list instead of recursion: depth is the directory's choice.
+        // A list instead of recursion: the directory decides how deep it is.
         var pending = [(path: ByteString("etc/selinux"), inode: top)]
         while let next = pending.popLast() {
             for entry in tree.entries(of: next.inode) {
@@ -36,7 +36,7 @@ private struct DirectoryContents {
 
     func read(_ id: ObjectID) throws -> [UInt8] {
         guard let path = paths[id] else { throw BootTransformError.policy(path: "/etc/selinux", "holds no file with the digest \(id)") }
-        // Names, not a path: the directory may hold links that lead out of it by now.
+        // Name by name, not by path: the directory may contain links that lead out of it by now.
         var at = try FileDescriptor.open(directory, [.readOnly, .directory])
         let names = path.bytes.split(separator: slash).map { ByteString($0) }
         for name in names.dropLast() { at = try at.open(at: name, [.readOnly, .directory, .noFollow]) }

@@ -1,27 +1,27 @@
 import ComposefsBytes
 
-/// The lines of `file_contexts`: patterns of paths, file types and labels; the last line that matches wins.
+/// The lines of `file_contexts`: patterns of paths, file types and labels. The last line that matches decides.
 ///
-/// A pattern is looked at only for paths that lie below its directory, the part of its literal beginning up to the last `/`.
+/// A pattern is tried only for paths below its directory, the part of its literal beginning up to the last `/`.
 struct FileContexts {
     private struct Specification {
         var stem: [UInt8]
         var rest: PatternShape.Rest
-        /// 0 where every type does, or where only the pattern itself can tell.
+        /// The letter of the file type; 0 for every type, and if the pattern itself contains the type.
         var type: UInt8
         var label: Int32
-        /// Number in `patterns`, where the rest is a pattern.
+        /// The index in `patterns` if the rest of the line is a pattern.
         var pattern: Int32
         var file: Int32
         var line: Int32
     }
 
-    /// The lists that hold for all that lies in one directory, from the longest directory to the shortest.
+    /// The lists that apply to all entries of one directory, from the longest directory to the shortest.
     struct Scope {
         fileprivate var lists: [Int32] = []
     }
 
-    /// Number of the label "none".
+    /// The number of the label "none".
     static let noLabel: Int32 = -1
 
     private(set) var labels: [ByteString] = []
@@ -29,13 +29,13 @@ struct FileContexts {
     private var specifications: [Specification] = []
     private var files: [ByteString] = []
     private let patterns = PatternSet()
-    /// All lists run from the last line to the first.
+    /// Every list runs from the last line to the first.
     private var exact: [ByteString: [Int32]] = [:]
     private var directories: [ByteString: Int32] = [:]
     private var lists: [[Int32]] = []
     private var longestDirectory = 0
 
-    /// Adds a file's lines behind those there are.
+    /// Adds the lines of a file after the present ones.
     mutating func add(_ bytes: [UInt8], path: ByteString) throws(BootTransformError) {
         files.append(path)
         try forEachLine(of: bytes, path) { (fields, line) throws(BootTransformError) in
@@ -69,7 +69,8 @@ struct FileContexts {
             stem: shape.stem, rest: shape.rest, type: shape.keepsEnd ? type : 0, label: label, pattern: 0,
             file: Int32(files.count - 1), line: Int32(truncatingIfNeeded: line))
         if shape.rest == .pattern {
-            // The subject is the path and one letter for the type, so that `$` and the like mean what they mean to other tools.
+            // The subject is the path and one letter for the type, so that `$` and similar operators have the meaning that other tools give
+            // them.
             let text = Array("^(".utf8) + pattern + [UInt8(ascii: ")"), type == 0 ? UInt8(ascii: ".") : type, UInt8(ascii: "$")]
             do throws(PatternSet.Failure) {
                 it.pattern = try patterns.add(text)
@@ -114,9 +115,9 @@ struct FileContexts {
         }
     }
 
-    // MARK: Looking up
+    // MARK: Lookup
 
-    /// The scope of a path, from scratch.
+    /// The scope of a path, computed from the root.
     func scope(of path: some Collection<UInt8>) -> Scope {
         var scope = Scope()
         var prefix: [UInt8] = []
@@ -128,7 +129,7 @@ struct FileContexts {
         return scope
     }
 
-    /// Narrows the scope of a directory's parent to the directory. The path must end with `/`.
+    /// Narrows the scope of the parent directory to the directory. The path must end with `/`.
     func enter(_ directory: [UInt8], _ scope: inout Scope) {
         guard directory.count <= longestDirectory, let list = directories[ByteString(directory)] else { return }
         scope.lists.insert(list, at: 0)
@@ -159,7 +160,7 @@ struct FileContexts {
         guard it.type == 0 || it.type == type else { return false }
         switch it.rest {
         case .nothing: return false
-        // The scope has told already.
+        // The scope has decided this already.
         case .optionalSubtree: return true
         case .anything: return begins(subject, with: it.stem)
         case .pattern:
@@ -173,7 +174,7 @@ struct FileContexts {
         }
     }
 
-    /// Whether the path, which the last byte is no part of, begins with the stem.
+    /// Whether the path without its last byte begins with the stem.
     private func begins(_ subject: [UInt8], with stem: [UInt8]) -> Bool {
         guard stem.count < subject.count else { return false }
         return subject.withUnsafeBytes { subject in

@@ -3,7 +3,7 @@ import ComposefsCPCRE2
 
 /// Compiled regular expressions, matched as bytes.
 ///
-/// PCRE2 is what SELinux's own library uses. No just-in-time compilation: a pattern comes from an image that nobody has vouched for.
+/// SELinux's own library uses PCRE2. Just-in-time compilation is off, because the patterns come from an image that is not trusted.
 final class PatternSet {
     private var codes: [OpaquePointer] = []
     private var compiledBytes = 0
@@ -11,7 +11,7 @@ final class PatternSet {
     private let matchContext: OpaquePointer?
     private let matchData: OpaquePointer?
 
-    /// Why a pattern was refused or given up.
+    /// Why a pattern was refused, or its match stopped.
     struct Failure: Error {
         var reason: String
     }
@@ -39,9 +39,10 @@ final class PatternSet {
     }
 
     /// Compiles a pattern. A dot matches every byte.
+    ///
     /// - Returns: its number.
     func add(_ pattern: [UInt8]) throws(Failure) -> Int32 {
-        // Without them there would be no limits.
+        // Without a match context there would be no limits.
         guard compileContext != nil, matchContext != nil, matchData != nil else { throw Failure(reason: "out of memory") }
         let options = PCRE2_DOTALL | PCRE2_DOLLAR_ENDONLY | PCRE2_NEVER_UTF | PCRE2_NEVER_UCP
         var code: Int32 = 0
@@ -60,12 +61,12 @@ final class PatternSet {
         return Int32(codes.count - 1)
     }
 
-    /// Whether a pattern matches from the subject's start.
+    /// Whether a pattern matches at the start of the subject.
     func matches(_ pattern: Int32, _ subject: [UInt8]) throws(Failure) -> Bool {
         let result = subject.withUnsafeBufferPointer {
             pcre2_match_8(codes[Int(pattern)], $0.baseAddress, $0.count, 0, PCRE2_ANCHORED, matchData, matchContext)
         }
-        // 0: it matches, and has more groups than there is room for.
+        // 0: the pattern matches, and has more groups than the match data holds.
         if result >= 0 { return true }
         if result == PCRE2_ERROR_NOMATCH { return false }
         throw Failure(reason: Self.message(result))

@@ -1,10 +1,10 @@
-/// What can be said of a regular expression without matching it: the bytes that every match begins with, and whether the rest is one of
-/// the forms that nearly all lines of a policy have.
+/// What is known of a regular expression without matching it: the bytes with which every match begins, and whether the rest is one of the
+/// forms that nearly all lines of a policy have.
 ///
-/// Where there is any doubt the stem is empty, which is always right: the pattern is then tried on every path.
+/// If there is any doubt, the stem is empty, which is always correct: the pattern is then tried on every path.
 struct PatternShape: Equatable {
     enum Rest: Equatable {
-        /// The stem is all.
+        /// Nothing follows the stem.
         case nothing
         /// `(/.*)?`
         case optionalSubtree
@@ -16,7 +16,7 @@ struct PatternShape: Equatable {
     /// Every match begins with these bytes.
     var stem: [UInt8] = []
     var rest = Rest.pattern
-    /// What follows the pattern is matched as it stands there.
+    /// The rest of the pattern is matched by PCRE2.
     var keepsEnd = false
 
     init(_ pattern: ArraySlice<UInt8>) {
@@ -39,7 +39,7 @@ struct PatternShape: Equatable {
         let remaining = pattern[at...]
         guard Self.standsAlone(remaining) else { return }
         if let first = remaining.first, Self.isQuantifier(first) {
-            // It repeats the last byte, maybe no times.
+            // The quantifier repeats the last byte, possibly zero times.
             guard stem.popLast() != nil else { return }
         } else if remaining.isEmpty {
             rest = .nothing
@@ -63,8 +63,8 @@ struct PatternShape: Equatable {
 
     private static func isQuantifier(_ byte: UInt8) -> Bool { "*+?{".utf8.contains(byte) }
 
-    /// Whether what follows a stem leaves it what it is: no alternative to it, no group closed that was opened before it, nothing that
-    /// changes how the pattern is read.
+    /// Whether the rest of a pattern leaves the stem a prefix of every match: no alternative to it, no group closed that was opened in the
+    /// stem, nothing that changes how the pattern is read.
     private static func standsAlone(_ rest: ArraySlice<UInt8>) -> Bool {
         var depth = 0
         var at = rest.startIndex
@@ -93,7 +93,7 @@ struct PatternShape: Equatable {
         return depth == 0
     }
 
-    /// The index of the `]` that ends a class; nil where that is not certain.
+    /// The index of the `]` that ends a class; nil if that is not certain.
     private static func endOfClass(_ rest: ArraySlice<UInt8>, _ start: Int) -> Int? {
         var at = start + 1
         if at < rest.endIndex, rest[at] == UInt8(ascii: "^") { at += 1 }
@@ -101,7 +101,7 @@ struct PatternShape: Equatable {
         while at < rest.endIndex {
             switch rest[at] {
             case UInt8(ascii: "]"): return at
-            // Escapes in a class, and classes in it.
+            // Escapes in a class, and nested classes.
             case UInt8(ascii: "["): return nil
             case UInt8(ascii: "\\"):
                 at += 1

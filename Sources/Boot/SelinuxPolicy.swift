@@ -5,10 +5,10 @@ import ComposefsHashing
 /// The part of an image's SELinux policy that labels files.
 struct SelinuxPolicy {
     var contexts = FileContexts()
-    /// Paths that are labelled as if they were another.
+    /// Paths that are labelled like other paths.
     private(set) var aliases: [ByteString: ByteString] = [:]
 
-    /// Nil where the tree has no policy: no `/etc/selinux/config`, or none that names a type.
+    /// Nil if the tree has no policy: no `/etc/selinux/config`, or one that names no type.
     init?(of tree: FileTree, content: (ObjectID) throws -> [UInt8]) throws(BootTransformError) {
         let top: ByteString = "/etc/selinux"
         guard let configuration = try Self.read(top + "/config", tree, content), let type = Self.policyType(configuration) else {
@@ -27,7 +27,7 @@ struct SelinuxPolicy {
             }
         }
         contexts.makeIndex()
-        // Of two lines for one path the later counts, here too.
+        // Of two lines for one path the later one applies, here too.
         for suffix in [".subs", ".subs_dist"] as [ByteString] {
             let path = files + "/file_contexts" + suffix
             if let bytes = try Self.read(path, tree, content) { try addAliases(bytes, path) }
@@ -45,7 +45,7 @@ struct SelinuxPolicy {
         }
     }
 
-    /// The value of the first line `SELINUXTYPE=…`, in capitals or not.
+    /// The value of the first line `SELINUXTYPE=…`, whatever its case.
     static func policyType(_ configuration: [UInt8]) -> ByteString? {
         for line in configuration.split(separator: UInt8(ascii: "\n")) {
             guard let equals = line.firstIndex(of: UInt8(ascii: "=")) else { continue }
@@ -60,8 +60,8 @@ struct SelinuxPolicy {
         return text[first...last]
     }
 
-    /// A file's content; nil where there is none. Directories on the way must not be symbolic links: images' digests would depend on how
-    /// they are resolved.
+    /// The content of a file; nil if there is none. Directories on its path must not be symbolic links: the digests of images would depend
+    /// on how they are resolved.
     private static func read(
         _ path: ByteString, _ tree: FileTree, _ content: (ObjectID) throws -> [UInt8]
     ) throws(BootTransformError) -> [UInt8]? {

@@ -5,12 +5,13 @@ import ComposefsOCIModel
 import ComposefsRepository
 import ComposefsSplitStream
 
-/// Blobs: content that is kept as it is, an artifact's or nobody's.
+/// Blobs: content that is stored unchanged, of artifacts or without an image.
 extension ImageStore {
-    /// Opens a blob of an artifact for reading, by its place among the manifest's layers counted from 0. It is verified as far as the
-    /// repository's objects are.
+    /// Opens a blob of an artifact for reading, by its index among the manifest's layers, counted from 0. It is verified as other objects
+    /// of the repository are.
     ///
-    /// - Throws: `ImageStoreError.noSuchLayer` where the blob is not here, `.damaged` where it is a container's layer or no blob's stream.
+    /// - Throws: `ImageStoreError.noSuchLayer` if the blob is not in the store, `.damaged` if it is a container's layer or not a blob's
+    ///   stream.
     public func openBlob(_ index: Int, of image: StoredImage) throws -> FileDescriptor {
         guard image.manifest.layers.indices.contains(index) else {
             throw ImageStoreError.damaged(
@@ -21,15 +22,16 @@ extension ImageStore {
         return try openBlob(stream: stream, StreamName.layer(digest))
     }
 
-    /// Opens a blob that `storeBlob` stored; nil where there is none with this digest.
+    /// Opens a blob that `storeBlob` stored; nil if there is none with this digest.
     public func openBlob(_ digest: ContentDigest) throws -> FileDescriptor? {
         guard let stream = try repository.stream(StreamName.blob(digest)) else { return nil }
         return try openBlob(stream: stream, StreamName.blob(digest))
     }
 
-    /// Stores a blob that belongs to no image, durably, and returns its digest and its stream's object. One that is here is not stored again.
+    /// Stores a blob that belongs to no image, durably, and returns its digest and its stream's object. An existing blob is not stored
+    /// again.
     ///
-    /// Nothing keeps it: garbage collection takes it unless an image that has it is stored (`storeImage`).
+    /// No reference keeps it: garbage collection removes it unless an image that contains it is stored (`storeImage`).
     public func storeBlob(
         _ content: UnsafeRawBufferPointer, _ algorithm: DigestAlgorithm = .sha256
     ) throws -> (digest: ContentDigest, stream: ObjectID) {

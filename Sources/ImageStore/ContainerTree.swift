@@ -9,9 +9,9 @@ extension ImageStore {
     /// The merged tree of layers, from bottom to top, before any transform.
     ///
     /// - Parameters:
-    ///   - filtering: keeps extended attributes out that it does not allow; nil keeps all.
+    ///   - filtering: leaves out extended attributes that it does not allow; nil keeps all.
     ///   - entryLimit: entries of all layers together; more are `LimitExceeded`.
-    ///   - treeLimit: bytes of memory that the tree and its image may take; the same.
+    ///   - treeLimit: bytes of memory that the tree and its image may take; more are `LimitExceeded`.
     func mergedTree(
         of layers: [(diffID: ContentDigest, stream: ObjectID)], _ filtering: XattrFiltering? = nil, entryLimit: UInt64 = .max,
         treeLimit: UInt64 = .max
@@ -30,7 +30,7 @@ extension ImageStore {
         return merger.finish()
     }
 
-    /// Says of a tree that is too large which limit that is.
+    /// Reports which limit a tree exceeds.
     private func withTreeLimit<Value>(_ limit: UInt64, _ body: () throws -> Value) throws -> Value {
         do {
             return try body()
@@ -39,7 +39,7 @@ extension ImageStore {
         }
     }
 
-    /// The tree that an image's EROFS image is made of: merged and in canonical container form.
+    /// The tree of an image's EROFS image: merged, and in canonical container form.
     package func containerTree(
         of layers: [(diffID: ContentDigest, stream: ObjectID)], _ filtering: XattrFiltering = .allowlistOnly, entryLimit: UInt64 = .max,
         treeLimit: UInt64 = .max
@@ -51,9 +51,9 @@ extension ImageStore {
         return tree
     }
 
-    /// The tree that a stored image's EROFS image is made of, merged anew from its layers.
+    /// The tree of a stored image's EROFS image, merged again from its layers.
     ///
-    /// - Throws: `ImageStoreError.isArtifact`; `ImageStoreError.damaged`, `RepositoryError` where the store is damaged.
+    /// - Throws: `ImageStoreError.isArtifact`; `ImageStoreError.damaged`, `RepositoryError` if the store is damaged.
     public func tree(of image: StoredImage, _ filtering: XattrFiltering = .allowlistOnly) throws -> FileTree {
         try containerTree(of: try layers(of: image), filtering)
     }

@@ -8,27 +8,27 @@ import ComposefsRepository
 public struct ImageSummary: Sendable {
     /// The tag.
     public var name: ByteString
-    /// Of the manifest's bytes.
+    /// Of the manifest.
     public var manifestDigest: ContentDigest
-    /// Of the config's bytes.
+    /// Of the config.
     public var configDigest: ContentDigest
-    /// In the repository's default format; nil for an artifact.
+    /// The image ID in the repository's default format; nil for an artifact.
     public var imageID: ObjectID?
     /// Whether the image has a root file system; an artifact has none.
     public var isContainer: Bool
-    /// As the config has it; empty for an artifact.
+    /// From the config; empty for an artifact.
     public var architecture: String
-    /// As the config has it; empty for an artifact.
+    /// From the config; empty for an artifact.
     public var os: String
-    /// Of the architecture, where the config says one.
+    /// The variant of the architecture, if the config has one.
     public var variant: String?
-    /// RFC 3339, as the config has it.
+    /// From the config, as RFC 3339 text.
     public var created: String?
-    /// Bytes of the layers' blobs, as the manifest announces them.
+    /// The sum of the layers' blobs in bytes, as the manifest states them.
     public var size: UInt64
-    /// Layers of the manifest.
+    /// The number of layers in the manifest.
     public var layerCount: Int
-    /// Artifacts recorded as belonging to the image that are here.
+    /// The number of artifacts in the store that are recorded as referrers of the image.
     public var referrerCount: Int
 }
 
@@ -36,14 +36,14 @@ public struct ImageSummary: Sendable {
 public struct BrokenImage: Sendable {
     /// The tag.
     public var name: ByteString
-    /// The manifest that it stands for.
+    /// The digest of the manifest that it refers to.
     public var manifestDigest: ContentDigest
     /// One line that says what is wrong.
     public var reason: String
 }
 
 extension ImageStore {
-    /// All tagged images by name; those that cannot be read are told apart, not left out.
+    /// All tagged images by name; those that cannot be read are listed separately.
     public func list() throws -> (images: [ImageSummary], broken: [BrokenImage]) {
         var images: [ImageSummary] = []
         var broken: [BrokenImage] = []

@@ -4,18 +4,18 @@ import ComposefsOCIModel
 import ComposefsRepository
 import ComposefsSplitStream
 
-/// A tag and what it stands for.
+/// A tag and the manifest that it refers to.
 public struct TaggedImage: Sendable, Hashable {
-    /// The tag; the manifest's digest in text where an image without one is meant.
+    /// The tag; the manifest's digest as text for an image without a tag.
     public var name: ByteString
-    /// The manifest that it stands for.
+    /// The digest of the manifest.
     public var manifestDigest: ContentDigest
 }
 
 extension ImageStore {
     // MARK: Tags
 
-    /// All tags, in ascending byte order. References there that are not tags of manifests are left out; `check` reports them.
+    /// All tags, in ascending byte order. References that are not tags of manifests are left out; `check` reports them.
     public func tags() throws -> [TaggedImage] {
         try repository.streamReferences(under: ImageTag.directory).compactMap { reference in
             guard let digest = StreamName.digest(in: reference.entry, after: StreamName.manifestPrefix) else { return nil }
@@ -23,9 +23,9 @@ extension ImageStore {
         }.sorted { $0.name < $1.name }
     }
 
-    /// Gives a stored image a name, durably; a name in use moves to it.
+    /// Gives a stored image a name, durably. A name that is in use moves to the image.
     ///
-    /// - Throws: `ImageStoreError.invalidTag`; `.noSuchImage` where the manifest is not here.
+    /// - Throws: `ImageStoreError.invalidTag`; `.noSuchImage` if the manifest is not in the store.
     public func tag(_ manifestDigest: ContentDigest, as name: ByteString) throws {
         try ImageTag.check(name)
         guard try repository.stream(StreamName.manifest(manifestDigest)) != nil else {
@@ -36,18 +36,18 @@ extension ImageStore {
         try repository.publish(publication)
     }
 
-    /// Takes a name away, durably; what it kept stays until garbage is collected.
+    /// Removes a name, durably. What it kept stays until garbage is collected.
     ///
-    /// - Throws: `ImageStoreError.noSuchImage` where the name is not in use.
+    /// - Throws: `ImageStoreError.noSuchImage` if the name is not in use.
     public func untag(_ name: ByteString) throws {
         try ImageTag.check(name)
         guard try repository.removeStreamReference(ImageTag.referencePath(name)) else { throw ImageStoreError.noSuchImage(name) }
     }
 
-    // MARK: From what a person says to a manifest
+    // MARK: Finding a manifest
 
-    /// What IMAGE means: a tag as stored; a short form of one; `sha256:…` or `@sha256:…` of a manifest or config; six or more first
-    /// digits of one of those; `NAME@sha256:…`, which is NAME if that stands for the manifest or config of this digest.
+    /// The manifest that IMAGE refers to: a tag as stored; a short form of one; `sha256:…` or `@sha256:…` of a manifest or config; six or
+    /// more first digits of one of those; `NAME@sha256:…`, which is NAME if that refers to the manifest or config with this digest.
     ///
     /// - Throws: `ImageStoreError.noSuchImage`, `.ambiguous`, `.otherImage`.
     public func resolve(_ text: ByteString) throws -> TaggedImage {
@@ -74,7 +74,7 @@ extension ImageStore {
         throw ImageStoreError.noSuchImage(text)
     }
 
-    /// What a name stands for, if it is what the caller demands.
+    /// The manifest that a name refers to, if it is the one that the caller requires.
     private func resolve(_ name: ByteString, as digest: ContentDigest) throws -> TaggedImage {
         let found = try resolve(name)
         if found.manifestDigest == digest { return found }
@@ -82,7 +82,7 @@ extension ImageStore {
         throw ImageStoreError.otherImage(name, found: found.manifestDigest.description, wanted: digest.description)
     }
 
-    /// A registry configuration may have made a short name another registry's: then the one stored image of that name is meant.
+    /// A registry configuration may have mapped a short name to another registry: then the only stored image of that name is meant.
     private func resolve(shortForm reference: RegistryReference, _ text: ByteString, _ tags: [TaggedImage]) throws -> TaggedImage? {
         guard let short = reference.shortName else { return nil }
         let found = tags.filter { tag in
@@ -115,7 +115,7 @@ extension ImageStore {
         return named(first, tags)
     }
 
-    /// Manifests whose config is one of these.
+    /// Manifests with one of these configs.
     private func manifests(ofConfigs configs: Set<ContentDigest>) throws -> [ContentDigest] {
         let keys = Set(configs.map { ReferenceKey.config($0) })
         return try repository.streamNames().compactMap { name in
@@ -131,7 +131,7 @@ extension ImageStore {
         tags.first { $0.manifestDigest == digest } ?? TaggedImage(name: ByteString(digest.description), manifestDigest: digest)
     }
 
-    /// The image that IMAGE means, see `resolve`, and the tag that stands for it.
+    /// The image that IMAGE refers to, see `resolve`, and the tag that refers to it.
     ///
     /// - Throws: `ImageStoreError`, `RepositoryError`, `OCIError`.
     public func open(_ text: ByteString) throws -> (name: ByteString, image: StoredImage) {

@@ -8,21 +8,21 @@ import ComposefsSplitStream
 
 /// OCI images in a repository: manifests, configs, layers, tags, referrers.
 ///
-/// Synchronous; may be used by many threads at once. What it throws besides `ImageStoreError`: `RepositoryError` where the repository is
-/// damaged or refuses, `OCIError` where a stored document is no image's.
+/// Synchronous; several threads may use it at once. Besides `ImageStoreError` it throws `RepositoryError` if the repository is damaged or
+/// refuses, and `OCIError` if a stored document is not that of an image.
 public struct ImageStore: Sendable {
-    /// Where the images are.
+    /// The repository that holds the images.
     public let repository: Repository
 
-    /// The images of an open repository.
+    /// A store for the images of an open repository.
     public init(_ repository: Repository) { self.repository = repository }
 
     // MARK: Writing
 
-    /// Stores config and manifest streams and publishes them with all that is in `publication`, and the tag, in one durable step.
+    /// Stores config and manifest streams and publishes them with the content of `publication` and the tag, in one durable step.
     ///
-    /// Everything the streams refer to must be in the repository and verified. The order of references is fixed (config, then layers as the
-    /// config lists them, then images), so the same image always gives the same objects.
+    /// Everything that the streams refer to must be in the repository and verified. The order of references is fixed (config, then layers
+    /// as the config lists them, then images), so the same image always results in the same objects.
     ///
     /// - Returns: the objects of the two streams.
     @discardableResult
@@ -40,8 +40,8 @@ public struct ImageStore: Sendable {
         return streams
     }
 
-    /// The same but for the last step: the streams are stored, and their names and the tag wait in `publication`. Blobs that the image keeps
-    /// already are kept on.
+    /// As above without the last step: the streams are stored, and their names and the tag are added to `publication`. Blobs that the image
+    /// keeps already stay.
     package func store(
         manifest: Manifest, digest: ContentDigest, config: [UInt8], layers: [(identifier: ContentDigest, stream: ObjectID)],
         images: [ErofsVersion: ObjectID], boot: [(key: String, id: ObjectID)] = [],
@@ -51,7 +51,7 @@ public struct ImageStore: Sendable {
         var configStream = try repository.makeStreamBuilder(contentType: StreamContentType.config)
         for layer in layers { configStream.addNamedReference(layer.identifier.description, layer.stream) }
         if let id = images[.v2] { configStream.addNamedReference(ReferenceKey.image, id) }
-        // One reference serves V0 and V1: the default's where it is one of them.
+        // One reference serves V0 and V1: that of the default format if it is one of them.
         let first = repository.erofsFormats.default == .v0 ? images[.v0] : images[.v1] ?? images[.v0]
         if let id = first ?? images[.v1] { configStream.addNamedReference(ReferenceKey.imageV1, id) }
         for (key, id) in boot.sorted(by: { $0.key < $1.key }) { configStream.addNamedReference(key, id) }
@@ -61,7 +61,8 @@ public struct ImageStore: Sendable {
         var manifestStream = try repository.makeStreamBuilder(contentType: StreamContentType.manifest)
         manifestStream.addNamedReference(ReferenceKey.config(manifest.config.digest), configID)
         for layer in layers { manifestStream.addNamedReference(layer.identifier.description, layer.stream) }
-        // Stores that go by the config's media type take such an image for an artifact, whose layers are known by the digests of their blobs.
+        // Other stores decide by the config's media type and store such an image as an artifact, whose layers are found by their blobs'
+        // digests.
         if !MediaType.isImageConfig(manifest.config.mediaType), layers.count == manifest.layers.count {
             for (blob, layer) in zip(manifest.layers, layers) where !layers.contains(where: { $0.identifier == blob.digest }) {
                 manifestStream.addNamedReference(blob.digest.description, layer.stream)
@@ -80,7 +81,7 @@ public struct ImageStore: Sendable {
         return (manifestID, configID)
     }
 
-    /// The whole content as one object, whatever its size.
+    /// The content as one object, whatever its size.
     private func addContent(_ bytes: [UInt8], to stream: inout StreamBuilder) throws {
         let stored = try bytes.withUnsafeBytes { try repository.storeObject($0) }
         try stream.external(stored.id, size: stored.size)
@@ -112,18 +113,18 @@ public struct ImageStore: Sendable {
         return Document(id: id, bytes: bytes, references: references)
     }
 
-    /// A config's bytes, where the store has it whole.
+    /// The bytes of a config, if the store has it complete.
     package func storedConfig(_ digest: ContentDigest) -> [UInt8]? {
         let name = StreamName.config(digest)
         return (try? document(name, digest, type: StreamContentType.config, limit: ImageLimits.configBytes))?.bytes
     }
 
-    /// Whether the repository has a manifest. What it refers to is not looked at.
+    /// Whether the repository has a manifest. Whether it has the config and layers is not checked.
     public func contains(_ manifestDigest: ContentDigest) throws -> Bool {
         try repository.stream(StreamName.manifest(manifestDigest)) != nil
     }
 
-    /// An image by its manifest's digest; nil where the repository has none.
+    /// An image by its manifest's digest; nil if the repository has none.
     ///
     /// Manifest and config are compared with their digests; layers are not read.
     ///
@@ -149,8 +150,8 @@ public struct ImageStore: Sendable {
             references: config.references, manifestReferences: document.references)
     }
 
-    /// Whether an image was stored as if it were an artifact, as stores do that go by the media type of its config alone: its layers are blobs
-    /// then, known by their digests, until it is pulled again.
+    /// Whether an image was stored as an artifact, by a store that decides by the media type of its config alone: its layers are then
+    /// blobs, found by their digests, until it is pulled again.
     private func isStoredAsArtifact(_ manifest: Manifest, _ references: [NamedReference]) throws -> Bool {
         guard !MediaType.isImageConfig(manifest.config.mediaType), !manifest.layers.isEmpty,
             !references.contains(where: { $0.name.hasPrefix(ReferenceKey.image) })
@@ -162,7 +163,7 @@ public struct ImageStore: Sendable {
     }
 }
 
-/// The one object that a stream consists of; nil where it holds anything else.
+/// The only object of a stream; nil if it holds anything else.
 func onlyObject(_ stream: inout SplitStreamReader<OpenFile>) throws -> ObjectID? {
     guard case .external(let content)? = try stream.next() else { return nil }
     if try stream.next() != nil { return nil }

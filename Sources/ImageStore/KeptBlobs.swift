@@ -5,14 +5,14 @@ package import ComposefsOCIModel
 import ComposefsRepository
 import ComposefsSplitStream
 
-/// Blobs of container layers that are kept as they came, beside the split streams that were made of them: what is pushed and exported is then
-/// what was pulled, to the last byte.
+/// Blobs of container layers that are kept unchanged, beside the split streams that were made of them: pushes and exports then send exactly
+/// what was pulled.
 ///
-/// A kept blob is a blob stream, `streams/oci-blob-<digest>`, and the manifest stream has a reference `blob:<digest>` to it. So it lives as
-/// long as the manifest does. Others that write the manifest stream anew drop the reference, and with it the blob at the next collection
-/// of garbage: what is lost then is the exactness of the packing, not content.
+/// A kept blob is a blob stream, `streams/oci-blob-<digest>`, and the manifest stream has a reference `blob:<digest>` to it, so it exists
+/// as long as the manifest. Other programs that rewrite the manifest stream drop the reference, and the next garbage collection removes the
+/// blob: that loses the exact compression, but no content.
 extension ImageStore {
-    /// Opens the kept blob of a layer; nil where it is not kept. It is verified as far as the repository's objects are.
+    /// Opens the kept blob of a layer; nil if it is not kept. It is verified as other objects of the repository are.
     public func openKeptBlob(_ digest: ContentDigest, of image: StoredImage) throws -> FileDescriptor? {
         guard let stream = image.keptBlobs.first(where: { $0.digest == digest })?.stream else { return nil }
         return try openBlob(stream: stream, StreamName.blob(digest))

@@ -5,7 +5,8 @@ public import ComposefsHashing
 import ComposefsTar
 
 extension ImageStore {
-    /// One dumpfile line for every entry of a layer, in the archive's order. Directories count one link: what is in them is not known yet.
+    /// One dumpfile line for every entry of a layer, in the archive's order. Directories have one link, because their entries are not known
+    /// yet.
     public func forEachDumpLine(of stream: ObjectID, _ body: ([UInt8]) throws -> Void) throws {
         try forEachEntry(of: stream) { entry, content in
             let metadata = LayerMerger.metadata(entry)

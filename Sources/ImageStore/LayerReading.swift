@@ -5,17 +5,17 @@ import ComposefsRepository
 import ComposefsSplitStream
 public import ComposefsTar
 
-/// What a stored layer's entry holds.
+/// The content of an entry in a stored layer.
 public enum StoredContent: Sendable, Hashable {
     /// Not a regular file.
     case none
-    /// At most 64 bytes, kept in the stream itself. Of sparse files this is the whole content, not what the archive holds; so below.
+    /// At most 64 bytes, kept in the stream itself. For sparse files this is the whole content, not what the archive holds; so in `object`.
     case inline(ByteString)
     /// An object with this many bytes.
     case external(ObjectID, size: UInt64)
 }
 
-/// What `layer --json` tells of a layer.
+/// Sizes and counts of a layer.
 public struct LayerInfo: Sendable, Hashable {
     /// The digest of the uncompressed archive.
     public var diffID: ContentDigest
@@ -23,9 +23,9 @@ public struct LayerInfo: Sendable, Hashable {
     public var stream: ObjectID
     /// Bytes of the uncompressed archive.
     public var size: UInt64
-    /// Entries of the archive, directories and links included.
+    /// The number of entries in the archive, directories and links included.
     public var entryCount: Int
-    /// Distinct objects that hold the content of files.
+    /// The number of distinct objects that hold file contents.
     public var externalObjects: Int
     /// Bytes of the archive that are in objects, counted for every entry.
     public var externalSize: UInt64
@@ -42,11 +42,11 @@ extension ImageStore {
         return id
     }
 
-    /// The original uncompressed archive, byte for byte, in pieces of at most 256 KiB, which are valid during the call only.
+    /// The original uncompressed archive, byte for byte, in chunks of at most 256 KiB, which are valid only during the call.
     ///
     /// - Parameter stream: the split stream's object, see `layerStream`. Streams of blobs can be read too.
-    /// - Throws: what `body` throws, and `RepositoryError` or `ImageStoreError.damaged` where the store is damaged; pieces before the damage
-    ///   have been given out then.
+    /// - Throws: what `body` throws, and `RepositoryError` or `ImageStoreError.damaged` if the store is damaged. Chunks before the damage
+    ///   have been passed to `body` then.
     public func readLayer(_ stream: ObjectID, _ body: (UnsafeRawBufferPointer) throws -> Void) throws {
         var reader = try repository.openStream(stream)
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 18, alignment: 4096)
@@ -73,7 +73,7 @@ extension ImageStore {
         }
     }
 
-    /// The digest of the archive that a layer's stream re-assembles to. Reads every object, so damage of any of them shows.
+    /// The digest of the archive to which a layer's stream re-assembles. Reads every object, so damage of any of them is found.
     public func layerDigest(of stream: ObjectID, _ algorithm: DigestAlgorithm) throws -> ContentDigest {
         var hasher = DigestHasher(algorithm)
         try readLayer(stream) { hasher.update($0) }
@@ -104,7 +104,7 @@ extension ImageStore {
         }
     }
 
-    /// Sizes and counts of a layer; reads its stream, not its objects.
+    /// Sizes and counts of a layer. Reads its stream, not its objects.
     ///
     /// - Throws: `ImageStoreError.noSuchLayer`.
     public func layerInfo(_ diffID: ContentDigest) throws -> LayerInfo {
@@ -122,12 +122,12 @@ extension ImageStore {
     }
 }
 
-/// Joins an archive's entries with the objects that the stream has in place of their content.
+/// Combines an archive's entries with the objects that the stream has in place of their content.
 private struct EntryReader: TarHandler {
     let stream: ByteString
     let body: (TarEntry, StoredContent) throws -> Void
     private let repository: Repository
-    /// Of the stream.
+    /// The digest of the stream's object.
     private let references: Set<ObjectID>
     private var pending: TarEntry?
 
@@ -163,7 +163,7 @@ private struct EntryReader: TarHandler {
         try body(entry, .external(id, size: size))
     }
 
-    /// What the file holds follows from what the archive holds; the stream's reference keeps it, but is not asked what it is.
+    /// The object of a sparse file's content follows from the archive. The stream's named reference keeps it, but is not relied on.
     private func sparse(_ entry: TarEntry, _ stored: SparseFile.Stored) throws {
         let content = try SparseFile.content(entry, stored, in: repository)
         if case .external(let id, _) = content, !references.contains(id) {

@@ -5,7 +5,7 @@ public import ComposefsRepository
 
 /// An EROFS image with a name of its own below `images/refs`: made from a directory, it has no manifest, config or layers.
 public struct NamedImage: Sendable, Hashable {
-    /// Below `images/refs`.
+    /// Relative to `images/refs`.
     public var name: ByteString
     public var imageID: ObjectID
 }
@@ -18,7 +18,7 @@ public struct BrokenImageName: Sendable, Hashable {
 }
 
 extension ImageStore {
-    /// All names below `images/refs`, in ascending order, with the images that they lead to. Those that lead to nothing are told apart.
+    /// All names below `images/refs`, in ascending order, with the images that they refer to. Broken names are listed separately.
     public func namedImages() throws -> (images: [NamedImage], broken: [BrokenImageName]) {
         var images: [NamedImage] = []
         var broken: [BrokenImageName] = []
@@ -34,20 +34,20 @@ extension ImageStore {
         return (images, broken)
     }
 
-    /// The image of a name below `images/refs`; nil where there is no such name.
+    /// The image of a name below `images/refs`; nil if there is no such name.
     ///
-    /// - Throws: `RepositoryError` where the name leads to nothing.
+    /// - Throws: `RepositoryError` if the name is broken.
     public func namedImage(_ name: ByteString) throws(RepositoryError) -> NamedImage? {
         guard Repository.isReferenceName(name), let reference = try repository.imageReference(name) else { return nil }
         return NamedImage(name: name, imageID: try repository.image(named: reference))
     }
 
-    /// An EROFS image's size in bytes and its format, with all of it verified and checked.
+    /// An EROFS image's size in bytes and its format, completely verified and checked.
     public func erofsImage(_ id: ObjectID) throws -> ErofsImage {
         try ErofsImage(try repository.readObject(id, limit: Repository.imageLimit), algorithm: repository.algorithm)
     }
 
-    /// Gives an EROFS image that is in the repository a name below `images/refs`, durably; a name in use moves to it.
+    /// Gives a stored EROFS image a name below `images/refs`, durably. A name that is in use moves to the image.
     public func name(_ id: ObjectID, as name: ByteString) throws(RepositoryError) {
         guard try repository.objectSize(id) != nil else { throw .objectMissing(id) }
         var publication = Repository.Publication()
@@ -55,20 +55,20 @@ extension ImageStore {
         try repository.publish(publication)
     }
 
-    /// Removes a name below `images/refs`, durably, whatever it leads to. What it kept stays until garbage is collected.
+    /// Removes a name below `images/refs`, durably, even if it is broken. What it kept stays until garbage is collected.
     ///
-    /// - Returns: false where there is no such name.
+    /// - Returns: false if there is no such name.
     public func removeName(_ name: ByteString) throws(RepositoryError) -> Bool {
         try hasName(name) ? try repository.removeImageReference(name) : false
     }
 
-    /// Whether there is such a name below `images/refs`, whatever it leads to.
+    /// Whether there is such a name below `images/refs`, even if it is broken.
     public func hasName(_ name: ByteString) throws(RepositoryError) -> Bool {
         guard Repository.isReferenceName(name) else { return false }
         return try repository.imageReference(name) != nil
     }
 
-    /// All names below `images/refs` that lead to this image, whether or not it is there.
+    /// All names below `images/refs` that refer to this image, whether or not its object exists.
     public func names(of id: ObjectID) throws(RepositoryError) -> [ByteString] {
         try repository.imageReferences().filter { ObjectID(hex: $0.entry.bytes) == id }.map(\.name)
     }

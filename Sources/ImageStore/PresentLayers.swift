@@ -49,7 +49,7 @@ extension ImageStore {
         return nil
     }
 
-    /// Where the repository's handle signs: the stream and its objects, signed. Nil where they cannot be, so that they are stored again.
+    /// If the repository's handle signs: the stream and its objects, signed. Nil if they cannot be signed, so that they are stored again.
     private func signed(_ find: () throws -> ObjectID?) throws -> ObjectID? {
         guard repository.signsObjects else { return try find() }
         do {
@@ -94,13 +94,13 @@ extension ImageStore {
         }
     }
 
-    /// Whether a blob's name is the name of a container's layer, which then keeps it: whoever wants the blob has a reference to its stream.
+    /// Whether a blob has the name of a container's layer, which then keeps it: users of the blob have a reference to its stream.
     package func isLayerName(_ digest: ContentDigest) throws -> Bool {
         guard let stream = try usableStream(StreamName.layer(digest)) else { return false }
         return isStream(stream, StreamContentType.layer)
     }
 
-    /// Whether an object is a readable stream of a type.
+    /// Whether an object is a readable stream of a content type.
     func isStream(_ id: ObjectID, _ type: UInt64) -> Bool {
         do {
             let reader = try repository.openStream(id, contentType: type)

@@ -10,7 +10,7 @@ extension ImageStore {
         directory + "/" + ByteString(subject.description) + "/" + ByteString(artifact.description)
     }
 
-    /// Artifacts recorded for a subject whose manifests are here, ascending.
+    /// The artifacts that are recorded for a subject and whose manifests are in the store, in ascending order.
     public func referrers(of subject: ContentDigest) throws -> [ContentDigest] {
         try repository.streamReferences(under: Self.directory + "/" + ByteString(subject.description)).compactMap { reference in
             guard let text = reference.name.utf8Text, let artifact = ContentDigest(text), reference.entry == StreamName.manifest(artifact),
@@ -22,7 +22,7 @@ extension ImageStore {
 
     /// Records an artifact that is in the store; the subject need not be. Durable.
     ///
-    /// - Throws: `ImageStoreError.noSuchImage` where the artifact is not here.
+    /// - Throws: `ImageStoreError.noSuchImage` if the artifact is not in the store.
     public func addReferrer(_ artifact: ContentDigest, to subject: ContentDigest) throws {
         guard try repository.stream(StreamName.manifest(artifact)) != nil else {
             throw ImageStoreError.noSuchImage(ByteString(artifact.description))
@@ -36,16 +36,16 @@ extension ImageStore {
         publication.streamReference(path(subject, artifact), to: StreamName.manifest(artifact))
     }
 
-    /// Takes a record away, durably.
+    /// Removes a record, durably.
     ///
-    /// - Throws: `ImageStoreError.noSuchReferrer` where there is none.
+    /// - Throws: `ImageStoreError.noSuchReferrer` if there is none.
     public func removeReferrer(_ artifact: ContentDigest, of subject: ContentDigest) throws {
         guard try repository.removeStreamReference(Self.path(subject, artifact)) else {
             throw ImageStoreError.noSuchReferrer(subject: subject, artifact: artifact)
         }
     }
 
-    /// Takes all records of a subject away, readable or not; returns how many there were.
+    /// Removes all records of a subject, readable or not; returns how many there were.
     @discardableResult
     public func removeReferrers(of subject: ContentDigest) throws -> Int {
         let directory = Self.directory + "/" + ByteString(subject.description)
@@ -56,10 +56,10 @@ extension ImageStore {
         return removed
     }
 
-    /// Records, as references below `streams/refs/`, that no image needs: their subject is not in the store, or nothing else than such a record
+    /// The records, as references below `streams/refs/`, that no image needs: their subject is not in the store, or only such a record
     /// keeps it.
     ///
-    /// - Parameter without: tags, as references, that are looked away from.
+    /// - Parameter without: tags, as references, that are ignored.
     package func unneededReferrers(without: Set<ByteString> = []) throws -> [ByteString] {
         let prefix = Self.directory + "/"
         var live: Set<ByteString> = []
@@ -73,7 +73,7 @@ extension ImageStore {
                 live.insert(reference.entry)
             }
         }
-        // An artifact may have artifacts of its own.
+        // An artifact may have referrers of its own.
         var found = true
         while found {
             found = false
@@ -86,7 +86,7 @@ extension ImageStore {
         return records.map(\.name)
     }
 
-    /// Removes the records of subjects that are not in the store; returns how many records went.
+    /// Removes the records of subjects that are not in the store; returns how many were removed.
     @discardableResult
     public func removeDanglingReferrers() throws -> Int {
         var removed = 0

@@ -4,8 +4,8 @@ import ComposefsLinuxSystem
 package import ComposefsRepository
 package import ComposefsTar
 
-/// Sparse files of a layer. The archive holds only a part of such a file's content; that is what the layer's stream has, so that it gives the
-/// archive back. The file itself is another object, to which the stream has a named reference (Repo-Format.md 7.2).
+/// Sparse files of a layer. The archive holds only a part of such a file's content. The layer's stream has that part, so that it
+/// re-assembles to the archive. The whole file is another object, to which the stream has a named reference (Repo-Format.md 7.2).
 package enum SparseFile {
     /// What an archive holds of a sparse file.
     package enum Stored {
@@ -16,7 +16,7 @@ package enum SparseFile {
     /// The name of the reference to the content of the file whose header is at this offset of the archive.
     package static func referenceName(_ entry: TarEntry) -> String { "sparse:\(entry.headerOffset)" }
 
-    /// Stores a sparse file's whole content; nil for one that is short enough to be in images itself.
+    /// Stores a sparse file's whole content; nil for a file that is short enough to be stored in images.
     package static func store(_ entry: TarEntry, _ stored: Stored, in repository: Repository) throws -> ObjectID? {
         guard isExternal(entry) else { return nil }
         var writer = try repository.makeObjectWriter()
@@ -29,7 +29,7 @@ package enum SparseFile {
         return try writer.finish().id
     }
 
-    /// A sparse file's whole content, worked out from what the archive holds. Nothing is written.
+    /// A sparse file's whole content, computed from the archive. Nothing is stored.
     static func content(_ entry: TarEntry, _ stored: Stored, in repository: Repository) throws -> StoredContent {
         guard isExternal(entry) else {
             var content: [UInt8] = []

@@ -3,19 +3,19 @@ public import ComposefsHashing
 public import ComposefsOCIModel
 package import ComposefsSplitStream
 
-/// An image as the repository has it.
+/// An image in the repository.
 public struct StoredImage: Sendable {
-    /// Of the manifest's bytes.
+    /// Of the manifest.
     public let manifestDigest: ContentDigest
-    /// The manifest stream's object.
+    /// The object of the manifest stream.
     public let manifestStream: ObjectID
     /// With its bytes as they were pulled.
     public let manifest: Manifest
-    /// Of the config's bytes.
+    /// Of the config.
     public let configDigest: ContentDigest
-    /// The config stream's object.
+    /// The object of the config stream.
     public let configStream: ObjectID
-    /// As it was pulled.
+    /// The config's bytes as they were pulled.
     public let configBytes: [UInt8]
     /// Nil for an artifact.
     public let config: ImageConfig?
@@ -25,10 +25,10 @@ public struct StoredImage: Sendable {
     /// Whether the image has a root file system; an artifact has none.
     public var isContainer: Bool { config != nil }
 
-    /// What names the layers in the store, from bottom to top: diff IDs, or an artifact's blob digests.
+    /// The names of the layers in the store, from bottom to top: diff IDs, or the digests of an artifact's blobs.
     public var layerIdentifiers: [ContentDigest] { config?.diffIDs ?? manifest.layers.map(\.digest) }
 
-    /// The split stream of a layer; nil where the config stream has no reference to it.
+    /// The split stream of a layer; nil if the config stream has no reference to it.
     public func layerStream(_ identifier: ContentDigest) -> ObjectID? {
         let name = identifier.description
         return references.first { $0.name == name }?.id ?? manifestReferences.first { $0.name == name }?.id
@@ -57,7 +57,7 @@ public struct StoredImage: Sendable {
         references.filter { $0.name.hasPrefix(ReferenceKey.bootPrefix) }.map { ($0.name, $0.id) }
     }
 
-    /// The blobs that layers came in, where they are kept: by their digests, as the manifest names them, and the streams that hold them.
+    /// The compressed blobs of layers that are kept: by their digests in the manifest, and with the streams that hold them.
     public var keptBlobs: [(digest: ContentDigest, stream: ObjectID)] { ReferenceKey.blobs(in: manifestReferences) }
 }
 

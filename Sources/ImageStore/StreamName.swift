@@ -4,13 +4,13 @@ public import ComposefsHashing
 
 /// Names of an image's streams in `streams/`. A digest's text holds neither `/` nor NUL, so each is one file name.
 public enum StreamName {
-    /// Before a manifest's digest.
+    /// The prefix of a manifest's stream; its digest follows.
     public static let manifestPrefix: ByteString = "oci-manifest-"
-    /// Before a config's digest.
+    /// The prefix of a config's stream; its digest follows.
     public static let configPrefix: ByteString = "oci-config-"
-    /// Before a diff ID, or the digest of an artifact's blob.
+    /// The prefix of a layer's stream; the diff ID, or the digest of an artifact's blob, follows.
     public static let layerPrefix: ByteString = "oci-layer-"
-    /// Before the digest of a blob that belongs to no image.
+    /// The prefix of the stream of a blob that belongs to no image; its digest follows.
     public static let blobPrefix: ByteString = "oci-blob-"
 
     /// The stream that holds a manifest.
@@ -18,26 +18,26 @@ public enum StreamName {
     /// The stream that holds a config.
     public static func config(_ digest: ContentDigest) -> ByteString { configPrefix + ByteString(digest.description) }
 
-    /// The stream of a layer. `identifier` is the diff ID of an image's layer, the blob's digest of an artifact's.
+    /// The stream of a layer. `identifier` is the diff ID of an image's layer or the digest of an artifact's blob.
     public static func layer(_ identifier: ContentDigest) -> ByteString { layerPrefix + ByteString(identifier.description) }
 
     /// The stream of a blob that belongs to no image; see `ImageStore.storeBlob`.
     public static func blob(_ digest: ContentDigest) -> ByteString { blobPrefix + ByteString(digest.description) }
 
-    /// The digest in a stream's name; nil where the name is not of that kind.
+    /// The digest in a stream's name; nil if the name is not of that kind.
     public static func digest(in name: ByteString, after prefix: ByteString) -> ContentDigest? {
         guard name.hasPrefix(prefix), let text = ByteString(Array(name.bytes.dropFirst(prefix.count))).utf8Text else { return nil }
         return ContentDigest(text)
     }
 }
 
-/// Names of a config stream's and a manifest stream's references.
+/// The names of references in config streams and manifest streams.
 public enum ReferenceKey {
     /// The EROFS image in format V2.
     public static let image = "composefs.image"
     /// The EROFS image in format V1 or V0.
     public static let imageV1 = "composefs.image.v1"
-    /// Everything that begins so is an image for booting.
+    /// The prefix of all references to images for booting.
     public static let bootPrefix = "composefs.image.boot"
     /// The image for booting in format V2, default xattr mode.
     public static let bootImage = "composefs.image.boot"
@@ -55,6 +55,6 @@ public enum ReferenceKey {
 
     static let blobPrefix = "blob:"
 
-    /// In the manifest stream: the stream of a blob that is kept as it came, see `PullOptions.keepsBlobs`.
+    /// In the manifest stream: the stream of a blob that is kept unchanged, see `PullOptions.keepsBlobs`.
     public static func blob(_ digest: ContentDigest) -> String { blobPrefix + digest.description }
 }

@@ -6,20 +6,20 @@ import ComposefsRepository
 extension ImageStore {
     /// What `upgrade` did, counted in tags.
     public struct UpgradeResult: Sendable, Hashable {
-        /// Got the EROFS images that they lacked.
+        /// Tags that got their missing EROFS images.
         public var upgraded = 0
-        /// Lacked nothing.
+        /// Tags that lacked nothing.
         public var alreadyCurrent = 0
-        /// Have no root file system.
+        /// Tags without a root file system.
         public var artifacts = 0
-        /// Whether `meta.json` was written anew, in the form that programs write.
+        /// Whether `meta.json` was rewritten in the form that programs write.
         public var metadataWritten = false
     }
 
     /// Gives every tagged image the EROFS images of the repository's formats where the default one is missing or damaged. References to images of
     /// other formats are kept, and `meta.json` is brought into the form that programs write. Each tag is upgraded in one durable step.
     ///
-    /// - Throws: at the first image that cannot be read; those before it are upgraded.
+    /// - Throws: at the first image that cannot be read; the tags before it are upgraded.
     public func upgrade() throws -> UpgradeResult {
         var result = UpgradeResult()
         result.metadataWritten = try repository.normalizeMetadata()

@@ -3,24 +3,24 @@ internal import ComposefsEROFS
 internal import ComposefsJSON
 internal import ComposefsLinuxSystem
 
-// What a `meta.json` that can be read may look like. Programs write it in one form; people edit it. A valid file in another form is no damage,
-// and `Repository.normalizeMetadata` brings it into that form. Nothing but its own bytes vouches for the file of an insecure repository, so
-// fsck takes for damage what no person and no program would have written.
+// The forms that a readable `meta.json` may have. Programs write it in one form, and people edit it. A valid file in another form is not
+// damaged, and `Repository.normalizeMetadata` brings it into that form. In an insecure repository only the file's own bytes show whether it
+// is damaged, so fsck reports what neither a person nor a program would have written.
 
 extension RepositoryMetadata {
-    /// Members that this release knows, by the object that holds them.
+    /// The members that this release knows, by the object that holds them.
     private static let knownKeys: [(object: String?, keys: [String])] = [
         (nil, ["version", "algorithm", "features", "erofs_formats"]),
         ("features", ["compatible", "read-only-compatible", "incompatible"]),
         ("erofs_formats", ["default", "extra"]),
     ]
-    /// How many letters a damaged or mistyped key differs in, at most.
+    /// The largest number of letters in which a damaged or mistyped key differs.
     private static let keyTolerance = 2
 
-    /// What is wrong with a file that can be read.
+    /// The faults of a file that can be read.
     ///
-    /// White space, the order of members, missing optional members and unknown members are no fault, except an unknown member whose name is
-    /// almost that of a missing known one: a damaged key looks like that.
+    /// White space, the order of members, missing optional members and unknown members are no fault. The exception is an unknown member
+    /// whose name is almost that of a missing known one: it is a damaged key.
     static func faults(in bytes: [UInt8]) -> [String] {
         guard let metadata = try? RepositoryMetadata(parsing: bytes), let object = (try? JSONValue.parse(bytes))?.object else { return [] }
         var faults: [String] = []
@@ -43,10 +43,10 @@ extension RepositoryMetadata {
         return faults
     }
 
-    /// The number of letters to insert, remove or replace that makes one text of the other.
+    /// The number of letters to insert, remove or replace that turns one text into the other.
     private static func differs(_ text: String, from other: String) -> Int {
         let (first, second) = (Array(text.utf8), Array(other.utf8))
-        // The file's size bounds keys, not what they cost here.
+        // The size of the file limits the length of keys, but not the cost of this.
         guard abs(first.count - second.count) <= keyTolerance else { return .max }
         var row = Array(0...second.count)
         for (i, left) in first.enumerated() {
@@ -61,8 +61,8 @@ extension RepositoryMetadata {
         return row[second.count]
     }
 
-    /// The text in the form that programs write: known members first, in their order and with the feature that goes with the default format,
-    /// then those that this release does not know, as they are. Nil where it is in that form.
+    /// The text in the form that programs write: known members first, in their order and with the feature that belongs to the default
+    /// format, then unknown members, unchanged. Nil if the file has that form already.
     static func normalized(_ bytes: [UInt8]) throws(RepositoryError) -> [UInt8]? {
         var metadata = try RepositoryMetadata(parsing: bytes)
         guard let object = (try? JSONValue.parse(bytes))?.object else { return nil }
@@ -91,11 +91,11 @@ extension RepositoryMetadata {
 }
 
 extension Repository {
-    /// Writes `meta.json` anew where it is valid but not in the form that programs write, because somebody edited it or an older program made
-    /// it. Its meaning stays, and so do members that this release does not know.
+    /// Rewrites `meta.json` if it is valid but not in the form that programs write, because a person edited it or an older program wrote
+    /// it. Its meaning stays the same, and unknown members are kept.
     ///
     /// - Returns: whether it was written.
-    /// - Throws: `RepositoryError.metadata` where it seems to be damaged: then it is left as it is.
+    /// - Throws: `RepositoryError.metadata` if the file seems to be damaged: it is left unchanged.
     @discardableResult
     public func normalizeMetadata() throws(RepositoryError) -> Bool {
         guard let bytes = try Self.metadataBytes(root), let text = try RepositoryMetadata.normalized(bytes) else { return false }

@@ -2,14 +2,14 @@ internal import ComposefsBytes
 package import ComposefsLinuxSystem
 internal import Synchronization
 
-// Whose a repository is.
+// The owner of a repository.
 //
-// Reading needs no trust: paths do not leave the repository, and content is verified. Writing does. What another user can change between
-// two calls, or has put there before, would decide what is kept, removed and believed by a process that may have more rights. So before the
-// first change a handle looks at every directory that it may write in, and at `meta.json`.
+// Reading needs no trust: paths do not leave the repository, and content is verified. Writing does. Another user that can change an entry
+// between two calls, or has prepared one, would decide what a process with more rights keeps, removes and relies on. So before its first
+// change a handle examines every directory that it may write to, and `meta.json`.
 extension Repository {
-    /// Throws `.untrusted` if another user owns, or can write to, `meta.json` or a directory of the repository; `.notDirectory` if
-    /// something else has a directory's place. Looks once for each handle.
+    /// Throws `.untrusted` if another user owns, or can write to, `meta.json` or a directory of the repository; `.notDirectory` if another
+    /// file has the name of a directory. Examines them once for each handle.
     package func requireTrustedOwner() throws(RepositoryError) {
         guard !activity.hasTrustedOwner.load(ordering: .acquiring) else { return }
         try Self.requireTrustedOwner(root, path, options)
@@ -25,7 +25,7 @@ extension Repository {
             throw .untrusted(name.isEmpty ? path : path + "/" + name, fault)
         }
         func directory(_ name: ByteString) throws(RepositoryError) -> Bool {
-            // A handle, so that a link in its place is seen and not followed.
+            // A handle, so that a symbolic link is seen and not followed.
             let opened = try system { () throws(SystemError) in try root.openIfPresent(at: name, [.pathOnly, .noFollow]) }
             guard let handle = opened else { return false }
             let kind = try system { () throws(SystemError) in try handle.status().kind }
@@ -45,7 +45,7 @@ extension Repository {
                 let name = next + "/" + entry.name
                 switch entry.kind {
                 case .directory: if next != Layout.objects || entry.name.count == 2 { pending.append(name) }
-                // An object's directory that is a link would be met only when an object is stored.
+                // Without this check, a symbolic link in place of an object directory would be found only when an object is stored.
                 case .symbolicLink where next == Layout.objects && entry.name.count == 2: throw .notDirectory(path + "/" + name)
                 case .unknown:
                     let status = try system { () throws(SystemError) in try root.statusIfPresent(at: name) }
@@ -56,7 +56,7 @@ extension Repository {
         }
     }
 
-    /// Whether an object of a repository without fs-verity could be changed by another user, whatever its content is now.
+    /// Whether another user could change an object of a repository without fs-verity, whatever its content is now.
     func isForeign(_ status: FileStatus) -> Bool { !options.trustsOwner && activity.ownership.fault(of: status) != nil }
 
     /// The directory of objects, open, for the kernel to read from.

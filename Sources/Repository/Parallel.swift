@@ -2,7 +2,7 @@ internal import ComposefsConcurrency
 internal import ComposefsLinuxSystem
 internal import Synchronization
 
-/// What `body` gives for each element, in the elements' order; computed on threads of our own. Memory is the results', not the work's.
+/// Calls `body` for each element on our own threads. The results have the order of the elements, and only they take memory.
 func parallelMap<Element: Sendable, Value: Sendable>(
     _ elements: [Element], threads: Int, progress: (@Sendable (_ done: Int, _ total: Int) -> Void)? = nil,
     _ body: @escaping @Sendable (Element) -> Value
@@ -10,7 +10,7 @@ func parallelMap<Element: Sendable, Value: Sendable>(
     let shared = ParallelResults<Value>()
     let threads = max(1, min(threads, elements.count))
     let pool = WorkerPool(threads: threads)
-    // A job takes elements until there are none, a few at a time: one job each would cost a lock each.
+    // A job takes a few elements at a time until none is left: one job for each element would cost a lock for each.
     let batch = max(1, min(64, elements.count / (threads * 4)))
     for _ in 0..<max(1, pool.threadCount) {
         pool.submit {

@@ -3,10 +3,10 @@ public import ComposefsEROFS
 public import ComposefsHashing
 internal import ComposefsJSON
 
-/// Which EROFS image versions a repository keeps: the one its names and references lead to, and others made beside it.
+/// The EROFS image versions that a repository stores: the default, which names and references lead to, and extra ones.
 public struct ErofsFormats: Hashable, Sendable {
     public var `default`: ErofsVersion
-    /// In ascending order; an entry that equals the default says nothing new.
+    /// In ascending order; an entry that equals the default has no effect.
     public var extra: [ErofsVersion]
 
     public init(default version: ErofsVersion, extra: [ErofsVersion] = []) {
@@ -20,11 +20,11 @@ public struct ErofsFormats: Hashable, Sendable {
 
 /// The content of a repository's `meta.json`.
 public struct RepositoryMetadata: Hashable, Sendable {
-    /// The format version this module writes; it reads this and 0.
+    /// The format version that this module writes; it reads this version and 0.
     public static let currentVersion: Int64 = 1
-    /// The file is a few hundred bytes; what is larger is none of ours.
+    /// The largest file that is read, in bytes. Files in use have a few hundred.
     static let sizeLimit = 1 << 20
-    /// The feature flag that goes with V1 as the default image version.
+    /// The feature flag that belongs to V1 as the default image version.
     static let v1Feature = "v1_erofs"
 
     public var version: Int64
@@ -32,7 +32,7 @@ public struct RepositoryMetadata: Hashable, Sendable {
     public var compatible: [String]
     public var readOnlyCompatible: [String]
     public var incompatible: [String]
-    /// What `erofs_formats` holds; nil where a writer before that key made the file.
+    /// The value of `erofs_formats`; nil if a writer older than that key wrote the file.
     public var storedFormats: ErofsFormats?
 
     public init(algorithm: VerityAlgorithm, formats: ErofsFormats) {
@@ -44,7 +44,7 @@ public struct RepositoryMetadata: Hashable, Sendable {
         storedFormats = formats
     }
 
-    /// The formats that hold. V2 alone with the V1 flag means V1: files from before `erofs_formats` say it that way only.
+    /// The formats in effect. V2 alone with the V1 flag means V1: files from before `erofs_formats` have only the flag.
     public var formats: ErofsFormats {
         let stored = storedFormats ?? ErofsFormats(default: .v2)
         guard stored == ErofsFormats(default: .v2), readOnlyCompatible.contains(Self.v1Feature) else { return stored }
@@ -54,14 +54,14 @@ public struct RepositoryMetadata: Hashable, Sendable {
     /// `fsverity-sha256-12` or `fsverity-sha512-12`.
     public static func name(of algorithm: VerityAlgorithm) -> String { "fsverity-\(algorithm.name)-12" }
 
-    /// The algorithm that `fsverity-<hash>-12` names; 12 is the only block size there is.
+    /// The algorithm that `fsverity-<hash>-12` names; 12 is the only block size in use.
     public static func algorithm(named text: String) -> VerityAlgorithm? {
         VerityAlgorithm.allCases.first { name(of: $0) == text }
     }
 
     var unknownReadOnlyCompatible: [String] { readOnlyCompatible.filter { $0 != Self.v1Feature } }
 
-    /// The order of the checks is the reference's: version, incompatible features. Unknown read-only-compatible ones are the writer's matter.
+    /// Checks in the order of composefs-rs: version, incompatible features. Unknown read-only-compatible features concern writers only.
     func checkReadable() throws(RepositoryError) {
         guard version <= Self.currentVersion else { throw .unsupportedVersion(version) }
         guard incompatible.isEmpty else { throw .incompatibleFeatures(incompatible) }
@@ -69,7 +69,7 @@ public struct RepositoryMetadata: Hashable, Sendable {
 
     // MARK: Text
 
-    /// The bytes every writer of this format version writes: two spaces of indentation, fixed key order, one newline at the end.
+    /// The bytes that every writer of this format version writes: two spaces of indentation, fixed key order, one newline at the end.
     public func serialized() -> [UInt8] {
         var text = "{\n  \"version\": \(version),\n  \"algorithm\": \"\(Self.name(of: algorithm))\",\n  \"features\": {\n"
         text += "    \"compatible\": \(Self.list(compatible)),\n"
@@ -90,7 +90,7 @@ public struct RepositoryMetadata: Hashable, Sendable {
         return "[\n" + lines.joined(separator: ",\n") + "\n    ]"
     }
 
-    /// Reads a file of any format version as far as it can be understood; `checkReadable` judges it.
+    /// Reads a file of any format version as far as it can be understood; `checkReadable` decides whether it may be used.
     public init(parsing bytes: [UInt8]) throws(RepositoryError) {
         guard bytes.count <= Self.sizeLimit else { throw .metadata("is \(bytes.count) bytes long; at most \(Self.sizeLimit) are read") }
         let value: JSONValue

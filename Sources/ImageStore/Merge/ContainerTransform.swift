@@ -1,11 +1,11 @@
 package import ComposefsBytes
 public import ComposefsFileTree
 
-/// Which extended attributes stay in an image's canonical form.
+/// The extended attributes that an image's canonical form keeps.
 public enum XattrFiltering: String, Sendable, Hashable, CaseIterable {
     /// Only `security.capability`.
     case allowlistOnly = "allowlist-only"
-    /// That and every `user.*`.
+    /// `security.capability` and every `user.*`.
     case keepUserXattrs = "keep-user-xattrs"
 
     package func keeps(_ name: ByteString) -> Bool {
@@ -13,9 +13,9 @@ public enum XattrFiltering: String, Sendable, Hashable, CaseIterable {
     }
 }
 
-/// Brings a merged tree into the canonical form of containers, so that the same root file system always gives the same image:
-/// the root directory's metadata are those of `/usr` (0755, 0:0, time 0 where there is none), `/run` is empty and has `/usr`'s time,
-/// and only allowed extended attributes stay.
+/// Transforms a merged tree to the canonical form of containers, so that the same root file system always results in the same image: the
+/// root directory has the metadata of `/usr` (0755, 0:0, time 0 if there is none), `/run` is empty and has the time of `/usr`, and only
+/// allowed extended attributes are kept.
 public func transformForContainer(_ tree: inout FileTree, _ filtering: XattrFiltering = .allowlistOnly) {
     var metadata = LayerMerger.implicit
     if let usr = tree.lookup("usr", in: FileTree.root), tree.isDirectory(usr) { metadata = tree.metadata(of: usr) }

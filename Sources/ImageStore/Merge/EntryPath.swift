@@ -1,39 +1,40 @@
 import ComposefsBytes
 
-/// An archive's path, checked: where its parents end, and what its last component says. Empty components and `.` count for nothing.
+/// An archive's path, checked: its parent directories and the meaning of its last component. Empty components and `.` are ignored.
 struct EntryPath {
     enum Role {
         /// The root directory itself.
         case root
         case entry(name: ByteString)
-        /// Hides `name` of the layers below.
+        /// Hides `name` of the lower layers.
         case whiteout(name: ByteString)
-        /// Hides everything that the layers below have in the directory.
+        /// Hides all entries that the lower layers have in the directory.
         case opaque
-        /// Bookkeeping of aufs, no part of the image.
+        /// Internal data of aufs, no part of the image.
         case ignored
     }
 
-    /// As the archive has it.
+    /// The path as it is in the archive.
     var path: ByteString
     /// The bytes before the last component.
     var parentsEnd: Int
-    /// How many components these have.
+    /// The number of components before the last one.
     var depth: Int
     var role: Role
 
     var parents: ArraySlice<UInt8> { path.bytes[..<parentsEnd] }
 
-    /// Bytes of one name, as Linux and EROFS have it.
+    /// The longest name in Linux and EROFS, in bytes.
     static let nameLimit = 255
     static let whiteoutPrefix: ByteString = ".wh."
     static let opaqueName: ByteString = ".wh..wh..opq"
-    /// What aufs kept for itself begins so.
+    /// The prefix of names that aufs uses internally.
     static let aufsPrefix: ByteString = ".wh..wh."
-    /// aufs' farm of files with several names, in the root: links of the same layer lead into it, but it is no part of the image.
+    /// The directory of aufs for files with several names, in the root: links of the same layer lead into it, but it is no part of the
+    /// image.
     static let linkFarm: ByteString = ".wh..wh.plnk"
 
-    /// - Returns: a refusal with the reason where the path climbs out, has an impossible name, or lies below a whiteout.
+    /// - Returns: a refusal with the reason if the path leaves the root, has an impossible name, or lies below a whiteout.
     static func parse(_ path: ByteString, honouringWhiteouts: Bool = true) -> Result<EntryPath, Refusal> {
         let bytes = path.bytes
         var last = 0..<0

@@ -3,7 +3,7 @@ public import ComposefsFileTree
 public import ComposefsHashing
 public import ComposefsTar
 
-/// What an entry holds, once its content has been stored.
+/// The content of an entry, after it has been stored.
 public enum LeafContent: Sendable, Hashable {
     /// Not a regular file.
     case none
@@ -12,11 +12,12 @@ public enum LeafContent: Sendable, Hashable {
     case external(ObjectID, size: UInt64)
 }
 
-/// Lays layers over each other by the rules of the OCI image specification (layer.md) and Repo-Format.md 7.4, in time linear in the entries.
+/// Applies layers to each other by the rules of the OCI image specification (layer.md) and Repo-Format.md 7.4, in time linear in the
+/// entries.
 ///
-/// Entries are placed in the archive's order. Whiteouts act on lower layers only, wherever in their layer they stand: they are applied at
-/// the layer's end, and leave alone what the layer itself brought. Parents that no entry made are directories with mode 0755, owner 0:0 and
-/// time 0; parents that are symbolic links are resolved with the image as the root, unless the layer puts a directory in the link's place.
+/// Entries are applied in the archive's order. Whiteouts act on lower layers only, at any position in their layer: they are applied at the
+/// end of the layer, and do not affect the layer's own entries. Parents without an entry are directories with mode 0755, owner 0:0 and time
+/// 0. Parents that are symbolic links are resolved with the image as the root, unless the layer replaces the link by a directory.
 public struct LayerMerger {
     var tree = FileTree(root: Self.implicit)
     private var isLowest = true
@@ -28,25 +29,25 @@ public struct LayerMerger {
     /// Names of lower layers that the layer links to themselves.
     private var renewed: Set<FileTree.EntryID> = []
     private var whiteouts: [(path: EntryPath, offset: UInt64)] = []
-    /// Entries from the first on whose way leads through what a lower layer has in place of a directory: only the layer's end tells whether
-    /// the layer replaces that.
+    /// Entries from the first one whose path leads through a lower layer's file in place of a directory: only at the end of the layer is it
+    /// known whether the layer replaces that file.
     private var waiting: [(path: EntryPath, entry: TarEntry, content: LeafContent)] = []
-    /// Places of the directories among the waiting entries; nil before the layer's end.
+    /// The indexes of the directories among the waiting entries; nil before the end of the layer.
     private var replacements: Set<ByteString>?
 
     private var knownParents = KnownParents()
     private var budget: MergeBudget
 
-    /// What a directory is like that no entry describes.
+    /// The metadata of a directory without an entry.
     static let implicit = Metadata(permissions: 0o755)
-    /// Of directories below the root; readers of EROFS images take no deeper ones.
+    /// The depth of directories below the root; readers of EROFS images accept no deeper ones.
     static let depthLimit = 2048
 
     private let filtering: XattrFiltering?
 
     /// - Parameters:
-    ///   - filtering: extended attributes that it does not keep do not even get into the tree; nil keeps all.
-    ///   - memoryLimit: bytes that the tree, and an image of it, may take in memory, roughly.
+    ///   - filtering: extended attributes that it does not allow are not stored in the tree; nil keeps all.
+    ///   - memoryLimit: bytes of memory that the tree and an image of it may take, roughly.
     public init(_ filtering: XattrFiltering? = nil, memoryLimit: UInt64 = .max) {
         self.filtering = filtering
         budget = MergeBudget(memory: memoryLimit)
@@ -68,7 +69,7 @@ public struct LayerMerger {
         replacements = nil
     }
 
-    /// Takes the layer's next entry, in the archive's order.
+    /// Applies the layer's next entry, in the archive's order.
     public mutating func add(_ entry: TarEntry, content: LeafContent) throws(MergeError) {
         if case .other(let type) = entry.kind {
             throw Self.failure(entry, "type \"\(ByteString([type]))\" is none that a layer may hold")
@@ -81,7 +82,7 @@ public struct LayerMerger {
         switch path.role {
         case .ignored: return
         case .whiteout, .opaque:
-            // Nothing is below the lowest layer.
+            // The lowest layer has no lower layers to hide.
             if isLowest { return }
             try budget.spend(memory: 160 + entry.path.count, tree, entry)
             whiteouts.append((path, entry.headerOffset))
@@ -121,7 +122,7 @@ public struct LayerMerger {
     // MARK: Whiteouts
 
     private mutating func applyWhiteouts() throws(MergeError) {
-        // What lies below a hidden link is not looked for through the link, whichever of the two whiteouts comes first in the archive.
+        // The link is not followed to find entries below a hidden link, whichever of the two whiteouts comes first in the archive.
         whiteouts.sort { $0.path.depth < $1.path.depth }
         for (path, offset) in whiteouts {
             guard let directory = try lowerDirectory(path, offset) else { continue }
@@ -142,7 +143,7 @@ public struct LayerMerger {
         whiteouts.removeAll()
     }
 
-    /// The directory of a lower layer that a whiteout is about; nil where there is none, or the layer itself put something in its place.
+    /// The directory of a lower layer that a whiteout refers to; nil if there is none, or if the layer has replaced it.
     private mutating func lowerDirectory(_ path: EntryPath, _ offset: UInt64) throws(MergeError) -> FileTree.InodeID? {
         var walk = PathWalk(path.parents)
         while let name = walk.next() {
@@ -158,7 +159,7 @@ public struct LayerMerger {
         return walk.here
     }
 
-    /// Takes away all that lower layers have below a directory. Directories that hold something of the layer itself stay.
+    /// Removes all entries of lower layers below a directory. Directories that contain entries of the layer itself stay.
     private mutating func hideChildren(of directory: FileTree.InodeID) {
         var lower: [FileTree.EntryID] = []
         var pending = [directory]
@@ -177,8 +178,8 @@ public struct LayerMerger {
         for entry in lower.reversed() { settle(tree.inode(of: entry), entry) }
     }
 
-    /// A hidden directory whose lower content is gone: it goes too, unless something of the layer is in it. If no entry describes it, what
-    /// stays is a parent like any other that has none.
+    /// A hidden directory whose lower content is removed: it is removed, too, unless it contains an entry of the layer. If it has no entry
+    /// of its own, it becomes a parent like any other without one.
     private mutating func settle(_ directory: FileTree.InodeID, _ entry: FileTree.EntryID) {
         if described.contains(directory) { return }
         if tree.hasEntries(directory) {
@@ -198,7 +199,7 @@ public struct LayerMerger {
 
     // MARK: Entries
 
-    /// Returns false where the entry has to wait for the layer's end.
+    /// Returns false if the entry has to wait for the end of the layer.
     private mutating func place(_ path: EntryPath, _ entry: TarEntry, _ content: LeafContent) throws(MergeError) -> Bool {
         guard case .entry(let name) = path.role else {
             guard entry.kind == .directory else { throw Self.failure(entry, "it names the root, but is no directory") }
@@ -230,7 +231,7 @@ public struct LayerMerger {
                     return true
                 }
                 remove(present)
-                // The name may have been the directory that the target was in.
+                // The replaced file may have been the directory that contained the target.
                 guard tree.linkCount(of: target) > 0 else {
                     throw Self.failure(entry, "its target \"\(entry.linkTarget)\" goes with the directory that it replaces")
                 }
@@ -291,7 +292,7 @@ public struct LayerMerger {
 
     private func metadata(of entry: TarEntry) -> Metadata { Self.metadata(entry, filtering) }
 
-    /// Nil where the entry has to wait for the layer's end.
+    /// Nil if the entry has to wait for the end of the layer.
     private mutating func linkTarget(_ entry: TarEntry) throws(MergeError) -> FileTree.InodeID? {
         let path: EntryPath
         switch EntryPath.parse(entry.linkTarget, honouringWhiteouts: false) {
@@ -321,12 +322,11 @@ public struct LayerMerger {
     private enum Way {
         case found(FileTree.InodeID, depth: Int)
         case missing
-        /// It leads through what a lower layer has in place of a directory, which the layer may still replace.
+        /// The path leads through a lower layer's file in place of a directory, which the layer may still replace.
         case waits
     }
 
-    /// The directory that an entry goes to, with what is missing made, and how many directories lie between it and the root, itself included;
-    /// nil where the entry has to wait.
+    /// The directory of an entry, with missing parents made, and its depth below the root, itself included; nil if the entry has to wait.
     private mutating func directory(_ path: EntryPath, _ entry: TarEntry) throws(MergeError) -> (inode: FileTree.InodeID, depth: Int)? {
         if let known = knownParents.find(path) { return known }
         guard case .found(let inode, let depth) = try resolve(path, entry, makesMissing: true) else { return nil }
@@ -376,9 +376,9 @@ public struct LayerMerger {
         return .found(walk.here, depth: walk.depth)
     }
 
-    /// A directory that no entry describes yet.
+    /// A directory without an entry so far.
     private mutating func makeParent(_ name: ArraySlice<UInt8>, _ walk: inout PathWalk, _ entry: TarEntry) throws(MergeError) {
-        // Names of the entry's own path are known to be short; those of a link's target are not.
+        // The names in the entry's own path are checked for length already; those of a link's target are not.
         guard name.count <= EntryPath.nameLimit else {
             throw Self.failure(entry, "a link on the way to its parent holds a name of \(name.count) bytes; 255 are possible")
         }

@@ -2,14 +2,15 @@ import ComposefsBytes
 import ComposefsFileTree
 import ComposefsTar
 
-/// What a merge may still cost, so that a small image cannot take all memory or run for hours.
+/// What a merge may still cost, so that a small image can neither take all memory nor run for hours.
 struct MergeBudget {
-    /// Steps from directory to directory, in all layers. Ten million files ten directories deep need fewer, even without a parent twice in a row.
+    /// Steps from directory to directory, in all layers. Ten million files ten directories deep need fewer, even if no two neighbours share
+    /// a parent.
     static let stepLimit = 1 << 27
     static let tooManySteps = "the paths of the image's entries lead through more than \(stepLimit) directories and links in sum"
 
     var steps = Self.stepLimit
-    /// Directories that no entry describes: one entry of 5 KB can ask for two thousand of them.
+    /// Directories without an entry: one entry of 5 KB can require two thousand of them.
     var implicitLimit = 1 << 20
     private var implicitCount = 0
     private let memory: UInt64
@@ -24,7 +25,7 @@ struct MergeBudget {
 
     mutating func spend(memory bytes: Int, _ tree: borrowing FileTree, _ entry: TarEntry) throws(MergeError) {
         used += UInt64(bytes)
-        // An attribute is in the tree, in the writer's table and in the image.
+        // An attribute is stored in the tree, in the writer's table and in the image.
         guard used + 3 * UInt64(tree.attributeBytes) <= memory else {
             var error = LayerMerger.failure(entry, "up to it the image's tree takes more than \(memory) bytes of memory")
             error.memoryLimit = memory
@@ -34,9 +35,9 @@ struct MergeBudget {
 
     // MARK: Costs
 
-    /// Bytes that an inode with a name takes in the tree, in the plan of an image, and in the image, with what growing arrays waste.
+    /// Bytes that an inode with a name takes in the tree, in the plan of an image, and in the image, with the unused capacity of arrays.
     private static let inodeCost = 288
-    /// The same for an object's identifier and what an image has of it, sha512 being the longer.
+    /// As above for an object's identifier and its form in the image; sha512 is the longer one.
     private static let objectCost = 480
 
     static func entryCost(_ name: ByteString, _ entry: TarEntry, _ content: LeafContent) -> Int {
@@ -50,7 +51,7 @@ struct MergeBudget {
         return cost
     }
 
-    /// Of an entry as it came from the archive.
+    /// The cost of an entry of the archive.
     static func waitingCost(_ entry: TarEntry, _ content: LeafContent) -> Int {
         var cost = 512 + entry.path.count + entry.linkTarget.count
         for attribute in entry.extendedAttributes { cost += 128 + attribute.name.count + attribute.value.count }
@@ -66,7 +67,7 @@ struct MergeBudget {
     }
 }
 
-/// Parents that were found already: neighbours in an archive mostly have the same, and the way to some is long.
+/// Parents that were found already: neighbours in an archive usually share them, and some have a long path.
 struct KnownParents {
     private var last: (path: EntryPath, inode: FileTree.InodeID, depth: Int)?
     private var costly: [ByteString: (inode: FileTree.InodeID, depth: Int)] = [:]

@@ -1,13 +1,13 @@
 public import ComposefsBytes
 
-/// Why a layer cannot be laid over those below it. Always names the entry.
+/// Why a layer cannot be applied to the lower ones. Always names the entry.
 public struct MergeError: Error, Hashable, Sendable, CustomStringConvertible {
-    /// The entry's path as the archive has it.
+    /// The entry's path in the archive.
     public var path: ByteString
-    /// Where its header begins, in bytes from the archive's start.
+    /// The offset of its header, in bytes from the start of the archive.
     public var offset: UInt64
     public var reason: String
-    /// The limit, in bytes, where the tree took more memory than is allowed.
+    /// The limit in bytes, if the tree took more memory than is allowed.
     public var memoryLimit: UInt64?
 
     init(path: ByteString, offset: UInt64, reason: String) {

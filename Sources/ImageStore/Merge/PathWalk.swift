@@ -1,20 +1,20 @@
 import ComposefsBytes
 import ComposefsFileTree
 
-/// A walk from the root along a path: where it is, how it came there, and what is still to be gone.
+/// A walk from the root along a path: its position, the directories on the way, and the remaining components.
 struct PathWalk {
-    /// As many symbolic links as the kernel follows in one path.
+    /// The number of symbolic links that the kernel follows in one path.
     static let linkLimit = 40
-    /// Names that the links of one path may bring. The kernel has no such limit, but one short entry must not cost 80,000 look-ups.
+    /// Components that the links of one path may add. The kernel has no such limit, but one short entry must not cost 80,000 look-ups.
     static let linkedNameLimit = 1024
 
     enum Refusal { case tooManyLinks, tooLongLinks }
 
-    /// Directories from the root to here.
+    /// Directories from the root to the current one.
     private(set) var trail: [FileTree.InodeID] = [FileTree.root]
     /// Their names, without the root.
     private var names: [ArraySlice<UInt8>] = []
-    /// What is to be gone, the next part last: the path, and targets of links that were met.
+    /// The remaining components, the next one last: of the path, and of the targets of its links.
     private var pending: [ArraySlice<UInt8>]
     private(set) var links = 0
     private var linkedNames = 0
@@ -25,7 +25,8 @@ struct PathWalk {
     /// The root's is 0.
     var depth: Int { trail.count - 1 }
 
-    /// The next name that is not `.` or `..`: these are gone at once. Only a link's target can bring them; the root's parent is the root.
+    /// The next name that is not `.` or `..`, which are followed at once. Only a link's target contains them; the root's parent is the
+    /// root.
     mutating func next() -> ArraySlice<UInt8>? {
         let slash = UInt8(ascii: "/")
         let dot = UInt8(ascii: ".")
@@ -53,7 +54,7 @@ struct PathWalk {
         names.append(name)
     }
 
-    /// Goes on at a symbolic link's target.
+    /// Continues at the target of a symbolic link.
     mutating func follow(_ target: ByteString) -> Refusal? {
         links += 1
         guard links <= Self.linkLimit else { return .tooManyLinks }
@@ -68,7 +69,7 @@ struct PathWalk {
         return nil
     }
 
-    /// Where a name in the directory here is, as names joined by slashes.
+    /// The path of a name in the current directory, joined by slashes.
     func place(of name: ArraySlice<UInt8>) -> ByteString {
         var path: [UInt8] = []
         for part in names {

@@ -7,27 +7,27 @@ public import ComposefsLinuxSystem
 public struct OpenedImage: ~Copyable {
     public let file: FileDescriptor
     public let id: ObjectID
-    /// Whether the content was found to be what the name says.
+    /// Whether the content was verified against the identifier.
     public let isVerified: Bool
 }
 
 extension Repository {
-    /// Images are read as a whole: larger ones than this are refused. Bytes.
+    /// The largest image that is read, in bytes: images are read as a whole.
     package static let imageLimit = ErofsImage.maximumSize
 
-    /// Stores an image's object; `images/` is not touched, see `publish`.
+    /// Stores an image's object. `images/` is not changed, see `publish`.
     public func storeImage(_ bytes: [UInt8]) throws(RepositoryError) -> StoredObject {
         try withBytes(bytes) { (content) throws(RepositoryError) in try storeObject(content) }
     }
 
-    /// The object that `images/<name>` leads to, or `images/refs/<name>` by way of it.
+    /// The object that `images/<name>` leads to, or `images/refs/<name>` through it.
     public func image(_ name: ByteString) throws(RepositoryError) -> ObjectID {
         if !name.bytes.contains(UInt8(ascii: "/")), name != "refs", let id = try imageLink(name) { return id }
         guard let reference = try imageReference(name) else { throw .imageMissing(name) }
         return try image(named: reference)
     }
 
-    /// The object that a reference leads to by way of `images/<id>`.
+    /// The object that a reference leads to through `images/<id>`.
     package func image(named reference: Reference) throws(RepositoryError) -> ObjectID {
         guard let id = try imageLink(reference.entry) else {
             throw .image(reference.name, "the reference leads to \(reference.entry), which does not exist")
@@ -45,12 +45,12 @@ extension Repository {
         guard let id = Layout.objectID(ofTarget: target, algorithm) else {
             throw .invalidLink(path, "leads to '\(target)', which is no \(algorithm.name) object")
         }
-        // The name is the promise that the image is verified against: a link to another object breaks it.
+        // The image is verified against the name, so a link to another object is a fault.
         guard ObjectID(hex: name.bytes) == id else { throw .invalidLink(path, "leads to another object, \(id)") }
         return id
     }
 
-    /// Whether an image is there to be opened: `images/<id>` leads to its object, and that exists.
+    /// Whether an image can be opened: `images/<id>` leads to an object that exists.
     package func hasImage(_ id: ObjectID) throws(RepositoryError) -> Bool {
         guard try imageLink(ByteString(id.hex)) == id else { return false }
         return try objectSize(id) != nil
@@ -58,7 +58,7 @@ extension Repository {
 
     /// Opens an image by its identifier or by a reference's name, and verifies its content against the identifier.
     ///
-    /// - Parameter verify: false leaves out reading all of it where the repository has no fs-verity; the kernel's digest is always compared.
+    /// - Parameter verify: if false, the content is not read in a repository without fs-verity; the kernel's digest is always compared.
     public func openImage(_ name: ByteString, verify: Bool = true) throws(RepositoryError) -> OpenedImage {
         let id = try image(name)
         let isVerified = isSecure || verify
@@ -75,7 +75,7 @@ extension Repository {
         (try entries(of: Layout.images) ?? []).compactMap { ObjectID(hex: $0.name.bytes) }
     }
 
-    /// The objects that an image's files need, ascending, each once.
+    /// The objects that an image's files need, in ascending order and without duplicates.
     public func imageObjects(_ id: ObjectID) throws(RepositoryError) -> [ObjectID] {
         let bytes = try readObject(id, limit: Self.imageLimit)
         do {

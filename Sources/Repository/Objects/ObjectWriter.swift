@@ -2,14 +2,14 @@ internal import ComposefsBytes
 internal import ComposefsHashing
 internal import ComposefsLinuxSystem
 
-/// Stores an object whose content comes piece by piece. Dropped before `finish`, it leaves nothing.
+/// Stores an object whose content comes in parts. A writer that is dropped before `finish` leaves nothing behind.
 public struct ObjectWriter: ~Copyable {
     private let repository: Repository
     private var temporary: Temporary
     private var hasher: VerityHasher
     /// Bytes so far.
     public private(set) var size: UInt64 = 0
-    /// How many of the last ones are zeros that were not written: the file has a hole there.
+    /// The number of zeros at the end that were not written: the file has a hole there.
     private var hole: UInt64 = 0
     private static let holeUnit = 64 << 10
 
@@ -26,7 +26,7 @@ public struct ObjectWriter: ~Copyable {
         hasher.update(content)
         var start = 0
         while start < content.count {
-            // Long runs of zeros, as in disk images and decompression bombs, cost no space and no time of the disk.
+            // Long runs of zeros, as in disk images and decompression bombs, cost neither space nor disk time.
             var end = min(start + Self.holeUnit, content.count)
             if isZero(UnsafeRawBufferPointer(rebasing: content[start..<end])) {
                 hole += UInt64(end - start)
@@ -43,7 +43,7 @@ public struct ObjectWriter: ~Copyable {
         size += UInt64(content.count)
     }
 
-    /// Appends so many zeros, which cost no space.
+    /// Appends a number of zeros, which cost no space.
     public mutating func append(zeros count: UInt64) {
         hasher.update(zeros: count)
         hole += count
@@ -63,7 +63,7 @@ public struct ObjectWriter: ~Copyable {
         try content.span.withUnsafeBytes { (bytes) throws(RepositoryError) in try append(bytes) }
     }
 
-    /// Appends what a file holds from its beginning to `end`.
+    /// Appends a file's content from its beginning to `end`.
     mutating func append(contentsOf file: borrowing FileDescriptor, end: UInt64) throws(RepositoryError) {
         var offset: UInt64 = 0
         try withTemporaryBuffer { (buffer) throws(RepositoryError) in
@@ -93,6 +93,6 @@ public struct ObjectWriter: ~Copyable {
 }
 
 extension Repository {
-    /// For content that does not fit in memory or whose size is not known.
+    /// A writer for content that does not fit in memory or whose size is unknown.
     public func makeObjectWriter() throws(RepositoryError) -> ObjectWriter { try ObjectWriter(self) }
 }

@@ -3,12 +3,12 @@ public import ComposefsHashing
 public import ComposefsLinuxSystem
 internal import Synchronization
 
-/// An object that is in the repository now.
+/// An object that the repository holds.
 public struct StoredObject: Hashable, Sendable {
     public let id: ObjectID
     /// Size in bytes.
     public let size: UInt64
-    /// False where the repository had it already.
+    /// False if the repository had the object already.
     public let isNew: Bool
 
     public init(id: ObjectID, size: UInt64, isNew: Bool) {
@@ -27,8 +27,8 @@ extension Repository {
         return try storeObject([content], hasher: &hasher)
     }
 
-    /// The same with a hasher that the caller keeps for all its objects. The content is the pieces, one after the other; the hasher must
-    /// be of the repository's algorithm and without unfinished content.
+    /// As above, with a hasher that the caller reuses for all its objects. The content is the concatenation of the parts. The hasher must
+    /// have the repository's algorithm and no unfinished content.
     public func storeObject(_ pieces: [UnsafeRawBufferPointer], hasher: inout VerityHasher) throws(RepositoryError) -> StoredObject {
         var size: UInt64 = 0
         for piece in pieces {
@@ -38,7 +38,7 @@ extension Repository {
         return try storeObject(hasher.finalize(), size: size, pieces: pieces)
     }
 
-    /// The same where the caller has computed the identifier: it must be that of the pieces, `size` bytes in all.
+    /// As above, with an identifier that the caller has computed: it must be that of the parts, which have `size` bytes in all.
     package func storeObject(_ id: ObjectID, size: UInt64, pieces: [UnsafeRawBufferPointer]) throws(RepositoryError) -> StoredObject {
         try beginStoring()
         defer { endStoring() }
@@ -52,12 +52,12 @@ extension Repository {
 
     // MARK: Common to all ways of storing
 
-    /// What is found under an object's name.
+    /// What an object's name refers to.
     enum Presence {
         case absent, good
-        /// A crash or a fault left something else there; a good object takes its place.
+        /// A crash or a fault left something else. A good object replaces it.
         case torn
-        /// The object, good but for the signature that it shall have; a signed one takes its place.
+        /// The object, but without the signature that it should have. A signed one replaces it.
         case unsigned
     }
 
@@ -105,10 +105,10 @@ extension Repository {
         return try isIntact(id, status, content) ? .good : .torn
     }
 
-    /// From now on this handle reads every object before it believes that it is stored already: one was found damaged.
+    /// From now on this handle reads every object before it relies on it, because one was damaged.
     package func distrustObjects() { activity.distrustsObjects.store(true, ordering: .sequentiallyConsistent) }
 
-    /// A temporary for an object to be.
+    /// Makes a temporary for a new object.
     func makeTemporary(mode: UInt32) throws(RepositoryError) -> Temporary {
         do throws(SystemError) {
             return try makeNewTemporary(mode)
@@ -123,12 +123,12 @@ extension Repository {
         let needsName = activity.needsNamedTemporaries.load(ordering: .relaxed)
         let temporary = try Temporary.make(
             in: root, directory: Layout.objects, named: Layout.objectPrefix, mode: mode, hidden: needsName)
-        // The next one need not ask the file system again.
+        // The next call need not ask the file system again.
         if temporary.isNamed, !needsName { activity.needsNamedTemporaries.store(true, ordering: .relaxed) }
         return temporary
     }
 
-    /// Gives a complete temporary its object's name.
+    /// Gives a complete temporary the name of its object.
     func commit(
         _ temporary: inout Temporary, _ id: ObjectID, size: UInt64, at path: ByteString, found: Presence
     ) throws(RepositoryError) -> StoredObject {
@@ -140,11 +140,11 @@ extension Repository {
                 try prepareReplacement(temporary)
             }
             if isSigned { signing.signed.add(1, ordering: .relaxed) }
-            // The kernel hashed what it will give to readers: memory or disk that changed it on the way shows here.
+            // The kernel has hashed what it will return to readers: this finds bytes that memory or the disk changed on the way.
             let measured = try system { () throws(SystemError) in try measuredVerity(temporary.file) }
             guard measured == id else { throw .objectDamaged(id, "written, but the file system returns other content") }
         }
-        // Somebody may store or remove the same object meanwhile, but not for ever.
+        // Another process may store or remove the same object meanwhile, but not forever.
         for _ in 0..<8 {
             if found != .absent {
                 // No file can take a directory's place.
@@ -182,15 +182,15 @@ extension Repository {
 
     // MARK: Reading
 
-    /// Opens an object for reading. With `verify` its digest is what its name says: asked of the kernel, or computed by reading all of it
-    /// where the repository has no verity.
+    /// Opens an object for reading. With `verify`, its digest is compared with its name: the kernel's digest, or one that is computed from
+    /// all of the content if the repository has no fs-verity.
     public func openObject(_ id: ObjectID, verify: Bool = true) throws(RepositoryError) -> FileDescriptor {
         let file = try openForReading(id, at: Layout.objectPath(id))
         if verify, let fault = try fault(of: file, id) { throw .objectDamaged(id, fault) }
         return file
     }
 
-    /// An object's content, verified. One that is larger than `limit` bytes is refused before anything is allocated.
+    /// An object's content, verified. An object of more than `limit` bytes is refused before memory is allocated.
     public func readObject(_ id: ObjectID, limit: Int) throws(RepositoryError) -> [UInt8] {
         let file = try openForReading(id, at: Layout.objectPath(id))
         let status = try system { () throws(SystemError) in try file.status() }
@@ -201,7 +201,7 @@ extension Repository {
         return bytes
     }
 
-    /// Size in bytes; nil where there is no such object.
+    /// Size in bytes; nil if there is no such object.
     public func objectSize(_ id: ObjectID) throws(RepositoryError) -> UInt64? {
         let path = Layout.objectPath(id)
         guard let status = try system({ () throws(SystemError) in try root.statusIfPresent(at: path) }) else { return nil }
@@ -211,14 +211,14 @@ extension Repository {
 
     func openForReading(_ id: ObjectID, at path: ByteString) throws(RepositoryError) -> FileDescriptor {
         do throws(SystemError) {
-            // Not blocking: a FIFO in an object's place must not hang us.
+            // Not blocking: a FIFO in the object's place must not block the caller.
             let file = try root.open(at: path, [.readOnly, .noFollow, .nonBlocking])
             if try file.status().kind == .regular { return file }
         } catch {
             switch error.errno {
             case .noEntry: throw .objectMissing(id)
             case .tooManySymbolicLinks:
-                // The object itself; or a directory on the way to it, which is no fault of the object's.
+                // Either the object is a symbolic link, or a directory on the way to it, which is no fault of the object.
                 guard try system({ () throws(SystemError) in try root.statusIfPresent(at: path) }) != nil else { throw .objectMissing(id) }
                 throw .objectDamaged(id, "is a symbolic link")
             default: throw RepositoryError(error)
@@ -227,7 +227,7 @@ extension Repository {
         throw .objectDamaged(id, "is no regular file")
     }
 
-    /// Why an open file is not the object; nil where it is.
+    /// Why an open file is not the object; nil if it is.
     func fault(of file: borrowing FileDescriptor, _ id: ObjectID) throws(RepositoryError) -> String? {
         if isSecure {
             guard let measured = try system({ () throws(SystemError) in try measuredVerity(file) }) else { return "it has no fs-verity" }
@@ -238,7 +238,7 @@ extension Repository {
     }
 }
 
-/// The digest of an open file's content, computed by reading all of it.
+/// The digest of an open file, computed from all of its content.
 func hash(_ file: borrowing FileDescriptor, _ algorithm: VerityAlgorithm) throws(SystemError) -> ObjectID {
     var hasher = VerityHasher(algorithm)
     var offset: UInt64 = 0

@@ -2,10 +2,10 @@ internal import ComposefsBytes
 internal import ComposefsHashing
 internal import ComposefsLinuxSystem
 
-/// A file that has no name yet, or a hidden one where the file system lacks O_TMPFILE. It becomes visible by `link` or `replace` only,
-/// complete as it is; dropped before, it vanishes.
+/// A file without a name, or with a hidden name if the file system lacks O_TMPFILE. Only `link` and `replace` make it visible, complete as
+/// it is. A temporary that is dropped before that is removed.
 struct Temporary: ~Copyable {
-    /// Open for reading and writing; for reading only once verity was asked for.
+    /// Open for reading and writing; for reading only after fs-verity was requested.
     var file: FileDescriptor
     /// Relative to the root.
     let directory: ByteString
@@ -13,21 +13,22 @@ struct Temporary: ~Copyable {
     let mode: UInt32
     let hidden: HiddenName?
 
-    /// A name that goes when the temporary goes.
+    /// A name that is removed together with the temporary.
     struct HiddenName: ~Copyable {
         let path: ByteString
         let root: RootedDirectory
         deinit { try? root.unlink(at: path) }
     }
 
-    /// How often a hidden name is made up anew where it exists already.
+    /// How many hidden names are tried if they exist already.
     private static let nameAttempts = 16
-    /// How often a copy is made because somebody holds the file open for writing. A process that forks all the time catches some copies too.
+    /// How often a copy is made because another process holds the file open for writing. A process that forks all the time has copies open,
+    /// too.
     private static let verityCopies = 8
-    /// How long each is waited for before, in milliseconds: most children call exec or end within these.
+    /// How long each copy is waited for first, in milliseconds: most children call exec or end within this time.
     private static let verityWaits = [1, 2, 4, 8, 16]
 
-    /// Whether the file system made a hidden name necessary.
+    /// Whether the file system has no O_TMPFILE, so that the file has a hidden name.
     var isNamed: Bool {
         switch hidden {
         case .none: false
@@ -35,7 +36,12 @@ struct Temporary: ~Copyable {
         }
     }
 
-    /// `directory` is relative to `root`. `mode` is subject to the umask, which takes permissions away and never adds any. `hidden`: do not try O_TMPFILE.
+    /// Makes a temporary.
+    ///
+    /// - Parameters:
+    ///   - directory: relative to `root`.
+    ///   - mode: subject to the umask, which removes permissions and never adds any.
+    ///   - hidden: do not try O_TMPFILE.
     static func make(
         in root: borrowing RootedDirectory, directory: ByteString, named prefix: ByteString, mode: UInt32, hidden needsName: Bool = false
     ) throws(SystemError) -> Temporary {
@@ -66,12 +72,12 @@ struct Temporary: ~Copyable {
 
     // MARK: Naming
 
-    /// Gives the file its name. False where that exists.
+    /// Gives the file its name. Returns false if the name exists.
     func link(in root: borrowing RootedDirectory, at path: ByteString) throws(SystemError) -> Bool {
         do {
             switch hidden {
             case .none: try root.link(file, at: path)
-            // A second link and not a rename: it never replaces, on any file system; the hidden name goes with the temporary.
+            // A second link and not a rename: it never replaces a file, on any file system. The hidden name is removed with the temporary.
             case .some(let name): try root.link(at: name.path, to: path)
             }
             return true
@@ -81,7 +87,7 @@ struct Temporary: ~Copyable {
         }
     }
 
-    /// Puts the file in the place of what has the name now, in one step.
+    /// Gives the file the name of an existing file, which it replaces in one step.
     func replace(in root: borrowing RootedDirectory, at path: ByteString) throws(SystemError) {
         for _ in 0..<Self.nameAttempts {
             let name = directory + "/" + prefix + ByteString(Host.randomName(12))
@@ -99,19 +105,19 @@ struct Temporary: ~Copyable {
 
     // MARK: Verity
 
-    /// Makes the file immutable, with fs-verity. False where the file system has none. The file is open for reading only afterwards. May be
-    /// called again when the kernel has refused the signature.
+    /// Makes the file immutable, with fs-verity. Returns false if the file system has none. Afterwards the file is open for reading only.
+    /// May be called again when the kernel has refused the signature.
     mutating func enableVerity(
         _ algorithm: VerityAlgorithm, signature: [UInt8]? = nil, in root: borrowing RootedDirectory
     ) throws(SystemError) -> Bool {
-        // The kernel refuses while any descriptor for writing is open: ours goes here.
+        // The kernel refuses while any descriptor for writing is open: ours is closed here.
         file = try file.reopen([.readOnly])
         for attempt in 1... {
             do throws(SystemError) {
                 return try tryVerity(algorithm, signature)
             } catch {
-                // A child process forked by another thread may hold our old descriptor until it calls exec. One that never does keeps
-                // the file busy: only a copy that it does not know of helps.
+                // A child process that another thread forked may hold our old descriptor until it calls exec. A child that never does keeps
+                // the file busy: then only a copy helps, which the child does not have open.
                 guard error.errno == .textBusy, attempt <= Self.verityCopies else { throw error }
                 self = try copy(in: root)
             }
@@ -158,7 +164,7 @@ struct Temporary: ~Copyable {
     }
 }
 
-/// A buffer for reading files piece by piece.
+/// A buffer for reading files in parts.
 func withTemporaryBuffer<Value: ~Copyable, Failure: Error>(
     _ body: (UnsafeMutableRawBufferPointer) throws(Failure) -> Value
 ) throws(Failure) -> Value {
@@ -167,7 +173,7 @@ func withTemporaryBuffer<Value: ~Copyable, Failure: Error>(
     return try body(buffer)
 }
 
-/// The digest that the kernel holds for a file; nil where it has no fs-verity or one of an unknown algorithm.
+/// The digest that the kernel holds for a file; nil if the file has no fs-verity, or a digest of an unknown algorithm.
 func measuredVerity(_ file: borrowing FileDescriptor) throws(SystemError) -> ObjectID? {
     do throws(SystemError) {
         guard let measured = try file.measureVerity(), let algorithm = VerityAlgorithm(rawValue: measured.algorithm) else { return nil }

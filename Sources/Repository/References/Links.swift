@@ -2,11 +2,11 @@ internal import ComposefsBytes
 internal import ComposefsLinuxSystem
 
 extension Repository {
-    /// How often a replacing link's temporary name is made up anew.
+    /// How many temporary names are tried for a link that replaces another.
     private static let linkAttempts = 16
 
-    /// Makes the symbolic link `name` that leads to `target` (both relative to the root). One that says the same already stays; another is
-    /// replaced in one step. Returns whether anything changed. Durable only when its directory is synced.
+    /// Makes the symbolic link `name` that leads to `target` (both relative to the root). An equal link stays; another one is replaced in
+    /// one step. Returns whether anything changed. Durable only when its directory is synced.
     @discardableResult
     func writeLink(_ name: ByteString, to target: ByteString) throws(RepositoryError) -> Bool {
         let (directories, text) = Layout.relativeLink(name, to: target)
@@ -24,7 +24,7 @@ extension Repository {
                 default: throw error
                 }
             }
-            // What is there may be something else than a link: renaming replaces it, or says that it is a directory.
+            // The existing entry may be no link: the rename replaces it, or fails with the error that it is a directory.
             if let status = try root.statusIfPresent(at: name), status.kind == .symbolicLink,
                 try root.readLinkIfPresent(at: name) == text
             {
@@ -39,7 +39,7 @@ extension Repository {
         return true
     }
 
-    /// Puts a new link in the place of what has the name, in one step.
+    /// Replaces the entry of this name by a new link, in one step.
     func placeLink(_ text: ByteString, at name: ByteString) throws(SystemError) {
         for _ in 0..<Self.linkAttempts {
             let temporary = Layout.symlinkPrefix + ByteString(Host.randomName(12))
@@ -59,7 +59,7 @@ extension Repository {
         throw SystemError("create symlink", name, .exists)
     }
 
-    /// A link's target; nil where there is nothing of that name.
+    /// A link's target; nil if there is no entry of that name.
     func readLink(_ path: ByteString) throws(RepositoryError) -> ByteString? {
         do throws(SystemError) {
             return try root.readLinkIfPresent(at: path)
@@ -69,8 +69,8 @@ extension Repository {
         }
     }
 
-    /// Makes the entries of a directory durable. A directory that does not exist has none. A failure is the end of what was written, as that
-    /// of `sync` is.
+    /// Makes the entries of a directory durable. A directory that does not exist has none. A failure has the same consequences as one of
+    /// `sync`: what was written is not relied on.
     func syncDirectory(_ path: ByteString) throws(RepositoryError) {
         do throws(RepositoryError) {
             try syncEntries(of: path)
@@ -86,7 +86,7 @@ extension Repository {
         }
     }
 
-    /// Every directory of a path's, outermost first: `a/b/c` gives `a`, `a/b`.
+    /// All parent directories of a path, outermost first: `a/b/c` gives `a`, `a/b`.
     static func parents(of path: ByteString) -> [ByteString] {
         path.bytes.indices.filter { path.bytes[$0] == UInt8(ascii: "/") }.map { ByteString(Array(path.bytes[..<$0])) }
     }

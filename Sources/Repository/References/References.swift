@@ -1,11 +1,11 @@
 public import ComposefsBytes
 internal import ComposefsLinuxSystem
 
-/// A reference: a name below `refs/` that keeps what it leads to.
+/// A reference: a name below `refs/` that keeps a stream or an image.
 public struct Reference: Hashable, Sendable {
-    /// Relative to the prefix asked for; components separated by `/`.
+    /// Relative to the requested prefix; components are separated by `/`.
     public var name: ByteString
-    /// The link's text as it is.
+    /// The link's target, unchanged.
     public var target: ByteString
 
     public init(name: ByteString, target: ByteString) {
@@ -18,8 +18,8 @@ public struct Reference: Hashable, Sendable {
 }
 
 extension Repository {
-    /// All references below `streams/refs/<prefix>`, in ascending byte order of their names. Names are as they are on disk: the encoding of
-    /// tags belongs to the module ImageStore.
+    /// All references below `streams/refs/<prefix>`, in ascending byte order of their names. Names are as they are on disk; the module
+    /// ImageStore encodes and decodes tags.
     public func streamReferences(under prefix: ByteString = "") throws(RepositoryError) -> [Reference] {
         try references(Layout.streamReferences, under: prefix)
     }
@@ -29,7 +29,7 @@ extension Repository {
         try references(Layout.imageReferences, under: prefix)
     }
 
-    /// The target of one reference; nil where there is none.
+    /// The target of one reference; nil if there is none.
     public func streamReference(_ name: ByteString) throws(RepositoryError) -> Reference? {
         try reference(Layout.streamReferences, name)
     }
@@ -38,7 +38,7 @@ extension Repository {
         try reference(Layout.imageReferences, name)
     }
 
-    /// Removes a reference, durably. False where there was none. What it kept stays until garbage is collected.
+    /// Removes a reference, durably. Returns false if there was none. What it kept stays until garbage is collected.
     @discardableResult
     public func removeStreamReference(_ name: ByteString) throws(RepositoryError) -> Bool {
         try removeReference(Layout.streamReferences, name)
@@ -67,7 +67,7 @@ extension Repository {
             guard error.errno == .noEntry else { throw .system(error) }
             return false
         }
-        // A removed tag must not come back after garbage collection took what it led to.
+        // A removed tag must not come back after garbage collection has removed its stream.
         if let directory = Self.parents(of: path).last { try syncDirectory(directory) }
         return true
     }
@@ -83,11 +83,11 @@ extension Repository {
         return found.sorted { $0.name < $1.name }
     }
 
-    /// Everything below a directory that is no directory itself. Symbolic links are not followed.
+    /// Calls `body` with every entry below a directory that is not a directory itself. Symbolic links are not followed.
     func walkReferences(
         _ top: ByteString, _ body: (ByteString, FileKind) throws(RepositoryError) -> Void
     ) throws(RepositoryError) {
-        // A list instead of recursion: depth is bounded by the longest path only.
+        // A list instead of recursion: only the longest path limits the depth.
         var pending = [top]
         while let next = pending.popLast() {
             for entry in try entries(of: next) ?? [] {

@@ -4,7 +4,7 @@ public import ComposefsLinuxSystem
 public import ComposefsSplitStream
 
 extension Repository {
-    /// The object that `streams/<name>` leads to; nil where there is no such stream.
+    /// The object that `streams/<name>` leads to; nil if there is no such stream.
     public func stream(_ name: ByteString) throws(RepositoryError) -> ObjectID? {
         try Layout.checkEntryName(name)
         let path = Layout.streams + "/" + name
@@ -20,9 +20,9 @@ extension Repository {
         (try entries(of: Layout.streams) ?? []).map(\.name).filter { $0 != "refs" }
     }
 
-    /// Opens a stream object for reading, its digest verified first.
+    /// Opens a stream object for reading, and verifies its digest first.
     ///
-    /// - Parameter contentType: refuse a stream of any other.
+    /// - Parameter contentType: refuse a stream with any other content type.
     public func openStream(_ id: ObjectID, contentType: UInt64? = nil) throws(RepositoryError) -> SplitStreamReader<OpenFile> {
         try openStream(id, contentType: contentType, verify: true)
     }
@@ -40,7 +40,7 @@ extension Repository {
         }
     }
 
-    /// Stores a stream that was written without spilling; `streams/` is not touched, see `publish`.
+    /// Stores a stream that was written without spilling. `streams/` is not changed, see `publish`.
     public func storeStream(_ writer: consuming SplitStreamWriter) throws(RepositoryError) -> StoredObject {
         let parts: SplitStreamParts
         do { parts = try writer.finish() } catch { throw Self.streamError(error) }
@@ -71,8 +71,8 @@ extension Repository {
     }
 }
 
-/// Writes a stream whose packed body may not fit in memory: more than a mebibyte of it waits in a temporary file, because what stands
-/// before it in the stream is known last.
+/// Writes a stream whose packed body may not fit in memory. The part of it that exceeds one mebibyte waits in a temporary file, because the
+/// part of the stream before the body is known last.
 public struct StreamBuilder: ~Copyable {
     private let repository: Repository
     private let spill: SpillFile
@@ -85,28 +85,28 @@ public struct StreamBuilder: ~Copyable {
         writer = SplitStreamWriter(algorithm: repository.algorithm, contentType: contentType) { try spill.append($0) }
     }
 
-    /// Bytes of content so far, inline and of objects.
+    /// The number of content bytes so far, inline and in objects.
     public var totalSize: UInt64 { writer.totalSize }
 
     /// Gives an object a name in the stream.
     public mutating func addNamedReference(_ name: String, _ id: ObjectID) { writer.addNamedReference(name, id) }
 
-    /// Adds content that is kept in the stream itself.
+    /// Adds content that is stored in the stream itself.
     public mutating func inline(_ bytes: UnsafeRawBufferPointer) throws(RepositoryError) {
         do { try writer.inline(bytes) } catch { throw Repository.streamError(error) }
     }
 
-    /// Adds content that is an object. Size in bytes.
+    /// Adds content that is an object; its size is in bytes.
     public mutating func external(_ id: ObjectID, size: UInt64) throws(RepositoryError) {
         do { try writer.external(id, size: size) } catch { throw Repository.streamError(error) }
     }
 
-    /// Says that an inline chunk may end here, see `SplitStreamWriter.allowBreak`.
+    /// Allows an inline chunk to end here, see `SplitStreamWriter.allowBreak`.
     public mutating func allowBreak() throws(RepositoryError) {
         do { try writer.allowBreak() } catch { throw Repository.streamError(error) }
     }
 
-    /// Stores the stream's object; `streams/` is not touched, see `Repository.publish` and `Repository.stage`.
+    /// Stores the stream's object. `streams/` is not changed, see `Repository.publish` and `Repository.stage`.
     public consuming func finish() throws(RepositoryError) -> StoredObject {
         let parts: SplitStreamParts
         do { parts = try writer.finish() } catch { throw Repository.streamError(error) }
