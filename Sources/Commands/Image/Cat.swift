@@ -35,7 +35,7 @@ struct Cat: ParsableCommand {
     }
 }
 
-/// Writes an object to standard output. It is verified before the first byte goes out.
+/// Writes an object to standard output, and verifies it before the first byte.
 func copyObject(_ id: ObjectID, from repository: Repository) throws {
     let file = try repository.openObject(id)
     let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 17, alignment: 16)

@@ -3,10 +3,10 @@ import ComposefsOCI
 
 struct ComputeID: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "compute-id", abstract: "Print the identifier of an image's EROFS image, computed anew from its layers.",
+        commandName: "compute-id", abstract: "Print the identifier of an image's EROFS image, computed again from its layers.",
         discussion: DirectoryWalk.help)
 
-    @Argument(help: "The image; left out with --path.")
+    @Argument(help: "The image; omitted with --path.")
     var image: ByteString?
 
     @Option(help: ArgumentHelp("A directory instead of an image.", valueName: "dir"))
@@ -25,7 +25,7 @@ struct ComputeID: ParsableCommand {
 
     func validate() throws {
         guard (image == nil) != (path == nil) else { throw ValidationError("name an image, or a directory with --path") }
-        guard hash == nil || path != nil else { throw ValidationError("--hash goes with --path; an image has its repository's") }
+        guard hash == nil || path != nil else { throw ValidationError("--hash needs --path; an image has the algorithm of its repository") }
     }
 
     func run() throws {

@@ -1,15 +1,15 @@
 import ComposefsOCI
 
-/// What IMAGE means where an image made by create-image will do too.
+/// The image that IMAGE refers to, for commands that accept images of create-image, too.
 enum FoundImage {
-    /// An image with manifest and config, and the tag that stands for it.
+    /// An image with manifest and config, and the tag that refers to it.
     case tagged(ByteString, StoredImage)
     /// An EROFS image with a name below `images/refs`.
     case named(NamedImage)
 }
 
 extension ImageStore {
-    /// Tags come first, as they do for mount.
+    /// Tags take precedence, as they do for mount.
     func find(_ text: ByteString) throws -> FoundImage {
         do {
             let (name, image) = try open(text)
@@ -20,7 +20,7 @@ extension ImageStore {
         }
     }
 
-    /// The tree that IMAGE's EROFS image holds, for looking into it.
+    /// The tree of IMAGE's EROFS image.
     func tree(ofImage text: ByteString) throws -> FileTree {
         switch try find(text) {
         case .tagged(_, let image): try tree(of: image)

@@ -4,7 +4,7 @@ import ComposefsOCI
 
 struct Images: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "List the images: tagged ones, and those that create-image gave a name.", aliases: ["list"])
+        abstract: "List the tagged images, and the images that create-image named.", aliases: ["list"])
 
     @Flag(help: "Print JSON.")
     var json = false
@@ -25,14 +25,14 @@ struct Images: ParsableCommand {
             + (try named.map { .named($0, size: try store.repository.objectSize($0.imageID) ?? 0) })
         try ImageTable(images: rows.sorted { $0.name < $1.name }, truncatesDigests: !noTrunc).show(asJSON: json)
         let count = broken.count + brokenNames.count
-        if count > 0 { throw DamageFound(message: "\(count) images cannot be read; `cfsoci fsck` tells more") }
+        if count > 0 { throw DamageFound(message: "\(count) images cannot be read; `cfsoci fsck` has details") }
     }
 }
 
 /// One line of the list.
 enum ListedImage {
     case tagged(ImageSummary)
-    /// An EROFS image by itself, and its size: it has neither manifest nor layers.
+    /// An EROFS image without manifest and layers, and its size.
     case named(NamedImage, size: UInt64)
 
     var name: ByteString {

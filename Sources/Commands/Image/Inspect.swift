@@ -15,7 +15,7 @@ struct Inspect: ParsableCommand {
 
     @OptionGroup var global: GlobalOptions
 
-    @Flag(help: "Print JSON, as it does anyway.")
+    @Flag(help: "Print JSON (the default).")
     var json = false
 
     func validate() throws {
@@ -52,14 +52,14 @@ struct Inspect: ParsableCommand {
         return [
             "name": .string(name.jsonText), "manifestDigest": .text(found.manifestDigest), "configDigest": .text(found.configDigest),
             "manifest": try JSONValue.parse(found.manifest.bytes),
-            // An artifact's config may be anything.
+            // The config of an artifact can have any format.
             "config": (try? JSONValue.parse(found.configBytes)) ?? .null, "imageIds": .object(JSONObject(imageIDs)),
             "bootImageIds": .object(JSONObject(found.bootImages.map { (key: $0.key, value: .string($0.id.hex)) })),
             "layers": .array(layers), "referrers": .texts(referrers),
         ]
     }
 
-    /// The same members for an image that has nothing but its EROFS image.
+    /// The same members for an image that has only an EROFS image.
     private static func document(_ found: NamedImage, _ version: ErofsVersion) -> JSONValue {
         [
             "name": .string(found.name.jsonText), "manifestDigest": .null, "configDigest": .null, "manifest": .null, "config": .null,

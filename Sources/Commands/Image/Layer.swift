@@ -7,10 +7,10 @@ struct Layer: ParsableCommand {
     @Argument(help: "The layer's diff ID.")
     var diffID: ByteString
 
-    @Flag(help: "One dumpfile line an entry instead.")
+    @Flag(help: "Print one dumpfile line for each entry instead.")
     var dumpfile = false
 
-    @Flag(help: "Sizes and counts as JSON instead.")
+    @Flag(help: "Print sizes and counts as JSON instead.")
     var json = false
 
     @OptionGroup var global: GlobalOptions
@@ -28,7 +28,7 @@ struct Layer: ParsableCommand {
         if Output.outputIsTerminal {
             throw CommandError("an archive is not for a terminal; redirect it to a file or a pipe, or use --dumpfile or --json")
         }
-        // The reassembled archive is hashed on the way: damage shows in the exit status at the latest.
+        // The archive is hashed while it is written: the exit status shows damage at the latest.
         var hasher = DigestHasher(digest.algorithm)
         try images.readLayer(stream) {
             hasher.update($0)
@@ -52,7 +52,7 @@ extension Layer {
     }
 }
 
-/// A digest that was typed.
+/// A digest from the command line.
 func contentDigest(_ text: ByteString) throws -> ContentDigest {
     guard let digest = text.utf8Text.flatMap({ ContentDigest($0) }) else {
         throw CommandError("\"\(text)\" is no digest; one is written sha256: and 64 lower-case hex digits")

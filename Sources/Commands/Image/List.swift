@@ -11,10 +11,10 @@ struct List: ParsableCommand {
     @Argument(help: "A directory or file in it.")
     var path: ByteString = "/"
 
-    @Flag(name: .short, help: "Type, mode, owner, size and time too.")
+    @Flag(name: .short, help: "Also print type, mode, owner, size and time.")
     var long = false
 
-    @Flag(name: [.customShort("R")], help: "All that is below too.")
+    @Flag(name: [.customShort("R")], help: "List all subdirectories, too.")
     var recursive = false
 
     @OptionGroup var global: GlobalOptions
@@ -23,10 +23,10 @@ struct List: ParsableCommand {
         let store = try global.openStore(readOnly: true)
         let tree = try store.images.tree(ofImage: image)
         guard var inode = tree.resolve(path) else { throw CommandError("\(image): no \(path) in the image") }
-        // As ls(1): a link to a directory is that directory, unless the link itself may be meant.
+        // As ls(1): a link to a directory is listed as that directory, unless the link itself may be meant.
         if !long || path.hasSuffix("/"), let target = tree.resolve(path, followingLast: true), tree.isDirectory(target) { inode = target }
         guard tree.isDirectory(inode) else { return try show(tree, path, inode) }
-        // A list instead of recursion: depth is the image's choice. Children come before their later siblings.
+        // A list instead of recursion: the image decides how deep the tree is. Children come before their later siblings.
         var pending = try listed(tree, inode, prefix: ByteString())
         pending.reverse()
         while let (name, child) = pending.popLast() {
@@ -66,7 +66,7 @@ struct List: ParsableCommand {
         try Output.write(Array((fields.joined(separator: " ") + " ").utf8) + shown(name) + suffix + [0x0a])
     }
 
-    /// The name's bytes; on a terminal none that would act on it.
+    /// The bytes of the name; on a terminal without control characters.
     private func shown(_ name: ByteString) -> [UInt8] {
         Output.outputIsTerminal ? Array(Output.printable(name).utf8) : name.bytes
     }

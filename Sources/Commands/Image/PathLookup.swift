@@ -1,7 +1,7 @@
 import ComposefsOCI
 
 extension FileTree {
-    /// Follows a path as the kernel would with the tree as its root: symbolic links on the way, at most 40 of them, and `..` never out.
+    /// Follows a path as the kernel would with the tree as its root: at most 40 symbolic links, and `..` never leaves the root.
     func resolve(_ path: ByteString, followingLast: Bool = false) -> InodeID? {
         let slash = UInt8(ascii: "/")
         var pending = Array(path.bytes.split(separator: slash).map { Array($0) }.reversed())

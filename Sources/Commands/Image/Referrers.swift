@@ -3,7 +3,7 @@ import ComposefsOCI
 
 struct Referrers: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Artifacts that belong to an image: signatures, bills of materials.",
+        abstract: "Manage artifacts that belong to an image: signatures, bills of materials.",
         subcommands: [ListReferrers.self, AddReferrer.self, RemoveReferrer.self])
 
     struct ListReferrers: ParsableCommand {
@@ -39,7 +39,8 @@ struct Referrers: ParsableCommand {
     }
 
     struct RemoveReferrer: ParsableCommand {
-        static let configuration = CommandConfiguration(commandName: "remove", abstract: "Forget that an artifact belongs to an image.")
+        static let configuration = CommandConfiguration(
+            commandName: "remove", abstract: "Remove the record that an artifact belongs to an image.")
 
         @OptionGroup var pair: ReferrerPair
 
@@ -65,7 +66,7 @@ struct ReferrerPair: ParsableArguments {
 
     @OptionGroup var global: GlobalOptions
 
-    /// Looks both up, does `change` and prints what it says of itself.
+    /// Finds both, applies `change` and prints the text that it returns.
     func apply(_ change: (_ images: ImageStore, _ referrer: ContentDigest, _ subject: ContentDigest) throws -> String) throws {
         let images = try global.openStore().images
         let subject = try images.resolve(image).manifestDigest

@@ -4,8 +4,8 @@ import ComposefsOCI
 
 struct Remove: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "rm", abstract: "Remove images: by tag that tag, by digest all its tags. The space is freed by gc.",
-        discussion: "One that fails does not keep the others; the exit status is 1 then.")
+        commandName: "rm", abstract: "Remove images: a tag, or all tags of a digest. The next gc frees the space.",
+        discussion: "A failure does not prevent the other removals; the exit status is then 1.")
 
     @Argument(help: "The images.")
     var images: [ByteString]
@@ -21,8 +21,8 @@ struct Remove: ParsableCommand {
 
     func run() throws {
         let store = try global.openStore().images
-        // One that fails does not keep the others: the command repeated does what is left. All are looked up first, so that a name is not
-        // missed because an earlier one took it away.
+        // A failure does not prevent the other removals: the command repeated removes the rest. All names are resolved first, so that none
+        // is missing because an earlier removal took it away.
         var names: [ByteString] = []
         var seen: Set<ByteString> = []
         var hasFailed = false
@@ -44,12 +44,12 @@ struct Remove: ParsableCommand {
                 hasFailed = true
             }
         }
-        // Where nothing was removed there is nothing to say but the errors.
+        // If nothing was removed, there are only errors to report.
         if !removed.isEmpty { try RemovedNames(names: removed).show(asJSON: json) }
         if hasFailed { throw AlreadyTold() }
     }
 
-    /// What IMAGE stands for, as names to remove.
+    /// The names to remove for IMAGE.
     private static func names(of image: ByteString, in store: ImageStore) throws -> [ByteString] {
         let tags = try store.tags()
         if tags.contains(where: { $0.name == image }) { return [image] }

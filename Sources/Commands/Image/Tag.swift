@@ -3,13 +3,13 @@ import ComposefsOCI
 
 struct Tag: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Give an image a further name.",
-        discussion: "A further name of an image that create-image made is of the same kind: below images/refs.")
+        abstract: "Add a name to an image.",
+        discussion: "The new name of an image that create-image made is below images/refs, like its first one.")
 
     @Argument(help: "The image.")
     var image: ByteString
 
-    @Argument(help: "The new name; it moves here if another image has it.")
+    @Argument(help: "The new name; it moves to this image if another one has it.")
     var name: ByteString
 
     @Flag(help: "Print JSON.")
@@ -32,7 +32,7 @@ struct Tag: ParsableCommand {
 }
 
 private struct Tagged: CommandReport {
-    /// Nil for an image that has no manifest.
+    /// Nil for an image without a manifest.
     var manifestDigest: ContentDigest?
     var imageID: ObjectID?
     var name: ByteString

@@ -3,7 +3,7 @@ import ComposefsOCI
 
 struct Untag: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Remove a name. What only it kept is removed by the next gc.")
+        abstract: "Remove a name. The next gc removes what only this name kept.")
 
     @Argument(help: "The name as it is stored.")
     var name: ByteString
@@ -28,12 +28,12 @@ struct RemovedNames: CommandReport {
 }
 
 extension ImageStore {
-    /// Removes a tag, or where there is none of that name, a name that create-image gave.
+    /// Removes a tag or, if there is none of that name, a name that create-image gave.
     func removeAnyName(_ name: ByteString) throws {
         do {
             try untag(name)
         } catch let error as ImageStoreError {
-            // What cannot be a tag may be such a name.
+            // A name that cannot be a tag may be one of create-image.
             switch error {
             case .noSuchImage, .invalidTag: if try !removeName(name) { throw error }
             default: throw error

@@ -3,7 +3,7 @@ import ComposefsOCI
 
 struct CreateDumpfile: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "create-dumpfile", abstract: "Print the dumpfile of a directory, as an image of it would have it.",
+        commandName: "create-dumpfile", abstract: "Print the dumpfile of a directory, as that of an image of it.",
         discussion: DirectoryWalk.help)
 
     @Argument(help: "The directory.")

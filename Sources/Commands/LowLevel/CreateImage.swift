@@ -4,7 +4,7 @@ import ComposefsOCI
 
 struct CreateImage: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "create-image", abstract: "Store a directory's files and its EROFS image; print the image's identifier.",
+        commandName: "create-image", abstract: "Store the files of a directory and its EROFS image; print the image's identifier.",
         discussion: DirectoryWalk.help)
 
     @Argument(help: "The directory.")
@@ -21,7 +21,7 @@ struct CreateImage: ParsableCommand {
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
-        // No repository is made for a directory that is not there.
+        // No repository is made if the directory does not exist.
         _ = try FileDescriptor.open(directory, [.readOnly, .directory])
         let repository = try global.openOrCreateStore(signer: signing.signer()).repository
         try repository.beginPull()

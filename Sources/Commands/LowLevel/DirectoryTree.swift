@@ -2,7 +2,7 @@ import ArgumentParser
 import ComposefsOCI
 
 extension GlobalOptions {
-    /// For commands that need no repository: its algorithm and format where there is one, else what `init` would make.
+    /// For commands that need no repository: algorithm and format of the repository if there is one, else those that `init` would choose.
     func directoryDefaults(hash: String?) throws -> (VerityAlgorithm, ErofsVersion) {
         let repository = try? Store.open(try repositoryPath()).repository
         if let hash {
@@ -13,7 +13,7 @@ extension GlobalOptions {
     }
 }
 
-/// A directory's tree in the form of an image's, its contents hashed and stored nowhere.
+/// A directory's tree in the form of an image's. Its contents are hashed, but not stored.
 func directoryTree(
     _ path: ByteString, _ algorithm: VerityAlgorithm, _ options: TreeOptions, _ global: GlobalOptions
 ) throws -> FileTree {
@@ -25,11 +25,11 @@ func directoryTree(
     return tree
 }
 
-/// What a walk over a directory leaves out, to be told once it is over.
+/// The directories that a walk leaves empty, for one note at its end.
 final class DirectoryWalk {
     static let help =
-        "A directory is read on its own file system: one on which another file system is mounted is in the image, but empty."
-    /// How many are named; `/` alone has some ten.
+        "A directory is read on its own file system: a directory on which another file system is mounted is empty in the image."
+    /// How many of them are named; `/` alone has about ten.
     private static let namedAtMost = 4
     private var mountPoints: [ByteString] = []
 

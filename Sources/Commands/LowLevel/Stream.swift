@@ -2,7 +2,7 @@ import ArgumentParser
 import ComposefsOCI
 
 struct Stream: ParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Streams by name.", subcommands: [CatStream.self])
+    static let configuration = CommandConfiguration(abstract: "Print streams by name.", subcommands: [CatStream.self])
 
     struct CatStream: ParsableCommand {
         static let configuration = CommandConfiguration(commandName: "cat", abstract: "Print a stream's whole content.")

@@ -1,9 +1,9 @@
 import ArgumentParser
 import ComposefsOCI
 
-/// How an image's tree is made before it is shown or identified.
+/// How the tree of an image is made before it is shown or identified.
 struct TreeOptions: ParsableArguments {
-    @Flag(help: "The tree for booting: /boot and /sysroot emptied, SELinux labels from the image's own policy.")
+    @Flag(help: "Use the tree for booting: /boot and /sysroot empty, SELinux labels from the image's own policy.")
     var bootable = false
 
     @Option(help: ArgumentHelp("Which extended attributes are kept.", valueName: "allowlist-only|keep-user-xattrs"))
@@ -15,7 +15,7 @@ struct TreeOptions: ParsableArguments {
             return bootable ? try store.images.bootTree(of: image, xattrs.filtering) : try store.images.tree(of: image, xattrs.filtering)
         case .named(let image):
             guard !bootable else {
-                throw CommandError("\(text) was made from a directory: it is for booting if create-image made it so, with --bootable")
+                throw CommandError("\(text) was made from a directory: it can be booted if create-image made it with --bootable")
             }
             return try store.images.erofsImage(image.imageID).tree()
         }
@@ -36,7 +36,7 @@ enum XattrMode: String, ExpressibleByArgument, CaseIterable {
 
 /// `--erofs-version`, checked.
 struct VersionOption: ParsableArguments {
-    @Option(help: ArgumentHelp("EROFS format 0, 1 or 2; the repository's default where left out.", valueName: "n"))
+    @Option(help: ArgumentHelp("EROFS format 0, 1 or 2; by default that of the repository.", valueName: "n"))
     var erofsVersion: Int?
 
     func version(default fallback: ErofsVersion) throws -> ErofsVersion {

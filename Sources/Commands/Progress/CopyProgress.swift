@@ -1,7 +1,7 @@
 import ComposefsJSON
 import ComposefsOCI
 
-/// How far a copy is: the layer that was heard of last.
+/// The state of a copy: the layer of the latest event.
 struct CopyState: ProgressPicture {
     private var text = "looking at the image"
 

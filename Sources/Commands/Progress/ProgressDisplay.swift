@@ -4,25 +4,26 @@ import ComposefsLinuxSystem
 import ComposefsOCI
 import Synchronization
 
-/// An event as it is told where no terminal is.
+/// An event as it is printed without a terminal.
 protocol ShownEvent: WaitingEvent {
-    /// A line for a log, without anything that acts on a terminal; nil where it is not worth one.
+    /// A line for a log, without control characters; nil if the event is not logged.
     var line: String? { get }
-    /// One line of JSON. Keys and names are promised to scripts; more of them may come.
+    /// One line of JSON. Keys and names are promised to scripts; later releases may add some.
     var json: JSONValue { get }
-    /// Whether there are so many of the kind that they are looked at when it is time, not when they come.
+    /// Whether there are so many events of this kind that they are shown at intervals and not at once.
     var isFrequent: Bool { get }
 }
 
-/// What is known of an operation at a moment, and how it looks. A value: times are given, counted from the begin.
+/// The state of an operation at a moment, and the lines that show it. A value: times are parameters, counted from the start.
 protocol ProgressPicture: Sendable {
     associatedtype Event: ShownEvent
     mutating func apply(_ event: Event, at time: Duration)
-    /// At most one fewer than the window has, each narrower than the window; see `ProgressRenderer.lines`.
+    /// At most one line fewer than the window has, each narrower than the window; see `ProgressRenderer.lines`.
     mutating func lines(width: Int, height: Int, time: Duration) -> [ProgressLine]
 }
 
-/// Shows an operation's events as the options want them. Its threads only hand them over; what is slow to take them holds nothing up.
+/// Shows the events of an operation as the options require. The operation's threads only pass them on: a slow terminal does not slow it
+/// down.
 final class ProgressDisplay<Picture: ProgressPicture>: Sendable {
     private enum Style {
         case terminal(TerminalScreen)
@@ -30,16 +31,16 @@ final class ProgressDisplay<Picture: ProgressPicture>: Sendable {
         case json
     }
 
-    /// How long a picture stays at least, and how often bytes are told of.
+    /// The shortest time between two drawings, and between two reports of bytes.
     private static var interval: Duration { .milliseconds(100) }
     private let events = EventBuffer<Picture.Event>()
     private let bell = Bell()
     private let isOver = Atomic<Bool>(false)
-    /// Nil where nothing is shown.
+    /// Nil if nothing is shown.
     private let thread: WorkerPool?
     private let style: Style?
 
-    /// Begins at once.
+    /// Starts showing events at once.
     init(_ options: GlobalOptions, _ picture: Picture) {
         style =
             switch options.progressStyle {
@@ -72,7 +73,7 @@ final class ProgressDisplay<Picture: ProgressPicture>: Sendable {
         if !event.isFrequent { bell.ring() }
     }
 
-    /// Shows what is left to show, and takes the picture away, whether the operation succeeded or not. A second call does nothing.
+    /// Shows the remaining events and erases the display, whether the operation succeeded or not. A second call does nothing.
     func end() {
         guard let thread, !isOver.exchange(true, ordering: .sequentiallyConsistent) else { return }
         bell.ring()
@@ -91,12 +92,12 @@ final class ProgressDisplay<Picture: ProgressPicture>: Sendable {
             let isLast = isOver.load(ordering: .sequentiallyConsistent)
             let time = began.duration(to: .now)
             for event in events.takeAll() { picture.apply(event, at: time) }
-            // Who asked for a picture gets one, however short the operation.
+            // With --progress tty there is a drawing, however short the operation.
             if isLast, pictures > 0 { return }
             pictures += 1
             let window = TerminalScreen.window
             screen.draw(picture.lines(width: window.columns, height: window.rows, time: time), in: window)
-            // Until the next picture is due; the end does not wait for it.
+            // Waits until the next drawing is due, or the operation ends.
             while began.duration(to: .now) < time + Self.interval, !isOver.load(ordering: .sequentiallyConsistent) {
                 bell.wait(upTo: time + Self.interval - began.duration(to: .now))
             }
@@ -113,17 +114,17 @@ final class ProgressDisplay<Picture: ProgressPicture>: Sendable {
     }
 }
 
-/// Signals are for other threads: this one must not be stopped in the middle of a drawing that their handlers wait for.
+/// Signals are handled by other threads: this one must not be stopped while it draws, because their handlers wait for it.
 private func keepSignalsAway() {
     Signal.block([.interrupt, .terminate, .hangUp, .quit, .stopFromTerminal, .continued])
 }
 
-/// Wakes a thread that has nothing to do until something happens or some time has passed.
+/// Wakes a thread when something happens or some time has passed.
 private final class Bell: @unchecked Sendable {
     private let monitor = Monitor()
     private var isRung = false
 
-    /// Again, before it was heard, changes nothing.
+    /// A second call before the thread wakes has no effect.
     func ring() {
         monitor.withLock {
             isRung = true

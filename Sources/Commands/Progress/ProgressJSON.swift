@@ -2,15 +2,15 @@ import ComposefsJSON
 import ComposefsOCI
 
 extension PullEvent {
-    /// | `event` | keys besides |
+    /// | `event` | additional keys |
     /// | --- | --- |
     /// | `resolving` | `reference` |
     /// | `resolved` | `manifestDigest`, `layers`: array of `digest`, `size` |
     /// | `merging`, `writingImage`, `publishing`, `done` | |
-    /// | `tagMoved` | `from`, `to`: manifests' digests |
+    /// | `tagMoved` | `from`, `to`: manifest digests |
     /// | `layerQueued`, `layerStarted`, `layerVerified`, `layerStored`, `layerWaiting` | |
     /// | `layerProgress` | `received`: the same as `bytesDone` |
-    /// | `layerPresent` | `sameAs`: index of the layer that it repeats, where that is why it is not read |
+    /// | `layerPresent` | `sameAs`: index of the equal layer, if that is why this one is not read |
     /// | `layerRetrying` | `reason`, `delay` in seconds |
     /// | `layerResumed` | `from`: byte of the blob |
     ///

@@ -1,7 +1,7 @@
 import ComposefsBytes
 import ComposefsOCI
 
-/// One line of a picture of progress. Its text has no control character and fits the window.
+/// One line of the progress display. Its text has no control characters and fits into the window.
 struct ProgressLine: Equatable {
     enum Emphasis { case plain, faint, warning, strong }
 
@@ -9,10 +9,10 @@ struct ProgressLine: Equatable {
     var emphasis = Emphasis.plain
 }
 
-/// Draws a pull's state for a window: a line a layer, and one for everything. Knows no terminal.
+/// Renders a pull's state for a window: one line for each layer, and one for the total. Does not use the terminal.
 enum ProgressRenderer {
-    /// - Returns: at least one line, at most one fewer than the window has, each narrower than the window: a terminal that has its cursor behind
-    ///   the last column is of two minds where it is.
+    /// - Returns: at least one line, at most one fewer than the window has, each narrower than the window: terminals differ in where the
+    ///   cursor is after the last column.
     static func lines(_ state: ProgressState, width: Int, height: Int, time: Duration) -> [ProgressLine] {
         let width = max(1, width - 1)
         let room = max(1, height - 1)
@@ -21,7 +21,7 @@ enum ProgressRenderer {
         return lines
     }
 
-    /// A picture that is one line of text, for a window of this width.
+    /// A display of one line of text, for a window of this width.
     static func oneLine(_ text: String, width: Int) -> [ProgressLine] {
         [ProgressLine(text: fit(text, max(1, width - 1)), emphasis: .strong)]
     }
@@ -31,7 +31,7 @@ enum ProgressRenderer {
     private static func layerLines(_ state: ProgressState, width: Int, room: Int, time: Duration) -> [ProgressLine] {
         guard room > 0, !state.layers.isEmpty else { return [] }
         if state.layers.count <= room { return state.layers.map { line($0, width: width, time: time) } }
-        // Not all of them have room: those that something happens to, and how many others there are.
+        // If the layers do not fit: those in progress, and the number of the others.
         let active = state.layers.filter(\.isActive)
         let shown = active.prefix(room - 1)
         let finished = state.layers.count { $0.isFinished }
@@ -62,7 +62,7 @@ enum ProgressRenderer {
         case .running:
             let amount = amountText(layer.done, layer.size)
             let percent = percentText(layer.done, layer.size)
-            // Name, amount and percentage have columns of their own; the bar takes what is left.
+            // Name, amount and percentage have columns of their own; the bar takes the rest.
             if let columns = barWidth(width) {
                 return said(bar(layer.done, layer.size, columns) + "  " + padded(amount, 17) + "  " + padded(percent, 4))
             }
@@ -71,7 +71,7 @@ enum ProgressRenderer {
         }
     }
 
-    // MARK: Everything
+    // MARK: Total
 
     private static func totalLine(_ state: ProgressState, width: Int) -> String {
         switch state.stage {
@@ -87,7 +87,7 @@ enum ProgressRenderer {
         let rate = state.rate.bytesPerSecond.map { progressBytes(UInt64(min($0, 1e18))) + "/s" }
         let left = state.secondsLeft.map(timeText)
         func joined(_ parts: [String?]) -> String { parts.compactMap { $0 }.joined(separator: "  ") }
-        // The richest that fits. Columns are those of the layers' lines.
+        // The most detailed form that fits. Its columns are those of the layers' lines.
         let columns = joined([padded(amount, 17), padded(percent, 4), rate, left.map { $0 + " left" }])
         let rest = width - 14 - 2 - columns.count
         if let bars = barWidth(width), rest >= 6 {
@@ -102,7 +102,7 @@ enum ProgressRenderer {
 
     // MARK: Parts
 
-    /// How wide bars are: what the name, amount and percentage leave, and in a wide window the total's rate and time too; nil for no bar.
+    /// The width of bars: what name, amount and percentage leave, and in a wide window also the total's rate and time; nil for no bar.
     private static func barWidth(_ width: Int) -> Int? {
         let besides = 12 + 2 + 2 + 17 + 2 + 4
         let wide = width - besides - 25
@@ -116,13 +116,13 @@ enum ProgressRenderer {
         return "[" + String(repeating: "#", count: filled) + String(repeating: " ", count: inside - filled) + "]"
     }
 
-    /// Both in the unit of the second.
+    /// Both sizes in the unit of the second.
     private static func amountText(_ done: UInt64, _ total: UInt64) -> String {
         byteText(min(done, total), decimals: 1, unitOf: total, withUnit: false) + "/" + progressBytes(total)
     }
 
     private static func percentText(_ done: UInt64, _ total: UInt64) -> String {
-        // Rounded down: 100 % is all of it.
+        // Rounded down: 100 % means complete.
         total == 0 ? "100%" : "\(Int(Double(min(done, total)) / Double(total) * 100))%"
     }
 
@@ -130,7 +130,7 @@ enum ProgressRenderer {
         String(repeating: " ", count: max(0, width - text.count)) + text
     }
 
-    /// The beginning of a text that takes no more than so many columns. Whatever is not known to be one column wide is taken for two.
+    /// The beginning of a text that takes at most this many columns. A character that is not known to be one column wide counts as two.
     static func fit(_ text: String, _ width: Int) -> String {
         var used = 0
         var result = ""
@@ -142,7 +142,7 @@ enum ProgressRenderer {
         return result
     }
 
-    /// Seconds for people: `8s`, `3m 20s`, `2h 5m`.
+    /// A duration for people: `8s`, `3m 20s`, `2h 5m`.
     static func timeText(_ seconds: Double) -> String {
         guard seconds.isFinite, seconds < 360_000 else { return "over 99h" }
         let whole = Int(max(0, seconds).rounded(.up))

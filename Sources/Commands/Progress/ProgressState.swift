@@ -1,9 +1,9 @@
 import ComposefsBytes
 import ComposefsOCI
-// Mathematics only: every call to the kernel goes through LinuxSystem.
+// Calculation only: every system call is made through LinuxSystem.
 import func Glibc.exp
 
-/// What is known of a pull at a moment, for whoever draws it. A value: times are given, counted from the pull's begin.
+/// The state of a pull at a moment. A value: times are parameters, counted from the start of the pull.
 struct ProgressState: ProgressPicture, Equatable {
     enum Stage: Equatable {
         case resolving(String)
@@ -19,7 +19,7 @@ struct ProgressState: ProgressPicture, Equatable {
         case present
         case repeated(Int)
         case waiting
-        /// Until this time.
+        /// The time of the next attempt.
         case retrying(String, until: Duration)
     }
 
@@ -45,7 +45,7 @@ struct ProgressState: ProgressPicture, Equatable {
 
     init(_ stage: Stage) { self.stage = stage }
 
-    /// Bytes of all layers; what was in the store counts as done.
+    /// The bytes of all layers; a layer that was in the store counts as done.
     var done: UInt64 { layers.map { min($0.done, $0.size) }.saturatingSum }
     var total: UInt64 { layers.map(\.size).saturatingSum }
 
@@ -88,16 +88,16 @@ struct ProgressState: ProgressPicture, Equatable {
         }
     }
 
-    /// Seconds that the rest takes at the present rate; nil where nobody can tell yet.
+    /// Seconds that the rest takes at the current rate; nil if that is unknown.
     var secondsLeft: Double? {
         guard let rate = rate.bytesPerSecond, rate >= 1, total > done else { return nil }
         return Double(total - done) / rate
     }
 }
 
-/// Bytes a second, smoothed: what came long ago counts less and less.
+/// Bytes per second, smoothed: older samples count less and less.
 struct RateMeter: Sendable, Equatable {
-    /// The time after which a byte counts a third of a new one.
+    /// The time after which a sample counts a third of a new one.
     private static let memory = 4.0
     private var pending: UInt64 = 0
     private var last: Duration?
@@ -105,10 +105,10 @@ struct RateMeter: Sendable, Equatable {
     private var weight = 0.0
     private var seconds = 0.0
 
-    /// So many bytes have come since the last sample.
+    /// Adds the bytes since the last sample.
     mutating func add(_ count: UInt64) { pending &+= count }
 
-    /// Now is the time; to be called some ten times a second.
+    /// Takes a sample; called about ten times a second.
     mutating func sample(at time: Duration) {
         guard let last else {
             self.last = time
@@ -119,13 +119,13 @@ struct RateMeter: Sendable, Equatable {
         guard passed > 0.01 else { return }
         let kept = exp(-passed / Self.memory)
         average = average * kept + Double(pending) / passed * (1 - kept)
-        // The beginning is not taken for a time without bytes.
+        // The start does not count as a time without bytes.
         weight = weight * kept + (1 - kept)
         seconds += passed
         pending = 0
         self.last = time
     }
 
-    /// Nil until there is something to go by.
+    /// Nil before the first sample.
     var bytesPerSecond: Double? { seconds >= 0.3 && weight > 0 ? average / weight : nil }
 }

@@ -3,7 +3,7 @@ import ComposefsHashing
 import ComposefsJSON
 import ComposefsOCI
 
-/// How far a push is: one line for all of it.
+/// The state of a push: one line for all of it.
 struct PushState: ProgressPicture {
     private var layers: [Int: (done: UInt64, total: UInt64)] = [:]
 

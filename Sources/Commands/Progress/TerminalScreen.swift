@@ -1,10 +1,10 @@
 import ComposefsLinuxSystem
 import Synchronization
 
-/// A few lines on standard error that are drawn over and over, and go without a trace.
+/// A few lines on standard error that are redrawn repeatedly and erased at the end.
 ///
-/// Between drawings the cursor stands, hidden, at the beginning of the first line. Whatever a change of the window's size does to the lines,
-/// the terminal takes the cursor along with the first of them, so that erasing from there on leaves nothing behind.
+/// Between drawings the hidden cursor is at the beginning of the first line. When the size of the window changes, the terminal moves the
+/// cursor together with that line, so erasing from the cursor on removes all lines.
 final class TerminalScreen: Sendable {
     struct Window: Equatable {
         var columns = 80
@@ -25,23 +25,23 @@ final class TerminalScreen: Sendable {
         TerminalGuard.install()
     }
 
-    /// The window as it is now; 80 by 24 where there is none.
+    /// The size of the window; 80 by 24 if it is unknown.
     static var window: Window {
         guard let size = Terminal.size(of: .error) else { return Window() }
         return Window(columns: size.columns, rows: size.rows)
     }
 
-    /// Shows these lines in place of those before.
+    /// Replaces the lines that are shown.
     func draw(_ lines: [ProgressLine], in window: Window) {
-        // What runs in the background leaves the terminal to others.
+        // A background process leaves the terminal to the foreground process.
         guard Terminal.isForeground(on: .error) else { return }
         drawn.withLock { drawn in
             guard !drawn.isClosed else { return }
-            // After an interjection, or when the process was stopped, nothing of ours is there.
+            // After other output, or when the process was stopped, none of our lines is on the screen.
             let isFresh = !TerminalGuard.isDrawn
             guard isFresh || drawn.window != window || drawn.lines != lines else { return }
-            // Each line is written over the old one, and what is left of the old ones below is erased: nothing flickers. Lines do not wrap
-            // meanwhile, for the window may have become narrower since it was measured.
+            // Each line overwrites the old one, and the rest of the old ones is erased, so that the display does not flicker. Lines do not
+            // wrap meanwhile, because the window may have become narrower since it was measured.
             var text = (isFresh ? "\u{1b}[?25l" : "") + "\u{1b}[?7l\r"
             text += lines.map { styled($0) + "\u{1b}[K" }.joined(separator: "\r\n") + "\u{1b}[J"
             if lines.count > 1 { text += "\u{1b}[\(lines.count - 1)A" }
@@ -51,14 +51,14 @@ final class TerminalScreen: Sendable {
         }
     }
 
-    /// Writes text for good, above the lines, which the next drawing brings back.
+    /// Writes permanent text above the lines, which the next drawing restores.
     func interject(_ text: String) {
         _ = drawn.withLock { _ in
             TerminalGuard.write((TerminalGuard.isDrawn ? "\(TerminalGuard.erasure)" : "") + text, isDrawn: false)
         }
     }
 
-    /// Takes the lines away.
+    /// Erases the lines.
     func close() {
         interject("")
         drawn.withLock { $0.isClosed = true }
@@ -75,17 +75,17 @@ final class TerminalScreen: Sendable {
     }
 }
 
-/// Sees to it that a process that is ended or stopped by a signal leaves the terminal as it found it.
+/// Restores the terminal if a signal ends or stops the process.
 enum TerminalGuard {
-    /// Bit 0: lines are on the screen. Bit 1: something is being written. Bit 2: a signal has taken over, and nothing more is written.
+    /// Bit 0: lines are on the screen. Bit 1: a thread is writing. Bit 2: a signal handler has taken over, and nothing more is written.
     private static let state = Atomic<Int>(0)
-    /// Erases from the cursor's line on, lets lines wrap, and shows the cursor. The erasing begins in the second column, because there are
-    /// terminals that keep what was erased from the window's first place on, as if it had scrolled away.
+    /// Erases from the cursor's line on, enables line wrapping, and shows the cursor. The erasing starts in the second column, because some
+    /// terminals keep text that is erased from the first column on in their scrollback.
     static var erasure: StaticString { "\r\u{1b}[K\u{1b}[C\u{1b}[J\r\u{1b}[?7h\u{1b}[?25h" }
     private static let ending: [Signal] = [.terminate, .hangUp, .quit]
 
     static func install() {
-        // Made before a handler could be the first to ask for it.
+        // Initialised before a handler can be the first to use it.
         _ = state.load(ordering: .relaxed)
         for signal in ending { signal.handle { TerminalGuard.end(by: $0) } }
         Signal.stopFromTerminal.handle { TerminalGuard.end(by: $0) }
@@ -98,9 +98,9 @@ enum TerminalGuard {
     /// Whether there is something to erase.
     static var isDrawn: Bool { state.load(ordering: .sequentiallyConsistent) & 1 != 0 }
 
-    /// In a signal handler: erases what is drawn, and shows the cursor.
+    /// In a signal handler: erases the lines and shows the cursor.
     static func restore() {
-        // Bounded, for the thread that writes may be this one.
+        // Bounded, because the writing thread may be this one.
         var tries = 0
         while state.bitwiseOr(4, ordering: .sequentiallyConsistent).newValue & 2 != 0, tries < 20 {
             Host.sleepInHandler(milliseconds: 5)
@@ -115,14 +115,14 @@ enum TerminalGuard {
         Signal(number).actByDefault()
     }
 
-    /// One write(2) where the terminal takes it, unless a signal came first. Called by one thread at a time.
+    /// Writes with one write(2) if the terminal accepts it, unless a signal came first. Called by one thread at a time.
     @discardableResult
     static func write(_ text: String, isDrawn: Bool) -> Bool {
         guard state.bitwiseOr(2, ordering: .sequentiallyConsistent).oldValue & 4 == 0 else {
             state.bitwiseAnd(~2, ordering: .sequentiallyConsistent)
             return false
         }
-        // Before the first byte: a signal in the middle has something to erase.
+        // Set before the first byte, so that a signal handler during the write erases it.
         if isDrawn { state.bitwiseOr(1, ordering: .sequentiallyConsistent) }
         Output.writeRaw(text, to: StandardStream.error.rawValue)
         state.bitwiseAnd(isDrawn ? ~2 : ~3, ordering: .sequentiallyConsistent)

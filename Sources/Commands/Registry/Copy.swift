@@ -44,7 +44,7 @@ struct Copy: ParsableCommand {
         } catch let error as RepositoryError {
             throw CommandError("--from \(from): \(error)")
         }
-        // What was typed is looked at first: a slip of the fingers makes no repository.
+        // Checks the arguments first: a typing error makes no repository.
         let found = try source.images.resolve(image)
         if name == nil, found.name == ByteString(found.manifestDigest.description) {
             throw CommandError("\(image) has no tag in \(from); give it one here: cfsoci copy \(image) NAME --from \(from)")
@@ -61,7 +61,7 @@ struct Copy: ParsableCommand {
 private struct CopyReport: CommandReport {
     var result: CopyResult
 
-    /// Objects and bytes that were written anew: of the image's files, and of its documents and streams.
+    /// Objects and bytes that were written: of the image's files, and of its documents and streams.
     private var copied: Int { result.objects.copied + result.statistics.newObjects }
     private var copiedBytes: UInt64 { result.objects.copiedBytes + result.statistics.storedBytes }
     private var present: Int { result.objects.present + result.statistics.presentObjects }

@@ -48,7 +48,7 @@ struct Login: ParsableCommand {
         }
         let known = try store.user(for: target)
         if user == nil, options.creds == nil, let known {
-            // Nothing to ask for where what is kept still is good.
+            // Asks for nothing if the stored credentials are still valid.
             do {
                 if try RegistryClient(registryOptions).checkCredentials(for: target) { return try report(target, known) }
             } catch let error as RegistryError where error.kind == .unauthorized {
@@ -83,7 +83,7 @@ struct Login: ParsableCommand {
         return (user, passwordStdin ? try Self.readPassword() : try PasswordPrompt.ask("Password of \(user)"))
     }
 
-    /// All of standard input without the line's end.
+    /// All of standard input without the final line end.
     private static func readPassword() throws -> String {
         var bytes: [UInt8] = []
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096, alignment: 16)

@@ -67,14 +67,14 @@ struct Pull: ParsableCommand {
     }
 
     func run() throws {
-        // What was typed is looked at first: a slip of the fingers makes no repository.
+        // Checks the arguments first: a typing error makes no repository.
         _ = try parseReference(reference)
         let platform = try platform.map { try Platform(parsing: $0) } ?? .host
         if let name { try ImageTag.check(name) }
         var registry = try registry.options(global)
         let signer = try signing.signer()
         let display = ProgressDisplay(global, ProgressState(.resolving(reference)))
-        // Before the first line of the report, and before an error's.
+        // Before the first line of the report or of an error.
         defer { display.end() }
         let store = try global.openOrCreateStore(signer: signer)
         var options = PullOptions(platform: platform, name: name, observer: { display.show($0) })
@@ -98,7 +98,7 @@ struct Pull: ParsableCommand {
         }
     }
 
-    /// What people should know besides the report.
+    /// Notes for people in addition to the report.
     private func comment(on result: PullResult, _ wanted: Platform) throws {
         if let before = result.previousManifestDigest, global.progressStyle != .json, global.progressStyle != .plain {
             global.note("tag moved from \(before) to \(result.manifestDigest)")
@@ -106,7 +106,7 @@ struct Pull: ParsableCommand {
         if case .unreachable(let reason) = result.outcome {
             global.note("warning: this is the image that was here, for the registry could not be asked: \(reason)")
         }
-        // Who did not ask for one takes what there is.
+        // Without --platform, an image for another platform is only noted.
         if self.platform != nil, let platform = result.platform, !allPlatforms, !platform.os.isEmpty, !platform.architecture.isEmpty,
             wanted.rank(of: platform) == nil
         {
@@ -127,14 +127,14 @@ struct Pull: ParsableCommand {
         if global.verbose { try showProfile(result) }
     }
 
-    /// The process's own peak, VmHWM of proc(5): getrusage(2) counts what the process that started this one had in memory.
+    /// The peak memory of this process, VmHWM of proc(5): getrusage(2) includes the process that started this one.
     private static func peakMemory() -> Int? {
         guard let status = try? FileDescriptor.open("/proc/self/status", .readOnly).readAll(limit: 1 << 16) else { return nil }
         let line = String(decoding: status, as: UTF8.self).split(separator: "\n").first { $0.hasPrefix("VmHWM:") }
         return line?.split(whereSeparator: { $0 == " " || $0 == "\t" }).compactMap { Int($0) }.first
     }
 
-    /// What the time went into, and the process's peak memory.
+    /// The time of each phase, and the peak memory of the process.
     private func showProfile(_ result: PullResult) throws {
         let phases = result.profile.map { phase, seconds in
             let milliseconds = Int((seconds * 1000).rounded())

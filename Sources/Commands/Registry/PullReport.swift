@@ -1,12 +1,12 @@
 import ComposefsJSON
 import ComposefsOCI
 
-/// What a pull brought.
+/// The result of a pull.
 struct PullReport: CommandReport {
     var result: PullResult
     /// Whether it is one of several.
     var showsPlatform: Bool
-    /// Whether artifacts that refer to the image were asked for.
+    /// Whether referrers were requested.
     var showsReferrers: Bool
 
     var lines: [String] {
@@ -54,7 +54,7 @@ struct PullReport: CommandReport {
     }
 }
 
-/// Those of the images for all platforms.
+/// The results for all platforms.
 struct PullReports: CommandReport {
     var reports: [PullReport]
 
@@ -64,7 +64,7 @@ struct PullReports: CommandReport {
 }
 
 extension PullResult.Outcome {
-    /// As JSON has it.
+    /// The name in JSON.
     fileprivate var name: String {
         switch self {
         case .pulled: "pulled"
@@ -76,7 +76,7 @@ extension PullResult.Outcome {
 }
 
 extension RuntimeConfig {
-    /// What the image's config says of how to run it; null for what it does not say.
+    /// How the image is run, from its config; null for missing members.
     var json: JSONValue {
         func texts(_ list: [String]?) -> JSONValue { list.map { .array($0.map { .string($0) }) } ?? .null }
         func text(_ text: String?) -> JSONValue { text.map { .string($0) } ?? .null }

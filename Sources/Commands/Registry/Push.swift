@@ -35,7 +35,7 @@ func send(
 ) throws {
     let store = try global.openStore(checksOwner: false)
     let display = ProgressDisplay(global, PushState())
-    // Before the first line of the report, and before an error's.
+    // Before the first line of the report or of an error.
     defer { display.end() }
     let result = try store.pushSynchronously(image, to: reference, pushing.options { display.show($0) }, registry: registry)
     display.end()
@@ -88,7 +88,7 @@ private struct PushReport: CommandReport {
     }
 }
 
-/// For JSON.
+/// The name in JSON.
 func problems(_ problems: [ReferrerProblem]) -> JSONValue {
     .array(
         problems.map { problem in

@@ -2,7 +2,7 @@ import ArgumentParser
 import ComposefsCompression
 import ComposefsOCI
 
-/// How an image leaves the store.
+/// How layers are packed and sent.
 struct PushingOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(

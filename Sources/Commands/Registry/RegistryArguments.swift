@@ -2,7 +2,7 @@ import ArgumentParser
 import ComposefsBytes
 import ComposefsOCI
 
-/// Options of every command that talks to a registry.
+/// Options of every command that uses a registry.
 struct RegistryArguments: ParsableArguments {
     @Option(
         help: ArgumentHelp(
@@ -31,7 +31,7 @@ struct RegistryArguments: ParsableArguments {
         if let creds, creds.isEmpty || creds.hasPrefix(":") { throw ValidationError("--creds takes USER or USER:PASSWORD") }
     }
 
-    /// What the options say. Asks for the password where `--creds` has none.
+    /// The registry options. Asks for the password if `--creds` has none.
     func options(_ global: GlobalOptions) throws -> RegistryOptions {
         var options = RegistryOptions()
         options.tlsVerify = tlsVerify
@@ -55,7 +55,7 @@ struct RegistryArguments: ParsableArguments {
         return options
     }
 
-    /// Lets the user choose what a short name means.
+    /// Lets the user choose which registry a short name refers to.
     private static func choose(_ candidates: [RegistryReference]) -> RegistryReference? {
         for (number, candidate) in candidates.enumerated() { Output.note("  \(number + 1)  \(candidate)") }
         guard let answer = try? PasswordPrompt.ask("Which of these is meant (1-\(candidates.count))", isShown: true),

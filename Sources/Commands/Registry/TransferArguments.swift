@@ -1,7 +1,7 @@
 import ArgumentParser
 import ComposefsOCI
 
-/// Options of commands that fetch images: how fast, how patiently, how much.
+/// Options of commands that fetch images: parallel transfers, retries and limits.
 struct TransferArguments: ParsableArguments {
     @Option(
         help: ArgumentHelp("How many layers are read at the same time; one a processor and two at least where left out.", valueName: "n"))
@@ -67,7 +67,7 @@ struct TransferArguments: ParsableArguments {
         if let retries, retries < 0 { throw ValidationError("--retries takes a number from 0 up") }
     }
 
-    /// Puts what the options say into a pull's options and its registry's.
+    /// Sets the options of a pull and of its registry.
     func apply(to options: inout PullOptions, _ registry: inout RegistryOptions) {
         options.jobs = jobs
         if let keepPartial { options.keptBytesLimit = keepPartial.bytes }
@@ -90,7 +90,7 @@ struct TransferArguments: ParsableArguments {
     }
 }
 
-/// Bytes, with K, M, G or T behind the number for the binary multiples.
+/// A number of bytes, with K, M, G or T after the number for binary multiples.
 struct ByteSize: ExpressibleByArgument {
     var bytes: UInt64
 
@@ -102,7 +102,7 @@ struct ByteSize: ExpressibleByArgument {
             shift = unit
             digits = digits.dropLast()
         }
-        // `+5` is a number for the library.
+        // The standard library accepts `+5` as a number.
         guard digits.utf8.allSatisfy({ (0x30...0x39).contains($0) }), let number = UInt64(digits) else { return nil }
         let (bytes, overflow) = number.multipliedReportingOverflow(by: 1 << shift)
         guard !overflow else { return nil }

@@ -2,9 +2,9 @@ public import ArgumentParser
 public import ComposefsBytes
 import ComposefsLinuxSystem
 
-/// Arguments are bytes, but the argument parser takes text. Bytes that are no UTF-8 travel through it as private-use characters.
+/// Arguments are bytes, but the argument parser takes text. Bytes that are not UTF-8 are represented by private-use characters.
 enum Arguments {
-    /// U+10FE00 and the byte.
+    /// U+10FE00 plus the byte.
     private static let base: UInt32 = 0x10fe00
 
     /// The process's arguments, its name first.
@@ -50,6 +50,6 @@ extension ByteString: ExpressibleByArgument {
 
     public var defaultValueDescription: String { description }
 
-    /// For JSON, whose strings escape what acts on a terminal: the text itself, so that a script can hand it back.
+    /// For JSON, whose strings escape control characters: the text itself, so that a script can pass it back.
     var jsonText: String { utf8Text ?? description }
 }

@@ -5,7 +5,7 @@ import ComposefsLinuxSystem
 import ComposefsOCI
 import Synchronization
 
-/// Options that every command takes, before or after its name.
+/// Options that every command accepts, before or after its name.
 public struct GlobalOptions: ParsableArguments {
     @Option(help: ArgumentHelp("The repository. Environment: CFSOCI_REPO.", valueName: "path"))
     var repo: ByteString?
@@ -58,7 +58,7 @@ public struct GlobalOptions: ParsableArguments {
         guard !(quiet && verbose) else { throw ValidationError("--quiet and --verbose exclude each other") }
     }
 
-    /// The repository that the options, the environment or the convention name.
+    /// The repository of the options, the environment or the convention, in this order.
     func repositoryPath() throws -> ByteString {
         if let repo { return repo }
         if user { return try Self.userPath() }
@@ -78,12 +78,12 @@ public struct GlobalOptions: ParsableArguments {
         return home + "/.var/lib/composefs"
     }
 
-    /// Whether only a repository with fs-verity will do.
+    /// Whether a repository without fs-verity is refused.
     var needsVerity: Bool {
         requireVerity || Self.environmentNeedsVerity
     }
 
-    /// The same, as the environment says it.
+    /// As above, from the environment only.
     static var environmentNeedsVerity: Bool { isSet("CFSOCI_REQUIRE_VERITY") }
 
     /// Whether a repository that another user could change is written to.
@@ -95,22 +95,22 @@ public struct GlobalOptions: ParsableArguments {
 
     func note(_ message: String) { noteTaker(message) }
 
-    /// How progress is shown here: as the options say, else as standard error allows.
+    /// How progress is shown: as the options require, otherwise as standard error allows.
     var progressStyle: ProgressStyle {
         if progressFd != nil { return .json }
         guard progress == .auto else { return progress }
         guard !quiet, Output.errorIsTerminal else { return .none }
-        // A terminal that cannot move its cursor gets lines.
+        // A terminal without cursor movement gets lines.
         let kind = environment("TERM") ?? ""
         return kind.isEmpty || kind == "dumb" ? .plain : .tty
     }
 
-    /// Shows messages for people as the options want them.
+    /// Prints messages for people as the options require.
     var noteTaker: @Sendable (String) -> Void {
         let (quiet, isJSON) = (quiet, progressStyle == .json)
         return { message in
             guard !quiet else { return }
-            // Who asked for lines of JSON gets nothing else between them.
+            // With JSON progress, standard error contains nothing but JSON lines.
             if isJSON { Output.json(["event": "note", "message": .string(message)]) } else { Output.note(message) }
         }
     }

@@ -3,7 +3,7 @@ import ComposefsJSON
 import ComposefsLinuxSystem
 import Synchronization
 
-/// Standard output through one buffer, standard error for everything else.
+/// Standard output through one buffer, and standard error for everything else.
 enum Output {
     // A command runs on one thread; the buffer is flushed before exit.
     private nonisolated(unsafe) static var buffer: [UInt8] = []
@@ -33,12 +33,12 @@ enum Output {
         if let fault { throw CommandError("write to standard output: \(fault)") }
     }
 
-    /// A message for people, on standard error.
+    /// Prints a message for people on standard error.
     static func note(_ message: String) { writeError(safe(message) + "\n") }
 
     static func error(_ message: String) { writeError("cfsoci: " + safe(message) + "\n") }
 
-    /// A message, which may quote what strangers wrote, without anything that acts on a terminal but line breaks and tabs.
+    /// Removes control characters except line breaks and tabs from a message, which may quote foreign text.
     static func safe(_ message: String) -> String {
         guard message.unicodeScalars.contains(where: acts) else { return message }
         var text = ""
@@ -56,30 +56,30 @@ enum Output {
         }
     }
 
-    /// Where a picture of progress is drawn, while one is.
+    /// The progress display, if there is one.
     static let screen = Mutex<TerminalScreen?>(nil)
 
     static func writeError(_ text: String) {
         if let screen = screen.withLock({ $0 }) { screen.interject(text) } else { writeRaw(text, to: StandardStream.error.rawValue) }
     }
 
-    /// Where lines of JSON about progress go.
+    /// The descriptor for JSON lines about progress.
     static let progressDescriptor = Atomic<Int32>(StandardStream.error.rawValue)
     private static let jsonLock = Mutex(())
 
-    /// A line of JSON about progress, whole. Where nobody reads any more, it is lost.
+    /// Writes a whole line of JSON about progress. Without a reader it is lost.
     static func json(_ value: JSONValue) {
         let text = String(decoding: value.serialized(shown: true), as: UTF8.self) + "\n"
         jsonLock.withLock { _ in writeRaw(text, to: progressDescriptor.load(ordering: .relaxed)) }
     }
 
-    /// Bytes to a descriptor, waiting for one that takes none right now; errors are not told, for there is nowhere to tell them.
+    /// Writes bytes to a descriptor, and waits while it accepts none. Errors are ignored, because there is no other place to report them.
     static func writeRaw(_ text: String, to descriptor: Int32) {
         var text = text
         text.withUTF8 { _ = FileDescriptor.writeAll(UnsafeRawBufferPointer($0), to: descriptor) }
     }
 
-    /// Bytes for a terminal: text as it is, unless it holds what would act instead of show.
+    /// Bytes as text for a terminal, escaped if they contain control characters.
     static func printable(_ bytes: ByteString) -> String {
         guard let text = bytes.utf8Text else { return bytes.description }
         let acts = text.unicodeScalars.contains { scalar in

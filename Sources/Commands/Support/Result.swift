@@ -1,11 +1,11 @@
 import ComposefsJSON
 
-/// What a command did or found, as a value: lines of text for people, one JSON document for programs.
+/// The result of a command, as a value: lines of text for people, one JSON document for programs.
 ///
-/// The keys of the document and the lines are promised to scripts; see the table of commands in the manual. A command computes its result first
-/// and shows it last, so that both forms say the same.
+/// The keys of the document and the lines are promised to scripts; see the table of commands in the manual. A command computes its result
+/// first and prints it last, so that both forms agree.
 protocol CommandReport {
-    /// Without line ends; nothing that acts on a terminal.
+    /// Without line ends and control characters.
     var lines: [String] { get }
     var json: JSONValue { get }
 }
