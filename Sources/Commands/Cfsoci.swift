@@ -9,7 +9,7 @@ public struct Cfsoci: ParsableCommand {
         abstract: "A composefs store for OCI images.",
         discussion: """
             IMAGE is a tag as stored, a short form of one (alpine), the digest of a manifest or config (sha256:…), or 6 or more of its \
-            first hex digits. Exit status: 0 done, 1 failed, 2 damage found, 64 usage, 130 interrupted.
+            first hex digits. Exit status: 0 success, 1 failure, 2 damage found, 64 usage error, 130 interrupted.
             """,
         version: Version.text,
         groupedSubcommands: [
@@ -20,7 +20,7 @@ public struct Cfsoci: ParsableCommand {
                     Referrers.self,
                 ]),
             CommandGroup(name: "Registries", subcommands: [Login.self, Logout.self]),
-            CommandGroup(name: "Looking inside", subcommands: [List.self, Cat.self, Layer.self, Dump.self, ComputeID.self]),
+            CommandGroup(name: "Image content", subcommands: [List.self, Cat.self, Layer.self, Dump.self, ComputeID.self]),
             CommandGroup(name: "Mounting", subcommands: [Mount.self, Unmount.self]),
             CommandGroup(
                 name: "The store",

@@ -36,7 +36,7 @@ struct ForeignRepositoryTests {
             #expect(
                 result.error
                     == "cfsoci: \(store.path) belongs to another user (uid 65534), so nothing is written to the repository; --trust-owner, "
-                    + "or CFSOCI_TRUST_OWNER=1 in the environment, writes to it all the same\n", "\(command): \(result.error)")
+                    + "or CFSOCI_TRUST_OWNER=1 in the environment, writes to it anyway\n", "\(command): \(result.error)")
             #expect(store.files == before, "\(command)")
         }
         for command in [["images"], ["inspect", "t"], ["ls", "t"], ["fsck"], ["dump", "t"], ["gc", "--dry-run"]] {
@@ -61,7 +61,7 @@ struct ForeignRepositoryTests {
         let result = try store.run(["tag", "t", "u"])
         #expect(result.status == 1 && result.error.contains("cfsoci: \(path) can be written to by "), "\(result.error)")
         let remedy = how.hasPrefix("setfacl") ? "setfacl -b" : "chmod go-w"
-        #expect(result.error.contains("; `\(remedy) \(path)` takes that away; --trust-owner"), "\(result.error)")
+        #expect(result.error.contains("; `\(remedy) \(path)` removes that permission; --trust-owner"), "\(result.error)")
         try mustShell(remedy + " \"$1\"", [path])
         #expect(try store.run(["tag", "t", "u"]).status == 0)
     }

@@ -85,7 +85,7 @@ struct CommandLoginTests {
             let right = try run(["login", host, "-u", "aladdin", "--password-stdin"], input: "open sesame\n")
             #expect(right.status == 0)
             #expect(right.text == "Logged in to \(host) as aladdin\n")
-            #expect(right.error == "kept in \(authFile)\n")
+            #expect(right.error == "stored in \(authFile)\n")
             #expect(try skopeo(["login", "--get-login", host]).text == "aladdin\n")
             #expect(try run(["login", "--get-login", host]).text == "aladdin\n")
             // The registry lets skopeo in with it: an unknown image is another answer than an unknown user.
@@ -132,8 +132,8 @@ struct CommandLoginTests {
                 #expect(result.status == 1)
                 #expect(result.error.contains("there is no terminal to ask"), "\(result.error)")
             }
-            #expect(
-                try run(["login", host, "-u", "aladdin", "--password-stdin"], input: "").error.contains("standard input holds no password"))
+            let empty = try run(["login", host, "-u", "aladdin", "--password-stdin"], input: "")
+            #expect(empty.error.contains("standard input contains no password"))
         }
     }
 

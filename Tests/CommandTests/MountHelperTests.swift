@@ -198,7 +198,7 @@ import Testing
         #expect(environment.status == 32 && environment.error == "mount.composefs: \(demanded)\n", "\(environment.error)")
         #expect(
             try setup.refusal(["tree", setup.target, "-o", options + ",noverity"])
-                == (1, "noverity is not for repo=: where a repository has fs-verity, the kernel checks its files"))
+                == (1, "noverity is not for repo=: the kernel checks the files of a repository that has fs-verity"))
         #expect(try setup.helper(["tree", setup.target, "-o", options + ",tryverity"]).status == 0)
         try setup.expectContent()
     }

@@ -28,7 +28,7 @@ import Testing
         let quick = ["--retries", "0", "--connect-timeout", "2"]
         let newer = try store.run(["pull", server.reference, "--policy", "newer"] + quick)
         #expect(newer.status == 0 && newer.lines[0] == "manifest  \(digest)")
-        #expect(newer.error.hasPrefix("warning: this is the image that was here, for the registry could not be asked: "))
+        #expect(newer.error.hasPrefix("warning: the registry is unreachable, and the stored image is used: "))
         let json = try store.run(["pull", server.reference, "--policy", "newer", "--json", "--quiet"] + quick)
         #expect(try json.json()["outcome"] == "unreachable" && json.error == "")
         #expect(try store.run(["pull", server.reference, "--policy", "always"] + quick).status == 1)

@@ -155,7 +155,7 @@ private let configKey = "composefs.config.fsverity-sha512-12"
         #expect(try refusal("a.key", "none") == "open \(folder.path)/none: No such file or directory")
         #expect(fileList(folder.path) == before)
         let half = try Cfsoci.run(["create-image", folder.path, "--sign-key", folder.path + "/a.key"])
-        #expect(half.status == 64 && half.error.contains("--sign-key and --sign-cert go together"))
+        #expect(half.status == 64 && half.error.contains("--sign-key and --sign-cert need each other"))
     }
 }
 

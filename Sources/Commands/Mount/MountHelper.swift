@@ -3,21 +3,21 @@ import ComposefsHashing
 import ComposefsLinuxSystem
 import ComposefsOCI
 
-/// `mount.composefs`: what mount(8) runs for file systems of type composefs, so that fstab lines and systemd's mount units work. Taken for
-/// it when the program is called by that name, or with that name as its first argument.
+/// `mount.composefs`: the program that mount(8) runs for file systems of type composefs, so that fstab lines and mount units of systemd
+/// work. Used if the program is called by that name, or with that name as its first argument.
 ///
-/// Exit statuses are those of mount(8): 0 done, 1 wrong arguments or no permission, 2 out of something, 32 not mounted.
+/// Exit statuses are those of mount(8): 0 success, 1 wrong arguments or no permission, 2 resources exhausted, 32 mount failure.
 enum MountHelper {
     static let name: ByteString = "mount.composefs"
 
-    /// The helper's arguments, where the process is to be the helper.
+    /// The helper's arguments; nil if the process is not the helper.
     static func arguments(_ all: [ByteString]) -> [ByteString]? {
         guard let program = all.first else { return nil }
         if program.bytes.split(separator: UInt8(ascii: "/")).last?.elementsEqual(name.bytes) == true { return Array(all.dropFirst()) }
         return all.dropFirst().first == name ? Array(all.dropFirst(2)) : nil
     }
 
-    /// What is wrong with the arguments.
+    /// A fault of the arguments.
     private struct UsageError: Error {
         var description: String
     }
@@ -60,7 +60,7 @@ enum MountHelper {
         }
     }
 
-    /// As mount(8) has them.
+    /// The exit status as in mount(8).
     private static func status(of error: any Error) -> Int32 {
         let system: SystemError
         switch error {
@@ -118,7 +118,7 @@ enum MountHelper {
                     case UInt8(ascii: "v"): invocation.isVerbose = true
                     case UInt8(ascii: "r"): isReadOnly = true
                     case UInt8(ascii: "w"): isReadOnly = false
-                    // No table of mounts but the kernel's is written.
+                    // There is no table of mounts other than the kernel's.
                     case UInt8(ascii: "n"): break
                     case UInt8(ascii: "h"): invocation.isHelp = true
                     case UInt8(ascii: "V"): invocation.isVersion = true
@@ -144,7 +144,7 @@ enum MountHelper {
         }
     }
 
-    /// A process's number, or a file that stands for the namespace.
+    /// The number of a process, or the file of a namespace.
     private static func enter(_ namespace: ByteString) throws {
         let isNumber = !namespace.isEmpty && namespace.bytes.allSatisfy { (0x30...0x39).contains($0) }
         try FileDescriptor.open(isNumber ? "/proc/" + namespace + "/ns/mnt" : namespace, .readOnly).enterMounts()
@@ -163,7 +163,7 @@ enum MountHelper {
         if options.isRemount {
             guard !invocation.isFake else { return }
             let (on, off): (MountAttributes, MountAttributes) = options.isReadOnly ? (.readOnly, []) : ([], .readOnly)
-            // An image itself never becomes writable, whatever the mount's own flag says.
+            // An image never becomes writable, whatever the flag of the mount is.
             try changeMount(at: invocation.target, set: mount.attributes.union(on), clear: options.clearedAttributes.union(off))
             return
         }
@@ -202,7 +202,7 @@ enum MountHelper {
         }
     }
 
-    /// `sha256:` and `sha512:` may stand before the digits.
+    /// `sha256:` and `sha512:` may precede the digits.
     private static func objectID(_ text: ByteString) throws -> ObjectID {
         let parts = text.bytes.split(separator: UInt8(ascii: ":"), maxSplits: 1, omittingEmptySubsequences: false)
         if let digits = parts.last, let id = ObjectID(hex: digits) {

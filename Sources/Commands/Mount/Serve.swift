@@ -3,25 +3,25 @@ import ComposefsConcurrency
 import ComposefsLinuxSystem
 import ComposefsOCI
 
-/// The process that should have served an image ended before the image was mounted.
+/// The process that was to serve the image ended before the image was mounted.
 struct ServerEnded: Error, CustomStringConvertible {
     var signal: Int32
 
     var description: String { "the process that should serve the image with FUSE was ended by signal \(signal)" }
 }
 
-/// Serving an image with FUSE: in the foreground, or by a process of its own.
+/// Serves an image with FUSE: in the foreground, or in a process of its own.
 ///
-/// That process is this program started anew with the same arguments, which is safe whatever threads run here. It has the write end of a pipe
-/// as descriptor 3, writes a byte to it once the image is mounted, and ends with a message and an exit status where it cannot be.
+/// That process is this program, started again with the same arguments, which is safe whatever threads this process has. Its descriptor 3
+/// is the write end of a pipe. It writes a byte to it once the image is mounted, or ends with a message and an exit status.
 enum Serving {
     private static let readyVariable = "CFSOCI_FUSE_READY"
     private static let readyDescriptor: Int32 = 3
 
-    /// Whether this process was started to serve.
+    /// Whether this process was started as the server.
     static var isServer: Bool { environment(readyVariable) == ByteString("\(readyDescriptor)") }
 
-    /// Starts the server and returns once the image is mounted; does not return where it cannot be.
+    /// Starts the server and returns once the image is mounted. After a failure it ends the process.
     static func start() throws {
         let pipe = try FileDescriptor.pipe()
         let child = try ChildProcess.start(
@@ -36,7 +36,7 @@ enum Serving {
         Cfsoci.end(status == 0 ? 1 : status)
     }
 
-    /// By its name, which process lists show, unless another file has it by now.
+    /// The name of this program, which process lists show; /proc/self/exe if another file has that name by now.
     private static func program() -> ByteString {
         let proc: ByteString = "/proc/self/exe"
         guard let path = try? FileDescriptor.currentDirectory.readLink(at: proc),
@@ -47,9 +47,9 @@ enum Serving {
         return path
     }
 
-    /// Serves until the image is unmounted, by whomever, or a signal ends it, which unmounts it.
+    /// Serves until the image is unmounted or a signal ends the process, which unmounts it.
     static func run(_ prepare: () throws -> ServedImage) throws {
-        // Before there are threads, so that none of them takes a signal.
+        // Before there are threads, so that none of them receives a signal.
         Host.blockEndSignals()
         let image = try prepare()
         let isStarted = startThread("signals") {
@@ -60,33 +60,33 @@ enum Serving {
             try? image.unmount(lazily: true)
             throw SystemError(operation: "start a thread", errno: .tryAgain)
         }
-        // Nothing of the caller's is kept in use.
+        // Keeps none of the caller's directories in use.
         try? Host.changeDirectory(to: "/")
         if isServer { detach(image) }
         image.run()
     }
 
-    /// A signal came. Who still has files open loses them: the connection ends with this process.
+    /// Called for a signal. Open files of other processes fail from now on, because the connection ends with this process.
     private static func end(_ image: ServedImage) -> Never {
         do throws(FuseError) {
             try image.unmount()
-            // What follows ends the process by itself; a second signal ends it at once.
+            // The unmounted server returns from `run` and ends the process; a second signal ends it at once.
             _ = Host.waitForEndSignal()
         } catch {
-            // In use; or somebody has unmounted it, perhaps lazily, so that it would last as long as its users.
+            // In use; or it was unmounted already, perhaps lazily, and would stay as long as it is used.
             try? image.unmount(lazily: true)
         }
         Cfsoci.end(0)
     }
 
-    /// Tells the one who waits, and lets go of the terminal.
+    /// Tells the waiting process that the image is mounted, and detaches from the terminal.
     private static func detach(_ image: ServedImage) {
         let ready = FileDescriptor(owning: readyDescriptor)
         try? FileDescriptor.open("/dev/null", .readWrite).replace(StandardStream.error.rawValue)
         do throws(SystemError) {
             try ready.writeAll([1])
         } catch {
-            // Whoever wanted it was ended meanwhile, and does not know that it is mounted.
+            // The waiting process has ended and does not know that the image is mounted.
             try? image.unmount(lazily: true)
             Cfsoci.end(1)
         }

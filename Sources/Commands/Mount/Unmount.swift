@@ -5,12 +5,12 @@ import ComposefsOCI
 struct Unmount: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "umount", abstract: "Unmount an image.",
-        discussion: "Also one that another composefs tool mounted, with its EROFS part. What is no image is left to umount(8).")
+        discussion: "Also unmounts images that another composefs tool mounted, with their EROFS part. For other mounts use umount(8).")
 
-    @Argument(help: "Where it is mounted.")
+    @Argument(help: "The directory where it is mounted.")
     var directory: ByteString
 
-    @Flag(name: .shortAndLong, help: "Detach it even where it is in use; it ends with its last user.")
+    @Flag(name: .shortAndLong, help: "Detach it even if it is in use; it ends with its last user.")
     var lazy = false
 
     @OptionGroup var global: GlobalOptions
@@ -19,7 +19,8 @@ struct Unmount: ParsableCommand {
         do throws(MountError) {
             try unmount(directory, lazily: lazy)
         } catch {
-            // Who mounted through fusermount3 unmounts through it; it would not tell others why it refuses.
+            // A mount that was made with fusermount3 is unmounted with it, but only by its owner: to other users it does not say why it
+            // refuses.
             guard case .noRights = error, fuseMountOwner(at: directory) == Host.effectiveUserID else { throw error }
             do throws(FuseError) {
                 try unmountFuse(directory, lazily: lazy)

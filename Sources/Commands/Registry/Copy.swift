@@ -6,22 +6,22 @@ import ComposefsOCI
 
 struct Copy: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Copy an image out of another repository into this one.",
+        abstract: "Copy an image from another repository to this one.",
         discussion: """
-            Objects share their space with the other repository's where the file system can (reflink), are the same files where they cannot \
-            be changed (hard link), or are copied; each is verified. Artifacts that belong to the image come along.
+            Objects share their space with those of the other repository if the file system can (reflink), are the same files if they cannot \
+            be changed (hard link), or are copied. Each is verified. Artifacts that belong to the image are copied, too.
             """)
 
     @Argument(help: "The image in the other repository.")
     var image: ByteString
 
-    @Argument(help: "The tag here; the other repository's where left out.")
+    @Argument(help: "The tag in this repository; by default that in the other one.")
     var name: ByteString?
 
     @Option(help: ArgumentHelp("The other repository.", valueName: "path"))
     var from: ByteString
 
-    @Option(help: ArgumentHelp("How many threads bring objects.", valueName: "n"))
+    @Option(help: ArgumentHelp("The number of threads that copy objects.", valueName: "n"))
     var jobs: Int?
 
     @Flag(help: "Print JSON.")
@@ -30,7 +30,7 @@ struct Copy: ParsableCommand {
     @OptionGroup var global: GlobalOptions
 
     func validate() throws {
-        if let jobs, jobs < 1 { throw ValidationError("--jobs takes a number from 1 up") }
+        if let jobs, jobs < 1 { throw ValidationError("--jobs must be at least 1") }
     }
 
     func run() throws {
@@ -47,7 +47,7 @@ struct Copy: ParsableCommand {
         // Checks the arguments first: a typing error makes no repository.
         let found = try source.images.resolve(image)
         if name == nil, found.name == ByteString(found.manifestDigest.description) {
-            throw CommandError("\(image) has no tag in \(from); give it one here: cfsoci copy \(image) NAME --from \(from)")
+            throw CommandError("\(image) has no tag in \(from); name one: cfsoci copy \(image) NAME --from \(from)")
         }
         let store = try global.openOrCreateStore()
         let display = ProgressDisplay(global, CopyState())

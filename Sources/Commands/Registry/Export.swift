@@ -4,16 +4,16 @@ import ComposefsOCI
 
 struct Export: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Write an image into an OCI layout or an archive of one.",
+        abstract: "Write an image to an OCI layout or an archive of one.",
         discussion: """
-            As push, but to oci:DIR[:TAG] or oci-archive:FILE[:TAG]. A directory is made where it is missing, and other images in it stay; \
-            a file is replaced. An image in Docker's format becomes an OCI image, with another digest.
+            Like push, but to oci:DIR[:TAG] or oci-archive:FILE[:TAG]. A missing directory is made, and other images in it are kept; a file \
+            is replaced. An image in Docker's format becomes an OCI image with another digest.
             """)
 
     @Argument(help: "The image.")
     var image: ByteString
 
-    @Argument(help: "Where to: oci:DIR[:TAG] or oci-archive:FILE[:TAG].")
+    @Argument(help: "The destination: oci:DIR[:TAG] or oci-archive:FILE[:TAG].")
     var destination: String
 
     @OptionGroup var pushing: PushingOptions
@@ -23,7 +23,7 @@ struct Export: ParsableCommand {
     func run() throws {
         if case .registry = try parseReference(destination) {
             throw CommandError(
-                "\"\(destination)\" is no file or directory; write oci:DIR[:TAG] or oci-archive:FILE[:TAG], or use push for a registry")
+                "\"\(destination)\" is not a file or directory; write oci:DIR[:TAG] or oci-archive:FILE[:TAG], or use push for a registry")
         }
         try send(image, to: destination, pushing, RegistryOptions(), global)
     }

@@ -7,23 +7,23 @@ struct Login: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Log in to a registry.",
         discussion: """
-            Asks the registry whether it takes user and password and keeps them for pull and push, and for all container tools that read \
-            the same file: --authfile, REGISTRY_AUTH_FILE, or $XDG_RUNTIME_DIR/containers/auth.json. What is not given is asked for.
+            Checks user and password with the registry and stores them for pull and push, and for all container tools that read the same \
+            file: --authfile, REGISTRY_AUTH_FILE, or $XDG_RUNTIME_DIR/containers/auth.json. Asks for a user or password that is not given.
             """)
 
-    @Argument(help: "HOST[:PORT][/NAMESPACE]; the first registry that short names are searched in, or docker.io, where left out.")
+    @Argument(help: "HOST[:PORT][/NAMESPACE]; by default the first registry that is searched for short names, or docker.io.")
     var registry: String?
 
     @Option(name: [.customShort("u"), .customLong("username")], help: "The user.")
     var user: String?
 
-    @Option(name: .shortAndLong, help: "The password, for every user of this machine to see; better leave it out or use --password-stdin.")
+    @Option(name: .shortAndLong, help: "The password. Every user of this machine can see it; use --password-stdin or enter it when asked.")
     var password: String?
 
     @Flag(help: "Read the password from standard input.")
     var passwordStdin = false
 
-    @Flag(help: "Print the user who is logged in, and change nothing.")
+    @Flag(help: "Print the name of the user that is logged in, and change nothing.")
     var getLogin = false
 
     @OptionGroup(title: "Registry options") var options: RegistryArguments
@@ -53,16 +53,16 @@ struct Login: ParsableCommand {
                 if try RegistryClient(registryOptions).checkCredentials(for: target) { return try report(target, known) }
             } catch let error as RegistryError where error.kind == .unauthorized {
                 guard PasswordPrompt.isPossible else { throw error }
-                global.note("the credentials that are kept for \(target) are not accepted any more")
+                global.note("the stored credentials for \(target) are not accepted any more")
             }
         }
         let (user, password) = try credentials(registryOptions, target, known: known)
         registryOptions.credentials = .password(user: user, password: password)
         if try !RegistryClient(registryOptions).checkCredentials(for: target) {
-            global.note("\(target) asks for no credentials here: they were not checked")
+            global.note("\(target) requires no credentials: they were not checked")
         }
         let place = try store.save(user: user, password: password, for: target)
-        global.note("kept in \(place)")
+        global.note("stored in \(place)")
         try report(target, user)
     }
 
@@ -97,7 +97,7 @@ struct Login: ParsableCommand {
         if bytes.last == 0x0a { bytes.removeLast() }
         if bytes.last == 0x0d { bytes.removeLast() }
         guard let text = String(validating: bytes, as: UTF8.self), !bytes.isEmpty, bytes.count <= 64 << 10 else {
-            throw CommandError("standard input holds no password")
+            throw CommandError("standard input contains no password")
         }
         return text
     }

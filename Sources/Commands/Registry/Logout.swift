@@ -5,13 +5,13 @@ import ComposefsOCI
 
 struct Logout: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Forget the credentials for a registry.",
-        discussion: "Only those in the file that login writes, or in the credential helper that it names.")
+        abstract: "Remove the credentials for a registry.",
+        discussion: "Removes only those in the file that login writes, or in the credential helper that the file names.")
 
-    @Argument(help: "HOST[:PORT][/NAMESPACE]; as for login where left out.")
+    @Argument(help: "HOST[:PORT][/NAMESPACE]; the default is that of login.")
     var registry: String?
 
-    @Flag(help: "Forget all registries.")
+    @Flag(help: "Remove the credentials for all registries.")
     var all = false
 
     @Option(help: ArgumentHelp("Credentials file. Environment: REGISTRY_AUTH_FILE.", valueName: "path"))

@@ -8,40 +8,42 @@ import ComposefsTransports
 
 struct Pull: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Bring an image into the repository.",
+        abstract: "Pull an image into the repository.",
         discussion: """
             REFERENCE is a registry reference (alpine, quay.io/org/name:tag, …@sha256:…), docker://…, oci:DIR[:TAG], \
             oci-archive:FILE[:TAG], docker-archive:FILE[:TAG|:@N], dir:DIR or containers-storage:NAME[@ID].
             """)
 
-    @Argument(help: "What to pull.")
+    @Argument(help: "The image to pull.")
     var reference: String
 
-    @Argument(help: "The tag; the canonical reference where left out.")
+    @Argument(help: "The tag; by default the canonical reference.")
     var name: ByteString?
 
-    @Option(help: ArgumentHelp("Which image of several; the host's where left out.", valueName: "os/arch[/variant]"))
+    @Option(
+        help: ArgumentHelp("The platform of the image to pull from an index; by default that of the host.", valueName: "os/arch[/variant]"))
     var platform: String?
 
-    @Flag(help: "Keep the blobs that layers come in too, so that push and export send them as they are, with the same digests.")
+    @Flag(help: "Also keep the compressed blobs of layers, so that push and export send them unchanged, with the same digests.")
     var keepBlobs = false
 
-    @Flag(help: "Store what refers to the image too: signatures, bills of materials and other artifacts.")
+    @Flag(help: "Also store artifacts that refer to the image: signatures, bills of materials and others.")
     var referrers = false
 
     @Flag(
         help: ArgumentHelp(
-            "Fetch layers that the registry need not have, and has not, from the addresses in the manifest: from other hosts, which the image's "
-                + "maker chose."))
+            "Fetch foreign layers that the registry does not have from the addresses in the manifest: from other hosts, which the author of the "
+                + "image chose."))
     var foreignLayers = false
 
-    @Flag(help: "Pull the images for all platforms; each is tagged with its platform behind the name, this one's with the name alone too.")
+    @Flag(
+        help: "Pull the images for all platforms. Each gets a tag with its platform after the name, that of this host also the name alone.")
     var allPlatforms = false
 
     @Option(
         help: ArgumentHelp(
-            "When the registry is asked: for an image that is missing here; to see whether it has a newer one, unless it cannot be reached; "
-                + "always; or never.", valueName: "missing|newer|always|never"))
+            "When to ask the registry: if the image is missing here; whether it has a newer one, unless it is unreachable; always; or never.",
+            valueName: "missing|newer|always|never"))
     var policy: PullPolicy = .missing
 
     @Flag(help: "Print JSON.")
@@ -49,7 +51,7 @@ struct Pull: ParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "What comes with the image of fs-verity digests and signatures: use it; require it, and ask a registry for it; or ignore it.",
+            "The fs-verity digests and signatures of the image: use them; require them, and ask the registry for them; or ignore them.",
             valueName: "use|require|ignore"))
     var imageSignatures: ImageSignatures = .use
 
@@ -104,7 +106,7 @@ struct Pull: ParsableCommand {
             global.note("tag moved from \(before) to \(result.manifestDigest)")
         }
         if case .unreachable(let reason) = result.outcome {
-            global.note("warning: this is the image that was here, for the registry could not be asked: \(reason)")
+            global.note("warning: the registry is unreachable, and the stored image is used: \(reason)")
         }
         // Without --platform, an image for another platform is only noted.
         if self.platform != nil, let platform = result.platform, !allPlatforms, !platform.os.isEmpty, !platform.architecture.isEmpty,
@@ -113,11 +115,11 @@ struct Pull: ParsableCommand {
             global.note("warning: the image is for \(platform), not for \(wanted)")
         }
         if !result.referrersLeftOut.isEmpty {
-            global.note("warning: \(result.referrersLeftOut.count) referrers are of a kind that cannot be stored, and are left out")
+            global.note("warning: \(result.referrersLeftOut.count) referrers have a type that cannot be stored; they are left out")
         }
         for problem in result.referrersUnavailable {
-            let what = problem.digest.map { "the referrer \($0)" } ?? "what refers to \(problem.subject)"
-            global.note("warning: \(what) cannot be had, and is left out: \(problem.reason)")
+            let what = problem.digest.map { "the referrer \($0)" } ?? "a referrer of \(problem.subject)"
+            global.note("warning: \(what) could not be fetched and is left out: \(problem.reason)")
         }
         if result.signatures.unknown > 0 {
             global.note(

@@ -6,16 +6,16 @@ import ComposefsOCI
 
 struct Push: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Send an image to a registry.",
+        abstract: "Push an image to a registry.",
         discussion: """
-            Layers are re-assembled byte for byte and packed again, so the manifest gets another digest, which is printed; where the \
-            registry or the store has the original blobs, it stays as it is. Blobs that the registry has are not sent.
+            Layers are re-assembled byte for byte and compressed again, so the manifest gets a new digest, which is printed. If the registry \
+            or the store has the original blobs, the digest stays the same. Blobs that the registry has are not sent.
             """)
 
     @Argument(help: "The image.")
     var image: ByteString
 
-    @Argument(help: "Where to: HOST/NAME[:TAG] or docker://…; also what export takes.")
+    @Argument(help: "The destination: HOST/NAME[:TAG] or docker://…, or one of those of export.")
     var reference: String
 
     @OptionGroup var pushing: PushingOptions
@@ -45,14 +45,14 @@ func send(
 private func report(_ result: PushResult, _ reference: String, _ pushing: PushingOptions, _ global: GlobalOptions) throws {
     if !result.referrersLeftOut.isEmpty {
         global.note(
-            "\(result.referrersLeftOut.count) referrers stay behind: they belong to \(result.sourceDigest), or to the index that it was "
-                + "pulled from; --referrers rewrite sends them with another subject, which ends the validity of signatures")
+            "\(result.referrersLeftOut.count) referrers are not sent: they belong to \(result.sourceDigest), or to the index that it was "
+                + "pulled from; --referrers rewrite sends them with a new subject, which invalidates signatures")
     }
     for problem in result.referrersRefused {
-        global.note("warning: the referrer \(problem.digest ?? problem.subject) was not taken, and stays behind: \(problem.reason)")
+        global.note("warning: the referrer \(problem.digest ?? problem.subject) was refused and is not sent: \(problem.reason)")
     }
     if result.isConverted {
-        global.note("note: the image is in Docker's format, and is written as an OCI image: its digest is \(result.manifestDigest) there")
+        global.note("note: the image has Docker's format and is written as an OCI image with the digest \(result.manifestDigest)")
     }
     try PushReport(result: result, reference: reference).show(asJSON: pushing.json)
 }

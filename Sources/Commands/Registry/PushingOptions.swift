@@ -6,20 +6,20 @@ import ComposefsOCI
 struct PushingOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
-            "How layers are packed; as the manifest says where left out. Layers whose original blobs are at hand stay as they are.",
+            "How layers are compressed; by default as the manifest states. Layers whose original blobs are available are sent unchanged.",
             valueName: "gzip|zstd|none"))
     var compression: LayerCompression?
 
-    @Option(help: ArgumentHelp("gzip: 1 to 9 (6), zstd: 1 to 22 (3).", valueName: "n"))
+    @Option(help: ArgumentHelp("The compression level. gzip: 1 to 9 (default: 6), zstd: 1 to 22 (default: 3).", valueName: "n"))
     var compressionLevel: Int?
 
-    @Option(help: ArgumentHelp("How many layers are sent at the same time.", valueName: "n"))
+    @Option(help: ArgumentHelp("The number of layers that are sent at the same time.", valueName: "n"))
     var jobs: Int?
 
     @Option(
         help: ArgumentHelp(
-            "Signatures and other artifacts of the image: keep sends them where the manifest's digest stays, rewrite always, with their "
-                + "subject changed.",
+            "Signatures and other artifacts of the image: keep sends them if the digest of the manifest stays the same, rewrite sends them "
+                + "always, with a new subject.",
             valueName: "keep|rewrite|none"))
     var referrers: ReferrerChoice = .keep
 
@@ -27,12 +27,12 @@ struct PushingOptions: ParsableArguments {
     var json = false
 
     func validate() throws {
-        if let jobs, jobs < 1 { throw ValidationError("--jobs takes a number from 1 up") }
+        if let jobs, jobs < 1 { throw ValidationError("--jobs must be at least 1") }
         guard let level = compressionLevel else { return }
         guard let format = compression?.format else { throw ValidationError("--compression-level needs --compression") }
-        guard let levels = PushOptions.levels(of: format) else { throw ValidationError("--compression none has no level") }
+        guard let levels = PushOptions.levels(of: format) else { throw ValidationError("--compression none has no levels") }
         guard levels.contains(level) else {
-            throw ValidationError("--compression-level of \(format.name) is \(levels.lowerBound) to \(levels.upperBound)")
+            throw ValidationError("--compression-level must be from \(levels.lowerBound) to \(levels.upperBound) for \(format.name)")
         }
     }
 

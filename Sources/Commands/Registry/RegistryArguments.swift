@@ -6,7 +6,8 @@ import ComposefsOCI
 struct RegistryArguments: ParsableArguments {
     @Option(
         help: ArgumentHelp(
-            "Log in with these instead of those in files; the password is asked for where it is left out.", valueName: "user[:password]"))
+            "Log in with these credentials instead of those in files. Without a password, cfsoci asks for it.", valueName: "user[:password]"
+        ))
     var creds: String?
 
     @Option(help: ArgumentHelp("Credentials file. Environment: REGISTRY_AUTH_FILE.", valueName: "path"))
@@ -18,13 +19,13 @@ struct RegistryArguments: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
-            "Verify TLS certificates (default); false also allows plain HTTP, which loopback registries may use anyway.",
+            "Verify TLS certificates (default). false also allows plain HTTP, which is always allowed for loopback registries.",
             valueName: "true|false"))
     var tlsVerify: Bool?
 
     @Option(
         help: ArgumentHelp(
-            "Registries configuration, instead of the usual files. Environment: CONTAINERS_REGISTRIES_CONF.", valueName: "path"))
+            "Registries configuration file, instead of the usual ones. Environment: CONTAINERS_REGISTRIES_CONF.", valueName: "path"))
     var registriesConf: ByteString?
 
     func validate() throws {

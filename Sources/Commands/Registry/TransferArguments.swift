@@ -4,47 +4,48 @@ import ComposefsOCI
 /// Options of commands that fetch images: parallel transfers, retries and limits.
 struct TransferArguments: ParsableArguments {
     @Option(
-        help: ArgumentHelp("How many layers are read at the same time; one a processor and two at least where left out.", valueName: "n"))
+        help: ArgumentHelp(
+            "The number of layers that are read at the same time; by default one for each processor, and at least two.", valueName: "n"))
     var jobs: Int?
 
     @Option(
-        help: ArgumentHelp("How often a request or transfer is tried again that did not get anywhere (default: 5).", valueName: "n"))
+        help: ArgumentHelp("The number of retries of a request or transfer that makes no progress (default: 5).", valueName: "n"))
     var retries: Int?
 
     @Option(
         help: ArgumentHelp(
-            "How long a transfer may bring nothing before it is broken off and tried again (default: 60).", valueName: "seconds"))
+            "How long a transfer may stall before it is stopped and retried (default: 60).", valueName: "seconds"))
     var timeout: Seconds?
 
-    @Option(help: ArgumentHelp("How long connecting to a registry may take (default: 30).", valueName: "seconds"))
+    @Option(help: ArgumentHelp("The longest time to connect to a registry (default: 30).", valueName: "seconds"))
     var connectTimeout: Seconds?
 
     @Option(
         help: ArgumentHelp(
-            "How long an answer may take to begin, and a manifest or token to come as a whole (default: 120).", valueName: "seconds"))
+            "The longest time until a response begins, and until a manifest or token is complete (default: 120).", valueName: "seconds"))
     var requestTimeout: Seconds?
 
     @Option(
         help: ArgumentHelp(
-            "What unfinished blobs may take in the repository, so that a pull that was killed goes on where it was (default: 8G); 0 keeps none.",
+            "The space for partial blobs in the repository, from which an interrupted pull continues (default: 8G); 0 keeps none.",
             valueName: "size"))
     var keepPartial: ByteSize?
 
-    @Flag(help: "Begin also where the image can hardly fit on the file system.")
+    @Flag(help: "Start even if the image can hardly fit on the file system.")
     var noSpaceCheck = false
 
     @Option(help: ArgumentHelp("The largest layer, uncompressed (default: 64G).", valueName: "size"))
     var maxLayerSize: ByteSize?
 
-    @Option(help: ArgumentHelp("The most entries of one layer (default: 4000000).", valueName: "n"))
+    @Option(help: ArgumentHelp("The largest number of entries in one layer (default: 4000000).", valueName: "n"))
     var maxLayerEntries: UInt64?
 
-    @Option(help: ArgumentHelp("The most entries of all layers together (default: 8000000).", valueName: "n"))
+    @Option(help: ArgumentHelp("The largest number of entries in all layers together (default: 8000000).", valueName: "n"))
     var maxImageEntries: UInt64?
 
     @Option(
         help: ArgumentHelp(
-            "The most memory that an image's tree may take (default: 384M, or four times the size of the layers).", valueName: "size"))
+            "The memory limit for an image's tree (default: 384M, or four times the size of the layers).", valueName: "size"))
     var maxTreeMemory: ByteSize?
 
     @Option(help: ArgumentHelp("The largest manifest or index (default: 4M; at most 64M).", valueName: "size"))
@@ -53,18 +54,18 @@ struct TransferArguments: ParsableArguments {
     @Option(help: ArgumentHelp("The longest path of a file, in bytes (default, and at most: 4095).", valueName: "n"))
     var maxPathLength: UInt64?
 
-    @Option(help: ArgumentHelp("The most that one file's extended attributes may take (default: 256K).", valueName: "size"))
+    @Option(help: ArgumentHelp("The largest size of one file's extended attributes (default: 256K).", valueName: "size"))
     var maxXattrSize: ByteSize?
 
-    @Option(help: ArgumentHelp("The most indexes, one inside the other (default: 8; at most 64).", valueName: "n"))
+    @Option(help: ArgumentHelp("The deepest nesting of indexes (default: 8; at most 64).", valueName: "n"))
     var maxIndexDepth: UInt64?
 
     func validate() throws {
-        if let jobs, jobs < 1 { throw ValidationError("--jobs takes a number from 1 up") }
+        if let jobs, jobs < 1 { throw ValidationError("--jobs must be at least 1") }
         if let maxPathLength, maxPathLength > 4095 {
-            throw ValidationError("--max-path-length takes a number up to 4095, the longest that Linux takes")
+            throw ValidationError("--max-path-length must be at most 4095, the limit of Linux")
         }
-        if let retries, retries < 0 { throw ValidationError("--retries takes a number from 0 up") }
+        if let retries, retries < 0 { throw ValidationError("--retries must not be negative") }
     }
 
     /// Sets the options of a pull and of its registry.

@@ -6,13 +6,13 @@ import ComposefsOCI
 
 struct Features: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "What this host can do, and what is done where it cannot.",
+        abstract: "Show what this host supports, and what is done without it.",
         discussion: """
-            Each thing is tried, in the directory and as the user that is asked for; nothing is left behind. Unknown is what could not be \
-            tried, mostly for want of rights.
+            Each feature is tested in the directory and as the current user; nothing is left behind. A feature is unknown if it could not be \
+            tested, usually because privileges are missing.
             """)
 
-    @Argument(help: "A directory on the file system in question; the repository, or where it would be, when left out.")
+    @Argument(help: "A directory on the file system to test; by default that of the repository, existing or not.")
     var path: ByteString?
 
     @Flag(help: "Print JSON.")

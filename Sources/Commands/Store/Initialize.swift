@@ -4,20 +4,21 @@ import ComposefsOCI
 struct Initialize: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "init", abstract: "Make a repository.")
 
-    @Argument(help: "Where; the repository of the global options where left out.")
+    @Argument(help: "The directory; by default the repository of the global options.")
     var path: ByteString?
 
     @Option(help: ArgumentHelp("fsverity-sha512-12 or fsverity-sha256-12.", valueName: "name"))
     var algorithm = "fsverity-sha512-12"
 
     @Option(
-        help: ArgumentHelp("EROFS format of the images, 0, 1 or 2; the first is the default, further ones are made too.", valueName: "n"))
+        help: ArgumentHelp("EROFS format of the images: 0, 1 or 2. The first one is the default, the others are also made.", valueName: "n")
+    )
     var erofsVersion: [Int] = []
 
-    @Flag(help: "Use no fs-verity: digests are then checked by reading, not by the kernel.")
+    @Flag(help: "Do not use fs-verity: digests are checked by reading files, not by the kernel.")
     var insecure = false
 
-    @Flag(help: "An existing repository is fine, whatever its configuration.")
+    @Flag(help: "Accept an existing repository with any configuration.")
     var ensure = false
 
     @Flag(help: "Print JSON.")
@@ -32,7 +33,7 @@ struct Initialize: ParsableCommand {
 
     func run() throws {
         guard let algorithm = RepositoryMetadata.algorithm(named: algorithm) else {
-            throw ValidationError("--algorithm takes fsverity-sha512-12 or fsverity-sha256-12, not \(algorithm)")
+            throw ValidationError("--algorithm must be fsverity-sha512-12 or fsverity-sha256-12, not \(algorithm)")
         }
         let versions = try erofsVersion.map(VersionOption.version(numbered:))
         let signer = try signing.signer()
@@ -51,7 +52,7 @@ struct Initialize: ParsableCommand {
     }
 }
 
-/// What `init` made or found.
+/// The repository that `init` made or found.
 private struct InitializedRepository: CommandReport {
     var repository: Repository
     var isCreated: Bool

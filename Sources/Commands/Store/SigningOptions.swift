@@ -12,10 +12,10 @@ struct SigningOptions: ParsableArguments {
     var signCert: ByteString?
 
     func validate() throws {
-        guard (signKey == nil) == (signCert == nil) else { throw ValidationError("--sign-key and --sign-cert go together") }
+        guard (signKey == nil) == (signCert == nil) else { throw ValidationError("--sign-key and --sign-cert need each other") }
     }
 
-    /// Reads and tries them, before anything is stored.
+    /// Reads key and certificate and checks them, before anything is stored.
     func signer() throws -> (any VeritySigner)? {
         guard let signKey, let signCert else { return nil }
         return try readSigner(keyFile: signKey, certificateFile: signCert)
@@ -23,9 +23,9 @@ struct SigningOptions: ParsableArguments {
 }
 
 extension GlobalOptions {
-    /// For commands that sign, once it is clear that they can.
+    /// Warns if the kernel does not check signatures; called once it is clear that the command can sign.
     func warnOfUncheckedSignatures() {
         guard Host.veritySignatures() == .unchecked else { return }
-        note("warning: this kernel was built without CONFIG_FS_VERITY_BUILTIN_SIGNATURES: it stores the signatures and never looks at them")
+        note("warning: this kernel was built without CONFIG_FS_VERITY_BUILTIN_SIGNATURES: it stores signatures but does not check them")
     }
 }

@@ -3,7 +3,7 @@ import ComposefsOCI
 
 struct Upgrade: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Bring an old repository to the current form: meta.json, and the EROFS images of its default format.")
+        abstract: "Upgrade an old repository: meta.json, and the EROFS images of its default format.")
 
     @Flag(help: "Print JSON.")
     var json = false
@@ -13,7 +13,7 @@ struct Upgrade: ParsableCommand {
 
     func run() throws {
         let result = try global.openStore(upgradeOldFormat: true, signer: signing.signer()).images.upgrade()
-        if result.metadataWritten { global.note("meta.json was written anew, in the form that programs write; it says the same") }
+        if result.metadataWritten { global.note("meta.json was rewritten in the form that programs write; its meaning is the same") }
         try UpgradeReport(result: result).show(asJSON: json)
     }
 }

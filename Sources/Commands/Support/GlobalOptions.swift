@@ -16,20 +16,20 @@ public struct GlobalOptions: ParsableArguments {
     @Flag(help: "The system's repository, /sysroot/composefs.")
     var system = false
 
-    @Flag(help: "Refuse a repository without fs-verity, and make none. Environment: CFSOCI_REQUIRE_VERITY=1.")
+    @Flag(help: "Refuse a repository without fs-verity, and do not make one. Environment: CFSOCI_REQUIRE_VERITY=1.")
     var requireVerity = false
 
     @Flag(
         help: """
-            Write to a repository although another user owns it, or a directory in it, or can write there. Environment: \
+            Write to a repository even if another user owns it or a directory in it, or can write to them. Environment: \
             CFSOCI_TRUST_OWNER=1.
             """)
     var trustOwner = false
 
-    @Flag(name: .shortAndLong, help: "Only errors on standard error.")
+    @Flag(name: .shortAndLong, help: "Print only errors on standard error.")
     var quiet = false
 
-    @Flag(name: .shortAndLong, help: "More on standard error.")
+    @Flag(name: .shortAndLong, help: "Print more on standard error.")
     var verbose = false
 
     @Option(help: ArgumentHelp("How progress is shown.", valueName: "auto|tty|plain|json|none"))
@@ -37,7 +37,8 @@ public struct GlobalOptions: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
-            "Where lines of JSON about progress go instead of standard error; implies --progress json.", valueName: "descriptor"))
+            "Write JSON lines about progress to this descriptor instead of standard error; implies --progress json.",
+            valueName: "descriptor"))
     var progressFd: Int32?
 
     public init() {}
@@ -48,9 +49,9 @@ public struct GlobalOptions: ParsableArguments {
         }
         guard repo?.isEmpty != true else { throw ValidationError("--repo is empty") }
         if let progressFd {
-            guard progress == .auto || progress == .json else { throw ValidationError("--progress-fd goes with --progress json only") }
+            guard progress == .auto || progress == .json else { throw ValidationError("--progress-fd needs --progress json") }
             guard FileDescriptor.isWritable(progressFd) else {
-                throw ValidationError("--progress-fd \(progressFd): this process was given no such descriptor to write to")
+                throw ValidationError("--progress-fd \(progressFd): this process has no such descriptor open for writing")
             }
             if progressFd > StandardStream.error.rawValue { FileDescriptor.closeOnExec(progressFd) }
             Output.progressDescriptor.store(progressFd, ordering: .relaxed)
@@ -73,7 +74,7 @@ public struct GlobalOptions: ParsableArguments {
 
     private static func userPath() throws -> ByteString {
         guard let home = environment("HOME"), !home.isEmpty else {
-            throw CommandError("HOME is not set, so there is no user's repository; name one with --repo")
+            throw CommandError("HOME is not set, so the user has no repository; name one with --repo")
         }
         return home + "/.var/lib/composefs"
     }

@@ -26,8 +26,8 @@ func hint(for error: any Error) -> String? {
 
 private func hint(for error: ImageStoreError) -> String? {
     switch error {
-    case .noSuchImage: "; `cfsoci images` lists what there is"
-    case .noErofsImage(_, _, bootable: false): "; `cfsoci upgrade` or another pull makes it"
+    case .noSuchImage: "; `cfsoci images` lists all images"
+    case .noErofsImage(_, _, bootable: false): "; `cfsoci upgrade` or another pull makes one"
     default: nil
     }
 }
@@ -44,16 +44,16 @@ private func hint(for error: RepositoryError) -> String? {
     case .notInitialized: " (`cfsoci init`)"
     case .oldFormat: " (`cfsoci upgrade` makes it a current one)"
     case .syncFailed: "; repeat the command"
-    case .untrusted(_, .owner): "; --trust-owner, or CFSOCI_TRUST_OWNER=1 in the environment, writes to it all the same"
+    case .untrusted(_, .owner): "; --trust-owner, or CFSOCI_TRUST_OWNER=1 in the environment, writes to it anyway"
     case .untrusted(let path, let fault):
-        "; `\(fault == .accessList ? "setfacl -b" : "chmod go-w") \(Output.printable(path))` takes that away; --trust-owner, or "
-            + "CFSOCI_TRUST_OWNER=1 in the environment, writes to it all the same"
+        "; `\(fault == .accessList ? "setfacl -b" : "chmod go-w") \(Output.printable(path))` removes that permission; --trust-owner, or "
+            + "CFSOCI_TRUST_OWNER=1 in the environment, writes to it anyway"
     case .notDirectory: "; remove it if it is not yours, and run `cfsoci fsck`"
-    case .verityUnsupported: "; use --insecure to make a repository without it"
+    case .verityUnsupported: "; --insecure makes a repository without it"
     case .verityLost(let path): ": cfsoci init --insecure \(path)"
     case .signatureNeeded: "; sign with --sign-key and --sign-cert"
-    case .unreadableRoot: "; `cfsoci fsck` tells which images are concerned, `cfsoci untag NAME` removes a name, and then gc works again"
-    case .objectMissing, .objectDamaged: "; `cfsoci fsck` tells which images are concerned, and what to do"
+    case .unreadableRoot: "; `cfsoci fsck` lists the affected images, and `cfsoci untag NAME` removes a name so that gc can continue"
+    case .objectMissing, .objectDamaged: "; `cfsoci fsck` lists the affected images and what to do"
     default: nil
     }
 }
@@ -82,8 +82,8 @@ private func hint(for error: OCIError) -> String? {
 
 private func hint(for error: PullError) -> String? {
     switch error {
-    case .noSpace: "; free some space or run `cfsoci gc`, or try nevertheless with --no-space-check"
-    case .noInodes: "; remove files from that file system or run `cfsoci gc`, or try nevertheless with --no-space-check"
+    case .noSpace: "; free some space or run `cfsoci gc`, or skip this check with --no-space-check"
+    case .noInodes: "; remove files from that file system or run `cfsoci gc`, or skip this check with --no-space-check"
     case .tooManyReferrers: "; pull without --referrers, and the artifacts that you want by their digest"
     case .layer(_, _, _, let cause): hint(for: cause)
     default: nil
@@ -93,7 +93,7 @@ private func hint(for error: PullError) -> String? {
 private func hint(for error: PushError) -> String? {
     switch error {
     case .diffID, .blobDigest: "; run cfsoci fsck"
-    case .manifestDigest: ", or pull with --keep-blobs so that digests stay"
+    case .manifestDigest: ", or pull with --keep-blobs so that digests stay the same"
     case .layer(_, _, _, let cause): hint(for: cause)
     default: nil
     }

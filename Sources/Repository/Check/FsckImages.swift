@@ -46,10 +46,10 @@ extension Repository {
         return problems
     }
 
-    /// Files whose size in the image is not their object's: a mount would show a file that ends too early or has a tail of nothing.
+    /// Files whose size in the image differs from their object's: a mount would show a file that ends too early or ends in zeros.
     private static func wrongSizes(in tree: FileTree, _ objects: [ObjectID: UInt64]) -> [String] {
         var faults: [String] = []
-        // A list instead of recursion: depth is the image's choice.
+        // A list instead of recursion: the image decides how deep the tree is.
         var pending: [(path: ByteString, inode: FileTree.InodeID)] = [("", FileTree.root)]
         while let next = pending.popLast() {
             for entry in tree.entries(of: next.inode) {

@@ -1,22 +1,22 @@
 package import ComposefsBytes
 internal import ComposefsLinuxSystem
 
-// Blobs on their way: `.staging/<boot id>/.blob-<digest>`.
+// Partial blobs: `.staging/<boot id>/.blob-<digest>`.
 //
-// The file is two things. Its lock (flock, exclusive) says that somebody is fetching the blob right now, in this process or another one; it
-// goes when that process does, however it ends. Its content is the beginning of the blob as far as it has come: whoever gets the lock next
-// goes on behind it. Nobody believes that content: it passes through the same digests as what comes from the network.
+// The file has two purposes. Its lock (flock, exclusive) is the lease of the process that fetches the blob; the kernel releases it when
+// that process ends. Its content is the beginning of the blob, as far as it was fetched: the next holder of the lease continues after it.
+// That content is not trusted: it passes through the same digests as bytes from the network.
 //
-// The file goes when its blob is stored, with a garbage collection, with the boot it was made in (after a power cut its length says nothing),
-// and when room is needed for another one.
+// The file is removed when its blob is stored, by a garbage collection, after the boot in which it was made (after a power cut its length
+// proves nothing), and when another blob needs the space.
 extension Repository {
     private static let blobPrefix: ByteString = ".blob-"
-    /// Somebody removes the file between our opening and locking it; that often in a row it does not happen by chance.
+    /// How often the lock is attempted when another process removes the file between our opening and locking it.
     private static let claimAttempts = 64
 
-    /// Takes a blob for the caller to fetch: as long as the claim lives, nobody else gets it. Nil where somebody else has it.
+    /// Takes the lease of a blob. As long as it exists, no other caller gets it. Nil if another caller has it.
     ///
-    /// Never waits. Who gets the claim looks whether the blob's content has been stored meanwhile, before fetching it.
+    /// Never waits. After getting the lease, check whether the blob's content has been stored meanwhile, before fetching it.
     ///
     /// - Parameters:
     ///   - name: the digest, as `sha256:…`.
@@ -37,14 +37,14 @@ extension Repository {
                     case .noEntry:
                         try root.makeDirectoryIfMissing(at: Layout.staging, mode: 0o755)
                         try root.makeDirectoryIfMissing(at: directory, mode: 0o755)
-                    // Something else has appeared there, and is removed in the next round.
+                    // Another entry has this name, and is removed in the next round.
                     case .tooManySymbolicLinks, .isDirectory, .noDeviceOrAddress: break
                     default: throw error
                     }
                     continue
                 }
                 guard try file.lock(.exclusive, wait: false) else { return nil }
-                // Who had the lock before may have removed the file, and then our lock is on one that nobody else will ever find.
+                // The previous holder may have removed the file; our lock would then be on a file that no other process can find.
                 let own = try file.status()
                 guard let named = try root.statusIfPresent(at: path), named.inode == own.inode, named.device == own.device,
                     Self.isClaim(own)
@@ -57,12 +57,12 @@ extension Repository {
         }
     }
 
-    /// Whether a file is one that this user's pulls have made. One with another name elsewhere is not: what is written here would be written there.
+    /// Whether a file was made by this user's pulls. A file with a second name could be one outside of the repository.
     private static func isClaim(_ status: FileStatus) -> Bool {
         status.kind == .regular && status.links == 1 && status.uid == Host.effectiveUserID
     }
 
-    /// Takes away what is no claim. Whoever may have put it there, and holds it locked: no pull waits for that.
+    /// Removes an entry that is not a file of ours, even if it is locked: no pull waits for it.
     private func removeStranger(at path: ByteString) throws(SystemError) {
         guard let status = try root.statusIfPresent(at: path), !Self.isClaim(status), status.links > 0 else { return }
         do throws(SystemError) {
@@ -79,21 +79,21 @@ extension Repository {
         }
     }
 
-    /// How many bytes of a blob somebody, maybe somebody else, has fetched so far.
+    /// How many bytes of a blob this or another process has fetched so far.
     package func claimedBytes(_ name: ByteString) -> UInt64 {
         let path = stagingDirectory() + "/" + Self.blobPrefix + name
         return (try? root.statusIfPresent(at: path))?.size ?? 0
     }
 
-    /// Forgets what has been kept of a blob, unless somebody is at it.
+    /// Removes the partial blob, unless a process holds its lease.
     package func dropBlob(_ name: ByteString) {
         guard let status = try? root.statusIfPresent(at: stagingDirectory() + "/" + Self.blobPrefix + name), status.kind == .regular
         else { return }
         if let claim = try? claimBlob(name, size: 0) { claim.remove() }
     }
 
-    /// Whether `size` bytes of the blob `own` can be kept so that all that is kept stays within `limit`; the oldest blobs that nobody is at
-    /// go for it.
+    /// Whether `size` bytes of the blob `own` can be kept within `limit` for all partial blobs. The oldest ones without a lease are removed
+    /// to make room.
     fileprivate func makeRoom(
         in directory: ByteString, for own: ByteString, size: UInt64, limit: UInt64
     ) throws(SystemError) -> Bool {
@@ -119,17 +119,17 @@ extension Repository {
     fileprivate func removeBlob(at path: ByteString) { try? root.unlink(at: path) }
 }
 
-/// A blob that one pull is fetching, and what is kept of it. See `Repository.claimBlob`. Used by one thread at a time.
+/// The lease of one pull on a blob, and the partial blob. See `Repository.claimBlob`. Used by one thread at a time.
 package final class BlobClaim: @unchecked Sendable {
-    /// How often the bounds are looked at anew while a blob grows.
+    /// How often the limits are checked again while a blob grows.
     private static let step: UInt64 = 64 << 20
-    /// What a blob's missing bytes take with what is made of them: they are kept once, and stored uncompressed.
+    /// The space that a blob's missing bytes take, relative to their number: they are kept once, and stored uncompressed.
     private static let growth: UInt64 = 4
-    /// Free space that is left to others: a sixteenth of the file system, no more than this.
+    /// Free space that is left to other programs: a sixteenth of the file system, but no more than this.
     private static let largestReserve: UInt64 = 1 << 30
 
-    /// From this size on what is appended goes to the disk at once and leaves the page cache, which the objects have better use for. Nobody reads
-    /// it unless the pull is killed.
+    /// From this size on, appended bytes are written to the disk at once and leave the page cache, which objects use better. They are read
+    /// again only if the pull is interrupted.
     private static let uncachedSize = 128 << 10
 
     private let repository: Repository
@@ -137,10 +137,10 @@ package final class BlobClaim: @unchecked Sendable {
     private let directory: ByteString
     private let file: FileDescriptor
     private let blobSize: UInt64
-    /// Bytes of the blob's beginning that are in the file.
+    /// The number of bytes in the file, from the beginning of the blob.
     package private(set) var length: UInt64
     private var limit: UInt64 = 0
-    /// Whether what is kept takes space that the pull needs. It goes as soon as it has been read.
+    /// Whether the partial blob takes space that the pull needs. It is removed as soon as it has been read.
     private var isInTheWay = false
     private var nextCheck: UInt64 = 0
     private var isRemoved = false
@@ -158,20 +158,20 @@ package final class BlobClaim: @unchecked Sendable {
     }
 
     deinit {
-        // An empty file was only the lock. Removed before the lock goes, so that whoever locks it sees that it is no longer the one.
+        // An empty file was only the lock. It is removed before the lock is released, so that the next process to lock it notices.
         if length == 0, !isRemoved { repository.removeBlob(at: path) }
     }
 
-    /// Keeps what will be appended, if there is room; without this call nothing more is kept.
+    /// Keeps the bytes that are appended, if there is room. Without this call nothing more is kept.
     ///
-    /// - Parameter limit: bytes of all blobs that are kept, together.
+    /// - Parameter limit: the limit for all partial blobs together, in bytes.
     package func keep(limit: UInt64) {
         self.limit = limit
         nextCheck = length
         _ = hasRoom()
     }
 
-    /// What is kept, from `offset` on; 0 at its end.
+    /// Reads the partial blob from `offset` on; 0 at its end.
     package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(RepositoryError) -> Int {
         guard offset < length else { return 0 }
         let count = min(buffer.count, Int(clamping: length - offset))
@@ -183,7 +183,8 @@ package final class BlobClaim: @unchecked Sendable {
         }
     }
 
-    /// The blob's next bytes, behind `length`. Keeping them is a convenience: where it fails, what was kept makes room and the pull goes on.
+    /// Appends the blob's next bytes, after `length`. A failure is no error of the pull: the partial blob is removed, and the pull
+    /// continues.
     package func append(_ bytes: UnsafeRawBufferPointer) {
         guard limit > 0, hasRoom() else {
             if isInTheWay { clear() }
@@ -198,7 +199,7 @@ package final class BlobClaim: @unchecked Sendable {
         }
     }
 
-    /// Forgets what is kept and keeps the claim.
+    /// Removes the partial blob and keeps the lease.
     package func clear() {
         length = 0
         nextCheck = 0
@@ -206,7 +207,7 @@ package final class BlobClaim: @unchecked Sendable {
         do throws(SystemError) { try file.truncate(to: 0) } catch { limit = 0 }
     }
 
-    /// The blob is stored, or will not be wanted again.
+    /// Removes the partial blob: the blob is stored, or will not be fetched again.
     package func remove() {
         guard !isRemoved else { return }
         isRemoved = true
@@ -221,13 +222,13 @@ package final class BlobClaim: @unchecked Sendable {
         if let status = try? repository.root.fileSystemStatus() {
             let free = status.availableBytes - min(status.availableBytes, min(status.totalBytes / 16, Self.largestReserve))
             let missing = blobSize - min(length, blobSize)
-            // Counted as if it were whole. Others grow meanwhile: that is found out at the next step.
+            // The blob counts with its full size. Other blobs grow meanwhile, which the next check takes into account.
             isBounded = (try? repository.makeRoom(in: directory, for: path, size: blobSize, limit: limit)) ?? false
-            // A file system that reports no size is not full; what bounds it here is the limit alone.
+            // A file system that reports no size is not full; only `limit` applies there.
             isFree = !status.reportsSize || missing <= free / Self.growth
         }
         if isBounded, isFree { return true }
-        // What is there stays a beginning to go on from, unless its space is needed.
+        // The bytes so far are kept for the next pull, unless their space is needed.
         limit = 0
         isInTheWay = !isFree
         return false
