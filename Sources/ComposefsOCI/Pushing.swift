@@ -18,48 +18,34 @@ extension Store {
     ///   - reference: where to. Without a tag it is `latest` in a registry, and an image without a name in a layout.
     ///   - options: how layers are packed, how many at once, who is told of the progress.
     ///   - registry: credentials, TLS and timeouts; without meaning for layouts.
-    /// - Throws: `OCIError`, `PushError`, `RegistryError`, `RepositoryError`, `ImageStoreError`, `SystemError`; `CancellationError` where the
-    ///   task was cancelled.
+    /// - Throws: `OCIError`, `PushError`, `RegistryError`, `RepositoryError`, `ImageStoreError`, `SystemError`; `CancellationError` if it
+    ///   was cancelled.
     public func push(
         _ image: ByteString, to reference: String, _ options: PushOptions = PushOptions(), registry: RegistryOptions = RegistryOptions()
-    ) async throws -> PushResult {
-        let interruption = Interruption()
-        return try await withTaskCancellationHandler {
-            do {
-                return try await onOwnThread { try push(image, to: reference, options, registry: registry, interruption) }
-            } catch {
-                throw interruption.isSet ? CancellationError() : error
-            }
-        } onCancel: {
-            interruption.set()
+    ) throws -> PushResult {
+        try cancellable(options.cancellation) {
+            let stored = try images.open(image).image
+            return try pushImage(stored, of: images, to: try openDestination(reference, options, registry), options)
         }
     }
 
-    /// The same on the caller's thread, which blocks until the push is done; it cannot be cancelled.
-    public func pushSynchronously(
+    /// The same on a thread of its own. Cancelling the task ends the push.
+    public func push(
         _ image: ByteString, to reference: String, _ options: PushOptions = PushOptions(), registry: RegistryOptions = RegistryOptions()
-    ) throws -> PushResult {
-        try push(image, to: reference, options, registry: registry, nil)
-    }
-
-    private func push(
-        _ image: ByteString, to reference: String, _ options: PushOptions, registry: RegistryOptions, _ interruption: Interruption?
-    ) throws -> PushResult {
-        let stored = try images.open(image).image
-        let destination = try openDestination(reference, registry, interruption)
-        guard let interruption else { return try pushImage(stored, of: images, to: destination, options) }
-        return try pushImage(
-            stored, of: images, to: InterruptibleDestination(destination: destination, interruption: interruption), options)
+    ) async throws -> PushResult {
+        try await onOwnThread(options.cancellation) { cancellation in
+            var options = options
+            options.cancellation = cancellation
+            return try push(image, to: reference, options, registry: registry)
+        }
     }
 
     private func openDestination(
-        _ text: String, _ options: RegistryOptions, _ interruption: Interruption?
+        _ text: String, _ options: PushOptions, _ registry: RegistryOptions
     ) throws -> any ImageDestination {
         switch try parseReference(text) {
         case .registry(let reference):
-            let client = try RegistryClient(options)
-            interruption?.whenSet { client.cancel() }
-            return try RegistryDestination(reference, client: client)
+            return try RegistryDestination(reference, client: try RegistryClient(registry, cancellation: options.cancellation))
         case .layout(let location): return try LayoutDestination(directory: location)
         case .ociArchive(let location): return try ArchiveDestination(location)
         default:
@@ -67,41 +53,4 @@ extension Store {
                 ByteString(text), "nothing can be written there; name a registry's repository, oci:DIR[:TAG] or oci-archive:FILE[:TAG]")
         }
     }
-}
-
-/// A destination that takes nothing more once it is interrupted.
-private struct InterruptibleDestination: ImageDestination {
-    let destination: any ImageDestination
-    let interruption: Interruption
-
-    var displayName: String { destination.displayName }
-    var registryReference: RegistryReference? { destination.registryReference }
-    var takesDockerFormat: Bool { destination.takesDockerFormat }
-
-    func hasBlob(_ blob: Descriptor) throws -> Bool {
-        try interruption.check()
-        return try destination.hasBlob(blob)
-    }
-
-    func mountBlob(_ blob: Descriptor, from source: RegistryReference) throws -> Bool {
-        try interruption.check()
-        return try destination.mountBlob(blob, from: source)
-    }
-
-    func putBlob(_ blob: OutgoingBlob) throws -> SentBlob {
-        try destination.putBlob(
-            OutgoingBlob(expected: blob.expected) { emit in
-                try blob.produce { bytes in
-                    try interruption.check()
-                    try emit(bytes)
-                }
-            })
-    }
-
-    func putManifest(_ manifest: Manifest, digest: ContentDigest, isNamed: Bool) throws {
-        try interruption.check()
-        try destination.putManifest(manifest, digest: digest, isNamed: isNamed)
-    }
-
-    func finish() throws { try destination.finish() }
 }

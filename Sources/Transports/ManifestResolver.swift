@@ -1,3 +1,4 @@
+public import ComposefsConcurrency
 public import ComposefsHashing
 public import ComposefsOCIModel
 
@@ -13,14 +14,16 @@ public struct ResolvedManifest: Hashable, Sendable {
 
 /// Follows a reference through indexes to one manifest. Digest and size of every document are compared with what named it.
 ///
-/// - Throws: `OCIError`, `LimitExceeded`, or what the source throws.
+/// - Throws: `OCIError`, `LimitExceeded`, `CancellationError`, or what the source throws.
 public func resolveManifest(
-    _ source: any ImageSource, platform: Platform, limits: PullLimits = PullLimits()
+    _ source: any ImageSource, platform: Platform, limits: PullLimits = PullLimits(), _ cancellation: Cancellation = Cancellation()
 ) throws -> ResolvedManifest {
+    try cancellation.check()
     switch try readRoot(source, limits) {
     case .manifest(let manifest): return manifest
     case .index(let index, let digest):
-        var search = IndexSearch(reader: IndexReader(source: source, limits: limits), platform: platform)
+        let reader = IndexReader(source: source, limits: limits, cancellation: cancellation)
+        var search = IndexSearch(reader: reader, platform: platform)
         var found = try search.run(index)
         found.index = digest
         return found
@@ -31,12 +34,15 @@ public func resolveManifest(
 /// needs more than its platform's system can do (`os.features`).
 ///
 /// - Throws: as above.
-package func resolveAllManifests(_ source: any ImageSource, limits: PullLimits) throws -> (isIndex: Bool, manifests: [ResolvedManifest]) {
+package func resolveAllManifests(
+    _ source: any ImageSource, limits: PullLimits, _ cancellation: Cancellation = Cancellation()
+) throws -> (isIndex: Bool, manifests: [ResolvedManifest]) {
+    try cancellation.check()
     switch try readRoot(source, limits) {
     case .manifest(let manifest): return (false, [manifest])
     case .index(let index, let digest):
         var found: [ResolvedManifest] = []
-        var reader = IndexReader(source: source, limits: limits)
+        var reader = IndexReader(source: source, limits: limits, cancellation: cancellation)
         func visit(_ index: ImageIndex, depth: UInt64) throws {
             let runnable = index.manifests.filter {
                 $0.isOfKnownKind && !$0.isMarkedAsAttestation && $0.platform?.isOrdinary != false
@@ -94,6 +100,7 @@ private func check(_ bytes: [UInt8], _ expected: Descriptor, _ kind: String = "m
 private struct IndexReader {
     let source: any ImageSource
     let limits: PullLimits
+    let cancellation: Cancellation
     var visited: Set<ContentDigest> = []
 
     /// Nil where the document was read before.
@@ -107,6 +114,7 @@ private struct IndexReader {
             throw LimitExceeded(.indexDepth, allowed: deepest, place: "index \(entry.digest)")
         }
         try checkSize(entry.size, "manifest \(entry.digest)", limits)
+        try cancellation.check()
         let bytes = try entry.data ?? source.manifest(entry)
         try check(bytes, entry)
         return try ManifestDocument(parsing: bytes, mediaType: entry.mediaType)
@@ -118,27 +126,22 @@ private struct IndexReader {
         return try manifest.imageConfig(from: try manifest.config.data ?? read(manifest.config))
     }
 
-    /// A config, verified. Where one place sends something else, the next that may have it is asked.
+    /// A config, verified.
     private func read(_ config: Descriptor) throws -> [UInt8] {
         guard config.size <= UInt64(ImageLimits.configBytes) else {
             throw OCIError.malformed(
                 document: "config \(config.digest)", "\(config.size) bytes are announced; at most \(ImageLimits.configBytes) are read")
         }
-        while true {
-            let reader = try source.openBlob(config)
+        return try source.download(config, cancellation).verified { blob in
             var bytes: [UInt8] = []
             var buffer = [UInt8](repeating: 0, count: 64 << 10)
-            while UInt64(bytes.count) <= config.size, case let count = try buffer.withUnsafeMutableBytes({ try reader.read(into: $0) }),
+            while UInt64(bytes.count) <= config.size, case let count = try buffer.withUnsafeMutableBytes({ try blob.read(into: $0) }),
                 count > 0
             {
                 bytes += buffer[..<count]
             }
-            do throws(OCIError) {
-                try check(bytes, config, "config")
-                return bytes
-            } catch {
-                guard reader.reject("\(error)") else { throw error }
-            }
+            try check(bytes, config, "config")
+            return bytes
         }
     }
 }

@@ -131,17 +131,21 @@ struct PullTests {
         #expect(try store.images.tags().isEmpty)
     }
 
-    @Test func interruptionReachesWhoWaits() {
-        let (early, late) = (Interruption(), Interruption())
-        let calls = Semaphore(0)
-        early.set()
-        early.whenSet { calls.signal() }
-        calls.wait()
-        late.whenSet { calls.signal() }
-        #expect(!late.isSet)
-        late.set()
-        calls.wait()
-        #expect(throws: CancellationError.self) { try late.check() }
+    /// The form that blocks its thread can be cancelled from another one, and takes one that was cancelled before.
+    @Test func blockingPullIsCancelled() throws {
+        let folder = try Folder()
+        let store = try folder.makeStore()
+        var options = PullOptions()
+        options.cancellation.cancel()
+        #expect(throws: CancellationError.self) { try store.pull(quickstart, options) }
+        options.cancellation = Cancellation()
+        options.observer = { [cancellation = options.cancellation] event in
+            if event.layerIndex != nil { cancellation.cancel() }
+        }
+        #expect(throws: CancellationError.self) { try store.pull(quickstart, options) }
+        #expect(try store.images.tags().isEmpty)
+        options = PullOptions()
+        #expect(try store.pull(quickstart, options).newLayers == 2)
     }
 
     /// Nobody reads: memory does not grow with the bytes, and nothing else is lost.

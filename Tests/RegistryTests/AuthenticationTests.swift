@@ -2,6 +2,7 @@ import ComposefsConcurrency
 import ComposefsHashing
 import ComposefsLinuxSystem
 import ComposefsTestSupport
+import ComposefsTransports
 import Synchronization
 import Testing
 
@@ -268,7 +269,7 @@ import Testing
             }
         }
         defer { registry.stop(); tokens.stop() }
-        let reader = try RegistryBlobReader(try makeClient(), registry.repository(), digest: digest, size: 500_000)
+        let reader = try openDownload(try makeClient(), registry.repository(), digest: digest, size: 500_000)
         #expect(try readAll(reader) == content)
         #expect(tokens.requests.count == 2)
     }

@@ -2,6 +2,7 @@ import ComposefsConcurrency
 import ComposefsHashing
 import ComposefsLinuxSystem
 import ComposefsTestSupport
+import ComposefsTransports
 import Glibc
 import Testing
 
@@ -22,7 +23,7 @@ import Testing
         let server = ScriptedServer(handler)
         defer { server.stop() }
         let client = try makeClient([:], adjust)
-        let reader = try RegistryBlobReader(client, server.repository(), digest: digest, size: UInt64(content.count))
+        let reader = try openDownload(client, server.repository(), digest: digest, size: UInt64(content.count))
         let bytes = try readAll(reader)
         // The end stays the end.
         #expect(try readAll(reader) == [])
@@ -49,7 +50,7 @@ import Testing
         let server = ScriptedServer { [content] _ in [.reply(200, [:], content)] }
         defer { server.stop() }
         let client = try makeClient()
-        let reader = try RegistryBlobReader(client, server.repository(), digest: digest, size: UInt64(content.count))
+        let reader = try openDownload(client, server.repository(), digest: digest, size: UInt64(content.count))
         var bytes: [UInt8] = []
         var buffer = [UInt8](repeating: 0, count: 70_001)
         while true {
@@ -64,7 +65,7 @@ import Testing
     @Test func emptyBlob() throws {
         let server = ScriptedServer { _ in [.reply(200)] }
         defer { server.stop() }
-        let reader = try RegistryBlobReader(try makeClient(), server.repository(), digest: .of([]), size: 0)
+        let reader = try openDownload(try makeClient(), server.repository(), digest: .of([]), size: 0)
         #expect(try readAll(reader) == [])
     }
 
@@ -73,8 +74,8 @@ import Testing
         let server = ScriptedServer { [content] _ in [.reply(200, [:], content)] }
         defer { server.stop() }
         let client = try makeClient()
-        var readers: [RegistryBlobReader] = []
-        for _ in 0..<8 { readers.append(try RegistryBlobReader(client, server.repository(), digest: digest, size: UInt64(content.count))) }
+        var readers: [BlobDownload] = []
+        for _ in 0..<8 { readers.append(try openDownload(client, server.repository(), digest: digest, size: UInt64(content.count))) }
         // The last opened first: the others wait with full rings meanwhile, and must not block it.
         for reader in readers.reversed() { #expect(try readAll(reader) == content) }
     }
@@ -83,8 +84,8 @@ import Testing
         let server = ScriptedServer { [content] _ in [.reply(200, [:], content)] }
         defer { server.stop() }
         let client = try makeClient()
-        for _ in 0..<20 { _ = try RegistryBlobReader(client, server.repository(), digest: digest, size: UInt64(content.count)) }
-        let reader = try RegistryBlobReader(client, server.repository(), digest: digest, size: UInt64(content.count))
+        for _ in 0..<20 { _ = try openDownload(client, server.repository(), digest: digest, size: UInt64(content.count)) }
+        let reader = try openDownload(client, server.repository(), digest: digest, size: UInt64(content.count))
         #expect(try readAll(reader) == content)
     }
 
@@ -203,7 +204,7 @@ import Testing
     func announcedLengthIsNotTheDescriptors(length: Int) {
         let error = failure { [content] _ in [.reply(200, [:], Array((content + [0])[..<length]))] }
         #expect(error?.kind == .sizeMismatch)
-        #expect(error?.description.contains("has \(length) bytes, where its descriptor says 3000000") == true)
+        #expect(error?.description.contains("has \(length) bytes, but its descriptor says 3000000") == true)
     }
 
     /// More than any integer holds: nobody waits for that.
@@ -310,7 +311,7 @@ import Testing
         }
         defer { server.stop() }
         let client = try makeClient { $0.credentials = .password(user: "u", password: "s3cret") }
-        let reader = try RegistryBlobReader(client, server.repository(), digest: digest, size: UInt64(content.count))
+        let reader = try openDownload(client, server.repository(), digest: digest, size: UInt64(content.count))
         #expect(try readAll(reader) == content)
         #expect(server.requests(to: "/moved").map { $0.headers["authorization"] } == ["Basic dTpzM2NyZXQ="])
         #expect(storage.requests.count == 1)
@@ -330,7 +331,7 @@ import Testing
         defer { storage.stop() }
         let server = ScriptedServer { request in [.reply(307, ["Location": "http://\(storage.host)/\(request.number)"])] }
         defer { server.stop() }
-        let reader = try RegistryBlobReader(try makeClient(), server.repository(), digest: digest, size: UInt64(content.count))
+        let reader = try openDownload(try makeClient(), server.repository(), digest: digest, size: UInt64(content.count))
         #expect(try readAll(reader) == content)
         #expect(storage.requests.map(\.path) == ["/0", "/1"])
     }
@@ -361,7 +362,7 @@ import Testing
     @Test func nobodyListens() throws {
         let server = ScriptedServer { _ in [] }
         server.stop()
-        let error = registryError { _ = try RegistryBlobReader(try makeClient(), server.repository(), digest: digest, size: 1) }
+        let error = registryError { _ = try openDownload(try makeClient(), server.repository(), digest: digest, size: 1) }
         #expect(error?.kind == .connection)
         #expect(error?.description.contains("cannot reach 127.0.0.1:\(server.port)") == true)
     }
@@ -370,7 +371,7 @@ import Testing
         let server = ScriptedServer { [content] _ in [.reply(200, [:], content)] }
         defer { server.stop() }
         let client = try makeClient { $0.tlsVerify = true }
-        let error = registryError { _ = try RegistryBlobReader(client, server.repository(), digest: digest, size: 1) }
+        let error = registryError { _ = try openDownload(client, server.repository(), digest: digest, size: 1) }
         #expect(error?.kind == .tls || error?.kind == .connection)
         #expect(server.requests.isEmpty)
     }
@@ -384,7 +385,7 @@ import Testing
             usleep(100_000)
             client.cancel()
         }
-        let error = registryError { _ = try RegistryBlobReader(client, server.repository(), digest: digest, size: 1) }
+        let error = registryError { _ = try openDownload(client, server.repository(), digest: digest, size: 1) }
         #expect(error?.kind == .cancelled)
         #expect(MonotonicTime.now - started < .seconds(20))
     }

@@ -54,7 +54,7 @@ import Testing
         #expect(try fetch(client, front) == Self.manifest)
         #expect(back.requests(to: "/token").map(\.query) == ["service=back&scope=repository%3Aorg%2Freal%3Apull"])
         // Blobs too, and with the same token.
-        let reader = try RegistryBlobReader(client, front.repository(), digest: .of(Self.blob), size: UInt64(Self.blob.count))
+        let reader = try openDownload(client, front.repository(), digest: .of(Self.blob), size: UInt64(Self.blob.count))
         #expect(try readAll(reader) == Self.blob)
         #expect(back.requests(to: "/token").count == 1)
         #expect(!front.requests.contains { $0.headers["authorization"] != nil })

@@ -1,6 +1,7 @@
 import ComposefsBytes
 import ComposefsHashing
 import ComposefsTestSupport
+import ComposefsTransports
 import Testing
 
 @testable import ComposefsRegistry

@@ -1,5 +1,6 @@
 import ComposefsHashing
 import ComposefsTestSupport
+import ComposefsTransports
 import Testing
 
 @testable import ComposefsRegistry

@@ -5,6 +5,7 @@ import ComposefsOCIModel
 import ComposefsRepository
 import ComposefsTestSupport
 import ComposefsTransfer
+import ComposefsTransports
 import Glibc
 import Synchronization
 import Testing
@@ -223,7 +224,7 @@ import Testing
             return [isAnnounced ? .reply(200, [:], wrong) : .chunked([:], wrong)]
         }
         #expect(pulled.registryError?.kind == .sizeMismatch)
-        #expect(pulled.registryError?.description.contains("where its descriptor says \(image.layers[1].count)") == true)
+        #expect(pulled.registryError?.description.contains("its descriptor says \(image.layers[1].count)") == true)
         #expect(pulled.requests(to: path).count == 1)
     }
 

@@ -27,28 +27,6 @@ import Testing
         #expect(Challenge.parse(["", ",,,", "=", "\"", "\\"]) == [])
     }
 
-    @Test func retryPauses() throws {
-        var policy = RetryPolicy()
-        policy.limit = 3
-        policy.baseDelay = .milliseconds(100)
-        let error = RegistryError(.server, "it answers 503", status: 503)
-        var tries = RetryState()
-        for expected in [100, 200, 400] {
-            let pause = try tries.pause(after: Failure(error, retry: .transient(after: nil)), policy)
-            #expect(pause >= .milliseconds(expected / 2) && pause <= .milliseconds(expected))
-        }
-        #expect(throws: RegistryError.self) { try tries.pause(after: Failure(error, retry: .transient(after: nil)), policy) }
-        tries.madeProgress()
-        #expect(try tries.pause(after: Failure(error, retry: .transient(after: .seconds(7))), policy) == .seconds(7))
-        let refused = registryError { _ = try tries.pause(after: Failure(error, retry: .transient(after: .seconds(301))), policy) }
-        #expect(refused?.description == "it answers 503; it asks to wait 301 s, more than the limit of 300 s")
-        tries.madeProgress()
-        _ = try tries.pause(after: Failure(error, retry: .unreachable), policy)
-        _ = try tries.pause(after: Failure(error, retry: .unreachable), policy)
-        #expect(throws: RegistryError.self) { try tries.pause(after: Failure(error, retry: .unreachable), policy) }
-        #expect(throws: RegistryError.self) { try tries.pause(after: Failure(error), policy) }
-    }
-
     @Test func repositoryNames() {
         let hub = RemoteRepository(domain: "docker.io", name: "library/alpine")
         #expect(hub.apiHost == "registry-1.docker.io")

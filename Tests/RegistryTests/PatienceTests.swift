@@ -43,7 +43,7 @@ import Testing
         let server = ScriptedServer { [blob] _ in [.send(Array("HTTP/1.1 200 OK\r\nContent-Length: \(blob.count)\r\n\r\n".utf8))] + pieces }
         defer { server.stop() }
         let client = try makeClient { $0.requestTimeout = .milliseconds(200) }
-        let reader = try RegistryBlobReader(client, server.repository(), digest: digest, size: UInt64(blob.count))
+        let reader = try openDownload(client, server.repository(), digest: digest, size: UInt64(blob.count))
         #expect(try readAll(reader) == blob)
         #expect(server.requests.count { $0.path.contains("/blobs/") } == 1)
     }
@@ -71,7 +71,7 @@ import Testing
             $0.minimumRate = rate
             $0.minimumRateWindow = .milliseconds(300)
         }
-        let reader = try RegistryBlobReader(client, server.repository(), digest: digest, size: UInt64(blob.count))
+        let reader = try openDownload(client, server.repository(), digest: digest, size: UInt64(blob.count))
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 30_000, alignment: 16)
         defer { buffer.deallocate() }
         var read: [UInt8] = []
@@ -117,7 +117,7 @@ import Testing
             $0.minimumRate = 2_000_000
             $0.minimumRateWindow = .milliseconds(500)
         }
-        let reader = try RegistryBlobReader(client, server.repository(), digest: digest, size: UInt64(blob.count))
+        let reader = try openDownload(client, server.repository(), digest: digest, size: UInt64(blob.count))
         #expect(registryError { _ = try readAll(reader) }?.description.contains("fewer than 2000000") == true)
     }
 
@@ -145,19 +145,16 @@ import Testing
     @Test func pauses() throws {
         var policy = RetryPolicy()
         policy.limit = 20
-        var tries = RetryState()
-        let failure = Failure(RegistryError(.connection, "x"), retry: .transient(after: nil))
+        let budget = RetryBudget(policy)
         for round in 0..<20 {
             let expected = min(Duration.milliseconds(500) * (1 << round), .seconds(30))
-            let pause = try tries.pause(after: failure, policy)
+            let pause = try #require(budget.pause(after: .transient(after: nil)))
             #expect(pause >= expected / 2 && pause <= expected)
         }
-        #expect(throws: RegistryError.self) { try tries.pause(after: failure, policy) }
-        tries.madeProgress()
-        let asked = Failure(RegistryError(.server, "x"), retry: .transient(after: .seconds(100)))
-        #expect(try tries.pause(after: asked, policy) == .seconds(100))
-        let never = Failure(RegistryError(.server, "x"), retry: .transient(after: .seconds(301)))
-        #expect(throws: RegistryError.self) { try tries.pause(after: never, policy) }
+        #expect(budget.pause(after: .transient(after: nil)) == nil)
+        budget.refill()
+        #expect(budget.pause(after: .transient(after: .seconds(100))) == .seconds(100))
+        #expect(budget.pause(after: .transient(after: .seconds(301))) == nil)
     }
 
     // MARK: From an offset
@@ -168,7 +165,7 @@ import Testing
         let server = ScriptedServer(handler)
         defer { server.stop() }
         let log = Mutex<[BlobEvent]>([])
-        let reader = try RegistryBlobReader(
+        let reader = try openDownload(
             try makeClient(), server.repository(), digest: digest, size: UInt64(blob.count), from: offset,
             observer: { event in log.withLock { $0.append(event) } })
         return (try readAll(reader), server.requests(to: "/v2/team/app/blobs/\(digest)"), log.withLock { $0 })

@@ -101,7 +101,7 @@ struct RealRegistryTests {
         let done = Monitor()
         for (index, blob) in blobs.enumerated() {
             onThread {
-                let reader = try? RegistryBlobReader(client, repository, digest: .of(blob), size: UInt64(blob.count))
+                let reader = try? openDownload(client, repository, digest: .of(blob), size: UInt64(blob.count))
                 let bytes = reader.flatMap { try? readAll($0) }
                 results.withLock { $0[index] = bytes == blob }
                 done.withLock { done.wakeAll() }
@@ -148,11 +148,13 @@ struct RealRegistryTests {
                     let repository = RemoteRepository(domain: host, name: "team/app")
                     // Read in the order opposite to the one they were opened in: a reader that waits must not hold up the others.
                     let readers = try blobs.dropFirst().map {
-                        try RegistryBlobReader(client, repository, digest: .of($0), size: UInt64($0.count))
+                        try openDownload(client, repository, digest: .of($0), size: UInt64($0.count))
                     }
                     // What the ring takes whole is never paused, so it may share a connection.
                     for (reader, blob) in zip(readers, blobs.dropFirst()) {
-                        #expect(reader.usesHTTP1 == (usesHTTP1 && blob.count > HTTPResponse.sharedBodyLimit))
+                        #expect(
+                            (reader.currentConnection as? RegistryBlobConnection)?.usesHTTP1
+                                == (usesHTTP1 && blob.count > HTTPResponse.sharedBodyLimit))
                     }
                     for (reader, blob) in zip(readers, blobs.dropFirst()).reversed() { #expect(try readAll(reader) == blob) }
                 }

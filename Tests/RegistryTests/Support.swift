@@ -1,5 +1,6 @@
 import ComposefsBytes
 import ComposefsHashing
+import ComposefsOCIModel
 import ComposefsTestSupport
 import ComposefsTransports
 import Glibc
@@ -32,6 +33,19 @@ func pattern(_ count: Int) -> [UInt8] {
         state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
         return UInt8(truncatingIfNeeded: state >> 56)
     }
+}
+
+/// The download of a blob of one repository, which has begun to answer.
+func openDownload(
+    _ client: RegistryClient, _ repository: RemoteRepository, digest: ContentDigest, size: UInt64, from offset: UInt64 = 0,
+    observer: BlobObserver? = nil
+) throws -> BlobDownload {
+    let descriptor = Descriptor(mediaType: "application/octet-stream", digest: digest, size: size)
+    let download = BlobDownload(descriptor, from: offset, client.session.cancellation, observer) {
+        RegistryBlobOrigins(client, repository, descriptor)
+    }
+    try download.connect()
+    return download
 }
 
 func readAll(_ reader: any BlobReader, pieces: Int = 50_000) throws -> [UInt8] {

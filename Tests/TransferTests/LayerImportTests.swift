@@ -45,16 +45,16 @@ import Testing
         let scratch = try StoreScratch()
         let repository = try scratch.create()
         let objects = WorkerPool(threads: 1)
-        let importer = LayerImport(
-            repository: repository, objectPool: objects, feederPool: WorkerPool(threads: 1), profile: PullProfile(), limits: PullLimits())
+        let importer = LayerPipeline(
+            repository: repository, objectPool: objects, readerPool: WorkerPool(threads: 1), profile: PullProfile(), limits: PullLimits())
         defer { importer.shutdown() }
         let gate = Semaphore(0)
         objects.submit { gate.wait() }
         let blob = CountedBlob(archive)
-        let outcome = Mutex<Result<LayerImport.Imported, any Error>?>(nil)
+        let outcome = Mutex<Result<LayerPipeline.Imported, any Error>?>(nil)
         let runner = WorkerPool(threads: 1)
         runner.submit {
-            let result = Result { try importer.run(blob, nil, diffID: diffID) { _ in } }
+            let result = Result { try importer.run(blob, nil, diffID: diffID) }
             outcome.withLock { $0 = result }
         }
         // Until nothing is read any more.

@@ -1,4 +1,5 @@
 import ComposefsBytes
+import ComposefsConcurrency
 import ComposefsHashing
 import ComposefsLinuxSystem
 import ComposefsRepository
@@ -19,7 +20,6 @@ private final class Hub: ImageSource {
         var root: [UInt8] = []
         var asked = 0
         var isDown = false
-        var isEnded = false
     }
 
     let canonicalName: String
@@ -38,7 +38,7 @@ private final class Hub: ImageSource {
         get { state.withLock { $0.isDown } }
         set { state.withLock { $0.isDown = newValue } }
     }
-    func end() { state.withLock { $0.isEnded = true } }
+    let cancellation = Cancellation()
 
     /// Puts an image there; the name means it from now on.
     @discardableResult
@@ -101,8 +101,6 @@ private final class Hub: ImageSource {
 
     func openBlob(_ descriptor: Descriptor) throws -> any BlobReader { ArrayBlob(try manifest(descriptor)) }
 
-    struct Ended: Error {}
-    func checkCancellation() throws { if state.withLock({ $0.isEnded }) { throw Ended() } }
 }
 
 private func archive(_ text: String) -> LayerArchive { LayerArchive().adding(text, Array(String(repeating: text, count: 100).utf8)) }
@@ -122,6 +120,7 @@ private func archive(_ text: String) -> LayerArchive { LayerArchive().adding(tex
     ) throws -> PullResult {
         var options = PullOptions(platform: try Platform(parsing: platform), name: name)
         options.policy = policy
+        options.cancellation = (hub ?? self.hub).cancellation
         return try pullImage(from: hub ?? self.hub, into: store.repository, options)
     }
 
@@ -215,8 +214,8 @@ private func archive(_ text: String) -> LayerArchive { LayerArchive().adding(tex
         #expect(throws: Hub.Unreachable.self) { try pull(.always) }
         #expect(throws: Hub.Unreachable.self) { try pull(.newer, platform: "linux/arm64") }
         // Who ends the pull gets no image.
-        hub.end()
-        #expect(throws: Hub.Ended.self) { try pull(.newer) }
+        hub.cancellation.cancel()
+        #expect(throws: CancellationError.self) { try pull(.newer) }
     }
 
     @Test func always() throws {

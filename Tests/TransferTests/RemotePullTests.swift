@@ -14,14 +14,12 @@ import Testing
 /// An image in memory that counts as one from afar. Counts what it hands out, and breaks where it is told to.
 private final class RemoteSource: ImageSource {
     struct Broken: Error {}
-    struct Ended: Error {}
 
     private struct State {
         /// Bytes of a blob after which the transfer breaks off, for this pull.
         var breaks: [ContentDigest: UInt64] = [:]
         var opened: [Opening] = []
         var sent: [ContentDigest: UInt64] = [:]
-        var isEnded = false
         var held: Set<ContentDigest> = []
     }
 
@@ -44,14 +42,14 @@ private final class RemoteSource: ImageSource {
     /// Nothing of the blob comes until it is let go.
     func hold(_ digest: ContentDigest) { _ = state.withLock { $0.held.insert(digest) } }
     func letGo(_ digest: ContentDigest) { _ = state.withLock { $0.held.remove(digest) } }
-    func end() { state.withLock { $0.isEnded = true } }
+    let cancellation = Cancellation()
 
     func rootManifest() throws -> SourceManifest { source.rootManifest() }
     func manifest(_ descriptor: Descriptor) throws -> [UInt8] { try source.manifest(descriptor) }
-    func openBlob(_ descriptor: Descriptor) throws -> any BlobReader { try openBlob(descriptor, from: 0, nil) }
-    func checkCancellation() throws { if state.withLock({ $0.isEnded }) { throw Ended() } }
+    func openBlob(_ descriptor: Descriptor) throws -> any BlobReader { try openBlob(descriptor, from: 0) }
+    func origins(of descriptor: Descriptor) -> any BlobOrigins { LocalOrigin(openingAt: { try self.openBlob(descriptor, from: $0) }) }
 
-    func openBlob(_ descriptor: Descriptor, from offset: UInt64, _ observer: BlobObserver?) throws -> any BlobReader {
+    func openBlob(_ descriptor: Descriptor, from offset: UInt64) throws -> any BlobReader {
         state.withLock { $0.opened.append(Opening(digest: descriptor.digest, offset: offset)) }
         let blob = try source.openBlob(descriptor)
         var skipped = [UInt8](repeating: 0, count: Int(offset))
@@ -342,12 +340,14 @@ extension StoreScratch {
         while holder.opened.count < 2 { Host.sleep(milliseconds: 1) }
         let waiting = Semaphore(0)
         let two = inBackground {
-            _ = try pullImage(from: source, into: second, PullOptions { if case .waiting = $0.phase { waiting.signal() } })
+            var options = PullOptions { if case .waiting = $0.phase { waiting.signal() } }
+            options.cancellation = source.cancellation
+            _ = try pullImage(from: source, into: second, options)
         }
         waiting.wait()
-        source.end()
+        source.cancellation.cancel()
         two.done.wait()
-        #expect(two.failure.error.withLock { $0 }?.contains("Ended") == true)
+        #expect(two.failure.error.withLock { $0 }?.contains("CancellationError") == true)
         holder.letGo(digest)
         one.done.wait()
         #expect(one.failure.error.withLock { $0 } == nil)

@@ -133,13 +133,16 @@ private func packed(_ bytes: [UInt8], level: Int32 = 3) -> [UInt8] {
 
     /// A pipe that nobody writes to is not waited for longer than the caller wants.
     @Test func cancelledWait() throws {
-        struct Enough: Error {}
         let folder = try SourcesFolder()
         try FileDescriptor.currentDirectory.makeNode(at: folder.path + "/fifo", mode: S_IFIFO | 0o600)
         let reference = try parseReference("docker-archive:" + folder.at("fifo"))
-        let start = MonotonicTime.now
-        let scratch = ArchiveScratch(folder.path) { if MonotonicTime.now - start > .milliseconds(300) { throw Enough() } }
-        #expect(throws: Enough.self) { try reference.openLocalSource(scratch: scratch) }
+        let scratch = ArchiveScratch(folder.path)
+        #expect(
+            startThread("test") {
+                Cancellation().sleep(.milliseconds(300))
+                scratch.cancellation.cancel()
+            })
+        #expect(throws: CancellationError.self) { try reference.openLocalSource(scratch: scratch) }
     }
 
     /// A compressed archive and a pipe are held to the limits of a layer before anything is written; an archive on disk takes no space.

@@ -52,7 +52,7 @@ struct Copy: ParsableCommand {
         let store = try global.openOrCreateStore()
         let display = ProgressDisplay(global, CopyState())
         defer { display.end() }
-        let result = try store.copySynchronously(image, from: source, CopyOptions(name: name, jobs: jobs) { display.show($0) })
+        let result = try store.copy(image, from: source, CopyOptions(name: name, jobs: jobs) { display.show($0) })
         display.end()
         try CopyReport(result: result).show(asJSON: json)
     }

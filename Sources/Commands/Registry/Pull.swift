@@ -88,8 +88,8 @@ struct Pull: ParsableCommand {
         registry.fetchesForeignLayers = foreignLayers
         let results =
             try allPlatforms
-            ? store.pullAllPlatformsSynchronously(reference, options, registry: registry)
-            : [store.pullSynchronously(reference, options, registry: registry)]
+            ? store.pullAllPlatforms(reference, options, registry: registry)
+            : [store.pull(reference, options, registry: registry)]
         display.end()
         for result in results { try comment(on: result, platform) }
         let reports = results.map { PullReport(result: $0, showsPlatform: allPlatforms, showsReferrers: referrers) }

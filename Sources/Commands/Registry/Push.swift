@@ -37,7 +37,7 @@ func send(
     let display = ProgressDisplay(global, PushState())
     // Before the first line of the report or of an error.
     defer { display.end() }
-    let result = try store.pushSynchronously(image, to: reference, pushing.options { display.show($0) }, registry: registry)
+    let result = try store.push(image, to: reference, pushing.options { display.show($0) }, registry: registry)
     display.end()
     try report(result, reference, pushing, global)
 }

@@ -36,26 +36,42 @@ struct BlobUpload {
         what = "upload to \(repository.domain)/\(repository.name)"
     }
 
+    /// An attempt that failed: because of the registry, or of the blob.
+    private struct AttemptError: AttemptFailure {
+        var error: any Error
+        var retry = Retry.never
+        /// Making the blob failed.
+        var isOfBlob = false
+        var cancelled: (any Error)?
+        var whenCancelled: AttemptError { AttemptError(error: cancelled ?? error) }
+    }
+
     /// - Throws: `RegistryError`, and what making the blob throws; then the upload is given up.
     mutating func run() throws -> SentBlob {
-        var tries = RetryState(for: repository)
+        let budget = client.retryBudget(of: repository)
         var isFirst = true
         var mark: UInt64 = 0
-        while true {
-            do {
-                // The answer to what completed the blob may have been lost.
-                if !isFirst, let made, try client.hasBlob(repository, made.digest, size: made.size) { return made }
-                isFirst = false
-                return try attempt()
-            } catch let failure as Failure {
-                try client.pause(after: failure, &tries)
-                resume()
-                if offset >= mark + Self.progressStep { tries.madeProgress() }
-                mark = offset
-            } catch {
-                abandon()
-                throw error
+        do throws(AttemptError) {
+            return try retrying(budget, client.session.cancellation) { () throws(AttemptError) in
+                do {
+                    if !isFirst {
+                        resume()
+                        if offset >= mark + Self.progressStep { budget.refill() }
+                        mark = offset
+                        // The answer to what completed the blob may have been lost.
+                        if let made, try client.hasBlob(repository, made.digest, size: made.size) { return made }
+                    }
+                    isFirst = false
+                    return try attempt()
+                } catch let failure as Failure {
+                    throw AttemptError(error: failure.error, retry: failure.retry, cancelled: failure.whenCancelled.error)
+                } catch {
+                    throw AttemptError(error: error, isOfBlob: true)
+                }
             }
+        } catch {
+            if error.isOfBlob { abandon() }
+            throw error.error
         }
     }
 

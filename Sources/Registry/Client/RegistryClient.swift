@@ -1,7 +1,8 @@
-internal import ComposefsConcurrency
+public import ComposefsConcurrency
 internal import ComposefsHTTPClient
 internal import ComposefsHashing
 internal import ComposefsJSON
+internal import ComposefsTransports
 internal import Synchronization
 
 /// A client of OCI distribution registries: one pool of connections, one set of tokens. Its calls block; make them from threads of your own,
@@ -16,12 +17,16 @@ public final class RegistryClient: Sendable {
     let places: PlaceFinder
 
     /// Credentials and proxies come from the process's environment unless the options say otherwise.
-    public convenience init(_ options: RegistryOptions = RegistryOptions()) throws(RegistryError) {
-        try self.init(options, environment: .ofProcess)
+    ///
+    /// - Parameter cancellation: ends transfers and pauses, as `cancel` does.
+    public convenience init(
+        _ options: RegistryOptions = RegistryOptions(), cancellation: Cancellation = Cancellation()
+    ) throws(RegistryError) {
+        try self.init(options, environment: .ofProcess, cancellation: cancellation)
     }
 
-    init(_ options: RegistryOptions, environment: Environment) throws(RegistryError) {
-        session = try RegistrySession(options, environment: environment)
+    init(_ options: RegistryOptions, environment: Environment, cancellation: Cancellation = Cancellation()) throws(RegistryError) {
+        session = try RegistrySession(options, environment: environment, cancellation)
         places = PlaceFinder(options, environment)
         authorizer = Authorizer(session, CredentialStore(options, environment, places))
     }
@@ -40,26 +45,14 @@ public final class RegistryClient: Sendable {
 
     /// Runs `body` again as the policy says.
     func retrying<Value>(_ repository: RemoteRepository, _ body: () throws(Failure) -> Value) throws(RegistryError) -> Value {
-        var tries = RetryState(for: repository)
-        while true {
-            do throws(Failure) {
-                return try body()
-            } catch {
-                try pause(after: error, &tries)
-            }
+        do throws(Failure) {
+            return try ComposefsTransports.retrying(retryBudget(of: repository), session.cancellation, body)
+        } catch {
+            throw error.error
         }
     }
 
-    /// Waits as long as the policy says; throws where it says that there shall be no other try.
-    func pause(
-        after failure: Failure, _ tries: inout RetryState, willWait: (Duration) -> Void = { _ in }
-    ) throws(RegistryError) {
-        let duration = try tries.pause(after: failure, options.retry)
-        willWait(duration)
-        guard session.cancellation.sleep(duration) else {
-            throw RegistryError(.cancelled, "cancelled; before that: \(failure.error.description)")
-        }
-    }
+    func retryBudget(of repository: RemoteRepository) -> RetryBudget { RetryBudget(options.retry, hasAlternative: repository.isMirror) }
 
     /// A request, GET where `method` is nil, for a path below the registry; throws for every status but 2xx. `what` begins the error.
     func open(

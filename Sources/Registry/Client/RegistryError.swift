@@ -118,16 +118,8 @@ extension RegistryError: PlaceError {
     public var concernsOneThing: Bool { [.unauthorized, .forbidden, .notFound, .server, .badResponse].contains(kind) }
 }
 
-/// An error together with whether, and when, another try makes sense.
-struct Failure: Error {
-    enum Retry: Equatable {
-        case never
-        /// The host could not be reached at all: a few tries only, since this is mostly a wrong name.
-        case unreachable
-        /// Broken connections, stalls, and statuses that say "later". `after` is the server's Retry-After.
-        case transient(after: Duration?)
-    }
-
+/// An error together with whether, and when, another attempt makes sense.
+struct Failure: AttemptFailure {
     var error: RegistryError
     var retry = Retry.never
     /// The server does not seem to speak TLS.
@@ -148,4 +140,6 @@ struct Failure: Error {
         self.retry = retry
         self.mayBePlainHTTP = mayBePlainHTTP
     }
+
+    var whenCancelled: Failure { Failure(RegistryError(.cancelled, "cancelled; before that: \(error.description)")) }
 }

@@ -59,37 +59,21 @@ extension RegistryClient {
         }
     }
 
-    /// Begins the download of a config or layer. The reader gives exactly as many bytes as the descriptor says, or fails; it does not check
-    /// the digest. It keeps the client alive, and takes at most 1 MiB of memory for bytes that were not read yet.
+    /// Begins the download of a config or layer, and waits for a registry that answers. The reader gives exactly as many bytes as the
+    /// descriptor says, or fails; it does not check the digest. It keeps the client alive, and takes at most 1 MiB of memory for bytes that were
+    /// not read yet.
     ///
     /// - Parameters:
     ///   - offset: bytes that the caller has already.
-    ///   - observer: is told of tries that failed and of what was done then.
+    ///   - observer: receives the attempts that failed and what was done then.
     public func openBlob(
         _ descriptor: Descriptor, of reference: RegistryReference, from offset: UInt64 = 0, observer: BlobObserver? = nil
-    ) throws(RegistryError) -> any BlobReader {
-        do throws(RegistryError) {
-            return try openDistributedBlob(descriptor, of: reference, from: offset, observer)
-        } catch {
-            guard error.kind == .notFound, descriptor.isForeign else { throw error }
-            guard options.fetchesForeignLayers, !descriptor.urls.isEmpty else {
-                throw RegistryError(
-                    .foreignLayer, "\(error); \(descriptor.foreignNote)", status: error.status, code: error.code,
-                    remedy: descriptor.urls.isEmpty ? nil : .fetchForeignLayers)
-            }
-            return try openForeignBlob(descriptor, from: offset)
+    ) throws -> BlobDownload {
+        let download = BlobDownload(descriptor, from: offset, session.cancellation, observer) {
+            try RegistryBlobOrigins(self, reference, descriptor)
         }
-    }
-
-    private func openDistributedBlob(
-        _ descriptor: Descriptor, of reference: RegistryReference, from offset: UInt64, _ observer: BlobObserver?
-    ) throws(RegistryError) -> any BlobReader {
-        let endpoints = try places.endpoints(of: reference)
-        let open = { (repository: RemoteRepository, offset: UInt64) throws(RegistryError) -> any BlobReader in
-            try RegistryBlobReader(self, repository, digest: descriptor.digest, size: descriptor.size, from: offset, observer: observer)
-        }
-        if endpoints.count == 1, let only = endpoints.first { return try open(only.endpoint, offset) }
-        return try MirroredBlobReader(self, reference, endpoints, from: offset, observer: observer, open)
+        try download.connect()
+        return download
     }
 
     /// Manifests in `reference`'s repository whose `subject` is `digest`, in the registry's order; only those of one artifact type where
@@ -154,9 +138,7 @@ public final class RegistryImageSource: ImageSource {
     public func manifest(_ descriptor: Descriptor) throws -> [UInt8] { try client.manifest(descriptor, of: current) }
     public func openBlob(_ descriptor: Descriptor) throws -> any BlobReader { try client.openBlob(descriptor, of: current) }
 
-    public func openBlob(_ descriptor: Descriptor, from offset: UInt64, _ observer: BlobObserver?) throws -> any BlobReader {
-        try client.openBlob(descriptor, of: current, from: offset, observer: observer)
-    }
+    public func origins(of descriptor: Descriptor) throws -> any BlobOrigins { try RegistryBlobOrigins(client, current, descriptor) }
 
     public func referrers(of digest: ContentDigest, artifactType: String?) throws -> [Descriptor] {
         try client.referrers(of: digest, in: reference, artifactType: artifactType)

@@ -1,5 +1,6 @@
 public import ComposefsBytes
 public import ComposefsOCIModel
+public import ComposefsTransports
 
 /// How a `RegistryClient` connects and who it is.
 public struct RegistryOptions: Sendable {

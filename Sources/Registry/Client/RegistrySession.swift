@@ -1,6 +1,7 @@
 internal import ComposefsConcurrency
 internal import ComposefsHTTPClient
 internal import ComposefsJSON
+internal import ComposefsTransports
 
 /// HTTP requests on behalf of registries: decides about TLS, certificates and proxies from options and configuration, and turns failures and
 /// error statuses into `RegistryError`.
@@ -11,14 +12,14 @@ final class RegistrySession: Sendable {
     private let proxies: ProxySettings
     private let authorityFile: String?
 
-    init(_ options: RegistryOptions, environment: Environment) throws(RegistryError) {
+    init(_ options: RegistryOptions, environment: Environment, _ cancellation: Cancellation) throws(RegistryError) {
         self.options = options
         var settings = HTTPOptions()
         settings.userAgent = options.userAgent
         settings.connectTimeout = options.connectTimeout
         settings.requestTimeout = options.requestTimeout
         settings.stallTimeout = options.stallTimeout
-        do { http = try HTTPSession(settings) } catch { throw RegistryError(error) }
+        do { http = try HTTPSession(settings, cancellation: cancellation) } catch { throw RegistryError(error) }
         certificates = CertificateDirectories(options.certificateDirectory, ConfigurationPlaces(environment))
         proxies = ProxySettings(environment)
         authorityFile = options.certificateAuthorities ?? environment["SSL_CERT_FILE"]
@@ -139,7 +140,7 @@ final class RegistrySession: Sendable {
         if code != nil || message != nil {
             text += " (" + [code, message].compactMap { $0 }.joined(separator: ": ") + ")"
         }
-        var retry = Failure.Retry.never
+        var retry = Retry.never
         let kind: RegistryError.Kind
         switch status {
         case 401:
@@ -157,6 +158,11 @@ final class RegistrySession: Sendable {
             kind = .server
             retry = .transient(after: response.head.retryAfter)
         default: kind = .server
+        }
+        if case .transient(let requested?) = retry, requested > options.retry.maximumRetryAfter {
+            text += "; it asks to wait \(requested.components.seconds) s, more than the limit of "
+            text += "\(options.retry.maximumRetryAfter.components.seconds) s"
+            retry = .never
         }
         return Failure(RegistryError(kind, text, status: status, code: code), retry: retry)
     }

@@ -1,5 +1,6 @@
 internal import ComposefsHTTPClient
 internal import ComposefsHashing
+internal import ComposefsTransports
 
 /// The requests that change something in a registry (distribution-spec, pushing).
 extension RegistryClient {

@@ -1,4 +1,5 @@
 internal import ComposefsBytes
+public import ComposefsConcurrency
 public import ComposefsHashing
 internal import ComposefsLinuxSystem
 internal import Synchronization
@@ -47,14 +48,14 @@ public final class ObjectImporter: Sendable {
     /// Imports objects on several threads. They are durable after the repository's next `publish` or `sync`.
     ///
     /// - Throws: the first failure; `RepositoryError.source` names a damaged object of the source.
-    public func run(_ ids: [ObjectID], threads: Int, progress: (@Sendable (_ done: Int, _ total: Int) -> Void)? = nil)
-        throws(RepositoryError)
-        -> Counts
-    {
+    public func run(
+        _ ids: [ObjectID], threads: Int, _ cancellation: Cancellation = Cancellation(),
+        progress: (@Sendable (_ done: Int, _ total: Int) -> Void)? = nil
+    ) throws -> Counts {
         try target.beginPull()
         let flag = FailureFlag()
         let results = parallelMap(ids, threads: threads, progress: progress) { [self] id -> Result<Counts, RepositoryError> in
-            guard !flag.isSet.load(ordering: .relaxed) else { return .success(Counts()) }
+            guard !flag.isSet.load(ordering: .relaxed), !cancellation.isCancelled else { return .success(Counts()) }
             do throws(RepositoryError) {
                 return .success(try bring(id))
             } catch {
@@ -64,6 +65,7 @@ public final class ObjectImporter: Sendable {
         }
         var counts = Counts()
         for result in results { counts += try result.get() }
+        try cancellation.check()
         return counts
     }
 

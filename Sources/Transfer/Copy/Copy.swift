@@ -1,6 +1,6 @@
 import ComposefsBoot
 public import ComposefsBytes
-import ComposefsConcurrency
+public import ComposefsConcurrency
 import ComposefsEROFS
 import ComposefsFileTree
 public import ComposefsHashing
@@ -9,6 +9,7 @@ import ComposefsLinuxSystem
 import ComposefsOCIModel
 public import ComposefsRepository
 import ComposefsSplitStream
+import ComposefsTransports
 import Synchronization
 
 /// How to copy.
@@ -17,6 +18,8 @@ public struct CopyOptions: Sendable {
     public var name: ByteString?
     /// How many threads bring objects; nil for one each processor, at least two.
     public var jobs: Int?
+    /// Ends the copy, with `CancellationError`, before the next object or the next bytes; the store stays as it was.
+    public var cancellation = Cancellation()
     /// Told what happens; must not block. Bytes are not counted.
     public var observer: CopyObserver?
 
@@ -141,6 +144,7 @@ private struct ImageCopy: Sendable {
         let identifiers = image.layerIdentifiers
         var streams: [ContentDigest: ObjectID] = [:]
         for (index, identifier) in identifiers.enumerated() where streams[identifier] == nil {
+            try options.cancellation.check()
             let isArchive = image.isContainer
             @Sendable func tell(_ phase: CopyEvent.LayerPhase) { if isMain { report(.layer(index: index, phase)) } }
             if let stream = try isArchive ? store.presentLayer(identifier) : store.presentBlob(identifier) {
@@ -217,12 +221,11 @@ private struct ImageCopy: Sendable {
         _ diffID: ContentDigest, _ stream: ObjectID, _ result: inout CopyResult, _ progress: @escaping @Sendable (Int, Int) -> Void
     ) throws -> ObjectID {
         guard isSameAlgorithm else {
-            let importer = LayerImport(
-                repository: repository, objectPool: WorkerPool(threads: threads), feederPool: WorkerPool(threads: 1),
+            let pipeline = LayerPipeline(
+                repository: repository, objectPool: WorkerPool(threads: threads), readerPool: WorkerPool(threads: 1),
                 profile: PullProfile(), limits: Self.limits)
-            defer { importer.shutdown() }
-            let reader = try LayerArchiveReader(source.repository, stream)
-            let imported = try importer.run(reader, nil, diffID: diffID) { _ in }
+            defer { pipeline.shutdown() }
+            let imported = try pipeline.run(archive(stream, Descriptor(mediaType: "", digest: diffID, size: .max)), nil, diffID: diffID)
             result.statistics += imported.statistics
             try LayerMark.set(diffID, on: imported.stream, in: repository)
             return imported.stream
@@ -237,9 +240,9 @@ private struct ImageCopy: Sendable {
 
     private func bringBlob(_ digest: ContentDigest, _ stream: ObjectID, _ result: inout CopyResult) throws -> ObjectID {
         guard isSameAlgorithm else {
-            let reader = try LayerArchiveReader(source.repository, stream)
             let size = try source.repository.openStream(stream, contentType: StreamContentType.blob).totalSize
-            let imported = try store.importBlob(reader, Descriptor(mediaType: "", digest: digest, size: size))
+            let descriptor = Descriptor(mediaType: "", digest: digest, size: size)
+            let imported = try store.importBlob(archive(stream, descriptor), descriptor)
             result.statistics += imported.statistics
             return imported.stream
         }
@@ -251,13 +254,20 @@ private struct ImageCopy: Sendable {
         return stream
     }
 
+    /// What a stream of the source holds, re-assembled.
+    private func archive(_ stream: ObjectID, _ descriptor: Descriptor) -> BlobDownload {
+        BlobDownload(descriptor, options.cancellation) { [source] in
+            LocalOrigin { try LayerArchiveReader(source.repository, stream) }
+        }
+    }
+
     private func bringObjects(
         of stream: ObjectID, _ type: UInt64, _ progress: @escaping @Sendable (Int, Int) -> Void
     ) throws -> ObjectImporter.Counts {
         let importer = try ObjectImporter(from: source.repository, to: repository)
         let objects = try source.repository.openStream(stream, contentType: type).objectReferences
         let told = Mutex(MonotonicTime.now)
-        var counts = try importer.run(objects, threads: threads) { done, total in
+        var counts = try importer.run(objects, threads: threads, options.cancellation) { done, total in
             // Ten times a second is often enough.
             let isDue = told.withLock { last in
                 guard done == total || MonotonicTime.now - last >= .milliseconds(100) else { return false }

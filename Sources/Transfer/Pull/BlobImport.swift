@@ -8,7 +8,7 @@ extension ImageStore {
     /// Stores a blob of any size, verified: one object, and a stream that names it, which has no name yet.
     package func importBlob(
         _ blob: any BlobReader, _ descriptor: Descriptor, profile: PullProfile = PullProfile(), onBytes: (UInt64) -> Void = { _ in }
-    ) throws -> LayerImport.Imported {
+    ) throws -> LayerPipeline.Imported {
         var source = VerifiedBlob(blob: blob, descriptor: descriptor, profile: profile)
         var writer = try repository.makeObjectWriter()
         while true {
@@ -23,6 +23,6 @@ extension ImageStore {
         try stream.external(object.id, size: object.size)
         var statistics = LayerStatistics()
         statistics.add(object)
-        return LayerImport.Imported(stream: try stream.finish().id, statistics: statistics)
+        return LayerPipeline.Imported(stream: try stream.finish().id, statistics: statistics)
     }
 }

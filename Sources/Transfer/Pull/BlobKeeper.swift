@@ -3,8 +3,8 @@ import ComposefsImageStore
 import ComposefsRepository
 import ComposefsSplitStream
 
-/// Keeps a layer's blob while the layer is imported.
-final class BlobKeeper: BlobSink {
+/// Keeps a layer's blob, as it comes, while the layer is imported. A pass over the blob that begins again has a keeper of its own.
+final class BlobKeeper {
     private let repository: Repository
     private var writer: ObjectWriter?
 
@@ -13,6 +13,7 @@ final class BlobKeeper: BlobSink {
         writer = try repository.makeObjectWriter()
     }
 
+    /// Takes the blob's next bytes, still compressed and not verified yet.
     func append(_ bytes: UnsafeRawBufferPointer) throws { try writer?.append(bytes) }
 
     /// Stores the blob once its digest is known to be right, and stages its stream.

@@ -1,4 +1,5 @@
 import ComposefsBytes
+import ComposefsConcurrency
 import ComposefsEROFS
 import ComposefsHashing
 import ComposefsImageStore
@@ -88,7 +89,10 @@ struct ImageSeal {
     }
 
     /// Adds the artifacts that the source has for the image. Their manifests are as large as manifests may be: `PullLimits.manifestBytes`.
-    mutating func addArtifacts(of source: any ImageSource, subject: ContentDigest, _ limits: PullLimits) throws {
+    mutating func addArtifacts(
+        of source: any ImageSource, subject: ContentDigest, _ limits: PullLimits, _ cancellation: Cancellation
+    ) throws {
+        try cancellation.check()
         for descriptor in try source.referrers(of: subject, artifactType: Self.artifactType).prefix(Self.limit) {
             // An artifact that is skipped silently could be the one that states another digest.
             try checkSize(descriptor.size, "artifact \(descriptor.digest)", limits)
@@ -97,7 +101,7 @@ struct ImageSeal {
                 throw PullError.blobDigest(descriptor.digest)
             }
             try add(artifact: try Manifest(parsing: bytes), subject: subject) { layer in
-                try source.readBlob(layer, limit: VeritySignature.sizeLimit)
+                try source.readBlob(layer, limit: VeritySignature.sizeLimit, cancellation)
             }
         }
     }

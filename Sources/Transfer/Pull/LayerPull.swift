@@ -70,22 +70,23 @@ struct LayerPull: Sendable {
         try checkLimits(order, count)
         let jobs = max(1, min(options.jobs ?? max(2, Host.processorCount), order.count))
         let layerPool = WorkerPool(threads: jobs)
-        let importer = LayerImport(
-            repository: repository, objectPool: WorkerPool(threads: Host.processorCount), feederPool: WorkerPool(threads: jobs),
+        let pipeline = LayerPipeline(
+            repository: repository, objectPool: WorkerPool(threads: Host.processorCount), readerPool: WorkerPool(threads: jobs),
             profile: profile, limits: options.limits)
         defer {
             // No thread of ours works on after the pull has ended, however it ended.
             layerPool.shutdown()
-            importer.shutdown()
+            pipeline.shutdown()
         }
-        let queue = LayerQueue(order, source: source, repository: repository, reporter: reporter, count: count)
+        let queue = LayerQueue(
+            order, isRemote: source.isRemote, repository: repository, reporter: reporter, count: count, options.cancellation)
         let layers = Mutex(found)
         let finished = Semaphore(0)
         for _ in 0..<jobs {
             layerPool.submit {
                 while let (task, claim) = queue.next() {
                     do {
-                        let layer = try bring(task, claim, importer)
+                        let layer = try bring(task, claim, pipeline)
                         layers.withLock { $0.add(layer, task.identifier) }
                     } catch {
                         queue.fail(task, error)
@@ -153,19 +154,17 @@ struct LayerPull: Sendable {
     }
 
     /// One layer, from its source or from another pull that has brought it meanwhile.
-    private func bring(_ task: LayerTask, _ claim: BlobClaim?, _ importer: LayerImport) throws -> BroughtLayer {
-        guard let claim else { return .new(try importLayer(task, source.openBlob(task.descriptor), importer)) }
-        if let stream = try presentLayer(task) {
+    private func bring(_ task: LayerTask, _ claim: BlobClaim?, _ pipeline: LayerPipeline) throws -> BroughtLayer {
+        if let claim, let stream = try presentLayer(task) {
             claim.remove()
             reporter.layer(task.index, .skipped(.present))
             return .present(stream)
         }
-        claim.keep(limit: options.keptBytesLimit)
-        let imported = try claim.read(task.descriptor, from: source, observer: { report($0, task) }) {
-            try importLayer(task, $0, importer)
-        }
-        // It is staged: only now may somebody else get the claim.
-        claim.remove()
+        claim?.keep(limit: options.keptBytesLimit)
+        let download = source.download(task.descriptor, partial: claim, options.cancellation) { report($0, task) }
+        let imported = try download.verified(by: BlobDownload.Verdict.ofImport) { try importLayer(task, $0, pipeline) }
+        // It is staged: only now may another pull get the claim.
+        claim?.remove()
         return .new(imported)
     }
 
@@ -176,13 +175,13 @@ struct LayerPull: Sendable {
         }
     }
 
-    private func importLayer(_ task: LayerTask, _ blob: any BlobReader, _ importer: LayerImport) throws -> LayerImport.Imported {
+    private func importLayer(_ task: LayerTask, _ blob: any BlobReader, _ pipeline: LayerPipeline) throws -> LayerPipeline.Imported {
         reporter.layer(task.index, .started)
-        let imported: LayerImport.Imported
+        let imported: LayerPipeline.Imported
         if let diffID = task.diffID {
             let received = Mutex(UInt64(0))
             let keeper = keepsBlob(of: task) ? try BlobKeeper(repository) : nil
-            imported = try importer.run(blob, task.descriptor, diffID: diffID, sink: keeper) { count in
+            imported = try pipeline.run(blob, task.descriptor, diffID: diffID, keeper: keeper) { count in
                 let total = received.withLock { total in
                     total += count
                     return total
@@ -206,7 +205,7 @@ struct LayerPull: Sendable {
 }
 
 private enum BroughtLayer {
-    case new(LayerImport.Imported)
+    case new(LayerPipeline.Imported)
     /// Another pull was faster.
     case present(ObjectID)
 }

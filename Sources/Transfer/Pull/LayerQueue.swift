@@ -1,4 +1,5 @@
 import ComposefsBytes
+import ComposefsConcurrency
 import ComposefsHashing
 import ComposefsLinuxSystem
 import ComposefsOCIModel
@@ -26,15 +27,19 @@ final class LayerQueue: Sendable {
         case end
     }
 
-    private let source: any ImageSource
+    private let isRemote: Bool
+    private let cancellation: Cancellation
     private let repository: Repository
     private let reporter: PullReporter
     private let count: Int
     private let state: Mutex<State>
 
     /// - Parameter count: of the image's layers, for messages.
-    init(_ order: [LayerTask], source: any ImageSource, repository: Repository, reporter: PullReporter, count: Int) {
-        self.source = source
+    init(
+        _ order: [LayerTask], isRemote: Bool, repository: Repository, reporter: PullReporter, count: Int, _ cancellation: Cancellation
+    ) {
+        self.isRemote = isRemote
+        self.cancellation = cancellation
         self.repository = repository
         self.reporter = reporter
         self.count = count
@@ -53,28 +58,27 @@ final class LayerQueue: Sendable {
     /// The next layer, with the claim on its blob where the source is remote. Waits while other pulls are at all that are left; nil when none
     /// is left, or after a failure.
     func next() -> (LayerTask, BlobClaim?)? {
-        var pause = 10
-        while true {
-            switch choose() {
-            case .layer(let task, let claim): return (task, claim)
-            case .end: return nil
-            case .busy(let task):
-                do {
-                    try source.checkCancellation()
-                } catch {
-                    fail(task, error)
+        var blocked: LayerTask?
+        do {
+            return try pollingForClaim(cancellation) { () -> (LayerTask, BlobClaim?)?? in
+                switch choose() {
+                case .layer(let task, let claim): return .some((task, claim))
+                case .end: return .some(nil)
+                case .busy(let task):
+                    blocked = task
                     return nil
                 }
-                Host.sleep(milliseconds: pause)
-                pause = min(pause * 2, 100)
             }
+        } catch {
+            if let blocked { fail(blocked, error) }
+            return nil
         }
     }
 
     private func choose() -> Choice {
         let (choice, waiting) = state.withLock { state -> (Choice, [Int]) in
             guard state.failure == nil, let first = state.pending.first else { return (.end, []) }
-            guard source.isRemote else { return (.layer(state.pending.removeFirst(), nil), []) }
+            guard isRemote else { return (.layer(state.pending.removeFirst(), nil), []) }
             for (place, task) in state.pending.enumerated() {
                 do {
                     if let claim = try repository.claimBlob(ByteString(task.descriptor.digest.description), size: task.descriptor.size) {

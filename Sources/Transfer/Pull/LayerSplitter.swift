@@ -8,7 +8,8 @@ package import ComposefsRepository
 import ComposefsSplitStream
 import ComposefsTar
 
-/// The second half of a layer's way: the archive's file contents become objects, everything else goes in line, in stream order.
+/// The fourth stage of a layer's way: uncompressed bytes in; out go the contents of files, to become objects, and everything else, to the
+/// split stream, in the archive's order.
 ///
 /// Objects are stored by the worker pool while the archive is read on; the split stream needs their identifiers in order, so what
 /// follows an object that is not stored yet waits in `operations`.
@@ -19,14 +20,14 @@ struct LayerSplitter: TarHandler, ~Copyable {
         case boundary
     }
 
-    /// Files up to this size are stored as a whole by one job; larger ones piece by piece.
+    /// Files up to this size are stored as a whole by one job; larger ones chunk by chunk.
     static let largeFileSize: UInt64 = 1024 * 1024
     private static let batchSize = 256 * 1024
-    /// What may wait in memory for an object to be stored. Slabs bound the objects' own bytes only.
+    /// What may wait in memory for an object to be stored. Buffers bound the objects' own bytes only.
     private static let waitingLimit = 4 << 20
 
-    /// The slab that the parser is being fed from.
-    var slab: Slab?
+    /// The buffer that the parser is being fed from.
+    var buffer: LayerBuffer?
     var stream: StreamBuilder
     private(set) var statistics = LayerStatistics()
 
@@ -39,7 +40,7 @@ struct LayerSplitter: TarHandler, ~Copyable {
     private var outstanding = 0
 
     private var batch = ObjectBatch()
-    private var file: [Piece] = []
+    private var file: [Chunk] = []
     private var large: LargeObject?
 
     /// Sparse files, whose whole content is stored at the end, and the bytes that they come to.
@@ -131,7 +132,7 @@ struct LayerSplitter: TarHandler, ~Copyable {
         }
     }
 
-    /// Holes count as what they are for everybody who reads the file.
+    /// Holes count as the zeros that a reader of the file gets.
     private mutating func check(_ sparse: TarSparse, _ entry: TarEntry) throws(LimitExceeded) {
         let place = LimitExceeded.entry(entry.path, at: entry.headerOffset)
         let (sum, overflow) = sparseBytes.addingReportingOverflow(sparse.realSize)
@@ -145,21 +146,23 @@ struct LayerSplitter: TarHandler, ~Copyable {
     }
 
     mutating func external(_ bytes: UnsafeRawBufferPointer, isLast: Bool) throws {
-        guard let slab, let base = slab.memory.baseAddress, let start = bytes.baseAddress else { return }
-        let piece = Piece(slab: slab, start: start - UnsafeRawPointer(base), count: bytes.count)
+        guard let buffer, let base = buffer.memory.baseAddress, let start = bytes.baseAddress, start >= UnsafeRawPointer(base),
+            start + bytes.count <= UnsafeRawPointer(base) + buffer.count
+        else { preconditionFailure("the parser hands on bytes of a file that are not in the buffer it was fed") }
+        let chunk = Chunk(buffer: buffer, start: start - UnsafeRawPointer(base), count: bytes.count)
         if let object = large {
-            object.append(piece, isLast: isLast)
+            object.append(chunk, isLast: isLast)
             if isLast { large = nil }
             return
         }
-        file.append(piece)
+        file.append(chunk)
         guard isLast else { return }
-        let first = batch.pieces.count
-        batch.pieces.append(contentsOf: file)
+        let first = batch.chunks.count
+        batch.chunks.append(contentsOf: file)
         batch.byteCount += file.reduce(0) { $0 + $1.count }
         file.removeAll(keepingCapacity: true)
         addObject(batch.pending, batch.files.count)
-        batch.files.append(ObjectBatch.File(pieces: first..<batch.pieces.count))
+        batch.files.append(ObjectBatch.File(chunks: first..<batch.chunks.count))
         if batch.byteCount >= Self.batchSize { submitBatch() }
     }
 
@@ -173,10 +176,10 @@ struct LayerSplitter: TarHandler, ~Copyable {
 
     // MARK: From the layer's loop
 
-    /// Called when a slab has been fed: no finished file may keep it longer than its job needs.
-    mutating func endOfSlab() throws {
+    /// Called when a buffer has been fed: no finished file may keep it longer than its job needs.
+    mutating func endOfBuffer() throws {
         submitBatch()
-        slab = nil
+        buffer = nil
         try writeWhatIsKnown()
         // All that is outstanding ends by itself, unless the rest of a large file is still to come; and behind that nothing waits yet.
         while waiting.count - firstWaiting > Self.waitingLimit, large == nil, outstanding > 0 { try awaitObject() }
@@ -190,7 +193,7 @@ struct LayerSplitter: TarHandler, ~Copyable {
 
     /// Waits for all objects and completes the split stream.
     consuming func finish() throws -> (stream: StoredObject, statistics: LayerStatistics) {
-        try endOfSlab()
+        try endOfBuffer()
         while outstanding > 0 { try awaitObject() }
         try writeWhatIsKnown()
         try storeSparseFiles()
@@ -237,7 +240,7 @@ struct LayerSplitter: TarHandler, ~Copyable {
                     return
                 }
                 if let failure = pending.failure { throw failure }
-                guard index < pending.results.count else { return }
+                precondition(index < pending.results.count, "a job has stored fewer objects than it was given files")
                 let stored = pending.results[index]
                 try stream.external(stored.id, size: stored.size)
                 statistics.add(stored)

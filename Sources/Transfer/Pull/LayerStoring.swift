@@ -25,11 +25,11 @@ extension ImageStore {
             return stream
         }
         try repository.beginPull()
-        let importer = LayerImport(
-            repository: repository, objectPool: WorkerPool(threads: Host.processorCount), feederPool: WorkerPool(threads: 1),
+        let pipeline = LayerPipeline(
+            repository: repository, objectPool: WorkerPool(threads: Host.processorCount), readerPool: WorkerPool(threads: 1),
             profile: PullProfile(), limits: limits)
-        defer { importer.shutdown() }
-        let imported = try importer.run(blob, nil, diffID: diffID) { _ in }
+        defer { pipeline.shutdown() }
+        let imported = try pipeline.run(blob, nil, diffID: diffID)
         try LayerMark.set(diffID, on: imported.stream, in: repository)
         publication.stream(name, imported.stream)
         try repository.publish(publication)

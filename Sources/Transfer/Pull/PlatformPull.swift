@@ -1,4 +1,5 @@
 import ComposefsBytes
+import ComposefsConcurrency
 import ComposefsImageStore
 import ComposefsOCIModel
 public import ComposefsRepository
@@ -19,10 +20,10 @@ public func pullAllPlatforms(
 ) throws -> [PullResult] {
     let reporter = PullReporter(options.observer)
     reporter.image(.resolving(reference: source.canonicalName))
-    let (isIndex, manifests) = try resolveAllManifests(source, limits: options.limits)
+    let (isIndex, manifests) = try resolveAllManifests(source, limits: options.limits, options.cancellation)
     let name = options.name ?? ByteString(source.canonicalName)
     func pull(_ manifest: ResolvedManifest, _ name: ByteString, other: ByteString? = nil) throws -> PullResult {
-        try source.checkCancellation()
+        try options.cancellation.check()
         return try ImagePull(source: source, repository: repository, options: options, reporter: reporter).take(
             manifest, name, other: other)
     }

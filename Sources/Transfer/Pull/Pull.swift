@@ -1,5 +1,6 @@
 import ComposefsBytes
 import ComposefsCompression
+import ComposefsConcurrency
 import ComposefsEROFS
 import ComposefsFileTree
 import ComposefsHashing
@@ -43,11 +44,11 @@ struct ImagePull {
         if source.isRemote, options.policy == .never { throw try notPresent() }
         let resolved: ResolvedManifest
         do {
-            resolved = try resolveManifest(source, platform: options.platform, limits: options.limits)
+            resolved = try resolveManifest(source, platform: options.platform, limits: options.limits, options.cancellation)
         } catch {
             guard options.policy == .newer, let local else { throw error }
-            // Who ends the pull does not want another image instead.
-            try source.checkCancellation()
+            // A caller that ends the pull does not want another image instead.
+            try options.cancellation.check()
             return try use(local, .unreachable(reason: "\(error)"))
         }
         if options.policy == .newer, let local, local.manifestDigest == resolved.digest {
@@ -212,7 +213,7 @@ struct ImagePull {
         if repository.isSecure {
             try seal.addArtifacts(of: store, subject: resolved.digest)
             if !source.isRemote || options.imageSignatures == .require {
-                try seal.addArtifacts(of: source, subject: resolved.digest, options.limits)
+                try seal.addArtifacts(of: source, subject: resolved.digest, options.limits, options.cancellation)
             }
         }
         try seal.check(.manifest, resolved.manifest.bytes)
@@ -265,26 +266,27 @@ struct ImagePull {
     /// one pull has fetched is kept for the others until it is published.
     func readConfig(_ descriptor: Descriptor) throws -> [UInt8] {
         if let data = descriptor.data { return try read(DataBlobReader(data), descriptor) }
-        guard source.isRemote else { return try read(source.openBlob(descriptor), descriptor) }
+        guard source.isRemote else { return try readConfig(descriptor, nil) }
         guard descriptor.size <= UInt64(ImageLimits.configBytes) else {
             throw PullError.blobTooLarge(descriptor.digest, announced: descriptor.size, limit: ImageLimits.configBytes)
         }
         let digest = descriptor.digest
-        var pause = 10
-        while true {
-            if let claim = try repository.claimBlob(ByteString(digest.description), size: descriptor.size) {
-                // Only now: who had the claim before may have published it.
-                if let stored = store.storedConfig(digest) {
-                    claim.remove()
-                    return stored
-                }
-                claim.keep(limit: options.keptBytesLimit)
-                return try claim.read(descriptor, from: source, observer: { _ in }) { try read($0, descriptor) }
-            }
-            // No other claim is held meanwhile, see `LayerQueue`.
-            try source.checkCancellation()
-            Host.sleep(milliseconds: pause)
-            pause = min(pause * 2, 100)
+        // No other claim is held meanwhile, see `LayerQueue`.
+        let claim = try pollingForClaim(options.cancellation) {
+            try repository.claimBlob(ByteString(digest.description), size: descriptor.size)
+        }
+        // Only now: the pull that had the claim before may have published it.
+        if let stored = store.storedConfig(digest) {
+            claim.remove()
+            return stored
+        }
+        claim.keep(limit: options.keptBytesLimit)
+        return try readConfig(descriptor, claim)
+    }
+
+    private func readConfig(_ descriptor: Descriptor, _ claim: BlobClaim?) throws -> [UInt8] {
+        try source.download(descriptor, partial: claim, options.cancellation).verified(by: BlobDownload.Verdict.ofImport) {
+            try read($0, descriptor)
         }
     }
 

@@ -1,4 +1,5 @@
 public import ComposefsBytes
+public import ComposefsConcurrency
 public import ComposefsOCIModel
 
 /// How an image is pulled.
@@ -27,6 +28,9 @@ public struct PullOptions: Sendable {
     public var limits = PullLimits()
     /// Whether an image is refused at the start that can hardly fit on the file system.
     public var checksSpace = true
+    /// Ends the pull, with `CancellationError`, before the next bytes are read and in the middle of a wait. Layers that are finished are kept
+    /// for the next pull. A `RegistryClient` has one of its own: give it the same, and transfers end at once.
+    public var cancellation = Cancellation()
     /// Receives what happens, from the pull's threads: see `PullObserver`.
     public var observer: PullObserver?
 

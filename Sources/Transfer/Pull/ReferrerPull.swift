@@ -1,4 +1,5 @@
 import ComposefsBytes
+import ComposefsConcurrency
 import ComposefsHashing
 import ComposefsImageStore
 import ComposefsOCIModel
@@ -28,7 +29,7 @@ extension ImagePull {
             let listed = try orProblem(subject, nil, &result) { try source.referrers(of: subject, artifactType: nil) } ?? []
             for descriptor in listed where seen.insert(descriptor.digest).inserted {
                 guard seen.count <= limit else { throw PullError.tooManyReferrers(image, limit: Self.referrerLimit) }
-                try source.checkCancellation()
+                try options.cancellation.check()
                 let outcome = try orProblem(subject, descriptor.digest, &result) { try pullReferrer(descriptor, of: subject, for: owner) }
                 switch outcome {
                 case .stored:
@@ -47,8 +48,8 @@ extension ImagePull {
         _ subject: ContentDigest, _ digest: ContentDigest?, _ result: inout PullResult, _ body: () throws -> Value
     ) throws -> Value? {
         do { return try body() } catch let error as any PlaceError where error.concernsOneThing {
-            // Who ends the pull does not want to hear of others.
-            try source.checkCancellation()
+            // A caller that ends the pull wants no list of problems.
+            try options.cancellation.check()
             result.referrersUnavailable.append(ReferrerProblem(subject: subject, digest: digest, reason: "\(error)"))
             return nil
         }

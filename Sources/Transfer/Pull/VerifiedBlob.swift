@@ -1,9 +1,11 @@
 import ComposefsBytes
+import ComposefsConcurrency
 import ComposefsHashing
 import ComposefsOCIModel
 import ComposefsTransports
 
-/// A blob's bytes as they come, digested and counted: more or fewer than announced is refused at that byte.
+/// The second stage of a blob's way: its bytes as they come, digested and counted. One byte more than announced is refused at once, one
+/// less, or another digest, at the end.
 package struct VerifiedBlob: ~Copyable {
     /// What has been read and not been consumed yet.
     var input: UnsafeRawBufferPointer
@@ -13,16 +15,16 @@ package struct VerifiedBlob: ~Copyable {
     private let blob: any BlobReader
     /// Nil where nothing is known of the blob beforehand.
     private let descriptor: Descriptor?
-    private let sink: (any BlobSink)?
+    private let keeper: BlobKeeper?
     private var hasher: DigestHasher?
     private let profile: PullProfile
 
-    init(blob: any BlobReader, descriptor: Descriptor?, sink: (any BlobSink)? = nil, profile: PullProfile) {
+    init(blob: any BlobReader, descriptor: Descriptor?, keeper: BlobKeeper? = nil, profile: PullProfile) {
         buffer = .allocate(byteCount: 256 * 1024, alignment: 4096)
         input = UnsafeRawBufferPointer(rebasing: buffer[..<0])
         self.blob = blob
         self.descriptor = descriptor
-        self.sink = sink
+        self.keeper = keeper
         self.profile = profile
         hasher = if let descriptor { DigestHasher(descriptor.digest.algorithm) } else { nil }
     }
@@ -43,7 +45,7 @@ package struct VerifiedBlob: ~Copyable {
         let started = PullProfile.now()
         hasher?.update(input)
         profile.add(.digest, PullProfile.now() - started)
-        try sink?.append(input)
+        try keeper?.append(input)
     }
 
     /// What `fill` has read, taken as a whole; valid until the next `fill`.
@@ -79,15 +81,10 @@ package struct VerifiedBlob: ~Copyable {
 }
 
 extension ImageSource {
-    /// All of a blob that is small enough to hold, verified. Where somebody sends something else, the next who may have it is asked.
-    func readBlob(_ descriptor: Descriptor, limit: Int) throws -> [UInt8] {
-        while true {
-            let reader = try openBlob(descriptor)
-            do {
-                return try VerifiedBlob(blob: reader, descriptor: descriptor, profile: PullProfile()).readAll(limit: limit)
-            } catch let error as PullError {
-                guard reader.reject("\(error)") else { throw error }
-            }
+    /// All of a blob that is small enough to hold, verified.
+    func readBlob(_ descriptor: Descriptor, limit: Int, _ cancellation: Cancellation = Cancellation()) throws -> [UInt8] {
+        try download(descriptor, cancellation).verified { blob in
+            try VerifiedBlob(blob: blob, descriptor: descriptor, profile: PullProfile()).readAll(limit: limit)
         }
     }
 }

@@ -69,11 +69,11 @@ private final class ImagePush: Sendable {
         var referrers = Referrers()
         // By its digest first, where something is still to come: the name appears when all is there.
         if try options.referrers != .none && !store.referrers(of: image.manifestDigest).isEmpty {
-            try destination.putManifest(manifest, digest: digest, isNamed: false)
+            try put(manifest, digest, isNamed: false)
             reporter.image(.referrers)
             try placeReferrers(of: image.manifestDigest, as: manifest, digest, &referrers, depth: 0)
         }
-        try destination.putManifest(manifest, digest: digest, isNamed: true)
+        try put(manifest, digest, isNamed: true)
         try destination.finish()
         reporter.image(.done)
         return PushResult(
@@ -190,8 +190,7 @@ private final class ImagePush: Sendable {
         {
             return (descriptor(known), outcome)
         }
-        let sent = try destination.putBlob(OutgoingBlob(expected: expected) { try packing.produce($0) })
-        count(sent)
+        let sent = try put(expected) { try packing.produce($0) }
         if format != .none { PackingMark.set(sent, for: packing) }
         return (descriptor(sent), .sent)
     }
@@ -200,10 +199,11 @@ private final class ImagePush: Sendable {
 
     /// A blob that is known to the last byte: looked for, mounted or, where there is something to send, sent. Nil where it is not there.
     private func place(_ blob: Descriptor, _ produce: OutgoingBlob.Producer?) throws -> PushedLayer? {
+        try options.cancellation.check()
         if try destination.hasBlob(blob) { return .present }
         for source in mounts[blob.digest] ?? [] where try destination.mountBlob(blob, from: source) { return .mounted }
         guard let produce else { return nil }
-        count(try destination.putBlob(OutgoingBlob(expected: SentBlob(digest: blob.digest, size: blob.size), produce: produce)))
+        _ = try put(SentBlob(digest: blob.digest, size: blob.size), produce)
         return .sent
     }
 
@@ -216,7 +216,23 @@ private final class ImagePush: Sendable {
         _ = try place(image.manifest.config) { emit in try bytes.withUnsafeBytes { try emit($0) } }
     }
 
-    private func count(_ blob: SentBlob) { bytesSent.withLock { $0 += blob.size } }
+    private func put(_ expected: SentBlob?, _ produce: @escaping OutgoingBlob.Producer) throws -> SentBlob {
+        let cancellation = options.cancellation
+        let blob = OutgoingBlob(expected: expected) { emit in
+            try produce { bytes in
+                try cancellation.check()
+                try emit(bytes)
+            }
+        }
+        let sent = try destination.putBlob(blob)
+        bytesSent.withLock { $0 += sent.size }
+        return sent
+    }
+
+    private func put(_ manifest: Manifest, _ digest: ContentDigest, isNamed: Bool) throws {
+        try options.cancellation.check()
+        try destination.putManifest(manifest, digest: digest, isNamed: isNamed)
+    }
 
     // MARK: Referrers
 
@@ -246,7 +262,7 @@ private final class ImagePush: Sendable {
                 let layers = try placeLayers(of: image, PushReporter(nil))
                 try place(config: image)
                 pushed = try image.manifest.replacing(layers: layers.map(\.descriptor), subject: isAsItWas ? nil : descriptor)
-                try destination.putManifest(pushed, digest: pushed.digest(inPlaceOf: image.manifest, artifact), isNamed: false)
+                try put(pushed, pushed.digest(inPlaceOf: image.manifest, artifact), isNamed: false)
             } catch let error as any PlaceError where error.concernsOneThing {
                 // There are registries that know no artifacts. The image is whole without them.
                 referrers.refused.append(ReferrerProblem(subject: digest, digest: artifact, reason: "\(error)"))

@@ -1,4 +1,5 @@
 public import ComposefsCompression
+public import ComposefsConcurrency
 public import ComposefsHashing
 public import ComposefsOCIModel
 package import ComposefsTransports
@@ -22,6 +23,9 @@ public struct PushOptions: Sendable {
     /// How many layers are sent at the same time; nil for one each processor, at least two.
     public var jobs: Int?
     public var referrers: Referrers
+    /// Ends the push, with `CancellationError`, before the next bytes are sent; the name stays as it was. A `RegistryClient` has one of its
+    /// own: give it the same, and transfers end at once.
+    public var cancellation = Cancellation()
     /// Told what happens; must not block.
     public var observer: PushObserver?
 

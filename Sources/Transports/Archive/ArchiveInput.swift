@@ -1,4 +1,5 @@
 import ComposefsBytes
+import ComposefsConcurrency
 import ComposefsLinuxSystem
 import ComposefsOCIModel
 
@@ -8,19 +9,19 @@ final class ArchiveInput {
     let descriptor: FileDescriptor
     /// Whether any byte can be read at any time. A pipe or a socket gives each byte once.
     let isRegular: Bool
-    private let checkCancellation: @Sendable () throws -> Void
+    private let cancellation: Cancellation
 
     /// How long a pipe is waited for between two looks at whether the caller still wants it, in milliseconds.
     private static let patience: Int32 = 100
 
-    init(_ path: ByteString, checkCancellation: @escaping @Sendable () throws -> Void) throws {
+    init(_ path: ByteString, _ cancellation: Cancellation) throws {
         let descriptor = try Self.open(path)
         let kind = try descriptor.status().kind
         guard [.regular, .fifo, .socket].contains(kind) else {
             throw OCIError.damaged(source: path, "is no regular file and no pipe")
         }
         self.path = path
-        self.checkCancellation = checkCancellation
+        self.cancellation = cancellation
         isRegular = kind == .regular
         self.descriptor = descriptor
     }
@@ -50,7 +51,7 @@ final class ArchiveInput {
     /// Reads the next bytes; 0 at the end.
     func read(into buffer: UnsafeMutableRawBufferPointer) throws -> Int {
         while true {
-            try checkCancellation()
+            try cancellation.check()
             guard try isRegular || descriptor.waitForInput(milliseconds: Self.patience) else { continue }
             do throws(SystemError) {
                 return try descriptor.read(into: buffer)

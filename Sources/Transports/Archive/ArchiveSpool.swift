@@ -1,5 +1,6 @@
 public import ComposefsBytes
 import ComposefsCompression
+public import ComposefsConcurrency
 import ComposefsLinuxSystem
 public import ComposefsOCIModel
 import ComposefsTar
@@ -13,17 +14,17 @@ public struct ArchiveScratch: Sendable {
     public var limits: PullLimits
     /// Whether an archive is refused that leaves no room for the image.
     public var checksSpace: Bool
-    /// Throws if the caller wants no more of it. Asked now and then, while a pipe is waited for too.
-    public var checkCancellation: @Sendable () throws -> Void
+    /// Ends reading, and the wait for a pipe too.
+    public var cancellation: Cancellation
 
     public init(
         _ directory: ByteString, limits: PullLimits = PullLimits(), checksSpace: Bool = true,
-        checkCancellation: @escaping @Sendable () throws -> Void = {}
+        cancellation: Cancellation = Cancellation()
     ) {
         self.directory = directory
         self.limits = limits
         self.checksSpace = checksSpace
-        self.checkCancellation = checkCancellation
+        self.cancellation = cancellation
     }
 }
 

@@ -13,7 +13,7 @@ struct TarFiles: ImageFiles {
     /// - Parameter scratch: where a compressed archive is expanded to, or one that comes through a pipe.
     init(_ path: ByteString, scratch: ArchiveScratch) throws {
         name = path
-        let input = try ArchiveInput(path, checkCancellation: scratch.checkCancellation)
+        let input = try ArchiveInput(path, scratch.cancellation)
         guard input.isRegular, try Self.format(of: input.descriptor) == .none else {
             let (file, index) = try ArchiveSpool.write(input, to: scratch)
             (self.file, entries) = (file, index.entries)

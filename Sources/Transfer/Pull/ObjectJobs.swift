@@ -4,6 +4,8 @@ import ComposefsLinuxSystem
 import ComposefsRepository
 import Synchronization
 
+// The last stage of a layer's way: files' contents are hashed and become objects, on the worker pool.
+
 /// Objects that the worker pool is storing. The layer's own thread makes it and reads the results once `isDone`.
 final class PendingObjects: @unchecked Sendable {
     private(set) var results: [StoredObject] = []
@@ -12,7 +14,7 @@ final class PendingObjects: @unchecked Sendable {
 
     var isDone: Bool { done.load(ordering: .acquiring) }
 
-    /// Called exactly once, by the worker. Everything written before it is visible to who has seen `isDone`.
+    /// Called exactly once, by the worker. Everything written before it is visible to a thread that has seen `isDone`.
     func complete(_ outcome: Result<[StoredObject], any Error>) {
         switch outcome {
         case .success(let results): self.results = results
@@ -25,10 +27,10 @@ final class PendingObjects: @unchecked Sendable {
 /// Small files that one job stores, so that the queue is asked once for many of them.
 struct ObjectBatch: Sendable {
     struct File: Sendable {
-        var pieces: Range<Int>
+        var chunks: Range<Int>
     }
 
-    var pieces: [Piece] = []
+    var chunks: [Chunk] = []
     var files: [File] = []
     var byteCount = 0
     let pending = PendingObjects()
@@ -42,13 +44,13 @@ struct ObjectBatch: Sendable {
                 for file in files {
                     let started = PullProfile.now()
                     var size: UInt64 = 0
-                    for piece in pieces[file.pieces] {
-                        hasher.update(piece.bytes)
-                        size += UInt64(piece.count)
+                    for chunk in chunks[file.chunks] {
+                        hasher.update(chunk.bytes)
+                        size += UInt64(chunk.count)
                     }
                     let id = hasher.finalize()
                     let hashed = PullProfile.now()
-                    results.append(try repository.storeObject(id, size: size, pieces: pieces[file.pieces].map(\.bytes)))
+                    results.append(try repository.storeObject(id, size: size, pieces: chunks[file.chunks].map(\.bytes)))
                     profile.add(.verity, hashed - started)
                     profile.add(.files, PullProfile.now() - hashed)
                 }
@@ -57,11 +59,11 @@ struct ObjectBatch: Sendable {
     }
 }
 
-/// A file too large to hold: its pieces are hashed and written one after the other, by whichever worker is free, never by two at once,
-/// and no worker ever waits for the next piece.
+/// A file too large to hold: its chunks are hashed and written one after the other, by whichever worker is free, never by two at once,
+/// and no worker ever waits for the next chunk.
 final class LargeObject: @unchecked Sendable {
     private struct State {
-        var pieces: [Piece] = []
+        var chunks: [Chunk] = []
         var isEnded = false
         var isRunning = false
     }
@@ -82,9 +84,9 @@ final class LargeObject: @unchecked Sendable {
         self.finished = finished
     }
 
-    func append(_ piece: Piece, isLast: Bool) {
+    func append(_ chunk: Chunk, isLast: Bool) {
         let start = state.withLock { state in
-            state.pieces.append(piece)
+            state.chunks.append(chunk)
             state.isEnded = isLast
             defer { state.isRunning = true }
             return !state.isRunning
@@ -94,20 +96,20 @@ final class LargeObject: @unchecked Sendable {
 
     private func run() {
         while true {
-            let (pieces, isLast) = state.withLock { state in
-                let pieces = state.pieces
-                state.pieces = []
-                if pieces.isEmpty { state.isRunning = false }
-                return (pieces, state.isEnded)
+            let (chunks, isLast) = state.withLock { state in
+                let chunks = state.chunks
+                state.chunks = []
+                if chunks.isEmpty { state.isRunning = false }
+                return (chunks, state.isEnded)
             }
-            if pieces.isEmpty { return }
+            if chunks.isEmpty { return }
             let started = PullProfile.now()
             defer { profile.add(.verity, PullProfile.now() - started) }
             // After a failure the rest is only let go.
             if pending.isDone { continue }
             do {
                 if writer == nil { writer = try repository.makeObjectWriter() }
-                for piece in pieces { try writer?.append(piece.bytes) }
+                for chunk in chunks { try writer?.append(chunk.bytes) }
                 if isLast, let stored = try writer.take()?.finish() {
                     pending.complete(.success([stored]))
                     finished()

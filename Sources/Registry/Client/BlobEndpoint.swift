@@ -1,0 +1,167 @@
+internal import ComposefsHTTPClient
+internal import ComposefsHashing
+internal import ComposefsTransports
+
+/// One repository that a blob is asked of: what one download has learned of it, whatever connections its bytes come on.
+final class BlobEndpoint {
+    let repository: RemoteRepository
+    /// Among all endpoints of the image's reference.
+    let index: Int
+    fileprivate let client: RegistryClient
+    fileprivate let digest: ContentDigest
+    /// Of the whole blob, in bytes.
+    fileprivate let size: UInt64
+    fileprivate var pace: MinimumRate
+    private var rangesAreRefused = false
+
+    init(_ client: RegistryClient, _ repository: RemoteRepository, index: Int, digest: ContentDigest, size: UInt64) {
+        self.client = client
+        self.repository = repository
+        self.index = index
+        self.digest = digest
+        self.size = size
+        pace = MinimumRate(client.options)
+    }
+
+    /// Begins the blob's bytes from an offset on: waits for the response, not for the body.
+    func connect(from offset: UInt64) throws(Failure) -> RegistryBlobConnection {
+        let usesRange = offset > 0 && offset < size && !rangesAreRefused
+        let response: HTTPResponse
+        do throws(Failure) {
+            // A paused HTTP/2 stream makes curl buffer up to 32 MiB of it, and all streams share one TCP window: blobs have connections of
+            // their own, but for those that the ring buffer takes whole, which are never paused.
+            response = try client.open(
+                repository, "/v2/\(repository.name)/blobs/\(digest)", headers: usesRange ? ["Range: bytes=\(offset)-\(size - 1)"] : [],
+                mayShareConnection: client.options.multiplexesBlobs || size - offset <= UInt64(HTTPResponse.sharedBodyLimit),
+                what: "blob of \(repository.domain)/\(repository.name)")
+        } catch {
+            guard usesRange, error.error.status == 416 else { throw error }
+            throw refusedRange(error.error.description)
+        }
+        do throws(Failure) {
+            switch response.head.status {
+            case 206 where usesRange:
+                return RegistryBlobConnection(self, response, at: offset, end: try endOfPart(response, from: offset))
+            case 200:
+                if let length = response.head.contentLength, length != size { throw wrongSize("has \(length) bytes", response.url) }
+                return RegistryBlobConnection(self, response, skipping: offset, end: size)
+            default:
+                throw Failure(
+                    RegistryError(
+                        .badResponse, "\(response.url.display): status \(response.head.status) is no answer to a request for a blob",
+                        status: response.head.status))
+            }
+        } catch {
+            response.cancel()
+            throw error
+        }
+    }
+
+    private func endOfPart(_ response: HTTPResponse, from offset: UInt64) throws(Failure) -> UInt64 {
+        let text = response.head["content-range"] ?? ""
+        guard let range = ContentRange(text), range.first == offset, range.last < size, range.total == nil || range.total == size,
+            response.head.contentLength == nil || response.head.contentLength == range.last - range.first + 1
+        else {
+            throw refusedRange(
+                "\(response.url.display): Content-Range \(printable(text, limit: 60)), but bytes \(offset)-\(size - 1) were asked for")
+        }
+        return range.last + 1
+    }
+
+    /// A server whose ranges are wrong is asked for the whole blob from now on, and what is known is skipped.
+    private func refusedRange(_ description: String) -> Failure {
+        rangesAreRefused = true
+        return Failure(RegistryError(.badResponse, description), retry: .transient(after: nil))
+    }
+
+    fileprivate func wrongSize(_ how: String, _ url: HTTPURL) -> Failure {
+        Failure(RegistryError(.sizeMismatch, "\(url.display): the blob \(how), but its descriptor says \(size)"))
+    }
+}
+
+/// The bytes of one response: exactly as many as it announced, or an error.
+final class RegistryBlobConnection: BlobConnection {
+    private let endpoint: BlobEndpoint
+    private let response: HTTPResponse
+    /// Where the reader is, in bytes from the blob's beginning.
+    private var offset: UInt64
+    /// Bytes before it that this response repeats.
+    private var toSkip: UInt64
+    /// Where the response ends, counted from the blob's beginning.
+    private let end: UInt64
+
+    fileprivate init(_ endpoint: BlobEndpoint, _ response: HTTPResponse, at offset: UInt64, end: UInt64) {
+        self.endpoint = endpoint
+        self.response = response
+        self.offset = offset
+        toSkip = 0
+        self.end = end
+    }
+
+    fileprivate init(_ endpoint: BlobEndpoint, _ response: HTTPResponse, skipping offset: UInt64, end: UInt64) {
+        self.endpoint = endpoint
+        self.response = response
+        self.offset = offset
+        toSkip = offset
+        self.end = end
+    }
+
+    deinit { response.cancel() }
+
+    var usesHTTP1: Bool { response.head.isHTTP1 }
+
+    func close() { response.cancel() }
+
+    func read(into buffer: UnsafeMutableRawBufferPointer) throws(OriginFailure) -> Int? {
+        do throws(Failure) {
+            while toSkip > 0 { toSkip -= UInt64(try receive(.init(rebasing: buffer[..<min(buffer.count, Int(clamping: toSkip))]))) }
+            if offset == endpoint.size {
+                try expectEnd()
+                return 0
+            }
+            // A part, as the server's Content-Range said.
+            if offset == end { return nil }
+            let count = try receive(.init(rebasing: buffer[..<min(buffer.count, Int(clamping: end - offset))]))
+            offset += UInt64(count)
+            return count
+        } catch {
+            throw OriginFailure(error)
+        }
+    }
+
+    private func receive(_ buffer: UnsafeMutableRawBufferPointer) throws(Failure) -> Int {
+        let count: Int
+        do {
+            count = try endpoint.pace.measure { () throws(HTTPError) in try response.read(into: buffer) }
+        } catch {
+            throw Failure(error)
+        }
+        if let rate = endpoint.pace.isTooLow() { throw endpoint.client.session.tooSlow(rate, response.url) }
+        guard count > 0 else { throw endedEarly() }
+        return count
+    }
+
+    /// All bytes are there: more are an error, a connection that breaks now is none.
+    private func expectEnd() throws(Failure) {
+        var extra: UInt8 = 0
+        let count = withUnsafeMutableBytes(of: &extra) { (try? response.read(into: $0)) ?? 0 }
+        guard count == 0 else { throw endpoint.wrongSize("is longer than \(endpoint.size) bytes", response.url) }
+    }
+
+    private func endedEarly() -> Failure {
+        let have = offset - toSkip
+        guard response.head.endsWithConnection else {
+            return endpoint.wrongSize("ends after \(have) of \(endpoint.size) bytes", response.url)
+        }
+        return Failure(
+            RegistryError(.connection, "\(response.url.display): the connection ended after \(have) of \(endpoint.size) bytes"),
+            retry: .transient(after: nil))
+    }
+}
+
+extension OriginFailure {
+    init(_ failure: Failure) {
+        self.init(
+            failure.error, retry: failure.retry, concernsOrigin: failure.error.concernsOnePlace, cancelled: failure.whenCancelled.error)
+    }
+}

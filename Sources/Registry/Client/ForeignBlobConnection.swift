@@ -1,0 +1,43 @@
+internal import ComposefsHTTPClient
+internal import ComposefsOCIModel
+internal import ComposefsTransports
+
+/// A foreign layer's bytes from one of the addresses in its descriptor. The reader compares size and digest.
+final class ForeignBlobConnection: BlobConnection {
+    private let response: HTTPResponse
+    /// Bytes that the reader has already: such servers are not asked for parts.
+    private var toSkip: UInt64
+
+    init(_ client: RegistryClient, _ descriptor: Descriptor, _ address: String, skipping offset: UInt64) throws(Failure) {
+        guard let url = HTTPURL(address) else {
+            let shown = printable(hidingSecrets(address), limit: 240)
+            throw Failure(RegistryError(.notFound, "\(shown) is no address that can be fetched from"))
+        }
+        // Not the registry, so not its credentials either.
+        let server = RemoteRepository(domain: url.authority, name: "")
+        let response = try client.session.open(url, for: server, headers: ["Accept-Encoding: identity"], mayShareConnection: false)
+        guard response.head.status == 200 else {
+            throw client.session.failure(status: response, what: "foreign layer \(descriptor.digest)")
+        }
+        self.response = response
+        toSkip = offset
+    }
+
+    deinit { response.cancel() }
+
+    func close() { response.cancel() }
+
+    func read(into buffer: UnsafeMutableRawBufferPointer) throws(OriginFailure) -> Int? {
+        while true {
+            let count: Int
+            do throws(HTTPError) {
+                let room = toSkip > 0 ? min(buffer.count, Int(clamping: toSkip)) : buffer.count
+                count = try response.read(into: UnsafeMutableRawBufferPointer(rebasing: buffer[..<room]))
+            } catch {
+                throw OriginFailure(Failure(error))
+            }
+            guard toSkip > 0, count > 0 else { return count }
+            toSkip -= UInt64(count)
+        }
+    }
+}

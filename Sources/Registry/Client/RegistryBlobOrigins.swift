@@ -1,0 +1,92 @@
+internal import ComposefsConcurrency
+internal import ComposefsOCIModel
+internal import ComposefsTransports
+
+/// Where a registry image's blob is downloaded from: its mirrors and its registry, in the order of the registries configuration, and then, for
+/// a foreign layer that none of them has, the addresses in its descriptor.
+final class RegistryBlobOrigins: BlobOrigins {
+    private let client: RegistryClient
+    /// The image's; nil for a blob of one repository that is asked of nothing else.
+    private let reference: RegistryReference?
+    private let descriptor: Descriptor
+    private let endpoints: [BlobEndpoint]
+    private let addresses: [String]
+    /// Of the endpoints, in order.
+    private var failures: [(place: String, error: RegistryError)] = []
+    private var addressFailures: [String] = []
+
+    init(_ client: RegistryClient, _ reference: RegistryReference, _ descriptor: Descriptor) throws(RegistryError) {
+        self.client = client
+        self.reference = reference
+        self.descriptor = descriptor
+        endpoints = try client.places.endpoints(of: reference).map {
+            BlobEndpoint(client, $0.endpoint, index: $0.index, digest: descriptor.digest, size: descriptor.size)
+        }
+        addresses = descriptor.isForeign && client.options.fetchesForeignLayers ? descriptor.urls : []
+    }
+
+    /// A blob of one repository.
+    init(_ client: RegistryClient, _ repository: RemoteRepository, _ descriptor: Descriptor) {
+        self.client = client
+        reference = nil
+        self.descriptor = descriptor
+        endpoints = [BlobEndpoint(client, repository, index: 0, digest: descriptor.digest, size: descriptor.size)]
+        addresses = []
+    }
+
+    var count: Int { endpoints.count + addresses.count }
+    var cancellation: Cancellation? { client.session.cancellation }
+
+    func retryBudget(of origin: Int) -> RetryBudget {
+        RetryBudget(client.options.retry, hasAlternative: origin < endpoints.count && endpoints[origin].repository.isMirror)
+    }
+
+    func connect(_ origin: Int, from offset: UInt64) throws(OriginFailure) -> any BlobConnection {
+        do throws(Failure) {
+            if origin < endpoints.count { return try endpoints[origin].connect(from: offset) }
+            // Another failure than a missing blob is not got over elsewhere.
+            guard failures.last?.error.kind == .notFound else { throw Failure(PlaceFinder.joined(failures)) }
+            return try ForeignBlobConnection(client, descriptor, addresses[origin - endpoints.count], skipping: offset)
+        } catch {
+            var failure = OriginFailure(error)
+            if origin >= endpoints.count, failures.last?.error.kind != .notFound { failure.concernsOrigin = false }
+            throw failure
+        }
+    }
+
+    func gaveUp(_ origin: Int, _ error: any Error) {
+        guard let error = error as? RegistryError else { preconditionFailure("an endpoint fails with \(error), not with a RegistryError") }
+        guard origin < endpoints.count else {
+            addressFailures.append(error.description)
+            return
+        }
+        let endpoint = endpoints[origin]
+        // Of a single endpoint nothing is remembered: there is none to go to instead.
+        if let reference, endpoints.count > 1 { client.places.failed(reference, endpoint.index, error) }
+        failures.append(("\(endpoint.repository.domain)/\(endpoint.repository.name)", error))
+    }
+
+    func sentOtherContent(_ origins: [Int], _ reason: String) -> String? {
+        let senders = origins.compactMap { $0 < endpoints.count ? endpoints[$0] : nil }
+        guard let reference, let last = senders.last, senders.count == origins.count else { return nil }
+        if senders.count > 1 {
+            // Any of them may have lied. The one that came last has not yet shown what it has from the beginning.
+            client.places.leave(reference, before: last.index)
+        } else {
+            guard endpoints.last.map({ $0.index > last.index }) == true else { return nil }
+            client.places.leave(reference, before: last.index + 1)
+        }
+        return client.places.warnOfLie(senders.map(\.repository), reason)
+    }
+
+    var failure: any Error {
+        let error = PlaceFinder.joined(failures)
+        guard error.kind == .notFound, descriptor.isForeign else { return error }
+        if !addressFailures.isEmpty {
+            return RegistryError(.notFound, "the foreign layer cannot be had: " + addressFailures.joined(separator: "; "))
+        }
+        return RegistryError(
+            .foreignLayer, "\(error); \(descriptor.foreignNote)", status: error.status, code: error.code,
+            remedy: descriptor.urls.isEmpty ? nil : .fetchForeignLayers)
+    }
+}
