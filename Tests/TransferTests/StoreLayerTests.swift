@@ -134,7 +134,7 @@ import Testing
         #expect(info.size == UInt64(archive.bytes.count) && info.inlineSize == info.size - 8190)
     }
 
-    /// Larger than all slabs together, with a file that spans many of them and many that end near a slab's end.
+    /// Larger than all buffers together, with a file that spans many of them and many that end near a buffer's end.
     @Test func largeArchives() throws {
         let scratch = try StoreScratch()
         let store = ImageStore(try scratch.create())
