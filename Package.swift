@@ -74,7 +74,10 @@ let package = Package(
         module("EROFS", ["Bytes", "Hashing", "FileTree"]),
         module("Dumpfile", ["Bytes", "Hashing", "FileTree"]),
         // Floor 4: the repository knows no OCI, transports know no store and no HTTP, and HTTPClient, the only user of libcurl, knows no registry.
-        module("Repository", ["Bytes", "Hashing", "LinuxSystem", "Concurrency", "JSON", "FileTree", "SplitStream", "EROFS"]),
+        // Mounting knows no repository, only what is mounted: a collection must know that.
+        module("Mounting", ["Bytes", "LinuxSystem", "Concurrency"]),
+        module(
+            "Repository", ["Bytes", "Hashing", "LinuxSystem", "Concurrency", "JSON", "FileTree", "SplitStream", "EROFS", "Mounting"]),
         module("Transports", ["Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "Tar", "OCIModel"]),
         module("HTTPClient", ["Bytes", "Compression", "LinuxSystem", "Concurrency", "CCurl"]),
         // Floor 5: OCI images in a repository, whatever they come from; the distribution protocol, whatever becomes of the bytes.
@@ -89,9 +92,8 @@ let package = Package(
         // assertions after seconds of fuzzing, and the Swift packages bring Foundation.
         module(
             "Registry", ["Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "OCIModel", "HTTPClient", "Transports"]),
-        // Floor 6: the tree that boots; mounts.
+        // Floor 6: the tree that boots; FUSE.
         module("Boot", ["Bytes", "Hashing", "LinuxSystem", "FileTree", "OCIModel", "Repository", "ImageStore", "CPCRE2"]),
-        module("Mounting", ["Bytes", "LinuxSystem", "Concurrency"]),
         module("Fuse", ["Bytes", "Hashing", "LinuxSystem", "Concurrency", "FileTree", "EROFS"]),
         // Floor 7: images on their way: pull, push, copy. Above Boot, since a copy makes boot images anew.
         module(

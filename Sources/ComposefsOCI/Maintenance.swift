@@ -1,5 +1,5 @@
 public import ComposefsBytes
-import ComposefsConcurrency
+public import ComposefsConcurrency
 public import ComposefsImageStore
 import ComposefsLinuxSystem
 public import ComposefsRepository
@@ -51,14 +51,33 @@ extension Store {
         return StoreReport(repository: repository, images: report)
     }
 
-    /// Removes everything that no tag or other reference keeps, and what interrupted operations left. Waits until no other handle of the
-    /// repository is open, here or in another process. See `Repository.collectGarbage`.
+    /// Removes everything that no tag or other reference keeps and that is not in use, and what interrupted operations left. Waits until no other
+    /// handle of the repository is open, here or in another process. See `Repository.collectGarbage`.
     ///
     /// - Parameters:
-    ///   - dryRun: only say what would go.
+    ///   - dryRun: only say what would be removed.
     ///   - extraRoots: names in `streams/` or `images/` that are kept too.
-    /// - Throws: `RepositoryError`.
-    public func collectGarbage(dryRun: Bool = false, extraRoots: [ByteString] = []) async throws -> GarbageReport {
-        try await onOwnThread { try repository.collectGarbage(dryRun: dryRun, extraRoots: extraRoots) }
+    ///   - wait: how long to wait for other handles.
+    ///   - cancellation: ends the waiting. Cancelling the task does, too.
+    /// - Throws: `RepositoryError`; `.busy` after the time limit. `CancellationError`.
+    public func collectGarbage(
+        dryRun: Bool = false, extraRoots: [ByteString] = [], wait: LockWait = .forever, cancellation: Cancellation = Cancellation()
+    ) async throws -> GarbageReport {
+        try await waiting(cancellation) {
+            try repository.collectGarbage(dryRun: dryRun, extraRoots: extraRoots, wait: wait, cancellation: cancellation)
+        }
+    }
+
+    /// Runs what waits for others on a thread of its own; the task's cancellation is its.
+    func waiting<Result: Sendable>(_ cancellation: Cancellation, _ body: @escaping @Sendable () throws -> Result) async throws -> Result {
+        do {
+            return try await withTaskCancellationHandler {
+                try await onOwnThread(body)
+            } onCancel: {
+                cancellation.cancel()
+            }
+        } catch RepositoryError.cancelled {
+            throw CancellationError()
+        }
     }
 }

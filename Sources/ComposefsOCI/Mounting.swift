@@ -96,6 +96,9 @@ public func mountImageFile(
     _ options: MountOptions = MountOptions()
 ) throws(MountError) -> Bool {
     guard let first = objects.first else { throw .options(.noObjects) }
+    // Before the image is looked for, and until the kernel's table shows the mount: no collection comes in between.
+    let locks = repositoryLocks(objects)
+    defer { withExtendedLifetime(locks) {} }
     let image = try open(path, [.readOnly, .nonBlocking])
     // Of others a read may never end.
     guard let kind = try? image.status().kind, kind == .regular || kind == .blockDevice else { throw .noImageFile(path) }
@@ -117,6 +120,16 @@ public func mountImageFile(
     } catch {
         guard case .image(let system, let kernel) = error else { throw error }
         throw .image(SystemError("mount EROFS of", path, system.errno), kernel: kernel)
+    }
+}
+
+/// The shared locks of the repositories whose objects these are. A directory of objects that is in no repository has none.
+private func repositoryLocks(_ objects: [ByteString]) -> [OpenFile] {
+    objects.compactMap { path in
+        guard let directory = try? FileDescriptor.open(path + "/..", [.readOnly, .directory]),
+            (try? directory.status(at: "meta.json", follow: false))?.kind == .regular, (try? directory.lock(.shared)) == true
+        else { return nil }
+        return try? OpenFile(directory)
     }
 }
 

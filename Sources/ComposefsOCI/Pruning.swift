@@ -1,11 +1,6 @@
 public import ComposefsBytes
-import ComposefsConcurrency
-import ComposefsEROFS
-import ComposefsHashing
+public import ComposefsConcurrency
 import ComposefsImageStore
-import ComposefsJSON
-import ComposefsLinuxSystem
-import ComposefsMounting
 public import ComposefsRepository
 
 /// What `Store.prune` removed, or would remove.
@@ -18,11 +13,15 @@ public struct PruneReport: Hashable, Sendable {
         case booted
         /// It is among the deployments beside the repository (`state/deploy`).
         case deployed
+        /// A boot loader's entry names it.
+        case bootEntry = "boot-entry"
     }
 
     public struct Kept: Hashable, Sendable {
         public var name: ByteString
         public var use: Use
+        /// All that uses the image.
+        public var uses: [ImageUse]
     }
 
     /// Tags that went, ascending.
@@ -38,63 +37,82 @@ extension Store {
     /// Removes what is of no use: all that no tag keeps, as `collectGarbage`, and records of artifacts that belong to no image that is here.
     ///
     /// - Parameters:
-    ///   - all: the tags too, of all images that are not in use: not mounted, booted or deployed. Artifacts count as not in use, save where they
-    ///     belong to an image that stays. Names below `images/refs` are never touched.
-    ///   - dryRun: only say what would go.
-    /// - Throws: `RepositoryError`, `ImageStoreError`; with `all`, `SystemError` where /proc is not mounted.
-    public func prune(all: Bool = false, dryRun: Bool = false) async throws -> PruneReport {
-        try await onOwnThread { try pruneSynchronously(all: all, dryRun: dryRun) }
+    ///   - all: the tags too, of all images that are not in use: not mounted, booted or deployed, and in no boot entry. Artifacts count as not in use,
+    ///     unless they belong to an image that stays. Names below `images/refs` are never touched.
+    ///   - dryRun: only say what would be removed.
+    ///   - wait: how long to wait for other handles of the repository.
+    ///   - cancellation: ends the waiting. Cancelling the task does, too.
+    /// - Throws: `RepositoryError`, `ImageStoreError`; `.busy` and `.system` of the former as `collectGarbage`; `CancellationError`.
+    public func prune(
+        all: Bool = false, dryRun: Bool = false, wait: LockWait = .forever, cancellation: Cancellation = Cancellation()
+    ) async throws -> PruneReport {
+        try await waiting(cancellation) { try pruneSynchronously(all: all, dryRun: dryRun, wait: wait, cancellation: cancellation) }
     }
 
     /// The same on the caller's thread.
     ///
-    /// - Parameter willWait: called once before waiting for other handles.
+    /// - Parameters:
+    ///   - confirm: called with the tags that `all` would remove, if there are any, before anything is removed; what it throws ends the call.
+    ///   - willWait: called once before waiting for other handles.
     public func pruneSynchronously(
-        all: Bool = false, dryRun: Bool = false, willWait: (@Sendable () -> Void)? = nil
+        all: Bool = false, dryRun: Bool = false, wait: LockWait = .forever, cancellation: Cancellation = Cancellation(),
+        confirm: (([ByteString]) throws -> Void)? = nil, willWait: (@Sendable () -> Void)? = nil
     ) throws -> PruneReport {
-        var report = PruneReport()
-        if all { try sortTags(&report) }
-        let tags = Set(report.tagsRemoved.map { ImageTag.prefix + ImageTag.encode($0) })
-        let records = try images.unneededReferrers(without: tags)
-        report.referrersRemoved = records.count
+        var plan = try planPrune(all: all)
         if dryRun {
-            let gone = tags.union(records).map { "streams/refs/" + $0 }
-            report.garbage = try repository.planCollection(without: Set(gone))
-            return report
+            let gone = plan.tags.union(plan.records).map { "streams/refs/" + $0 }
+            plan.report.garbage = try repository.planCollection(without: Set(gone))
+            return plan.report
         }
-        for name in report.tagsRemoved { try images.untag(name) }
-        for record in records { try repository.removeStreamReference(record) }
-        report.garbage = try repository.collectGarbage(willWait: willWait)
-        return report
+        if let confirm, !plan.report.tagsRemoved.isEmpty { try confirm(plan.report.tagsRemoved) }
+        // A tag is not removed when the collection cannot follow. What is in use is asked again then: time has passed.
+        try repository.waitForOthers(wait, cancellation, willWait: willWait)
+        let confirmed = Set(plan.report.tagsRemoved)
+        plan = try planPrune(all: all) { confirmed.contains($0) }
+        for name in plan.report.tagsRemoved { try images.untag(name, force: true) }
+        for record in plan.records { try repository.removeStreamReference(record) }
+        // An image that was mounted meanwhile has lost its tag, and nothing else: the collection looks at what is in use when no one can mount.
+        plan.report.garbage = try repository.collectGarbage(wait: wait, cancellation: cancellation, willWait: willWait)
+        return plan.report
     }
 
-    private func sortTags(_ report: inout PruneReport) throws {
-        let uses = try imagesInUse()
+    private struct PrunePlan {
+        var report = PruneReport()
+        /// Tags that are removed, as references.
+        var tags: Set<ByteString> = []
+        var records: [ByteString] = []
+    }
+
+    /// - Parameter mayRemove: which tags may be removed.
+    private func planPrune(all: Bool, _ mayRemove: (ByteString) -> Bool = { _ in true }) throws -> PrunePlan {
+        let uses = try repository.imageUses()
+        var plan = PrunePlan()
+        if all { try sortTags(uses, &plan.report, mayRemove) }
+        plan.tags = Set(plan.report.tagsRemoved.map { ImageTag.prefix + ImageTag.encode($0) })
+        plan.records = try images.unneededReferrers(without: plan.tags, kept: images.manifestsInUse(uses))
+        plan.report.referrersRemoved = plan.records.count
+        return plan
+    }
+
+    private func sortTags(_ uses: ImageUses, _ report: inout PruneReport, _ mayRemove: (ByteString) -> Bool) throws {
         for tag in try images.tags() {
-            let use = try images.image(tag.manifestDigest).flatMap { image in
-                image.allImageIDs.lazy.compactMap { uses[ByteString($0.hex)] }.first
+            let found = try images.image(tag.manifestDigest).map { uses.uses(of: $0.allImageIDs) } ?? []
+            if let first = found.first {
+                report.tagsKept.append(.init(name: tag.name, use: PruneReport.Use(first.kind), uses: found))
+            } else if mayRemove(tag.name) {
+                report.tagsRemoved.append(tag.name)
             }
-            if let use { report.tagsKept.append(.init(name: tag.name, use: use)) } else { report.tagsRemoved.append(tag.name) }
         }
     }
+}
 
-    /// EROFS images in use, by their identifiers in hex.
-    ///
-    /// - Throws: where /proc does not tell what is mounted and booted: nothing may be taken for unused then.
-    private func imagesInUse() throws -> [ByteString: PruneReport.Use] {
-        let mounted = try mountedImages()
-        var uses: [ByteString: PruneReport.Use] = [:]
-        for name in (try? FileDescriptor.open(repository.path + "/../state/deploy", [.readOnly, .directory]).entries()) ?? [] {
-            uses[name.name] = .deployed
+extension PruneReport.Use {
+    init(_ kind: ImageUse.Kind) {
+        switch kind {
+        case .mounted: self = .mounted
+        case .booted: self = .booted
+        case .deployed: self = .deployed
+        case .bootEntry: self = .bootEntry
         }
-        // composefs=HEX, composefs.digest=V1-HEX and the like, with marks before and after the digits.
-        let line = try FileDescriptor.open("/proc/cmdline", .readOnly).readAll(limit: 1 << 20)
-        for word in line.split(whereSeparator: { $0 == 0x20 || $0 == 0x0a }) where word.starts(with: "composefs".utf8) {
-            for part in word.split(whereSeparator: { Hex.value(of: $0) == nil }) where ObjectID(hex: part) != nil {
-                uses[ByteString(part)] = .booted
-            }
-        }
-        for name in mounted { uses[name] = .mounted }
-        return uses
     }
 }

@@ -34,23 +34,32 @@ public struct ServeOptions: Sendable {
 
 /// An image that is mounted with FUSE and served by this process, for as long as `run` runs.
 ///
-/// It holds the repository's shared lock, so that no garbage collection takes objects away.
+/// A lease in the repository keeps what the image needs, and lets garbage be collected. Where no lease can be written, it holds the repository's
+/// shared lock instead, for which collections wait.
 public final class ServedImage: Sendable {
     private let server: FuseServer
     private let mount: AttachedFuseMount
-    private let repository: Repository
+    private let keeper: Keeper
 
-    init(_ server: FuseServer, _ mount: AttachedFuseMount, _ repository: Repository) {
+    fileprivate enum Keeper: Sendable {
+        case lease(ImageLease)
+        case lock(Repository)
+    }
+
+    fileprivate init(_ server: FuseServer, _ mount: AttachedFuseMount, _ keeper: Keeper) {
         self.server = server
         self.mount = mount
-        self.repository = repository
+        self.keeper = keeper
     }
 
     /// The directory, as the kernel names it.
     public var path: ByteString { mount.path }
 
     /// Answers the kernel, blocking the caller; returns once it is unmounted, by whomever.
-    public func run() { server.run() }
+    public func run() {
+        server.run()
+        if case .lease(let lease) = keeper { lease.end() }
+    }
 
     /// Unmounts it, which lets `run` return; with `lazily` even where it is in use, and `run` then returns with the last user.
     public func unmount(lazily: Bool = false) throws(FuseError) { try mount.unmount(lazily: lazily) }
@@ -75,29 +84,42 @@ extension Store {
         let id = try openMountable(image, bootable: bootable, digest: digest).id
         // Kept in memory: what was verified is what is served, whatever happens to the file.
         let content = try ErofsImage(try repository.readObject(id, limit: ErofsImage.maximumSize), algorithm: repository.algorithm)
+        // This handle's shared lock keeps collections away until the lease is there.
+        let keeper = keep(id, at: target)
+        let objects = RepositoryObjects(reader: try repository.objectReader())
         let source = MountOptions.source(ofImage: ByteString(id.hex))
         let mount = try FuseMount(
             at: target, FuseMountOptions(source: source, allowOther: options.allowOther, attributes: options.attributes))
         let server: FuseServer
         do throws(FuseError) {
             server = try FuseServer(
-                content, objects: RepositoryObjects(repository: repository), device: try mount.connection(),
+                content, objects: objects, device: try mount.connection(),
                 FuseServerOptions(
                     requireVerity: repository.isSecure, threads: options.threads, opensLazily: options.opensLazily, report: options.report))
         } catch {
             mount.abandon()
             throw error
         }
-        return ServedImage(server, try mount.attach(), repository)
+        return ServedImage(server, try mount.attach(), keeper)
+    }
+
+    private func keep(_ id: ObjectID, at target: ByteString) -> ServedImage.Keeper {
+        do {
+            let directory = try FileDescriptor.open(target, [.pathOnly, .directory]).kernelPath
+            return .lease(try repository.lease(id, at: directory))
+        } catch {
+            // Read-only, or another user's: as long as this handle is open, others do not collect.
+            return .lock(repository)
+        }
     }
 }
 
 private struct RepositoryObjects: ObjectOpener {
-    let repository: Repository
+    let reader: ObjectReader
 
     func openObject(_ id: ObjectID) throws(ObjectOpenError) -> FileDescriptor {
         do throws(RepositoryError) {
-            return try repository.openObject(id, verify: false)
+            return try reader.openObject(id)
         } catch {
             switch error {
             case .objectMissing: throw .system(SystemError("open", ByteString(id.objectPath), .noEntry))

@@ -14,6 +14,8 @@ public struct ImageSummary: Sendable {
     public var configDigest: ContentDigest
     /// The image ID in the repository's default format; nil for an artifact.
     public var imageID: ObjectID?
+    /// All EROFS images, those for booting too.
+    public var imageIDs: [ObjectID]
     /// Whether the image has a root file system; an artifact has none.
     public var isContainer: Bool
     /// From the config; empty for an artifact.
@@ -55,7 +57,8 @@ extension ImageStore {
                 images.append(
                     ImageSummary(
                         name: tag.name, manifestDigest: tag.manifestDigest, configDigest: image.configDigest,
-                        imageID: image.imageID(repository.erofsFormats.default), isContainer: image.isContainer,
+                        imageID: image.imageID(repository.erofsFormats.default), imageIDs: image.allImageIDs,
+                        isContainer: image.isContainer,
                         architecture: image.config?.architecture ?? "", os: image.config?.os ?? "", variant: image.config?.variant,
                         created: image.config?.created,
                         size: image.manifest.layers.map(\.size).saturatingSum,

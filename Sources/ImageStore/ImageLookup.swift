@@ -36,11 +36,13 @@ extension ImageStore {
         try repository.publish(publication)
     }
 
-    /// Removes a name, durably. What it kept stays until garbage is collected.
+    /// Removes a name, durably. What it kept stays until garbage is collected, and what an image in use needs stays as long as it is in use.
     ///
-    /// - Throws: `ImageStoreError.noSuchImage` if the name is not in use.
-    public func untag(_ name: ByteString) throws {
+    /// - Parameter force: also the last name of an image that is mounted, booted or deployed.
+    /// - Throws: `ImageStoreError.noSuchImage` if the name is not in use; `.imageInUse`.
+    public func untag(_ name: ByteString, force: Bool = false) throws {
         try ImageTag.check(name)
+        if !force { try requireUnused([name]) }
         guard try repository.removeStreamReference(ImageTag.referencePath(name)) else { throw ImageStoreError.noSuchImage(name) }
     }
 

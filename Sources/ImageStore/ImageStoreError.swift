@@ -2,6 +2,7 @@ public import ComposefsBytes
 public import ComposefsEROFS
 public import ComposefsHashing
 import ComposefsOCIModel
+public import ComposefsRepository
 
 /// Why a name cannot be a tag.
 public enum TagFault: Sendable, Hashable, CustomStringConvertible {
@@ -43,6 +44,8 @@ public enum ImageStoreError: Error, Sendable, CustomStringConvertible {
     case isArtifact(ContentDigest)
     /// No layer, or artifact's blob, with this diff ID or digest.
     case noSuchLayer(ContentDigest)
+    /// The last name of an image that is in use shall be removed: the name, and what uses the image.
+    case imageInUse(ByteString, [ImageUse])
     /// The artifact is not recorded for the subject.
     case noSuchReferrer(subject: ContentDigest, artifact: ContentDigest)
 
@@ -58,6 +61,8 @@ public enum ImageStoreError: Error, Sendable, CustomStringConvertible {
         case .noErofsImage(let config, let version, bootable: true): "\(config): records no EROFS image of format \(version) for booting"
         case .isArtifact(let digest): "\(digest) is an artifact: it has no root file system"
         case .noSuchLayer(let digest): "no layer \(digest) in the repository"
+        case .imageInUse(let name, let uses):
+            "\"\(name.withoutSecrets)\" is the last name of an image that is in use: \(uses.map(\.description).joined(separator: ", "))"
         case .noSuchReferrer(let subject, let artifact): "\(artifact) is not recorded as a referrer of \(subject)"
         }
     }

@@ -57,9 +57,13 @@ extension ImageStore {
 
     /// Removes a name below `images/refs`, durably, even if it is broken. What it kept stays until garbage is collected.
     ///
+    /// - Parameter force: also the last name of an image that is in use.
     /// - Returns: false if there is no such name.
-    public func removeName(_ name: ByteString) throws(RepositoryError) -> Bool {
-        try hasName(name) ? try repository.removeImageReference(name) : false
+    /// - Throws: `ImageStoreError.imageInUse`, `RepositoryError`.
+    public func removeName(_ name: ByteString, force: Bool = false) throws -> Bool {
+        guard try hasName(name) else { return false }
+        if !force { try requireUnused([name]) }
+        return try repository.removeImageReference(name)
     }
 
     /// Whether there is such a name below `images/refs`, even if it is broken.

@@ -59,10 +59,12 @@ extension ImageStore {
     /// The records, as references below `streams/refs/`, that no image needs: their subject is not in the store, or only such a record
     /// keeps it.
     ///
-    /// - Parameter without: tags, as references, that are ignored.
-    package func unneededReferrers(without: Set<ByteString> = []) throws -> [ByteString] {
+    /// - Parameters:
+    ///   - without: tags, as references, that are ignored.
+    ///   - kept: streams of manifests that are needed though no reference keeps them.
+    package func unneededReferrers(without: Set<ByteString> = [], kept: Set<ByteString> = []) throws -> [ByteString] {
         let prefix = Self.directory + "/"
-        var live: Set<ByteString> = []
+        var live = kept
         var records: [(name: ByteString, subject: ByteString, artifact: ByteString)] = []
         for reference in try repository.streamReferences() where !without.contains(reference.name) {
             if reference.name.hasPrefix(prefix) {

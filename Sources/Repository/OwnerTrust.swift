@@ -38,7 +38,7 @@ extension Repository {
         if let metadata { try look(at: Layout.metadata, metadata) }
         for name in [Layout.streams, Layout.images, Layout.damaged] { _ = try directory(name) }
         // A list instead of recursion: depth is bounded by the longest path only.
-        var pending = [Layout.objects, Layout.streamReferences, Layout.imageReferences, Layout.staging]
+        var pending = [Layout.objects, Layout.streamReferences, Layout.imageReferences, Layout.staging, Layout.leases]
         while let next = pending.popLast() {
             guard try directory(next) else { continue }
             for entry in try entries(of: next, in: root) ?? [] {

@@ -1,4 +1,5 @@
 public import ComposefsBytes
+public import ComposefsConcurrency
 public import ComposefsHashing
 package import ComposefsLinuxSystem
 internal import Synchronization
@@ -15,6 +16,10 @@ public struct OpenOptions: Sendable {
     public var algorithm: VerityAlgorithm?
     /// Called once, before waiting for a lock that another process holds, such as a garbage collection.
     public var willWait: (@Sendable () -> Void)?
+    /// How long to wait for that lock.
+    public var wait: LockWait
+    /// Ends the waiting: `RepositoryError.cancelled`.
+    public var cancellation: Cancellation
     /// Write also to a repository, or a directory in one, that another user owns or can write to. Otherwise that is
     /// `RepositoryError.untrusted`. Reading never leaves the repository, whoever owns it. See `OwnershipCheck`.
     public var trustsOwner: Bool
@@ -23,7 +28,8 @@ public struct OpenOptions: Sendable {
 
     public init(
         requireVerity: Bool = false, upgradeOldFormat: Bool = false, readOnly: Bool = false, algorithm: VerityAlgorithm? = nil,
-        willWait: (@Sendable () -> Void)? = nil, signer: (any VeritySigner)? = nil, trustsOwner: Bool = false
+        willWait: (@Sendable () -> Void)? = nil, signer: (any VeritySigner)? = nil, trustsOwner: Bool = false, wait: LockWait = .forever,
+        cancellation: Cancellation = Cancellation()
     ) {
         self.requireVerity = requireVerity
         self.upgradeOldFormat = upgradeOldFormat
@@ -32,6 +38,8 @@ public struct OpenOptions: Sendable {
         self.willWait = willWait
         self.signer = signer
         self.trustsOwner = trustsOwner
+        self.wait = wait
+        self.cancellation = cancellation
     }
 }
 

@@ -44,6 +44,12 @@ public enum RepositoryError: Error, Sendable, CustomStringConvertible {
     case image(ByteString, String)
     /// The stream or image that a reference keeps cannot be read, so the objects that it needs are unknown.
     case unreadableRoot(ByteString, String)
+    /// Something uses the repository and does not tell which image: what it is, and why not. Nothing may be removed then.
+    case unknownUse(ByteString, String)
+    /// Others have the repository open, and the time that the caller would wait for them has passed. The processes as far as they can be seen.
+    case busy(ByteString, holders: [ProcessIdentity])
+    /// The caller has ended it while it waited for others.
+    case cancelled
     case invalidName(ByteString, NameFault)
     /// A symbolic link in the repository that leads to no object or entry.
     case invalidLink(ByteString, String)
@@ -100,6 +106,11 @@ public enum RepositoryError: Error, Sendable, CustomStringConvertible {
         case .imageMissing(let name): "image not found: \(name)"
         case .image(let name, let why): "image \(name): \(why)"
         case .unreadableRoot(let path, let why): "\(path): \(why); nothing was removed, because what it keeps cannot be known"
+        case .unknownUse(let path, let why): "\(path): \(why); nothing was removed, because what it needs cannot be known"
+        case .busy(let path, let holders):
+            "\(path): the repository is in use by "
+                + (holders.isEmpty ? "a process that cannot be seen from here" : holders.map(\.description).joined(separator: ", "))
+        case .cancelled: "cancelled while waiting for others that use the repository"
         case .invalidName(let name, let fault): "'\(name)' is no valid name: \(fault)"
         case .invalidLink(let path, let why): "\(path): \(why)"
         case .signatureNeeded(let path):

@@ -46,6 +46,8 @@ public enum NameFault: Sendable, Hashable, CustomStringConvertible {
     case dots
     /// A staged stream's name begins with a dot.
     case leadingDot
+    /// `.leases` is the directory of leases.
+    case leases
 
     public var description: String {
         switch self {
@@ -55,6 +57,7 @@ public enum NameFault: Sendable, Hashable, CustomStringConvertible {
         case .componentTooLong(let limit): "a component is longer than \(limit) bytes"
         case .containsNUL: "it holds a NUL byte"
         case .dots: "`.` and `..` are not names"
+        case .leases: "`.leases` is the directory of leases"
         case .leadingDot: "a staged stream's must not begin with a dot"
         }
     }

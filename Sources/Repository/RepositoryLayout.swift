@@ -12,6 +12,10 @@ enum Layout {
     static let staging: ByteString = ".staging"
     /// Files that were found under a name that is not theirs; see `Repository.setAside`.
     static let damaged: ByteString = ".damaged"
+    static let leases: ByteString = ".leases"
+    /// Below `images/refs`.
+    static let leaseDirectory: ByteString = ".leases"
+    static let leaseReferences: ByteString = "images/refs/.leases"
     static let symlinkPrefix: ByteString = ".symlink-"
     static let objectPrefix: ByteString = ".tmp-object-"
 

@@ -28,7 +28,7 @@ public struct RepositoryConfiguration: Sendable, Hashable {
 }
 
 extension Repository {
-    /// Opens an existing repository and takes its shared lock; waits for a garbage collection that holds it.
+    /// Opens an existing repository and takes its shared lock; waits for a garbage collection that holds it, see `OpenOptions.wait`.
     public static func open(_ path: ByteString, _ options: OpenOptions = OpenOptions()) throws(RepositoryError) -> Repository {
         let root = try openRoot(path, options)
         guard let metadata = try readMetadata(root, of: path) else {
@@ -117,11 +117,7 @@ extension Repository {
 
     private static func openRoot(_ path: ByteString, _ options: OpenOptions) throws(RepositoryError) -> RootedDirectory {
         let root = RootedDirectory(try system { () throws(SystemError) in try FileDescriptor.open(path, [.readOnly, .directory]) })
-        guard try system({ () throws(SystemError) in try root.lock(.shared, wait: false) }) else {
-            options.willWait?()
-            _ = try system { () throws(SystemError) in try root.lock(.shared, wait: true) }
-            return root
-        }
+        try lock(root, path, .shared, options.wait, options.cancellation, options.willWait)
         return root
     }
 

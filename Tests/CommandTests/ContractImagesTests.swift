@@ -227,6 +227,7 @@ import Testing
                 "name": "example.org/name:tag", "manifestDigest": .string(image.manifest), "configDigest": .string(image.config),
                 "imageId": .string(id), "isContainer": true, "architecture": "arm64", "os": "linux", "variant": "v8",
                 "created": "2024-02-29T01:02:03.5Z", "size": .integer(size), "layerCount": 2, "referrerCount": 1,
+                "inUse": [],
             ])
         #expect(json["images"]?[0]?.object?.keys == json["images"]?[1]?.object?.keys)
         #expect(json["images"]?[1]?["name"] == "note")

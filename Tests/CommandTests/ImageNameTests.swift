@@ -35,7 +35,7 @@ import Testing
                 [
                     "name": "team/app", "manifestDigest": .null, "configDigest": .null, "imageId": .string(sample.id), "isContainer": true,
                     "architecture": "", "os": "", "variant": .null, "created": .null, "size": .integer(Int64(size)), "layerCount": 0,
-                    "referrerCount": 0,
+                    "referrerCount": 0, "inUse": [],
                 ]
             ])
         let lines = try sample.store.succeed(["images"]).lines

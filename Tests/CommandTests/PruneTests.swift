@@ -45,7 +45,7 @@ import Testing
         let text = try store.succeed(["prune", "--all", "--dry-run"]).lines
         #expect(Array(text.prefix(3)) == ["Removed tag second", "Removed tag t", "Dry run: nothing was removed"])
         #expect(text.last == "referrers    0 removed")
-        #expect(try store.succeed(["prune", "--all", "--json"]).json() == dry)
+        #expect(try store.succeed(["prune", "--all", "--yes", "--json"]).json() == dry)
         #expect(try names(store) == ["kept"])
         // Names that were given to images of directories stay.
         #expect(try store.succeed(["image-objects", "kept"]).lines.count == 1)
@@ -76,7 +76,7 @@ import Testing
         let object = try #require(try store.object(with: image.manifestBytes))
         try writeFile(store.path + "/objects/\(object.prefix(2))/\(object.dropFirst(2))", Array("{}".utf8))
         let before = store.files
-        _ = try store.refuse(["prune", "--all"])
+        _ = try store.refuse(["prune", "--all", "--yes"])
         #expect(store.files == before)
     }
 
@@ -84,10 +84,10 @@ import Testing
         let (store, _) = try ContractStore.small()
         let id = try #require(try store.succeed(["inspect", "t"]).json()["imageIds"]?["v1"]?.string)
         for path in ["/state", "/state/deploy", "/state/deploy/" + id] { mkdir(store.folder.path + path, 0o755) }
-        let report = try store.succeed(["prune", "--all", "--json"]).json()
+        let report = try store.succeed(["prune", "--all", "--yes", "--json"]).json()
         #expect(report["tagsKept"] == [["name": "t", "use": "deployed"]])
         #expect(report["objectsRemoved"] == 0 && report["tagsRemoved"] == [])
-        #expect(try store.succeed(["prune", "--all"]).lines.first == "Kept tag t: the image is deployed")
+        #expect(try store.succeed(["prune", "--all", "--yes"]).lines.first == "Kept tag t: the image is deployed")
     }
 
     /// Also from a mount namespace that does not see the mount.
@@ -98,13 +98,13 @@ import Testing
         let mounted = try store.run(["mount", "t", target])
         guard mounted.status == 0 else { try Test.cancel("no mounts here: \(mounted.error)") }
         defer { umount2(target, Int32(MNT_DETACH)) }
-        let report = try store.succeed(["prune", "--all", "--json"]).json()
+        let report = try store.succeed(["prune", "--all", "--yes", "--json"]).json()
         #expect(report["tagsKept"] == [["name": "t", "use": "mounted"]])
         #expect(try readFile(target + "/usr/small") == Array("hello from test layer\n".utf8))
         let command = "umount '\(target)' && '\(Cfsoci.binary)' prune --all --repo '\(store.path)'"
         let other = try launch("unshare", ["--mount", "sh", "-c", command])
         #expect(other.text.hasPrefix("Kept tag t: the image is mounted\n"), "\(other.text)\(other.error)")
         umount2(target, Int32(MNT_DETACH))
-        #expect(try store.succeed(["prune", "--all", "--json"]).json()["tagsRemoved"] == ["t"])
+        #expect(try store.succeed(["prune", "--all", "--yes", "--json"]).json()["tagsRemoved"] == ["t"])
     }
 }

@@ -4,7 +4,8 @@ import ComposefsOCI
 
 struct Images: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "List the tagged images, and the images that create-image named.", aliases: ["list"])
+        abstract: "List the tagged images, and the images that create-image named.",
+        discussion: "When an image is in use, the column IN USE shows how: mounted, booted, deployed or boot-entry.", aliases: ["list"])
 
     @Flag(help: "Print JSON.")
     var json = false
@@ -23,7 +24,10 @@ struct Images: ParsableCommand {
         let rows =
             tagged.map { ListedImage.tagged($0) }
             + (try named.map { .named($0, size: try store.repository.objectSize($0.imageID) ?? 0) })
-        try ImageTable(images: rows.sorted { $0.name < $1.name }, truncatesDigests: !noTrunc).show(asJSON: json)
+        // What is in use is left open where the system does not tell.
+        try ImageTable(
+            images: rows.sorted { $0.name < $1.name }, truncatesDigests: !noTrunc, uses: try? store.repository.imageUses()
+        ).show(asJSON: json)
         let count = broken.count + brokenNames.count
         if count > 0 { throw DamageFound(message: "\(count) images cannot be read; `cfsoci fsck` has details") }
     }
@@ -34,6 +38,14 @@ enum ListedImage {
     case tagged(ImageSummary)
     /// An EROFS image without manifest and layers, and its size.
     case named(NamedImage, size: UInt64)
+
+    /// Of all EROFS images.
+    var imageIDs: [ObjectID] {
+        switch self {
+        case .tagged(let image): image.imageIDs
+        case .named(let image, _): [image.imageID]
+        }
+    }
 
     var name: ByteString {
         switch self {
@@ -46,13 +58,31 @@ enum ListedImage {
 struct ImageTable: CommandReport {
     var images: [ListedImage]
     var truncatesDigests: Bool
+    /// Nil when it is not known what is in use.
+    var uses: ImageUses?
 
     var lines: [String] {
         guard !images.isEmpty else { return ["No images"] }
-        return [table(["NAME", "DIGEST", "ARCH", "LAYERS", "SIZE", "REFS"], images.map(row))]
+        let titles = ["NAME", "DIGEST", "ARCH", "LAYERS", "SIZE", "REFS"]
+        let used = images.map { image in uses?.uses(of: image.imageIDs) ?? [] }
+        guard used.contains(where: { !$0.isEmpty }) else { return [table(titles, images.map(row))] }
+        let rows = zip(images, used).map { image, uses in
+            let kinds = ImageUse.Kind.allCases.filter { kind in uses.contains { $0.kind == kind } }
+            return row(image) + [kinds.isEmpty ? "-" : kinds.map(\.rawValue).joined(separator: ",")]
+        }
+        return [table(titles + ["IN USE"], rows)]
     }
 
-    var json: JSONValue { ["images": .array(images.map(Self.document))] }
+    var json: JSONValue {
+        [
+            "images": .array(
+                images.map { image in
+                    var document = Self.document(image)
+                    document["inUse"] = uses.map { .array($0.uses(of: image.imageIDs).map(\.json)) } ?? .null
+                    return document
+                })
+        ]
+    }
 
     private func row(_ image: ListedImage) -> [String] {
         switch image {

@@ -5,10 +5,16 @@ import ComposefsOCI
 struct Remove: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "rm", abstract: "Remove images: a tag, or all tags of a digest. The next gc frees the space.",
-        discussion: "A failure does not prevent the other removals; the exit status is then 1.")
+        discussion: """
+            A failure does not prevent the other removals; the exit status is then 1. The last name of an image that is mounted, booted or \
+            deployed, or that a boot entry names, is removed with --force only.
+            """)
 
     @Argument(help: "The images.")
     var images: [ByteString]
+
+    @Flag(name: .shortAndLong, help: "Also images that are in use. What they need stays as long as they are.")
+    var force = false
 
     @Flag(help: "Print JSON.")
     var json = false
@@ -23,25 +29,36 @@ struct Remove: ParsableCommand {
         let store = try global.openStore().images
         // A failure does not prevent the other removals: the command repeated removes the rest. All names are resolved first, so that none
         // is missing because an earlier removal took it away.
-        var names: [ByteString] = []
+        var groups: [[ByteString]] = []
         var seen: Set<ByteString> = []
         var hasFailed = false
         for image in images {
             do {
-                for name in try Self.names(of: image, in: store) where seen.insert(name).inserted { names.append(name) }
+                groups.append(try Self.names(of: image, in: store).filter { seen.insert($0).inserted })
             } catch {
                 Output.error(describe(error))
                 hasFailed = true
             }
         }
         var removed: [ByteString] = []
-        for name in names {
+        let uses = force ? nil : try? store.repository.imageUses()
+        for names in groups {
             do {
-                try store.removeAnyName(name)
-                removed.append(name)
+                // All names of one argument or none: a digest means the image.
+                if let uses { try store.requireUnused(names, uses) }
             } catch {
                 Output.error(describe(error))
                 hasFailed = true
+                continue
+            }
+            for name in names {
+                do {
+                    try store.removeAnyName(name, force: true)
+                    removed.append(name)
+                } catch {
+                    Output.error(describe(error))
+                    hasFailed = true
+                }
             }
         }
         // If nothing was removed, there are only errors to report.

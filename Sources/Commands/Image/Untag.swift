@@ -3,10 +3,15 @@ import ComposefsOCI
 
 struct Untag: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Remove a name. The next gc removes what only this name kept.")
+        abstract: "Remove a name. The next gc removes what only this name kept.",
+        discussion:
+            "The last name of an image that is mounted, booted or deployed, or that a boot entry names, is removed with --force only.")
 
     @Argument(help: "The name as it is stored.")
     var name: ByteString
+
+    @Flag(name: .shortAndLong, help: "Also the last name of an image that is in use. What the image needs stays as long as it is.")
+    var force = false
 
     @Flag(help: "Print JSON.")
     var json = false
@@ -14,7 +19,7 @@ struct Untag: ParsableCommand {
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
-        try global.openStore().images.removeAnyName(name)
+        try global.openStore().images.removeAnyName(name, force: force)
         try RemovedNames(names: [name]).show(asJSON: json)
     }
 }
@@ -29,13 +34,13 @@ struct RemovedNames: CommandReport {
 
 extension ImageStore {
     /// Removes a tag or, if there is none of that name, a name that create-image gave.
-    func removeAnyName(_ name: ByteString) throws {
+    func removeAnyName(_ name: ByteString, force: Bool) throws {
         do {
-            try untag(name)
+            try untag(name, force: force)
         } catch let error as ImageStoreError {
             // A name that cannot be a tag may be one of create-image.
             switch error {
-            case .noSuchImage, .invalidTag: if try !removeName(name) { throw error }
+            case .noSuchImage, .invalidTag: if try !removeName(name, force: force) { throw error }
             default: throw error
             }
         }

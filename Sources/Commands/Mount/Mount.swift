@@ -112,7 +112,8 @@ extension Mount {
     private func serve() throws {
         guard foreground || Serving.isServer else { return try Serving.start() }
         try Serving.run {
-            try global.openStore(readOnly: true).serve(
+            // Not for reading only: a lease is written where that is possible.
+            try global.openStore(checksOwner: false).serve(
                 image, at: directory, bootable: bootable,
                 ServeOptions(allowOther: allowOther, opensLazily: lazyOpen, attributes: attributes, report: { Output.error($0) }))
         }

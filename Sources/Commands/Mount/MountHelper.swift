@@ -171,7 +171,8 @@ enum MountHelper {
             try mountNamed(invocation, mount, repository, digest)
         } else {
             guard !invocation.isFake else { return }
-            mount.source = invocation.source
+            // The kernel's table of mounts has no current directory, and a collection must find the file.
+            mount.source = absolute(invocation.source)
             let verity = options.verity ?? (digest == nil ? .none : .required)
             let isChecked = try mountImageFile(
                 invocation.source, objects: options.objects, digest: digest, verity: verity, at: invocation.target, mount)
@@ -181,6 +182,13 @@ enum MountHelper {
                         + ", the kernel \(isChecked ? "checks" : "does not check") files")
             }
         }
+    }
+
+    private static func absolute(_ path: ByteString) -> ByteString {
+        guard path.bytes.first != UInt8(ascii: "/"),
+            let current = try? FileDescriptor.currentDirectory.readLink(at: "/proc/self/cwd")
+        else { return path }
+        return current == "/" ? current + path : current + "/" + path
     }
 
     /// An image of a repository, by its name.

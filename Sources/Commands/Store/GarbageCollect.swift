@@ -3,7 +3,12 @@ import ComposefsOCI
 
 struct GarbageCollect: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "gc", abstract: "Remove everything that no tag keeps. Waits for others that use the repository.")
+        commandName: "gc", abstract: "Remove everything that no tag keeps and that is not in use.",
+        discussion: """
+            Images that are mounted, booted or deployed, and those that a boot entry names, stay with all that they need, whether or not a tag \
+            is left. Waits for others that use the repository; when they have not ended after --wait, they are named, nothing is removed, and the \
+            exit status is 1.
+            """)
 
     @Option(name: [.customShort("r"), .long], help: ArgumentHelp("Also keep this stream or image.", valueName: "name"))
     var root: [ByteString] = []
@@ -12,8 +17,9 @@ struct GarbageCollect: ParsableCommand {
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
-        let report = try global.openStore(readOnly: removal.dryRun).repository.collectGarbage(
-            dryRun: removal.dryRun, extraRoots: root, willWait: removal.waitingNote(global))
+        let store = try global.openStore(readOnly: removal.dryRun, wait: removal.wait.limit)
+        let report = try store.repository.collectGarbage(
+            dryRun: removal.dryRun, extraRoots: root, wait: removal.wait.limit, willWait: removal.waitingNote(global))
         removal.warn(report, global)
         try CollectedGarbage(report: report, isDryRun: removal.dryRun).show(asJSON: removal.json)
     }
@@ -25,12 +31,16 @@ struct CollectedGarbage: CommandReport {
     var isDryRun: Bool
 
     var lines: [String] {
-        (isDryRun ? ["Dry run: nothing was removed"] : []) + [
+        (isDryRun ? ["Dry run: nothing was removed"] : []) + report.imagesInUse.map(Self.text) + [
             "objects      \(report.objectsRemoved) removed, \(humanBytes(report.bytesRemoved))",
             "streams      \(report.streamsRemoved) removed",
             "images       \(report.imagesRemoved) removed",
             "temporaries  \(report.temporariesRemoved) removed",
         ]
+    }
+
+    private static func text(_ image: ImageInUse) -> String {
+        "Kept image \(image.id), which no name leads to: \(image.uses.map(\.description).joined(separator: ", "))"
     }
 
     var json: JSONValue { report.json }

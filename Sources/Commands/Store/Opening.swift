@@ -6,11 +6,12 @@ extension GlobalOptions {
     ///
     /// - Parameter checksOwner: refuses at once what another user could change, instead of when something is written.
     func openStore(
-        readOnly: Bool = false, upgradeOldFormat: Bool = false, signer: (any VeritySigner)? = nil, checksOwner: Bool = true
+        readOnly: Bool = false, upgradeOldFormat: Bool = false, signer: (any VeritySigner)? = nil, checksOwner: Bool = true,
+        wait: LockWait = .forever
     ) throws -> Store {
         let path = try repositoryPath()
         do {
-            let store = try Store.open(path, openOptions(readOnly: readOnly, upgradeOldFormat: upgradeOldFormat, signer))
+            let store = try Store.open(path, openOptions(readOnly: readOnly, upgradeOldFormat: upgradeOldFormat, signer, wait))
             if checksOwner, !readOnly { try store.repository.requireTrustedOwner() }
             if signer != nil { warnOfUncheckedSignatures() }
             return store
@@ -35,11 +36,14 @@ extension GlobalOptions {
         return store
     }
 
-    func openOptions(readOnly: Bool, upgradeOldFormat: Bool = false, _ signer: (any VeritySigner)? = nil) -> OpenOptions {
+    func openOptions(
+        readOnly: Bool, upgradeOldFormat: Bool = false, _ signer: (any VeritySigner)? = nil, _ wait: LockWait = .forever
+    ) -> OpenOptions {
         let note = noteTaker
         return OpenOptions(
             requireVerity: needsVerity, upgradeOldFormat: upgradeOldFormat, readOnly: readOnly,
-            willWait: { note("waiting for another process that uses the repository") }, signer: signer, trustsOwner: trustsOwner)
+            willWait: { note("waiting for another process that uses the repository") }, signer: signer, trustsOwner: trustsOwner,
+            wait: wait)
     }
 
     private func hint(_ error: RepositoryError, _ path: ByteString) -> any Error {

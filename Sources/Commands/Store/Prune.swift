@@ -1,21 +1,59 @@
 import ArgumentParser
+import ComposefsBytes
+import ComposefsLinuxSystem
 import ComposefsOCI
 
 struct Prune: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Remove what is of no use: all that no tag keeps, and records of artifacts whose image is gone.")
+        abstract: "Remove what is of no use: all that no tag keeps, and records of artifacts whose image is gone.",
+        discussion: """
+            What gc keeps stays. With --all, tags are removed after a question on the terminal; without a terminal --yes is needed. Images that \
+            are mounted, booted or deployed, and those that a boot entry names, keep their tags. Waits as gc does.
+            """)
 
     @Flag(name: .shortAndLong, help: "Also remove the tags of all images that are not mounted, booted or deployed.")
     var all = false
+
+    @Flag(name: .shortAndLong, help: "With --all: do not ask.")
+    var yes = false
 
     @OptionGroup var removal: RemovalOptions
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
-        let report = try global.openStore(readOnly: removal.dryRun).pruneSynchronously(
-            all: all, dryRun: removal.dryRun, willWait: removal.waitingNote(global))
+        let store = try global.openStore(readOnly: removal.dryRun, wait: removal.wait.limit)
+        let report = try store.pruneSynchronously(
+            all: all, dryRun: removal.dryRun, wait: removal.wait.limit, confirm: yes ? nil : confirm, willWait: removal.waitingNote(global))
         removal.warn(report.garbage, global)
         try Pruned(report: report, isDryRun: removal.dryRun).show(asJSON: removal.json)
+    }
+}
+
+extension Prune {
+    /// Asks on the terminal whether the tags shall be removed.
+    private func confirm(_ tags: [ByteString]) throws {
+        let count = tags.count == 1 ? "1 tag" : "\(tags.count) tags"
+        guard StandardStream.input.isTerminal, StandardStream.error.isTerminal else {
+            throw CommandError(
+                "prune --all would remove \(count), and there is no terminal to ask on: confirm with --yes, or see --dry-run")
+        }
+        for tag in tags { Output.note(Output.printable(tag)) }
+        Output.writeError("Remove \(tags.count == 1 ? "this tag" : "these \(count)")? [y/N] ")
+        let answer = try Self.line().lowercased()
+        guard answer == "y" || answer == "yes" else { throw CommandError("nothing was removed") }
+    }
+
+    /// A line from standard input, without its end; what is longer than an answer is none.
+    private static func line() throws -> String {
+        var bytes: [UInt8] = []
+        while bytes.count < 64 {
+            let byte = try withUnsafeTemporaryAllocation(byteCount: 1, alignment: 1) { buffer -> UInt8? in
+                try StandardStream.input.read(into: buffer) == 1 ? buffer[0] : nil
+            }
+            guard let byte, byte != UInt8(ascii: "\n") else { break }
+            bytes.append(byte)
+        }
+        return String(decoding: bytes, as: UTF8.self).filter { !$0.isWhitespace }
     }
 }
 
@@ -25,9 +63,11 @@ private struct Pruned: CommandReport {
 
     var lines: [String] {
         report.tagsRemoved.map { "Removed tag \(Output.printable($0))" }
-            + report.tagsKept.map { "Kept tag \(Output.printable($0.name)): the image is \($0.use.rawValue)" }
+            + report.tagsKept.map { "Kept tag \(Output.printable($0.name)): the image is \(Self.text($0.use))" }
             + CollectedGarbage(report: report.garbage, isDryRun: isDryRun).lines + ["referrers    \(report.referrersRemoved) removed"]
     }
+
+    private static func text(_ use: PruneReport.Use) -> String { use == .bootEntry ? "named by a boot entry" : use.rawValue }
 
     var json: JSONValue {
         var document = report.garbage.json

@@ -6,6 +6,9 @@ struct RemovalOptions: ParsableArguments {
     @Flag(name: [.customShort("n"), .long], help: "Only say what would go.")
     var dryRun = false
 
+    @Option(help: ArgumentHelp("How long to wait for others that use the repository.", valueName: "seconds|forever"))
+    var wait = WaitTime(limit: .upTo(.seconds(10)))
+
     @Flag(help: "Print JSON.")
     var json = false
 
@@ -16,5 +19,29 @@ struct RemovalOptions: ParsableArguments {
 
     func warn(_ report: GarbageReport, _ global: GlobalOptions) {
         for reference in report.danglingReferences { global.note("warning: \(reference) leads to nothing; `cfsoci untag` removes a tag") }
+    }
+}
+
+/// A number of seconds, which may have a fraction, or `forever`.
+struct WaitTime: ExpressibleByArgument {
+    var limit: LockWait
+
+    init(limit: LockWait) { self.limit = limit }
+
+    init?(argument: String) {
+        if argument == "forever" {
+            limit = .forever
+            return
+        }
+        // No sign, exponent or name of a number.
+        guard argument.utf8.allSatisfy({ (0x30...0x39).contains($0) || $0 == UInt8(ascii: ".") }), let seconds = Double(argument),
+            seconds <= 1e9
+        else { return nil }
+        limit = .upTo(.milliseconds(Int64((seconds * 1000).rounded(.up))))
+    }
+
+    var defaultValueDescription: String {
+        guard case .upTo(let duration) = limit else { return "forever" }
+        return "\(duration.components.seconds)"
     }
 }

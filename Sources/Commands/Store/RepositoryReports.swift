@@ -41,12 +41,23 @@ extension FsckProblem {
     }
 }
 
+extension ImageUse {
+    var json: JSONValue {
+        ["use": .string(kind.rawValue), "place": .string(place.jsonText), "process": process.map { .integer(Int64($0.number)) } ?? .null]
+    }
+}
+
 extension GarbageReport {
     var json: JSONValue {
-        [
+        var document: JSONValue = [
             "objectsRemoved": .count(objectsRemoved), "bytesRemoved": JSONValue(bytesRemoved), "streamsRemoved": .count(streamsRemoved),
             "imagesRemoved": .count(imagesRemoved), "temporariesRemoved": .count(temporariesRemoved),
             "danglingReferences": .array(danglingReferences.map { .string($0.description) }),
         ]
+        // Only when there are such: the document is compared as a whole by scripts older than this key.
+        if !imagesInUse.isEmpty {
+            document["imagesInUse"] = .array(imagesInUse.map { ["imageId": .text($0.id), "uses": .array($0.uses.map(\.json))] })
+        }
+        return document
     }
 }

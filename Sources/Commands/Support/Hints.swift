@@ -27,6 +27,7 @@ func hint(for error: any Error) -> String? {
 private func hint(for error: ImageStoreError) -> String? {
     switch error {
     case .noSuchImage: "; `cfsoci images` lists all images"
+    case .imageInUse: "; unmount it first, or remove the name with --force: what the image needs stays as long as it is in use"
     case .noErofsImage(_, _, bootable: false): "; `cfsoci upgrade` or another pull makes one"
     default: nil
     }
@@ -54,6 +55,8 @@ private func hint(for error: RepositoryError) -> String? {
     case .signatureNeeded: "; sign with --sign-key and --sign-cert"
     case .unreadableRoot: "; `cfsoci fsck` lists the affected images, and `cfsoci untag NAME` removes a name so that gc can continue"
     case .objectMissing, .objectDamaged: "; `cfsoci fsck` lists the affected images and what to do"
+    case .busy: "; repeat the command when it has ended, or wait for it with --wait forever"
+    case .unknownUse: "; `cfsoci umount` unmounts an image"
     default: nil
     }
 }

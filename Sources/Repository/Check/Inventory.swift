@@ -46,6 +46,7 @@ struct Inventory {
             case Layout.metadata, Layout.objects, Layout.streams, Layout.images: break
             // A file system's own.
             case "lost+found": break
+            case Layout.leases: _ = try isDirectory(Layout.leases, repository)
             case Layout.staging:
                 guard try isDirectory(Layout.staging, repository) else { continue }
                 try repository.walkReferences(Layout.staging) { (path, _) throws(RepositoryError) in temporaries.append(path) }
@@ -97,6 +98,8 @@ struct Inventory {
         var found: [(path: ByteString, target: ByteString)] = []
         guard try isDirectory(references, repository) else { return (links, []) }
         try repository.walkReferences(references) { (path, kind) throws(RepositoryError) in
+            // What a lease's link keeps, the lease keeps.
+            if category == Layout.images, path.hasPrefix(Layout.leaseReferences + "/") { return }
             if kind == .symbolicLink, let target = try repository.readLink(path) {
                 found.append((path, target))
             } else {

@@ -1,5 +1,6 @@
 public import ComposefsBytes
-internal import ComposefsHashing
+public import ComposefsConcurrency
+public import ComposefsHashing
 internal import ComposefsLinuxSystem
 internal import ComposefsSplitStream
 internal import Synchronization
@@ -15,22 +16,45 @@ public struct GarbageReport: Hashable, Sendable {
     public var temporariesRemoved = 0
     /// References that lead to nothing; they are left for their owner to see.
     public var danglingReferences: [ByteString] = []
+    /// Images that no reference keeps, and that stay because they are in use, ascending.
+    public var imagesInUse: [ImageInUse] = []
 
     public init() {}
 }
 
+/// An image that is in use, and by what.
+public struct ImageInUse: Hashable, Sendable {
+    public var id: ObjectID
+    public var uses: [ImageUse]
+
+    public init(id: ObjectID, uses: [ImageUse]) {
+        self.id = id
+        self.uses = uses
+    }
+}
+
 extension Repository {
-    /// Removes every object, stream and image that no reference leads to, and what interrupted operations left.
+    /// Removes every object, stream and image that no reference leads to and that nothing uses, and what interrupted operations left.
     ///
-    /// Waits until no other handle is open anywhere, this process's others included. A reference that dangles is reported and keeps nothing;
-    /// a root that cannot be read is an error, and then nothing is removed: what it kept cannot be known.
+    /// Images that are mounted, booted or deployed, or that a boot entry names, are roots as references are, with the streams of the manifests and
+    /// configs that refer to them: see `imageUses`. A reference that dangles is reported and keeps nothing; a root that cannot be read is an error,
+    /// and then nothing is removed: what it kept cannot be known.
+    ///
+    /// Waits until no other handle is open anywhere, this process's others included. No image can be mounted between the look at what is in use and
+    /// the removal: who mounts has the repository open, with its shared lock, from before it looks for the image until the kernel's table of mounts
+    /// shows the mount, or a lease is written (`lease`). The exclusive lock comes after that, or before the one who mounts looks for the image.
     ///
     /// - Parameters:
-    ///   - dryRun: only say what would go. Takes no exclusive lock, so what others are storing meanwhile counts as garbage.
+    ///   - dryRun: only say what would be removed. Takes no exclusive lock, so what others are storing meanwhile counts as garbage.
     ///   - extraRoots: names in `streams/` or `images/` that are kept too; unknown ones keep nothing.
+    ///   - wait: how long to wait for other handles.
+    ///   - cancellation: ends the waiting. A collection that has begun comes to its end.
     ///   - willWait: called once before waiting for other handles.
+    /// - Throws: `RepositoryError.busy` when others still have the repository open after the time limit; `.cancelled`; `.unknownUse` when something uses it and does
+    ///   not tell which image; `.system` when /proc does not tell what is in use.
     public func collectGarbage(
-        dryRun: Bool = false, extraRoots: [ByteString] = [], willWait: (@Sendable () -> Void)? = nil
+        dryRun: Bool = false, extraRoots: [ByteString] = [], wait: LockWait = .forever, cancellation: Cancellation = Cancellation(),
+        willWait: (@Sendable () -> Void)? = nil
     ) throws(RepositoryError) -> GarbageReport {
         if dryRun { return try planCollection(extraRoots: extraRoots, without: []) }
         try requireWritable()
@@ -38,15 +62,7 @@ extension Repository {
             guard activity.storing.load(ordering: .sequentiallyConsistent) == 0 else {
                 throw .readOnly(.storing)
             }
-            do throws(SystemError) {
-                if try !root.lock(.exclusive, wait: false) {
-                    // The failed attempt gave up the shared lock: nothing of this handle's may be in flight, see above.
-                    (willWait ?? options.willWait)?()
-                    try root.lock(.exclusive, wait: true)
-                }
-            } catch {
-                throw .system(error)
-            }
+            try lockAlone(wait, cancellation, willWait)
             let own = marker.path
             let outcome: Result<GarbageReport, RepositoryError>
             do throws(RepositoryError) {
@@ -81,6 +97,8 @@ extension Repository {
         var links: [ByteString] = []
         var objects: [ObjectID] = []
         var temporaries: [ByteString] = []
+        /// Leases that no process holds, by their names.
+        var leases: Set<ByteString> = []
     }
 
     private func planCollection(
@@ -91,9 +109,12 @@ extension Repository {
         if let (path, kind) = inventory.notDirectories.first {
             throw .unreadableRoot(path, "is a \(Self.name(of: kind)), not a directory")
         }
+        // With the exclusive lock, no one mounts while this looks; see `collectGarbage`.
+        let uses = try imageUses()
+        if let unknown = uses.unknown.first { throw .unknownUse(unknown.path, unknown.why) }
         if !without.isEmpty { inventory.streamReferences.removeAll { without.contains($0.path) } }
         var plan = Collection()
-        let live = try liveObjects(inventory, extraRoots, &plan.report)
+        let live = try liveObjects(inventory, extraRoots, uses, &plan.report)
         for link in inventory.streams where !isKept(link, live, inventory) {
             plan.links.append(Layout.streams + "/" + link.name)
             plan.report.streamsRemoved += 1
@@ -109,7 +130,8 @@ extension Repository {
         plan.objects.sort()
         plan.report.objectsRemoved = plan.objects.count
         plan.temporaries = inventory.temporaries.filter { $0 != ownMarker } + inventory.setAside
-        plan.report.temporariesRemoved = plan.temporaries.count
+        plan.leases = uses.staleLeases
+        plan.report.temporariesRemoved = plan.temporaries.count + plan.leases.count
         return plan
     }
 
@@ -119,7 +141,7 @@ extension Repository {
     }
 
     private func liveObjects(
-        _ inventory: Inventory, _ extraRoots: [ByteString], _ report: inout GarbageReport
+        _ inventory: Inventory, _ extraRoots: [ByteString], _ uses: ImageUses, _ report: inout GarbageReport
     ) throws(RepositoryError) -> Set<ObjectID> {
         var live: Set<ObjectID> = []
         let images = Dictionary(inventory.images.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
@@ -136,6 +158,7 @@ extension Repository {
                 report.danglingReferences.append(path)
             }
         }
+        if !uses.anyImage.isEmpty { imageRoots.formUnion(images.keys) }
         for name in imageRoots.sorted() {
             guard let link = images[name] else { continue }
             let id = try rootObject(link, Layout.images)
@@ -150,13 +173,23 @@ extension Repository {
             let name = Layout.baseName(target)
             if streams[name] == nil { report.danglingReferences.append(path) } else { streamRoots.insert(name) }
         }
-        // A list instead of recursion: references may form chains of any length, and circles.
-        var walked: Set<ObjectID> = []
         var pending: [(name: ByteString, id: ObjectID)] = []
         for name in streamRoots.sorted() {
             guard let link = streams[name] else { continue }
             pending.append((Layout.streams + "/" + name, try rootObject(link, Layout.streams)))
         }
+        var walked: Set<ObjectID> = []
+        try walk(pending, streamObjects, &walked, &live)
+        try keepUsed(uses, inventory, streamObjects, &walked, &live, &report)
+        return live
+    }
+
+    /// Streams and all that they refer to. A list instead of recursion: references may form chains of any length, and circles.
+    func walk(
+        _ roots: [(name: ByteString, id: ObjectID)], _ streamObjects: Set<ObjectID>, _ walked: inout Set<ObjectID>,
+        _ live: inout Set<ObjectID>
+    ) throws(RepositoryError) {
+        var pending = roots
         while let next = pending.popLast() {
             live.insert(next.id)
             guard walked.insert(next.id).inserted else { continue }
@@ -170,7 +203,6 @@ extension Repository {
                 if isWalked { pending.append((next.name + ", " + ByteString(reference.name), reference.id)) }
             }
         }
-        return live
     }
 
     private func rootObject(_ link: Inventory.Link, _ category: ByteString) throws(RepositoryError) -> ObjectID {
@@ -178,7 +210,7 @@ extension Repository {
         return id
     }
 
-    private func named<Value>(
+    func named<Value>(
         _ name: ByteString, _ body: () throws(RepositoryError) -> Value
     ) throws(RepositoryError) -> Value {
         do throws(RepositoryError) {
@@ -188,7 +220,7 @@ extension Repository {
         }
     }
 
-    private struct StreamReferences {
+    struct StreamReferences {
         var objects: [ObjectID]
         var named: [NamedReference]
 
@@ -229,5 +261,6 @@ extension Repository {
             try system { () throws(SystemError) in try root.unlink(at: path) }
         }
         try Self.removeTree(Layout.staging, in: root)
+        try removeLeases(plan.leases)
     }
 }

@@ -210,6 +210,12 @@ extension Repository {
     }
 
     func openForReading(_ id: ObjectID, at path: ByteString) throws(RepositoryError) -> FileDescriptor {
+        try Self.openForReading(id, at: path, in: root)
+    }
+
+    static func openForReading(
+        _ id: ObjectID, at path: ByteString, in root: borrowing RootedDirectory
+    ) throws(RepositoryError) -> FileDescriptor {
         do throws(SystemError) {
             // Not blocking: a FIFO in the object's place must not block the caller.
             let file = try root.open(at: path, [.readOnly, .noFollow, .nonBlocking])

@@ -111,7 +111,11 @@ extension Repository {
         for reference in publication.references {
             let isStream = reference.name.hasPrefix(Layout.streamReferences)
             let prefix = isStream ? Layout.streamReferences : Layout.imageReferences
-            try Layout.checkReferenceName(ByteString(Array(reference.name.bytes.dropFirst(prefix.count + 1))))
+            let name = ByteString(Array(reference.name.bytes.dropFirst(prefix.count + 1)))
+            try Layout.checkReferenceName(name)
+            guard isStream || !(name + "/").hasPrefix(Layout.leaseDirectory + "/") else {
+                throw .invalidName(name, .leases)
+            }
             try Layout.checkEntryName(
                 ByteString(Array(reference.target.bytes.dropFirst((isStream ? Layout.streams : Layout.images).count + 1))))
         }

@@ -77,7 +77,7 @@ extension Repository {
         let top = prefix.isEmpty ? category : category + "/" + prefix
         var found: [Reference] = []
         try walkReferences(top) { (path, kind) throws(RepositoryError) in
-            guard kind == .symbolicLink, let target = try readLink(path) else { return }
+            guard !path.hasPrefix(Layout.leaseReferences + "/"), kind == .symbolicLink, let target = try readLink(path) else { return }
             found.append(Reference(name: ByteString(Array(path.bytes.dropFirst(top.count + 1))), target: target))
         }
         return found.sorted { $0.name < $1.name }

@@ -1,0 +1,55 @@
+public import ComposefsBytes
+import ComposefsHashing
+public import ComposefsRepository
+
+// What is in use is told from EROFS images: those are what is mounted, booted and deployed. An image may have several, one for each format and one for
+// booting.
+extension ImageStore {
+    /// Refuses to go on if, without these names, nothing would name an image that is in use. A name is no more than a name as long as another one is
+    /// left: it may be removed then.
+    ///
+    /// - Parameters:
+    ///   - names: tags and names below `images/refs`; unknown ones are no image's.
+    ///   - uses: what is in use; nil asks for it, and finds nothing in use when the system does not tell. A collection keeps what is in use in any case.
+    /// - Throws: `ImageStoreError.imageInUse`, `RepositoryError`.
+    public func requireUnused(_ names: [ByteString], _ uses: ImageUses? = nil) throws {
+        guard let uses = uses ?? (try? repository.imageUses()), !uses.images.isEmpty else { return }
+        let removed = Set(names)
+        let tags = try tags()
+        let references = try repository.imageReferences()
+        // Of both kinds, by name: a tag comes first.
+        func ids(of name: ByteString) -> [ObjectID] {
+            if let tag = tags.first(where: { $0.name == name }) { return imageIDs(of: tag.manifestDigest) }
+            return references.first { $0.name == name }.flatMap { ObjectID(hex: $0.entry.bytes) }.map { [$0] } ?? []
+        }
+        for name in names {
+            let used = Set(ids(of: name).filter { uses.images[$0] != nil })
+            guard !used.isEmpty else { continue }
+            let isTag = tags.contains { $0.name == name }
+            let hasOther =
+                tags.contains { !removed.contains($0.name) && !used.isDisjoint(with: imageIDs(of: $0.manifestDigest)) }
+                || references.contains { reference in
+                    // A tag hides a name of the other kind, which stays then.
+                    guard !removed.contains(reference.name) || (isTag && reference.name == name) else { return false }
+                    return ObjectID(hex: reference.entry.bytes).map { used.contains($0) } ?? false
+                }
+            if !hasOther { throw ImageStoreError.imageInUse(name, uses.uses(of: used.sorted())) }
+        }
+    }
+
+    /// The EROFS images of a manifest; none where it cannot be read.
+    private func imageIDs(of manifest: ContentDigest) -> [ObjectID] {
+        do { return try image(manifest)?.allImageIDs ?? [] } catch { return [] }
+    }
+
+    /// The names of the manifest streams whose images are in use.
+    package func manifestsInUse(_ uses: ImageUses) throws -> Set<ByteString> {
+        guard !uses.images.isEmpty else { return [] }
+        var found: Set<ByteString> = []
+        for name in try repository.streamNames() {
+            guard let digest = StreamName.digest(in: name, after: StreamName.manifestPrefix) else { continue }
+            if imageIDs(of: digest).contains(where: { uses.images[$0] != nil }) { found.insert(name) }
+        }
+        return found
+    }
+}

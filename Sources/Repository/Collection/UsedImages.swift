@@ -1,0 +1,66 @@
+internal import ComposefsBytes
+internal import ComposefsHashing
+internal import ComposefsSplitStream
+
+extension Repository {
+    /// Adds what images in use need to what references keep: the image with the objects of its files, and the streams that lead to it, so that it can
+    /// be tagged, pushed and made anew as long as it is in use.
+    func keepUsed(
+        _ uses: ImageUses, _ inventory: Inventory, _ streamObjects: Set<ObjectID>, _ walked: inout Set<ObjectID>,
+        _ live: inout Set<ObjectID>, _ report: inout GarbageReport
+    ) throws(RepositoryError) {
+        live.formUnion(uses.objects)
+        // Identifiers decide, not links in `images/`: an image that has lost its link is in use all the same.
+        let used = uses.images.keys.filter { inventory.objects[$0] != nil }.sorted()
+        var nameless: Set<ObjectID> = []
+        for id in used {
+            if live.insert(id).inserted {
+                nameless.insert(id)
+                report.imagesInUse.append(ImageInUse(id: id, uses: uses.images[id] ?? []))
+            }
+            do throws(RepositoryError) {
+                live.formUnion(try imageObjects(id))
+            } catch {
+                // An object that is what its name says and no image is in nobody's use as one: it stays, and has no files.
+                switch error {
+                case .image, .objectTooLarge: continue
+                default: throw .unreadableRoot(Layout.objectPath(id), "\(error); the image is \(Self.text(uses.images[id] ?? []))")
+                }
+            }
+        }
+        guard !nameless.isEmpty else { return }
+        try walk(streams(leadingTo: nameless, inventory, walked), streamObjects, &walked, &live)
+    }
+
+    private static func text(_ uses: [ImageUse]) -> String { uses.map(\.description).joined(separator: ", ") }
+
+    /// Named streams that refer to one of some images, and those that refer to these: configs, and the manifests of these. Only such as nothing has
+    /// reached yet; what cannot be read refers to nothing.
+    private func streams(
+        leadingTo images: Set<ObjectID>, _ inventory: Inventory, _ walked: Set<ObjectID>
+    ) -> [(name: ByteString, id: ObjectID)] {
+        var rest: [(name: ByteString, id: ObjectID, references: [ObjectID])] = []
+        for link in inventory.streams {
+            guard let id = link.id, !walked.contains(id) else { continue }
+            do throws(RepositoryError) {
+                rest.append((Layout.streams + "/" + link.name, id, try StreamReferences(openStream(id)).named.map(\.id)))
+            } catch {
+                continue
+            }
+        }
+        var targets = images
+        var found: [(name: ByteString, id: ObjectID)] = []
+        var isGrowing = true
+        while isGrowing {
+            isGrowing = false
+            rest.removeAll { stream in
+                guard stream.references.contains(where: { targets.contains($0) }) else { return false }
+                targets.insert(stream.id)
+                found.append((stream.name, stream.id))
+                isGrowing = true
+                return true
+            }
+        }
+        return found
+    }
+}

@@ -1,0 +1,323 @@
+import ComposefsJSON
+import ComposefsTestSupport
+import Glibc
+import Testing
+
+/// What is in use is not removed: mounted, deployed and in boot entries, named or not.
+@Suite struct InUseTests {
+    private static let next = LayoutBuilder(layers: [
+        tarArchive([
+            TarMember(name: "usr/", mode: 0o755, type: "5"),
+            TarMember(name: "usr/new", mode: 0o644, content: [UInt8](repeating: 9, count: 5000)),
+        ])
+    ])
+
+    /// A mounted image whose tag has moved on to another one.
+    private func moved(_ options: [String]) throws -> FusePlace {
+        let place = try FusePlace()
+        try place.store.succeed(["mount", "tool", place.fuse, "--quiet"] + options)
+        try Self.next.write(to: place.store.layoutPath("next"))
+        try place.store.succeed(["pull", "oci:" + place.store.layoutPath("next"), "docker.io/library/tool:latest", "--quiet"])
+        return place
+    }
+
+    private func objectCount(_ store: ContractStore) -> Int {
+        store.files.count { $0.hasPrefix("objects/") && $0.utf8.count > "objects/00/".utf8.count }
+    }
+
+    @Test(arguments: [[], ["--fuse"]], [["gc"], ["prune"], ["prune", "--all", "--yes"]])
+    func mountedImageWithoutNameStays(_ options: [String], _ collect: [String]) throws {
+        try requireMounting()
+        let place = try moved(options)
+        let before = objectCount(place.store)
+        let gone =
+            collect.contains("--all") ? try place.store.succeed(["prune", "--all", "--dry-run", "--json"]).json()["objectsRemoved"] : 0
+        let report = try place.store.succeed(collect + ["--json"]).json()
+        let id = try #require(report["imagesInUse"]?[0]?["imageId"]?.string)
+        #expect(report["imagesInUse"]?.array?.count == 1 && report["imagesInUse"]?[0]?["uses"]?[0]?["place"] == .string(place.fuse))
+        // All of one image, its manifest and layer too; with --all the other one is removed.
+        #expect(report["objectsRemoved"] == gone)
+        #expect(try place.store.succeed(["gc"]).lines[0].hasPrefix("Kept image \(id), which no name leads to: mounted at \(place.fuse)"))
+        #expect(collect.contains("--all") == (objectCount(place.store) < before))
+        #expect(try readFile(place.fuse + "/usr/tool") == FusePlace.big)
+        #expect(try readFile(place.fuse + "/usr/other") == Array(FusePlace.big.dropFirst()))
+        #expect(try place.store.succeed(["fsck"]).lines.last == "status: ok")
+        try place.store.succeed(["umount", place.fuse])
+        #expect(place.isQuiet())
+        #expect((try place.store.succeed(["gc", "--json"]).json()["objectsRemoved"]?.int64 ?? 0) > 5)
+        #expect(try place.store.object(with: FusePlace.big) == nil)
+        #expect(!place.store.files.contains { $0.hasPrefix(".leases") || $0.hasPrefix("images/refs/.leases") })
+    }
+
+    /// The image can be named again while it is mounted.
+    @Test func keptImageCanBeTaggedAgain() throws {
+        try requireMounting()
+        let place = try FusePlace()
+        try place.mount()
+        let digest = try #require(try place.store.succeed(["inspect", "tool"]).json()["manifestDigest"]?.string)
+        try place.store.succeed(["untag", "docker.io/library/tool:latest", "--force"])
+        try place.store.succeed(["gc"])
+        try place.store.succeed(["tag", digest, "again"])
+        try place.store.succeed(["umount", place.fuse])
+        #expect(place.isQuiet())
+        #expect(try place.store.succeed(["gc", "--json"]).json()["objectsRemoved"] == 0)
+        #expect(try place.store.succeed(["fsck"]).lines.last == "status: ok")
+    }
+
+    /// Also a mount that only another mount namespace shows, whose first process sees nothing of it.
+    @Test func otherNamespaces() throws {
+        try requireMounting()
+        let place = try FusePlace()
+        // The namespace's first process is in a chroot: its table does not list the mount. The second one's does.
+        let script = #"""
+            mkdir -p "$2/root"
+            cp /bin/sleep "$2/root/"; for library in $(ldd /bin/sleep | grep -o '/[^ ]*'); do
+                mkdir -p "$2/root/$(dirname "$library")"; cp "$library" "$2/root/$library"; done
+            mount --make-rprivate /
+            "$CFSOCI" --repo "$1" --quiet mount tool "$2/kernel" </dev/null
+            (exec chroot "$2/root" /sleep 60) & first=$!
+            sleep 60 & second=$!
+            echo "$first $second" > "$2/ready.new"; mv "$2/ready.new" "$2/ready"
+            """#
+        let folder = place.store.folder.path
+        _ = try mustShell(
+            #"nohup unshare --mount bash -euc "$3" bash "$1" "$2" >"$2/log" 2>&1 & for i in $(seq 400); do [ -e "$2/ready" ] && exit; sleep 0.025; done; cat "$2/log"; exit 1"#,
+            [place.store.path, folder, script])
+        let pids = String(decoding: try readFile(folder + "/ready"), as: UTF8.self).split(whereSeparator: \.isWhitespace).compactMap {
+            pid_t($0)
+        }
+        defer { for pid in pids { kill(pid, SIGKILL) } }
+        #expect(pids.count == 2 && !place.isMounted(place.kernel))
+        #expect(try place.store.refuse(["rm", "tool"]).contains("mounted at \(place.kernel) (process \(pids[1]) (sleep))"))
+        try place.store.succeed(["rm", "tool", "--force"])
+        #expect(try place.store.succeed(["gc", "--json"]).json()["objectsRemoved"] == 0)
+        for pid in pids { kill(pid, SIGKILL) }
+        for _ in 0..<200 where pids.contains(where: { kill($0, 0) == 0 }) { usleep(10_000) }
+        #expect((try place.store.succeed(["gc", "--json"]).json()["objectsRemoved"]?.int64 ?? 0) > 5)
+    }
+
+    /// mount.composefs knows only files: the source is the image's path.
+    @Test(arguments: ["images", "objects", "elsewhere"])
+    func mountedByTheFilesName(_ how: String) throws {
+        try requireMounting()
+        let place = try FusePlace()
+        let id = try place.store.succeed(["compute-id", "tool"]).lines[0]
+        let object = place.store.path + "/objects/\(id.prefix(2))/\(id.dropFirst(2))"
+        var image = how == "images" ? place.store.path + "/images/" + id : object
+        if how == "elsewhere" {
+            image = place.store.folder.path + "/copy.cfs"
+            try writeFile(image, try readFile(object))
+        }
+        _ = try mustShell(#""$CFSOCI" mount.composefs "$1" "$2" -o "basedir=$3/objects""#, [image, place.kernel, place.store.path])
+        try place.store.succeed(["rm", "tool", "--force"])
+        let report = try place.store.run(["gc", "--json"])
+        #expect(report.status == 0, "\(report.error)")
+        #expect(try readFile(place.kernel + "/usr/tool") == FusePlace.big)
+        #expect(try readFile(place.kernel + "/usr/other") == Array(FusePlace.big.dropFirst()))
+        if how == "elsewhere" {
+            // Without the file nothing tells what the mount needs.
+            unlink(image)
+            #expect(
+                try place.store.refuse(["gc"]).hasPrefix(
+                    "\(place.kernel): this mount shows the repository's objects, and its image, \(image), cannot"))
+            #expect(try readFile(place.kernel + "/usr/tool") == FusePlace.big)
+        } else {
+            #expect(try report.json()["objectsRemoved"] == 0)
+        }
+        try place.store.succeed(["umount", place.kernel])
+        #expect(try place.store.succeed(["gc"]).status == 0)
+        #expect(try place.store.object(with: FusePlace.big) == nil)
+    }
+
+    @Test func deployedImageWithoutNameStays() throws {
+        let (store, _) = try ContractStore.small()
+        let id = try store.succeed(["compute-id", "t"]).lines[0]
+        for path in ["/state", "/state/deploy", "/state/deploy/" + id] { mkdir(store.folder.path + path, 0o755) }
+        #expect(try store.refuse(["untag", "t"]).contains("is the last name of an image that is in use: deployed (state/deploy/\(id))"))
+        try store.succeed(["untag", "t", "--force"])
+        let before = store.files
+        for collect in [["gc"], ["prune"], ["prune", "--all"]] {
+            let report = try store.succeed(collect + ["--json"]).json()
+            #expect(
+                report["imagesInUse"] == [
+                    ["imageId": .string(id), "uses": [["use": "deployed", "place": .string("state/deploy/" + id), "process": .null]]]
+                ])
+            #expect(store.files == before)
+        }
+        rmdir(store.folder.path + "/state/deploy/" + id)
+        #expect((try store.succeed(["gc", "--json"]).json()["objectsRemoved"]?.int64 ?? 0) > 5)
+    }
+
+    // MARK: Names
+
+    @Test(arguments: [[], ["--fuse"]])
+    func lastNameNeedsForce(_ options: [String]) throws {
+        try requireMounting()
+        let place = try FusePlace()
+        try place.store.succeed(["mount", "tool", place.fuse, "--quiet"] + options)
+        try place.store.succeed(["tag", "tool", "second"])
+        // A name among several is only a name.
+        try place.store.succeed(["untag", "second"])
+        let name = "docker.io/library/tool:latest"
+        let manifest = try #require(try place.store.succeed(["inspect", "tool"]).json()["manifestDigest"]?.string)
+        let who = options.isEmpty ? "" : " (process \(place.servers()[0]) (cfsoci))"
+        let reason = "\"\(name)\" is the last name of an image that is in use: mounted at \(place.fuse)\(who); unmount it first, or remove"
+        #expect(try place.store.refuse(["untag", name]).hasPrefix(reason))
+        #expect(try place.store.refuse(["rm", "tool"]).hasPrefix(reason))
+        try place.store.succeed(["tag", "tool", "second"])
+        // By digest, all names are meant: none is removed.
+        #expect(try place.store.refuse(["rm", manifest]).contains(" is the last name of an image that is in use: "))
+        #expect(try place.store.succeed(["images", "--json"]).json()["images"]?.array?.count == 2)
+        #expect(try place.store.succeed(["rm", "--force", manifest]).lines.count == 2)
+        #expect(try place.store.succeed(["images"]).lines == ["No images"])
+    }
+
+    @Test func nameOfADirectorysImage() throws {
+        try requireMounting()
+        let place = try FusePlace()
+        let folder = place.store.folder.path + "/tree"
+        mkdir(folder, 0o755)
+        try writeFile(folder + "/file", FusePlace.big)
+        try place.store.succeed(["create-image", folder, "made"])
+        try place.store.succeed(["mount", "made", place.kernel, "--quiet"])
+        #expect(
+            try place.store.refuse(["rm", "made"]).contains(
+                "\"made\" is the last name of an image that is in use: mounted at \(place.kernel)"))
+        try place.store.succeed(["rm", "made", "--force"])
+        try place.store.succeed(["gc"])
+        #expect(try readFile(place.kernel + "/file") == FusePlace.big)
+    }
+
+    @Test func listShowsWhatIsInUse() throws {
+        try requireMounting()
+        let place = try FusePlace()
+        _ = try place.store.pull(LayoutBuilder.small(), as: "t")
+        #expect(try place.store.succeed(["images"]).lines[0].hasSuffix("  REFS"))
+        try place.mount()
+        try place.store.succeed(["mount", "tool", place.kernel, "--quiet"])
+        let table = try place.store.succeed(["images"]).lines
+        #expect(
+            table[0].hasSuffix("  REFS  IN USE") && table[1].hasSuffix("  0     mounted") && table[2].hasSuffix("  0     -"), "\(table)")
+        let images = try place.store.succeed(["images", "--json"]).json()["images"]
+        let server = Int64(place.servers()[0])
+        #expect(
+            images?[0]?["inUse"] == [
+                ["use": "mounted", "place": .string(place.fuse), "process": .integer(server)],
+                ["use": "mounted", "place": .string(place.kernel), "process": .null],
+            ])
+        #expect(images?[1]?["inUse"] == [])
+    }
+
+    // MARK: Leases
+
+    /// A server that was killed leaves its lease; the dead mount shows the image as long as it is there.
+    @Test func killedServersLeaseIsRemoved() throws {
+        try requireMounting()
+        let place = try FusePlace()
+        try place.mount()
+        #expect(place.store.files.count { $0.hasPrefix(".leases/") } == 1)
+        kill(place.servers()[0], SIGKILL)
+        for _ in 0..<200 where !place.servers().isEmpty { usleep(25_000) }
+        try place.store.succeed(["rm", "tool", "--force"])
+        #expect(try place.store.succeed(["gc", "--json"]).json()["objectsRemoved"] == 0)
+        #expect(!place.store.files.contains { $0.hasPrefix(".leases") || $0.hasPrefix("images/refs/.leases") })
+        umount2(place.fuse, Int32(MNT_DETACH))
+        #expect((try place.store.succeed(["gc", "--json"]).json()["objectsRemoved"]?.int64 ?? 0) > 5)
+    }
+
+    /// What a program keeps that knows references only: the lease has one.
+    @Test func leaseHasAReference() throws {
+        try requireMounting()
+        let place = try FusePlace()
+        let id = try place.store.succeed(["compute-id", "tool"]).lines[0]
+        try place.mount()
+        let links = place.store.files.filter { $0.hasPrefix("images/refs/.leases/") }
+        #expect(links.count == 1)
+        var buffer = [CChar](repeating: 0, count: 4096)
+        let count = readlink(place.store.path + "/" + (links.first ?? ""), &buffer, 4095)
+        #expect(String(decoding: buffer.prefix(max(0, count)).map { UInt8(bitPattern: $0) }, as: UTF8.self) == "../../" + id)
+        // It is no name.
+        #expect(try place.store.succeed(["images", "--json"]).json()["images"]?.array?.count == 1)
+        #expect(try place.store.succeed(["fsck"]).lines.last == "status: ok")
+    }
+
+    /// A repository that cannot be written to has no lease: its server holds the lock.
+    @Test func withoutALeaseTheLockIsHeld() throws {
+        try requireMounting()
+        let place = try FusePlace()
+        chown(place.store.path, 12345, 12345)
+        try place.mount()
+        chown(place.store.path, 0, 0)
+        #expect(!place.store.files.contains { $0.hasPrefix(".leases") })
+        let refusal = try place.store.run(["gc", "--wait", "0.2"])
+        #expect(refusal.status == 1)
+        #expect(refusal.error.contains("the repository is in use by process \(place.servers()[0]) (cfsoci); "), "\(refusal.error)")
+        try place.store.succeed(["umount", place.fuse])
+        #expect(place.isQuiet())
+        try place.store.succeed(["gc"])
+    }
+
+    // MARK: Waiting and asking
+
+    @Test func waitsAsLongAsItIsTold() throws {
+        let (store, _) = try ContractStore.small()
+        let directory = open(store.path, O_RDONLY | O_DIRECTORY)
+        defer { close(directory) }
+        #expect(flock(directory, LOCK_SH) == 0)
+        for command in [["gc"], ["prune"]] {
+            #expect(
+                try store.refuse(command + ["--wait", "0"])
+                    == "\(store.path): the repository is in use by process \(getpid()) (\(try name(of: getpid()))); repeat the command when it has "
+                    + "ended, or wait for it with --wait forever")
+            let started = try store.run(command + ["--wait", "0.3"])
+            #expect(started.status == 1 && started.error.hasPrefix("waiting for another process that uses the repository\n"))
+        }
+        // What removes nothing does not wait, and a collection elsewhere is waited for just as well.
+        try store.succeed(["gc", "--dry-run", "--wait", "0"])
+        #expect(flock(directory, LOCK_EX) == 0)
+        #expect(try store.refuse(["gc", "--wait", "0"]).contains("the repository is in use by process \(getpid()) "))
+        #expect(flock(directory, LOCK_UN) == 0)
+        try store.succeed(["gc", "--wait", "forever"])
+        for wrong in ["-1", "x", "", "1e3", "inf", "nan", "99999999999"] { #expect(try store.run(["gc", "--wait=" + wrong]).status == 64) }
+    }
+
+    private func name(of pid: pid_t) throws -> String {
+        String(decoding: try readFile("/proc/\(pid)/comm").dropLast(), as: UTF8.self)
+    }
+
+    @Test func pruneAllAsks() throws {
+        let (store, _) = try ContractStore.small()
+        let before = store.files
+        #expect(
+            try store.refuse(["prune", "--all"])
+                == "prune --all would remove 1 tag, and there is no terminal to ask on: confirm with --yes, or see --dry-run")
+        #expect(store.files == before)
+        func onTerminal(_ answer: String) throws -> CommandResult {
+            try shell(
+                #"export CFSOCI; printf '%s\n' "$2" | script --quiet --return --echo never --command "'$CFSOCI' prune --all --repo '$1'" /dev/null"#,
+                [store.path, answer])
+        }
+        for answer in ["n", "", "yesterday"] {
+            let result = try onTerminal(answer)
+            #expect(result.status == 1 && result.text.contains("Remove this tag? [y/N] ") && result.text.contains("nothing was removed"))
+            #expect(store.files == before, "\(result.text)")
+        }
+        let result = try onTerminal("y")
+        #expect(result.status == 0 && result.text.contains("Removed tag t"), "\(result.text)\(result.error)")
+        // Where no tag would be removed, there is nothing to ask.
+        try store.succeed(["prune", "--all"])
+    }
+
+    // MARK: Rounds
+
+    /// `tools/in-use` runs more of them.
+    @Test func rounds() throws {
+        try requireMounting()
+        let rounds = getenv("CFSOCI_IN_USE_ROUNDS").map { String(cString: $0) } ?? "20"
+        let result = try launch("python3", [Fixtures.folder + "/in-use.py", Cfsoci.binary, rounds])
+        // The seed, so that a failure can be had again.
+        print(result.lines.first ?? "nothing was printed")
+        #expect(result.status == 0, "\(result.text)\(result.error)")
+        #expect(result.lines.last?.hasPrefix("\(rounds) rounds, ") == true && result.lines.last?.hasSuffix(", 0 failures") == true)
+    }
+}
