@@ -110,10 +110,14 @@ let package = Package(
                 "Dumpfile",
                 "OCIModel", "Repository", "Transports", "ImageStore", "Boot", "Transfer", "Registry", "Mounting", "Fuse",
             ], path: "Sources/ComposefsOCI"),
-        // Floor 9: the command.
+        // Floor 9: the command. What its subcommands share (options, output, progress) is a module of its own.
+        module(
+            "CommandSupport",
+            ["Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "FileTree", "OCI"], products: [argumentParser]),
         module(
             "Commands",
-            ["Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "FileTree", "OCI"], products: [argumentParser]),
+            ["Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "FileTree", "OCI", "CommandSupport"],
+            products: [argumentParser]),
         .executableTarget(
             name: prefix + "CommandLine", dependencies: ours(["Commands"]), path: "Sources/cfsoci", swiftSettings: settings),
 
@@ -159,7 +163,8 @@ let package = Package(
         .testTarget(
             name: prefix + "CommandTests",
             dependencies: ours([
-                "Bytes", "Hashing", "JSON", "LinuxSystem", "FileTree", "Dumpfile", "OCI", "Commands", "CommandLine", "TestSupport",
+                "Bytes", "Hashing", "JSON", "LinuxSystem", "FileTree", "Dumpfile", "OCI", "CommandSupport", "Commands", "CommandLine",
+                "TestSupport",
             ]), path: "Tests/CommandTests",
             swiftSettings: settings),
     ],

@@ -1,4 +1,5 @@
 public import ArgumentParser
+public import ComposefsCommandSupport
 import ComposefsLinuxSystem
 import ComposefsOCI
 
@@ -111,10 +112,3 @@ struct DamageFound: Error {
 
 /// Ends a command with exit status 1: its messages have been written already.
 struct AlreadyTold: Error {}
-
-/// A failure that a command itself detects.
-struct CommandError: Error, CustomStringConvertible {
-    var description: String
-
-    init(_ description: String) { self.description = description }
-}

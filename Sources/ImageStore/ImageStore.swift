@@ -1,3 +1,10 @@
+// ImageStore: OCI images in a repository, wherever they came from.
+//
+// - Documents: manifests and configs (`StoredImage`), tags, referrers, and the names of images that were made from directories.
+// - Layers: split streams that re-assemble to the original archive, kept blobs, sparse files.
+// - Merge: layers and their whiteouts become one tree, within limits; the tree becomes an EROFS image.
+// - `check` finds damage in all of these, and `upgrade` makes missing EROFS images.
+
 package import ComposefsBytes
 package import ComposefsEROFS
 public import ComposefsHashing

@@ -1,3 +1,10 @@
+// Repository: a composefs repository on disk (Repo-Format.md), which knows nothing of OCI.
+//
+// - Objects: content-addressed files, with fs-verity if the file system has it; imports from directories and other repositories.
+// - Streams, Images: split streams and EROFS images, by name. References keep them.
+// - Staging, Publication: objects become visible in one durable step; what a crash or a failed sync left is verified before it is used.
+// - Collection, Check, Signing: garbage collection, fsck, and built-in signatures of fs-verity.
+
 public import ComposefsBytes
 public import ComposefsConcurrency
 public import ComposefsHashing

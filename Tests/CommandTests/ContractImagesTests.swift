@@ -44,7 +44,7 @@ import Testing
         let folder = try TemporaryFolder()
         let made = try Cfsoci.run(["init", folder.path + "/a/b/repo"])
         guard made.status != 0 else { return #expect(made.lines.last == "verity     required") }
-        #expect(expectRefusal(made).contains("no fs-verity; use --insecure"))
+        #expect(expectRefusal(made).contains("no fs-verity; --insecure"))
         #expect(try FileDescriptor.open(ByteString(folder.path), [.readOnly, .directory]).entries().isEmpty)
     }
 

@@ -2,6 +2,7 @@ import ComposefsHashing
 import ComposefsOCI
 import Testing
 
+@testable import ComposefsCommandSupport
 @testable import ComposefsCommands
 
 /// Pictures of progress, without a terminal.

@@ -3,6 +3,7 @@ import ComposefsHashing
 import ComposefsOCI
 import Testing
 
+@testable import ComposefsCommandSupport
 @testable import ComposefsCommands
 
 /// Text and JSON of what the repository reports: promised to scripts.

@@ -1,4 +1,5 @@
 import ArgumentParser
+import ComposefsCommandSupport
 import ComposefsLinuxSystem
 import ComposefsOCI
 

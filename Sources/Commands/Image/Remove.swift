@@ -1,5 +1,6 @@
 import ArgumentParser
 import ComposefsBytes
+import ComposefsCommandSupport
 import ComposefsOCI
 
 struct Remove: ParsableCommand {

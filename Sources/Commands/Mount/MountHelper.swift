@@ -1,4 +1,5 @@
 import ComposefsBytes
+import ComposefsCommandSupport
 import ComposefsHashing
 import ComposefsLinuxSystem
 import ComposefsOCI

@@ -1,4 +1,5 @@
 import ComposefsBytes
+import ComposefsCommandSupport
 import ComposefsConcurrency
 import ComposefsLinuxSystem
 import ComposefsOCI

@@ -1,4 +1,5 @@
 public import ArgumentParser
+import ComposefsCommandSupport
 import ComposefsImageStore
 import ComposefsLinuxSystem
 public import ComposefsOCI

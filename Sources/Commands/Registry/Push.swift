@@ -1,5 +1,6 @@
 import ArgumentParser
 import ComposefsBytes
+import ComposefsCommandSupport
 import ComposefsHashing
 import ComposefsJSON
 import ComposefsOCI
@@ -76,7 +77,7 @@ private struct PushReport: CommandReport {
         let layers = result.layers.map { layer -> JSONValue in
             [
                 "digest": .text(layer.descriptor.digest), "mediaType": .string(layer.descriptor.mediaType),
-                "size": JSONValue(layer.descriptor.size), "outcome": .string(name(layer.outcome)),
+                "size": JSONValue(layer.descriptor.size), "outcome": .string(layer.outcome.name),
             ]
         }
         return [
@@ -97,12 +98,4 @@ func problems(_ problems: [ReferrerProblem]) -> JSONValue {
                 "reason": .string(problem.reason),
             ]
         })
-}
-
-func name(_ outcome: PushedLayer) -> String {
-    switch outcome {
-    case .present: "present"
-    case .mounted: "mounted"
-    case .sent: "sent"
-    }
 }

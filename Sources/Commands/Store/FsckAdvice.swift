@@ -1,3 +1,4 @@
+import ComposefsCommandSupport
 import ComposefsOCI
 
 /// What to do about a damaged image, said by fsck for each that it finds and by commands that meet one.

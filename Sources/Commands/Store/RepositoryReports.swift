@@ -1,3 +1,4 @@
+import ComposefsCommandSupport
 import ComposefsOCI
 
 // Text and JSON of what the repository reports. Keys are those that other readers of such reports know.

@@ -1,3 +1,4 @@
+import ComposefsCommandSupport
 import ComposefsLinuxSystem
 import ComposefsOCI
 

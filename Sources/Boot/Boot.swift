@@ -1,0 +1,4 @@
+// Boot: the tree of an image in the form that is booted.
+//
+// `transformForBoot` empties `/boot` and `/sysroot` and labels all files by the image's own SELinux policy (`SelinuxPolicy`, `FileContexts`).
+// The patterns of the policy are PCRE2 expressions, as for libselinux: this is the only module that uses PCRE2. It does not use the network.

@@ -1,0 +1,67 @@
+package import ComposefsJSON
+package import ComposefsOCI
+
+extension PullEvent {
+    /// | `event` | additional keys |
+    /// | --- | --- |
+    /// | `resolving` | `reference` |
+    /// | `resolved` | `manifestDigest`, `layers`: array of `digest`, `size` |
+    /// | `merging`, `writingImage`, `publishing`, `done` | |
+    /// | `tagMoved` | `from`, `to`: manifest digests |
+    /// | `layerQueued`, `layerStarted`, `layerVerified`, `layerStored`, `layerWaiting` | |
+    /// | `layerProgress` | `received`: the same as `bytesDone` |
+    /// | `layerPresent` | `sameAs`: index of the equal layer, if that is why this one is not read |
+    /// | `layerRetrying` | `reason`, `delay` in seconds |
+    /// | `layerResumed` | `from`: byte of the blob |
+    ///
+    /// Every event has `bytesDone` and `bytesTotal`; those of a layer have `layer`, counted from 0, and its blob's `digest`.
+    package var json: JSONValue {
+        var members: [(key: String, value: JSONValue)] = []
+        func name(_ text: String) { members.append(("event", .string(text))) }
+        switch phase {
+        case .resolving(let reference):
+            name("resolving")
+            members.append(("reference", .string(reference)))
+        case .resolved(let found):
+            name("resolved")
+            members.append(("manifestDigest", .string(found.manifest.description)))
+            let layers = found.layers.map { layer -> JSONValue in
+                ["digest": .string(layer.digest.description), "size": JSONValue(layer.size)]
+            }
+            members.append(("layers", .array(layers)))
+        case .merging: name("merging")
+        case .writingImage: name("writingImage")
+        case .publishing: name("publishing")
+        case .tagMoved(let before, let now):
+            name("tagMoved")
+            members.append(("from", .string(before.description)))
+            members.append(("to", .string(now.description)))
+        case .done: name("done")
+        case .queued: name("layerQueued")
+        case .started: name("layerStarted")
+        case .bytes:
+            name("layerProgress")
+            members.append(("received", JSONValue(bytesDone)))
+        case .verified: name("layerVerified")
+        case .stored: name("layerStored")
+        case .skipped(let why):
+            name("layerPresent")
+            if case .repeated(let first) = why { members.append(("sameAs", .integer(Int64(first)))) }
+        case .waiting: name("layerWaiting")
+        case .retrying(let reason, let delay):
+            name("layerRetrying")
+            members.append(("reason", .string(reason)))
+            members.append(("delay", .double(delay / .seconds(1))))
+        case .resumed(let offset):
+            name("layerResumed")
+            members.append(("from", JSONValue(offset)))
+        }
+        if case .layer(let index, let digest) = component {
+            members.append(("layer", .integer(Int64(index))))
+            members.append(("digest", .string(digest.description)))
+        }
+        members.append(("bytesDone", JSONValue(bytesDone)))
+        members.append(("bytesTotal", JSONValue(bytesTotal)))
+        return .object(JSONObject(members))
+    }
+}

@@ -1,0 +1,96 @@
+package import ComposefsBytes
+package import ComposefsJSON
+import ComposefsLinuxSystem
+package import Synchronization
+
+/// Standard output through one buffer, and standard error for everything else.
+package enum Output {
+    // A command runs on one thread; the buffer is flushed before exit.
+    private nonisolated(unsafe) static var buffer: [UInt8] = []
+
+    package static func print(_ line: String = "") throws {
+        buffer.append(contentsOf: line.utf8)
+        buffer.append(0x0a)
+        if buffer.count > 1 << 16 { try flush() }
+    }
+
+    package static func write(_ bytes: some Sequence<UInt8>) throws {
+        buffer.append(contentsOf: bytes)
+        if buffer.count > 1 << 16 { try flush() }
+    }
+
+    package static func write(_ bytes: UnsafeRawBufferPointer) throws {
+        buffer.append(contentsOf: bytes)
+        if buffer.count > 1 << 16 { try flush() }
+    }
+
+    /// One JSON document, indented.
+    package static func print(_ value: JSONValue) throws { try write(value.serialized(pretty: true, shown: true) + [0x0a]) }
+
+    package static func flush() throws {
+        defer { buffer.removeAll(keepingCapacity: true) }
+        let fault = buffer.withUnsafeBytes { FileDescriptor.writeAll($0, to: StandardStream.output.rawValue) }
+        if let fault { throw CommandError("write to standard output: \(fault)") }
+    }
+
+    /// Prints a message for people on standard error.
+    package static func note(_ message: String) { writeError(safe(message) + "\n") }
+
+    package static func error(_ message: String) { writeError("cfsoci: " + safe(message) + "\n") }
+
+    /// Removes control characters except line breaks and tabs from a message, which may quote foreign text.
+    package static func safe(_ message: String) -> String {
+        guard message.unicodeScalars.contains(where: acts) else { return message }
+        var text = ""
+        for scalar in message.unicodeScalars {
+            if acts(scalar) { text += "\\u{" + String(scalar.value, radix: 16) + "}" } else { text.unicodeScalars.append(scalar) }
+        }
+        return text
+    }
+
+    private static func acts(_ scalar: Unicode.Scalar) -> Bool {
+        switch scalar.properties.generalCategory {
+        case .control: scalar != "\n" && scalar != "\t"
+        case .format, .lineSeparator, .paragraphSeparator, .surrogate: true
+        default: false
+        }
+    }
+
+    /// The progress display, if there is one.
+    package static let screen = Mutex<TerminalScreen?>(nil)
+
+    package static func writeError(_ text: String) {
+        if let screen = screen.withLock({ $0 }) { screen.interject(text) } else { writeRaw(text, to: StandardStream.error.rawValue) }
+    }
+
+    /// The descriptor for JSON lines about progress.
+    package static let progressDescriptor = Atomic<Int32>(StandardStream.error.rawValue)
+    private static let jsonLock = Mutex(())
+
+    /// Writes a whole line of JSON about progress. Without a reader it is lost.
+    package static func json(_ value: JSONValue) {
+        let text = String(decoding: value.serialized(shown: true), as: UTF8.self) + "\n"
+        jsonLock.withLock { _ in writeRaw(text, to: progressDescriptor.load(ordering: .relaxed)) }
+    }
+
+    /// Writes bytes to a descriptor, and waits while it accepts none. Errors are ignored, because there is no other place to report them.
+    package static func writeRaw(_ text: String, to descriptor: Int32) {
+        var text = text
+        text.withUTF8 { _ = FileDescriptor.writeAll(UnsafeRawBufferPointer($0), to: descriptor) }
+    }
+
+    /// Bytes as text for a terminal, escaped if they contain control characters.
+    package static func printable(_ bytes: ByteString) -> String {
+        guard let text = bytes.utf8Text else { return bytes.description }
+        let acts = text.unicodeScalars.contains { scalar in
+            switch scalar.properties.generalCategory {
+            case .control, .format, .lineSeparator, .paragraphSeparator, .privateUse, .surrogate, .unassigned: true
+            default: false
+            }
+        }
+        return acts ? bytes.description : text
+    }
+
+    package static var outputIsTerminal: Bool { StandardStream.output.isTerminal }
+    package static var errorIsTerminal: Bool { StandardStream.error.isTerminal }
+}
