@@ -108,7 +108,7 @@ let package = Package(
             [
                 "Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "FileTree", "Tar", "SplitStream", "EROFS",
                 "Dumpfile",
-                "OCIModel", "Repository", "Transports", "ImageStore", "Boot", "Transfer", "Registry", "Mounting", "Fuse",
+                "OCIModel", "Repository", "HTTPClient", "Transports", "ImageStore", "Boot", "Transfer", "Registry", "Mounting", "Fuse",
             ], path: "Sources/ComposefsOCI"),
         // Floor 9: the command. What its subcommands share (options, output, progress) is a module of its own.
         module(

@@ -147,6 +147,6 @@ struct CommandLoginTests {
     @Test func noRegistry() throws {
         let result = try run(["login", "a b", "-u", "x", "--password-stdin"], input: "x")
         #expect(result.status == 1)
-        #expect(result.error.contains("is no registry"))
+        #expect(result.error.contains("is not a registry"))
     }
 }

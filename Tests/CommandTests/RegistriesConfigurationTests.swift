@@ -54,7 +54,7 @@ struct CommandRegistriesTests {
             for policy in ["never", "missing"] {
                 let options = ["--policy", policy] + repository
                 let refused = try Cfsoci.run(["pull", "app"] + options, environment: ["CONTAINERS_REGISTRIES_CONF=" + broken])
-                #expect(refused.status == 1 && refused.error.contains("registries.conf:2: the alias app is a string"), "\(refused.error)")
+                #expect(refused.status == 1 && refused.error.contains("registries.conf:2: app must be a string"), "\(refused.error)")
                 let missing = try Cfsoci.run(["pull", "app", "--registries-conf", folder.path + "/none"] + options)
                 #expect(missing.status == 1 && missing.error.contains("/none does not exist"), "\(missing.error)")
                 let searching = try Cfsoci.run(

@@ -198,7 +198,7 @@ import Testing
         defer { registry.stop(); tokens.stop() }
         let error = registryError { _ = try fetch(try makeClient(), registry) }
         #expect(error?.kind == .badResponse)
-        #expect(error?.description == "http://\(tokens.host)/token: there is no usable token in the answer")
+        #expect(error?.description == "http://\(tokens.host)/token: the response contains no usable token")
     }
 
     /// Token servers that fill in the one member of two and leave the other empty, null or of another kind.
@@ -226,7 +226,7 @@ import Testing
         let before = registry.requests.count
         let anonymous = registryError { _ = try fetch(try makeClient(), registry) }
         #expect(anonymous?.kind == .unauthorized)
-        #expect(anonymous?.description.contains("wants a user and password: no credentials for \(registry.host) were found") == true)
+        #expect(anonymous?.description.contains("requires a user and password: no credentials for \(registry.host) were found") == true)
         #expect(registry.requests.count == before + 1)
     }
 
@@ -252,7 +252,7 @@ import Testing
         defer { registry.stop() }
         let error = registryError { _ = try fetch(try makeClient { $0.credentials = .password(user: "u", password: "p") }, registry) }
         #expect(error?.kind == .tls)
-        #expect(error?.description.contains("wants tokens from http://192.0.2.1/token without TLS") == true)
+        #expect(error?.description.contains("requests tokens from http://192.0.2.1/token without TLS") == true)
     }
 
     /// The token expires while a blob is under way and the connection breaks: the blob goes on with a new one.

@@ -218,7 +218,7 @@ import Testing
     @Test func longerWithoutAnnouncement() {
         let error = failure { [content] _ in [.chunked([:], content + [0])] }
         #expect(error?.kind == .sizeMismatch)
-        #expect(error?.description.contains("is longer than 3000000 bytes") == true)
+        #expect(error?.description.contains("is longer than the 3000000 bytes") == true)
     }
 
     @Test func shorterWithoutAnnouncement() {
@@ -341,7 +341,7 @@ import Testing
         defer { storage.stop() }
         let error = failure { _ in [.reply(307, ["Location": "http://\(storage.host)/object?X-Signature=s1gned"])] }
         #expect(error?.kind == .forbidden)
-        #expect(error?.description.contains("http://\(storage.host)/object answers 403") == true)
+        #expect(error?.description.contains("http://\(storage.host)/object returned 403") == true)
         #expect(error?.description.contains("s1gned") == false)
     }
 

@@ -58,7 +58,7 @@ import Testing
     func damagedEntries(auth: String) {
         let error = registryError { _ = try find(#"{"auths":{"quay.io":{"auth":"\#(auth)"}}}"#, quay) }
         #expect(error?.kind == .credentials)
-        #expect(error?.description == "auth file auth.json: the entry quay.io is no base64 of user:password")
+        #expect(error?.description == "auth file auth.json: the entry quay.io is not base64 of user:password")
     }
 
     @Test func damagedFile() {
@@ -110,7 +110,7 @@ import Testing
             try writeFile(directory + "/.docker/config.json", #"{"auths":{"https://index.docker.io/v1/":\#(auth("docker"))}}"#)
             let store = CredentialStore(RegistryOptions(), Environment(["HOME": directory, "XDG_RUNTIME_DIR": directory]))
             #expect(try store.find(for: hub)?.credentials == user("docker"))
-            #expect(try store.find(for: hub)?.origin == "the credentials in \(directory)/.docker/config.json")
+            #expect(try store.find(for: hub)?.origin == .authFile(ByteString("\(directory)/.docker/config.json")))
             try makeDirectory(directory + "/.config")
             try makeDirectory(directory + "/.config/containers")
             try writeFile(directory + "/.config/containers/auth.json", #"{"auths":{"docker.io":\#(auth("containers"))}}"#)

@@ -68,8 +68,8 @@ import Testing
         let there = server.requests.filter { !$0.path.hasPrefix("/v2/") }
         #expect(!there.isEmpty && there.allSatisfy { $0.headers["authorization"] == nil })
         let nowhere = registryError { _ = try source.openBlob(self.layer([place + "/gone", "file:///etc/passwd"])) }
-        #expect(nowhere?.kind == .notFound && nowhere?.description.contains("/gone answers 404") == true)
-        #expect(nowhere?.description.contains("file:///etc/passwd is no address that can be fetched from") == true)
+        #expect(nowhere?.kind == .notFound && nowhere?.description.contains("/gone returned 404") == true)
+        #expect(nowhere?.description.contains("file:///etc/passwd is not an http or https URL") == true)
     }
 
     /// A registry that has it is not passed by.

@@ -142,7 +142,8 @@ import Testing
             #expect(mkfifo(directory + "/pipe", 0o600) == 0)
             try writeFile(directory + "/real/auth.json", "[]")
             #expect(
-                registryError { _ = try store(directory + "/first").removeAll() }?.description.contains("an array in JSON, not an object")
+                registryError { _ = try store(directory + "/first").removeAll() }?.description.contains(
+                    "contains an array, not a JSON object")
                     == true)
         }
     }
@@ -187,7 +188,7 @@ import Testing
                     .save(user: "me", password: String(repeating: "p", count: 1 << 20), for: try target("gcr.example"))
             }
             #expect(error?.description.hasPrefix("docker-credential-take: ") == true)
-            #expect(error?.description.contains("bytes are more than it can be given; at most 65536 are") == true)
+            #expect(error?.description.contains("bytes is too large; the limit is 65536") == true)
         }
     }
 

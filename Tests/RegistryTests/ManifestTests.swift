@@ -46,7 +46,7 @@ import Testing
         let wrong = "sha256:" + String(repeating: "0", count: 64)
         let error = registryError { _ = try fetch { [manifest] _ in [.reply(200, ["Docker-Content-Digest": wrong], manifest)] } }
         #expect(error?.kind == .digestMismatch)
-        #expect(error?.description.hasSuffix("the manifest's digest is \(digest), where \(wrong) its Docker-Content-Digest says") == true)
+        #expect(error?.description.hasSuffix("the manifest's digest is \(digest), but Docker-Content-Digest says \(wrong)") == true)
         let malformed = registryError { _ = try fetch { [manifest] _ in [.reply(200, ["Docker-Content-Digest": "sha256:x"], manifest)] } }
         #expect(malformed?.kind == .badResponse)
     }
@@ -68,7 +68,7 @@ import Testing
         let large = [UInt8](repeating: 0x20, count: 5 << 20)
         let announced = registryError { _ = try fetch { _ in [.reply(200, [:], large)] } }
         #expect(announced?.kind == .tooLarge)
-        #expect(announced?.description.contains("the manifest has 5242880 bytes, the limit is 4194304") == true)
+        #expect(announced?.description.contains("the manifest has 5242880 bytes; the limit is 4194304") == true)
         let unannounced = registryError { _ = try fetch { _ in [.chunked([:], large)] } }
         #expect(unannounced?.kind == .tooLarge)
         #expect(throws: Never.self) { try fetch(limit: 5 << 20) { _ in [.reply(200, [:], large)] } }
@@ -99,14 +99,14 @@ import Testing
             _ = try client.fetchManifest(server.repository(), reference: "latest", expected: nil, limit: 100)
         }
         #expect(error?.kind == .server && error?.status == 503)
-        #expect(error?.description.hasSuffix("/v2/team/app/manifests/latest answers 503 Service Unavailable") == true)
+        #expect(error?.description.hasSuffix("/v2/team/app/manifests/latest returned 503 Service Unavailable") == true)
     }
 
     @Test func notFound() {
         let body = Array(#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":"unknown tag=latest"}]}"#.utf8)
         let error = registryError { _ = try fetch { _ in [.reply(404, [:], body)] } }
         #expect(error?.kind == .notFound && error?.code == "MANIFEST_UNKNOWN" && error?.status == 404)
-        #expect(error?.description.contains("answers 404 Not Found (MANIFEST_UNKNOWN: manifest unknown)") == true)
+        #expect(error?.description.contains("returned 404 Not Found (MANIFEST_UNKNOWN: manifest unknown)") == true)
         #expect(error?.description.contains("\n") == false)
     }
 

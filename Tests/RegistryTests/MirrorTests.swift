@@ -143,7 +143,7 @@ private let blob = pattern(1_500_000)
             let error = registryError { _ = try pull(client) }
             #expect(error?.kind == .notFound)
             #expect(error?.description.contains("before that, \(mirror.host)/team/app: ") == true)
-            #expect(error?.description.contains("answers 403 Forbidden") == true)
+            #expect(error?.description.contains("returned 403 Forbidden") == true)
         }
     }
 

@@ -93,7 +93,7 @@ import Testing
         let started = ContinuousClock.now
         let error = registryError { _ = try readAtARate { _ in [head()] + pieces(100, .milliseconds(10), upTo: 100_000) } }
         #expect(error?.kind == .timeout)
-        #expect(error?.description.contains("bytes a second in 0.3 s, fewer than 100000") == true, "\(error?.description ?? "")")
+        #expect(error?.description.contains("bytes per second in 0.3 s; the minimum is 100000") == true, "\(error?.description ?? "")")
         #expect(ContinuousClock.now - started < .seconds(4))
         // With nothing asked for it goes on.
         #expect(try readAtARate(rate: 0) { _ in [head()] + pieces(5_000, .milliseconds(10), upTo: blob.count) } == 1)
@@ -118,7 +118,7 @@ import Testing
             $0.minimumRateWindow = .milliseconds(500)
         }
         let reader = try openDownload(client, server.repository(), digest: digest, size: UInt64(blob.count))
-        #expect(registryError { _ = try readAll(reader) }?.description.contains("fewer than 2000000") == true)
+        #expect(registryError { _ = try readAll(reader) }?.description.contains("the minimum is 2000000") == true)
     }
 
     @Test(arguments: [408, 425, 429, 500, 502, 503, 504, 507, 520, 599])

@@ -33,7 +33,7 @@ import Testing
     func mistakesHideThePassword(text: String) {
         let error = registryError { _ = try proxy("https://a.example/", ["https_proxy": text]) }
         #expect(error?.kind == .configuration)
-        #expect(error?.description.contains("the environment variable https_proxy is no URL of a proxy") == true)
+        #expect(error?.description.contains("the environment variable https_proxy is not the URL of a proxy") == true)
         #expect(error?.description.contains("secret") == false)
     }
 
@@ -155,16 +155,16 @@ import Testing
             // One that is complete makes no other one right.
             try writeFile(root + "/d/a.key", "k")
             let alone = registryError { _ = try directories("/nonexistent", given: root + "/d").certificates(forRegistry: "any") }
-            #expect(alone?.description == "\(root)/d/a.key has no certificate beside it: NAME.key belongs to NAME.cert")
+            #expect(alone?.description == "\(root)/d/a.key has no certificate: NAME.key belongs to NAME.cert in the same directory")
             #expect(unlink(root + "/d/a.key") == 0)
             #expect(unlink(root + "/d/y.key") == 0)
             let noKey = registryError { _ = try directories("/nonexistent", given: root + "/d").certificates(forRegistry: "any") }
-            #expect(noKey?.description == "\(root)/d/y.cert has no key y.key beside it")
+            #expect(noKey?.description == "\(root)/d/y.cert has no key: y.key is missing in the same directory")
             for name in ["y.cert", "z.cert"] { #expect(unlink("\(root)/d/\(name)") == 0) }
             let noCertificate = registryError { _ = try directories("/nonexistent", given: root + "/d").certificates(forRegistry: "any") }
-            #expect(noCertificate?.description == "\(root)/d/z.key has no certificate beside it: NAME.key belongs to NAME.cert")
+            #expect(noCertificate?.description == "\(root)/d/z.key has no certificate: NAME.key belongs to NAME.cert in the same directory")
             let missing = registryError { _ = try directories("/nonexistent", given: root + "/e").certificates(forRegistry: "any") }
-            #expect(missing?.description == "the certificate directory \(root)/e does not exist")
+            #expect(missing?.description == "certificate directory \(root)/e does not exist")
             #expect(missing?.remedy == .correctCertificateDirectory)
         }
     }

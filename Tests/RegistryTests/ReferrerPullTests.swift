@@ -99,7 +99,7 @@ import Testing
             #expect(result.referrers == [.of(other)])
             #expect(result.referrersUnavailable.map(\.digest) == [.of(gone)])
             #expect(result.referrersUnavailable.first?.subject == Self.image.digest)
-            #expect(result.referrersUnavailable.first?.reason.contains("answers \(status)") == true)
+            #expect(result.referrersUnavailable.first?.reason.contains("returned \(status)") == true)
             let recorded = try store.referrers(of: Self.image.digest)
             #expect(recorded == [.of(other)])
         }
@@ -258,7 +258,7 @@ import Testing
         }
         #expect(result.referrers == [])
         #expect(result.referrersRefused.map(\.digest) == [.of(artifact)])
-        #expect(result.referrersRefused.first?.reason.contains("answers \(status)") == true)
+        #expect(result.referrersRefused.first?.reason.contains("returned \(status)") == true)
         #expect(registry.contents.manifests["team/app:\(tag)"] == nil)
     }
 

@@ -348,14 +348,15 @@ extension RegistriesConfiguration {
 
     @Test func proxyMistakesHideThePassword() {
         let error = registryError { _ = try configuration("[[registry]]\nlocation = \"a\"\nproxy = \"bad://me:secret@p.example\"") }
-        #expect(error?.description.contains("proxy is no URL of a proxy") == true && error?.description.contains("secret") == false)
+        #expect(error?.description.contains("proxy is not the URL of a proxy") == true && error?.description.contains("secret") == false)
     }
 
     @Test func rewritingToNonsense() throws {
         let configuration = try configuration("[[registry]]\nprefix = \"a.example\"\nlocation = \"host\"")
         let error = registryError { _ = try configuration.places("a.example/x") }
         #expect(
-            error?.description == "/etc/0.conf:1 makes host/x:latest of a.example/x:latest, which is no reference to an image in a registry"
+            error?.description
+                == "/etc/0.conf:1 turns a.example/x:latest into host/x:latest, which is not a reference to an image in a registry"
         )
     }
 

@@ -93,9 +93,9 @@ import Testing
 
     @Test func refused() throws {
         for (text, words) in [
-            ("[storage]\ngraphroot = 7", "storage.conf:2: graphroot is not a string"), ("[storage\n", "storage.conf:1:"),
-            ("[storage.options]\nadditionalimagestores = \"/x\"", "storage.conf:2: additionalimagestores is not a list"),
-            ("[storage.options]\nadditionalimagestores = [7]", "storage.conf:2: additionalimagestores lists something else"),
+            ("[storage]\ngraphroot = 7", "storage.conf:2: graphroot must be a string"), ("[storage\n", "storage.conf:1:"),
+            ("[storage.options]\nadditionalimagestores = \"/x\"", "storage.conf:2: additionalimagestores must be a list"),
+            ("[storage.options]\nadditionalimagestores = [7]", "storage.conf:2: additionalimagestores must be a list"),
             ("[storage]\ndriver = \"vfs\"", "the storage driver vfs"),
         ] {
             let error = registryError { _ = try roots(["etc/containers/storage.conf": text]) }

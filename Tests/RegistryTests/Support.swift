@@ -59,6 +59,9 @@ func readAll(_ reader: any BlobReader, pieces: Int = 50_000) throws -> [UInt8] {
     }
 }
 
+/// The response of a registry that is busy.
+let unavailable = RegistryError.Response(request: .manifest("a.example/b:c"), url: "https://a.example/v2/b/manifests/c", status: 503)
+
 /// The registry error that `body` ends with.
 func registryError(_ body: () throws -> Void) -> RegistryError? {
     do {

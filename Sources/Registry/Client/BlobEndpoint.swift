@@ -33,23 +33,21 @@ final class BlobEndpoint {
             response = try client.open(
                 repository, "/v2/\(repository.name)/blobs/\(digest)", headers: usesRange ? ["Range: bytes=\(offset)-\(size - 1)"] : [],
                 mayShareConnection: client.options.multiplexesBlobs || size - offset <= UInt64(HTTPResponse.sharedBodyLimit),
-                what: "blob of \(repository.domain)/\(repository.name)")
+                for: .blob(repository: repository.fullName))
         } catch {
             guard usesRange, error.error.status == 416 else { throw error }
-            throw refusedRange(error.error.description)
+            throw refusedRange(error.error.reason)
         }
         do throws(Failure) {
             switch response.head.status {
             case 206 where usesRange:
                 return RegistryBlobConnection(self, response, at: offset, end: try endOfPart(response, from: offset))
             case 200:
-                if let length = response.head.contentLength, length != size { throw wrongSize("has \(length) bytes", response.url) }
+                if let length = response.head.contentLength, length != size { throw wrongSize(.announced(length), response.url) }
                 return RegistryBlobConnection(self, response, skipping: offset, end: size)
             default:
                 throw Failure(
-                    RegistryError(
-                        .badResponse, "\(response.url.display): status \(response.head.status) is no answer to a request for a blob",
-                        status: response.head.status))
+                    .unexpectedStatus(.blob(repository: repository.fullName), url: response.url.display, status: response.head.status))
             }
         } catch {
             response.cancel()
@@ -62,20 +60,19 @@ final class BlobEndpoint {
         guard let range = ContentRange(text), range.first == offset, range.last < size, range.total == nil || range.total == size,
             response.head.contentLength == nil || response.head.contentLength == range.last - range.first + 1
         else {
-            throw refusedRange(
-                "\(response.url.display): Content-Range \(printable(text, limit: 60)), but bytes \(offset)-\(size - 1) were asked for")
+            throw refusedRange(.invalidContentRange(url: response.url.display, text, first: offset, last: size - 1))
         }
         return range.last + 1
     }
 
     /// A server whose ranges are wrong is asked for the whole blob from now on, and what is known is skipped.
-    private func refusedRange(_ description: String) -> Failure {
+    private func refusedRange(_ reason: RegistryError.Reason) -> Failure {
         rangesAreRefused = true
-        return Failure(RegistryError(.badResponse, description), retry: .transient(after: nil))
+        return Failure(reason, retry: .transient(after: nil))
     }
 
-    fileprivate func wrongSize(_ how: String, _ url: HTTPURL) -> Failure {
-        Failure(RegistryError(.sizeMismatch, "\(url.display): the blob \(how), but its descriptor says \(size)"))
+    fileprivate func wrongSize(_ how: RegistryError.SizeFault, _ url: HTTPURL) -> Failure {
+        Failure(.blobSize(url: url.display, how, expected: size))
     }
 }
 
@@ -145,16 +142,16 @@ final class RegistryBlobConnection: BlobConnection {
     private func expectEnd() throws(Failure) {
         var extra: UInt8 = 0
         let count = withUnsafeMutableBytes(of: &extra) { (try? response.read(into: $0)) ?? 0 }
-        guard count == 0 else { throw endpoint.wrongSize("is longer than \(endpoint.size) bytes", response.url) }
+        guard count == 0 else { throw endpoint.wrongSize(.longer, response.url) }
     }
 
     private func endedEarly() -> Failure {
         let have = offset - toSkip
         guard response.head.endsWithConnection else {
-            return endpoint.wrongSize("ends after \(have) of \(endpoint.size) bytes", response.url)
+            return endpoint.wrongSize(.ends(after: have), response.url)
         }
         return Failure(
-            RegistryError(.connection, "\(response.url.display): the connection ended after \(have) of \(endpoint.size) bytes"),
+            .connectionEnded(url: response.url.display, received: have, size: endpoint.size),
             retry: .transient(after: nil))
     }
 }
@@ -162,6 +159,6 @@ final class RegistryBlobConnection: BlobConnection {
 extension OriginFailure {
     init(_ failure: Failure) {
         self.init(
-            failure.error, retry: failure.retry, concernsOrigin: failure.error.concernsOnePlace, cancelled: failure.whenCancelled.error)
+            failure.error, retry: failure.retry, concernsOrigin: failure.error.concernsOneEndpoint, cancelled: failure.whenCancelled.error)
     }
 }

@@ -15,7 +15,7 @@ struct BlobUpload {
     private let client: RegistryClient
     private let repository: RemoteRepository
     private let blob: OutgoingBlob
-    private let what: String
+    private let request: RegistryError.Request
 
     private var location: HTTPURL?
     /// Bytes that the registry has.
@@ -33,7 +33,7 @@ struct BlobUpload {
         self.blob = blob
         self.location = location
         made = blob.expected
-        what = "upload to \(repository.domain)/\(repository.name)"
+        request = .upload(repository: repository.fullName)
     }
 
     /// An attempt that failed: because of the registry, or of the blob.
@@ -80,7 +80,7 @@ struct BlobUpload {
             offset = 0
             location = try client.beginUpload(repository)
         }
-        guard let target = location else { throw Failure(RegistryError(.badResponse, "\(what): no upload was begun")) }
+        guard let target = location else { preconditionFailure("an upload that mounts nothing has a location") }
         if let expected = blob.expected, offset == 0 {
             let url = try Self.naming(expected.digest, target)
             let (response, sent) = try stream(to: url, method: "PUT", size: expected.size)
@@ -92,7 +92,7 @@ struct BlobUpload {
         location = try client.uploadLocation(repository, response)
         offset = sent.size
         let url = try Self.naming(sent.digest, location ?? target)
-        let answer = try client.send(repository, to: url, method: "PUT", what: what)
+        let answer = try client.send(repository, to: url, method: "PUT", for: request)
         return try completed(answer, sent)
     }
 
@@ -115,13 +115,13 @@ struct BlobUpload {
             body.finish()
         } catch is Stopped {
             // An answer before the body's end is a refusal, whatever its status.
-            throw refused(try client.finishSending(repository, sending, what: what))
+            throw refused(try client.finishSending(repository, sending, for: request))
         } catch {
             body.abort()
             sending.upload.cancel()
             throw error
         }
-        return (try client.finishSending(repository, sending, what: what), sent)
+        return (try client.finishSending(repository, sending, for: request), sent)
     }
 
     private mutating func completed(_ response: HTTPResponse, _ sent: SentBlob) throws -> SentBlob {
@@ -139,9 +139,9 @@ struct BlobUpload {
             isRedirected = true
             response.drain()
             location = next
-            return Failure(RegistryError(.badResponse, "\(what): redirected"), retry: .transient(after: .zero))
+            return Failure(.uploadRedirected(request, location: next.display), retry: .transient(after: .zero))
         }
-        var failure = client.unexpected(response, what)
+        var failure = client.unexpected(response, request)
         // The upload is unknown, out of step or gone: a new one may do.
         if [400, 404, 409, 410, 416].contains(response.head.status), offset > 0 { failure.retry = .transient(after: nil) }
         if failure.retry == .never { return failure }
@@ -157,7 +157,7 @@ struct BlobUpload {
             return
         }
         guard let current = location.take(), blob.expected == nil else { return }
-        guard let response = try? client.send(repository, to: current, method: "GET", what: what) else { return }
+        guard let response = try? client.send(repository, to: current, method: "GET", for: request) else { return }
         response.drain()
         guard response.head.status == 204, let range = response.head["range"],
             let last = range.split(separator: "-", omittingEmptySubsequences: false).last.flatMap({ UInt64($0) }),
@@ -171,7 +171,7 @@ struct BlobUpload {
     /// Tells the registry to forget the upload.
     private func abandon() {
         guard let location else { return }
-        if let response = try? client.send(repository, to: location, method: "DELETE", what: what) {
+        if let response = try? client.send(repository, to: location, method: "DELETE", for: request) {
             response.drain()
         }
     }
@@ -180,7 +180,7 @@ struct BlobUpload {
     private static func naming(_ digest: ContentDigest, _ url: HTTPURL) throws -> HTTPURL {
         let text = url.text + (url.text.contains("?") ? "&" : "?") + "digest=" + percentEncoded(digest.description)
         guard let named = HTTPURL(text) else {
-            throw Failure(RegistryError(.badResponse, "\(url.display): the upload's Location cannot be completed"))
+            throw Failure(.invalidUploadLocation(url: url.display))
         }
         return named
     }

@@ -10,14 +10,13 @@ final class ForeignBlobConnection: BlobConnection {
 
     init(_ client: RegistryClient, _ descriptor: Descriptor, _ address: String, skipping offset: UInt64) throws(Failure) {
         guard let url = HTTPURL(address) else {
-            let shown = printable(hidingSecrets(address), limit: 240)
-            throw Failure(RegistryError(.notFound, "\(shown) is no address that can be fetched from"))
+            throw Failure(.invalidForeignURL(address))
         }
         // Not the registry, so not its credentials either.
         let server = RemoteRepository(domain: url.authority, name: "")
         let response = try client.session.open(url, for: server, headers: ["Accept-Encoding: identity"], mayShareConnection: false)
         guard response.head.status == 200 else {
-            throw client.session.failure(status: response, what: "foreign layer \(descriptor.digest)")
+            throw client.session.failure(status: response, for: .foreignLayer(descriptor.digest))
         }
         self.response = response
         toSkip = offset

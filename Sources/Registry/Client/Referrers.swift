@@ -15,14 +15,14 @@ extension RegistryClient {
     ///
     /// - Throws: the API's error where that does not say that there is no API, and there is no such index either.
     func fetchReferrers(_ repository: RemoteRepository, of digest: ContentDigest) throws(RegistryError) -> [Descriptor] {
-        let what = "referrers of \(repository.domain)/\(repository.name)@\(digest)"
+        let request = RegistryError.Request.referrers(of: "\(repository.fullName)@\(digest)")
         var path = "/v2/\(repository.name)/referrers/\(digest)"
         var query: String?
         var found: [Descriptor] = []
         for page in 0..<Self.pageLimit {
             let fetched: Page
             do throws(RegistryError) {
-                fetched = try retrying(repository) { () throws(Failure) in try fetchPage(repository, path, query, what) }
+                fetched = try retrying(repository) { () throws(Failure) in try fetchPage(repository, path, query, request) }
             } catch {
                 // Not each registry without the API says so with 404, and what stands before it may have another answer.
                 guard page == 0, error.concernsOneThing else { throw error }
@@ -35,7 +35,7 @@ extension RegistryClient {
             guard let next = try Self.next(after: fetched, path, repository) else { return found }
             (path, query) = next
         }
-        throw RegistryError(.tooLarge, "\(what): more than \(Self.referrerLimit) of them, or \(Self.pageLimit) pages")
+        throw RegistryError(.tooManyReferrers(request, limit: Self.referrerLimit, pages: Self.pageLimit))
     }
 
     private struct Page {
@@ -45,9 +45,11 @@ extension RegistryClient {
         var url: HTTPURL
     }
 
-    private func fetchPage(_ repository: RemoteRepository, _ path: String, _ query: String?, _ what: String) throws(Failure) -> Page {
-        let response = try open(repository, path, query: query, headers: ["Accept: " + Self.indexType], what: what)
-        let bytes = try session.body(of: response, limit: options.manifestLimit, what: "list of referrers")
+    private func fetchPage(
+        _ repository: RemoteRepository, _ path: String, _ query: String?, _ request: RegistryError.Request
+    ) throws(Failure) -> Page {
+        let response = try open(repository, path, query: query, headers: ["Accept: " + Self.indexType], for: request)
+        let bytes = try session.body(of: response, limit: options.manifestLimit, .referrers)
         do throws(RegistryError) {
             let entries = try Self.entries(bytes, response.url.display)
             return Page(entries: entries, link: Self.nextLink(response.head.all("link")), url: response.url)
@@ -60,15 +62,15 @@ extension RegistryClient {
         after page: Page, _ path: String, _ repository: RemoteRepository
     ) throws(RegistryError) -> (path: String, query: String?)? {
         guard let link = page.link else { return nil }
-        guard let url = page.url.resolving(link), url.hasSameOrigin(as: page.url) else { throw leadsAway(link, page.url) }
+        guard let url = page.url.resolving(link), url.hasSameOrigin(as: page.url) else { throw foreignLink(link, page.url) }
         // Behind a redirect the list has another path than the one that we know it by.
         if url.target.path == page.url.target.path { return (path, url.target.query) }
-        guard url.target.path.hasPrefix("/v2/\(repository.name)/") else { throw leadsAway(link, page.url) }
+        guard url.target.path.hasPrefix("/v2/\(repository.name)/") else { throw foreignLink(link, page.url) }
         return url.target
     }
 
-    private static func leadsAway(_ link: String, _ url: HTTPURL) -> RegistryError {
-        RegistryError(.badResponse, "\(url.display): its Link \(printable(link)) leads out of the repository")
+    private static func foreignLink(_ link: String, _ url: HTTPURL) -> RegistryError {
+        RegistryError(.foreignLink(url: url.display, link: link))
     }
 
     /// Distribution-spec, referrers tag schema: algorithm and digest joined by a dash.
@@ -86,9 +88,8 @@ extension RegistryClient {
             let tag = Self.referrersTag(subject)
             let fetched = try fetchManifest(repository, reference: tag, expected: nil, limit: options.manifestLimit)
             let entries: [Descriptor]
-            do throws(RegistryError) { entries = try Self.entries(fetched.bytes, "the manifest") } catch {
-                throw RegistryError(
-                    .badResponse, "the tag names no list of referrers and is left as it is: \(error.description)")
+            do throws(RegistryError) { entries = try Self.entries(fetched.bytes, "\(repository.fullName):\(tag)") } catch {
+                throw RegistryError(.referrersTagTaken(tag: tag, error))
             }
             if entries.contains(where: { $0.digest == entry.digest }) { return nil }
             if let known = try? JSONValue.parse(fetched.bytes) { index = known }
@@ -128,7 +129,7 @@ extension RegistryClient {
         // Encoders of Go write a list without entries so.
         if let value = try? JSONValue.parse(bytes), value["schemaVersion"] == 2, value["manifests"]?.isNull == true { return [] }
         do { return try ImageIndex(parsing: bytes).manifests } catch {
-            throw RegistryError(.badResponse, "\(origin): \(printable("\(error)"))")
+            throw RegistryError(.invalidReferrers(url: origin, error))
         }
     }
 

@@ -12,8 +12,8 @@ final class RegistryBlobOrigins: BlobOrigins {
     private let endpoints: [BlobEndpoint]
     private let addresses: [String]
     /// Of the endpoints, in order.
-    private var failures: [(place: String, error: RegistryError)] = []
-    private var addressFailures: [String] = []
+    private var failures: [(name: String, error: RegistryError)] = []
+    private var addressFailures: [RegistryError] = []
 
     init(_ client: RegistryClient, _ reference: RegistryReference, _ descriptor: Descriptor) throws(RegistryError) {
         self.client = client
@@ -57,7 +57,7 @@ final class RegistryBlobOrigins: BlobOrigins {
     func gaveUp(_ origin: Int, _ error: any Error) {
         guard let error = error as? RegistryError else { preconditionFailure("an endpoint fails with \(error), not with a RegistryError") }
         guard origin < endpoints.count else {
-            addressFailures.append(error.description)
+            addressFailures.append(error)
             return
         }
         let endpoint = endpoints[origin]
@@ -83,10 +83,8 @@ final class RegistryBlobOrigins: BlobOrigins {
         let error = PlaceFinder.joined(failures)
         guard error.kind == .notFound, descriptor.isForeign else { return error }
         if !addressFailures.isEmpty {
-            return RegistryError(.notFound, "the foreign layer cannot be had: " + addressFailures.joined(separator: "; "))
+            return RegistryError(.foreignLayerUnreachable(addressFailures))
         }
-        return RegistryError(
-            .foreignLayer, "\(error); \(descriptor.foreignNote)", status: error.status, code: error.code,
-            remedy: descriptor.urls.isEmpty ? nil : .fetchForeignLayers)
+        return RegistryError(.foreignLayer(error, descriptor))
     }
 }

@@ -54,14 +54,14 @@ public final class RegistryClient: Sendable {
 
     func retryBudget(of repository: RemoteRepository) -> RetryBudget { RetryBudget(options.retry, hasAlternative: repository.isMirror) }
 
-    /// A request, GET where `method` is nil, for a path below the registry; throws for every status but 2xx. `what` begins the error.
+    /// A request, GET where `method` is nil, for a path below the registry; throws for every status but 2xx.
     func open(
         _ repository: RemoteRepository, _ path: String, query: String? = nil, headers: [String], method: String? = nil,
-        body: RequestBody = .none, mayShareConnection: Bool = true, what: String
+        body: RequestBody = .none, mayShareConnection: Bool = true, for request: RegistryError.Request
     ) throws(Failure) -> HTTPResponse {
         let host = repository.apiHost
         guard Self.isClean(path) else {
-            throw Failure(RegistryError(.invalidRequest, "\(printable(host + path)) cannot be put into a URL"))
+            throw Failure(.invalidURL(host + path))
         }
         let target = path + (query.map { "?" + $0 } ?? "")
         let key = (mayUsePlainHTTP(repository) ? "? " : "") + host
@@ -69,15 +69,15 @@ public final class RegistryClient: Sendable {
         do throws(Failure) {
             if known == nil, isWithoutTLS(repository) {
                 return try open(
-                    repository, target, headers: headers, method, body, mayShareConnection, scheme: "http", isProbe: false, what: what)
+                    repository, target, headers: headers, method, body, mayShareConnection, scheme: "http", isProbe: false, request)
             }
             return try open(
                 repository, target, headers: headers, method, body, mayShareConnection, scheme: known ?? "https", isProbe: known == nil,
-                what: what)
+                request)
         } catch {
             guard known == nil, error.mayBePlainHTTP, mayUsePlainHTTP(repository) else { throw error }
             return try open(
-                repository, target, headers: headers, method, body, mayShareConnection, scheme: "http", isProbe: false, what: what)
+                repository, target, headers: headers, method, body, mayShareConnection, scheme: "http", isProbe: false, request)
         }
     }
 
@@ -107,11 +107,11 @@ public final class RegistryClient: Sendable {
 
     private func open(
         _ repository: RemoteRepository, _ target: String, headers: [String], _ method: String?, _ body: RequestBody,
-        _ mayShareConnection: Bool, scheme: String, isProbe: Bool, what: String
+        _ mayShareConnection: Bool, scheme: String, isProbe: Bool, _ request: RegistryError.Request
     ) throws(Failure) -> HTTPResponse {
         let host = repository.apiHost
         guard let url = HTTPURL("\(scheme)://\(host)\(target)"), url.target.path.hasPrefix("/v2/") else {
-            throw Failure(RegistryError(.invalidRequest, "\(printable(host + target)) cannot be put into a URL"))
+            throw Failure(.invalidURL(host + target))
         }
         // A server without TLS may wait for the end of what it takes for a request line.
         let connectTimeout = isProbe && mayUsePlainHTTP(repository) ? min(options.connectTimeout, .seconds(5)) : options.connectTimeout
@@ -130,11 +130,13 @@ public final class RegistryClient: Sendable {
             case 200..<300: return response
             case 401:
                 let challenges = Challenge.parse(response.head.all("www-authenticate"))
-                // Reads the body away too, so that the connection can be used again.
-                let refused = session.failure(status: response, what: what)
+                // Reads the body too, so that the connection can be used again.
+                var refused = session.response(response, to: request)
                 if !response.url.hasSameOrigin(as: asked.url) {
                     // Another registry, which wants an authorization of its own. Our secrets were left behind at the redirect.
-                    guard moves < Self.moveLimit, let other = asked.repository.behindRedirect(to: response.url) else { throw refused }
+                    guard moves < Self.moveLimit, let other = asked.repository.behindRedirect(to: response.url) else {
+                        throw Failure(.status(refused))
+                    }
                     moves += 1
                     asked = (other, response.url)
                     authorization = try authorizer.authorization(for: other)
@@ -152,18 +154,16 @@ public final class RegistryClient: Sendable {
                     renewals += 1
                     if authorization != rejected { continue }
                 }
-                throw Failure(
-                    RegistryError(
-                        .unauthorized, "\(refused.error.description); \(authorizer.advice(for: asked.repository))", status: 401,
-                        code: refused.error.code, remedy: .logIn))
+                refused.credentials = authorizer.credentials(for: asked.repository)
+                throw Failure(.status(refused))
             case 403, 404:
-                let refused = session.failure(status: response, what: what)
+                let refused = session.failure(status: response, for: request)
                 // A registry that lets strangers in may hide from them what those that it knows may read.
                 guard authorization == nil, !wasIntroduced, moves == 0, authorizer.knowsCredentials(for: repository) else { throw refused }
                 wasIntroduced = true
                 authorization = try introduction(repository, url)
                 if authorization == nil { throw refused }
-            default: throw session.failure(status: response, what: what)
+            default: throw session.failure(status: response, for: request)
             }
         }
     }
@@ -222,30 +222,29 @@ public final class RegistryClient: Sendable {
     func fetchManifest(
         _ repository: RemoteRepository, reference: String, expected: ContentDigest?, limit: Int
     ) throws(RegistryError) -> FetchedManifest {
-        let what = "manifest \(repository.domain)/\(repository.name)\(expected == nil ? ":" : "@")\(reference)"
+        let request = RegistryError.Request.manifest("\(repository.fullName)\(expected == nil ? ":" : "@")\(reference)")
         return try retrying(repository) { () throws(Failure) in
             let response = try open(
                 repository, "/v2/\(repository.name)/manifests/\(reference)",
-                headers: ["Accept: " + Self.manifestTypes.joined(separator: ", ")], what: what)
-            let bytes = try session.body(of: response, limit: limit, what: "manifest")
-            if let expected { try Self.check(bytes, expected, "was asked for", response.url) }
+                headers: ["Accept: " + Self.manifestTypes.joined(separator: ", ")], for: request)
+            let bytes = try session.body(of: response, limit: limit, .manifest)
+            if let expected { try Self.check(bytes, expected, .requested, response.url) }
             if let announced = response.head["docker-content-digest"], !announced.isEmpty {
                 guard let digest = ContentDigest(announced) else {
-                    throw Failure(
-                        RegistryError(
-                            .badResponse,
-                            "\(response.url.display): its Docker-Content-Digest \(printable(announced, limit: 80)) is no digest"))
+                    throw Failure(.invalidContentDigest(url: response.url.display, announced))
                 }
-                try Self.check(bytes, digest, "its Docker-Content-Digest says", response.url)
+                try Self.check(bytes, digest, .announced, response.url)
             }
             return FetchedManifest(bytes: bytes, mediaType: response.head.mediaType)
         }
     }
 
-    private static func check(_ bytes: [UInt8], _ expected: ContentDigest, _ why: String, _ url: HTTPURL) throws(Failure) {
+    private static func check(
+        _ bytes: [UInt8], _ expected: ContentDigest, _ source: RegistryError.DigestSource, _ url: HTTPURL
+    ) throws(Failure) {
         let digest = ContentDigest.of(bytes, expected.algorithm)
         guard digest == expected else {
-            throw Failure(RegistryError(.digestMismatch, "\(url.display): the manifest's digest is \(digest), where \(expected) \(why)"))
+            throw Failure(.digestMismatch(source, url: url.display, actual: digest, expected: expected))
         }
     }
 }

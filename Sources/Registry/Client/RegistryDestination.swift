@@ -75,7 +75,7 @@ public final class RegistryDestination: ImageDestination {
             guard error.concernsOneThing else { throw error }
             client.options.warn?(
                 "\(digest) was pushed, but cannot be found by the image that it refers to: the list of referrers "
-                    + "\(reference.domain)/\(reference.name):\(tag) could not be kept: \(error.description)")
+                    + "\(repository.fullName):\(tag) could not be kept: \(error.description)")
         }
     }
 }

@@ -29,10 +29,7 @@ extension RegistryClient {
         // Servers that keep manifests as plain files know no better: then the document's own type decides.
         let type = fetched.mediaType.flatMap { MediaType.isOfDocuments($0) ? $0 : nil }
         if fetched.isWebPage {
-            throw RegistryError(
-                .badResponse,
-                "manifest \(repository.domain)/\(repository.name) \(name): the answer is a web page (text/html), not a manifest; "
-                    + "a proxy or a page to log in at may stand before the registry")
+            throw RegistryError(.webPage(.manifest("\(repository.fullName)\(reference.digest == nil ? ":" : "@")\(name)")))
         }
         var expected: Descriptor?
         if let digest = reference.digest {
@@ -43,17 +40,15 @@ extension RegistryClient {
 
     /// A manifest or index that an index of `reference`'s repository names. Compared with the descriptor's size and digest.
     public func manifest(_ descriptor: Descriptor, of reference: RegistryReference) throws(RegistryError) -> [UInt8] {
-        let what = "manifest \(reference.domain)/\(reference.name)@\(descriptor.digest)"
+        let name = "\(reference.domain)/\(reference.name)@\(descriptor.digest)"
         guard let size = Int(exactly: descriptor.size), size <= options.manifestLimit else {
-            throw RegistryError(
-                .tooLarge,
-                "\(what): its descriptor says \(descriptor.size) bytes, the limit is \(options.manifestLimit)", remedy: .raiseManifestLimit)
+            throw RegistryError(.manifestTooLarge(name, size: descriptor.size, limit: options.manifestLimit))
         }
         let digest = descriptor.digest
         return try places.atEndpoints(of: reference) { repository throws(RegistryError) in
             let bytes = try fetchManifest(repository, reference: digest.description, expected: digest, limit: options.manifestLimit).bytes
             guard bytes.count == size else {
-                throw RegistryError(.sizeMismatch, "\(what): it has \(bytes.count) bytes, where its descriptor says \(size)")
+                throw RegistryError(.manifestSize(name, size: bytes.count, expected: size))
             }
             return bytes
         }

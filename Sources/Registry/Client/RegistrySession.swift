@@ -105,18 +105,13 @@ final class RegistrySession: Sendable {
 
     /// The whole body of a small document.
     ///
-    /// - Parameters:
-    ///   - limit: in bytes.
-    ///   - what: names the document in messages.
-    func body(of response: HTTPResponse, limit: Int, what: String) throws(Failure) -> [UInt8] {
+    /// - Parameter limit: in bytes.
+    func body(of response: HTTPResponse, limit: Int, _ document: RegistryError.Document) throws(Failure) -> [UInt8] {
         do {
             return try response.body(limit: limit)
         } catch {
             guard case .bodyTooLarge(let size, let limit) = error.reason else { throw Failure(error) }
-            throw Failure(
-                RegistryError(
-                    .tooLarge, "\(error.url): the \(what) has \(size.map { "\($0)" } ?? "more") bytes, the limit is \(limit)",
-                    remedy: what == "manifest" ? .raiseManifestLimit : nil))
+            throw Failure(.bodyTooLarge(document, url: error.url, size: size, limit: limit))
         }
     }
 
@@ -124,55 +119,36 @@ final class RegistrySession: Sendable {
 
     /// Not to be tried again: the next connection would not be faster.
     func tooSlow(_ rate: UInt64, _ url: HTTPURL) -> Failure {
-        let window = Double(options.minimumRateWindow.clampedNanoseconds) / 1e9
-        return Failure(
-            RegistryError(
-                .timeout,
-                "\(url.display): the server sent \(rate) bytes a second in \(window) s, fewer than \(options.minimumRate)"))
+        Failure(.tooSlow(url: url.display, rate: rate, window: options.minimumRateWindow, minimum: options.minimumRate))
     }
 
     /// The failure for an error status. Reads the body for the registry's own code and message.
-    func failure(status response: HTTPResponse, what: String) -> Failure {
-        let (code, message) = Self.registryError(in: response.smallBody())
-        let status = response.head.status
-        var text = "\(what): \(response.url.display) answers \(status)"
-        if let reason = Self.reasons[status] { text += " " + reason }
-        if code != nil || message != nil {
-            text += " (" + [code, message].compactMap { $0 }.joined(separator: ": ") + ")"
-        }
-        var retry = Retry.never
-        let kind: RegistryError.Kind
-        switch status {
-        case 401:
-            kind = .unauthorized
-        case 403:
-            kind = .forbidden
-            text += "; the repository may be private or the account without access: log in with another one"
-        case 404, 410: kind = .notFound
-        case 429:
-            kind = .rateLimited
-            text += "; logging in may raise the limit"
-            retry = .transient(after: response.head.retryAfter)
+    ///
+    /// - Parameter credentials: what the request was authenticated with, if that may be the reason.
+    func failure(
+        status response: HTTPResponse, for request: RegistryError.Request, credentials: RegistryError.Credentials? = nil
+    ) -> Failure {
+        var error = self.response(response, to: request)
+        error.credentials = credentials
+        switch error.status {
         // Of the 5xx, 501 and 505 say that it will never work.
-        case 408, 425, 500, 502...504, 506...599:
-            kind = .server
-            retry = .transient(after: response.head.retryAfter)
-        default: kind = .server
+        case 408, 425, 429, 500, 502...504, 506...599:
+            let requested = response.head.retryAfter
+            if let requested, requested > options.retry.maximumRetryAfter {
+                error.retryAfter = (requested, options.retry.maximumRetryAfter)
+                return Failure(.status(error))
+            }
+            return Failure(.status(error), retry: .transient(after: requested))
+        default: return Failure(.status(error))
         }
-        if case .transient(let requested?) = retry, requested > options.retry.maximumRetryAfter {
-            text += "; it asks to wait \(requested.components.seconds) s, more than the limit of "
-            text += "\(options.retry.maximumRetryAfter.components.seconds) s"
-            retry = .never
-        }
-        return Failure(RegistryError(kind, text, status: status, code: code), retry: retry)
     }
 
-    private static let reasons: [Int: String] = [
-        400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed", 408: "Request Timeout",
-        407: "Proxy Authentication Required", 410: "Gone", 416: "Range Not Satisfiable", 425: "Too Early", 429: "Too Many Requests",
-        500: "Internal Server Error",
-        502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout",
-    ]
+    /// The values of a response with an error status.
+    func response(_ response: HTTPResponse, to request: RegistryError.Request) -> RegistryError.Response {
+        let (code, message) = Self.registryError(in: response.smallBody())
+        return RegistryError.Response(
+            request: request, url: response.url.display, status: response.head.status, code: code, message: message)
+    }
 
     /// `{"errors":[{"code":…,"message":…}]}` (distribution-spec, error codes), or a token server's `{"details":…}`.
     private static func registryError(in body: [UInt8]) -> (code: String?, message: String?) {

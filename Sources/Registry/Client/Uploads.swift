@@ -12,15 +12,13 @@ extension RegistryClient {
             return try retrying(repository) { () throws(Failure) in
                 let response = try open(
                     repository, "/v2/\(repository.name)/blobs/\(digest)", headers: [], method: "HEAD",
-                    what: "blob of \(repository.domain)/\(repository.name)")
+                    for: .blob(repository: repository.fullName))
                 response.drain()
                 guard let length = response.head.contentLength else { return true }
                 // What stands before a registry may have dropped the body's length with the body.
                 if length == 0, size > 0 { return false }
                 guard length == size else {
-                    throw Failure(
-                        RegistryError(
-                            .sizeMismatch, "\(response.url.display): the registry has \(length) bytes, where the blob has \(size)"))
+                    throw Failure(.storedSize(url: response.url.display, size: length, expected: size))
                 }
                 return true
             }
@@ -40,31 +38,31 @@ extension RegistryClient {
         if let digest, let source = repository.alsoRead {
             query = "mount=\(percentEncoded(digest.description))&from=\(percentEncoded(source))"
         }
-        let what = "upload to \(repository.domain)/\(repository.name)"
+        let request = RegistryError.Request.upload(repository: repository.fullName)
         let response = try open(
-            repository, "/v2/\(repository.name)/blobs/uploads/", query: query, headers: [], method: "POST", body: .bytes([]), what: what)
+            repository, "/v2/\(repository.name)/blobs/uploads/", query: query, headers: [], method: "POST", body: .bytes([]),
+            for: request)
         response.drain()
         if response.head.status == 201, digest != nil { return nil }
-        guard response.head.status == 202 else { throw unexpected(response, what) }
+        guard response.head.status == 202 else { throw unexpected(response, request) }
         return try uploadLocation(repository, response)
     }
 
     /// The Location of an answer about an upload. The registry chooses it; secrets go only to the registry's own origin.
     func uploadLocation(_ repository: RemoteRepository, _ response: HTTPResponse) throws(Failure) -> HTTPURL {
         guard let location = response.head["location"], !location.isEmpty, let url = response.url.resolving(location) else {
-            throw Failure(
-                RegistryError(.badResponse, "\(response.url.display): status \(response.head.status) without a usable Location"))
+            throw Failure(.missingLocation(url: response.url.display, status: response.head.status))
         }
         if response.url.scheme == "https", url.scheme == "http", session.tlsVerify(repository) != false {
-            throw Failure(
-                RegistryError(
-                    .tls, "\(response.url.display) wants the upload at \(url.display), without TLS", remedy: .allowPlainTransport))
+            throw Failure(.uploadWithoutTLS(url: response.url.display, location: url.display))
         }
         return url
     }
 
     /// A request without a body to an upload's URL. Any status but 401 is returned; 401 is answered with a renewed authorization.
-    func send(_ repository: RemoteRepository, to url: HTTPURL, method: String, what: String) throws(Failure) -> HTTPResponse {
+    func send(
+        _ repository: RemoteRepository, to url: HTTPURL, method: String, for request: RegistryError.Request
+    ) throws(Failure) -> HTTPResponse {
         var authorization = try uploadAuthorization(repository, url)
         for isFirst in [true, false] {
             let headers = ["Accept-Encoding: identity", "Content-Type: application/octet-stream"]
@@ -72,10 +70,9 @@ extension RegistryClient {
                 url, for: repository, headers: headers, authorization: authorization, method: method,
                 body: method == "PUT" ? .bytes([]) : .none)
             guard response.head.status == 401, isFirst, isOwn(response.url, repository) else { return response }
-            let renewed = try renewed(repository, after: response, rejected: authorization, what)
-            authorization = renewed
+            authorization = try renewed(repository, after: response, rejected: authorization, request)
         }
-        throw Failure(RegistryError(.unauthorized, "\(what): \(url.display) refuses every authorization", status: 401))
+        throw Failure(.authorizationRejected(request, url: url.display))
     }
 
     /// Begins a request to an upload's URL whose body is made while it is sent.
@@ -93,14 +90,14 @@ extension RegistryClient {
 
     /// The answer to it. 401 renews the authorization and is a failure that another try may mend.
     func finishSending(
-        _ repository: RemoteRepository, _ sending: (upload: HTTPUpload, authorization: String?), what: String
+        _ repository: RemoteRepository, _ sending: (upload: HTTPUpload, authorization: String?),
+        for request: RegistryError.Request
     ) throws(Failure) -> HTTPResponse {
         let response: HTTPResponse
         do { response = try sending.upload.response() } catch { throw Failure(error) }
         guard response.head.status == 401, isOwn(response.url, repository) else { return response }
-        _ = try renewed(repository, after: response, rejected: sending.authorization, what)
-        throw Failure(
-            RegistryError(.unauthorized, "\(what): \(response.url.display) answers 401", status: 401), retry: .transient(after: nil))
+        _ = try renewed(repository, after: response, rejected: sending.authorization, request)
+        throw Failure(.authorizationRejected(request, url: response.url.display), retry: .transient(after: nil))
     }
 
     private func isOwn(_ url: HTTPURL, _ repository: RemoteRepository) -> Bool {
@@ -113,26 +110,22 @@ extension RegistryClient {
 
     /// Throws where there is no other authorization than the rejected one.
     private func renewed(
-        _ repository: RemoteRepository, after response: HTTPResponse, rejected: String?, _ what: String
+        _ repository: RemoteRepository, after response: HTTPResponse, rejected: String?, _ request: RegistryError.Request
     ) throws(Failure) -> String {
         let challenges = Challenge.parse(response.head.all("www-authenticate"))
-        let refused = session.failure(status: response, what: what)
+        var refused = session.response(response, to: request)
         let renewed = try authorizer.renew(repository, challenges, rejected: rejected, from: baseURL(of: repository) ?? response.url)
         guard renewed != rejected else {
-            throw Failure(
-                RegistryError(
-                    .unauthorized, "\(refused.error.description); \(authorizer.advice(for: repository))", status: 401, remedy: .logIn))
+            refused.credentials = authorizer.credentials(for: repository)
+            throw Failure(.status(refused))
         }
         return renewed
     }
 
-    func unexpected(_ response: HTTPResponse, _ what: String) -> Failure {
-        if response.head.status >= 400 { return session.failure(status: response, what: what) }
+    func unexpected(_ response: HTTPResponse, _ request: RegistryError.Request) -> Failure {
+        if response.head.status >= 400 { return session.failure(status: response, for: request) }
         response.cancel()
-        return Failure(
-            RegistryError(
-                .badResponse, "\(what): \(response.url.display) answers \(response.head.status), which is no answer to this request",
-                status: response.head.status))
+        return Failure(.unexpectedStatus(request, url: response.url.display, status: response.head.status))
     }
 
     // MARK: Manifests
@@ -141,18 +134,17 @@ extension RegistryClient {
     func putManifest(
         _ repository: RemoteRepository, reference: String, _ bytes: [UInt8], mediaType: String, digest: ContentDigest
     ) throws(RegistryError) -> Bool {
-        let what = "manifest \(repository.domain)/\(repository.name)\(reference == digest.description ? "@" : ":")\(reference)"
+        let request = RegistryError.Request.manifest(
+            "\(repository.fullName)\(reference == digest.description ? "@" : ":")\(reference)")
         return try retrying(repository) { () throws(Failure) in
             let response = try open(
                 repository, "/v2/\(repository.name)/manifests/\(reference)", headers: ["Content-Type: " + mediaType, "Expect:"],
-                method: "PUT", body: .bytes(bytes), what: what)
+                method: "PUT", body: .bytes(bytes), for: request)
             response.drain()
             if let announced = response.head["docker-content-digest"], let other = ContentDigest(announced), other != digest,
                 other.algorithm == digest.algorithm
             {
-                throw Failure(
-                    RegistryError(
-                        .digestMismatch, "\(response.url.display): the registry stored \(other), where \(digest) was sent"))
+                throw Failure(.digestMismatch(.pushed, url: response.url.display, actual: other, expected: digest))
             }
             return response.head["oci-subject"] != nil
         }

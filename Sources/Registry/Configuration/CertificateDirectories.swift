@@ -32,8 +32,7 @@ final class CertificateDirectories: Sendable {
             "",
             { () throws(RegistryError) in
                 guard let found = try read(given) else {
-                    throw RegistryError(
-                        .configuration, "the certificate directory \(given) does not exist", remedy: .correctCertificateDirectory)
+                    throw RegistryError(.file(.certificateDirectory, given, .missing))
                 }
                 return found
             })
@@ -68,24 +67,24 @@ final class CertificateDirectories: Sendable {
             names = try directory.entries().map(\.name).sorted()
         } catch {
             if [.noEntry, .notDirectory, .accessDenied].contains(error.errno) { return nil }
-            throw RegistryError(.configuration, "certificate directory \(path): \(error.errno)")
+            throw RegistryError(.file(.certificateDirectory, path, .unreadable(error.errno)))
         }
         var found = HostCertificates()
         for name in names where name.bytes.suffix(4).elementsEqual(".crt".utf8) {
             let file = path + "/" + name
-            guard let bytes = try readSmallFile(file, limit: Self.fileLimit, "certificate file", .configuration) else { continue }
+            guard let bytes = try readSmallFile(file, limit: Self.fileLimit, .certificate) else { continue }
             found.authorities += bytes + [UInt8(ascii: "\n")]
         }
         for name in names where name.bytes.suffix(5).elementsEqual(".cert".utf8) {
             let key = ByteString(name.bytes.dropLast(5)) + ".key"
-            guard names.contains(key) else { throw RegistryError(.configuration, "\(path)/\(name) has no key \(key) beside it") }
+            guard names.contains(key) else { throw RegistryError(.certificateWithoutKey(path + "/" + name, key: key)) }
             guard let pair = [path + "/" + name, path + "/" + key].map(\.utf8Text) as? [String] else { continue }
             found.clients.append(ClientCertificate(certificate: pair[0], key: pair[1]))
         }
         for name in names where name.bytes.suffix(4).elementsEqual(".key".utf8) {
             let certificate = ByteString(name.bytes.dropLast(4)) + ".cert"
             guard names.contains(certificate) else {
-                throw RegistryError(.configuration, "\(path)/\(name) has no certificate beside it: NAME.key belongs to NAME.cert")
+                throw RegistryError(.keyWithoutCertificate(path + "/" + name))
             }
         }
         return found

@@ -66,7 +66,7 @@ final class PlaceFinder: Sendable {
     func locate<Value>(
         _ reference: RegistryReference, _ body: (RegistryReference, RemoteRepository) throws(RegistryError) -> Value
     ) throws(RegistryError) -> (reference: RegistryReference, value: Value) {
-        var failures: [(place: String, error: RegistryError)] = []
+        var failures: [(name: String, error: RegistryError)] = []
         let candidates: [RegistryReference]
         var wasAsked = false
         if let known = resolved(reference) {
@@ -89,7 +89,7 @@ final class PlaceFinder: Sendable {
                 if wasAsked { record(reference, candidate) }
                 return (candidate, value)
             } catch {
-                guard error.concernsOnePlace else { throw error }
+                guard error.concernsOneEndpoint else { throw error }
                 failures.append((candidate.canonical, error))
             }
         }
@@ -103,7 +103,7 @@ final class PlaceFinder: Sendable {
         of reference: RegistryReference, settles: Bool = false, isEnough: (Value) -> Bool = { _ in true },
         _ body: (RemoteRepository) throws(RegistryError) -> Value
     ) throws(RegistryError) -> Value {
-        var failures: [(place: String, error: RegistryError)] = []
+        var failures: [(name: String, error: RegistryError)] = []
         var meagre: Value?
         let endpoints = try endpoints(of: reference)
         for (index, endpoint) in endpoints {
@@ -116,7 +116,7 @@ final class PlaceFinder: Sendable {
                 if settles { leave(reference, before: index) }
                 return value
             } catch {
-                guard error.concernsOnePlace else { throw error }
+                guard error.concernsOneEndpoint else { throw error }
                 failed(reference, index, error)
                 failures.append(("\(endpoint.domain)/\(endpoint.name)", error))
                 if error.kind == .digestMismatch, index != endpoints.last?.index { warnOfLie([endpoint], error.description) }
@@ -153,21 +153,9 @@ final class PlaceFinder: Sendable {
     }
 
     /// The last error, which is the registry's own, and what went wrong before.
-    static func joined(_ failures: [(place: String, error: RegistryError)]) -> RegistryError {
-        guard let last = failures.last?.error else { return RegistryError(.configuration, "there is no registry to ask") }
+    static func joined(_ failures: [(name: String, error: RegistryError)]) -> RegistryError {
+        guard let last = failures.last?.error else { return RegistryError(.noEndpoint) }
         guard failures.count > 1 else { return last }
-        let before = failures.dropLast().map { "\($0.place): \($0.error.description)" }.joined(separator: "; ")
-        return RegistryError(
-            last.kind, "\(last.description); before that, \(before)", status: last.status, code: last.code, remedy: last.remedy)
-    }
-}
-
-extension RegistryError {
-    /// Whether another registry may do better.
-    var concernsOnePlace: Bool {
-        switch kind {
-        case .cancelled, .resources, .configuration, .credentials, .invalidRequest: false
-        default: true
-        }
+        return RegistryError(.others(last, earlier: Array(failures.dropLast())))
     }
 }

@@ -20,9 +20,7 @@ struct ProxySettings: Sendable {
         for name in names {
             guard let text = environment[name] else { continue }
             guard let address = ProxyAddress(text) else {
-                throw RegistryError(
-                    .configuration,
-                    "the environment variable \(name) is no URL of a proxy: [SCHEME://]HOST[:PORT] with http, https or socks5")
+                throw RegistryError(.invalidProxyVariable(name))
             }
             return address
         }

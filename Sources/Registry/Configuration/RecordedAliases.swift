@@ -10,7 +10,7 @@ struct RecordedAliases {
 
     /// The aliases, empty ones too; none where there is no file.
     func read() throws(RegistryError) -> [String: String] {
-        guard let bytes = try readSmallFile(path, limit: Self.limit, "file of recorded aliases", .configuration) else { return [:] }
+        guard let bytes = try readSmallFile(path, limit: Self.limit, .recordedAliases) else { return [:] }
         return try RegistriesFile(path, bytes).aliases
     }
 
@@ -21,7 +21,7 @@ struct RecordedAliases {
         do throws(SystemError) {
             try makePrivateDirectories(splitPath(path).directory)
         } catch {
-            throw RegistryError(.configuration, "\(path): \(error)")
+            throw RegistryError(.file(.recordedAliases, path, .unwritable(error)))
         }
         // Two that are asked at the same time both are remembered.
         try whileLocked(path + ".lock", [.readWrite, .create]) { () throws(RegistryError) in try change(name, target) }
@@ -34,7 +34,7 @@ struct RecordedAliases {
         do throws(SystemError) {
             try replaceFile(path, with: Self.text(aliases), keepsMode: true)
         } catch {
-            throw RegistryError(.configuration, "\(path): \(error)")
+            throw RegistryError(.file(.recordedAliases, path, .unwritable(error)))
         }
     }
 

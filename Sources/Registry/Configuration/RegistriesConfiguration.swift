@@ -25,7 +25,7 @@ struct RegistriesConfiguration: Sendable {
         let places = ConfigurationPlaces(environment)
         if let named = given ?? environment["CONTAINERS_REGISTRIES_CONF"].map({ ByteString($0) }) {
             guard try add(named) else {
-                throw RegistryError(.configuration, "\(named) does not exist", remedy: .correctRegistriesConfiguration)
+                throw RegistryError(.file(.registriesConfiguration, named, .missing))
             }
         } else {
             for path in places.registries {
@@ -52,18 +52,18 @@ struct RegistriesConfiguration: Sendable {
                 }
             } catch {
                 if [.noEntry, .notDirectory, .accessDenied].contains(error.errno) { continue }
-                throw RegistryError(.configuration, "\(path): \(error.errno)")
+                throw RegistryError(.file(.registriesConfiguration, path, .unreadable(error.errno)))
             }
         }
         guard found.count <= dropInLimit else {
-            throw RegistryError(.configuration, "there are \(found.count) drop-ins of registries.conf; \(dropInLimit) are the most")
+            throw RegistryError(.tooManyDropIns(found.count, limit: dropInLimit))
         }
         return found.sorted { $0.key < $1.key }.map(\.value)
     }
 
     /// False where there is no such file.
     private mutating func add(_ path: ByteString) throws(RegistryError) -> Bool {
-        guard let bytes = try readSmallFile(path, limit: Self.fileLimit, "registries configuration", .configuration) else { return false }
+        guard let bytes = try readSmallFile(path, limit: Self.fileLimit, .registriesConfiguration) else { return false }
         merge(try RegistriesFile(path, bytes), path)
         return true
     }
@@ -89,14 +89,12 @@ struct RegistriesConfiguration: Sendable {
     func meanings(of reference: RegistryReference) throws(RegistryError) -> [RegistryReference] {
         guard let name = reference.shortName else { return [reference] }
         func inRepository(_ repository: String) throws(RegistryError) -> RegistryReference {
-            do { return try reference.inRepository(repository) } catch { throw RegistryError(.configuration, error.description) }
+            do { return try reference.inRepository(repository) } catch { throw RegistryError(.invalidCandidate(error)) }
         }
         if let target = aliases[name] { return [try inRepository(target)] }
         guard let searchRegistries else { return [try inRepository("docker.io/" + name)] }
         guard !searchRegistries.isEmpty else {
-            throw RegistryError(
-                .configuration,
-                "\(name) has no alias, and \(searchOrigin ?? "the configuration") names no registries to search; write HOST/\(name)")
+            throw RegistryError(.noSearchRegistries(name: name, origin: searchOrigin))
         }
         var found: [RegistryReference] = []
         for registry in searchRegistries {
@@ -116,13 +114,11 @@ struct RegistriesConfiguration: Sendable {
         guard found.count > 1, shortNameMode != .disabled else { return found }
         let name = reference.shortName ?? reference.canonical
         if let choose {
-            guard let chosen = choose(found) else { throw RegistryError(.cancelled, "none of the registries for \(name) was chosen") }
+            guard let chosen = choose(found) else { throw RegistryError(.noCandidateChosen(name: name)) }
             return [chosen]
         }
         guard shortNameMode == .permissive else {
-            throw RegistryError(
-                .configuration,
-                "\(name) may be \(found.map(\.canonical).joined(separator: " or ")); write which, as short-name-mode is enforcing")
+            throw RegistryError(.ambiguousShortName(name, candidates: found.map(\.canonical)))
         }
         return found
     }
@@ -187,7 +183,7 @@ struct RegistriesConfiguration: Sendable {
     func loginTarget(_ host: String) throws(RegistryError) -> RemoteRepository {
         var target = RemoteRepository(domain: host, name: "")
         guard let entry = registries.first(where: { $0.match(host) == host.utf8.count }) else { return target }
-        guard !entry.isBlocked else { throw RegistryError(.blocked, "\(host) is blocked by \(entry.origin)") }
+        guard !entry.isBlocked else { throw RegistryError(.blockedHost(host, origin: entry.origin)) }
         target.isInsecure = entry.isInsecure
         target.proxy = entry.proxy
         return target
@@ -195,7 +191,7 @@ struct RegistriesConfiguration: Sendable {
 
     private func refuse(_ reference: RegistryReference, ifBlockedBy entry: RegistryEntry) throws(RegistryError) {
         guard entry.isBlocked else { return }
-        throw RegistryError(.blocked, "\(reference) is blocked: \(entry.origin) blocks \(printable(entry.prefix))")
+        throw RegistryError(.blocked(reference: "\(reference)", origin: entry.origin, prefix: entry.prefix))
     }
 
     private static func rewrite(
@@ -203,8 +199,7 @@ struct RegistriesConfiguration: Sendable {
     ) throws(RegistryError) -> RegistryReference {
         let text = location + String(decoding: Array(reference.canonical.utf8).dropFirst(matched), as: UTF8.self)
         guard let target = try? RegistryReference(parsing: text), target.shortName == nil else {
-            throw RegistryError(
-                .configuration, "\(entry.origin) makes \(printable(text)) of \(reference), which is no reference to an image in a registry")
+            throw RegistryError(.invalidLocation(origin: entry.origin, rewritten: text, reference: "\(reference)"))
         }
         return target
     }

@@ -38,8 +38,12 @@ struct RegistryEntry: Sendable {
     var isBlocked = false
     var proxy: ProxyAddress?
     var mirrors: [MirrorEntry] = []
+    var file: ByteString
+    /// Where the entry begins, from 1.
+    var line: Int
+
     /// `FILE:LINE`
-    var origin: String
+    var origin: String { "\(file):\(line)" }
 
     /// How many bytes of the reference's canonical text the prefix stands for; nil where it is not about the reference.
     func match(_ reference: String) -> Int? {
@@ -79,12 +83,12 @@ struct RegistriesFile: Sendable {
         self.path = path
         let root: TOMLValue
         do { root = try TOML.parse(bytes) } catch {
-            throw RegistryError(.configuration, "\(path):\(error.line): \(error.reason)")
+            throw RegistryError(.registriesConfiguration(path, line: error.line, .syntax(error.reason)))
         }
         searchRegistries = try searchList(root, "unqualified-search-registries")
         if let mode = try text(root, "short-name-mode"), !mode.isEmpty {
             guard let known = ShortNameMode(rawValue: mode) else {
-                throw problem(root["short-name-mode"], "short-name-mode is enforcing, permissive or disabled")
+                throw problem(root["short-name-mode"], .value(key: "short-name-mode", expected: "enforcing, permissive or disabled"))
             }
             shortNameMode = known
         }
@@ -92,7 +96,7 @@ struct RegistriesFile: Sendable {
         try readVersion1(root)
         for entry in try tables(root, "registry") { try add(try registry(entry)) }
         if let table = root["aliases"] {
-            guard let members = table.table else { throw problem(table, "aliases is a table") }
+            guard let members = table.table else { throw problem(table, .value(key: "aliases", expected: "a table")) }
             for (name, value) in members.sorted(by: { $0.key < $1.key }) { aliases[name] = try alias(name, value) }
         }
     }
@@ -104,10 +108,7 @@ struct RegistriesFile: Sendable {
         guard let other = registries.first(where: { $0.prefix == entry.prefix }) else { return registries.append(entry) }
         // Which of the two is meant decides whether the registry may be trusted, or used at all.
         guard other.location != entry.location || (other.isInsecure, other.isBlocked) == (entry.isInsecure, entry.isBlocked) else {
-            throw RegistryError(
-                .configuration,
-                "\(entry.origin): a second [[registry]] for \(printable(entry.prefix)), which says otherwise whether it is insecure or blocked"
-            )
+            throw RegistryError(.registriesConfiguration(path, line: entry.line, .contradiction(prefix: entry.prefix)))
         }
     }
 
@@ -115,30 +116,32 @@ struct RegistriesFile: Sendable {
         var location = try self.location(table)
         var prefix = try cleanPlace(try text(table, "prefix") ?? "", table["prefix"] ?? table)
         if prefix.isEmpty { prefix = location ?? "" }
-        guard !prefix.isEmpty else { throw problem(table, "a [[registry]] needs a prefix or a location") }
+        guard !prefix.isEmpty else { throw problem(table, .registryWithoutPlace) }
         if prefix.hasPrefix("*.") {
             guard !prefix.utf8.contains(where: { [UInt8(ascii: "/"), UInt8(ascii: ":"), UInt8(ascii: "@")].contains($0) }) else {
-                throw problem(table["prefix"] ?? table, "\(printable(prefix)): *. stands before a domain alone, as in *.example.com")
+                throw problem(table["prefix"] ?? table, .invalidWildcard(prefix: prefix))
             }
             // Which is no place to be sent to.
             if location == prefix { location = nil }
         } else if location == nil {
-            throw problem(table, "a [[registry]] without a location has a prefix that begins with *.")
+            throw problem(table, .prefixWithoutLocation)
         }
         var entry = RegistryEntry(
             prefix: prefix.lowercasingHost, location: location, isInsecure: try flag(table, "insecure"),
-            isBlocked: try flag(table, "blocked"), proxy: try proxy(table), origin: "\(path):\(table.line)")
+            isBlocked: try flag(table, "blocked"), proxy: try proxy(table), file: path, line: table.line)
         let digestOnly = try flag(table, "mirror-by-digest-only")
         for mirror in try tables(table, "mirror") {
-            guard let location = try self.location(mirror) else { throw problem(mirror, "a mirror needs a location") }
+            guard let location = try self.location(mirror) else { throw problem(mirror, .mirrorWithoutLocation) }
             var read = MirrorEntry(location: location, isInsecure: try flag(mirror, "insecure"), proxy: try proxy(mirror))
             if digestOnly { read.use = .digestOnly }
             if let use = try text(mirror, "pull-from-mirror"), !use.isEmpty {
                 let value = mirror["pull-from-mirror"]
                 guard !digestOnly else {
-                    throw problem(value, "pull-from-mirror and the registry's mirror-by-digest-only exclude each other")
+                    throw problem(value, .exclusive("pull-from-mirror", "the registry's mirror-by-digest-only"))
                 }
-                guard let known = MirrorUse(rawValue: use) else { throw problem(value, "pull-from-mirror is all, digest-only or tag-only") }
+                guard let known = MirrorUse(rawValue: use) else {
+                    throw problem(value, .value(key: "pull-from-mirror", expected: "all, digest-only or tag-only"))
+                }
                 read.use = known
             }
             entry.mirrors.append(read)
@@ -156,34 +159,34 @@ struct RegistriesFile: Sendable {
         guard let text = try text(table, "proxy"), !text.isEmpty else { return nil }
         // Not quoted: it may hold a password.
         guard let address = ProxyAddress(text) else {
-            throw problem(table["proxy"], "proxy is no URL of a proxy: SCHEME://HOST[:PORT] with http, https, socks5 or socks5h")
+            throw problem(table["proxy"], .invalidProxy)
         }
         return address
     }
 
     private func alias(_ name: String, _ value: TOMLValue) throws(RegistryError) -> String {
         guard let reference = try? RegistryReference(parsing: name), reference.shortName == name else {
-            throw problem(value, "the alias \(printable(name)) is no short name without tag and digest")
+            throw problem(value, .invalidAlias(name))
         }
-        guard let target = value.string else { throw problem(value, "the alias \(printable(name)) is a string") }
+        guard let target = value.string else { throw problem(value, .value(key: name, expected: "a string")) }
         if target.isEmpty { return target }
         guard let parsed = try? RegistryReference(parsing: target), parsed.shortName == nil,
             !target.contains("@"), parsed.tag == "latest", !target.hasSuffix(":latest")
-        else { throw problem(value, "the alias \(printable(name)) stands for no HOST/NAME without tag and digest") }
+        else { throw problem(value, .invalidAliasTarget(name)) }
         return target
     }
 
     /// The deprecated `[registries.search]`, `[registries.insecure]` and `[registries.block]`, each with a list `registries`.
     private mutating func readVersion1(_ root: TOMLValue) throws(RegistryError) {
         guard let old = root["registries"] else { return }
-        guard old.table != nil else { throw problem(old, "registries is a table: [registries.search] and the like") }
+        guard old.table != nil else { throw problem(old, .value(key: "registries", expected: "a table, as in [registries.search]")) }
         let search = try old["search"].flatMap { section throws(RegistryError) in try searchList(section, "registries") }
         func places(_ name: String) throws(RegistryError) -> [String]? {
             guard let section = old[name], let texts = try strings(section, "registries") else { return nil }
             var places: [String] = []
             for text in texts {
                 let place = try cleanPlace(text, section["registries"]).lowercasingHost
-                guard !place.isEmpty else { throw problem(section["registries"], "a registry is named by an empty text") }
+                guard !place.isEmpty else { throw problem(section["registries"], .emptyRegistry) }
                 places.append(place)
             }
             return places
@@ -192,7 +195,7 @@ struct RegistriesFile: Sendable {
         guard root["registry"] == nil, searchRegistries == nil else {
             // Lists without entries, as they are left behind, contradict nothing.
             guard [search, insecure, blocked].allSatisfy({ $0?.isEmpty ?? true }) else {
-                throw problem(old, "[registries.…] of version 1 of the format and version 2 exclude each other")
+                throw problem(old, .exclusive("[registries.…] of version 1 of the format", "version 2"))
             }
             return
         }
@@ -202,7 +205,7 @@ struct RegistriesFile: Sendable {
             registries.append(
                 RegistryEntry(
                     prefix: place, location: place.hasPrefix("*.") ? nil : place, isInsecure: insecure?.contains(place) ?? false,
-                    isBlocked: blocked?.contains(place) ?? false, origin: "\(path):\(old.line)"))
+                    isBlocked: blocked?.contains(place) ?? false, file: path, line: old.line))
         }
     }
 
@@ -213,7 +216,7 @@ struct RegistriesFile: Sendable {
         var place = text[...]
         while place.hasSuffix("/") { place.removeLast() }
         for scheme in ["http://", "https://"] where text.lowercased().hasPrefix(scheme) {
-            throw problem(value, "\(printable(text)): registries are written without http:// or https://")
+            throw problem(value, .registryWithScheme(text))
         }
         return String(place)
     }
@@ -226,7 +229,7 @@ struct RegistriesFile: Sendable {
             let place = try cleanPlace(text, table[key])
             let isNamespace = place.contains("/") && (try? RegistryReference(parsing: place + "/name")).map { $0.shortName == nil } ?? false
             guard RegistryReference.isHost(place) || isNamespace else {
-                throw problem(table[key], "\(printable(text)) is no HOST[:PORT][/NAMESPACE]")
+                throw problem(table[key], .invalidRegistry(text))
             }
             places.append(place)
         }
@@ -235,22 +238,22 @@ struct RegistriesFile: Sendable {
 
     private func text(_ table: TOMLValue, _ key: String) throws(RegistryError) -> String? {
         guard let value = table[key] else { return nil }
-        guard let text = value.string else { throw problem(value, "\(key) is a string") }
+        guard let text = value.string else { throw problem(value, .value(key: key, expected: "a string")) }
         return text
     }
 
     private func flag(_ table: TOMLValue, _ key: String) throws(RegistryError) -> Bool {
         guard let value = table[key] else { return false }
-        guard let flag = value.boolean else { throw problem(value, "\(key) is true or false") }
+        guard let flag = value.boolean else { throw problem(value, .value(key: key, expected: "true or false")) }
         return flag
     }
 
     private func strings(_ table: TOMLValue, _ key: String) throws(RegistryError) -> [String]? {
         guard let value = table[key] else { return nil }
-        guard let elements = value.array else { throw problem(value, "\(key) is a list of strings") }
+        guard let elements = value.array else { throw problem(value, .value(key: key, expected: "a list of strings")) }
         var texts: [String] = []
         for element in elements {
-            guard let text = element.string else { throw problem(element, "\(key) is a list of strings") }
+            guard let text = element.string else { throw problem(element, .value(key: key, expected: "a list of strings")) }
             texts.append(text)
         }
         return texts
@@ -259,13 +262,13 @@ struct RegistriesFile: Sendable {
     private func tables(_ table: TOMLValue, _ key: String) throws(RegistryError) -> [TOMLValue] {
         guard let value = table[key] else { return [] }
         guard let elements = value.array, elements.allSatisfy({ $0.table != nil }) else {
-            throw problem(value, "\(key) is a list of tables, written [[…\(key)]]")
+            throw problem(value, .value(key: key, expected: "a list of tables, as in [[\(key)]]"))
         }
         return elements
     }
 
-    private func problem(_ value: TOMLValue?, _ what: String) -> RegistryError {
-        RegistryError(.configuration, "\(path)\(value.map { ":\($0.line)" } ?? ""): \(what)")
+    private func problem(_ value: TOMLValue?, _ fault: RegistryError.RegistriesFault) -> RegistryError {
+        RegistryError(.registriesConfiguration(path, line: value?.line, fault))
     }
 }
 

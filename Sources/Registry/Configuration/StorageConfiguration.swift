@@ -28,15 +28,12 @@ public struct StorageConfiguration: Sendable {
     init(_ environment: Environment) throws {
         self.environment = environment
         do { try readFiles() } catch let error as SystemError {
-            throw RegistryError(.configuration, error.description)
+            throw RegistryError(.storageFiles(error))
         }
         // What the configuration says elsewhere, this says for one process.
         if let driver = environment["STORAGE_DRIVER"] { settings.driver = driver }
         if let driver = settings.driver, !["", "overlay", "overlay2"].contains(driver) {
-            throw RegistryError(
-                .configuration,
-                "storage.conf or STORAGE_DRIVER names the storage driver \(printable(driver)), and only overlay is supported; a storage with "
-                    + "the overlay driver is named with containers-storage:[overlay@DIR]NAME")
+            throw RegistryError(.storageDriver(driver))
         }
         collectRoots()
     }
@@ -174,15 +171,15 @@ public struct StorageConfiguration: Sendable {
     private mutating func read(_ file: borrowing FileDescriptor, _ path: ByteString, _ origin: Origin) throws {
         let root: TOMLValue
         do { root = try TOML.parse(file.readAll(limit: Self.fileLimit)) } catch let error as TOMLError {
-            throw RegistryError(.configuration, "\(path):\(error.line): \(error.reason)")
+            throw RegistryError(.storageConfiguration(path, line: error.line, .syntax(error.reason)))
         }
         guard let storage = root["storage"] else { return }
-        func problem(_ value: TOMLValue, _ reason: String) -> RegistryError {
-            RegistryError(.configuration, "\(path):\(value.line): \(reason)")
+        func problem(_ value: TOMLValue, _ key: String, _ expected: String) -> RegistryError {
+            RegistryError(.storageConfiguration(path, line: value.line, .value(key: key, expected: expected)))
         }
         func text(_ key: String, in table: TOMLValue) throws(RegistryError) -> String? {
             guard let value = table[key] else { return nil }
-            guard let text = value.string else { throw problem(value, "\(key) is not a string") }
+            guard let text = value.string else { throw problem(value, key, "a string") }
             return text
         }
         if let driver = try text("driver", in: storage) { settings.driver = driver }
@@ -193,7 +190,7 @@ public struct StorageConfiguration: Sendable {
         }
         guard let stores = storage["options"]?["additionalimagestores"] else { return }
         guard let elements = stores.array else {
-            throw problem(stores, "additionalimagestores is not a list")
+            throw problem(stores, "additionalimagestores", "a list of paths")
         }
         var listed: [String] = []
         var appends = false
@@ -204,7 +201,7 @@ public struct StorageConfiguration: Sendable {
             } else if let path = element.string {
                 listed.append(path)
             } else {
-                throw problem(element, "additionalimagestores lists something else than paths")
+                throw problem(element, "additionalimagestores", "a list of paths")
             }
         }
         settings.additionalStores = appends ? settings.additionalStores + listed : listed

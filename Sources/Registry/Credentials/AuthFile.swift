@@ -34,8 +34,8 @@ struct AuthFile {
             root = .object(JSONObject())
             return
         }
-        do { root = try JSONValue.parse(bytes) } catch { throw RegistryError(.credentials, "auth file \(path): \(error)") }
-        guard root.object != nil else { throw RegistryError(.credentials, "auth file \(path) is \(root.kindName) in JSON, not an object") }
+        do { root = try JSONValue.parse(bytes) } catch { throw RegistryError(.invalidAuthFile(path, .syntax(error))) }
+        guard root.object != nil else { throw RegistryError(.invalidAuthFile(path, .notObject(root.kindName))) }
     }
 
     /// A helper named for the repository or its registry, then the most specific entry, then the store for everything.
@@ -60,7 +60,7 @@ struct AuthFile {
         for name in names {
             if let credentials = try CredentialHelper(name: helper, environment: environment).get(server: name) {
                 return FoundCredentials(
-                    credentials: credentials, origin: "the credentials of docker-credential-\(helper), named by \(path),")
+                    credentials: credentials, origin: .helper(CredentialHelper.program(helper), configuration: path))
             }
         }
         return nil
@@ -77,7 +77,7 @@ struct AuthFile {
         } else if let auth = text("auth") {
             guard let bytes = Base64.decode(auth.utf8, lenient: true), let pair = String(validating: bytes, as: UTF8.self),
                 let colon = pair.unicodeScalars.firstIndex(of: ":"), !Self.holdsControls(pair.unicodeScalars[..<colon])
-            else { throw RegistryError(.credentials, "auth file \(path): the entry \(printable(entry.key)) is no base64 of user:password") }
+            else { throw RegistryError(.invalidAuthFile(path, .invalidEntry(entry.key))) }
             let password = pair.unicodeScalars[pair.unicodeScalars.index(after: colon)...].prefix { $0 != "\0" }
             found = .password(user: String(pair.unicodeScalars[..<colon]), password: String(password))
         } else if let user = text("username"), let password = text("password") {
@@ -85,7 +85,7 @@ struct AuthFile {
         } else {
             return nil
         }
-        return FoundCredentials(credentials: found, origin: "the credentials in \(path)")
+        return FoundCredentials(credentials: found, origin: .authFile(path))
     }
 
     // MARK: Changes
@@ -125,7 +125,7 @@ struct AuthFile {
     /// Puts the file's new content in the old one's place, for its owner alone. A link stays and what it leads to is replaced.
     func write() throws(RegistryError) {
         do throws(SystemError) { try replaceFile(path, with: root.prettyBytes + [0x0a]) } catch {
-            throw RegistryError(.credentials, "auth file \(path): \(error)", remedy: .chooseAuthFile)
+            throw RegistryError(.file(.authFile, path, .unwritable(error)))
         }
     }
 

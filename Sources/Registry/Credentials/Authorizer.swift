@@ -83,12 +83,10 @@ final class Authorizer: Sendable {
 
     func knowsCredentials(for repository: RemoteRepository) -> Bool { ((try? store.find(for: repository)) ?? nil) != nil }
 
-    /// For messages about refused requests.
-    func advice(for repository: RemoteRepository) -> String {
-        guard let found = try? store.find(for: repository) else {
-            return "no credentials for \(repository.domain) were found"
-        }
-        return "\(found.origin) are not accepted"
+    /// For errors about rejected requests.
+    func credentials(for repository: RemoteRepository) -> RegistryError.Credentials {
+        guard let found = try? store.find(for: repository) else { return .none(registry: repository.domain) }
+        return .rejected(found.origin)
     }
 
     private func answer(
@@ -105,18 +103,11 @@ final class Authorizer: Sendable {
         }
         if let basic = challenges.first(where: { $0.scheme == "basic" }) {
             guard let authorization = found?.credentials.basicAuthorization else {
-                throw Failure(
-                    RegistryError(.unauthorized, "\(repository.apiHost) wants a user and password: \(advice(for: repository))", status: 401)
-                )
+                throw Failure(.authenticationRequired(host: repository.apiHost, credentials(for: repository)))
             }
             return Entry(authorization: authorization, challenge: basic, registry: registry)
         }
-        let schemes = challenges.map { printable($0.scheme, limit: 20) }.joined(separator: ", ")
-        throw Failure(
-            RegistryError(
-                .badResponse,
-                "\(registry.display) answers 401 with no challenge that we can answer (\(schemes.isEmpty ? "none" : schemes))",
-                status: 401))
+        throw Failure(.unsupportedChallenge(url: registry.display, schemes: challenges.map(\.scheme)))
     }
 
     /// The scopes that a token may be asked for, the likeliest first.
@@ -139,16 +130,12 @@ final class Authorizer: Sendable {
     ) throws(Failure) -> Entry {
         let realm = challenge.parameters["realm"] ?? ""
         guard let base = HTTPURL(realm) else {
-            throw Failure(
-                RegistryError(.badResponse, "\(registry.display): the token realm \(printable(realm)) is no http or https URL", status: 401)
-            )
+            throw Failure(.invalidTokenRealm(url: registry.display, realm: realm))
         }
         // Plain HTTP stays on this machine, and never follows TLS.
         let isSafe = base.scheme == "https" || (registry.scheme == "http" && base.isLoopback)
         guard isSafe || session.tlsVerify(repository) == false else {
-            throw Failure(
-                RegistryError(
-                    .tls, "\(registry.authority) wants tokens from \(base.display) without TLS", status: 401, remedy: .allowPlainTransport))
+            throw Failure(.tokenWithoutTLS(host: registry.authority, realm: base.display))
         }
         let candidates = Self.scopes(challenge, repository)
         var failure: Failure?
@@ -182,22 +169,18 @@ final class Authorizer: Sendable {
         } else {
             if case .password(let user, _) = found?.credentials { fields.append(("account", user)) }
             guard let url = HTTPURL(base.text + (base.text.contains("?") ? "&" : "?") + Self.query(fields)) else {
-                throw Failure(
-                    RegistryError(.badResponse, "\(registry.display): no token URL can be made of \(base.display)", status: 401))
+                throw Failure(.invalidTokenRealm(url: registry.display, realm: base.display))
             }
             response = try session.open(
                 url, for: repository, headers: ["Accept: application/json"], authorization: found?.credentials.basicAuthorization)
         }
         guard (200..<300).contains(response.head.status) else {
-            var failure = session.failure(status: response, what: "token for \(repository.domain)/\(repository.name)")
-            if [400, 401, 403].contains(response.head.status) {
-                failure.error = RegistryError(
-                    .unauthorized, "\(failure.error.description); \(advice(for: repository))", status: failure.error.status,
-                    code: failure.error.code)
-            }
-            throw failure
+            let isRefusal = [400, 401, 403].contains(response.head.status)
+            throw session.failure(
+                status: response, for: .token(repository: repository.fullName),
+                credentials: isRefusal ? credentials(for: repository) : nil)
         }
-        let body = try session.body(of: response, limit: Self.responseLimit, what: "token")
+        let body = try session.body(of: response, limit: Self.responseLimit, .token)
         // Servers for old and new clients have both members, and some leave one of them empty.
         guard let value = try? JSONValue.parse(body),
             let token = [value["token"], value["access_token"]].lazy.compactMap({ $0?.string }).first(where: { !$0.isEmpty }),
@@ -210,7 +193,7 @@ final class Authorizer: Sendable {
     }
 
     private func unusableToken(_ origin: String) -> Failure {
-        Failure(RegistryError(.badResponse, "\(origin): there is no usable token in the answer"))
+        Failure(.unusableToken(url: origin))
     }
 
     private static func query(_ fields: [(String, String)]) -> String {

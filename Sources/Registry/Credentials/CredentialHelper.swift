@@ -23,11 +23,11 @@ struct CredentialHelper {
         guard status == 0 else {
             // The protocol's only way to say "none": this text.
             if String(decoding: output, as: UTF8.self).contains("credentials not found") { return nil }
-            throw RegistryError(.credentials, "\(program) get failed for \(server) with status \(status)")
+            throw error(.failed(action: "get", server: server, status: status))
         }
         // Neither the output nor an error about it is shown: it holds the secret.
         guard let value = try? JSONValue.parse(output), let user = value["Username"]?.string, let secret = value["Secret"]?.string else {
-            throw RegistryError(.credentials, "\(program) get gave no JSON object with Username and Secret for \(server)")
+            throw error(.invalidOutput(server: server))
         }
         if secret.isEmpty { return nil }
         return user == "<token>" ? .identityToken(secret) : .password(user: user, password: secret)
@@ -37,24 +37,29 @@ struct CredentialHelper {
         let entry: JSONValue = ["ServerURL": .string(server), "Username": .string(user), "Secret": .string(password)]
         // Nor is what it says shown: it may repeat the secret.
         let status = try ask("store", entry.compactBytes).status
-        guard status == 0 else { throw RegistryError(.credentials, "\(program) store failed for \(server) with status \(status)") }
+        guard status == 0 else { throw error(.failed(action: "store", server: server, status: status)) }
     }
 
     /// False where the helper knows nothing of the server.
     func erase(server: String) throws(RegistryError) -> Bool {
         guard try get(server: server) != nil else { return false }
         let status = try ask("erase", Array(server.utf8)).status
-        guard status == 0 else { throw RegistryError(.credentials, "\(program) erase failed for \(server) with status \(status)") }
+        guard status == 0 else { throw error(.failed(action: "erase", server: server, status: status)) }
         return true
     }
 
-    private var program: String { "docker-credential-" + name }
+    /// The program of the helper with that name.
+    static func program(_ name: String) -> String { "docker-credential-" + name }
+
+    private var program: String { Self.program(name) }
+
+    private func error(_ fault: RegistryError.HelperFault) -> RegistryError { RegistryError(.credentialHelper(program: program, fault)) }
 
     private func ask(_ action: String, _ input: [UInt8]) throws(RegistryError) -> (status: Int32, output: [UInt8]) {
         guard !name.isEmpty, !name.utf8.contains(where: { $0 == UInt8(ascii: "/") || $0 < 0x21 || $0 > 0x7e }) else {
-            throw RegistryError(.credentials, "\(printable(name)) is no name of a credential helper")
+            throw error(.invalidName)
         }
-        guard let path = search(program) else { throw RegistryError(.credentials, "the credential helper \(program) is not in PATH") }
+        guard let path = search(program) else { throw error(.missing) }
         // One at a time: a helper that inherited another's pipe would keep it open.
         return try Self.oneAtATime.withLock { () throws(RegistryError) in try run(path, program, action, input: input) }
     }
@@ -70,9 +75,7 @@ struct CredentialHelper {
     private func run(_ path: String, _ program: String, _ action: String, input: [UInt8]) throws(RegistryError) -> (
         status: Int32, output: [UInt8]
     ) {
-        func failure(_ what: String, _ code: Int32) -> RegistryError {
-            RegistryError(.credentials, "\(program): \(what): \(String(cString: strerror(code)))")
-        }
+        func failure(_ operation: String, _ code: Int32) -> RegistryError { error(.system(operation: operation, Errno(rawValue: code))) }
         var toChild: (read: Int32, write: Int32) = (-1, -1)
         var fromChild: (read: Int32, write: Int32) = (-1, -1)
         defer { for raw in [toChild.read, toChild.write, fromChild.read, fromChild.write] where raw >= 0 { close(raw) } }
@@ -86,7 +89,7 @@ struct CredentialHelper {
         // Written before there is a reader that could be gone: it fits the pipe's buffer, and can raise no SIGPIPE.
         let room = fcntl(toChild.write, Self.getPipeSize)
         guard input.count <= room else {
-            throw RegistryError(.credentials, "\(program): \(input.count) bytes are more than it can be given; at most \(room) are")
+            throw error(.inputTooLarge(size: input.count, limit: Int(room)))
         }
         guard write(toChild.write, input, input.count) == input.count else { throw failure("write", errno) }
 
@@ -98,7 +101,7 @@ struct CredentialHelper {
         posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0)
         // libcurl's connections are not closed by exec.
         let closing = withUnsafeMutablePointer(to: &actions) { Host.closeDescriptors(from: 3, in: UnsafeMutableRawPointer($0)) }
-        guard closing == 0 else { throw failure("cannot be started", closing) }
+        guard closing == 0 else { throw failure("start", closing) }
         // What this process ignores or blocks is not the helper's business.
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
@@ -114,7 +117,7 @@ struct CredentialHelper {
         defer { for line in arguments + variables { free(line) } }
         var child: pid_t = 0
         let spawned = posix_spawn(&child, path, &actions, &attributes, &arguments, &variables)
-        guard spawned == 0 else { throw failure("cannot be started", spawned) }
+        guard spawned == 0 else { throw failure("start", spawned) }
         for raw in [toChild.read, toChild.write, fromChild.write] { close(raw) }
         toChild = (-1, -1)
         fromChild.write = -1
@@ -131,7 +134,7 @@ struct CredentialHelper {
             usleep(2000)
         }
         guard let output else {
-            throw RegistryError(.credentials, "\(program) did not answer in \(Self.timeout.components.seconds) s, or said too much")
+            throw error(.noAnswer(Self.timeout))
         }
         let exitStatus = status & 0x7f == 0 ? (status >> 8) & 0xff : 128 + (status & 0x7f)
         return (exitStatus, output)

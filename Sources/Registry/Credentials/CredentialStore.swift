@@ -17,7 +17,7 @@ struct CredentialStore: Sendable {
     /// Nil where nobody knows any: the request is made anonymously.
     func find(for repository: RemoteRepository) throws(RegistryError) -> FoundCredentials? {
         if let given = options.credentials, repository.takesGivenCredentials {
-            return FoundCredentials(credentials: given, origin: "the given credentials")
+            return FoundCredentials(credentials: given, origin: .options)
         }
         guard options.usesStoredCredentials else { return nil }
         for helper in try places?.configuration().credentialHelpers ?? [Self.files] {
@@ -28,7 +28,7 @@ struct CredentialStore: Sendable {
             for server in repository.serverNames {
                 guard let credentials = try CredentialHelper(name: helper, environment: environment).get(server: server) else { continue }
                 return FoundCredentials(
-                    credentials: credentials, origin: "the credentials of docker-credential-\(helper), named by registries.conf,")
+                    credentials: credentials, origin: .helper(CredentialHelper.program(helper), configuration: nil))
             }
         }
         return nil
@@ -40,7 +40,7 @@ struct CredentialStore: Sendable {
     private func findInFiles(for repository: RemoteRepository) throws(RegistryError) -> FoundCredentials? {
         if let named = options.authFile ?? environment["REGISTRY_AUTH_FILE"].map({ ByteString($0) }) {
             guard let found = try AuthFile(reading: named) else {
-                throw RegistryError(.credentials, "auth file \(named) does not exist", remedy: .correctAuthFile)
+                throw RegistryError(.file(.authFile, named, .missing))
             }
             return try found.find(for: repository, environment)
         }
@@ -72,12 +72,12 @@ struct CredentialStore: Sendable {
 
 /// A whole file of at most `limit` bytes; nil where there is none.
 func readSmallFile(
-    _ path: ByteString, limit: Int, _ what: String = "auth file", _ kind: RegistryError.Kind = .credentials
+    _ path: ByteString, limit: Int, _ role: RegistryError.FileRole = .authFile
 ) throws(RegistryError) -> [UInt8]? {
     do throws(SystemError) {
         return try FileDescriptor.open(path, .readOnly).readAll(limit: limit)
     } catch {
         if error.errno == .noEntry || error.errno == .notDirectory { return nil }
-        throw RegistryError(kind, "\(what) \(path): \(error.errno)")
+        throw RegistryError(.file(role, path, .unreadable(error.errno)))
     }
 }

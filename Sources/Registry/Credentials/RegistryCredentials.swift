@@ -27,10 +27,10 @@ public enum RegistryCredentials: Sendable, Hashable, CustomStringConvertible, Cu
     }
 }
 
-/// Credentials, and what messages call them: `the credentials in FILE`.
+/// Credentials, and where they were found.
 struct FoundCredentials: Sendable {
     var credentials: RegistryCredentials
-    var origin: String
+    var origin: RegistryError.CredentialOrigin
 }
 
 /// A repository as the network sees it.
@@ -60,6 +60,9 @@ struct RemoteRepository: Hashable, Sendable {
         self.domain = domain
         self.name = name
     }
+
+    /// `docker.io/library/alpine`.
+    var fullName: String { "\(domain)/\(name)" }
 
     /// The repository of the registry that a redirect led to, going by the URL; nil where that is none of the API.
     ///

@@ -27,8 +27,7 @@ public struct LoginTarget: Sendable, Hashable, CustomStringConvertible {
         // A namespace has the form of a repository's name.
         guard RegistryReference.isHost(host), name.isEmpty || (try? RegistryReference(parsing: "registry.example/" + name))?.name == name
         else {
-            throw RegistryError(
-                .invalidRequest, "\(printable(hidingSecrets(text))) is no registry: HOST[:PORT], and a namespace behind it where need be")
+            throw RegistryError(.invalidLoginTarget(text))
         }
         key = name.isEmpty ? host : "\(host)/\(name)"
         repository = RemoteRepository(domain: host, name: name)
@@ -45,7 +44,7 @@ extension RegistryClient {
         registry.loginName = target.repository.name
         let repository = registry
         return try retrying(repository) { () throws(Failure) in
-            let response = try open(repository, "/v2/", headers: [], what: "log in to \(target)")
+            let response = try open(repository, "/v2/", headers: [], for: .login("\(target)"))
             response.drain()
             return hasAuthorization(for: repository)
         }
@@ -97,13 +96,13 @@ public struct LoginStore: Sendable {
         guard !user.isEmpty, !user.utf8.contains(UInt8(ascii: ":")), !AuthFile.holdsControls(user.unicodeScalars),
             !password.utf8.contains(0)
         else {
-            throw RegistryError(.credentials, "a user has no colon and no control characters, and a password has no NUL")
+            throw RegistryError(.invalidLogin)
         }
         return try changing(makesDirectory: true) { file throws(RegistryError) in
             if let helper = file.helper(for: target) {
                 try CredentialHelper(name: helper, environment: environment)
                     .store(server: target.isWholeHost ? target.repository.serverNames[0] : target.key, user: user, password: password)
-                return (false, "docker-credential-\(helper)")
+                return (false, CredentialHelper.program(helper))
             }
             file.set(user: user, password: password, for: target)
             return (true, "\(path)")
