@@ -1,4 +1,6 @@
-/// RFC 4648, section 4. Line ends may stand anywhere: documents and auth files are full of the output of programs that wrap it.
+/// Base64 (RFC 4648, section 4).
+///
+/// Line breaks are accepted anywhere in the text, because documents and auth files often contain the output of programs that wrap it.
 package enum Base64 {
     private static let digits = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
     private static let padding = UInt8(ascii: "=")
@@ -16,9 +18,12 @@ package enum Base64 {
         return String(decoding: text, as: UTF8.self)
     }
 
-    /// CR and LF are passed over, as by the decoder that the other container tools share. Nil where a character is foreign, the length impossible, the padding wrong or a bit set that belongs to no byte.
+    /// The decoded bytes, or nil when the text is not valid base64: a character outside the alphabet, an impossible length, wrong padding,
+    /// or trailing bits that belong to no byte and are not zero.
     ///
-    /// - Parameter lenient: as people's files have it: the padding may be left out, and such bits are passed over.
+    /// CR and LF are skipped, as in Go's decoder, which most container tools use.
+    ///
+    /// - Parameter lenient: Accepts what hand-written files contain: missing padding, and trailing bits that are not zero.
     package static func decode(_ text: some Collection<UInt8>, lenient: Bool = false) -> [UInt8]? {
         var digits = text.filter { $0 != UInt8(ascii: "\r") && $0 != UInt8(ascii: "\n") }
         let length = digits.count

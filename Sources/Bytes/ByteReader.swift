@@ -1,10 +1,10 @@
-/// Reading past the end of what there is.
+/// A read past the end of the available bytes.
 public struct EndOfBytes: Error, Equatable, CustomStringConvertible {
-    /// Where the read began, in bytes from the reader's start.
+    /// The start of the read, in bytes from the start of the reader's span.
     public var offset: Int
-    /// How many bytes were asked for.
+    /// The number of bytes that the read needed.
     public var wanted: Int
-    /// How many bytes were left.
+    /// The number of bytes that were left.
     public var available: Int
 
     @inlinable
@@ -18,9 +18,11 @@ public struct EndOfBytes: Error, Equatable, CustomStringConvertible {
 }
 
 /// A bounds-checked cursor over borrowed bytes. All integers are little-endian.
+///
+/// Every read throws ``EndOfBytes`` when fewer bytes are left than it needs, and then does not move the cursor.
 public struct ByteReader: ~Escapable {
     @usableFromInline let span: RawSpan
-    /// Bytes consumed so far.
+    /// The number of bytes consumed so far.
     public var offset: Int { @inlinable get { position } }
     @usableFromInline var position: Int
 
@@ -50,7 +52,7 @@ public struct ByteReader: ~Escapable {
     @inlinable public mutating func u64() throws(EndOfBytes) -> UInt64 { try load(UInt64.self) }
     @inlinable public mutating func i64() throws(EndOfBytes) -> Int64 { try load(Int64.self) }
 
-    /// The next `count` bytes, still borrowed. A negative count is refused like one that is too large.
+    /// Returns the next `count` bytes without copying them. A negative count is an error, like one that is too large.
     @inlinable
     @_lifetime(copy self)
     public mutating func take(_ count: Int) throws(EndOfBytes) -> RawSpan {

@@ -1,7 +1,7 @@
-/// A name, path, xattr or link target: bytes that the kernel gave us or will get, with no encoding promised.
+/// A name, path, extended attribute or link target: bytes from or for the kernel, in no particular encoding.
 ///
-/// `String` is not used for these: it compares precomposed and decomposed names as equal and silently replaces what is not UTF-8.
-/// Ordering is by unsigned byte value, as the EROFS and dumpfile formats need it.
+/// `String` would be wrong for these: it compares precomposed and decomposed names as equal and silently replaces invalid UTF-8.
+/// Values are ordered by unsigned byte value, as the EROFS and dumpfile formats require.
 public struct ByteString: Hashable, Sendable, Comparable, ExpressibleByStringLiteral, CustomStringConvertible {
     public var bytes: [UInt8]
 
@@ -26,7 +26,7 @@ public struct ByteString: Hashable, Sendable, Comparable, ExpressibleByStringLit
         bytes = value.withUTF8Buffer { Array($0) }
     }
 
-    // All bytes in one call: the array's own hashing takes one call a byte.
+    // One call for all bytes: the array's own hashing makes one call per byte.
     @inlinable
     public func hash(into hasher: inout Hasher) {
         bytes.withUnsafeBytes { hasher.combine(bytes: $0) }
@@ -50,10 +50,10 @@ public struct ByteString: Hashable, Sendable, Comparable, ExpressibleByStringLit
     @inlinable
     public func hasSuffix(_ suffix: ByteString) -> Bool { bytes.suffix(suffix.count).elementsEqual(suffix.bytes) }
 
-    /// The text, or nil where the bytes are not valid UTF-8.
+    /// The text, or nil when the bytes are not valid UTF-8.
     public var utf8Text: String? { String(validating: bytes, as: UTF8.self) }
 
-    /// For messages: printable ASCII as it is, a backslash as `\\`, every other byte as `\xHH`. Safe to write to a terminal.
+    /// For messages: printable ASCII unchanged, a backslash as `\\`, every other byte as `\xHH`. Safe to write to a terminal.
     public var description: String {
         var text = ""
         text.reserveCapacity(bytes.count)
@@ -68,7 +68,7 @@ public struct ByteString: Hashable, Sendable, Comparable, ExpressibleByStringLit
     }
 }
 
-/// Three-way comparison by unsigned byte value, the shorter first where one is the beginning of the other.
+/// Compares by unsigned byte value, like `memcmp`; a prefix sorts before any longer string. Returns -1, 0 or 1.
 @inlinable
 public func compareBytes(_ lhs: UnsafeRawBufferPointer, _ rhs: UnsafeRawBufferPointer) -> Int {
     let shared = min(lhs.count, rhs.count)

@@ -1,6 +1,6 @@
-/// Builds bytes field by field; all integers are written little-endian.
+/// Encodes a structure field by field. All integers are little-endian.
 ///
-/// On-disk structures are encoded through this, never by copying a Swift struct's memory.
+/// On-disk structures are always encoded this way, never by copying the memory of a Swift struct.
 public struct ByteWriter: Sendable {
     public var bytes: [UInt8]
 
@@ -21,7 +21,7 @@ public struct ByteWriter: Sendable {
     @inlinable public mutating func append(_ other: some Sequence<UInt8>) { bytes.append(contentsOf: other) }
     @inlinable public mutating func append(_ buffer: UnsafeRawBufferPointer) { bytes.append(contentsOf: buffer) }
 
-    /// Appends `count` zero bytes (none where it is negative).
+    /// Appends `count` zero bytes; none if `count` is negative.
     @inlinable
     public mutating func zeros(_ count: Int) {
         if count > 0 { bytes.append(contentsOf: repeatElement(0, count: count)) }

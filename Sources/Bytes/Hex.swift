@@ -1,6 +1,6 @@
-/// Lower-case hexadecimal, the only form in which digests are named on disk.
+/// Lower-case hexadecimal, the only form of a digest in file names.
 public enum Hex {
-    /// Two lower-case digits for each byte.
+    /// Two lower-case digits per byte.
     @inlinable
     public static func encode(_ bytes: some Collection<UInt8>) -> String {
         String(unsafeUninitializedCapacity: bytes.count * 2) { out in
@@ -14,7 +14,7 @@ public enum Hex {
         }
     }
 
-    /// The bytes that `text` names, or nil where its length is odd or a character is not one of `0-9a-f`.
+    /// The decoded bytes, or nil when the length of `text` is odd or a character is not one of `0-9a-f`.
     @inlinable
     public static func decode(_ text: some Collection<UInt8>) -> [UInt8]? {
         guard text.count % 2 == 0 else { return nil }
@@ -36,7 +36,7 @@ public enum Hex {
     @inlinable
     public static func digit(_ nibble: UInt8) -> UInt8 { nibble < 10 ? 0x30 + nibble : 0x57 + nibble }
 
-    /// 0…15, or nil where `character` is not one of `0-9a-f`.
+    /// The value 0…15 of a hexadecimal digit, or nil when `character` is not one of `0-9a-f`.
     @inlinable
     public static func value(of character: UInt8) -> UInt8? {
         switch character {

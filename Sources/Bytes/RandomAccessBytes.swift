@@ -1,9 +1,9 @@
 /// Bytes that can be read at any offset: a file, or an array in tests and fuzzers.
 public protocol RandomAccessBytes {
-    /// Size in bytes.
+    /// The size in bytes.
     var byteCount: UInt64 { get }
 
-    /// Fills `buffer` from `offset` on and returns how many bytes that were; fewer than asked for only at the end.
+    /// Reads from `offset` into `buffer` and returns the number of bytes read, which is less than the buffer holds only at the end.
     func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws -> Int
 }
 

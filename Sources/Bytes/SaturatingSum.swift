@@ -1,4 +1,4 @@
-// Sizes are often what a stranger's document says: a sum of them ends at the largest number instead of trapping or starting again from 0.
+// Sizes often come from untrusted documents. These sums stop at the largest number instead of trapping or wrapping around.
 
 extension UInt64 {
     package func saturatingAdd(_ other: UInt64) -> UInt64 {

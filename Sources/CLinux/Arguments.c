@@ -3,8 +3,8 @@
 static int argumentCount;
 static char **arguments;
 
-// The C library calls constructors with what it calls main with. Swift's CommandLine reads /proc/self/cmdline instead: where /proc is not
-// mounted, it finds no arguments at all.
+// glibc passes constructors the same arguments as main. Swift's CommandLine reads /proc/self/cmdline instead, and finds no arguments when
+// /proc is not mounted.
 __attribute__((constructor)) static void keepArguments(int count, char **values) {
     argumentCount = count;
     arguments = values;

@@ -49,7 +49,7 @@ const int32_t cl_at_fdcwd = AT_FDCWD;
         result_ == -1 ? -(intptr_t)errno : result_;                                                                                        \
     })
 
-// Copies path bytes into a terminated string of this name on the stack.
+// Copies path bytes into a NUL-terminated string with the given name, on the stack.
 #define TERMINATED(name, bytes, length)                                                                                                    \
     char name[PATH_MAX];                                                                                                                   \
     {                                                                                                                                      \
@@ -74,7 +74,7 @@ intptr_t cl_openat(int32_t dir, const void *path, size_t length, int32_t flags, 
 
 intptr_t cl_openat2(int32_t dir, const void *path, size_t length, int32_t flags, uint32_t mode, uint64_t resolve) {
     TERMINATED(name, path, length)
-    // struct open_how, spelled out: linux/openat2.h is younger than some build hosts.
+    // struct open_how, declared here because some build hosts have no linux/openat2.h.
     struct {
         uint64_t flags, mode, resolve;
     } how = {(uint64_t)(uint32_t)(flags | O_CLOEXEC), mode, resolve};
@@ -90,7 +90,7 @@ intptr_t cl_write(int32_t fd, const void *buffer, size_t count) { return RETRY(w
 intptr_t cl_pwrite(int32_t fd, const void *buffer, size_t count, int64_t offset) { return RETRY(pwrite(fd, buffer, count, offset)); }
 
 intptr_t cl_pwrite_uncached(int32_t fd, const void *buffer, size_t count, int64_t offset) {
-    // RWF_DONTCACHE, spelled out: it is younger than some build hosts (Linux 6.14, linux/fs.h).
+    // RWF_DONTCACHE (linux/fs.h, Linux 6.14), declared here because the headers of some build hosts are older.
     struct iovec vector = {(void *)buffer, count};
     intptr_t result = RETRY(pwritev2(fd, &vector, 1, offset, 0x80));
     return result == -EOPNOTSUPP ? cl_pwrite(fd, buffer, count, offset) : result;
@@ -212,7 +212,7 @@ intptr_t cl_unlinkat(int32_t dir, const void *path, size_t length, int32_t direc
 intptr_t cl_renameat2(int32_t fromDir, const void *from, size_t fromLength, int32_t toDir, const void *to, size_t toLength, uint32_t flags) {
     TERMINATED(source, from, fromLength)
     TERMINATED(target, to, toLength)
-    // Without flags the older call: some file systems (NFS, FUSE) know only that.
+    // Without flags, use the older call: some file systems (NFS, FUSE) support only that.
     if (flags == 0) return RETRY(renameat(fromDir, source, toDir, target));
     return RETRY(syscall(SYS_renameat2, fromDir, source, toDir, target, flags));
 }
@@ -269,7 +269,7 @@ intptr_t cl_flock(int32_t fd, int32_t operation, int32_t wait) {
     return RETRY(flock(fd, how));
 }
 
-// "/proc/self/fd/DIR/PATH" or, for an empty path, "/proc/self/fd/FD".
+// Writes "/proc/self/fd/DIR/PATH" or, for an empty path, "/proc/self/fd/FD".
 static int procEntry(char *out, size_t size, int32_t fd, const void *path, size_t length) {
     int head = snprintf(out, size, "/proc/self/fd/%d%s", (int)fd, length != 0 ? "/" : "");
     return terminate(out + head, size - (size_t)head, path, length);
@@ -280,7 +280,7 @@ static int procEntry(char *out, size_t size, int32_t fd, const void *path, size_
     int made = procEntry(entry, sizeof entry, fd, path, length);                                                                           \
     if (made < 0) return made;
 
-// XATTR_NAME_MAX is 255.
+// The name is at most XATTR_NAME_MAX = 255 bytes long.
 #define XATTR_NAME                                                                                                                         \
     char key[256];                                                                                                                         \
     if (nameLength >= sizeof key) return -ERANGE;                                                                                          \
@@ -358,7 +358,7 @@ intptr_t cl_verity_signature(int32_t fd, void *buffer, size_t size) {
     return RETRY(ioctl(fd, FS_IOC_READ_VERITY_METADATA, &argument));
 }
 
-// The mount API by number: the same on every architecture, and glibc and musl wrap it late or never.
+// The mount API by system call number: the numbers are the same on every architecture, and C libraries wrap these calls late or never.
 enum { NR_move_mount = 429, NR_fsopen = 430, NR_fsconfig = 431, NR_fsmount = 432, NR_mount_setattr = 442 };
 enum { CONFIG_FLAG = 0, CONFIG_STRING = 1, CONFIG_FD = 5, CONFIG_CREATE = 6 };
 
@@ -376,7 +376,7 @@ intptr_t cl_fsmount(int32_t fs, uint64_t attributes) { return RETRY(syscall(NR_f
 
 intptr_t cl_move_mount(int32_t mount, int32_t toDir, const void *to, size_t toLength) {
     TERMINATED(target, to, toLength)
-    // MOVE_MOUNT_F_EMPTY_PATH, and MOVE_MOUNT_T_EMPTY_PATH for a target that is open.
+    // MOVE_MOUNT_F_EMPTY_PATH, and MOVE_MOUNT_T_EMPTY_PATH if the target is an open descriptor.
     return RETRY(syscall(NR_move_mount, mount, "", toDir, target, 0x04 | (toLength == 0 ? 0x40 : 0)));
 }
 
@@ -426,7 +426,7 @@ intptr_t cl_user_namespace(uint32_t first, uint32_t count) {
     int ends[2];
     intptr_t result = RETRY(pipe2(ends, O_CLOEXEC));
     if (result < 0) return result;
-    // Only a process with one thread may enter a new user namespace, and a forked child is one.
+    // Only a single-threaded process may enter a new user namespace, and a forked child is one.
     pid_t child = fork();
     if (child == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -467,7 +467,7 @@ intptr_t cl_loop_configure(int32_t loop, int32_t file) {
     return RETRY(ioctl(loop, LOOP_CONFIGURE, &configuration));
 }
 
-// linux/fuse.h of build hosts is older than backing files (7.40).
+// The linux/fuse.h of build hosts lacks backing files (FUSE 7.40).
 struct fuse_backing {
     int32_t fd;
     uint32_t flags;
@@ -531,7 +531,7 @@ intptr_t cl_spawn(const char *program, char *const argv[], char *const envp[], i
         posix_spawn_file_actions_destroy(&actions);
         return -(intptr_t)error;
     }
-    // First, since it may itself be 0, 1 or 2. Of a descriptor onto itself, dup2 here still clears close-on-exec.
+    // This is the first action, because `inherited` may itself be 0, 1 or 2. dup2 of 3 onto itself clears close-on-exec here.
     if (error == 0 && inherited >= 0) error = posix_spawn_file_actions_adddup2(&actions, inherited, 3);
     if (error == 0) error = posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
     if (error == 0 && quiet) error = posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
@@ -569,7 +569,7 @@ intptr_t cl_chdir(const void *path, size_t length) {
 intptr_t cl_fill_standard_descriptors(void) {
     for (int number = 0; number < 3; number++) {
         if (fcntl(number, F_GETFD) >= 0 || errno != EBADF) continue;
-        // The lowest free number is taken. Opened the wrong way round, so that its use stays an error.
+        // open returns the lowest free number. The access mode is the wrong one on purpose, so that using the descriptor remains an error.
         intptr_t result = RETRY(open("/dev/null", number == 0 ? O_WRONLY : O_RDONLY));
         if (result < 0) return result;
     }
@@ -581,7 +581,8 @@ int32_t cl_is_ignored(int32_t signal) {
     return sigaction(signal, NULL, &action) == 0 && action.sa_handler == SIG_IGN;
 }
 
-// Those that the process was not started to ignore: blocked, the kernel would keep them all the same.
+// The signals among SIGINT, SIGTERM and SIGHUP that the process does not ignore. If an ignored signal were blocked, the kernel would keep
+// it.
 static sigset_t end_signals(void) {
     static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
     sigset_t set;
@@ -672,13 +673,13 @@ void cl_set_thread_name(const char *name) {
 }
 
 void cl_error_text(int32_t error, char *buffer, size_t size) {
-    // strerror_r of _GNU_SOURCE may return a constant of its own instead of filling the buffer.
+    // The strerror_r of _GNU_SOURCE may return a constant string instead of filling the buffer.
     char own[128];
     snprintf(buffer, size, "%s", strerror_r(error, own, sizeof own));
 }
 
 int32_t cl_is_zero(const void *bytes, size_t count) {
     const unsigned char *at = bytes;
-    // Equal to itself moved by one byte, so all bytes are the first one.
+    // If the bytes equal themselves shifted by one, all of them equal the first byte.
     return count == 0 || (at[0] == 0 && memcmp(at, at + 1, count - 1) == 0);
 }

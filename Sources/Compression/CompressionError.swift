@@ -1,4 +1,4 @@
-/// Why compressed bytes could not be unpacked.
+/// The reason why compressed bytes could not be decompressed.
 public struct CompressionError: Error, Hashable, CustomStringConvertible {
     public enum Reason: Hashable, Sendable {
         /// There is no gzip member or zstd frame at all.
@@ -7,26 +7,26 @@ public struct CompressionError: Error, Hashable, CustomStringConvertible {
         case truncated
         /// The bytes do not begin with the format's magic number.
         case notTheFormat
-        /// What follows a complete member or frame is not another one.
+        /// The bytes after a complete member or frame do not begin another one.
         case trailingGarbage
-        /// A field of the member's header has a value that the format does not allow.
+        /// A field of the gzip member's header has a value that the format does not allow.
         case badHeader(String)
         /// The deflate or zstd data is damaged.
         case corrupt(String)
-        /// The checksum or length that the stream carries is not that of the unpacked bytes.
+        /// The checksum or the length in the stream does not match the decompressed bytes.
         case checksum
-        /// The frame was made with a dictionary, which an image does not carry.
+        /// The frame needs a dictionary, and images do not carry any.
         case dictionary
-        /// Unpacking needs more memory than the limit.
+        /// Decompression needs more memory than the limit.
         case windowTooLarge
-        /// The unpacked bytes are more than the caller wants.
+        /// The decompressed bytes are more than the caller accepts.
         case tooLong(limit: Int)
-        /// The library had no memory.
+        /// The library could not allocate memory.
         case outOfMemory
     }
 
     public var format: CompressionFormat
-    /// How many compressed bytes had been taken when the fault showed.
+    /// The number of compressed bytes that had been consumed when the error was found.
     public var offset: UInt64
     public var reason: Reason
 
@@ -44,12 +44,12 @@ public struct CompressionError: Error, Hashable, CustomStringConvertible {
             case .truncated: "the data ends in the middle of a \(unit)"
             case .notTheFormat: "this is not \(format.name) data"
             case .trailingGarbage: "bytes that are not \(format.name) data follow the last \(unit)"
-            case .badHeader(let field): "the \(unit)'s header is wrong: \(field)"
-            case .corrupt(let detail): "the data is damaged: \(detail)"
-            case .checksum: "the checksum of the unpacked bytes is wrong"
+            case .badHeader(let field): "invalid \(unit) header: \(field)"
+            case .corrupt(let detail): "corrupt data: \(detail)"
+            case .checksum: "checksum mismatch"
             case .dictionary: "the frame needs a dictionary, which images do not have"
             case .windowTooLarge: "the frame needs a window of more than 128 MiB"
-            case .tooLong(let limit): "it unpacks to more than \(limit) bytes"
+            case .tooLong(let limit): "the decompressed data has more than \(limit) bytes"
             case .outOfMemory: "out of memory"
             }
         return "\(format.name) data, byte \(offset): \(what)"

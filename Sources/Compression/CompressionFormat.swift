@@ -1,13 +1,13 @@
-/// How a blob's bytes are packed.
+/// The compression format of a blob.
 public enum CompressionFormat: Sendable, Hashable, CaseIterable {
-    /// The bytes as they are.
+    /// Not compressed.
     case none
-    /// RFC 1952, one member or many.
+    /// RFC 1952, one or more members.
     case gzip
-    /// RFC 8878, one frame or many, skippable frames among them.
+    /// RFC 8878, one or more frames, including skippable frames.
     case zstd
 
-    /// `none`, `gzip` or `zstd`, as messages write it.
+    /// `none`, `gzip` or `zstd`, for messages.
     public var name: String {
         switch self {
         case .none: "none"
@@ -16,7 +16,7 @@ public enum CompressionFormat: Sendable, Hashable, CaseIterable {
         }
     }
 
-    /// What the first four bytes of a blob say. Fewer bytes than a magic number needs count as `none`.
+    /// The format that the first four bytes of a blob indicate. Fewer bytes than a magic number count as `none`.
     public static func detect(_ prefix: UnsafeRawBufferPointer) -> CompressionFormat {
         if prefix.count >= 2, prefix[0] == 0x1f, prefix[1] == 0x8b { return .gzip }
         if prefix.count >= 4 {
@@ -31,9 +31,9 @@ public enum CompressionFormat: Sendable, Hashable, CaseIterable {
     }
 }
 
-/// The two magic numbers a frame may begin with (RFC 8878, 3.1.1 and 3.1.2).
+/// The two magic numbers that may begin a frame (RFC 8878, sections 3.1.1 and 3.1.2).
 ///
-/// They are looked at here and not left to libzstd, which may have been built to read formats older than version 1 too.
+/// They are checked here because libzstd may have been built to accept formats older than version 1.
 enum ZstdMagic {
     enum Kind { case data, skippable }
 

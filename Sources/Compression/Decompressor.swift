@@ -1,15 +1,15 @@
-/// Unpacks a stream piece by piece, straight into the caller's buffer.
+/// Decompresses a stream incrementally, directly into the caller's buffer.
 ///
-/// gzip: every member; header fields, CRC-32 and length of each are checked. zstd: every frame, skippable ones and checksums included; no
-/// window above 128 MiB, no dictionary. Whatever follows the last member or frame must be another one: padding and garbage are errors,
-/// because nobody could say which bytes the layer has.
+/// gzip: all members are read; the header fields, CRC-32 and length of each are checked. zstd: all frames are read, including skippable
+/// frames, and checksums are verified; windows above 128 MiB and dictionaries are refused. The data after the last member or frame must be
+/// another one. Padding and garbage are errors, because tools disagree about whether such bytes belong to the layer.
 ///
-/// Memory does not depend on the data: 90 KiB for gzip; for zstd the frame's window.
+/// Memory use does not depend on the data: 90 KiB for gzip, the frame's window for zstd.
 public struct Decompressor: ~Copyable {
     public let format: CompressionFormat
-    /// Compressed bytes taken so far.
+    /// The number of compressed bytes consumed so far.
     public private(set) var consumed: UInt64 = 0
-    /// Bytes given out so far.
+    /// The number of decompressed bytes produced so far.
     public private(set) var produced: UInt64 = 0
     private let gzip: GzipDecoder?
     private let zstd: ZstdDecoder?
@@ -20,11 +20,16 @@ public struct Decompressor: ~Copyable {
         zstd = format == .zstd ? ZstdDecoder() : nil
     }
 
-    /// Takes bytes from the front of `input` and fills `output`.
+    /// Consumes bytes from the front of `input` and fills `output`.
     ///
-    /// - Returns: how many bytes were written. Fewer than `output` holds, or none, only when `input` is used up; with an empty `input`
-    ///   what the decoder still holds comes out. Buffers of 256 KiB and more reach the library's full speed.
-    /// - Throws: `CompressionError`, after which the decompressor must not be used any more.
+    /// Buffers of 256 KiB and more reach the library's full speed.
+    ///
+    /// - Parameters:
+    ///   - input: Compressed bytes. The call removes what it consumes from the front. With an empty input, the decoder flushes what it
+    ///     holds.
+    ///   - output: The buffer to fill.
+    /// - Returns: The number of bytes written. It is less than `output` holds, or 0, only when `input` is used up.
+    /// - Throws: `CompressionError`. The decompressor must not be used after that.
     public mutating func decompress(
         _ input: inout UnsafeRawBufferPointer, into output: UnsafeMutableRawBufferPointer
     ) throws(CompressionError) -> Int {
@@ -51,9 +56,9 @@ public struct Decompressor: ~Copyable {
         return filled
     }
 
-    /// To be called when there is no more input and `decompress` has returned 0.
+    /// Checks that the stream is complete. Call this when there is no more input and `decompress` has returned 0.
     ///
-    /// - Throws: when the data ends inside a member or frame, or there was none.
+    /// - Throws: `CompressionError` if the data ends inside a member or frame, or if there was no data.
     public mutating func finish() throws(CompressionError) {
         let state = gzip?.end ?? zstd?.end ?? .complete
         switch state {
@@ -64,15 +69,15 @@ public struct Decompressor: ~Copyable {
     }
 }
 
-// The decoders are reached through this owner alone, which cannot be copied.
+// Only this owner reaches the decoders, and it cannot be copied.
 extension Decompressor: @unchecked Sendable {}
 
-/// What an end of input would mean to a decoder now.
+/// What the end of the input would mean in the decoder's current state.
 enum EndState {
     case nothing, inside, complete
 }
 
-/// A fault without its place.
+/// An error without its offset, which the decompressor adds.
 struct DecodeFault: Error {
     var reason: CompressionError.Reason
     init(_ reason: CompressionError.Reason) { self.reason = reason }

@@ -1,25 +1,27 @@
-/// Formats that archives are packed with elsewhere, and that are not unpacked here. They are known so that messages can name them.
+/// Formats that cannot be decompressed here. They are recognised so that messages can name them.
 public enum ForeignFormat: String, Sendable, Hashable, CaseIterable {
     case xz, lzma, bzip2, lzip, lz4, lzop, compress, zip
     case sevenZip = "7z"
     case rar
 
-    /// What a file's first bytes say; nil if they are none of these. A tar archive may begin with any name, so the answer counts only if
-    /// the bytes cannot be read as what they should be.
+    /// The format that the first bytes of a file indicate, or nil if it is none of these.
+    ///
+    /// A tar archive may begin with any name, so the answer counts only when the bytes cannot be read in the expected format.
     public static func detect(_ prefix: UnsafeRawBufferPointer) -> ForeignFormat? {
-        // A bzip2 stream has its block size as a digit between `BZh` and the first block's magic number, or the end's if it is empty.
+        // In a bzip2 stream, a digit with the block size stands between `BZh` and the magic number of the first block, or of the end of
+        // the stream when it is empty.
         if prefix.count >= 10, prefix.starts(with: [0x42, 0x5a, 0x68]), (0x31...0x39).contains(prefix[3]) {
             let magic = prefix[4..<10]
             let isStream =
                 magic.elementsEqual([0x31, 0x41, 0x59, 0x26, 0x53, 0x59]) || magic.elementsEqual([0x17, 0x72, 0x45, 0x38, 0x50, 0x90])
             if isStream { return .bzip2 }
         }
-        // Properties of 3 literal context bits, and a dictionary of a power of two from 64 KiB up: all that writers use.
+        // 3 literal context bits, and a dictionary size that is a power of two from 64 KiB: the only properties that writers use.
         if prefix.count >= 5, prefix[0] == 0x5d, prefix[1] == 0, prefix[2] == 0, prefix[3] != 0 || prefix[4] != 0 { return .lzma }
         return allCases.first { format in format.magics.contains { !$0.isEmpty && prefix.starts(with: $0) } }
     }
 
-    /// The bytes that a file begins with, one way or another; empty for those that take more than a comparison.
+    /// The byte sequences that a file may begin with; empty for formats that need more than a comparison.
     private var magics: [[UInt8]] {
         switch self {
         case .xz: [[0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00]]
@@ -34,7 +36,7 @@ public enum ForeignFormat: String, Sendable, Hashable, CaseIterable {
         }
     }
 
-    /// A command that unpacks a file of this format.
+    /// A command that decompresses a file of this format.
     public var command: String {
         switch self {
         case .xz, .lzma: "xz -d"

@@ -1,10 +1,10 @@
 internal import ComposefsCISAL
 
-/// gzip members over ISA-L's inflate (RFC 1952).
+/// Decodes gzip members (RFC 1952) with ISA-L's inflate.
 ///
-/// The header is read here, so that names and comments of any length cost no memory and every reserved bit is refused; the deflate data
-/// and the trailer (CRC-32, length) are the library's. It needs the trailer for itself: only so all bytes that it took from one input
-/// buffer and keeps until the next call belong to the member.
+/// The header is parsed here, so that names and comments of any length need no memory and every reserved flag is refused. ISA-L reads
+/// the deflate data and the trailer (CRC-32 and length). It must read the trailer itself: only then do all bytes that it takes from one
+/// input buffer and holds until the next call belong to the member.
 final class GzipDecoder {
     private enum Stage {
         case fixed, extraLength, extra, name, comment, headerChecksum, body
@@ -20,10 +20,10 @@ final class GzipDecoder {
 
     private let state: UnsafeMutablePointer<inflate_state>
     private var stage = Stage.fixed
-    /// Bytes of the header's current field so far.
+    /// The number of bytes of the header's current field that were read.
     private var position = 0
     private var flags: UInt8 = 0
-    /// A two-byte field: the length of the extra field, then the header's checksum.
+    /// The value of a two-byte field: the length of the extra field, then the header's checksum.
     private var word = 0
     private var headerCRC: UInt32 = 0
     private var members: UInt64 = 0
@@ -67,10 +67,10 @@ final class GzipDecoder {
     private func inflate(
         _ input: inout UnsafeRawBufferPointer, _ output: UnsafeMutableRawPointer, _ room: Int
     ) throws(DecodeFault) -> Int {
-        // The library counts in 32 bits.
+        // ISA-L counts in 32 bits.
         let offered = min(input.count, 1 << 30)
         let wanted = min(room, 1 << 30)
-        // It never writes through next_in; the field only lacks the const.
+        // ISA-L never writes through next_in; the field just lacks the const.
         state.pointee.next_in = UnsafeMutableRawPointer(mutating: input.baseAddress)?.assumingMemoryBound(to: UInt8.self)
         state.pointee.avail_in = UInt32(truncatingIfNeeded: offered)
         state.pointee.next_out = output.assumingMemoryBound(to: UInt8.self)
@@ -81,7 +81,7 @@ final class GzipDecoder {
         input = UnsafeRawBufferPointer(rebasing: input[taken...])
         if status < 0 { throw DecodeFault(Self.reason(status)) }
         let made = wanted - Int(state.pointee.avail_out)
-        // Neither bytes taken, nor made, nor the end reached: there must not be a loop.
+        // No byte consumed, no byte produced, no end reached: another call would loop forever.
         if made == 0, taken == 0, offered > 0, state.pointee.block_state != ISAL_BLOCK_FINISH {
             throw DecodeFault(.corrupt("no progress"))
         }
@@ -98,11 +98,11 @@ final class GzipDecoder {
         }
     }
 
-    /// Takes header bytes until the header is complete or the input is used up.
+    /// Consumes header bytes until the header is complete or the input is used up.
     private func readHeader(_ input: inout UnsafeRawBufferPointer) throws(DecodeFault) {
         var at = 0
         defer { input = UnsafeRawBufferPointer(rebasing: input[at...]) }
-        // What the header's checksum has not covered yet starts here; the checksum field itself is not part of it.
+        // The start of the bytes that the header's checksum does not cover yet. The checksum field itself is not covered.
         var summed = 0
         while at < input.count, stage != .body {
             let byte = input[at]
@@ -157,7 +157,7 @@ final class GzipDecoder {
         }
     }
 
-    /// Goes to the first field from `next` on that the flags say is there.
+    /// Advances to the first field, from `next` on, that the flags announce.
     private func advance(to next: Stage) {
         stage =
             switch next {
@@ -171,7 +171,7 @@ final class GzipDecoder {
             default: flags & Flag.headerChecksum != 0 ? .headerChecksum : .body
             }
         position = 0
-        // The extra field's length is needed while its bytes are counted.
+        // The length of the extra field is needed while its bytes are counted.
         if stage != .extra { word = 0 }
     }
 }

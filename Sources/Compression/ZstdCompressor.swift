@@ -1,24 +1,24 @@
 internal import ComposefsCZstd
 
-/// Packs bytes into one zstd frame as split streams have it: streaming, no checksum, no dictionary, the size not pledged.
+/// Compresses bytes into one zstd frame in the form that split streams use: streaming, no checksum, no dictionary, no pledged size.
 ///
-/// How the bytes are split into calls does not change the result; the release of libzstd does. A frame to which nothing was written is the
-/// nine bytes `28 b5 2f fd 20 00 01 00 00`.
+/// The result does not depend on how the content is divided into calls, but it depends on the release of libzstd. A frame without content
+/// is the nine bytes `28 b5 2f fd 20 00 01 00 00`.
 public struct ZstdCompressor: ~Copyable {
     private let context: OpaquePointer
     private let piece: UnsafeMutableRawBufferPointer
 
     /// - Parameters:
-    ///   - level: 1 to 22.
-    ///   - threads: how many threads of its own libzstd packs with; with none the caller's does the work. The result of one thread is that
-    ///     of any number, but not that of none.
+    ///   - level: From 1 to 22.
+    ///   - threads: The number of worker threads that libzstd starts; with 0, the calling thread compresses. All numbers from 1 up give the
+    ///     same bytes, but 0 gives others.
     public init(level: Int32 = 3, threads: Int32 = 0) {
-        // Only fails when memory is exhausted: no input reaches this.
+        // This fails only when memory is exhausted; no input can cause it.
         guard let context = ZSTD_createCCtx() else { fatalError("libzstd has no memory for an encoder") }
         self.context = context
         ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, level)
         if threads > 0 {
-            // A library that was built without threads refuses, and packs on the caller's.
+            // A libzstd that was built without threads refuses the parameter and compresses on the calling thread.
             ZSTD_CCtx_setParameter(context, ZSTD_c_nbWorkers, threads)
             ZSTD_CCtx_setParameter(context, ZSTD_c_jobSize, 2 << 20)
         }
@@ -32,7 +32,7 @@ public struct ZstdCompressor: ~Copyable {
         piece.deallocate()
     }
 
-    /// Packs `input` and appends to `output` what is ready, which may be nothing.
+    /// Compresses `input` and appends the bytes that are ready, possibly none, to `output`.
     public mutating func compress(_ input: UnsafeRawBufferPointer, into output: inout [UInt8]) {
         guard !input.isEmpty else { return }
         run(input, ZSTD_e_continue, into: &output)
@@ -48,7 +48,7 @@ public struct ZstdCompressor: ~Copyable {
         while true {
             var target = ZSTD_outBuffer(dst: piece.baseAddress, size: piece.count, pos: 0)
             let left = ZSTD_compressStream2(context, &target, &source, directive)
-            // Only memory can fail here: the parameters are ours, and any bytes can be packed.
+            // Only memory can run out here: the parameters are valid, and any bytes can be compressed.
             guard ZSTD_isError(left) == 0 else { fatalError("libzstd: " + String(cString: ZSTD_getErrorName(left))) }
             output.append(contentsOf: UnsafeRawBufferPointer(rebasing: piece[..<target.pos]))
             if directive == ZSTD_e_end ? left == 0 : source.pos == source.size { return }
@@ -56,5 +56,5 @@ public struct ZstdCompressor: ~Copyable {
     }
 }
 
-// The context is reached through this owner alone, which cannot be copied.
+// Only this owner reaches the context, and it cannot be copied.
 extension ZstdCompressor: @unchecked Sendable {}

@@ -1,18 +1,18 @@
 internal import ComposefsCZstd
 
-/// zstd frames over libzstd's streaming decoder.
+/// Decodes zstd frames with libzstd's streaming decoder.
 final class ZstdDecoder {
     private let context: OpaquePointer
     /// Whether a frame has begun and not ended.
     private var isInside = false
-    /// How many bytes of the next frame's magic number were seen, 0 between frames and 4 inside one.
+    /// How many bytes of a frame's magic number were seen: 0 between frames, 4 inside one.
     private var magicBytes = 0
     private var mayBeData = true
     private var mayBeSkippable = true
     private var frames: UInt64 = 0
 
     init() {
-        // Only fails when memory is exhausted: no input reaches this.
+        // This fails only when memory is exhausted; no input can cause it.
         guard let context = ZSTD_createDCtx() else { fatalError("libzstd has no memory for a decoder") }
         self.context = context
         ZSTD_DCtx_setParameter(context, ZSTD_d_windowLogMax, 27)
@@ -59,7 +59,7 @@ final class ZstdDecoder {
     }
 
     private static func reason(_ status: Int) -> CompressionError.Reason {
-        // The negated status is a number from zstd_errors.h, pinned there for all releases.
+        // The negated status is an error number of zstd_errors.h, which is stable across releases.
         switch 0 &- status {
         case 16: .windowTooLarge
         case 22: .checksum
@@ -70,9 +70,12 @@ final class ZstdDecoder {
     }
 }
 
-/// Unpacks frames that are in memory as a whole.
+/// Decompresses frames that are in memory as a whole.
 ///
-/// - Parameter limit: the most bytes that the result may have. Memory grows with what is unpacked, never with what a header claims.
+/// Memory use grows with the decompressed bytes, never with what a header claims.
+///
+/// - Parameter limit: The largest accepted size of the result, in bytes.
+/// - Throws: `CompressionError`; `.tooLong` when the result exceeds `limit`.
 public func zstdDecompress(_ frame: UnsafeRawBufferPointer, limit: Int) throws(CompressionError) -> [UInt8] {
     var decoder = Decompressor(.zstd)
     var rest = frame

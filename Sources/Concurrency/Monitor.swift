@@ -1,6 +1,6 @@
 internal import Glibc
 
-/// A point on the kernel's monotonic clock, in nanoseconds.
+/// A point in time on the kernel's monotonic clock (`CLOCK_MONOTONIC`), in nanoseconds.
 package struct MonotonicTime: Comparable, Sendable {
     package var nanoseconds: UInt64
 
@@ -22,20 +22,20 @@ package struct MonotonicTime: Comparable, Sendable {
 }
 
 extension Duration {
-    /// At least 0, at most 100 years, so that adding it to the clock cannot wrap.
+    /// The duration in nanoseconds, clamped to 0 and 100 years, so that adding it to the clock cannot overflow.
     package var clampedNanoseconds: UInt64 {
         let (seconds, attoseconds) = components
         guard seconds >= 0, attoseconds >= 0 else { return 0 }
         return UInt64(min(seconds, 3_155_760_000)) &* 1_000_000_000 &+ UInt64(attoseconds / 1_000_000_000)
     }
 
-    /// Whole milliseconds, at least `minimum`, for curl's options and poll timeouts.
+    /// Whole milliseconds, at least `minimum`: for curl's options and for poll timeouts.
     package func milliseconds(atLeast minimum: Int) -> Int {
         max(minimum, Int(clamping: clampedNanoseconds / 1_000_000))
     }
 }
 
-/// A mutex with one condition, on the monotonic clock: `Synchronization.Mutex` has none.
+/// A mutex with one condition variable on the monotonic clock. `Synchronization.Mutex` has no condition variable.
 package final class Monitor: @unchecked Sendable {
     private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
     private let condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
@@ -68,10 +68,10 @@ package final class Monitor: @unchecked Sendable {
 
     fileprivate func unlock() { pthread_mutex_unlock(mutex) }
 
-    /// Only inside `withLock`. Wakes for no reason at times, as conditions do.
+    /// Call only inside `withLock`. Spurious wake-ups are possible, as with every condition variable.
     package func wait() { pthread_cond_wait(condition, mutex) }
 
-    /// Only inside `withLock`. False once `deadline` has passed.
+    /// Call only inside `withLock`. Returns false once `deadline` has passed.
     package func wait(until deadline: MonotonicTime) -> Bool {
         var time = timespec()
         time.tv_sec = Int(clamping: deadline.nanoseconds / 1_000_000_000)
@@ -82,30 +82,31 @@ package final class Monitor: @unchecked Sendable {
     package func wakeAll() { pthread_cond_broadcast(condition) }
 }
 
-/// State behind a monitor's lock, that threads can wait on until another has changed it.
+/// State behind a monitor's lock. Threads can wait until another thread has changed it.
 ///
-/// The state may be of any type: what goes in and what comes out is `sending`, so that nothing outside the lock refers to it any more.
+/// The state may be of any type: values enter and leave as `sending`, so that nothing outside the lock refers to the state.
 package final class Guarded<State>: Sendable {
     private let monitor = Monitor()
-    // Used between `lock` and `unlock` only.
+    // Used only between `lock` and `unlock`.
     private nonisolated(unsafe) var state: State
 
     package init(_ state: sending State) { self.state = state }
 
-    /// Waits until `body` returns a value; nil means not yet, look again after a change. Wakes all others when `body` says so.
+    /// Calls `body` under the lock, again after each change, until it returns a value. Nil means that the caller must wait. If `body` sets
+    /// its second argument to `.all`, all other waiting threads wake up.
     package func wait<Result>(_ body: (inout sending State, inout Wake) -> sending Result?) -> sending Result {
         monitor.lock()
         defer { monitor.unlock() }
         while true {
-            var wake = Wake.nobody
+            var wake = Wake.none
             let result = body(&state, &wake)
-            if wake == .everybody { monitor.wakeAll() }
+            if wake == .all { monitor.wakeAll() }
             if let result { return result }
             monitor.wait()
         }
     }
 
-    /// Waits until `body` returns a value; nil once `deadline` has passed.
+    /// Calls `body` under the lock, again after each change, until it returns a value. Returns nil once `deadline` has passed.
     package func wait<Result>(until deadline: MonotonicTime, _ body: (inout sending State) -> sending Result?) -> sending Result? {
         monitor.lock()
         defer { monitor.unlock() }
@@ -115,14 +116,14 @@ package final class Guarded<State>: Sendable {
         }
     }
 
-    /// Looks at the state and wakes no thread.
+    /// Reads the state under the lock, without waking any thread.
     package func read<Result>(_ body: (inout sending State) -> sending Result) -> sending Result {
         monitor.lock()
         defer { monitor.unlock() }
         return body(&state)
     }
 
-    /// Changes the state and wakes those who wait.
+    /// Changes the state under the lock and wakes all waiting threads.
     package func change<Result>(_ body: (inout sending State) -> sending Result) -> sending Result {
         monitor.lock()
         defer {
@@ -132,5 +133,5 @@ package final class Guarded<State>: Sendable {
         return body(&state)
     }
 
-    package enum Wake { case nobody, everybody }
+    package enum Wake { case none, all }
 }

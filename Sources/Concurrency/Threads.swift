@@ -2,7 +2,7 @@ internal import ComposefsCLinux
 public import ComposefsLinuxSystem
 internal import Glibc
 
-/// A first-in first-out queue that holds no more than its capacity: the bound on memory between two stages of work.
+/// A first-in first-out queue of limited capacity, which bounds the memory between two stages of work.
 public final class BoundedQueue<Element: Sendable>: Sendable {
     private struct State {
         var ring: [Element?]
@@ -14,12 +14,12 @@ public final class BoundedQueue<Element: Sendable>: Sendable {
 
     private let monitor: Guarded<State>
 
-    /// `capacity` is taken as at least 1.
+    /// - Parameter capacity: The largest number of elements; values below 1 count as 1.
     public init(capacity: Int) {
         monitor = Guarded(State(ring: Array(repeating: nil, count: max(1, capacity))))
     }
 
-    /// Appends, waiting while the queue is full. False, and nothing appended, once it is closed.
+    /// Appends an element and waits while the queue is full. Returns false, without appending, when the queue is closed.
     @discardableResult
     public func push(_ element: Element) -> Bool {
         var waits = false
@@ -36,12 +36,12 @@ public final class BoundedQueue<Element: Sendable>: Sendable {
             }
             state.ring[(state.first + state.count) % state.ring.count] = element
             state.count += 1
-            if state.waiting > 0 { wake = .everybody }
+            if state.waiting > 0 { wake = .all }
             return true
         }
     }
 
-    /// The oldest element, waiting while there is none; nil once the queue is closed and empty.
+    /// Removes the oldest element and waits while there is none. Returns nil when the queue is closed and empty.
     public func pop() -> Element? {
         var waits = false
         return monitor.wait { (state, wake) -> Element?? in
@@ -59,15 +59,15 @@ public final class BoundedQueue<Element: Sendable>: Sendable {
             state.ring[state.first] = nil
             state.first = (state.first + 1) % state.ring.count
             state.count -= 1
-            if state.waiting > 0 { wake = .everybody }
+            if state.waiting > 0 { wake = .all }
             return .some(element)
         }
     }
 
-    /// No more will come: `pop` gives what is left, then nil.
+    /// Closes the queue: `push` appends nothing from now on, and `pop` returns the remaining elements, then nil.
     public func close() { monitor.change { $0.isClosed = true } }
 
-    /// Closes and drops what is left.
+    /// Closes the queue and drops the remaining elements.
     public func cancel() {
         let dropped = monitor.change { state -> [Element?] in
             let dropped = state.ring
@@ -76,7 +76,7 @@ public final class BoundedQueue<Element: Sendable>: Sendable {
             state.isClosed = true
             return dropped
         }
-        // Released outside the lock: an element's deinit may do anything.
+        // The elements are released outside the lock, because a deinitialiser may do anything.
         _ = dropped
     }
 }
@@ -87,7 +87,7 @@ public final class Semaphore: Sendable {
 
     public init(_ count: Int) { monitor = Guarded(count) }
 
-    /// Takes one, waiting while there is none.
+    /// Takes one permit and waits while there is none.
     public func wait() {
         monitor.wait { count, _ -> Void? in
             guard count > 0 else { return nil }
@@ -96,10 +96,10 @@ public final class Semaphore: Sendable {
         }
     }
 
-    /// Gives one back.
+    /// Returns one permit.
     public func signal() { monitor.change { $0 += 1 } }
 
-    /// Takes one while `body` runs.
+    /// Holds one permit while `body` runs.
     public func withPermit<Result, Failure: Error>(_ body: () throws(Failure) -> Result) throws(Failure) -> Result {
         wait()
         defer { signal() }
@@ -107,7 +107,7 @@ public final class Semaphore: Sendable {
     }
 }
 
-/// Threads of our own that run jobs in the order they came. Blocking work on Swift's cooperative threads would stall every task.
+/// A pool of threads that runs jobs in the order of submission. Blocking work on Swift's cooperative threads would stall all tasks.
 public final class WorkerPool: Sendable {
     private struct State {
         var jobs: [@Sendable () -> Void] = []
@@ -117,11 +117,12 @@ public final class WorkerPool: Sendable {
     }
 
     private let monitor = Guarded(State())
-    /// How many threads there are.
+    /// The number of threads that were started.
     public let threadCount: Int
 
-    /// Starts the threads; `threads` is taken as at least 1. Where the kernel gives fewer, the pool works with those; with none at all
-    /// `submit` runs the job itself.
+    /// Starts the threads. If the kernel refuses some of them, the pool works with fewer; without any thread, `submit` runs the job itself.
+    ///
+    /// - Parameter threads: The number of threads; values below 1 count as 1.
     public init(threads: Int) {
         var started = 0
         let monitor = monitor
@@ -139,7 +140,7 @@ public final class WorkerPool: Sendable {
 
     deinit { monitor.change { $0.isClosed = true } }
 
-    /// Runs `job` on one of the threads. After `shutdown` it is run by the caller.
+    /// Runs `job` on one of the threads. After `shutdown`, the calling thread runs it.
     public func submit(_ job: @escaping @Sendable () -> Void) {
         let isTaken =
             threadCount > 0
@@ -151,7 +152,7 @@ public final class WorkerPool: Sendable {
         if !isTaken { job() }
     }
 
-    /// Waits until all jobs submitted before are done and the threads have ended. Must not be called by a job.
+    /// Waits until all submitted jobs are done and the threads have ended. A job must not call this.
     public func shutdown() {
         monitor.change { $0.isClosed = true }
         monitor.wait { state, _ -> Void? in state.running == 0 ? () : nil }
@@ -181,7 +182,9 @@ public final class WorkerPool: Sendable {
     }
 }
 
-/// Runs `body` on a thread of its own and waits for it without blocking the caller's task.
+/// Runs `body` on a new thread and suspends the calling task until it is done.
+///
+/// - Throws: The error of `body`, or `SystemError` if no thread can be started.
 public func onOwnThread<T: Sendable>(_ body: @escaping @Sendable () throws -> T) async throws -> T {
     try await withCheckedThrowingContinuation { continuation in
         let isStarted = startThread("cfsoci") { continuation.resume(with: Result { try body() }) }
@@ -189,7 +192,10 @@ public func onOwnThread<T: Sendable>(_ body: @escaping @Sendable () throws -> T)
     }
 }
 
-/// Runs `body` on a thread of its own and blocks the caller until it is done: for what changes the thread it runs on for good.
+/// Runs `body` on a new thread and blocks the calling thread until it is done: for work that changes its thread permanently, such as
+/// `unshare`.
+///
+/// - Throws: `SystemError` if no thread can be started.
 public func blockingOnOwnThread<T: Sendable>(_ body: @escaping @Sendable () -> T) throws(SystemError) -> T {
     let monitor = Guarded<T?>(nil)
     let isStarted = startThread("cfsoci") {
@@ -206,7 +212,7 @@ private final class ThreadBody: Sendable {
     init(_ body: @escaping @Sendable () -> Void) { self.body = body }
 }
 
-/// Starts a detached thread; false where the kernel gives none.
+/// Starts a detached thread. Returns false when the kernel refuses.
 package func startThread(_ name: StaticString, _ body: @escaping @Sendable () -> Void) -> Bool {
     let box = Unmanaged.passRetained(
         ThreadBody {

@@ -2,17 +2,17 @@ internal import ComposefsBytes
 internal import ComposefsFileTree
 internal import ComposefsHashing
 
-/// Which attributes each inode of an image gets, in the order in which they are written.
+/// The list of extended attributes of each inode of an image, in the order in which they are written.
 struct AttributeLists {
-    /// Part of `references`.
+    /// A range in `references`.
     struct List {
         var first: UInt32 = 0
         var count: UInt32 = 0
-        /// Bits of all names.
+        /// The filter bits of all names.
         var filter: UInt32 = 0
     }
 
-    /// What the format adds to an inode's own attributes.
+    /// The attributes that the format adds to an inode's own ones.
     private struct Key: Hashable {
         var group: Int
         var isRoot = false
@@ -22,11 +22,11 @@ struct AttributeLists {
         var isSparse = false
     }
 
-    /// A list that several inodes have but for their digests.
+    /// A list that several inodes share, except for their digests.
     private struct Base {
         var references: [AttributeTable.Reference]
         var list: List
-        /// Where metacopy and redirect belong in the order of names.
+        /// The positions of metacopy and redirect in the order of names.
         var metacopyAt: Int
         var redirectAt: Int
         var filter: UInt32
@@ -35,7 +35,7 @@ struct AttributeLists {
     private(set) var table: AttributeTable
     private(set) var references: [AttributeTable.Reference] = []
     private(set) var lists: [List] = []
-    /// Bytes of the shared table.
+    /// The size of the shared table in bytes.
     private(set) var sharedSize = 0
     /// Whether any inode has a POSIX ACL.
     private(set) var hasACL = false
@@ -45,7 +45,7 @@ struct AttributeLists {
     init(_ plan: borrowing ImagePlan, _ tree: borrowing FileTree) throws(ErofsError) {
         table = AttributeTable(version: plan.version)
         lists.reserveCapacity(plan.nodes.count)
-        // Most inodes have the list of the one before: one look saves the dictionary.
+        // Most inodes have the same list as the one before. A comparison with it saves the dictionary lookup.
         var last: (key: Key, base: Int)?
         for node in plan.nodes {
             let content: Content? =

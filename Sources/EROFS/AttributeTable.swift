@@ -2,10 +2,10 @@ internal import ComposefsBytes
 internal import ComposefsFileTree
 internal import ComposefsHashing
 
-/// All extended attributes of an image: which there are, which inodes have them in common, and where those are kept.
+/// All extended attributes of an image: the distinct ones, which of them several inodes share, and where the shared ones are stored.
 ///
-/// An attribute is named by a `Reference`. Those that tell overlayfs where a file's content lies are not kept as bytes, since they
-/// follow from the object's digest: a million files cost eight bytes each.
+/// A `Reference` identifies an attribute. The attributes that tell overlayfs where a file's content is are not stored as bytes, because
+/// they follow from the object's digest. They need eight bytes per file, even with a million files.
 struct AttributeTable {
     struct Reference: Hashable {
         /// Two bits for the kind, thirty for the index.
@@ -19,9 +19,9 @@ struct AttributeTable {
     struct Name {
         var full: ByteString
         var prefix: UInt8
-        /// What is stored after the prefix's index.
+        /// The part of the name after the prefix, which the image stores.
         var suffix: [UInt8]
-        /// Bit of the filter that tells readers whether an inode may have an attribute of this name.
+        /// The bit of the filter by which readers skip inodes that do not have an attribute of this name.
         var filterBit: UInt32
     }
 
@@ -30,7 +30,7 @@ struct AttributeTable {
         var value: ByteString
     }
 
-    /// Uses of an attribute while they are counted; then its offset in the shared table plus one, or 0 where it is not shared.
+    /// First the number of uses of an attribute, then its offset in the shared table plus one; 0 if it is not shared.
     struct Use { var state: UInt32 = 0 }
 
     let version: ErofsVersion
@@ -38,7 +38,7 @@ struct AttributeTable {
     private(set) var kept: [Kept] = []
     private var nameIndex: [ByteString: UInt32] = [:]
     private var keptIndex: [Kept: UInt32] = [:]
-    /// An inode that holds each distinct digest.
+    /// An inode that has each distinct digest.
     private(set) var digestOwners: [FileTree.InodeID] = []
     private var digestAlgorithms: [VerityAlgorithm] = []
     private var digestSlots: [UInt64] = []
@@ -90,7 +90,7 @@ struct AttributeTable {
         return Reference(.kept, index)
     }
 
-    /// Index of the digest of `inode`'s content, the same for equal digests.
+    /// The index of the digest of the inode's content; equal digests have equal indices.
     mutating func intern(_ digest: ObjectID, of inode: FileTree.InodeID, in tree: borrowing FileTree) -> Int {
         if (digestOwners.count + 1) * 4 > digestSlots.count * 3 { growDigestSlots() }
         var hasher = Hasher()
@@ -138,7 +138,7 @@ struct AttributeTable {
 
     func name(of reference: Reference) -> Name { names[Int(nameIndex(of: reference))] }
 
-    /// The attribute's value in bytes.
+    /// The value of an attribute in bytes.
     func value(of reference: Reference, in tree: borrowing FileTree) -> [UInt8] {
         if reference.kind == .kept { return kept[reference.index].value.bytes }
         guard let digest = tree.content(of: digestOwners[reference.index])?.digest else {
@@ -156,7 +156,7 @@ struct AttributeTable {
         return bytes
     }
 
-    /// Bytes of an entry in an inode or in the shared table.
+    /// The size of an entry in an inode or in the shared table, in bytes.
     static func entrySize(suffix: Int, value: Int) -> Int {
         Erofs.align(AttributeEntryLayout.size + suffix + value, to: AttributeEntryLayout.alignment)
     }
@@ -171,7 +171,7 @@ struct AttributeTable {
         }
     }
 
-    /// Offset in the shared table, or nil for an attribute that only one inode has. Valid after `share`.
+    /// The offset in the shared table; nil for an attribute that only one inode has. Valid after `share`.
     @inline(__always)
     func sharedOffset(_ reference: Reference) -> Int? {
         let state: UInt32 =
@@ -183,7 +183,7 @@ struct AttributeTable {
         return state == 0 ? nil : Int(state - 1)
     }
 
-    /// After counting: what is used at least twice goes to the shared table. Returns the table's size in bytes.
+    /// After counting: assigns attributes that are used at least twice to the shared table. Returns the table's size in bytes.
     mutating func share(in tree: borrowing FileTree) throws(ErofsError) -> Int {
         var found: [(reference: Reference, value: [UInt8])] = []
         func gather(_ uses: [Use], _ kind: Reference.Kind) {
@@ -200,7 +200,7 @@ struct AttributeTable {
         found.sort { lhs, rhs in
             let (l, r) = (ranks[Int(nameIndex(of: lhs.reference))], ranks[Int(nameIndex(of: rhs.reference))])
             if l != r { return firstEpoch ? l > r : l < r }
-            // Versions 0 and 1 descend, and a longer value counts as greater than any shorter one.
+            // Versions 0 and 1 sort in descending order, and a longer value sorts before any shorter one.
             if firstEpoch, lhs.value.count != rhs.value.count { return lhs.value.count > rhs.value.count }
             let order = lhs.value.withUnsafeBytes { l in rhs.value.withUnsafeBytes { r in compareBytes(l, r) } }
             return firstEpoch ? order > 0 : order < 0
@@ -223,7 +223,7 @@ struct AttributeTable {
         return offset
     }
 
-    /// Each name's place in the order of the shared table.
+    /// The rank of each name in the order of the shared table.
     private func nameRanks() -> [Int] {
         let order = names.indices.sorted { lhs, rhs in
             if version.isFirstEpoch { return names[lhs].full < names[rhs].full }
@@ -237,7 +237,7 @@ struct AttributeTable {
 }
 
 extension Content {
-    /// The object that holds the content.
+    /// The digest of the object that has the content.
     var digest: ObjectID? {
         switch self {
         case .external(let id, _), .externalWithoutVerity(let id, _): id

@@ -1,8 +1,8 @@
-/// One block of a directory, or the part in its inode's tail: the entries, then their names. Whatever the bytes are, nothing is read outside the
-/// block.
+/// A block of a directory, or the part of it in its inode's tail: the entries, followed by their names. No read leaves the block, whatever
+/// bytes it contains.
 struct DirectoryBlock {
     private let source: ImageSource
-    /// In the image.
+    /// The range in the image.
     private let range: Range<Int>
     let count: Int
 
@@ -16,7 +16,7 @@ struct DirectoryBlock {
         count = first / DirectoryEntryLayout.size
     }
 
-    /// - Parameter index: of the block in its directory.
+    /// - Parameter index: The index of the block in its directory.
     init(_ source: ImageSource, _ directory: ImageInode, _ index: Int) throws(Fault) {
         let start = directory.blocks.lowerBound + index * Erofs.blockSize
         try self.init(source, index < directory.blocks.count / Erofs.blockSize ? start..<(start + Erofs.blockSize) : directory.tail)
@@ -34,7 +34,7 @@ struct DirectoryBlock {
         Int(try source.load(offset(entry, DirectoryEntryLayout.nameOffset), as: UInt16.self))
     }
 
-    /// Where an entry's name is in the image. The last one ends at the first zero byte, if there is one.
+    /// The range of an entry's name in the image. The last name ends at the first zero byte, if there is one.
     func nameRange(_ entry: Int) throws(Fault) -> Range<Int> {
         let start = try nameOffset(entry)
         let end = entry + 1 < count ? try nameOffset(entry + 1) : range.count
@@ -51,6 +51,6 @@ struct DirectoryBlock {
         return name
     }
 
-    /// What follows the last name.
+    /// The bytes after the last name.
     func padding() throws(Fault) -> Range<Int> { try nameRange(count - 1).upperBound..<range.upperBound }
 }

@@ -1,39 +1,39 @@
 public import ComposefsBytes
 
-/// Why a tree cannot be written as an image, or why bytes are not an image that can be trusted.
+/// The reason why a tree cannot be written as an image, or why bytes are not a valid image.
 public enum ErofsError: Error, Hashable, Sendable, CustomStringConvertible {
-    /// The tree holds something that the format cannot express. `path` is absolute.
+    /// The format cannot express the tree. `path` is absolute.
     case unwritable(path: ByteString, Reason)
-    /// An image of more than 1 GiB, which no reader accepts. `bytes` is what it would need at least.
+    /// The image would be larger than 1 GiB, the limit of readers. `bytes` is a lower bound of its size.
     case imageTooLarge(bytes: UInt64)
-    /// The bytes are not a composefs image, or use a feature that composefs never does. Offset in bytes.
+    /// The bytes are not a composefs image, or use a feature that composefs does not use. The offset is in bytes.
     case notComposefs(offset: UInt64, String)
-    /// The image breaks the format. `nid` is the inode's number (offset / 32), `path` its absolute path where it is known.
+    /// The image violates the format. `nid` is the inode's number (offset / 32), `path` its absolute path, if known.
     case damaged(nid: UInt64, path: ByteString?, String)
 
-    /// What the format cannot express.
+    /// The reason why the format cannot express a tree.
     public enum Reason: Hashable, Sendable, CustomStringConvertible {
-        /// Limit 255 bytes.
+        /// The limit is 255 bytes.
         case nameTooLong(bytes: Int)
-        /// Limit 4,095 bytes, in version 2 1,024.
+        /// The limit is 4,095 bytes, or 1,024 in version 2.
         case targetTooLong(bytes: Int)
-        /// Limit 4,095 bytes, in version 2 only.
+        /// The limit is 4,095 bytes, in version 2 only.
         case inlineContentTooLong(bytes: Int)
-        /// The name without a known prefix must not exceed 255 bytes.
+        /// The name without a known prefix must have at most 255 bytes.
         case attributeNameTooLong(ByteString)
-        /// An attribute name is empty or holds a NUL.
+        /// An attribute name is empty or contains a NUL.
         case attributeNameInvalid(ByteString)
-        /// Limit 65,535 bytes.
+        /// The limit is 65,535 bytes.
         case attributeValueTooLong(ByteString, bytes: Int)
-        /// Limit 255 attributes that the inode has in common with others.
+        /// The limit is 255 attributes that the inode shares with others.
         case tooManySharedAttributes(Int)
-        /// Limit 262,148 bytes of attributes in one inode.
+        /// The limit is 262,148 bytes of attributes in one inode.
         case attributesTooLarge(bytes: Int)
-        /// Device numbers have 32 bits.
+        /// A device number must fit in 32 bits.
         case deviceNumberTooLarge(UInt64)
-        /// A second has 1,000,000,000 of them.
+        /// The nanoseconds must be less than 1,000,000,000.
         case nanosecondsTooLarge(UInt32)
-        /// A whiteout (character device 0:0) with several names.
+        /// A whiteout (character device 0:0) has several names.
         case linkedWhiteout
 
         public var description: String {
@@ -44,11 +44,11 @@ public enum ErofsError: Error, Hashable, Sendable, CustomStringConvertible {
                     + (bytes > ErofsVersion.v1.maximumTargetLength ? "is 4095" : "of format version 2 is 1024")
             case .inlineContentTooLong(let bytes): "the inline content has \(bytes) bytes, the limit of format version 2 is 4095"
             case .attributeNameTooLong(let name): "the extended attribute name '\(name)' is longer than 255 bytes"
-            case .attributeNameInvalid(let name): "'\(name)' is no valid extended attribute name"
+            case .attributeNameInvalid(let name): "'\(name)' is not a valid extended attribute name"
             case .attributeValueTooLong(let name, let bytes): "extended attribute '\(name)' has \(bytes) bytes, the limit is 65535"
             case .tooManySharedAttributes(let count): "\(count) extended attributes are shared with other files, the limit is 255"
             case .attributesTooLarge(let bytes): "the extended attributes need \(bytes) bytes, the limit is 262148"
-            case .deviceNumberTooLarge(let number): "device number \(number) does not fit 32 bits"
+            case .deviceNumberTooLarge(let number): "device number \(number) does not fit in 32 bits"
             case .nanosecondsTooLarge(let count): "its time has \(count) nanoseconds"
             case .linkedWhiteout: "a whiteout (character device 0:0) has more than one name"
             }

@@ -1,33 +1,33 @@
 internal import ComposefsBytes
 
-/// Version of the composefs image format, as the image's first header names it.
+/// The version of the composefs image format, as in the image's first header.
 ///
-/// 0 and 1 share a layout that every kernel with EROFS and overlayfs mounts (`mkcomposefs` writes it): breadth first, compact inodes
-/// where they suffice, the 256 names `00`…`ff` hidden behind whiteouts, whiteouts of the tree escaped. 2 is depth first, keeps whiteouts
-/// as they are and drops nanoseconds.
+/// Versions 0 and 1 share a layout that every kernel with EROFS and overlayfs can mount (`mkcomposefs` writes it): inodes in breadth-first
+/// order, compact if possible, with whiteouts that hide the 256 names `00`…`ff`, and with escaped whiteouts of the tree. Version 2 has
+/// inodes in depth-first order, does not escape whiteouts and drops nanoseconds.
 public enum ErofsVersion: UInt32, CaseIterable, Sendable {
     case v0 = 0
     case v1
     case v2
 
-    /// The layout of versions 0 and 1.
+    /// Whether this version has the layout of versions 0 and 1.
     var isFirstEpoch: Bool { self != .v2 }
 
-    /// Longest symlink target. Linux has PATH_MAX without its NUL; in version 2 a longer one than this can come to lie so that kernels refuse it,
-    /// and readers of that version take none.
+    /// The longest symlink target in bytes. In versions 0 and 1 it is PATH_MAX without the NUL. In version 2, a longer target could be
+    /// placed so that kernels refuse it, and readers of that version refuse it always.
     var maximumTargetLength: Int { isFirstEpoch ? 4095 : 1024 }
 }
 
-/// Numbers of the on-disk format: composefs' header and the part of EROFS that it uses (linux/fs/erofs/erofs_fs.h).
+/// Constants of the on-disk format: composefs's header, and the part of EROFS that it uses (linux/fs/erofs/erofs_fs.h).
 enum Erofs {
     static let blockSize = 4096
     static let blockBits = 12
-    /// Inodes lie at multiples of this; an inode's number is its offset divided by it.
+    /// Inodes are placed at multiples of this size. An inode's number is its offset divided by it.
     static let slotSize = 32
 
     static let headerMagic: UInt32 = 0xd078_629a
     static let headerVersion: UInt32 = 1
-    /// Some inode has a POSIX ACL.
+    /// The header flag that says that an inode has a POSIX ACL.
     static let headerHasACL: UInt32 = 1
 
     static let superblockOffset = 1024
@@ -39,27 +39,27 @@ enum Erofs {
     static let firstInodeOffset = superblockOffset + SuperblockLayout.size
 
     static let formatExtended: UInt16 = 1
-    /// Chunk format of files in version 2: 4 KiB chunks << 31, so one chunk whatever the size.
+    /// The chunk format of files in version 2: chunks of 4 KiB << 31, so that a file of any size has one chunk.
     static let widestChunk: UInt32 = 31
     static let maximumChunkBits = 43
 
-    /// The inode's count has 16 bits: one for the header, four bytes for each of the others.
+    /// The inode's count has 16 bits and stands for one unit of the header and one for every further four bytes.
     static let maximumAttributeSize = AttributeHeaderLayout.size + 65534 * AttributeEntryLayout.alignment
     static let filterSeed: UInt32 = 0x25bb_e08f
 
     static let maximumNameLength = 255
-    /// What readers accept; larger images are not written.
+    /// The largest image that readers accept. Larger ones are not written.
     static let maximumImageSize = 1 << 30
     static let maximumDepth = 2048
 
-    /// How an inode's data lie (`EROFS_INODE_*`), as bits of the format field.
+    /// The layout of an inode's data (`EROFS_INODE_*`), as bits of the format field.
     enum Layout: UInt16 {
         case plain = 0
         case inline = 4
         case chunked = 8
     }
 
-    /// Beginnings of attribute names that are stored as their index.
+    /// Prefixes of attribute names, which the image stores as an index.
     static let attributePrefixes: [[UInt8]] = [
         [], Array("user.".utf8), Array("system.posix_acl_access".utf8), Array("system.posix_acl_default".utf8), Array("trusted.".utf8),
         Array("lustre.".utf8), Array("security.".utf8),
@@ -67,19 +67,19 @@ enum Erofs {
     static let lustrePrefix: UInt8 = 5
     static let trustedPrefix: UInt8 = 4
 
-    /// Log2 of the chunk size of a file, over 4 KiB: the smallest that holds the file in one chunk, at most 2^43 bytes.
+    /// The log2 of a file's chunk size in units of 4 KiB: the smallest size that holds the file in one chunk, at most 2^43 bytes.
     static func chunkFormat(size: UInt64) -> Int {
         let bits = size > 1 ? UInt64.bitWidth - (size - 1).leadingZeroBitCount : 1
         return min(max(bits, blockBits), maximumChunkBits) - blockBits
     }
 
-    /// Bytes of the chunk table of a file: one null address each.
+    /// The size of a file's chunk table in bytes: one null address per chunk.
     static func chunkTableSize(size: UInt64) -> UInt64 {
         let bits = UInt64(chunkFormat(size: size) + blockBits)
         return UInt64(ChunkTableLayout.entrySize) * ((size >> bits) + (size & ((1 << bits) - 1) == 0 ? 0 : 1))
     }
 
-    /// Whether `name` is two lower-case hexadecimal digits, as the directories of an object store are named.
+    /// Whether `name` is two lower-case hexadecimal digits, like the directories of an object store.
     static func isObjectDirectory(_ name: UnsafeRawBufferPointer) -> Bool {
         name.count == 2 && Hex.value(of: name[0]) != nil && Hex.value(of: name[1]) != nil
     }
@@ -88,7 +88,7 @@ enum Erofs {
     static func align(_ value: Int, to alignment: Int) -> Int { (value + alignment - 1) & ~(alignment - 1) }
 }
 
-/// Names of overlayfs' attributes (Documentation/filesystems/overlayfs.rst, "Nesting overlayfs mounts" for the escaped ones).
+/// The names of overlayfs's attributes (Documentation/filesystems/overlayfs.rst; "Nesting overlayfs mounts" for the escaped ones).
 enum OverlayAttribute {
     static let prefix: ByteString = "trusted.overlay."
     static let escapedPrefix: ByteString = "trusted.overlay.overlay."
@@ -106,7 +106,7 @@ enum OverlayAttribute {
     static let selinux: ByteString = "security.selinux"
 }
 
-/// xxHash, 32 bits (github.com/Cyan4973/xxHash, doc/xxhash_spec.md): what the attribute name filter is made of.
+/// 32-bit xxHash (github.com/Cyan4973/xxHash, doc/xxhash_spec.md), from which the attribute name filter is computed.
 func xxHash32(_ bytes: UnsafeRawBufferPointer, seed: UInt32) -> UInt32 {
     let prime1: UInt32 = 0x9e37_79b1
     let prime2: UInt32 = 0x85eb_ca77

@@ -2,17 +2,17 @@ internal import ComposefsBytes
 public import ComposefsFileTree
 public import ComposefsHashing
 
-/// A composefs EROFS image that was checked completely when it was opened.
+/// A composefs EROFS image, which is checked completely when it is opened.
 ///
-/// Opening trusts nothing: all inodes that the root reaches are visited once, none may overlap another, directories must be in order,
-/// names and types valid, link counts true. Time and memory are linear in the image's size whatever it holds. What remains for the other
-/// calls is to hand out what was found. The image's own identity (its fs-verity digest) is the caller's to check.
+/// The initialiser visits every inode that the root reaches once. It checks that no two inodes overlap, that directories are sorted, that
+/// names and types are valid, and that link counts are correct. Time and memory are linear in the image's size, whatever it contains. All
+/// other functions only return what was checked. The caller checks the image's own identity, its fs-verity digest.
 public struct ErofsImage: Sendable {
     public let version: ErofsVersion
-    /// All inodes, those included that hide the object store's directories in versions 0 and 1.
+    /// The number of inodes, including those that hide the object store's directories in versions 0 and 1.
     public let inodeCount: Int
 
-    /// The largest image, in bytes: larger ones are not written, and not read.
+    /// The size of the largest image in bytes. Larger ones are neither written nor read.
     public static let maximumSize = Erofs.maximumImageSize
 
     let bytes: [UInt8]
@@ -20,7 +20,7 @@ public struct ErofsImage: Sendable {
     private let references: [ObjectID]
     private let metadataFault: ErofsError?
 
-    /// Checks `bytes` from end to end. With `algorithm`, all objects must be named by digests of that algorithm.
+    /// Checks `bytes` completely. If `algorithm` is given, all objects must be named by digests of that algorithm.
     public init(_ bytes: [UInt8], algorithm: VerityAlgorithm? = nil) throws(ErofsError) {
         let superblock = try Superblock(bytes)
         var inspection = ImageInspection(superblock: superblock)
@@ -41,20 +41,22 @@ public struct ErofsImage: Sendable {
         metadataFault = inspection.finding(root: superblock.rootNumber)
     }
 
-    /// The objects that the image's files need, in ascending order, each once.
+    /// The objects that the image's files refer to, each once, in ascending order.
     public func objectReferences() -> [ObjectID] { references }
 
-    /// Throws the first breach of what each version promises beyond being readable.
+    /// Throws the first violation of a rule of the image's version that does not affect readability.
     ///
-    /// Versions 0 and 1: no symlink's target crosses a block (kernels before 6.12 refuse it), the root has all 256 names `00`…`ff`,
-    /// whiteouts below the root are escaped, the header tells whether there are ACLs. Version 2: no whiteout is escaped.
+    /// Versions 0 and 1: no symlink target crosses a block boundary (kernels before 6.12 refuse it), the root has all 256 names `00`…`ff`,
+    /// whiteouts below the root are escaped, and the header says whether there are ACLs. Version 2: no whiteout is escaped.
     public func checkMetadata() throws(ErofsError) {
         if let metadataFault { throw metadataFault }
     }
 
-    /// The tree that the image was made of: object directories hidden by the format left out, escaped whiteouts and attributes as they
-    /// were. `writeErofs` of it gives the same bytes again (version 2 keeps no nanoseconds). Throws only for trees that no one has use
-    /// for: deeper than 2048 directories, or with more than 256 MiB and 16 times the image's size of attributes.
+    /// The tree that the image was made from, without the whiteouts that hide object directories, and with whiteouts and attributes
+    /// unescaped. `writeErofs` of this tree gives the same bytes (in version 2 without nanoseconds).
+    ///
+    /// - Throws: `ErofsError` only for trees beyond any practical use: nested deeper than 2048 directories, or with attributes of more than
+    ///   256 MiB and more than 16 times the image's size.
     public func tree() throws(ErofsError) -> FileTree {
         var builder = ImageTreeBuilder(version: version, imageSize: bytes.count)
         try bytes.withUnsafeBufferPointer { (buffer) throws(ErofsError) in
@@ -74,11 +76,11 @@ struct Superblock: Sendable {
     let hasACL: Bool
     let rootNumber: UInt64
     let inodeCount: UInt64
-    /// The time of compact inodes.
+    /// The modification time of compact inodes.
     let buildTime: Timestamp
-    /// Where shared attributes are counted from, in bytes.
+    /// The offset from which shared attributes are counted, in bytes.
     let sharedBase: Int
-    /// Whether inodes tell which attributes they cannot have.
+    /// Whether inodes have a filter of attribute names.
     let hasFilter: Bool
 
     init(_ bytes: [UInt8]) throws(ErofsError) {
@@ -92,7 +94,7 @@ struct Superblock: Sendable {
         guard bytes.count <= Erofs.maximumImageSize else {
             throw .notComposefs(offset: 0, "\(bytes.count) bytes are more than the limit of \(Erofs.maximumImageSize)")
         }
-        // Everything below lies in the first block.
+        // All fields below are in the first block.
         func load<Value: FixedWidthInteger & BitwiseCopyable>(_ offset: Int, _: Value.Type) -> Value {
             Value(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: Value.self))
         }

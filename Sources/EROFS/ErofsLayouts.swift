@@ -1,5 +1,5 @@
-/// The structures of an image by name, as linux/fs/erofs/erofs_fs.h has them: offsets in bytes from each one's beginning, and sizes. Writer and
-/// reader use these and no other numbers; all integers are little-endian.
+/// The structures of an image, named as in linux/fs/erofs/erofs_fs.h: the offset of each field in its structure, and sizes, in bytes. The
+/// writer and the reader use only these numbers. All integers are little-endian.
 ///
 /// ```
 /// 0      ComposefsHeader                      32 bytes
@@ -16,12 +16,12 @@ enum ComposefsHeaderLayout {
     static let version = 4
     static let flags = 8
     static let formatVersion = 12
-    /// Up to the superblock all is zero.
+    /// The bytes from here to the superblock are zero.
     static let unused = 16
     static let size = 32
 }
 
-/// `struct erofs_super_block`. What composefs does not use has no name here but that of the range.
+/// `struct erofs_super_block`. The fields that composefs does not use have only the name of their range.
 enum SuperblockLayout {
     static let magic = 0
     static let checksum = 4
@@ -38,7 +38,7 @@ enum SuperblockLayout {
     static let uuid = 48
     static let volumeName = 64
     static let incompatibleFeatures = 80
-    /// Compression, further devices, larger directory blocks, long attribute prefixes, a packed inode, reserved.
+    /// Compression, further devices, larger directory blocks, long attribute prefixes, the packed inode, reserved fields.
     static let unused = 84
     static let size = 128
 }
@@ -59,7 +59,7 @@ enum CompactInodeLayout {
     static let size = 32
 }
 
-/// `struct erofs_inode_extended`. Format, attribute count, mode, value and number are where a compact one has them.
+/// `struct erofs_inode_extended`. Format, attribute count, mode, value and number are at the same offsets as in a compact inode.
 enum ExtendedInodeLayout {
     static let format = 0
     static let attributeCount = 2
@@ -86,7 +86,7 @@ enum DirectoryEntryLayout {
     static let size = 12
 }
 
-/// `struct erofs_xattr_ibody_header`; shared references follow, then the inode's own entries.
+/// `struct erofs_xattr_ibody_header`. It is followed by shared references and the inode's own entries.
 enum AttributeHeaderLayout {
     static let nameFilter = 0
     static let sharedCount = 4
@@ -95,7 +95,7 @@ enum AttributeHeaderLayout {
     static let referenceSize = 4
 }
 
-/// `struct erofs_xattr_entry`; the rest of the name and the value follow, filled up to a multiple of the alignment.
+/// `struct erofs_xattr_entry`. It is followed by the rest of the name and the value, padded to the alignment.
 enum AttributeEntryLayout {
     static let nameLength = 0
     static let namePrefix = 1

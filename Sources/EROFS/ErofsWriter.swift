@@ -2,10 +2,12 @@ internal import ComposefsBytes
 public import ComposefsFileTree
 internal import ComposefsHashing
 
-/// The composefs EROFS image of a tree, byte for byte what the reference implementations of the version write.
+/// Writes the composefs EROFS image of a tree. The result equals, byte for byte, that of the version's reference implementations.
 ///
-/// Only what the root reaches is written. The size of the result is a multiple of 4096 and at most 1 GiB; version 2 drops the
-/// nanoseconds of times. Time and memory are linear in the tree.
+/// Only inodes that the root reaches are written. The size of the image is a multiple of 4096 and at most 1 GiB. Version 2 drops the
+/// nanoseconds of times. Time and memory are linear in the size of the tree.
+///
+/// - Throws: `ErofsError.unwritable` with the path if the format cannot express an inode; `ErofsError.imageTooLarge`.
 public func writeErofs(_ tree: borrowing FileTree, version: ErofsVersion) throws(ErofsError) -> [UInt8] {
     let plan = try ImagePlan(tree, version: version)
     let lists = try AttributeLists(plan, tree)
@@ -22,7 +24,7 @@ public func writeErofs(_ tree: borrowing FileTree, version: ErofsVersion) throws
     return image
 }
 
-/// The image while it is filled; every store is checked against its end.
+/// The image while it is written. Every store is checked against the end of the image.
 struct ImageBytes {
     let bytes: UnsafeMutableRawBufferPointer
 
@@ -40,14 +42,14 @@ struct ImageBytes {
 
     func put(_ source: [UInt8], at offset: Int) { source.withUnsafeBytes { put($0, at: offset) } }
 
-    /// Bytes to be written in place.
+    /// A buffer in the image that the caller fills.
     func room(_ count: Int, at offset: Int) -> UnsafeMutableRawBufferPointer {
         precondition(offset >= 0 && offset + count <= bytes.count, "layout and emission disagree")
         return UnsafeMutableRawBufferPointer(rebasing: bytes[offset..<(offset + count)])
     }
 }
 
-/// Writes the parts of an image to the places of its layout.
+/// Writes the parts of an image to the offsets of its layout.
 private struct ImageEmitter {
     let out: ImageBytes
     let nameBytes: [UInt8]
@@ -63,7 +65,7 @@ private struct ImageEmitter {
         out.put(Erofs.magic, at: at + SuperblockLayout.magic)
         out.put(Erofs.compatModified | Erofs.compatAttributeFilter, at: at + SuperblockLayout.compatibleFeatures)
         out.put(UInt8(Erofs.blockBits), at: at + SuperblockLayout.blockBits)
-        // The root is the first inode and its padding at most a few blocks: its number has 16 bits.
+        // The root is the first inode, after padding of at most a few blocks, so its number fits in 16 bits.
         out.put(UInt16(truncatingIfNeeded: layout.inodes[0].nid), at: at + SuperblockLayout.rootNumber)
         out.put(UInt64(plan.nodes.count), at: at + SuperblockLayout.inodeCount)
         out.put(layout.earliest.seconds, at: at + SuperblockLayout.buildSeconds)
@@ -127,7 +129,7 @@ private struct ImageEmitter {
     private func emitContent(_ it: ImageLayout.Inode, _ node: ImagePlan.Node, _ tree: borrowing FileTree) {
         guard it.tail > 0 || it.blocks > 0 else { return }
         if it.dataLayout == .chunked {
-            // Null addresses: the content is elsewhere.
+            // Null addresses: the content is not in the image.
             let start = it.isPromoted ? Int(it.dataBlock) * Erofs.blockSize : it.tailOffset
             let count = it.isPromoted ? Erofs.blockSize : Int(it.tail)
             for offset in stride(from: start, to: start + count, by: ChunkTableLayout.entrySize) { out.put(UInt32.max, at: offset) }
@@ -170,7 +172,7 @@ private struct ImageEmitter {
         }
     }
 
-    /// One block of a directory: all entries, then all names.
+    /// Writes one block of a directory: all entries, then all names.
     private func emitEntries(
         _ range: Range<Int>, of directory: ImagePlan.Directory, at start: Int, _ plan: borrowing ImagePlan, _ layout: borrowing ImageLayout
     ) {
@@ -223,7 +225,7 @@ private struct ImageEmitter {
         for reference in lists.table.shared { at += emitEntry(lists, reference, at: at, tree) }
     }
 
-    /// Returns the entry's size in bytes.
+    /// Writes an entry and returns its size in bytes.
     private func emitEntry(
         _ lists: borrowing AttributeLists, _ reference: AttributeTable.Reference, at: Int, _ tree: borrowing FileTree
     ) -> Int {

@@ -2,10 +2,10 @@ internal import ComposefsBytes
 public import ComposefsFileTree
 public import ComposefsHashing
 
-/// An inode of an image, as the tree had it that the image was made of: a whiteout that versions 0 and 1 escape is a character device 0:0
-/// again.
+/// An inode of an image, as in the tree that the image was made from: a whiteout that versions 0 and 1 escape appears as a character device
+/// 0:0 again.
 public struct ErofsInode: Sendable {
-    /// Its number in the image: offset / 32.
+    /// The inode's number in the image: offset / 32.
     public let number: UInt64
     public let kind: FileTree.Kind
     /// The twelve permission bits (07777).
@@ -14,46 +14,46 @@ public struct ErofsInode: Sendable {
     public let gid: UInt32
     public let modified: Timestamp
     public let links: UInt32
-    /// Bytes.
+    /// The size in bytes.
     public let size: UInt64
-    /// Of a device node, in Linux's 32-bit encoding (the low half of `makedev`); otherwise 0.
+    /// For a device node, the number in Linux's 32-bit encoding (the low half of `makedev`); otherwise 0.
     public let deviceNumber: UInt32
-    /// Whether it has extended attributes at all, those of overlayfs included.
+    /// Whether the inode has extended attributes, including those for overlayfs.
     public var hasAttributes: Bool { !inode.attributes.isEmpty }
-    /// File type and permission bits, as `st_mode` has them.
+    /// File type and permission bits, as in `st_mode`.
     public var mode: UInt32 { UInt32(kind.modeBits) | UInt32(permissions) }
 
     let inode: ImageInode
     let isEscapedWhiteout: Bool
 }
 
-/// Where the bytes of a regular file or symbolic link are.
+/// The location of the bytes of a regular file or symbolic link.
 public enum ErofsContent: Sendable, Hashable {
-    /// In the image, or there are none.
+    /// The bytes are in the image, or there are none.
     case inImage
-    /// In an object. Where the digest is not enforced, the image names the object only by its path.
+    /// The bytes are in an object. If the digest is not enforced, the image names the object only by its path.
     case object(ObjectID, isEnforced: Bool)
-    /// Nowhere: a regular file that is one hole.
+    /// The file is one hole and has no bytes.
     case hole
 }
 
 // MARK: - Serving from the image
 
-/// An image is checked completely when it is opened, so nothing here can meet a fault that the check let through; every read is checked
-/// against the image's end all the same, and numbers that name no inode throw.
+/// An image is checked completely when it is opened, so these functions find no errors in it. Every read is nevertheless checked against
+/// the end of the image, and numbers that do not name an inode throw.
 extension ErofsImage {
     /// The root directory's inode number.
     public var rootNumber: UInt64 { superblock.rootNumber }
 
-    /// Bytes of the image.
+    /// The size of the image in bytes.
     public var byteCount: Int { bytes.count }
 
-    /// The inode of a number that an entry of this image had.
+    /// The inode with the given number, which came from an entry of this image.
     public func inode(_ number: UInt64) throws(ErofsError) -> ErofsInode {
         try withSource(number) { (source) throws(Fault) in try source.view(number) }
     }
 
-    /// The inode of a name in a directory, by binary search; nil where there is none. `.` and `..` are names like others.
+    /// Finds a name in a directory by binary search; nil if it does not exist. `.` and `..` are ordinary names here.
     public func lookup(_ name: UnsafeRawBufferPointer, in directory: ErofsInode) throws(ErofsError) -> ErofsInode? {
         guard directory.kind == .directory else { return nil }
         return try withSource(directory.number) { (source) throws(Fault) -> ErofsInode? in
@@ -63,11 +63,12 @@ extension ErofsImage {
         }
     }
 
-    /// Calls `body` with the entries of a directory, `.` and `..` among them, in byte order of their names, until it returns false.
+    /// Calls `body` with the entries of a directory, including `.` and `..`, in byte order of their names, until it returns false.
     ///
     /// - Parameters:
-    ///   - position: 0 to begin, or what `next` was for the last entry that was taken. What is no such value ends at once.
-    ///   - body: The name's bytes are valid only during the call.
+    ///   - position: 0 for the first entry, or the value of `next` that was passed with the previous entry. Any other value ends the
+    ///     listing.
+    ///   - body: Receives an entry. The name's bytes are valid only during the call.
     public func forEachEntry(
         of directory: ErofsInode, from position: UInt64,
         _ body: (_ name: UnsafeRawBufferPointer, _ inode: ErofsInode, _ next: UInt64) -> Bool
@@ -94,13 +95,14 @@ extension ErofsImage {
         }
     }
 
-    /// What versions 0 and 1 put into the root to hide an object store's directories is not part of the tree.
+    /// Whether an entry hides a directory of the object store. Versions 0 and 1 add such entries to the root; they are not part of the
+    /// tree.
     private func isHidden(_ name: UnsafeRawBufferPointer, _ inode: ErofsInode, in directory: ErofsInode) -> Bool {
         directory.number == superblock.rootNumber && version.isFirstEpoch && inode.inode.kind == .characterDevice && inode.inode.value == 0
             && Erofs.isObjectDirectory(name)
     }
 
-    /// Where a file's bytes are.
+    /// The location of a file's bytes.
     public func content(of inode: ErofsInode) throws(ErofsError) -> ErofsContent {
         guard inode.inode.layout == .chunked else { return .inImage }
         return try withSource(inode.number) { (source) throws(Fault) -> ErofsContent in
@@ -112,14 +114,15 @@ extension ErofsImage {
         }
     }
 
-    /// Copies bytes that are in the image, of a regular file or a symbolic link's target, from an offset on; returns how many there were.
+    /// Copies bytes of a regular file or a symbolic link's target that are in the image, starting at `offset`. Returns the number of bytes,
+    /// 0 at the end.
     public func read(_ inode: ErofsInode, at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(ErofsError) -> Int {
         let it = inode.inode
         guard !inode.isEscapedWhiteout, it.kind == .regular || it.kind == .symbolicLink, it.layout != .chunked, offset < it.size else {
             return 0
         }
         return try withSource(inode.number) { (source) throws(Fault) -> Int in
-            // Not more than the image has: checked when the inode was read.
+            // At most the size of the image, which was checked when the inode was read.
             let inBlocks = Int(truncatingIfNeeded: it.size) - it.tail.count
             var at = Int(truncatingIfNeeded: offset)
             var filled = 0
@@ -142,8 +145,8 @@ extension ErofsImage {
         }
     }
 
-    /// The extended attributes, in the image's order: without those that the format added for overlayfs, escaped ones under the names that
-    /// they had.
+    /// The extended attributes in the image's order, without those that the format added for overlayfs. Escaped attributes have their
+    /// original names.
     public func attributes(of inode: ErofsInode) throws(ErofsError) -> [ExtendedAttribute] {
         guard inode.hasAttributes else { return [] }
         return try withSource(inode.number) { (source) throws(Fault) -> [ExtendedAttribute] in
@@ -160,7 +163,7 @@ extension ErofsImage {
         }
     }
 
-    /// Marks that the format gave an inode because of whiteouts, under the names that the tree would have them by.
+    /// Attributes that the format added to an inode because of whiteouts, under the names that they would have in the tree.
     private func formatAttributes(
         _ inode: ErofsInode, _ attributes: borrowing ImageAttributes, _ source: ImageSource
     ) throws(Fault) -> [ByteString] {
@@ -195,7 +198,7 @@ extension ImageSource {
     func view(_ number: UInt64) throws(Fault) -> ErofsInode {
         let it = try inode(number)
         var isEscaped = false
-        // Attributes are read only of what can be an escaped whiteout at all.
+        // Attributes are read only if the inode can be an escaped whiteout.
         if superblock.version.isFirstEpoch, it.kind == .regular, it.layout == .plain, it.size == 0, it.links == 1, !it.attributes.isEmpty {
             var attributes = ImageAttributes()
             try attributes.read(it.attributes, of: self)
@@ -208,13 +211,13 @@ extension ImageSource {
             size: it.size, deviceNumber: isDevice ? it.value : 0, inode: it, isEscapedWhiteout: isEscaped)
     }
 
-    /// Blocks of entries that a directory has, the one in its tail included.
+    /// The number of entry blocks of a directory, including the one in its tail.
     func blockCount(of directory: ImageInode) -> Int {
         directory.blocks.count / Erofs.blockSize + (directory.tail.isEmpty ? 0 : 1)
     }
 
     func find(_ name: UnsafeRawBufferPointer, in directory: ImageInode) throws(Fault) -> (number: UInt64, block: Int)? {
-        // The last block that does not begin behind the name.
+        // Find the last block whose first name is not after the name.
         var (low, high) = (0, blockCount(of: directory))
         while low < high {
             let middle = (low + high) / 2
@@ -233,7 +236,7 @@ extension ImageSource {
         return nil
     }
 
-    /// An attribute's name in the tree; nil for what the format added.
+    /// The name of an attribute in the tree; nil if the format added the attribute.
     func name(of entry: ImageAttributes.Entry) throws(Fault) -> ByteString? {
         let suffix = try slice(entry.suffix)
         guard entry.prefix == Erofs.trustedPrefix, suffix.starts(with: OverlaySuffix.prefix) else {

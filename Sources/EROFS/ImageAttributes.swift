@@ -1,31 +1,31 @@
 internal import ComposefsBytes
 internal import ComposefsHashing
 
-/// The extended attributes of one inode of an untrusted image, and what they tell overlayfs.
+/// The extended attributes of one inode of an untrusted image, and their meaning for overlayfs.
 struct ImageAttributes {
     struct Entry {
-        /// Index in the table of prefixes.
+        /// The index in the table of prefixes.
         var prefix: UInt8
-        /// Where in the image the rest of the name and the value are.
+        /// The range of the rest of the name in the image.
         var suffix: Range<Int>
         var value: Range<Int>
-        /// Whether it lies in the shared table.
+        /// Whether the attribute is in the shared table.
         var isShared: Bool
     }
 
     private(set) var entries: [Entry] = []
-    /// The digest that overlayfs enforces on open.
+    /// The digest that overlayfs checks on open.
     private(set) var metacopy: ObjectID?
     private(set) var hasMetacopy = false
-    /// The object that a file's content is read from.
+    /// The object from which a file's content is read.
     private(set) var redirect: ObjectID?
     private(set) var hasRedirect = false
-    /// Has the mark of an escaped whiteout.
+    /// Whether the inode is marked as an escaped whiteout.
     private(set) var isMarkedWhiteout = false
     private(set) var hasACL = false
-    /// Has attributes that are escaped for overlayfs.
+    /// Whether the inode has attributes that are escaped for overlayfs.
     private(set) var hasOverlayEscape = false
-    /// Bytes of all names and values.
+    /// The total size of names and values in bytes.
     private(set) var byteCount = 0
 
     mutating func read(_ range: Range<Int>, of source: ImageSource) throws(Fault) {
@@ -43,7 +43,7 @@ struct ImageAttributes {
             (range.lowerBound + reserved.lowerBound)..<(range.lowerBound + reserved.upperBound), "a reserved field of the attributes")
         var at = range.lowerBound + AttributeHeaderLayout.size
         guard range.upperBound - at >= AttributeHeaderLayout.referenceSize * sharedCount else {
-            throw Fault("\(sharedCount) shared attributes do not fit")
+            throw Fault("the \(sharedCount) shared attributes do not fit in the inode")
         }
         var bits: UInt32 = 0
         for _ in 0..<sharedCount {
@@ -55,12 +55,12 @@ struct ImageAttributes {
         while at < range.upperBound {
             at = try readEntry(at: at, end: range.upperBound, isShared: false, source, &bits)
         }
-        if entries.isEmpty { throw Fault("it has room for attributes but none") }
+        if entries.isEmpty { throw Fault("it has space for attributes but no attributes") }
         if source.superblock.hasFilter, ~filter != bits { throw Fault("the attribute filter does not match its attributes") }
         try refuseDuplicates(source)
     }
 
-    /// Returns where the next entry is.
+    /// Reads an entry and returns the offset of the next one.
     private mutating func readEntry(
         at: Int, end: Int, isShared: Bool, _ source: ImageSource, _ bits: inout UInt32
     ) throws(Fault) -> Int {
@@ -85,7 +85,7 @@ struct ImageAttributes {
         return next
     }
 
-    /// A name must be stored in the one form that its version has: the kernel does not show it otherwise.
+    /// Checks that the name is stored in the form of the image's version. The kernel would not find other forms.
     private func checkPrefix(_ prefix: UInt8, _ name: UnsafeRawBufferPointer, _ version: ErofsVersion) throws(Fault) {
         if prefix == Erofs.lustrePrefix {
             guard !version.isFirstEpoch else { throw Fault("attribute name prefix \(prefix) is not one of this version") }
@@ -134,18 +134,18 @@ struct ImageAttributes {
             }
         }
         for place in order.indices.dropFirst() {
-            // Sorted, an equal name is the neighbour; a few are compared each with each.
+            // In sorted order, equal names are neighbours. A few attributes are compared pairwise instead.
             for other in (order.count > 8 ? place - 1 : 0)..<place {
                 let (l, r) = (entries[order[place]], entries[order[other]])
                 if l.prefix == r.prefix, l.suffix.count == r.suffix.count, compareBytes(name(l), name(r)) == 0 {
-                    throw Fault("it has an attribute twice")
+                    throw Fault("it has a duplicate attribute")
                 }
             }
         }
     }
 }
 
-/// Names of overlayfs' attributes behind `trusted.`.
+/// The names of overlayfs's attributes after `trusted.`.
 enum OverlaySuffix {
     static let prefix = Array("overlay.".utf8)
     static let escaped = Array("overlay.overlay.".utf8)

@@ -1,41 +1,41 @@
 internal import ComposefsBytes
 internal import ComposefsFileTree
 
-/// Where each part of an image lies. Computed before anything is written, so that the image is allocated once, in its final size.
+/// The position of each part of an image. It is computed before anything is written, so that the image is allocated once.
 struct ImageLayout {
-    /// How and where one inode is written.
+    /// The form and position of one inode.
     struct Inode {
-        /// Offset in bytes, a multiple of 32.
+        /// The offset in bytes, a multiple of 32.
         var offset = 0
-        /// The inode's size field.
+        /// The value of the inode's size field.
         var size: UInt64 = 0
-        /// The inode's `u` field: block address, device number or chunk format.
+        /// The value of the inode's `u` field: block address, device number or chunk format.
         var value: UInt32 = 0
-        /// Extended attributes in bytes.
+        /// The size of the extended attributes in bytes.
         var attributes: UInt32 = 0
-        /// Bytes after them that belong to the inode.
+        /// The number of bytes after the attributes that belong to the inode.
         var tail: UInt16 = 0
-        /// Data blocks, and the address of the first where there are any.
+        /// The number of data blocks, and the address of the first.
         var blocks: UInt32 = 0
         var dataBlock: UInt32 = 0
         var dataLayout = Erofs.Layout.plain
         var isExtended = true
-        /// A symlink or chunk table that had to move to a block of its own.
+        /// Whether a symlink target or chunk table had to move to a block of its own.
         var isPromoted = false
 
         var headerSize: Int { isExtended ? ExtendedInodeLayout.size : CompactInodeLayout.size }
-        /// Offset of what comes after header and attributes.
+        /// The offset of the bytes after header and attributes.
         var tailOffset: Int { offset + headerSize + Int(attributes) }
         var end: Int { tailOffset + Int(tail) }
         var nid: UInt64 { UInt64(offset / Erofs.slotSize) }
     }
 
     private(set) var inodes: [Inode] = []
-    /// End of the last inode: where the shared attributes begin.
+    /// The end of the last inode, and the start of the shared attributes.
     private(set) var inodesEnd = Erofs.firstInodeOffset
-    /// Size of the image in bytes.
+    /// The size of the image in bytes.
     private(set) var size = 0
-    /// The time that compact inodes have, 0 in version 2.
+    /// The modification time of compact inodes; 0 in version 2.
     private(set) var earliest = Timestamp(seconds: 0)
 
     init(_ plan: borrowing ImagePlan, _ lists: borrowing AttributeLists, _ tree: borrowing FileTree) throws(ErofsError) {
@@ -69,7 +69,7 @@ struct ImageLayout {
         try placeData(after: inodesEnd + lists.sharedSize)
     }
 
-    /// Versions 0 and 1 compare seconds as unsigned numbers: a negative one is late.
+    /// The earliest time. Versions 0 and 1 compare seconds as unsigned numbers, so negative ones are late.
     private static func earliest(_ plan: borrowing ImagePlan, _ tree: borrowing FileTree) -> Timestamp {
         var earliest = tree.modified(of: FileTree.root)
         for node in plan.nodes {
@@ -101,7 +101,7 @@ struct ImageLayout {
         return size
     }
 
-    /// Sets all that follows from the content alone.
+    /// Computes everything that depends only on the content.
     private static func measure(
         _ it: inout Inode, _ node: ImagePlan.Node, _ plan: borrowing ImagePlan, _ tree: borrowing FileTree
     ) throws(ErofsError) {
@@ -130,7 +130,7 @@ struct ImageLayout {
             if firstEpoch {
                 it.value = UInt32(Erofs.chunkFormat(size: size))
                 let table = Erofs.chunkTableSize(size: size)
-                // One block is all that is written of a table that is larger.
+                // Of a table that is larger than a block, only one block is written.
                 it.isPromoted = table + UInt64(it.attributes % UInt32(Erofs.slotSize)) > UInt64(Erofs.blockSize)
                 if it.isPromoted { it.blocks = 1 } else { it.tail = UInt16(table) }
             } else {
@@ -153,7 +153,7 @@ struct ImageLayout {
         }
     }
 
-    /// More than half a block of rest becomes a block; less lies behind the inode.
+    /// A remainder of more than half a block becomes a block. A smaller one is stored after the inode.
     private static func split(_ it: inout Inode, blocks: Int, rest: Int) {
         if rest > Erofs.blockSize / 2 {
             it.blocks = UInt32(blocks + 1)
@@ -181,7 +181,7 @@ struct ImageLayout {
 
     // MARK: Places
 
-    /// A symlink that could cross a block's end is kept in a block of its own: old kernels refuse it otherwise.
+    /// Moves a symlink target that could cross a block boundary to a block of its own, because old kernels refuse it otherwise.
     private static func promote(_ it: inout Inode, _ node: ImagePlan.Node) {
         guard node.kind == .symbolicLink, it.headerSize + Int(it.attributes) + Int(it.tail) >= Erofs.blockSize else { return }
         it.isPromoted = true
@@ -211,7 +211,7 @@ struct ImageLayout {
         guard it.dataLayout == .inline else { return position }
         let block = Erofs.blockSize
         let tailOffset = position + it.headerSize + Int(it.attributes)
-        // A tail that ends just with the block is moved too; so the format has it.
+        // A tail that ends exactly at a block boundary is moved too: the format requires it.
         guard (tailOffset - 1) / block != (tailOffset + Int(it.size % UInt64(block))) / block else { return position }
         return Erofs.align(position + block - (tailOffset - 1) % block, to: Erofs.slotSize)
     }
@@ -236,7 +236,7 @@ struct ImageLayout {
 }
 
 extension AttributeLists {
-    /// Bytes of an attribute that only one inode has.
+    /// The size of an attribute that only one inode has, in bytes.
     @inline(__always)
     func localSize(_ reference: AttributeTable.Reference) -> Int {
         let suffix = table.names[Int(table.nameIndex(of: reference))].suffix.count

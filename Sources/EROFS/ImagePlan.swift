@@ -1,7 +1,7 @@
 internal import ComposefsBytes
 internal import ComposefsFileTree
 
-/// What an image will hold: the reachable part of a tree as flat lists, inodes in the order in which they are written.
+/// The content of an image: the reachable part of a tree as flat lists, with inodes in the order in which they are written.
 struct ImagePlan {
     /// A directory entry.
     struct Record {
@@ -9,17 +9,17 @@ struct ImagePlan {
         var nameLength: UInt8
         var kind: FileTree.Kind
         var role: Role
-        /// The tree's inode; the root for what the tree does not have.
+        /// The inode in the tree; the root for entries that are not in the tree.
         var inode: FileTree.InodeID
-        /// Index into `nodes`.
+        /// An index into `nodes`.
         var node: UInt32 = ImagePlan.none
     }
 
     enum Role: UInt8 {
         case ordinary
-        /// A whiteout that becomes a regular file with attributes that tell overlayfs what it was.
+        /// A whiteout that becomes a regular file, with attributes that tell overlayfs that it was a whiteout.
         case escapedWhiteout
-        /// A whiteout the tree does not have, which hides a directory of the object store.
+        /// A whiteout that is not in the tree and hides a directory of the object store.
         case stub
         /// `.` and `..`.
         case dots
@@ -27,12 +27,12 @@ struct ImagePlan {
 
     struct Directory {
         var inode: FileTree.InodeID
-        /// Range in `records`, in ascending byte order of names.
+        /// The start of the range in `records`, in ascending byte order of names.
         var first: UInt32
         var end: UInt32
-        /// Index into `directories`; the root's is its own.
+        /// An index into `directories`; the root is its own parent.
         var parent: UInt32
-        /// The entry that leads here; meaningless for the root.
+        /// The entry of this directory in its parent; unused for the root.
         var record: UInt32
         var node: UInt32 = ImagePlan.none
         var subdirectories: UInt32 = 0
@@ -42,9 +42,9 @@ struct ImagePlan {
     /// An inode of the image.
     struct Node {
         var inode: FileTree.InodeID
-        /// First entry that leads here, for messages; `none` for the root.
+        /// The first entry for this inode, for messages; `none` for the root.
         var record: UInt32
-        /// Index into `directories`, or `none`.
+        /// An index into `directories`, or `none`.
         var directory: UInt32
         var links: UInt32
         var kind: FileTree.Kind
@@ -59,11 +59,11 @@ struct ImagePlan {
     var directories: [Directory] = []
     var nodes: [Node] = []
 
-    /// For each inode of the tree: how many entries lead to it.
+    /// For each inode of the tree: the number of entries for it.
     private var references: [UInt32]
-    /// For each inode of the tree: a directory's index, a leaf's node.
+    /// For each inode of the tree: the index of its directory, or of a leaf's node.
     private var slots: [UInt32]
-    /// For each leaf of the tree: the directory of its first entry, depth first.
+    /// For each leaf of the tree: the directory of its first entry in depth-first order.
     private var homes: [UInt32]
 
     init(_ tree: borrowing FileTree, version: ErofsVersion) throws(ErofsError) {
@@ -90,10 +90,10 @@ struct ImagePlan {
 
     // MARK: Collecting
 
-    /// Lists all directories depth first, in ascending order of names.
+    /// Lists all directories in depth-first order, by ascending names.
     private mutating func collect(_ tree: borrowing FileTree) throws(ErofsError) {
         try openDirectory(tree, FileTree.root, parent: 0, record: Self.none)
-        // A list of positions instead of recursion: depth is the tree's choice.
+        // An explicit stack instead of recursion, because the tree determines the depth.
         var open: [(directory: UInt32, next: UInt32)] = [(0, directories[0].first)]
         while let (directory, next) = open.last {
             guard next < directories[Int(directory)].end else {
@@ -131,7 +131,7 @@ struct ImagePlan {
             let start = names.count
             tree.withName(of: entry) { names.append(contentsOf: $0) }
             let length = names.count - start
-            // Every record costs 12 bytes and its name in the image, so all offsets and indices stay far below 32 bits.
+            // Every record needs 12 bytes and its name in the image, so all offsets and indices are far below 32 bits.
             let needed = names.count + DirectoryEntryLayout.size * records.count
             guard needed <= Erofs.maximumImageSize else { throw .imageTooLarge(bytes: UInt64(needed)) }
             guard let nameLength = UInt8(exactly: length) else {
@@ -167,7 +167,7 @@ struct ImagePlan {
         }
     }
 
-    /// Whether the root's entry is just what would be inserted for the object store's directory of that name.
+    /// Whether the root's entry equals the one that would be inserted for the object store's directory of that name.
     private func isStubAlready(_ tree: borrowing FileTree, _ record: Record) -> Bool {
         guard names.withUnsafeBytes({ Erofs.isObjectDirectory(UnsafeRawBufferPointer(rebasing: $0[range(of: record)])) }) else {
             return false
@@ -204,7 +204,7 @@ struct ImagePlan {
 
     // MARK: Order
 
-    /// Version 2: a directory, then its children in order of names, each subdirectory with all that is below it.
+    /// Version 2: a directory, then its children in order of names, each subdirectory followed by everything below it.
     private mutating func orderDepthFirst() {
         addDirectoryNode(0)
         var open: [(next: UInt32, end: UInt32)] = [(directories[0].first, directories[0].end)]
@@ -226,7 +226,8 @@ struct ImagePlan {
         }
     }
 
-    /// Versions 0 and 1: directory by directory, breadth first; an inode with several names with the directory that is first depth first.
+    /// Versions 0 and 1: breadth-first by directory. An inode with several names is placed with the directory that comes first in
+    /// depth-first order.
     private mutating func orderBreadthFirst() {
         addDirectoryNode(0)
         var at = 0
@@ -273,7 +274,7 @@ struct ImagePlan {
     func range(of record: Record) -> Range<Int> { Int(record.name)..<(Int(record.name) + Int(record.nameLength)) }
     private func name(of record: Record) -> ArraySlice<UInt8> { names[range(of: record)] }
 
-    /// Absolute path of a node by its first name, for messages.
+    /// The absolute path of a node by its first name, for messages.
     func path(of node: Node) -> ByteString {
         node.record == Self.none ? "/" : path(ofRecord: Int(node.record), named: records[Int(node.record)])
     }
@@ -289,7 +290,7 @@ struct ImagePlan {
         return path(ofDirectory: UInt32(low)) + ByteString(name(of: record))
     }
 
-    /// With a slash at the end.
+    /// The path of a directory, with a slash at the end.
     private func path(ofDirectory index: UInt32) -> ByteString {
         var parts: [ArraySlice<UInt8>] = []
         var at = index

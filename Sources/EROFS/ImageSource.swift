@@ -2,17 +2,17 @@ internal import ComposefsBytes
 internal import ComposefsFileTree
 internal import ComposefsHashing
 
-/// What is wrong with a part of an image; the walk adds which part.
+/// An error in a part of an image. The walk adds the position.
 struct Fault: Error {
     let what: String
     init(_ what: String) { self.what = what }
 }
 
-/// An untrusted image's bytes. Every read is checked against the image's end.
+/// The bytes of an untrusted image. Every read is checked against the end of the image.
 struct ImageSource {
     let bytes: UnsafeRawBufferPointer
     let superblock: Superblock
-    /// The only digests accepted, or nil for any.
+    /// The only accepted digest algorithm, or nil for any.
     let algorithm: VerityAlgorithm?
 
     @inline(__always)
@@ -36,7 +36,7 @@ struct ImageSource {
     }
 }
 
-/// An inode as the image has it.
+/// An inode as stored in the image.
 struct ImageInode {
     var nid: UInt64
     var kind: FileTree.Kind
@@ -50,30 +50,30 @@ struct ImageInode {
     var value: UInt32
     var offset: Int
     var headerSize: Int
-    /// Bytes of attributes, in the image.
+    /// The range of the attributes in the image.
     var attributes: Range<Int>
-    /// What follows the attributes, in the image; for chunked files set once the attributes are known.
+    /// The range of the bytes after the attributes. For chunked files it is set once the attributes are known.
     var tail: Range<Int>
-    /// Data blocks, in the image.
+    /// The range of the data blocks in the image.
     var blocks: Range<Int>
 
-    /// End of the last slot that the inode needs.
+    /// The end of the last slot that the inode occupies.
     var slotsEnd: Int { Erofs.align(tail.upperBound, to: Erofs.slotSize) }
 }
 
 extension ImageSource {
     func inode(_ nid: UInt64) throws(Fault) -> ImageInode {
-        // Numbers beyond the image are refused before they are multiplied.
+        // Check the number before it is multiplied.
         guard let slot = Int(exactly: nid), slot < bytes.count / Erofs.slotSize else { throw Fault("it lies beyond the image's end") }
         let at = slot * Erofs.slotSize
-        // These five are at the same places in both kinds.
+        // These five fields have the same offsets in compact and extended inodes.
         let format = try load(at + CompactInodeLayout.format, as: UInt16.self)
         guard let layout = Erofs.Layout(rawValue: format & ~Erofs.formatExtended) else {
-            throw Fault("the data layout of format 0x\(String(format, radix: 16)) is not one of composefs")
+            throw Fault("the data layout of format 0x\(String(format, radix: 16)) is not used by composefs")
         }
         let attributeCount = Int(try load(at + CompactInodeLayout.attributeCount, as: UInt16.self))
         let mode = try load(at + CompactInodeLayout.mode, as: UInt16.self)
-        guard let kind = FileTree.Kind(modeBits: UInt32(mode)) else { throw Fault("mode 0\(String(mode, radix: 8)) names no file type") }
+        guard let kind = FileTree.Kind(modeBits: UInt32(mode)) else { throw Fault("mode 0\(String(mode, radix: 8)) is not a valid file type") }
         var it = ImageInode(
             nid: nid, kind: kind, permissions: mode & 0o7777, uid: 0, gid: 0, modified: superblock.buildTime, links: 0, size: 0,
             layout: layout, value: try load(at + CompactInodeLayout.value, as: UInt32.self), offset: at,
@@ -121,7 +121,7 @@ extension ImageSource {
             return
         case .regular where it.layout == .chunked: return
         case .directory, .symbolicLink, .regular:
-            guard it.layout != .chunked else { throw Fault("only regular files lie in chunks") }
+            guard it.layout != .chunked else { throw Fault("only regular files can be stored in chunks") }
         }
         guard let size = Int(exactly: it.size), size <= bytes.count else {
             throw Fault("its size of \(it.size) bytes is more than the image's")
@@ -130,11 +130,11 @@ extension ImageSource {
             let limit = superblock.version.maximumTargetLength
             throw Fault("its target has \(size) bytes, the limit is \(limit)")
         }
-        if it.kind == .directory, it.layout == .plain, size % Erofs.blockSize != 0 { throw Fault("a directory block is cut short") }
+        if it.kind == .directory, it.layout == .plain, size % Erofs.blockSize != 0 { throw Fault("a directory block is truncated") }
         let inTail = it.layout == .inline ? size % Erofs.blockSize : 0
         let inBlocks = size - inTail
         if inBlocks > 0 {
-            // A 32-bit address times 4096 fits 64 bits.
+            // A 32-bit address times 4096 fits in 64 bits.
             let start = Int(it.value) * Erofs.blockSize
             let end = start + Erofs.align(inBlocks, to: Erofs.blockSize)
             guard end <= bytes.count else { throw Fault("its data blocks reach beyond the image's end") }
@@ -144,31 +144,31 @@ extension ImageSource {
         guard it.tail.upperBound <= bytes.count else { throw Fault("its data reach beyond the image's end") }
     }
 
-    /// The table of a file whose content is not in the image: only null addresses.
+    /// Checks the chunk table of a file whose content is not in the image: it must contain only null addresses.
     func placeChunks(_ it: inout ImageInode, isExternal: Bool) throws(Fault) {
         let start = it.attributes.upperBound
         var size: UInt64
         if superblock.version.isFirstEpoch {
             guard it.value & 0xffff == UInt32(Erofs.chunkFormat(size: it.size)) else {
-                throw Fault("chunk format 0x\(String(it.value, radix: 16)) is not that of \(it.size) bytes")
+                throw Fault("chunk format 0x\(String(it.value, radix: 16)) does not match a size of \(it.size) bytes")
             }
             size = Erofs.chunkTableSize(size: it.size)
-            // A larger table lies in a block of its own.
+            // A larger table is in a block of its own.
             if size + UInt64(it.attributes.count % Erofs.slotSize) > UInt64(Erofs.blockSize) { size = 0 }
         } else {
             guard it.value == Erofs.widestChunk else {
-                throw Fault("chunk format 0x\(String(it.value, radix: 16)) is not that of version 2")
+                throw Fault("chunk format 0x\(String(it.value, radix: 16)) is not valid in version 2")
             }
             size = isExternal ? UInt64(ChunkTableLayout.entrySize) : 0
         }
         it.tail = start..<(start + Int(truncatingIfNeeded: size))
-        for byte in try slice(it.tail) where byte != 0xff { throw Fault("a chunk lies in the image") }
+        for byte in try slice(it.tail) where byte != 0xff { throw Fault("a chunk has its data in the image") }
     }
 
-    /// All data of an inode that is kept in the image.
+    /// All data of an inode that are in the image.
     func data(of it: ImageInode) throws(Fault) -> ByteString {
         var data: [UInt8] = []
-        // At most the image's size: checked when the inode was read.
+        // At most the size of the image, which was checked when the inode was read.
         data.reserveCapacity(it.blocks.count + it.tail.count)
         let inBlocks = Int(truncatingIfNeeded: it.size) - it.tail.count
         data.append(contentsOf: try slice(it.blocks.lowerBound..<(it.blocks.lowerBound + inBlocks)))

@@ -2,7 +2,7 @@ internal import ComposefsBytes
 internal import ComposefsFileTree
 internal import ComposefsHashing
 
-/// Collects what an image refers to and what its version forbids, while it is checked.
+/// Collects an image's references and the violations of its version's rules, while the image is checked.
 struct ImageInspection: ImageVisitor {
     private let superblock: Superblock
     private var references: [ObjectID] = []
@@ -18,17 +18,17 @@ struct ImageInspection: ImageVisitor {
         return sorted
     }
 
-    /// The first breach, or what only the whole shows.
+    /// The first violation, or one that only the whole image shows.
     func finding(root nid: UInt64) -> ErofsError? {
         if let fault { return fault }
         guard superblock.version.isFirstEpoch else { return nil }
         if objectDirectories != 256 {
-            return .damaged(nid: nid, path: "/", "\(objectDirectories) of the 256 names 00…ff that hide object directories are there")
+            return .damaged(nid: nid, path: "/", "only \(objectDirectories) of the 256 names 00…ff that hide object directories exist")
         }
         if hasACL != superblock.hasACL {
             return .damaged(
                 nid: nid, path: "/",
-                hasACL ? "there are ACLs, but the header does not tell" : "the header tells of ACLs, but there are none")
+                hasACL ? "the image has ACLs, but the header says that it has none" : "the header tells of ACLs, but there are none")
         }
         return nil
     }
@@ -60,7 +60,7 @@ struct ImageInspection: ImageVisitor {
                 what = "whiteout '\(ByteString(place.name))' below the root is not escaped"
             }
         } else if inode.isEscapedWhiteout(attributes) {
-            what = "whiteout '\(ByteString(place.name))' is escaped, which version 2 does not do"
+            what = "whiteout '\(ByteString(place.name))' is escaped, which version 2 does not allow"
         }
         if let what { fault = .damaged(nid: inode.nid, path: nil, what) }
     }
@@ -72,11 +72,11 @@ struct ImageInspection: ImageVisitor {
     func endDirectory(_ directory: Void, holdsEscapedWhiteout: Bool) {}
 }
 
-/// Builds the tree that an image was made of.
+/// Builds the tree that an image was made from.
 struct ImageTreeBuilder: ImageVisitor {
     private(set) var tree = FileTree(root: Metadata(permissions: 0))
     private let version: ErofsVersion
-    /// Attributes of the shared table, so that their bytes are kept once.
+    /// Attributes of the shared table, so that their bytes are stored once.
     private var shared: [Int: ExtendedAttribute?] = [:]
 
     private var attributeBytes = 0
@@ -106,7 +106,7 @@ struct ImageTreeBuilder: ImageVisitor {
         _ inode: ImageInode, _ attributes: borrowing ImageAttributes, _ source: ImageSource, _ place: EntryPlace<FileTree.InodeID>
     ) throws(Fault) -> FileTree.InodeID {
         if place.parentIsRoot, version.isFirstEpoch, inode.kind == .characterDevice, inode.value == 0, Erofs.isObjectDirectory(place.name) {
-            // Put there by the format. It has one link, so that the handle is never used.
+            // The format added this entry. It has one link, so the handle is never used.
             return FileTree.root
         }
         var metadata = try metadata(of: inode, attributes, source)
@@ -129,7 +129,7 @@ struct ImageTreeBuilder: ImageVisitor {
         case .blockDevice: content = .blockDevice(UInt64(inode.value))
         case .fifo: content = .fifo
         case .socket: content = .socket
-        case .directory: throw Fault("a directory is no leaf")
+        case .directory: throw Fault("a directory is not a leaf")
         }
         do throws(FileTreeError) {
             return try tree.addLeaf(ByteString(place.name), in: place.parent, metadata, content)
@@ -159,9 +159,9 @@ struct ImageTreeBuilder: ImageVisitor {
     private mutating func metadata(
         of inode: ImageInode, _ attributes: borrowing ImageAttributes, _ source: ImageSource
     ) throws(Fault) -> Metadata {
-        // Shared attributes can be long and every inode can have all of them: what no real tree needs is refused.
+        // Shared attributes can be long, and every inode can have all of them. More than any real tree needs is refused.
         attributeBytes += attributes.byteCount
-        guard attributeBytes <= attributeLimit else { throw Fault("the tree's extended attributes are too large in sum") }
+        guard attributeBytes <= attributeLimit else { throw Fault("the tree's extended attributes are too large in total") }
         var list: [ExtendedAttribute] = []
         for entry in attributes.entries {
             if let attribute = try attribute(entry, source) { list.append(attribute) }
@@ -170,7 +170,7 @@ struct ImageTreeBuilder: ImageVisitor {
             permissions: inode.permissions, uid: inode.uid, gid: inode.gid, modified: inode.modified, extendedAttributes: list)
     }
 
-    /// As it was in the tree; nil for what the format added for overlayfs.
+    /// The attribute as in the tree; nil if the format added it for overlayfs.
     private mutating func attribute(_ entry: ImageAttributes.Entry, _ source: ImageSource) throws(Fault) -> ExtendedAttribute? {
         if entry.isShared, let known = shared[entry.suffix.lowerBound] { return known }
         let suffix = try source.slice(entry.suffix)

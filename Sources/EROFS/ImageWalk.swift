@@ -4,7 +4,7 @@ internal import ComposefsHashing
 
 /// Receives the inodes and entries of an image in the order of a walk.
 protocol ImageVisitor {
-    /// What the visitor calls an inode.
+    /// The visitor's identifier of an inode.
     associatedtype Handle
     /// `name` is nil for the root.
     mutating func directory(
@@ -13,29 +13,29 @@ protocol ImageVisitor {
     mutating func leaf(
         _ inode: ImageInode, _ attributes: borrowing ImageAttributes, _ source: ImageSource, _ place: EntryPlace<Handle>
     ) throws(Fault) -> Handle
-    /// Another name of a leaf.
+    /// A further name of a leaf.
     mutating func link(_ leaf: Handle, _ place: EntryPlace<Handle>) throws(Fault)
-    /// All entries of a directory were seen; `holdsEscapedWhiteout` tells whether one of them was such.
+    /// Called after all entries of a directory. `holdsEscapedWhiteout` says whether one of them was an escaped whiteout.
     mutating func endDirectory(_ directory: Handle, holdsEscapedWhiteout: Bool) throws(Fault)
 }
 
-/// Where an entry is.
+/// The position of an entry.
 struct EntryPlace<Handle> {
     var name: UnsafeRawBufferPointer
     var parent: Handle
     var parentIsRoot: Bool
 }
 
-/// Visits all that the root of an untrusted image reaches.
+/// Visits everything that the root of an untrusted image reaches.
 ///
-/// Every directory, and every inode with one link, is visited once: its bytes are marked as taken, and what is taken twice is refused.
-/// So the work is bounded by the image's size, and cycles and shared directories cannot be.
+/// Every directory, and every inode with one link, is visited once: its bytes are marked as taken, and taking bytes twice is an error. This
+/// bounds the work by the image's size and excludes cycles and shared directories.
 struct ImageWalk<Visitor: ImageVisitor> {
     private struct Directory {
         var inode: ImageInode
-        /// Index into `directories`; the root's is its own.
+        /// An index into `directories`; the root is its own parent.
         var parent: Int
-        /// Of the entry that leads here, in the image.
+        /// The range of the name of the directory's entry in the image.
         var name: Range<Int>
         var depth: Int
         var handle: Visitor.Handle
@@ -43,7 +43,7 @@ struct ImageWalk<Visitor: ImageVisitor> {
         var holdsEscapedWhiteout = false
     }
 
-    /// A leaf of which more names are expected.
+    /// A leaf that has more links than names were seen.
     private struct Linked {
         var handle: Visitor.Handle
         var kind: FileTree.Kind
@@ -69,12 +69,12 @@ struct ImageWalk<Visitor: ImageVisitor> {
         _ = taken.take(0..<Erofs.firstInodeOffset)
     }
 
-    /// Returns how many inodes there are.
+    /// Visits the image and returns the number of inodes.
     mutating func run(_ visitor: inout Visitor) throws(ErofsError) -> Int {
         let nid = source.superblock.rootNumber
         do throws(Fault) {
             let root = try take(nid)
-            guard root.kind == .directory else { throw Fault("the root is no directory") }
+            guard root.kind == .directory else { throw Fault("the root is not a directory") }
             let handle = try visitor.directory(root, attributes, source, nil)
             directories.append(Directory(inode: root, parent: 0, name: 0..<0, depth: 0, handle: handle))
         } catch {
@@ -83,14 +83,15 @@ struct ImageWalk<Visitor: ImageVisitor> {
         pending = [0]
         while let next = pending.popLast() { try visit(next, &visitor) }
         for (nid, leaf) in linked where leaf.seen != leaf.links {
-            throw .damaged(nid: nid, path: path(leaf.directory, leaf.name), "it has \(leaf.seen) names, its link count is \(leaf.links)")
+            throw .damaged(
+                nid: nid, path: path(leaf.directory, leaf.name), "it has \(leaf.seen) names, but its link count is \(leaf.links)")
         }
         return inodeCount
     }
 
     // MARK: Inodes
 
-    /// Reads an inode and its attributes, and takes their bytes.
+    /// Reads an inode and its attributes, and marks their bytes as taken.
     private mutating func take(_ nid: UInt64) throws(Fault) -> ImageInode {
         var inode = try source.inode(nid)
         guard taken.take(inode.offset..<inode.attributes.upperBound) else {
@@ -99,13 +100,13 @@ struct ImageWalk<Visitor: ImageVisitor> {
         try attributes.read(inode.attributes, of: source)
         if inode.layout == .chunked { try source.placeChunks(&inode, isExternal: attributes.metacopy != nil) }
         if inode.kind != .regular, attributes.hasMetacopy || attributes.hasRedirect {
-            throw Fault("only regular files can have their content elsewhere")
+            throw Fault("only regular files can have their content in an object")
         }
         if inode.kind == .regular, inode.layout != .chunked, attributes.hasMetacopy || attributes.hasRedirect {
-            throw Fault("its content is in the image and elsewhere")
+            throw Fault("its content is both in the image and in an object")
         }
         if let metacopy = attributes.metacopy, let redirect = attributes.redirect, metacopy != redirect {
-            throw Fault("its digest is \(metacopy), but it leads to object \(redirect)")
+            throw Fault("its digest is \(metacopy), but it refers to object \(redirect)")
         }
         let rest = Erofs.align(inode.attributes.upperBound, to: Erofs.slotSize)..<inode.slotsEnd
         guard rest.isEmpty || taken.take(rest), inode.blocks.isEmpty || taken.take(inode.blocks) else {
@@ -133,7 +134,7 @@ struct ImageWalk<Visitor: ImageVisitor> {
         if !inode.tail.isEmpty { try visit(inode.tail, of: index, &previous, &dots, &visitor) }
         let it = directories[index]
         do throws(Fault) {
-            guard dots.itself, dots.parent else { throw Fault("the directory has no '.' or no '..'") }
+            guard dots.itself, dots.parent else { throw Fault("the directory lacks '.' or '..'") }
             guard it.subdirectories < UInt32.max - 2, inode.links == it.subdirectories + 2 else {
                 throw Fault("the directory's link count is \(inode.links), it has \(it.subdirectories) subdirectories")
             }
@@ -143,7 +144,7 @@ struct ImageWalk<Visitor: ImageVisitor> {
         }
     }
 
-    /// One block of entries: the headers, then the names.
+    /// Visits one block of entries: the headers, then the names.
     private mutating func visit(
         _ block: Range<Int>, of index: Int, _ previous: inout Range<Int>?, _ dots: inout (itself: Bool, parent: Bool),
         _ visitor: inout Visitor
@@ -159,9 +160,9 @@ struct ImageWalk<Visitor: ImageVisitor> {
                 if entry + 1 == entries.count { try source.expectZero(try entries.padding(), "the padding of a directory block") }
                 let bytes = try source.slice(name)
                 guard !bytes.isEmpty, bytes.count <= Erofs.maximumNameLength else { throw Fault("a name has \(bytes.count) bytes") }
-                guard !bytes.contains(where: { $0 == 0 || $0 == UInt8(ascii: "/") }) else { throw Fault("a name holds '/' or NUL") }
+                guard !bytes.contains(where: { $0 == 0 || $0 == UInt8(ascii: "/") }) else { throw Fault("a name contains '/' or NUL") }
                 if let previous, compareBytes(try source.slice(previous), bytes) >= 0 {
-                    throw Fault("directory entries are not in ascending order, or there are two of one name")
+                    throw Fault("directory entries are not in ascending order, or a name occurs twice")
                 }
                 previous = name
                 nid = try entries.number(entry)
@@ -172,7 +173,7 @@ struct ImageWalk<Visitor: ImageVisitor> {
                 if bytes[0] == UInt8(ascii: "."), bytes.count == 1 || (bytes.count == 2 && bytes[1] == UInt8(ascii: ".")) {
                     let isParent = bytes.count == 2
                     let expected = directories[isParent ? directories[index].parent : index].inode.nid
-                    guard nid == expected, kind == .directory else { throw Fault("it is not what '.' or '..' must be") }
+                    guard nid == expected, kind == .directory else { throw Fault("'.' or '..' refers to the wrong inode") }
                     if isParent { dots.parent = true } else { dots.itself = true }
                 } else {
                     try visit(nid, kind, bytes, name, of: index, &visitor)
@@ -188,7 +189,7 @@ struct ImageWalk<Visitor: ImageVisitor> {
     ) throws(Fault) {
         let place = EntryPlace(name: bytes, parent: directories[index].handle, parentIsRoot: index == 0)
         if var known = linked[nid] {
-            guard known.kind == kind else { throw Fault("the entry's file type is not the inode's") }
+            guard known.kind == kind else { throw Fault("the entry's file type differs from the inode's") }
             guard known.seen < known.links else { throw Fault("it has more names than its link count of \(known.links)") }
             known.seen += 1
             linked[nid] = known
@@ -196,7 +197,7 @@ struct ImageWalk<Visitor: ImageVisitor> {
             return
         }
         let inode = try take(nid)
-        guard inode.kind == kind else { throw Fault("the entry's file type is not the inode's") }
+        guard inode.kind == kind else { throw Fault("the entry's file type differs from the inode's") }
         if kind == .directory {
             let depth = directories[index].depth + 1
             guard depth <= maximumDepth else { throw Fault("directories are nested deeper than \(maximumDepth)") }
@@ -236,19 +237,19 @@ struct ImageWalk<Visitor: ImageVisitor> {
 }
 
 extension ImageInode {
-    /// Whether it is what versions 0 and 1 make of a whiteout: an empty file with one name and the mark.
+    /// Whether the inode is the escaped form of a whiteout in versions 0 and 1: an empty file with one name and the mark.
     func isEscapedWhiteout(_ attributes: borrowing ImageAttributes) -> Bool {
         kind == .regular && attributes.isMarkedWhiteout && layout == .plain && size == 0 && links == 1
     }
 }
 
-/// Which slots of an image belong to something already.
+/// The slots of an image that are taken.
 struct SlotMap {
     private var words: [UInt64]
 
     init(slots: Int) { words = Array(repeating: 0, count: slots / 64 + 1) }
 
-    /// Takes all slots that the bytes touch, which must lie in the image; false where one was taken.
+    /// Takes all slots that the bytes touch. The bytes must be in the image. Returns false if a slot was taken already.
     mutating func take(_ bytes: Range<Int>) -> Bool {
         let first = bytes.lowerBound / Erofs.slotSize
         let end = Erofs.align(bytes.upperBound, to: Erofs.slotSize) / Erofs.slotSize

@@ -1,7 +1,7 @@
 internal import ComposefsBytes
 internal import ComposefsHashing
 
-/// The values of the two attributes that tell overlayfs which object holds a file's content.
+/// The values of the two attributes that tell overlayfs which object has a file's content.
 enum ObjectAttribute {
     /// `struct ovl_metacopy` (fs/overlayfs/overlayfs.h).
     private enum Metacopy {
@@ -16,7 +16,7 @@ enum ObjectAttribute {
 
     static func metacopySize(_ algorithm: VerityAlgorithm) -> Int { Metacopy.digest + algorithm.digestSize }
 
-    /// - Parameter out: has just the size that is needed.
+    /// - Parameter out: A buffer of exactly `metacopySize` bytes.
     static func encodeMetacopy(_ id: ObjectID, into out: UnsafeMutableRawBufferPointer) {
         precondition(out.count == metacopySize(id.algorithm), "the value's room is its size")
         out[Metacopy.version] = 0
@@ -26,7 +26,7 @@ enum ObjectAttribute {
         id.withUnsafeBytes { UnsafeMutableRawBufferPointer(rebasing: out[Metacopy.digest...]).copyMemory(from: $0) }
     }
 
-    /// Nil where the value is not exactly of the form above.
+    /// Nil if the value is not exactly in the form above.
     static func decodeMetacopy(_ value: UnsafeRawBufferPointer) -> ObjectID? {
         guard value.count >= Metacopy.digest, value[Metacopy.version] == 0, Int(value[Metacopy.length]) == value.count,
             value[Metacopy.flags] == 0, let algorithm = VerityAlgorithm(rawValue: value[Metacopy.algorithm])
@@ -38,12 +38,12 @@ enum ObjectAttribute {
 
     static func redirectSize(_ algorithm: VerityAlgorithm) -> Int { 1 + pathLength(algorithm) }
 
-    /// Bytes of `XX/rest`.
+    /// The length of `XX/rest` in bytes.
     private static func pathLength(_ algorithm: VerityAlgorithm) -> Int { 2 * algorithm.digestSize + 1 }
 
     /// The object's path below the data layer's root, `/XX/rest`.
     ///
-    /// - Parameter out: has just the size that is needed.
+    /// - Parameter out: A buffer of exactly `redirectSize` bytes.
     static func encodeRedirect(_ id: ObjectID, into out: UnsafeMutableRawBufferPointer) {
         precondition(out.count == redirectSize(id.algorithm), "the value's room is its size")
         out[0] = UInt8(ascii: "/")
@@ -57,7 +57,7 @@ enum ObjectAttribute {
         out[3] = UInt8(ascii: "/")
     }
 
-    /// The last two names of a path, `…XX/rest`; nil where they name no object.
+    /// Decodes the last two names of a path, `…XX/rest`; nil if they do not name an object.
     static func decodeRedirect(_ path: UnsafeRawBufferPointer) -> ObjectID? {
         for algorithm in VerityAlgorithm.allCases {
             let length = pathLength(algorithm)

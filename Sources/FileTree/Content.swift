@@ -1,17 +1,17 @@
 public import ComposefsBytes
 public import ComposefsHashing
 
-/// What an inode that is not a directory holds.
+/// The content of an inode that is not a directory.
 public enum Content: Hashable, Sendable {
-    /// A regular file whose bytes live in the image itself.
+    /// A regular file whose bytes are in the image itself.
     case inline(ByteString)
-    /// A regular file whose bytes are an object. Size in bytes.
+    /// A regular file whose bytes are an object; the size is in bytes.
     case external(ObjectID, size: UInt64)
-    /// The same without the digest being enforced on open (dumpfiles only).
+    /// The same, but opening the file does not check the digest (dumpfiles only).
     case externalWithoutVerity(ObjectID, size: UInt64)
-    /// A regular file that is one hole. Size in bytes.
+    /// A regular file that consists of one hole; the size is in bytes.
     case sparse(size: UInt64)
-    /// Device number as in `st_rdev` (Linux `makedev`).
+    /// A device number as in `st_rdev` (Linux `makedev`).
     case blockDevice(UInt64)
     case characterDevice(UInt64)
     case fifo
@@ -22,7 +22,7 @@ public enum Content: Hashable, Sendable {
 extension FileTree {
     /// The type of an inode.
     public enum Kind: UInt8, Sendable, Hashable {
-        // The order is that of the directory entry types of EROFS (FT_REG_FILE…, erofs_fs.h).
+        // In the order of EROFS's directory entry types (FT_REG_FILE…, erofs_fs.h).
         case regular = 1, directory, characterDevice, blockDevice, fifo, socket, symbolicLink
 
         /// The `S_IFMT` bits of `st_mode` (stat.h).
@@ -38,7 +38,7 @@ extension FileTree {
             }
         }
 
-        /// Nil if the `S_IFMT` bits name no type.
+        /// Nil if the `S_IFMT` bits do not name a type.
         public init?(modeBits: UInt32) {
             switch modeBits & 0o170000 {
             case 0o100000: self = .regular
@@ -66,7 +66,7 @@ extension Content {
         }
     }
 
-    /// Linux's encoding of a device number, `makedev` of glibc (sys/sysmacros.h).
+    /// Linux's encoding of a device number: glibc's `makedev` (sys/sysmacros.h).
     public static func deviceNumber(major: UInt32, minor: UInt32) -> UInt64 {
         let major = UInt64(major)
         let minor = UInt64(minor)

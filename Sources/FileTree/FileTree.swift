@@ -1,25 +1,33 @@
+// FileTree: a file system tree in memory, the common form between layers, dumpfiles and EROFS images.
+//
+// The module does no I/O and knows no format. Names are bytes; a tree cannot contain an invalid name or a hard link to a directory.
+//
+// - `FileTree` holds inodes and directory entries in flat arrays, so that trees of millions of files stay small.
+// - `Metadata`, `Content`, `Timestamp` and `ExtendedAttribute` describe an inode; `FileKind` is its type.
+// - `FileTreeError` is the reason why a change was refused.
+
 public import ComposefsBytes
 internal import ComposefsHashing
 
-/// A file system tree in memory: inodes and directory entries in flat arrays, addressed by index.
+/// A file system tree in memory. Inodes and directory entries are stored in flat arrays and addressed by index.
 ///
-/// Hard links are several entries that lead to one inode. Adding, looking up and removing an entry costs constant time whatever the
-/// directory's size; a removed subtree costs its own size. Space of what was removed is not reused: a tree is built once and then read.
+/// Hard links are several entries for one inode. Adding, finding and removing an entry takes constant time for any directory size; removing
+/// a subtree takes time in proportion to the subtree. The space of removed nodes is not reused: a tree is built once and then read.
 public struct FileTree: Sendable {
-    /// Names an inode of one tree. Stays valid until the tree is dropped; a removed inode's is never given out again.
+    /// Identifies an inode within one tree. Stays valid for the life of the tree; the ID of a removed inode is not reused.
     public struct InodeID: Hashable, Sendable, Comparable {
         @usableFromInline let index: UInt32
         @usableFromInline init(_ index: UInt32) { self.index = index }
-        /// Position in the arena, below `inodeCapacity`: for side tables of a tree's reader.
+        /// The position in the arena, below `inodeCapacity`: an index for side tables.
         @inlinable public var arenaIndex: Int { Int(index) }
         public static func < (lhs: InodeID, rhs: InodeID) -> Bool { lhs.index < rhs.index }
     }
 
-    /// Names a directory entry of one tree.
+    /// Identifies a directory entry within one tree.
     public struct EntryID: Hashable, Sendable {
         @usableFromInline let index: UInt32
         @usableFromInline init(_ index: UInt32) { self.index = index }
-        /// Position in the arena, below `entryCapacity`: a later entry has a larger one.
+        /// The position in the arena, below `entryCapacity`. Later entries have larger positions.
         @inlinable public var arenaIndex: Int { Int(index) }
     }
 
@@ -28,17 +36,17 @@ public struct FileTree: Sendable {
 
     struct Inode {
         var modified: Timestamp
-        /// File size, device number, or length of inline content or target.
+        /// The file size, the device number, or the length of the inline content or target.
         var value: UInt64 = 0
         var uid: UInt32
         var gid: UInt32
-        /// Index of the extended attribute list; 0 is the empty one.
+        /// The index of the list of extended attributes; 0 is the empty list.
         var attributes: UInt32
-        /// Index into `digests` or offset into `blob`; for a directory the first entry.
+        /// An index into `digests` or an offset into `blob`; for a directory, the first entry.
         var reference: UInt32
-        /// For a directory the last entry.
+        /// For a directory, the last entry.
         var last: UInt32 = none
-        /// Entries that lead here: 0 once removed. For a directory, 1.
+        /// The number of entries for this inode, 0 once it is removed; 1 for a directory.
         var links: UInt32
         var permissions: UInt16
         var shape: Shape
@@ -61,14 +69,14 @@ public struct FileTree: Sendable {
 
     var inodes: [Inode] = []
     var entries: [Entry] = []
-    /// All names, one after the other.
+    /// All names, concatenated.
     var names: [UInt8] = []
-    /// Inline contents and symlink targets.
+    /// Inline contents and symlink targets, concatenated.
     var blob: [UInt8] = []
     var digests: [ObjectID] = []
     var attributeLists: [[ExtendedAttribute]] = [[]]
     var attributeIndex: [[ExtendedAttribute]: UInt32] = [[]: 0]
-    /// Entry of (directory, name).
+    /// Finds the entry for a directory and a name.
     var table = EntryTable()
 
     public init(root metadata: Metadata) {
@@ -77,13 +85,13 @@ public struct FileTree: Sendable {
 
     // MARK: Inodes
 
-    /// One past the largest index an inode has had.
+    /// The number of inodes that were ever added: every `arenaIndex` is smaller.
     public var inodeCapacity: Int { inodes.count }
 
-    /// One past the largest index an entry has had.
+    /// The number of entries that were ever added: every `arenaIndex` is smaller.
     public var entryCapacity: Int { entries.count }
 
-    /// Bytes of names and values of all distinct lists of extended attributes.
+    /// The total size of names and values of all distinct lists of extended attributes, in bytes.
     public internal(set) var attributeBytes = 0
 
     public func kind(of inode: InodeID) -> Kind {
@@ -100,10 +108,10 @@ public struct FileTree: Sendable {
 
     public func isDirectory(_ inode: InodeID) -> Bool { self[inode].shape == .directory }
 
-    /// Whether a directory has an entry.
+    /// Whether a directory has any entry.
     public func hasEntries(_ directory: InodeID) -> Bool { isDirectory(directory) && self[directory].reference != Self.none }
 
-    /// How many entries lead to the inode; for a directory always 1.
+    /// The number of entries for the inode; always 1 for a directory.
     public func linkCount(of inode: InodeID) -> UInt32 { self[inode].links }
 
     public func metadata(of inode: InodeID) -> Metadata {
@@ -117,10 +125,10 @@ public struct FileTree: Sendable {
     public func gid(of inode: InodeID) -> UInt32 { self[inode].gid }
     public func modified(of inode: InodeID) -> Timestamp { self[inode].modified }
 
-    /// In ascending byte order of the name.
+    /// The extended attributes in ascending byte order of their names.
     public func extendedAttributes(of inode: InodeID) -> [ExtendedAttribute] { attributeLists[Int(self[inode].attributes)] }
 
-    /// Inodes with the same number have the same attributes; 0 means none. For grouping without comparing.
+    /// A number that is the same for inodes with the same attributes; 0 means none. It allows grouping without comparing.
     public func extendedAttributeGroup(of inode: InodeID) -> Int { Int(self[inode].attributes) }
 
     public mutating func setMetadata(of inode: InodeID, to metadata: Metadata) {
@@ -138,7 +146,7 @@ public struct FileTree: Sendable {
         withInode(inode) { $0.modified = time }
     }
 
-    /// Rewrites the attribute lists of all inodes at once: `transform` is called once for each distinct list.
+    /// Rewrites the extended attributes of all inodes. `transform` is called once for each distinct list.
     public mutating func mapExtendedAttributes(_ transform: ([ExtendedAttribute]) -> [ExtendedAttribute]) {
         let old = attributeLists
         attributeLists = [[]]
@@ -155,7 +163,7 @@ public struct FileTree: Sendable {
         withInode(inode) { $0.attributes = interned }
     }
 
-    /// Nil for a directory.
+    /// The content of a leaf; nil for a directory.
     public func content(of inode: InodeID) -> Content? {
         let it = self[inode]
         switch it.shape {
@@ -172,7 +180,7 @@ public struct FileTree: Sendable {
         }
     }
 
-    /// Whether this is a character device 0:0, overlayfs's whiteout.
+    /// Whether this is a character device 0:0, the whiteout of overlayfs.
     public func isWhiteout(_ inode: InodeID) -> Bool {
         let it = self[inode]
         return it.shape == .characterDevice && it.value == 0
@@ -185,7 +193,7 @@ public struct FileTree: Sendable {
 
     // MARK: Entries
 
-    /// The entry's name, borrowed for the call.
+    /// Passes the entry's name to `body`; the bytes are valid only during the call.
     public func withName<Result>(of entry: EntryID, _ body: (UnsafeRawBufferPointer) -> Result) -> Result {
         names.withUnsafeBytes { all in
             let it = entries[Int(entry.index)]
@@ -209,7 +217,7 @@ public struct FileTree: Sendable {
 
     public func lookup(_ name: ByteString, in directory: InodeID) -> InodeID? { entry(name, in: directory).map(inode(of:)) }
 
-    /// The entries of a directory in no particular order of names (that of their making). Empty for what is no directory.
+    /// The entries of a directory in the order in which they were added. Empty if the inode is not a directory.
     public func entries(of directory: InodeID) -> [EntryID] {
         let it = self[directory]
         guard it.shape == .directory else { return [] }
@@ -235,7 +243,7 @@ public struct FileTree: Sendable {
         return list
     }
 
-    /// The inode at a path of names separated by `/`, following no symlinks; empty names are skipped.
+    /// The inode at a path of names separated by `/`. Symbolic links are not followed; empty names are skipped.
     public func lookup(path: ByteString) -> InodeID? {
         var at = Self.root
         for name in path.bytes.split(separator: UInt8(ascii: "/")) {

@@ -1,29 +1,29 @@
 public import ComposefsBytes
 internal import ComposefsHashing
 
-/// Why a change to a tree was refused.
+/// The reason why a change to a tree was refused.
 public enum FileTreeError: Error, Equatable, CustomStringConvertible {
     case notADirectory
     case hardLinkToDirectory
     case exists
-    /// A name is empty, longer than 65,535 bytes, `.`, `..`, or holds `/` or NUL.
+    /// The name is empty, longer than 65,535 bytes, `.` or `..`, or contains `/` or NUL.
     case invalidName(ByteString)
-    /// The tree's arrays are addressed with 32 bits.
+    /// The tree exceeds what its 32-bit indices can address.
     case tooLarge
 
     public var description: String {
         switch self {
         case .notADirectory: "not a directory"
-        case .hardLinkToDirectory: "a directory cannot have a second name"
-        case .exists: "the name exists already"
-        case .invalidName(let name): "'\(name)' is no valid file name"
+        case .hardLinkToDirectory: "a directory cannot have a hard link"
+        case .exists: "the name already exists"
+        case .invalidName(let name): "'\(name)' is not a valid file name"
         case .tooLarge: "the tree has more than 4 GiB of names or contents, or too many inodes"
         }
     }
 }
 
 extension FileTree {
-    /// Adds an empty directory. The name must be free.
+    /// Adds an empty directory. Throws `.exists` if the name is taken.
     @discardableResult
     public mutating func addDirectory(_ name: ByteString, in directory: InodeID, _ metadata: Metadata) throws(FileTreeError) -> InodeID {
         try checkRoom(name, in: directory)
@@ -33,7 +33,7 @@ extension FileTree {
         return InodeID(inode)
     }
 
-    /// Adds a new leaf with one name. The name must be free.
+    /// Adds a new leaf with one name. Throws `.exists` if the name is taken.
     @discardableResult
     public mutating func addLeaf(
         _ name: ByteString, in directory: InodeID, _ metadata: Metadata, _ content: Content
@@ -47,7 +47,7 @@ extension FileTree {
         return InodeID(inode)
     }
 
-    /// Gives a leaf another name. The name must be free.
+    /// Adds a hard link to a leaf. Throws `.exists` if the name is taken.
     public mutating func addLink(_ name: ByteString, in directory: InodeID, to leaf: InodeID) throws(FileTreeError) {
         guard !isDirectory(leaf) else { throw .hardLinkToDirectory }
         try checkRoom(name, in: directory)
@@ -55,7 +55,7 @@ extension FileTree {
         addEntry(name, in: directory, to: leaf.index)
     }
 
-    /// Replaces a leaf's content, for all its names.
+    /// Replaces the content of a leaf, for all its names.
     public mutating func setContent(of leaf: InodeID, to content: Content) throws(FileTreeError) {
         guard !isDirectory(leaf) else { throw .notADirectory }
         var it = self[leaf]
@@ -64,7 +64,7 @@ extension FileTree {
         inodes[Int(leaf.index)] = it
     }
 
-    /// Leads an existing entry to another leaf, which gains a name; the old leaf loses one.
+    /// Makes an existing entry refer to another leaf. The new leaf gains a name and the old leaf loses one.
     public mutating func redirect(_ entry: EntryID, to leaf: InodeID) throws(FileTreeError) {
         let old = inode(of: entry)
         guard !isDirectory(leaf), !isDirectory(old) else { throw .hardLinkToDirectory }
@@ -73,7 +73,7 @@ extension FileTree {
         entries[Int(entry.index)].inode = leaf.index
     }
 
-    /// A copy of a leaf that no entry leads to yet.
+    /// Copies a leaf. No entry refers to the copy yet.
     public mutating func cloneLeaf(_ leaf: InodeID) -> InodeID {
         var it = self[leaf]
         it.links = 0
@@ -81,7 +81,7 @@ extension FileTree {
         return InodeID(UInt32(inodes.count - 1))
     }
 
-    /// Removes a name; a directory goes with all that is below it. Returns whether there was one.
+    /// Removes a name, and everything below it if it is a directory. Returns whether the name existed.
     @discardableResult
     public mutating func remove(_ name: ByteString, from directory: InodeID) -> Bool {
         guard let entry = entry(name, in: directory) else { return false }
@@ -96,9 +96,9 @@ extension FileTree {
         inodes[Int(it.inode)].links &-= 1
     }
 
-    /// Empties a directory.
+    /// Removes all entries of a directory.
     public mutating func removeChildren(of directory: InodeID) {
-        // A list instead of recursion: depth is the input's choice.
+        // An explicit stack instead of recursion, because the input determines the depth.
         var pending = [directory]
         while let next = pending.popLast() {
             for entry in entries(of: next) {
@@ -227,7 +227,8 @@ extension FileTree {
     }
 }
 
-/// Open addressing over entry indices; the keys stay in the tree. The seed is the process's, so names cannot be chosen to collide.
+/// An open-addressing hash table of entry indices; the keys are in the tree. It is seeded per process, so that names cannot be chosen to
+/// collide.
 struct EntryTable: Sendable {
     private var slots: [UInt64] = []
     private var used = 0

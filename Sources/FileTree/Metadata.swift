@@ -1,10 +1,10 @@
 public import ComposefsBytes
 
-/// A point in time as file systems keep it: floor-based, so -1.25 s is seconds -2 and nanoseconds 750,000,000.
+/// A point in time as file systems store it, rounded down: -1.25 s is -2 seconds and 750,000,000 nanoseconds.
 public struct Timestamp: Hashable, Sendable, Comparable {
-    /// Whole seconds since 1970-01-01 UTC.
+    /// Whole seconds since 1970-01-01T00:00:00Z.
     public var seconds: Int64
-    /// 0…999,999,999, added to the seconds.
+    /// Nanoseconds that are added to the seconds, 0…999,999,999.
     public var nanoseconds: UInt32
 
     @inlinable
@@ -19,7 +19,7 @@ public struct Timestamp: Hashable, Sendable, Comparable {
     }
 }
 
-/// One extended attribute: its full name (`security.capability`) and its value.
+/// An extended attribute: its full name, for example `security.capability`, and its value.
 public struct ExtendedAttribute: Hashable, Sendable {
     public var name: ByteString
     public var value: ByteString
@@ -31,14 +31,14 @@ public struct ExtendedAttribute: Hashable, Sendable {
     }
 }
 
-/// What every inode has: permissions, owner, time, extended attributes.
+/// The attributes that every inode has: permissions, owner, time and extended attributes.
 public struct Metadata: Hashable, Sendable {
-    /// The twelve permission bits (07777); type bits are not kept here.
+    /// The twelve permission bits (07777), without the file type.
     public var permissions: UInt16
     public var uid: UInt32
     public var gid: UInt32
     public var modified: Timestamp
-    /// In ascending byte order of the name, each name once.
+    /// The extended attributes in ascending byte order of their names, which are unique.
     public private(set) var extendedAttributes: [ExtendedAttribute]
 
     public init(
@@ -53,7 +53,7 @@ public struct Metadata: Hashable, Sendable {
         setExtendedAttributes(extendedAttributes)
     }
 
-    /// Attributes that are in order already.
+    /// - Parameter attributes: Extended attributes that are already sorted and unique.
     init(permissions: UInt16, uid: UInt32, gid: UInt32, modified: Timestamp, sorted attributes: [ExtendedAttribute]) {
         self.permissions = permissions
         self.uid = uid
@@ -62,7 +62,7 @@ public struct Metadata: Hashable, Sendable {
         extendedAttributes = attributes
     }
 
-    /// Sorts by name; of several values for one name the last is kept.
+    /// Sets all extended attributes and sorts them by name. If a name occurs more than once, the last value is kept.
     public mutating func setExtendedAttributes(_ attributes: [ExtendedAttribute]) {
         guard attributes.count > 1 else {
             extendedAttributes = attributes

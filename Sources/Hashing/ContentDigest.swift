@@ -1,10 +1,10 @@
 internal import ComposefsBytes
 
-/// A registered OCI digest algorithm.
+/// A digest algorithm that the OCI image specification registers.
 public enum DigestAlgorithm: String, Sendable, Hashable, CaseIterable {
     case sha256, sha384, sha512
 
-    /// Digest length in bytes.
+    /// The length of a digest in bytes.
     public var digestSize: Int {
         switch self {
         case .sha256: 32
@@ -14,21 +14,21 @@ public enum DigestAlgorithm: String, Sendable, Hashable, CaseIterable {
     }
 }
 
-/// The digest of a blob's content as OCI writes it: `sha256:<64 lower-case hex digits>` (image-spec, descriptor.md#digests).
+/// The digest of a blob's content in OCI notation: `sha256:<64 lower-case hex digits>` (image-spec, descriptor.md#digests).
 ///
-/// Only well-formed values exist, so a `ContentDigest` may be used as a file name: it never holds `/`, NUL or a dot.
+/// All values are well-formed, so a `ContentDigest` can be used as a file name: it contains no `/`, NUL or dot.
 public struct ContentDigest: Hashable, Sendable, Comparable, CustomStringConvertible {
     public let algorithm: DigestAlgorithm
     public let bytes: [UInt8]
 
-    /// Nil where the length is not the algorithm's.
+    /// Nil when the length of `bytes` does not match the algorithm.
     public init?(algorithm: DigestAlgorithm, bytes: [UInt8]) {
         guard bytes.count == algorithm.digestSize else { return nil }
         self.algorithm = algorithm
         self.bytes = bytes
     }
 
-    /// Nil where `text` is not `algorithm:hex` with a known algorithm, the right length and lower-case digits.
+    /// Nil unless `text` is `algorithm:hex` with a known algorithm, the right length and lower-case digits.
     public init?(_ text: String) {
         let utf8 = text.utf8
         guard let colon = utf8.firstIndex(of: UInt8(ascii: ":")),

@@ -1,6 +1,6 @@
 internal import ComposefsCOpenSSL
 
-/// A running SHA-2 digest over OpenSSL. `finalize` begins anew, so one hasher can serve many contents.
+/// A running SHA-2 digest, computed by OpenSSL. `finalize` resets the hasher, so it can be used again.
 public struct DigestHasher: ~Copyable {
     public let algorithm: DigestAlgorithm
     private let context: OpaquePointer
@@ -8,7 +8,7 @@ public struct DigestHasher: ~Copyable {
 
     public init(_ algorithm: DigestAlgorithm) {
         self.algorithm = algorithm
-        // Both only fail when memory is exhausted or libcrypto itself is broken: no input reaches this.
+        // Both calls fail only when memory is exhausted or libcrypto is broken; no input can cause it.
         guard let context = EVP_MD_CTX_new(), let method = Self.method(algorithm) else {
             fatalError("libcrypto has no \(algorithm.rawValue)")
         }
@@ -23,7 +23,7 @@ public struct DigestHasher: ~Copyable {
         EVP_DigestUpdate(context, bytes.baseAddress, bytes.count)
     }
 
-    /// The digest of all bytes since the last `finalize`.
+    /// Returns the digest of all bytes since the last `finalize`.
     public mutating func finalize() -> ContentDigest {
         let bytes = [UInt8](unsafeUninitializedCapacity: Int(EVP_MAX_MD_SIZE)) { out, count in
             var length: UInt32 = 0

@@ -5,7 +5,7 @@ public enum VerityAlgorithm: UInt8, Sendable, Hashable, CaseIterable {
     case sha256 = 1
     case sha512 = 2
 
-    /// Digest length in bytes.
+    /// The length of a digest in bytes.
     @inlinable public var digestSize: Int { self == .sha256 ? 32 : 64 }
 
     /// `sha256` or `sha512`.
@@ -20,13 +20,13 @@ public enum VerityAlgorithm: UInt8, Sendable, Hashable, CaseIterable {
     }
 }
 
-/// The name of an object: the fs-verity digest of its content (4096-byte blocks, no salt), never a plain hash of it.
+/// The name of an object: the fs-verity digest of its content (4096-byte blocks, no salt), never a plain hash.
 public struct ObjectID: Hashable, Sendable, Comparable, CustomStringConvertible {
     public let algorithm: VerityAlgorithm
-    // Sixty-four bytes in place, so that a million identifiers cost no allocation; SHA-256 leaves the second half zero.
+    // Stored in line, so that a million identifiers need no allocation. SHA-256 leaves the second half zero.
     @usableFromInline let words: (UInt64, UInt64, UInt64, UInt64, UInt64, UInt64, UInt64, UInt64)
 
-    /// Nil where the length is not the algorithm's.
+    /// Nil when the length of `bytes` does not match the algorithm.
     public init?(algorithm: VerityAlgorithm, bytes: UnsafeRawBufferPointer) {
         guard bytes.count == algorithm.digestSize else { return nil }
         self.algorithm = algorithm
@@ -35,14 +35,14 @@ public struct ObjectID: Hashable, Sendable, Comparable, CustomStringConvertible 
         self.words = words
     }
 
-    /// Nil where the length is not the algorithm's.
+    /// Nil when the length of `bytes` does not match the algorithm.
     public init?(algorithm: VerityAlgorithm, bytes: some Collection<UInt8>) {
         let array = Array(bytes)
         guard let id = array.withUnsafeBytes({ ObjectID(algorithm: algorithm, bytes: $0) }) else { return nil }
         self = id
     }
 
-    /// 64 (sha256) or 128 (sha512) lower-case hex digits; anything else gives nil.
+    /// Nil unless `hex` is 64 (SHA-256) or 128 (SHA-512) lower-case hex digits.
     public init?(hex: some Collection<UInt8>) {
         guard let bytes = Hex.decode(hex) else { return nil }
         switch bytes.count {
@@ -54,7 +54,7 @@ public struct ObjectID: Hashable, Sendable, Comparable, CustomStringConvertible 
 
     public init?(hex: String) { self.init(hex: hex.utf8) }
 
-    /// `XX/rest` as in a repository's `objects/`; the parts' lengths decide the algorithm.
+    /// Parses `XX/rest`, a path below a repository's `objects/`. The lengths of the parts determine the algorithm.
     public init?(objectPath: some Collection<UInt8>) {
         var path = Array(objectPath)
         guard path.count > 2, path[2] == UInt8(ascii: "/") else { return nil }
@@ -73,7 +73,7 @@ public struct ObjectID: Hashable, Sendable, Comparable, CustomStringConvertible 
 
     public var bytes: [UInt8] { withUnsafeBytes { Array($0) } }
 
-    /// Lower-case hex, 64 or 128 digits.
+    /// 64 or 128 lower-case hex digits.
     public var hex: String { Hex.encode(bytes) }
 
     /// `XX/rest`: the object's path below `objects/`.
@@ -93,7 +93,7 @@ public struct ObjectID: Hashable, Sendable, Comparable, CustomStringConvertible 
 
     @inlinable
     public func hash(into hasher: inout Hasher) {
-        // All of it: whoever makes an image can choose digests that begin alike.
+        // All bytes are hashed: the author of an image can choose digests with a common prefix.
         withUnsafeBytes { hasher.combine(bytes: $0) }
     }
 

@@ -1,30 +1,31 @@
 internal import ComposefsCOpenSSL
 
-/// Computes fs-verity digests in user space: Merkle tree over 4096-byte blocks, no salt
+/// Computes fs-verity digests in user space: a Merkle tree of 4096-byte blocks without salt
 /// (Documentation/filesystems/fsverity.rst, "File digest computation").
 ///
-/// Feed any split of the content to `update`; `finalize` gives the identifier and begins anew. Memory is one block a tree level.
+/// Pass the content to `update` in parts of any size. `finalize` returns the object ID and resets the hasher. Memory use is one block per
+/// tree level.
 public struct VerityHasher: ~Copyable {
-    /// Bytes in a Merkle tree block.
+    /// The size of a Merkle tree block in bytes.
     public static let blockSize = 4096
 
     public let algorithm: VerityAlgorithm
     private let context: OpaquePointer
     private let method: OpaquePointer
-    /// What is left of the content that does not fill a block yet.
+    /// The end of the content so far, which does not fill a block yet.
     private let partial: UnsafeMutableRawPointer
     private var partialCount = 0
     private var size: UInt64 = 0
-    /// One block of hashes for each tree level above the data. Eight levels of 64-byte digests hold any 64-bit size.
+    /// One block of hashes for each tree level above the data. Eight levels of 64-byte digests are enough for any 64-bit size.
     private let levels: UnsafeMutableRawPointer
     private var levelCounts: [Int]
     private static let levelCount = 12
-    /// The hash of a block of zeros, once it was needed.
+    /// The hash of a block of zeros; computed on first use.
     private var zeroHash: [UInt8] = []
 
     public init(_ algorithm: VerityAlgorithm) {
         self.algorithm = algorithm
-        // Both only fail when memory is exhausted or libcrypto itself is broken: no input reaches this.
+        // Both calls fail only when memory is exhausted or libcrypto is broken; no input can cause it.
         guard let context = EVP_MD_CTX_new(), let method = algorithm == .sha256 ? EVP_sha256() : EVP_sha512() else {
             fatalError("libcrypto has no \(algorithm.name)")
         }
@@ -41,7 +42,7 @@ public struct VerityHasher: ~Copyable {
         levels.deallocate()
     }
 
-    /// The identifier of content that is in memory as a whole.
+    /// The object ID of content that is in memory as a whole.
     public static func objectID(of content: UnsafeRawBufferPointer, _ algorithm: VerityAlgorithm) -> ObjectID {
         var hasher = VerityHasher(algorithm)
         hasher.update(content)
@@ -73,7 +74,7 @@ public struct VerityHasher: ~Copyable {
         }
     }
 
-    /// The same as `update` with so many zeros, in a hundredth of the time.
+    /// Equivalent to `update` with `count` zero bytes, but about a hundred times as fast.
     public mutating func update(zeros count: UInt64) {
         var left = count
         if partialCount > 0 {
@@ -112,8 +113,8 @@ public struct VerityHasher: ~Copyable {
             memset(partial + partialCount, 0, Self.blockSize - partialCount)
             hash(partial, level: 0)
         }
-        // An empty file's root is all zero; a single block's hash is the root itself; otherwise hash each level's
-        // zero-padded last block until one hash is left.
+        // The root hash of an empty file is all zeros. The hash of a single block is the root hash itself. Otherwise the last block of
+        // each level, padded with zeros, is hashed until one hash is left.
         var level = 0
         let digestSize = algorithm.digestSize
         if size > 0 {
@@ -140,8 +141,8 @@ public struct VerityHasher: ~Copyable {
         return id
     }
 
-    /// `struct fsverity_descriptor`: version, algorithm, log2 of the block size, salt size, 4 reserved, data size, root hash[64],
-    /// salt[32], 144 reserved.
+    /// `struct fsverity_descriptor` (linux/fsverity.h): version, algorithm, log2 of the block size, salt size, 4 reserved bytes, data size
+    /// (little-endian), root hash[64], salt[32], 144 reserved bytes.
     private func descriptor(rootAt offset: Int?) -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: 256)
         bytes[0] = 1
@@ -154,7 +155,7 @@ public struct VerityHasher: ~Copyable {
         return bytes
     }
 
-    /// Hashes one block and appends the hash to `level`; a level that is full is hashed into the next one.
+    /// Hashes one block and appends the hash to `level`. A full level is hashed into the next one.
     private mutating func hash(_ block: UnsafeRawPointer, level: Int) {
         makeRoom(level: level)
         let at = level * Self.blockSize + levelCounts[level]
@@ -164,7 +165,7 @@ public struct VerityHasher: ~Copyable {
         levelCounts[level] += algorithm.digestSize
     }
 
-    /// A full level is passed on only when one more hash comes: a level of exactly one block may be the root's.
+    /// A full level is hashed only when one more hash arrives: a level of exactly one block may be the root.
     private mutating func makeRoom(level: Int) {
         guard levelCounts[level] == Self.blockSize else { return }
         levelCounts[level] = 0

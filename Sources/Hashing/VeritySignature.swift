@@ -1,36 +1,36 @@
 internal import ComposefsCOpenSSL
 
 /// Signs fs-verity digests for the kernel's built-in signatures (Documentation/filesystems/fsverity.rst, "Built-in signature
-/// verification"). Called from several threads at once.
+/// verification"). Implementations must be callable from several threads at once.
 public protocol VeritySigner: Sendable {
-    /// A PKCS#7 message in DER: one detached signature over ``VeritySignature/message(for:)``, without signed attributes. At most
-    /// ``VeritySignature/sizeLimit`` bytes.
+    /// Returns a PKCS#7 message in DER with one detached signature over ``VeritySignature/message(for:)``, without signed attributes. The
+    /// message has at most ``VeritySignature/sizeLimit`` bytes.
     func signature(of id: ObjectID) throws(VeritySignatureError) -> [UInt8]
 }
 
 /// Built-in signatures of fs-verity.
 public enum VeritySignature {
-    /// What the kernel takes at most, in bytes (`FS_VERITY_MAX_SIGNATURE_SIZE`).
+    /// The kernel's limit for a signature, in bytes (`FS_VERITY_MAX_SIGNATURE_SIZE`).
     public static let sizeLimit = 16128
 
-    /// The bytes that are signed: `struct fsverity_formatted_digest` (linux/fsverity.h), which is `FSVerity`, the kernel's number of the
-    /// algorithm and the digest's length as little-endian 16-bit numbers, and the digest.
+    /// The signed bytes: `struct fsverity_formatted_digest` (linux/fsverity.h). These are `FSVerity`, the kernel's algorithm number and
+    /// the length of the digest, both as little-endian 16-bit numbers, and the digest.
     public static func message(for id: ObjectID) -> [UInt8] {
         let digest = id.bytes
         return Array("FSVerity".utf8) + [id.algorithm.rawValue, 0, UInt8(truncatingIfNeeded: digest.count), 0] + digest
     }
 }
 
-/// Why nothing can be signed.
+/// The reason why an fs-verity digest could not be signed.
 public enum VeritySignatureError: Error, Hashable, Sendable, CustomStringConvertible {
-    /// The text holds no private key that libcrypto reads.
+    /// The text contains no private key that libcrypto can read.
     case noKey
-    /// The private key is locked by a passphrase.
+    /// The private key is encrypted with a passphrase.
     case encryptedKey
     case noCertificate
-    /// The certificate is of another key.
+    /// The certificate belongs to another key.
     case mismatch
-    /// A key whose kind has no PKCS#7 signatures: Ed25519, for example.
+    /// The type of the key does not support PKCS#7 signatures, for example Ed25519.
     case unusableKey(String)
     case failed(String)
 
@@ -46,30 +46,33 @@ public enum VeritySignatureError: Error, Hashable, Sendable, CustomStringConvert
     }
 }
 
-/// Signs with a private key and its certificate, which the kernel must have in its `.fs-verity` keyring.
+/// Signs with a private key and its certificate. The kernel must have the certificate in its `.fs-verity` keyring.
 ///
-/// The messages name the certificate by issuer and serial number and do not hold it: that is how the kernel finds it, and each object has
-/// a message of its own.
+/// The messages identify the certificate by issuer and serial number and do not contain it: the kernel finds it that way, and every object
+/// needs its own message.
 public final class VerityKeySigner: VeritySigner, @unchecked Sendable {
-    // libcrypto's reference counts are atomic, and nothing is changed after `init`.
+    // libcrypto's reference counts are atomic, and nothing changes after `init`.
     private let key: OpaquePointer
     private let certificate: OpaquePointer
 
-    /// Both in PEM or DER, the key not encrypted. A file that holds both may be given for both.
+    /// - Parameters:
+    ///   - keyBytes: A private key in PEM or DER, not encrypted.
+    ///   - certificateBytes: An X.509 certificate in PEM or DER. It may be the same file as the key.
+    /// - Throws: `VeritySignatureError`, also when the key cannot make PKCS#7 signatures.
     public init(key keyBytes: [UInt8], certificate certificateBytes: [UInt8]) throws(VeritySignatureError) {
         let key = try Self.readKey(keyBytes)
         guard let certificate = Self.readCertificate(certificateBytes) else {
             EVP_PKEY_free(key)
             throw .noCertificate
         }
-        // From here on deinit frees both, also where this throws.
+        // From here on deinit frees both, even if this initialiser throws.
         self.key = key
         self.certificate = certificate
         guard X509_check_private_key(certificate, key) == 1 else {
             ERR_clear_error()
             throw .mismatch
         }
-        // A key that cannot sign is told before anything is stored.
+        // Signs a sample, so that an unusable key is reported before anything is stored.
         guard let probe = ObjectID(algorithm: .sha256, bytes: [UInt8](repeating: 0, count: 32)) else { return }
         do throws(VeritySignatureError) {
             _ = try signature(of: probe)
@@ -112,7 +115,7 @@ public final class VerityKeySigner: VeritySigner, @unchecked Sendable {
         defer { ERR_clear_error() }
         var wasAsked = false
         let key = withBuffer(bytes) { buffer in
-            // Called for an encrypted key's passphrase; there is none, and no terminal is asked.
+            // libcrypto asks this callback for the passphrase of an encrypted key. It has none and does not ask on a terminal.
             PEM_read_bio_PrivateKey(
                 buffer, nil,
                 { _, _, _, context in
@@ -146,7 +149,7 @@ public final class VerityKeySigner: VeritySigner, @unchecked Sendable {
         return body(buffer)
     }
 
-    /// libcrypto's last words.
+    /// The most recent error of libcrypto.
     private static func failure() -> VeritySignatureError {
         defer { ERR_clear_error() }
         let code = ERR_peek_last_error()

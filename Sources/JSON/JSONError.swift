@@ -1,8 +1,8 @@
-/// Why bytes are no JSON document that is taken.
+/// The reason why a JSON document was refused.
 public struct JSONError: Error, Hashable, Sendable, CustomStringConvertible {
     public enum Reason: Hashable, Sendable {
         case endOfInput
-        /// A byte that cannot stand here.
+        /// A byte that is not allowed at this position.
         case unexpected(UInt8)
         case byteOrderMark
         case invalidUTF8
@@ -17,7 +17,7 @@ public struct JSONError: Error, Hashable, Sendable, CustomStringConvertible {
         case trailingBytes
     }
 
-    /// Where, in bytes from the start.
+    /// The position of the error in bytes from the start.
     public var offset: Int
     public var reason: Reason
 
@@ -32,19 +32,19 @@ public struct JSONError: Error, Hashable, Sendable, CustomStringConvertible {
 extension JSONError.Reason {
     var text: String {
         switch self {
-        case .endOfInput: "the document ends too early"
+        case .endOfInput: "unexpected end of the document"
         case .unexpected(let byte): "unexpected \(Self.name(byte))"
-        case .byteOrderMark: "a byte-order mark stands before the document"
+        case .byteOrderMark: "the document begins with a byte-order mark"
         case .invalidUTF8: "the text is not UTF-8"
         case .controlCharacter(let byte): "\(Self.name(byte)) inside a string must be escaped"
-        case .badEscape: "no such escape sequence"
-        case .loneSurrogate: "half of a surrogate pair"
+        case .badEscape: "invalid escape sequence"
+        case .loneSurrogate: "lone surrogate"
         case .badNumber: "malformed number"
         case .numberTooLarge: "number too large"
-        case .duplicateKey(let key): "the key \(JSONValue.string(key)) comes twice in one object"
+        case .duplicateKey(let key): "the key \(JSONValue.string(key)) occurs twice in an object"
         case .tooDeep(let limit): "more than \(limit) levels of nesting"
         case .tooManyValues(let limit): "more than \(limit) values"
-        case .trailingBytes: "something follows the document"
+        case .trailingBytes: "unexpected data after the document"
         }
     }
 

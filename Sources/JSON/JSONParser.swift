@@ -1,8 +1,8 @@
-/// What a document may cost. The caller bounds its length.
+/// Limits of a document's memory use. The caller limits its length.
 public struct JSONLimits: Sendable, Hashable {
-    /// Levels of arrays and objects.
+    /// The deepest nesting of arrays and objects.
     public var depth: Int
-    /// Values of any kind, at about 50 bytes of memory each.
+    /// The number of values of any kind. Each needs about 50 bytes of memory.
     public var values: Int
 
     public init(depth: Int = 64, values: Int = 1_000_000) {
@@ -14,15 +14,19 @@ public struct JSONLimits: Sendable, Hashable {
 }
 
 extension JSONValue {
-    /// Reads one document: strictly RFC 8259, UTF-8 without byte-order mark, no key twice in one object.
+    /// Parses one document: strictly RFC 8259, UTF-8 without a byte-order mark, no duplicate key in an object.
+    ///
+    /// - Throws: `JSONError` with the position and the reason.
     public static func parse(_ bytes: UnsafeRawBufferPointer, limits: JSONLimits = .default) throws(JSONError) -> JSONValue {
         var parser = JSONParser(bytes, limits)
         return try parser.document()
     }
 
-    /// Reads one document: strictly RFC 8259, UTF-8 without byte-order mark, no key twice in one object.
+    /// Parses one document: strictly RFC 8259, UTF-8 without a byte-order mark, no duplicate key in an object.
+    ///
+    /// - Throws: `JSONError` with the position and the reason.
     public static func parse(_ bytes: [UInt8], limits: JSONLimits = .default) throws(JSONError) -> JSONValue {
-        // withUnsafeBytes rethrows untyped, so the outcome travels as a value.
+        // withUnsafeBytes rethrows untyped errors, so the result is passed as a value.
         let outcome = bytes.withUnsafeBytes { buffer -> Result<JSONValue, JSONError> in
             do throws(JSONError) { return .success(try parse(buffer, limits: limits)) } catch { return .failure(error) }
         }
@@ -30,7 +34,7 @@ extension JSONValue {
     }
 }
 
-/// A cursor over the document. Recursion is bounded by `JSONLimits.depth`.
+/// A recursive-descent parser. `JSONLimits.depth` limits the recursion.
 struct JSONParser {
     private let bytes: UnsafeRawBufferPointer
     private let limits: JSONLimits
@@ -53,7 +57,7 @@ struct JSONParser {
 
     private func fault(_ reason: JSONError.Reason) -> JSONError { JSONError(offset: at, reason: reason) }
 
-    /// The byte at the cursor is not what must stand here.
+    /// The error for an unexpected byte, or the end of the input, at the cursor.
     private func surprise() -> JSONError { fault(at < bytes.count ? .unexpected(bytes[at]) : .endOfInput) }
 
     private var current: UInt8? { at < bytes.count ? bytes[at] : nil }
@@ -122,7 +126,7 @@ struct JSONParser {
         defer { depth -= 1 }
         var members: [(key: String, value: JSONValue)] = []
         if take(UInt8(ascii: "}")) { return JSONObject() }
-        // Looking through a short list is quicker than hashing; a long one must not cost the square of its length.
+        // A linear search is faster in a short list; a long list must not take quadratic time.
         var seen: Set<ExactKey> = []
         while true {
             skipSpace()
@@ -171,7 +175,7 @@ struct JSONParser {
         let text = String(decoding: bytes[start..<at], as: UTF8.self)
         if isInteger {
             if let value = Int64(text), !(isNegative && value == 0) { return .integer(value) }
-            // `UInt64` takes "-0" too.
+            // The check of the sign comes first because `UInt64` also parses "-0".
             if !isNegative, let value = UInt64(text) { return .unsigned(value) }
         }
         guard let value = Double(text), value.isFinite else { throw JSONError(offset: start, reason: .numberTooLarge) }
@@ -203,7 +207,7 @@ struct JSONParser {
         return text
     }
 
-    /// The cursor stands at the first escape of a string that began at `start`.
+    /// Parses a string that began at `start`. The cursor is at its first escape.
     private mutating func escapedString(from start: Int) throws(JSONError) -> String {
         var result = Array(bytes[start..<at])
         while at < bytes.count {
@@ -241,7 +245,7 @@ struct JSONParser {
         }
         let unit = try hexUnit()
         if let scalar = Unicode.Scalar(unit) { return scalar }
-        // A high half must be followed by the low half, escaped too.
+        // A high surrogate must be followed by a low surrogate, also escaped.
         guard unit < 0xdc00, at + 1 < bytes.count, bytes[at] == UInt8(ascii: "\\"), bytes[at + 1] == UInt8(ascii: "u") else {
             throw JSONError(offset: start, reason: .loneSurrogate)
         }
@@ -271,7 +275,7 @@ struct JSONParser {
     }
 }
 
-/// A key compared by its bytes: String's own comparison takes different spellings of one letter for the same.
+/// A key that is compared by its bytes. `String` would compare canonically equivalent spellings as equal.
 private struct ExactKey: Hashable {
     var text: String
     static func == (lhs: ExactKey, rhs: ExactKey) -> Bool { lhs.text.utf8.elementsEqual(rhs.text.utf8) }

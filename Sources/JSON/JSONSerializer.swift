@@ -1,14 +1,17 @@
 extension JSONValue: CustomStringConvertible {
-    /// The document without any white space; members keep their order.
+    /// The document without white space. The order of members is kept.
     public var compactBytes: [UInt8] { serialized() }
 
-    /// Two spaces a level, one element or member a line, no newline at the end.
+    /// The document with two spaces per level, one element or member per line, and no newline at the end.
     public var prettyBytes: [UInt8] { serialized(pretty: true) }
 
-    /// Escaped is only what must be: quotation mark, backslash and what is below U+0020. Doubles that JSON cannot express become null.
+    /// Serialises the document. Only what must be escaped is escaped: quotation marks, backslashes and characters below U+0020. Doubles
+    /// that JSON cannot express become null.
     ///
-    /// - Parameter shown: whether people may see it: then what acts on a terminal or changes the order of what is shown is escaped too (U+007F to
-    ///   U+009F, bidirectional controls, line and paragraph separators). It is the same document.
+    /// - Parameters:
+    ///   - pretty: Whether to indent and break lines.
+    ///   - shown: Whether the text may reach a terminal. If so, characters that control a terminal or change the order of the text are
+    ///     escaped too (U+007F to U+009F, bidirectional controls, line and paragraph separators). The document stays equivalent.
     public func serialized(pretty: Bool = false, shown: Bool = false) -> [UInt8] {
         var writer = JSONWriter(isPretty: pretty, isShown: shown)
         writer.value(self, level: 0)
@@ -70,7 +73,7 @@ private struct JSONWriter {
         bytes.append(contentsOf: repeatElement(0x20, count: level * 2))
     }
 
-    /// What changes how other text is shown.
+    /// Whether the character changes how other text is displayed.
     private static func acts(_ scalar: Unicode.Scalar) -> Bool {
         switch scalar.value {
         case 0x7f...0x9f, 0x061c, 0x200e, 0x200f, 0x2028...0x202e, 0x2066...0x2069: true

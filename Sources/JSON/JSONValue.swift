@@ -1,14 +1,14 @@
 /// A JSON document or a part of one (RFC 8259).
 ///
-/// Text is compared by its bytes: precomposed and decomposed letters differ, as they do for every other reader of the document.
+/// Strings are compared by their bytes: precomposed and decomposed letters differ, as in other JSON implementations.
 public enum JSONValue: Sendable, Hashable {
     case null
     case bool(Bool)
-    /// A number written without fraction and exponent.
+    /// A number without fraction and exponent.
     case integer(Int64)
-    /// The same, above `Int64.max`.
+    /// A number without fraction and exponent, above `Int64.max`.
     case unsigned(UInt64)
-    /// Any other number: with fraction or exponent, `-0`, or an integer that 64 bits do not hold.
+    /// Any other number: one with a fraction or exponent, `-0`, or an integer that does not fit in 64 bits.
     case double(Double)
     case string(String)
     case array([JSONValue])
@@ -34,10 +34,10 @@ extension JSONValue {
 
     public var bool: Bool? { if case .bool(let value) = self { value } else { nil } }
 
-    /// Nil where this is no number, or one with a fraction or exponent, or one that does not fit.
+    /// Nil when this is not a number, has a fraction or exponent, or does not fit.
     public var int64: Int64? { if case .integer(let value) = self { value } else { nil } }
 
-    /// Nil where this is no number, or one with a fraction or exponent, or negative.
+    /// Nil when this is not a number, has a fraction or exponent, or is negative.
     public var uint64: UInt64? {
         switch self {
         case .integer(let value): UInt64(exactly: value)
@@ -46,7 +46,7 @@ extension JSONValue {
         }
     }
 
-    /// Any number, rounded where need be.
+    /// Any number, rounded if necessary.
     public var double: Double? {
         switch self {
         case .integer(let value): Double(value)
@@ -62,7 +62,8 @@ extension JSONValue {
 
     public var object: JSONObject? { if case .object(let value) = self { value } else { nil } }
 
-    /// A member of an object; nil where this is no object or has no such member. Setting it makes an object of anything else; nil removes.
+    /// A member of an object; nil when this is not an object or has no such member. Assigning to a value that is not an object replaces it
+    /// with an object. Assigning nil removes the member.
     public subscript(key: String) -> JSONValue? {
         get { object?[key] }
         set {
@@ -72,13 +73,13 @@ extension JSONValue {
         }
     }
 
-    /// An element of an array; nil where this is no array or a shorter one.
+    /// An element of an array; nil when this is not an array or the index is out of range.
     public subscript(index: Int) -> JSONValue? {
         guard let array, array.indices.contains(index) else { return nil }
         return array[index]
     }
 
-    /// What this is, for messages: `an object`, `a number`, …
+    /// The kind of the value, for messages: `an object`, `a number`, …
     public var kindName: String {
         switch self {
         case .null: "null"
@@ -103,30 +104,30 @@ extension JSONValue: ExpressibleByNilLiteral, ExpressibleByBooleanLiteral, Expre
         self = .object(JSONObject(elements.map { (key: $0.0, value: $0.1) }))
     }
 
-    /// A number of any size: sizes and counts, as scripts read them.
+    /// A number of any size, for sizes and counts.
     public init(_ value: UInt64) {
         self = if let small = Int64(exactly: value) { .integer(small) } else { .unsigned(value) }
     }
 }
 
-/// The members of an object, in the order of the document, each key once.
+/// The members of an object, in the order of the document, with unique keys.
 public struct JSONObject: Sendable, Hashable {
     public private(set) var members: [(key: String, value: JSONValue)]
 
     public init() { members = [] }
 
-    /// Where a key comes twice, the last value counts, in the place of the first.
+    /// If a key occurs more than once, the last value takes the place of the first.
     public init(_ members: [(key: String, value: JSONValue)]) {
         self.init()
         for (key, value) in members { self[key] = value }
     }
 
-    /// Members known to have different keys.
+    /// - Parameter members: Members that are known to have unique keys.
     init(unique members: [(key: String, value: JSONValue)]) { self.members = members }
 
     public var keys: [String] { members.map(\.key) }
 
-    /// The member with exactly this key. A new one is added at the end; nil removes it.
+    /// The member with exactly this key. A new member is appended; nil removes the member.
     public subscript(key: String) -> JSONValue? {
         get { place(of: key).map { members[$0].value } }
         set {

@@ -1,13 +1,13 @@
 public import ComposefsBytes
 
-// Reading what is on the device.
+// Reads what is on the device instead of what is in the page cache.
 //
-// After a failed write the page cache may hold what the device does not: the pages are clean, every reader gets them, and a hash of them
-// says nothing of what is left once they are dropped. Here a file is read with O_DIRECT, past the cache. Where the file system cannot do
-// that (files with fs-verity, FUSE, tmpfs), its clean pages are dropped first. Dirty pages are written before they are read in either
-// case, and an error of that is an error of the read.
+// After a failed write, the page cache may hold data that the device does not: the pages are clean, every reader gets them, and a hash of
+// them proves nothing about the file after they are dropped. These functions read with O_DIRECT, past the cache. If the file system does
+// not support that (files with fs-verity, FUSE, tmpfs), they drop the file's clean pages first. In either case the kernel writes dirty
+// pages before it reads them, and an error of that write is an error of the read.
 extension FileDescriptor {
-    /// Opens a regular file below this directory for `readFromDevice`. Symbolic links are not followed; EINVAL for other kinds of files.
+    /// Opens a regular file below this directory for `readFromDevice`. Does not follow symbolic links. EINVAL for other kinds of files.
     public borrowing func openOnDevice(at path: ByteString) throws(SystemError) -> FileDescriptor {
         let file = try open(at: path, [.readOnly, .noFollow, .nonBlocking])
         guard try file.status().kind == .regular else { throw SystemError("open", path, .invalidArgument) }
@@ -19,7 +19,7 @@ extension FileDescriptor {
                 do throws(SystemError) {
                     _ = try direct.pread(into: buffer, at: 0)
                 } catch {
-                    // Devices with larger blocks, and file systems that take the flag and then cannot do it.
+                    // EINVAL comes from devices with larger blocks and from file systems that accept the flag but do not support it.
                     guard error.errno == .invalidArgument else { throw error }
                     isReadable = false
                 }
@@ -31,7 +31,7 @@ extension FileDescriptor {
         }
     }
 
-    /// The whole content of a file from `openOnDevice`, in pieces.
+    /// Passes the whole content of a file from `openOnDevice` to `body`, in parts.
     public borrowing func readFromDevice(_ body: (UnsafeRawBufferPointer) -> Void) throws(SystemError) {
         try withAlignedBuffer(byteCount: 128 << 10) { (buffer) throws(SystemError) in
             var offset: UInt64 = 0
@@ -39,7 +39,7 @@ extension FileDescriptor {
                 let count = try pread(into: buffer, at: offset)
                 if count > 0 { body(UnsafeRawBufferPointer(rebasing: buffer[..<count])) }
                 offset &+= UInt64(count)
-                // A piece that ends within a block ends the file, and behind it O_DIRECT must not ask.
+                // A part that ends within a block ends the file. O_DIRECT must not read from an unaligned offset after it.
                 if count == 0 || count % 4096 != 0 { return }
             }
         }

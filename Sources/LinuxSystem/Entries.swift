@@ -4,7 +4,7 @@ internal import ComposefsCLinux
 /// An entry of a directory.
 public struct DirectoryEntry: Sendable, Hashable {
     public var name: ByteString
-    /// `.unknown` where the file system does not say.
+    /// `.unknown` if the file system does not report it.
     public var kind: FileKind
 
     public init(name: ByteString, kind: FileKind) {
@@ -13,14 +13,14 @@ public struct DirectoryEntry: Sendable, Hashable {
     }
 }
 
-/// renameat2(2).
+/// Flags of renameat2(2).
 public struct RenameFlags: OptionSet, Sendable {
     public var rawValue: UInt32
 
     @inlinable
     public init(rawValue: UInt32) { self.rawValue = rawValue }
 
-    /// EEXIST instead of replacing.
+    /// Fail with EEXIST instead of replacing the target.
     public static let noReplace = RenameFlags(rawValue: 1)
     public static let exchange = RenameFlags(rawValue: 2)
 }
@@ -33,7 +33,7 @@ extension FileDescriptor {
         guard result >= 0 else { throw failure("create directory", result, path) }
     }
 
-    /// The same relative to the current directory.
+    /// Creates a directory, relative to the current directory.
     public static func makeDirectory(_ path: ByteString, mode: UInt32 = 0o777) throws(SystemError) {
         try FileDescriptor.currentDirectory.makeDirectory(at: path, mode: mode)
     }
@@ -146,7 +146,7 @@ extension FileDescriptor {
         guard result >= 0 else { throw failure("rename to", result, newPath) }
     }
 
-    /// A second name, in another directory, for an entry of this one (a symlink itself, not its target).
+    /// Creates a hard link to an entry of this directory in another directory. A symbolic link is linked itself, not its target.
     public borrowing func link(
         at path: ByteString, to directory: borrowing FileDescriptor, at newPath: ByteString
     ) throws(SystemError) {
@@ -162,7 +162,7 @@ extension FileDescriptor {
         guard result >= 0 else { throw directory.failure("link", result, newPath) }
     }
 
-    /// A second name for an entry of this directory, in this directory; EEXIST where the name is taken.
+    /// Creates a hard link to an entry of this directory in this directory. EEXIST if the name is taken.
     public borrowing func link(at path: ByteString, to newPath: ByteString) throws(SystemError) {
         let raw = raw
         let result = path.bytes.withUnsafeBytes { old in
@@ -175,13 +175,13 @@ extension FileDescriptor {
         guard result >= 0 else { throw failure("link", result, newPath) }
     }
 
-    /// Gives an open file a name in this directory; EEXIST where the name is taken.
+    /// Gives an open file a name in this directory. EEXIST if the name is taken.
     public borrowing func link(_ file: borrowing FileDescriptor, at path: ByteString) throws(SystemError) {
         let result = path.bytes.withUnsafeBytes { linkResult(file.raw, $0) }
         guard result >= 0 else { throw failure("link", result, path) }
     }
 
-    /// Gives an open file, mostly one from `openTemporary`, a name in this directory. Returns false where the name is taken.
+    /// Gives an open file, usually one from `openTemporary`, a name in this directory. Returns false if the name is taken.
     public borrowing func link(temporary file: borrowing FileDescriptor, at path: UnsafeRawBufferPointer) throws(SystemError) -> Bool {
         let result = linkResult(file.raw, path)
         if result >= 0 { return true }
@@ -189,7 +189,7 @@ extension FileDescriptor {
         throw SystemError("link", result, at: raw, path)
     }
 
-    /// Gives an open file, mostly one from `openTemporary`, a name in this directory. Returns false where the name is taken.
+    /// Gives an open file, usually one from `openTemporary`, a name in this directory. Returns false if the name is taken.
     public borrowing func link(temporary file: borrowing FileDescriptor, at path: ByteString) throws(SystemError) -> Bool {
         let result = path.bytes.withUnsafeBytes { linkResult(file.raw, $0) }
         if result >= 0 { return true }
@@ -202,9 +202,9 @@ extension FileDescriptor {
         return Kernel.call(.link, directory, path, other: file) { Self.linkOpenFile(file, directory, path) }
     }
 
-    /// linkat of an open file, which may have no name; -errno where it fails.
+    /// Links an open file, which may have no name. Returns 0 or -errno.
     static func linkOpenFile(_ file: Int32, _ directory: Int32, _ path: UnsafeRawBufferPointer) -> Int {
-        // Without CAP_DAC_READ_SEARCH kernels say ENOENT, so only then /proc, which costs one more path walk.
+        // Kernels return ENOENT without CAP_DAC_READ_SEARCH. Only then is /proc used, which costs another path walk.
         let result = cl_link_fd_empty_path(file, directory, path.baseAddress, path.count)
         switch Errno(result: result) {
         case .noEntry, .notPermitted, .invalidArgument: return cl_link_fd_proc(file, directory, path.baseAddress, path.count)
@@ -216,16 +216,16 @@ extension FileDescriptor {
 // MARK: - Listing
 
 extension FileDescriptor {
-    /// All entries of this directory but `.` and `..`, in the file system's order. The descriptor's position is not used.
+    /// All entries of this directory except `.` and `..`, in the file system's order. The descriptor's position is not used.
     public borrowing func entries() throws(SystemError) -> [DirectoryEntry] {
         var all: [DirectoryEntry] = []
         try forEachEntry { name, kind in all.append(DirectoryEntry(name: ByteString(name), kind: kind)) }
         return all
     }
 
-    /// The same without an allocation for each; the name's bytes are valid only during the call.
+    /// Calls `body` for each entry except `.` and `..`, without an allocation. The name is valid only during the call.
     public borrowing func forEachEntry(_ body: (UnsafeRawBufferPointer, FileKind) -> Void) throws(SystemError) {
-        // A descriptor of its own: several threads may list the same directory.
+        // Opens a new descriptor, because several threads may list the same directory.
         let listing = try open(at: ".", [.readOnly, .directory])
         let result = withUnsafeTemporaryAllocation(byteCount: 32768, alignment: 8) { buffer -> Int in
             while true {
@@ -238,7 +238,7 @@ extension FileDescriptor {
     }
 }
 
-/// linux_dirent64: u64 inode, s64 offset, u16 record length, u8 type, name with its NUL.
+/// struct linux_dirent64 (getdents64(2)): u64 inode, s64 offset, u16 record length, u8 type, NUL-terminated name.
 private func forEachRecord(_ records: UnsafeRawBufferPointer, _ body: (UnsafeRawBufferPointer, FileKind) -> Void) {
     var offset = 0
     while offset + 19 < records.count {

@@ -63,11 +63,11 @@ public struct Errno: RawRepresentable, Hashable, Sendable, Error, CustomStringCo
     }
 }
 
-/// A system call that failed: what was tried, on which path, and the kernel's answer.
+/// A failed system call: the operation, its path and the kernel's error number.
 public struct SystemError: Error, Hashable, Sendable, CustomStringConvertible {
-    /// The operation in words, mostly the system call's name.
+    /// The operation in words, usually the name of the system call.
     public var operation: String
-    /// What it was done to. For descriptors the kernel's name of the open file; empty where there is none.
+    /// The path that the operation was for. For a descriptor, the kernel's name of the open file. May be empty.
     public var path: ByteString
     public var errno: Errno
 
@@ -81,7 +81,7 @@ public struct SystemError: Error, Hashable, Sendable, CustomStringConvertible {
         self.init(operation: operation, path: path, errno: errno)
     }
 
-    /// The kernel or the file system does not know this operation (EOPNOTSUPP, ENOSYS, ENOTTY), whatever the arguments.
+    /// Whether the kernel or the file system lacks this operation (EOPNOTSUPP, ENOSYS, ENOTTY), for any arguments.
     public var isUnsupported: Bool {
         errno == .notSupported || errno == .noSystemCall || errno == .notTerminal
     }
@@ -92,7 +92,7 @@ public struct SystemError: Error, Hashable, Sendable, CustomStringConvertible {
 }
 
 extension SystemError {
-    /// The error of a call relative to a directory descriptor. The directory's name is asked for only now, so success costs nothing.
+    /// The error of a call relative to a directory descriptor. The directory's name is looked up only here, so that success costs nothing.
     @inline(never)
     init(_ operation: StaticString, _ result: Int, at directory: Int32, _ path: UnsafeRawBufferPointer?) {
         var full = ByteString()
@@ -110,11 +110,11 @@ extension SystemError {
 }
 
 extension Errno {
-    /// From what a shim returned: -errno.
+    /// From the result of a CLinux function: -errno.
     init(result: Int) { self.init(rawValue: Int32(truncatingIfNeeded: 0 &- result)) }
 }
 
-/// The kernel's name of an open file, `descriptor N` where /proc does not tell.
+/// The kernel's name of an open file, or `descriptor N` if /proc does not provide it.
 func descriptorPath(_ descriptor: Int32) -> ByteString {
     withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 1) { buffer in
         let length = cl_fd_path(descriptor, buffer.baseAddress, buffer.count)

@@ -1,7 +1,7 @@
 public import ComposefsBytes
 internal import ComposefsCLinux
 
-/// A capability of capabilities(7), by the kernel's number.
+/// A capability (capabilities(7)); the raw value is the kernel's number.
 public enum Capability: UInt32, Sendable {
     case dacOverride = 1
     case dacReadSearch = 2
@@ -10,9 +10,9 @@ public enum Capability: UInt32, Sendable {
     case makeNode = 27
 }
 
-/// Facts about the machine and the process.
+/// Information about the machine and the process.
 public enum Host {
-    /// The kernel's random identifier of this boot, `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`; nil where /proc is not mounted.
+    /// The kernel's random identifier of this boot, `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`; nil if /proc is not mounted.
     public static func bootID() -> String? {
         guard let file = try? FileDescriptor.open("/proc/sys/kernel/random/boot_id", .readOnly),
             let bytes = try? file.readAll(limit: 128), let text = ByteString(bytes).utf8Text
@@ -21,13 +21,13 @@ public enum Host {
         return id.isEmpty ? nil : String(id)
     }
 
-    /// What the kernel does about built-in signatures of fs-verity.
+    /// How the kernel treats built-in signatures of fs-verity.
     public enum VeritySignatures: Hashable, Sendable {
-        /// Nothing: it was built without CONFIG_FS_VERITY_BUILTIN_SIGNATURES. Files take signatures, and nobody looks at them.
+        /// The kernel was built without CONFIG_FS_VERITY_BUILTIN_SIGNATURES: it stores signatures but does not check them.
         case unchecked
-        /// A file that has one opens only if it is right.
+        /// The kernel opens a file that has a signature only if the signature is valid.
         case checked
-        /// No file with fs-verity opens without one (fs.verity.require_signatures is 1).
+        /// The kernel opens no file with fs-verity that lacks a valid signature (fs.verity.require_signatures is 1).
         case required
     }
 
@@ -38,14 +38,14 @@ public enum Host {
         return bytes.first == UInt8(ascii: "0") ? .checked : .required
     }
 
-    /// How many processors this process may use, at least 1.
+    /// The number of processors that this process may use, at least 1.
     public static var processorCount: Int { max(1, cl_processor_count()) }
 
-    /// Whether the calling thread has the capability in effect.
+    /// Whether the capability is effective in the calling thread.
     public static func hasCapability(_ capability: Capability) -> Bool { cl_has_capability(capability.rawValue) == 1 }
 
-    /// Whether the process's users are the machine's: not in a user namespace, or one that maps all of them to themselves. False where /proc
-    /// does not tell.
+    /// Whether the process's user IDs are those of the machine: it is in no user namespace, or in one that maps every ID to itself. False
+    /// if /proc is not mounted.
     public static var isInFirstUserNamespace: Bool {
         guard let file = try? FileDescriptor.open("/proc/self/uid_map", .readOnly), let bytes = try? file.readAll(limit: 65536) else {
             return false
@@ -67,7 +67,7 @@ public enum Host {
         }
     }
 
-    /// The machine's architecture as uname(2) names it: `x86_64`, `aarch64`.
+    /// The machine's architecture as uname(2) reports it: `x86_64`, `aarch64`.
     public static var architecture: String {
         withUnsafeTemporaryAllocation(of: CChar.self, capacity: 66) { buffer in
             guard let start = buffer.baseAddress, cl_machine(start, buffer.count) == 0 else { return "unknown" }
@@ -75,7 +75,7 @@ public enum Host {
         }
     }
 
-    /// The kernel's release, `6.12.1-amd64`; `unknown` where /proc is not mounted.
+    /// The release of the kernel, for example `6.12.1-amd64`; `unknown` if /proc is not mounted.
     public static var kernelRelease: String {
         guard let file = try? FileDescriptor.open("/proc/sys/kernel/osrelease", .readOnly), let bytes = try? file.readAll(limit: 256),
             let text = ByteString(bytes).utf8Text
@@ -83,14 +83,14 @@ public enum Host {
         return String(text.prefix { !$0.isWhitespace })
     }
 
-    /// The version of Landlock's interface (linux/landlock.h), 1 or more. ENOSYS: the kernel has none. EOPNOTSUPP: it is off.
+    /// The version of the Landlock ABI (linux/landlock.h), 1 or more. ENOSYS if the kernel lacks Landlock, EOPNOTSUPP if it is disabled.
     public static func landlockVersion() throws(SystemError) -> Int {
         let result = cl_landlock_version()
         guard result >= 0 else { throw SystemError(operation: "landlock_create_ruleset", errno: Errno(result: result)) }
         return result
     }
 
-    /// A new user namespace that nobody is in. Its ids from 0 on are the caller's from `first` on, `count` of them.
+    /// Creates a user namespace without a process in it. It maps `count` IDs from 0 to the caller's IDs from `first`.
     public static func makeUserNamespace(first: UInt32 = 0, count: UInt32 = 0) throws(SystemError) -> FileDescriptor {
         let result = cl_user_namespace(first, count)
         guard let raw = Int32(exactly: result), raw >= 0 else {
@@ -103,12 +103,12 @@ public enum Host {
     public static var effectiveGroupID: UInt32 { cl_effective_gid() }
     public static var processID: Int32 { cl_process_id() }
 
-    /// The arguments that the process was started with, its name first. Known without /proc, which `CommandLine` needs.
+    /// The arguments of the process, with its name as the first. Unlike `CommandLine`, this works without /proc.
     public static var arguments: [ByteString] {
         (0..<cl_argument_count()).compactMap { index in cl_argument(index).map { bytes(of: $0) } }
     }
 
-    /// Whether /proc is mounted. Without it, open files cannot be named, and nothing tells what is mounted.
+    /// Whether /proc is mounted. Without it, open files cannot be named and mounts cannot be listed.
     public static var hasProc: Bool { (try? FileDescriptor.open("/proc/self", [.pathOnly, .directory])) != nil }
 
     private static func bytes(of text: UnsafePointer<CChar>) -> ByteString {
@@ -117,12 +117,12 @@ public enum Host {
         return ByteString(UnsafeRawBufferPointer(start: text, count: count))
     }
 
-    /// An environment variable's value; nil where it is not set.
+    /// The value of an environment variable; nil if it is not set.
     public static func environment(_ name: String) -> ByteString? {
         cl_environment(name).map { bytes(of: $0) }
     }
 
-    /// Seconds and nanoseconds since 1970-01-01T00:00:00Z.
+    /// The current time as seconds and nanoseconds since 1970-01-01T00:00:00Z.
     public static func currentTime() -> (seconds: Int64, nanoseconds: UInt32) {
         var seconds: Int64 = 0
         var nanoseconds: UInt32 = 0
@@ -130,7 +130,7 @@ public enum Host {
         return (seconds, nanoseconds)
     }
 
-    /// Nanoseconds since some fixed moment, never going back.
+    /// Nanoseconds on the monotonic clock, which never goes backwards.
     public static func monotonicNanoseconds() -> UInt64 {
         var seconds: Int64 = 0
         var nanoseconds: UInt32 = 0
@@ -141,9 +141,9 @@ public enum Host {
     /// Blocks the calling thread.
     public static func sleep(milliseconds: Int) { _ = cl_sleep(Int64(clamping: min(max(0, milliseconds), 1 << 40) * 1_000_000)) }
 
-    /// A moment as RFC 3339 text in UTC: `2026-11-21T04:33:49Z`. Years outside 0…9999 are clamped to that range.
+    /// Formats a time as RFC 3339 in UTC: `2026-11-21T04:33:49Z`. Years outside 0…9999 are clamped.
     public static func rfc3339(_ seconds: Int64) -> String {
-        // -62167219200 is 0000-01-01T00:00:00Z, 253402300799 the last second of 9999.
+        // -62167219200 is 0000-01-01T00:00:00Z; 253402300799 is the last second of 9999.
         let seconds = min(max(seconds, -62_167_219_200), 253_402_300_799)
         var day = seconds / 86400
         var second = seconds % 86400
@@ -151,7 +151,7 @@ public enum Host {
             second += 86400
             day -= 1
         }
-        // Days are counted from 0000-03-01, so that the leap day ends a year; 146097 days are 400 years.
+        // Days count from 0000-03-01, so that the leap day is the last day of a year. 146097 days are 400 years.
         let shifted = day + 719_468
         let era = (shifted >= 0 ? shifted : shifted - 146_096) / 146_097
         let dayOfEra = shifted - era * 146_097

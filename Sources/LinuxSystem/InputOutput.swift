@@ -2,7 +2,7 @@ public import ComposefsBytes
 internal import ComposefsCLinux
 internal import Glibc
 
-/// Where a seek counts from.
+/// The base of a seek offset.
 public enum SeekOrigin: Int32, Sendable {
     case start = 0
     case current = 1
@@ -12,14 +12,14 @@ public enum SeekOrigin: Int32, Sendable {
 // MARK: - Reading and writing
 
 extension FileDescriptor {
-    /// Reads what is there, at most the buffer's size; 0 at the end.
+    /// Reads available bytes, at most the buffer's size. Returns 0 at the end.
     public borrowing func read(into buffer: UnsafeMutableRawBufferPointer) throws(SystemError) -> Int {
         let result = cl_read(raw, buffer.baseAddress, buffer.count)
         guard result >= 0 else { throw SystemError("read", result, at: raw, nil) }
         return result
     }
 
-    /// Reads at an offset in bytes, at most the buffer's size; 0 at the end. The position does not move.
+    /// Reads at an offset in bytes, at most the buffer's size. Returns 0 at the end. The position does not change.
     public borrowing func pread(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(SystemError) -> Int {
         guard let position = Int64(exactly: offset) else { return 0 }
         let result = cl_pread(raw, buffer.baseAddress, buffer.count, position)
@@ -27,7 +27,7 @@ extension FileDescriptor {
         return result
     }
 
-    /// Fills the buffer from an offset in bytes on; fewer bytes only at the end.
+    /// Reads from an offset in bytes until the buffer is full or the file ends.
     public borrowing func preadFully(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(SystemError) -> Int {
         var filled = 0
         while filled < buffer.count {
@@ -39,9 +39,9 @@ extension FileDescriptor {
         return filled
     }
 
-    /// Everything from the current position to the end. More than `limit` bytes are EFBIG, and then no more than that has been read.
+    /// Reads from the current position to the end. Throws EFBIG after `limit` bytes if there are more.
     public borrowing func readAll(limit: Int) throws(SystemError) -> [UInt8] {
-        // The file's size is a hint only: /proc says 0, and a file may grow.
+        // The file's size is only a hint: /proc reports 0, and a file may grow.
         let status = try status()
         let hint = status.kind == .regular ? Int(clamping: status.size) : 0
         guard hint <= limit else { throw SystemError(operation: "read", path: kernelPath, errno: .fileTooLarge) }
@@ -51,7 +51,7 @@ extension FileDescriptor {
             let raw = raw
             var result = 0
             let start = all.count
-            // One byte more than allowed shows that there is too much.
+            // One more byte than the limit shows that the file is too large.
             let wanted = min(chunk, limit &- start &+ 1)
             let piece = [UInt8](unsafeUninitializedCapacity: wanted) { buffer, count in
                 result = cl_read(raw, buffer.baseAddress, wanted)
@@ -65,14 +65,14 @@ extension FileDescriptor {
         }
     }
 
-    /// Writes what the kernel takes, at least one byte of a non-empty buffer.
+    /// Writes as many bytes as the kernel accepts, at least one of a non-empty buffer.
     public borrowing func write(_ buffer: UnsafeRawBufferPointer) throws(SystemError) -> Int {
         let result = Kernel.call(.write, raw, count: buffer.count) { cl_write(raw, buffer.baseAddress, buffer.count) }
         guard result >= 0 else { throw SystemError("write", result, at: raw, nil) }
         return result
     }
 
-    /// Writes everything.
+    /// Writes all bytes.
     public borrowing func writeAll(_ buffer: UnsafeRawBufferPointer) throws(SystemError) {
         var rest = buffer
         while !rest.isEmpty {
@@ -82,7 +82,7 @@ extension FileDescriptor {
         }
     }
 
-    /// Writes everything.
+    /// Writes all bytes.
     public borrowing func writeAll(_ bytes: [UInt8]) throws(SystemError) {
         let raw = raw
         var failure: SystemError?
@@ -100,7 +100,7 @@ extension FileDescriptor {
         if let failure { throw failure }
     }
 
-    /// Writes all buffers, one after the other, with as few system calls as possible.
+    /// Writes all buffers in order, with as few system calls as possible.
     public borrowing func writeAll(_ buffers: [UnsafeRawBufferPointer]) throws(SystemError) {
         var vectors = buffers.filter { !$0.isEmpty }.map { cl_iovec(base: $0.baseAddress, length: $0.count) }
         var first = 0
@@ -126,10 +126,10 @@ extension FileDescriptor {
         }
     }
 
-    /// Writes everything at an offset in bytes. The position does not move.
+    /// Writes all bytes at an offset in bytes. The position does not change.
     ///
-    /// - Parameter leavesCache: whether the page cache is to forget the bytes once they are on the disk (RWF_DONTCACHE, Linux 6.14). Where
-    ///   that is not known they stay.
+    /// - Parameter leavesCache: Whether the page cache should drop the bytes once they are written (RWF_DONTCACHE, Linux 6.14). The flag
+    ///   has no effect if the kernel or the file system does not support it.
     public borrowing func pwriteAll(
         _ buffer: UnsafeRawBufferPointer, at offset: UInt64, leavesCache: Bool = false
     ) throws(SystemError) {
@@ -151,7 +151,7 @@ extension FileDescriptor {
         }
     }
 
-    /// Moves the position; returns the new one, in bytes from the start.
+    /// Sets the position and returns it, in bytes from the start.
     @discardableResult
     public borrowing func seek(to offset: Int64, from origin: SeekOrigin = .start) throws(SystemError) -> UInt64 {
         let result = cl_lseek(raw, offset, origin.rawValue)
@@ -165,20 +165,20 @@ extension FileDescriptor {
         guard result >= 0 else { throw SystemError("truncate", result, at: raw, nil) }
     }
 
-    /// Reserves space for `size` bytes and makes the file that long.
+    /// Allocates space for `size` bytes and extends the file to that size.
     public borrowing func allocate(_ size: UInt64) throws(SystemError) {
         let result = Kernel.call(.allocate, raw, count: Int(clamping: size)) { cl_fallocate(raw, 0, 0, Int64(clamping: size)) }
         guard result >= 0 else { throw SystemError("allocate", result, at: raw, nil) }
     }
 
-    /// Makes this file share all content of another (FICLONE); copies nothing. Same file system only.
+    /// Shares all content of another file of the same file system (FICLONE), without copying.
     public borrowing func cloneContent(from source: borrowing FileDescriptor) throws(SystemError) {
         let other = source.raw
         let result = Kernel.call(.clone, raw, other: other) { cl_ficlone(raw, other) }
         guard result >= 0 else { throw SystemError("clone into", result, at: raw, nil) }
     }
 
-    /// Copies up to `count` bytes between offsets inside the kernel; returns how many that were, 0 at the source's end.
+    /// Copies up to `count` bytes between offsets inside the kernel. Returns the number of bytes copied, 0 at the end of the source.
     public borrowing func copyRange(
         from source: borrowing FileDescriptor, at offset: UInt64, to target: UInt64, count: Int
     ) throws(SystemError) -> Int {
@@ -191,15 +191,15 @@ extension FileDescriptor {
         return result
     }
 
-    /// Tells the kernel that the file will be read from start to end.
+    /// Tells the kernel that the file will be read sequentially.
     public borrowing func adviseSequential() { _ = cl_fadvise(raw, 0, 0, 2) }
 
-    /// Tells the kernel that cached pages of this file are not needed again.
+    /// Tells the kernel that the cached pages of this file are no longer needed.
     public borrowing func adviseDontNeed() { _ = cl_fadvise(raw, 0, 0, 4) }
 
-    /// Waits until there is something to read, or the end, which for a fifo comes after its first writer only.
+    /// Waits until input is available, or the end. For a FIFO, the end counts only after its first writer.
     ///
-    /// - Returns: false if nothing has come in that time.
+    /// - Returns: False if nothing arrived within `milliseconds`.
     public borrowing func waitForInput(milliseconds: Int32) throws(SystemError) -> Bool {
         var poll = pollfd(fd: raw, events: Int16(POLLIN), revents: 0)
         let count = Glibc.poll(&poll, 1, milliseconds)
@@ -210,25 +210,25 @@ extension FileDescriptor {
     }
 }
 
-/// Whether all bytes are zero. Fast also where the code around it is not optimised.
+/// Whether all bytes are zero. Fast even in unoptimised builds.
 public func isZero(_ bytes: UnsafeRawBufferPointer) -> Bool { cl_is_zero(bytes.baseAddress, bytes.count) != 0 }
 
 // MARK: - Durability and locks
 
-/// A lock on an open file (flock): held by the open file, not the process.
+/// The kind of a lock on an open file (flock(2)). The open file holds the lock, not the process.
 public enum LockKind: Int32, Sendable {
     case shared = 1
     case exclusive = 2
 }
 
 extension FileDescriptor {
-    /// Makes data and metadata of this file durable; of a directory, its entries.
+    /// Makes data and metadata of this file durable; for a directory, its entries.
     public borrowing func sync() throws(SystemError) {
         let result = Kernel.call(.fsync, raw) { cl_fsync(raw) }
         guard result >= 0 else { throw SystemError("sync", result, at: raw, nil) }
     }
 
-    /// Makes data and size of this file durable.
+    /// Makes the data and size of this file durable.
     public borrowing func syncData() throws(SystemError) {
         let result = Kernel.call(.fdatasync, raw) { cl_fdatasync(raw) }
         guard result >= 0 else { throw SystemError("sync", result, at: raw, nil) }
@@ -240,7 +240,8 @@ extension FileDescriptor {
         guard result >= 0 else { throw SystemError("sync the file system of", result, at: raw, nil) }
     }
 
-    /// Locks the file. False when another holds it and `wait` is false. Changing the kind of a held lock is not atomic.
+    /// Locks the file. Returns false if another open file holds the lock and `wait` is false. Changing the kind of a held lock is not
+    /// atomic.
     @discardableResult
     public borrowing func lock(_ kind: LockKind, wait: Bool = true) throws(SystemError) -> Bool {
         let result = cl_flock(raw, kind.rawValue, wait ? 1 : 0)
@@ -255,13 +256,13 @@ extension FileDescriptor {
     }
 }
 
-/// A file open for reading at any offset, from any thread.
+/// A file that can be read at any offset, from any thread.
 public final class OpenFile: RandomAccessBytes, Sendable {
     public let descriptor: FileDescriptor
-    /// Size in bytes when it was opened.
+    /// The size in bytes when the file was opened.
     public let byteCount: UInt64
 
-    /// Takes over an open file.
+    /// Takes ownership of an open file.
     public init(_ descriptor: consuming FileDescriptor) throws(SystemError) {
         byteCount = try descriptor.status().size
         self.descriptor = descriptor

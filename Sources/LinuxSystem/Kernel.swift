@@ -1,9 +1,9 @@
 internal import ComposefsCLinux
 internal import Synchronization
 
-/// The system calls that pass through the door.
+/// The kinds of system calls that pass through `Kernel`.
 public enum SystemCallKind: UInt8, Sendable, CaseIterable {
-    /// Opening without creating: passed through because it can fail for want of descriptors.
+    /// Opening without creating. It is observed because it can fail when descriptors run out.
     case open
     /// Opening with O_CREAT, O_TRUNC or O_TMPFILE.
     case create
@@ -15,38 +15,38 @@ public enum SystemCallKind: UInt8, Sendable, CaseIterable {
     case mount, unmount, loopDevice
 }
 
-/// One system call as a test's observer sees it. The buffers are valid only during the call.
+/// One system call, as a test's observer sees it. The buffers are valid only during the call.
 package struct SystemCall {
     package var kind: SystemCallKind
-    /// The descriptor worked on, or the directory that `path` is relative to.
+    /// The descriptor of the call, or of the directory that `path` is relative to.
     package var descriptor: Int32
-    /// The path given, if any; for mount parameters the parameter's name; for link and rename the new name, for symlink the link's own path.
+    /// The path, if any. For mount parameters, the parameter's name; for link and rename, the new name; for symlink, the link's own path.
     package var path: UnsafeRawBufferPointer?
-    /// link and rename: the old directory or the file; clone and copyRange: the source.
+    /// For link and rename, the old directory or the file; for clone and copyRange, the source.
     package var otherDescriptor: Int32 = -1
-    /// rename: the old name; symlink: the target.
+    /// For rename, the old name; for symlink, the target.
     package var otherPath: UnsafeRawBufferPointer?
-    /// Bytes to be written, or the new size.
+    /// The number of bytes to write, or the new size.
     package var count: Int = 0
 }
 
-/// Sees every system call that changes something, from any thread.
+/// Observes every system call that changes something, on any thread.
 package protocol SystemCallObserver: AnyObject, Sendable {
-    /// Asked before the call. An error number makes the call fail with it, without reaching the kernel.
+    /// Called before the system call. If it returns an error number, the call fails with it and does not reach the kernel.
     func before(_ call: SystemCall) -> Errno?
-    /// Told after the call: its result, or -errno. Not called for what `before` made fail.
+    /// Called after the system call with its result or -errno, unless `before` made the call fail.
     func after(_ call: SystemCall, result: Int)
 }
 
-/// The one door to the kernel for everything that changes something.
+/// The single entry point for all system calls that change something.
 ///
-/// Without an observer it costs one relaxed load. The observer is for tests: it can record the calls, let them fail, or end the process
-/// between any two of them.
+/// Without an observer it costs one relaxed atomic load. Tests install an observer to record the calls, to make them fail, or to end the
+/// process between any two of them.
 package enum Kernel {
     private static let isObserved = Atomic<Bool>(false)
     private static let observer = Mutex<(any SystemCallObserver)?>(nil)
 
-    /// Installs an observer for the whole process; nil removes it. Tests that use it must not run beside others.
+    /// Installs an observer for the whole process; nil removes it. A test that uses it must not run in parallel with others.
     package static func observe(_ new: (any SystemCallObserver)?) {
         observer.withLock { $0 = new }
         isObserved.store(new != nil, ordering: .sequentiallyConsistent)

@@ -1,7 +1,7 @@
 public import ComposefsBytes
 internal import ComposefsCLinux
 
-/// What an entry of a file system is; raw values as the format bits of `st_mode` shifted right by twelve (as `d_type`).
+/// The type of a file. Raw values are the format bits of `st_mode` shifted right by twelve, as in `d_type`.
 public enum FileKind: UInt8, Sendable, Hashable {
     case unknown = 0
     case fifo = 1
@@ -13,22 +13,22 @@ public enum FileKind: UInt8, Sendable, Hashable {
     case socket = 12
 }
 
-/// stat(2), in fixed widths.
+/// The result of stat(2), in fixed widths.
 public struct FileStatus: Sendable, Hashable {
-    /// The kernel's number of the file system the file is on.
+    /// The kernel's number of the file's file system.
     public var device: UInt64
     public var inode: UInt64
     public var links: UInt64
-    /// File kind and permission bits as in `st_mode`.
+    /// File type and permission bits, as in `st_mode`.
     public var mode: UInt32
     public var uid: UInt32
     public var gid: UInt32
-    /// The device that a device node stands for.
+    /// The device that a device node refers to.
     public var deviceMajor: UInt32
     public var deviceMinor: UInt32
     /// Size in bytes.
     public var size: UInt64
-    /// Allocated space, in units of 512 bytes.
+    /// The allocated space in units of 512 bytes.
     public var blocks: UInt64
     public var mtimeSeconds: Int64
     public var mtimeNanoseconds: UInt32
@@ -57,21 +57,21 @@ public struct FileStatus: Sendable, Hashable {
     }
 }
 
-/// What statfs(2) says of a file system.
+/// The result of statfs(2).
 public struct FileSystemStatus: Sendable, Hashable {
-    /// The magic number of its type (linux/magic.h).
+    /// The magic number of the file system's type (linux/magic.h).
     public var type: UInt64
-    /// Bytes that an unprivileged user can still write.
+    /// The number of bytes that an unprivileged user can still write.
     public var availableBytes: UInt64
-    /// Bytes that are free, those included that are kept for privileged users.
+    /// The number of free bytes, including those reserved for privileged users.
     public var freeBytes: UInt64
     public var totalBytes: UInt64
-    /// Inodes that are free and that there are; 0 of 0 where the file system does not count them.
+    /// The free and the total number of inodes; both are 0 if the file system does not count inodes.
     public var freeInodes: UInt64
     public var totalInodes: UInt64
     public var isReadOnly: Bool
 
-    /// Whether the file system counts its blocks. What has none says that nothing is free, and may take any amount.
+    /// Whether the file system counts its blocks. One that does not reports 0 free bytes but may accept any amount.
     public var reportsSize: Bool { totalBytes > 0 }
 
     public static let typeTemporary: UInt64 = 0x0102_1994
@@ -79,7 +79,7 @@ public struct FileSystemStatus: Sendable, Hashable {
     public static let typeErofs: UInt64 = 0xe0f5_e1e2
 }
 
-/// What to ask access(2) for.
+/// The mode of access(2).
 public struct AccessMode: OptionSet, Sendable {
     public var rawValue: Int32
 
@@ -91,7 +91,7 @@ public struct AccessMode: OptionSet, Sendable {
     public static let read = AccessMode(rawValue: 4)
 }
 
-/// A device number of a device node.
+/// The device number of a device node.
 public struct DeviceNumber: Sendable, Hashable {
     public var major: UInt32
     public var minor: UInt32
@@ -103,7 +103,7 @@ public struct DeviceNumber: Sendable, Hashable {
 }
 
 extension FileDescriptor {
-    /// fstat.
+    /// fstat(2).
     public borrowing func status() throws(SystemError) -> FileStatus {
         var status = cl_stat()
         let result = cl_fstat(raw, &status)
@@ -111,7 +111,7 @@ extension FileDescriptor {
         return FileStatus(status)
     }
 
-    /// fstatat.
+    /// fstatat(2).
     public borrowing func status(at path: ByteString, follow: Bool = false) throws(SystemError) -> FileStatus {
         var status = cl_stat()
         let result = path.bytes.withUnsafeBytes { cl_fstatat(raw, $0.baseAddress, $0.count, follow ? 1 : 0, &status) }
@@ -119,7 +119,7 @@ extension FileDescriptor {
         return FileStatus(status)
     }
 
-    /// fstatat, nil where there is no such entry: asking is not a failure.
+    /// Like `status(at:)`, but returns nil if there is no such entry.
     public borrowing func statusIfPresent(at path: ByteString, follow: Bool = false) throws(SystemError) -> FileStatus? {
         var status = cl_stat()
         let result = path.bytes.withUnsafeBytes { cl_fstatat(raw, $0.baseAddress, $0.count, follow ? 1 : 0, &status) }
@@ -128,7 +128,7 @@ extension FileDescriptor {
         throw failure("stat", result, path)
     }
 
-    /// The same for path bytes that live elsewhere.
+    /// The same for a path in borrowed memory.
     public borrowing func statusIfPresent(at path: UnsafeRawBufferPointer, follow: Bool = false) throws(SystemError) -> FileStatus? {
         var status = cl_stat()
         let result = cl_fstatat(raw, path.baseAddress, path.count, follow ? 1 : 0, &status)
@@ -147,7 +147,7 @@ extension FileDescriptor {
             freeInodes: status.filesFree, totalInodes: status.files, isReadOnly: status.flags & 1 != 0)
     }
 
-    /// Throws unless the process, with its effective identity, may access `path` so (EACCES, EROFS).
+    /// Throws unless the process's effective user may access `path` in this mode (EACCES, EROFS).
     public borrowing func access(at path: ByteString, _ mode: AccessMode) throws(SystemError) {
         let result = path.bytes.withUnsafeBytes { cl_faccessat(raw, $0.baseAddress, $0.count, mode.rawValue, 1) }
         guard result >= 0 else { throw failure("access", result, path) }
@@ -159,7 +159,7 @@ extension FileDescriptor {
         guard result >= 0 else { throw SystemError("chmod", result, at: raw, nil) }
     }
 
-    /// Sets the permission bits of an entry; a symlink is followed, since Linux keeps no mode of it.
+    /// Sets the permission bits of an entry. Follows a symbolic link, because links have no mode on Linux.
     public borrowing func changeMode(at path: ByteString, _ mode: UInt32) throws(SystemError) {
         let result = path.bytes.withUnsafeBytes { bytes in
             Kernel.call(.changeMode, raw, bytes) { cl_fchmodat(raw, bytes.baseAddress, bytes.count, mode) }
@@ -173,7 +173,7 @@ extension FileDescriptor {
         guard result >= 0 else { throw SystemError("chown", result, at: raw, nil) }
     }
 
-    /// Sets owner and group of an entry, not following a symlink.
+    /// Sets owner and group of an entry, without following a symbolic link.
     public borrowing func changeOwner(at path: ByteString, uid: UInt32, gid: UInt32) throws(SystemError) {
         let result = path.bytes.withUnsafeBytes { bytes in
             Kernel.call(.changeOwner, raw, bytes) { cl_fchownat(raw, bytes.baseAddress, bytes.count, uid, gid) }
@@ -187,7 +187,7 @@ extension FileDescriptor {
         guard result >= 0 else { throw SystemError("set the time of", result, at: raw, nil) }
     }
 
-    /// Sets access and modification time of an entry, not following a symlink.
+    /// Sets access and modification time of an entry, without following a symbolic link.
     public borrowing func setTime(at path: ByteString, seconds: Int64, nanoseconds: UInt32) throws(SystemError) {
         let result = path.bytes.withUnsafeBytes { bytes in
             Kernel.call(.setTime, raw, bytes) { cl_utimensat(raw, bytes.baseAddress, bytes.count, seconds, nanoseconds) }
@@ -210,8 +210,8 @@ extension FileDescriptor {
         }
     }
 
-    /// All extended attributes, ordered by name: of the open file, or (with a path) of an entry of this directory, symlinks not followed.
-    /// Empty where the file system has none. Names that vanish meanwhile are left out.
+    /// All extended attributes, sorted by name: of the open file, or with a path, of an entry of this directory, without following symbolic
+    /// links. Empty if the file system does not support them. Attributes that are removed meanwhile are left out.
     public borrowing func extendedAttributes(at path: ByteString = "") throws(SystemError) -> [ExtendedAttribute] {
         let list: [UInt8]
         do {
@@ -231,7 +231,7 @@ extension FileDescriptor {
         return all.sorted { $0.name < $1.name }
     }
 
-    /// One extended attribute's value, nil where it is not set or the file system has none.
+    /// The value of an extended attribute; nil if it is not set or the file system does not support attributes.
     public borrowing func extendedAttribute(_ name: ByteString, at path: ByteString = "") throws(SystemError) -> ByteString? {
         do {
             let raw = raw
@@ -246,7 +246,7 @@ extension FileDescriptor {
         }
     }
 
-    /// Sets an extended attribute of the open file or of an entry, symlinks not followed.
+    /// Sets an extended attribute of the open file or of an entry, without following symbolic links.
     public borrowing func setExtendedAttribute(_ name: ByteString, _ value: ByteString, at path: ByteString = "") throws(SystemError) {
         let result = path.bytes.withUnsafeBytes { entry in
             name.bytes.withUnsafeBytes { key in
@@ -260,7 +260,7 @@ extension FileDescriptor {
         guard result >= 0 else { throw failure("set an extended attribute of", result, path) }
     }
 
-    /// Removes an extended attribute of the open file or of an entry, symlinks not followed.
+    /// Removes an extended attribute of the open file or of an entry, without following symbolic links.
     public borrowing func removeExtendedAttribute(_ name: ByteString, at path: ByteString = "") throws(SystemError) {
         let result = path.bytes.withUnsafeBytes { entry in
             name.bytes.withUnsafeBytes { key in
@@ -272,7 +272,7 @@ extension FileDescriptor {
         guard result >= 0 else { throw failure("remove an extended attribute of", result, path) }
     }
 
-    /// Calls with a buffer of 1 KiB, and where that is too small with one of 64 KiB, which is all that the kernel ever gives.
+    /// Calls `body` with a buffer of 1 KiB and, if that is too small, with one of 64 KiB, the kernel's limit (XATTR_SIZE_MAX).
     private borrowing func attributeBytes(
         _ path: ByteString, _ body: (UnsafeMutableRawBufferPointer, UnsafeRawBufferPointer) -> Int
     ) throws(SystemError) -> [UInt8] {
@@ -294,11 +294,13 @@ extension FileDescriptor {
 // MARK: - fs-verity
 
 extension FileDescriptor {
-    /// Makes the open file immutable with fs-verity: blocks of 4096 bytes, no salt. The file must be open for reading only, and for writing
-    /// nowhere (ETXTBSY). `algorithm` is the kernel's number (1 SHA-256, 2 SHA-512); `signature` a PKCS#7 DER signature that the
-    /// kernel checks against its `.fs-verity` keyring.
+    /// Enables fs-verity on the open file, with 4096-byte blocks and no salt. The file becomes immutable. This descriptor must be open for
+    /// reading only, and no descriptor may be open for writing (ETXTBSY).
     ///
-    /// EEXIST: enabled before. `isUnsupported`: the kernel or the file system knows no fs-verity.
+    /// - Parameters:
+    ///   - algorithm: The kernel's number: 1 for SHA-256, 2 for SHA-512.
+    ///   - signature: A PKCS#7 signature in DER, which the kernel checks against its `.fs-verity` keyring.
+    /// - Throws: EEXIST if fs-verity is enabled already; an error with `isUnsupported` if the kernel or the file system lacks fs-verity.
     public borrowing func enableVerity(algorithm: UInt8, signature: UnsafeRawBufferPointer? = nil) throws(SystemError) {
         let result = Kernel.call(.enableVerity, raw) {
             cl_enable_verity(raw, UInt32(algorithm), signature?.baseAddress, signature?.count ?? 0)
@@ -306,8 +308,8 @@ extension FileDescriptor {
         guard result >= 0 else { throw SystemError("enable fs-verity on", result, at: raw, nil) }
     }
 
-    /// The kernel's fs-verity digest of the open file; nil where fs-verity is not enabled on it. Throws an error with `isUnsupported` where
-    /// the kernel or the file system knows no fs-verity.
+    /// The kernel's fs-verity digest of the open file; nil if fs-verity is not enabled on it. Throws an error with `isUnsupported` if the
+    /// kernel or the file system lacks fs-verity.
     public borrowing func measureVerity() throws(SystemError) -> (algorithm: UInt8, digest: [UInt8])? {
         var digest = [UInt8](repeating: 0, count: 64)
         var measured: (algorithm: UInt8, count: Int)?
@@ -325,7 +327,7 @@ extension FileDescriptor {
         return (measured.algorithm, digest)
     }
 
-    /// The same into a buffer of at least 64 bytes, without an allocation.
+    /// Measures into a buffer of at least 64 bytes, without an allocation.
     public borrowing func measureVerity(
         into buffer: UnsafeMutableRawBufferPointer
     ) throws(SystemError) -> (algorithm: UInt8, count: Int)? {
@@ -339,7 +341,7 @@ extension FileDescriptor {
         throw SystemError("measure fs-verity of", result < 0 ? result : -Int(Errno.overflow.rawValue), at: raw, nil)
     }
 
-    /// The PKCS#7 signature that fs-verity was enabled with; nil where there is none, or where the kernel (before 5.12) cannot tell.
+    /// The PKCS#7 signature with which fs-verity was enabled; nil if there is none, or if the kernel (before 5.12) cannot report it.
     public borrowing func veritySignature() throws(SystemError) -> [UInt8]? {
         var bytes = [UInt8](repeating: 0, count: 16 << 10)
         let result = bytes.withUnsafeMutableBytes { cl_verity_signature(raw, $0.baseAddress, $0.count) }

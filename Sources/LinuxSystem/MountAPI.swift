@@ -12,25 +12,25 @@ public struct MountAttributes: OptionSet, Sendable, Hashable {
     public static let noSetUserID = MountAttributes(rawValue: UInt64(CL_MOUNT_ATTR_NOSUID))
     public static let noDevices = MountAttributes(rawValue: UInt64(CL_MOUNT_ATTR_NODEV))
     public static let noExecute = MountAttributes(rawValue: UInt64(CL_MOUNT_ATTR_NOEXEC))
-    /// Access times are never changed.
+    /// Access times are never updated.
     public static let noAccessTime = MountAttributes(rawValue: UInt64(CL_MOUNT_ATTR_NOATIME))
-    /// Access times are always changed. Neither of the two: when they are older than the last change, or a day.
+    /// Access times are always updated. Without either flag, they are updated when older than the last change or than a day.
     public static let strictAccessTime = MountAttributes(rawValue: UInt64(CL_MOUNT_ATTR_STRICTATIME))
     public static let noDirectoryAccessTime = MountAttributes(rawValue: UInt64(CL_MOUNT_ATTR_NODIRATIME))
     /// Symbolic links are not followed (Linux 5.14).
     public static let noSymbolicLinks = MountAttributes(rawValue: UInt64(CL_MOUNT_ATTR_NOSYMFOLLOW))
     /// Set-user-ID and set-group-ID bits, file capabilities and device nodes have no effect.
     public static let withoutPrivileges: MountAttributes = [.noSetUserID, .noDevices]
-    /// All values that the time of access may have, as the kernel wants it cleared before one is set.
+    /// All bits of the access-time setting. The kernel requires that they are cleared before one is set.
     static let accessTime = MountAttributes(rawValue: UInt64(CL_MOUNT_ATTR_ATIME_MASK))
 }
 
-/// A file system being set up (fsopen, fsconfig, fsmount; Linux 5.2).
+/// A file system that is being configured (fsopen, fsconfig, fsmount; Linux 5.2).
 public struct FileSystemContext: ~Copyable, Sendable {
     private let descriptor: FileDescriptor
     private let type: StaticString
 
-    /// ENODEV: the kernel does not know this type of file system. EPERM: no right to mount.
+    /// - Throws: ENODEV if the kernel lacks this type of file system, EPERM if the process may not mount.
     public init(_ type: StaticString) throws(SystemError) {
         let result = Kernel.call(.mount, -1) { type.withCString { cl_fsopen($0) } }
         guard let raw = Int32(exactly: result), raw >= 0 else {
@@ -46,7 +46,7 @@ public struct FileSystemContext: ~Copyable, Sendable {
         }
     }
 
-    /// Sets a parameter to an open file. The number is that of a descriptor which stays open during the call.
+    /// Sets a parameter to an open file, by the number of a descriptor that stays open during the call.
     public borrowing func set(_ key: StaticString, descriptor file: Int32) throws(SystemError) {
         try check(key) { raw, name in cl_fsconfig_fd(raw, name, file) }
     }
@@ -62,13 +62,13 @@ public struct FileSystemContext: ~Copyable, Sendable {
         if result < 0 { throw SystemError(operation: "set \(key) of", path: ByteString(type.description), errno: Errno(result: result)) }
     }
 
-    /// Makes the file system from what was set.
+    /// Creates the file system from the parameters that were set.
     public borrowing func create() throws(SystemError) {
         let result = Kernel.call(.mount, descriptor.raw) { cl_fsconfig_create(descriptor.raw) }
         if result < 0 { throw SystemError(operation: "create", path: ByteString(type.description), errno: Errno(result: result)) }
     }
 
-    /// A mount of the file system that is nowhere in the tree yet; it vanishes when closed unless it is attached.
+    /// Returns a detached mount of the file system. It is unmounted when the descriptor is closed, unless it was attached.
     public borrowing func mount(_ attributes: MountAttributes) throws(SystemError) -> FileDescriptor {
         let result = Kernel.call(.mount, descriptor.raw) { cl_fsmount(descriptor.raw, attributes.rawValue) }
         guard let raw = Int32(exactly: result), raw >= 0 else {
@@ -77,14 +77,14 @@ public struct FileSystemContext: ~Copyable, Sendable {
         return FileDescriptor(owning: raw)
     }
 
-    /// What the kernel has to say about the last failure, one line, `; ` between messages; empty where it is silent.
+    /// The kernel's messages about the last failure in one line, separated by `; `; empty if there are none.
     public borrowing func messages() -> String {
         var lines: [String] = []
         while lines.count < 16 {
             let line = withUnsafeTemporaryAllocation(byteCount: 1024, alignment: 1) { buffer -> String? in
                 let length = cl_read(descriptor.raw, buffer.baseAddress, buffer.count)
                 guard length > 0, length <= buffer.count else { return nil }
-                // "e message", "w message" or "i message".
+                // A message has the form "e message", "w message" or "i message".
                 let text = buffer[..<length].filter { $0 != UInt8(ascii: "\n") }
                 return ByteString(text.count > 2 && text[1] == UInt8(ascii: " ") ? Array(text.dropFirst(2)) : text).description
             }
@@ -95,7 +95,7 @@ public struct FileSystemContext: ~Copyable, Sendable {
     }
 }
 
-/// A loop device in use.
+/// A loop device that is in use.
 @frozen
 public struct LoopDevice: ~Copyable, Sendable {
     public var descriptor: FileDescriptor
@@ -104,14 +104,14 @@ public struct LoopDevice: ~Copyable, Sendable {
 }
 
 extension FileDescriptor {
-    /// Attaches this detached mount at an open directory.
+    /// Attaches this detached mount to an open directory.
     public borrowing func attachMount(to target: borrowing FileDescriptor) throws(SystemError) {
         let directory = target.raw
         let result = Kernel.call(.mount, directory, other: raw) { cl_move_mount(raw, directory, nil, 0) }
         guard result >= 0 else { throw SystemError("mount at", result, at: directory, nil) }
     }
 
-    /// Attaches a detached mount, by the number of its descriptor, at a path.
+    /// Attaches a detached mount, by the number of its descriptor, to a path.
     public static func attachMount(_ raw: Int32, at path: ByteString) throws(SystemError) {
         let result = path.bytes.withUnsafeBytes { bytes in
             Kernel.call(.mount, cl_at_fdcwd, bytes, other: raw) { cl_move_mount(raw, cl_at_fdcwd, bytes.baseAddress, bytes.count) }
@@ -119,7 +119,7 @@ extension FileDescriptor {
         guard result >= 0 else { throw SystemError(operation: "mount at", path: path, errno: Errno(result: result)) }
     }
 
-    /// Sets and clears attributes of the mount whose root this is; EINVAL where it is no mount's root.
+    /// Sets and clears attributes of the mount whose root this is. EINVAL if this is not a mount's root.
     public borrowing func changeMount(set: MountAttributes, clear: MountAttributes = []) throws(SystemError) {
         var clear = clear
         if !set.union(clear).isDisjoint(with: .accessTime) { clear.formUnion(.accessTime) }
@@ -127,7 +127,7 @@ extension FileDescriptor {
         guard result >= 0 else { throw SystemError("change mount", result, at: raw, nil) }
     }
 
-    /// Maps the owners that this detached mount shows through a user namespace (Linux 5.12).
+    /// Maps the owners of files in this detached mount through a user namespace (idmapped mount, Linux 5.12).
     public borrowing func mapMountOwners(by userNamespace: borrowing FileDescriptor) throws(SystemError) {
         let namespace = userNamespace.raw
         let result = Kernel.call(.mount, raw, other: namespace) {
@@ -136,7 +136,7 @@ extension FileDescriptor {
         guard result >= 0 else { throw SystemError("map the owners of mount", result, at: raw, nil) }
     }
 
-    /// The number by which mountinfo lists the mount that the open file was reached through; nil where the kernel does not tell.
+    /// The mount ID, as in mountinfo, of the mount through which the file was opened; nil if the kernel does not report it.
     public borrowing func mountID() throws(SystemError) -> UInt64? {
         let info = try FileDescriptor.open(ByteString("/proc/thread-self/fdinfo/\(raw)"), .readOnly).readAll(limit: 1 << 16)
         for line in info.split(separator: UInt8(ascii: "\n")) {
@@ -146,8 +146,8 @@ extension FileDescriptor {
         return nil
     }
 
-    /// Where the mount of a number is by now, seen from the process's root directory: what leads there may have been renamed. Nil where the
-    /// kernel's table does not list it.
+    /// The current path of a mount, seen from the process's root directory: directories above it may have been renamed. Nil if the kernel's
+    /// table does not list the mount.
     public static func path(ofMount number: UInt64) throws(SystemError) -> ByteString? {
         let table = try FileDescriptor.open("/proc/thread-self/mountinfo", .readOnly).readAll(limit: 1 << 26)
         for line in table.split(separator: UInt8(ascii: "\n")) {
@@ -158,7 +158,7 @@ extension FileDescriptor {
         return nil
     }
 
-    /// What the kernel's tables write as `\ooo`: whatever would part fields.
+    /// Decodes `\ooo`, the kernel's escape for bytes that would separate fields.
     package static func unescape(_ field: some Collection<UInt8>) -> ByteString {
         var bytes: [UInt8] = []
         var rest = Array(field)[...]
@@ -176,7 +176,7 @@ extension FileDescriptor {
         return ByteString(bytes)
     }
 
-    /// Detaches the mount that is topmost at `path`. With `lazily` it goes away even if in use, when the last user ends.
+    /// Detaches the topmost mount at `path`. If `lazily`, a mount that is in use is detached at once and released when its last user ends.
     public static func unmount(_ path: ByteString, lazily: Bool = false) throws(SystemError) {
         let flags = CL_UMOUNT_NOFOLLOW | (lazily ? CL_MNT_DETACH : 0)
         let result = path.bytes.withUnsafeBytes { bytes in
@@ -185,15 +185,15 @@ extension FileDescriptor {
         guard result >= 0 else { throw SystemError(operation: "unmount", path: path, errno: Errno(result: result)) }
     }
 
-    /// Gives the calling thread mounts of its own, copies of all there are, which go away when the thread ends.
+    /// Moves the calling thread into a new mount namespace with copies of all mounts. They are unmounted when the thread ends.
     ///
-    /// - Returns: A directory from whose mount nothing spreads to others; nil where that is so of all mounts.
+    /// - Returns: A directory whose mount does not propagate to others; nil if that is true of all mounts.
     package static func unshareMounts() throws(SystemError) -> ByteString? {
         var result = Kernel.call(.mount, -1) { cl_unshare_mounts() }
         guard result >= 0 else { throw SystemError(operation: "unshare mounts", errno: Errno(result: result)) }
         result = Kernel.call(.mount, -1) { cl_make_mounts_private("/", 1) }
         if result >= 0 { return nil }
-        // In a chroot the root directory may be no mount's root, but /proc always is, and has directories that nobody needs meanwhile.
+        // In a chroot, the root directory may not be a mount's root. /proc always is one, and its directories are not needed meanwhile.
         guard Errno(result: result) == .invalidArgument else {
             throw SystemError(operation: "make mounts private", errno: Errno(result: result))
         }
@@ -202,20 +202,19 @@ extension FileDescriptor {
         return "/proc/tty"
     }
 
-    /// Moves the calling thread into the mount namespace that this file stands for (`/proc/PID/ns/mnt`). EINVAL once the process has
-    /// another thread.
+    /// Moves the calling thread into the mount namespace of this file (`/proc/PID/ns/mnt`). EINVAL if the process has another thread.
     public borrowing func enterMounts() throws(SystemError) {
         let raw = raw
         let result = Kernel.call(.mount, raw) { cl_enter_mounts(raw) }
         guard result >= 0 else { throw SystemError("enter the mount namespace", result, at: raw, nil) }
     }
 
-    /// A loop device that shows this file read-only as blocks. It frees itself when its last user ends, at the latest when the
-    /// descriptor returned and every mount of it are gone.
+    /// Returns a read-only loop device for this file. The device is released when its last user ends: when the returned descriptor is
+    /// closed and no mount uses the device.
     public borrowing func makeLoopDevice() throws(SystemError) -> LoopDevice {
         let control = try FileDescriptor.open("/dev/loop-control", .readWrite)
         let raw = raw
-        // Others take devices at the same time: a lost race is EBUSY, so ask for the next free one.
+        // Other processes take devices at the same time. EBUSY means a lost race, so ask for the next free device.
         var last = SystemError(operation: "find a free loop device", errno: .busy)
         for _ in 0..<64 {
             let number = Kernel.call(.loopDevice, control.raw) { cl_loop_free(control.raw) }
@@ -232,7 +231,7 @@ extension FileDescriptor {
 }
 
 extension StaticString {
-    /// A static string's bytes end with a NUL that is not counted.
+    /// Passes the bytes of a static string, which end with an uncounted NUL.
     fileprivate func withCString<Result>(_ body: (UnsafePointer<CChar>) -> Result) -> Result {
         UnsafeRawPointer(utf8Start).withMemoryRebound(to: CChar.self, capacity: utf8CodeUnitCount + 1, body)
     }

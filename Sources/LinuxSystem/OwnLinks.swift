@@ -3,14 +3,14 @@ public import ComposefsBytes
 extension FileDescriptor {
     private static var slash: UInt8 { UInt8(ascii: "/") }
 
-    /// Opens a directory that the caller named, to write into it. A symbolic link in its place is followed only if root or this user made it:
-    /// in a directory that others can write to, one of theirs could lead anywhere.
+    /// Opens a directory that the caller named, to write into it. If the path is a symbolic link, it is followed only if root or this user
+    /// owns it: in a directory that others can write to, a link of theirs could lead anywhere.
     ///
-    /// - Throws: ELOOP for another user's link and for too many links.
+    /// - Throws: ELOOP for a link of another user and for too many links.
     public static func openDirectoryToWrite(_ path: ByteString) throws(SystemError) -> FileDescriptor {
         var (parentPath, name) = split(path)
         var parent = try FileDescriptor.open(parentPath, [.pathOnly, .directory])
-        // As many as the kernel follows.
+        // The kernel's own limit of links.
         for _ in 0..<40 {
             let entry = try parent.open(at: name, [.pathOnly, .noFollow])
             let status = try entry.status()
@@ -28,7 +28,7 @@ extension FileDescriptor {
         throw SystemError("open", path, .tooManySymbolicLinks)
     }
 
-    /// A path's directory and its last name; `.` for one that ends in slashes only.
+    /// Splits a path into its directory and its last name. The name is `.` if the path consists of slashes only.
     public static func split(_ path: ByteString) -> (directory: ByteString, name: ByteString) {
         var bytes = path.bytes[...]
         while bytes.count > 1, bytes.last == slash { bytes.removeLast() }

@@ -2,18 +2,18 @@ internal import ComposefsBytes
 internal import Glibc
 internal import Synchronization
 
-/// Why another user could change a file or the entries of a directory.
+/// The reason why another user could change a file or the entries of a directory.
 public enum OwnershipFault: Sendable, Hashable, CustomStringConvertible {
-    /// Another user owns it; the user's ID.
+    /// Another user owns it; the value is the user's ID.
     case owner(UInt32)
-    /// A group that may have other members can write to it; the group's ID.
+    /// A group that may have other members can write to it; the value is the group's ID.
     case group(UInt32)
     /// Its access control list lets another user or group write to it.
     case accessList
     /// Every user can write to it.
     case everyone
 
-    /// What is so, as the rest of a sentence that begins with the file.
+    /// The fault as the rest of a sentence that begins with the file's name.
     public var description: String {
         switch self {
         case .owner(let uid): "belongs to another user (uid \(uid))"
@@ -24,16 +24,16 @@ public enum OwnershipFault: Sendable, Hashable, CustomStringConvertible {
     }
 }
 
-/// Tells whether users other than the process's own, and root, can change a file or the entries of a directory.
+/// Checks whether users other than the process's own user and root can change a file or the entries of a directory.
 ///
-/// It is git's rule for a repository's owner (safe.directory), SUDO_UID included, with write permission added. A group that only its owner
-/// is in is not another user: distributions give each user such a group, and a umask of 002.
+/// This is git's rule for the owner of a repository (safe.directory), including SUDO_UID, extended to write permission. A group whose only
+/// member is its owner does not count as another user: distributions give each user such a group, and a umask of 002.
 public final class OwnershipCheck: Sendable {
     private let trusted: [UInt32]
-    /// Groups that were looked up, by group and owner: whether only the owner is in it.
+    /// Results of group lookups by group and owner: whether the owner is the group's only member.
     private let privateGroups = Mutex<[UInt64: Bool]>([:])
 
-    /// For the process's effective user. For root, the user that sudo was called by is no other user.
+    /// Creates a check for the process's effective user. For root, the user who called sudo is trusted too.
     public convenience init() {
         let user = Host.effectiveUserID
         var trusted = [user, 0]
@@ -43,21 +43,21 @@ public final class OwnershipCheck: Sendable {
         self.init(trusted: trusted)
     }
 
-    /// - Parameter trusted: the users that may own and write.
+    /// - Parameter trusted: The users that may own the file and write to it.
     init(trusted: [UInt32]) { self.trusted = trusted }
 
-    /// What is wrong with an open file or directory; nil if nothing is.
+    /// The fault of an open file or directory; nil if there is none.
     public func fault(of file: borrowing FileDescriptor) throws(SystemError) -> OwnershipFault? {
         let status = try file.status()
         let fault = fault(of: status)
-        // With an access control list the group bits of the mode are its mask, which says nothing about the group.
+        // With an access control list, the group bits of the mode are its mask, which does not describe the group's permissions.
         guard status.mode & 0o020 != 0, fault == nil || fault == .group(status.gid),
             let list = try file.extendedAttribute("system.posix_acl_access")
         else { return fault }
         return self.fault(ofAccessList: list.bytes, status)
     }
 
-    /// The same by the status alone, which cannot tell an access control list from a group that can write.
+    /// The fault by the status alone, which cannot distinguish an access control list from a writable group.
     public func fault(of status: FileStatus) -> OwnershipFault? {
         guard trusted.contains(status.uid) else { return .owner(status.uid) }
         if status.mode & 0o002 != 0 { return .everyone }
@@ -65,7 +65,7 @@ public final class OwnershipCheck: Sendable {
         return .group(status.gid)
     }
 
-    /// Whether the group is the one of the user's own: it has the user's name, is the user's first group, and lists no one else.
+    /// Whether the group is the user's private group: it has the user's name, is the user's primary group and lists no other member.
     private func isPrivate(_ group: UInt32, of user: UInt32) -> Bool {
         let key = UInt64(group) << 32 | UInt64(user)
         if let known = privateGroups.withLock({ $0[key] }) { return known }
@@ -74,8 +74,8 @@ public final class OwnershipCheck: Sendable {
         return found
     }
 
-    /// The kernel's form of a list (linux/posix_acl_xattr.h): u32 version, then for each entry u16 tag, u16 permissions, u32 ID. The mask
-    /// is what the group bits of the mode show: it allows writing.
+    /// Reads the kernel's form of an access control list (linux/posix_acl_xattr.h): u32 version, then u16 tag, u16 permissions and u32 ID
+    /// for each entry. The group bits of the mode show the mask, which allows writing here.
     private func fault(ofAccessList list: [UInt8], _ status: FileStatus) -> OwnershipFault? {
         let (namedUser, owningGroup, namedGroup, write): (UInt16, UInt16, UInt16, UInt16) = (0x02, 0x04, 0x08, 0x02)
         return list.withUnsafeBytes { bytes in
@@ -95,9 +95,9 @@ public final class OwnershipCheck: Sendable {
     }
 }
 
-/// Users and groups, as the C library's name service gives them.
+/// Users and groups from the C library's name service.
 private enum Accounts {
-    /// Buffers larger than this are not offered to the C library. Bytes.
+    /// The largest buffer in bytes that is offered to the C library.
     private static let largestBuffer = 1 << 20
 
     static func isPrivateGroup(_ group: UInt32, of user: UInt32) -> Bool {
@@ -131,7 +131,7 @@ private enum Accounts {
         }
     }
 
-    /// Calls again with a larger buffer while the one offered is too small (ERANGE).
+    /// Repeats the call with a larger buffer while it fails with ERANGE.
     private static func withBuffer<Found>(
         _ body: (UnsafeMutablePointer<CChar>, Int) -> (found: Found?, status: Int32)
     ) -> Found? {

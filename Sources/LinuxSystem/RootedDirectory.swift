@@ -2,23 +2,23 @@ public import ComposefsBytes
 internal import ComposefsCLinux
 internal import Synchronization
 
-/// A directory that paths cannot leave: a name below it is reached through directories only, never through a symbolic link, `..` or an
-/// absolute path.
+/// A directory that paths cannot leave: entries are reached through directories only, never through a symbolic link, `..` or an absolute
+/// path.
 ///
-/// Whoever can write below the directory could otherwise plant a link and have a privileged process write, or remove, elsewhere. Opening
-/// uses openat2(2) with RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS (Linux 5.6); without it the path is walked name by name with O_NOFOLLOW,
-/// which gives the same. Calls that have no such flags (unlinkat, renameat2, linkat, mkdirat, symlinkat) get the directory that holds the
-/// entry, opened in that way, and the last name alone.
+/// Otherwise, a user who can write below the directory could plant a link that makes a privileged process write or remove files elsewhere.
+/// Files are opened with openat2(2), RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS (Linux 5.6). On older kernels the path is walked component by
+/// component with O_NOFOLLOW, with the same result. Calls without such flags (unlinkat, renameat2, linkat, mkdirat, symlinkat) get the
+/// entry's directory, opened in that way, and only the last component.
 ///
 /// Errors: ELOOP or ENOTDIR if a symbolic link is in the way, EXDEV if the path would leave the directory.
 public struct RootedDirectory: ~Copyable, Sendable {
     /// The directory itself.
     public let descriptor: FileDescriptor
 
-    /// - Parameter descriptor: a directory that is open for reading, or as a handle (O_PATH).
+    /// - Parameter descriptor: A directory that is open for reading, or with O_PATH.
     public init(_ descriptor: consuming FileDescriptor) { self.descriptor = descriptor }
 
-    /// A second handle on the same directory; it shares the lock.
+    /// A second handle on the same directory, which shares the lock.
     public borrowing func duplicate() throws(SystemError) -> RootedDirectory { RootedDirectory(try descriptor.duplicate()) }
 }
 
@@ -26,10 +26,10 @@ public struct RootedDirectory: ~Copyable, Sendable {
 
 extension RootedDirectory {
     private static let slash = UInt8(ascii: "/")
-    /// Whether openat2 was found missing (ENOSYS).
+    /// Whether openat2 is known to be missing (ENOSYS).
     private static let lacksOpenat2 = Atomic<Bool>(false)
 
-    /// Opens a path below the directory. A descriptor, or -errno.
+    /// Opens a path below the directory. Returns a descriptor or -errno.
     static func openResult(_ root: Int32, _ path: UnsafeRawBufferPointer, _ flags: OpenFlags, _ mode: UInt32) -> Int {
         Kernel.call(flags.kind, root, path) { open(root, path, flags, mode) }
     }
@@ -37,20 +37,20 @@ extension RootedDirectory {
     private static func open(_ root: Int32, _ path: UnsafeRawBufferPointer, _ flags: OpenFlags, _ mode: UInt32) -> Int {
         if lacksOpenat2.load(ordering: .relaxed) { return walk(root, path, flags, mode) }
         let restrictions: ResolveFlags = [.beneath, .noSymlinks]
-        // openat2 takes no mode if nothing is created.
+        // openat2 accepts a mode only if it creates a file.
         let mode = flags.creates ? mode : 0
         let result = cl_openat2(root, path.baseAddress, path.count, flags.rawValue, mode, restrictions.rawValue)
         switch Errno(result: min(result, 0)) {
         case .noSystemCall:
             lacksOpenat2.store(true, ordering: .relaxed)
             return walk(root, path, flags, mode)
-        // What seccomp profiles that do not know the call answer.
+        // Seccomp profiles that do not know the call return EPERM.
         case .notPermitted where result < 0: return walk(root, path, flags, mode)
         default: return result
         }
     }
 
-    /// The same without openat2: each directory on the way is opened with O_NOFOLLOW from the one before.
+    /// The same without openat2: opens each directory on the way with O_NOFOLLOW, relative to the previous one.
     static func walk(_ root: Int32, _ path: UnsafeRawBufferPointer, _ flags: OpenFlags, _ mode: UInt32) -> Int {
         guard !leaves(path) else { return -Int(Errno.crossDevice.rawValue) }
         var flags = flags
@@ -69,13 +69,13 @@ extension RootedDirectory {
         return cl_openat(at, rest.baseAddress, rest.count, flags.rawValue, mode)
     }
 
-    /// Whether a path is absolute or has a `..`.
+    /// Whether a path is absolute or contains `..`.
     private static func leaves(_ path: UnsafeRawBufferPointer) -> Bool {
         if path.first == slash { return true }
         return path.split(separator: slash).contains { $0.count == 2 && $0.allSatisfy { $0 == UInt8(ascii: ".") } }
     }
 
-    /// Calls `body` with the directory that holds the path's last name, and that name; -errno if the directory cannot be reached.
+    /// Calls `body` with the directory of the path's last component, and that component. Returns -errno if the directory cannot be reached.
     private static func inParent(
         _ root: Int32, _ path: UnsafeRawBufferPointer, _ body: (Int32, UnsafeRawBufferPointer) -> Int
     ) -> Int {
@@ -91,7 +91,7 @@ extension RootedDirectory {
         return body(directory, name)
     }
 
-    /// `inParent`, with `body` passed through the door to the kernel under the whole path.
+    /// Runs `body` through `inParent`; the observer of `Kernel` sees the whole path.
     private borrowing func change(
         _ kind: SystemCallKind, _ path: ByteString, _ body: (Int32, UnsafeRawBufferPointer) -> Int
     ) -> Int {
@@ -113,7 +113,7 @@ extension RootedDirectory {
         return FileDescriptor(owning: new)
     }
 
-    /// As `open(at:)`, but nil if there is no such entry: asking is not a failure.
+    /// Like `open(at:)`, but returns nil if there is no such entry.
     public borrowing func openIfPresent(at path: ByteString, _ flags: OpenFlags = .readOnly) throws(SystemError) -> FileDescriptor? {
         let opened = path.bytes.withUnsafeBytes { Self.openResult(descriptor.raw, $0, flags, 0) }
         if let new = Int32(exactly: opened), new >= 0 { return FileDescriptor(owning: new) }
@@ -127,7 +127,7 @@ extension RootedDirectory {
         return try open(at: directory, [.pathOnly, .directory]).openOnDevice(at: name)
     }
 
-    /// A directory below this one, as one that paths cannot leave.
+    /// Opens a directory below this one as a `RootedDirectory`.
     public borrowing func directory(at path: ByteString) throws(SystemError) -> RootedDirectory {
         RootedDirectory(try open(at: path, [.readOnly, .directory]))
     }
@@ -136,14 +136,14 @@ extension RootedDirectory {
 // MARK: - Asking
 
 extension RootedDirectory {
-    /// fstatat of an entry; symbolic links are not followed.
+    /// fstatat(2) of an entry, without following symbolic links.
     public borrowing func status(at path: ByteString) throws(SystemError) -> FileStatus {
         let (result, status) = statusResult(path)
         guard let status else { throw descriptor.failure("stat", result, path) }
         return status
     }
 
-    /// The same, nil if there is no such entry.
+    /// Like `status(at:)`, but returns nil if there is no such entry.
     public borrowing func statusIfPresent(at path: ByteString) throws(SystemError) -> FileStatus? {
         let (result, status) = statusResult(path)
         if let status { return status }
@@ -160,14 +160,14 @@ extension RootedDirectory {
         return (result, result >= 0 ? FileStatus(status) : nil)
     }
 
-    /// A symbolic link's text; EINVAL if the entry is something else.
+    /// The target of a symbolic link. EINVAL if the entry is not a symbolic link.
     public borrowing func readLink(at path: ByteString) throws(SystemError) -> ByteString {
         let (result, target) = readLinkResult(path)
         guard let target else { throw descriptor.failure("read symlink", result, path) }
         return target
     }
 
-    /// The same, nil if there is no such entry.
+    /// Like `readLink(at:)`, but returns nil if there is no such entry.
     public borrowing func readLinkIfPresent(at path: ByteString) throws(SystemError) -> ByteString? {
         let (result, target) = readLinkResult(path)
         if let target { return target }
@@ -180,7 +180,7 @@ extension RootedDirectory {
         var target: ByteString?
         let result = path.bytes.withUnsafeBytes { path in
             Self.inParent(root, path) { directory, name in
-                // Targets have at most 4095 bytes (PATH_MAX).
+                // A target has at most 4095 bytes (PATH_MAX).
                 withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 1) { buffer in
                     let result = cl_readlinkat(directory, name.baseAddress, name.count, buffer.baseAddress, buffer.count)
                     if result >= 0, result <= buffer.count {
@@ -193,7 +193,7 @@ extension RootedDirectory {
         return (result, target)
     }
 
-    /// The entries of a directory below, or of this one (`.`); nil if there is none.
+    /// The entries of a directory below this one, or of this one (`.`); nil if it does not exist.
     public borrowing func entries(of path: ByteString) throws(SystemError) -> [DirectoryEntry]? {
         guard let directory = try openIfPresent(at: path, [.readOnly, .directory, .noFollow]) else { return nil }
         return try directory.entries()
@@ -208,7 +208,7 @@ extension RootedDirectory {
         guard result >= 0 else { throw descriptor.failure("create directory", result, path) }
     }
 
-    /// As `makeDirectory`, but an entry of that name is no error: returns whether a directory was made.
+    /// Like `makeDirectory`, but accepts an existing entry. Returns whether a directory was created.
     @discardableResult
     public borrowing func makeDirectoryIfMissing(at path: ByteString, mode: UInt32 = 0o755) throws(SystemError) -> Bool {
         let result = makeDirectoryResult(path, mode)
@@ -235,7 +235,7 @@ extension RootedDirectory {
         guard result >= 0 else { throw descriptor.failure("create symlink", result, path) }
     }
 
-    /// Removes an entry that is no directory.
+    /// Removes an entry that is not a directory.
     public borrowing func unlink(at path: ByteString) throws(SystemError) {
         let result = change(.unlink, path) { cl_unlinkat($0, $1.baseAddress, $1.count, 0) }
         guard result >= 0 else { throw descriptor.failure("remove", result, path) }
@@ -255,7 +255,7 @@ extension RootedDirectory {
         guard result >= 0 else { throw descriptor.failure("rename to", result, newPath) }
     }
 
-    /// A second name for an entry (a symbolic link itself, not its target); EEXIST if the name is taken.
+    /// Creates a hard link to an entry; a symbolic link is linked itself, not its target. EEXIST if the name is taken.
     public borrowing func link(at path: ByteString, to newPath: ByteString) throws(SystemError) {
         let result = pair(.link, path, newPath) { from, old, to, new in
             cl_linkat(from, old.baseAddress, old.count, to, new.baseAddress, new.count)
@@ -279,7 +279,7 @@ extension RootedDirectory {
         }
     }
 
-    /// Gives an open file a name; EEXIST if the name is taken.
+    /// Gives an open file a name. EEXIST if the name is taken.
     public borrowing func link(_ file: borrowing FileDescriptor, at path: ByteString) throws(SystemError) {
         let root = descriptor.raw
         let file = file.raw
@@ -299,7 +299,7 @@ extension RootedDirectory {
 
     public borrowing func fileSystemStatus() throws(SystemError) -> FileSystemStatus { try descriptor.fileSystemStatus() }
 
-    /// Throws unless the process, with its effective identity, may access the directory so (EACCES, EROFS).
+    /// Throws unless the process's effective user may access the directory in this mode (EACCES, EROFS).
     public borrowing func access(_ mode: AccessMode) throws(SystemError) { try descriptor.access(at: ".", mode) }
 
     /// Makes the directory's entries durable.

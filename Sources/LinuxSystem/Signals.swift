@@ -1,6 +1,6 @@
 internal import Glibc
 
-/// A signal's number, and what the process does about it.
+/// A signal and the process's action for it.
 package struct Signal: Hashable, Sendable {
     package var number: Int32
 
@@ -19,48 +19,48 @@ package struct Signal: Hashable, Sendable {
     package static let user2 = Signal(SIGUSR2)
     package static let processorLimit = Signal(SIGXCPU)
 
-    /// What the process does when a signal comes.
+    /// The process's action for a signal.
     package struct Action: Sendable {
         fileprivate let handler: sighandler_t?
     }
 
-    /// Runs a function when the signal comes (signal(2)); it may do only what signal-safety(7) allows.
+    /// Installs a handler (signal(2)), which may use only the functions listed in signal-safety(7).
     ///
-    /// - Returns: what the process did before; see `restore`.
+    /// - Returns: The previous action, for `restore`.
     @discardableResult
     package func handle(_ handler: @escaping @convention(c) (Int32) -> Void) -> Action { Action(handler: signal(number, handler)) }
 
-    /// Does again what `handle` replaced.
+    /// Restores an action that `handle` replaced.
     package func restore(_ action: Action) { signal(number, action.handler) }
 
     package func ignore() { signal(number, SIG_IGN) }
 
-    /// In a handler of the signal: does what the signal does by itself as soon as the handler returns.
+    /// Called in a handler of the signal: restores the default action, which takes effect as soon as the handler returns.
     package func actByDefault() {
         signal(number, SIG_DFL)
         raise(number)
     }
 
-    /// In a handler of the signal: stops the process at once, as the signal does by itself, and returns when it is continued. The signal's
-    /// action is the default one afterwards.
+    /// Called in a handler of the signal: stops the process at once, as the default action does, and returns when it continues. Afterwards the
+    /// signal has its default action.
     package func stopByDefault() {
         signal(number, SIG_DFL)
         var signals = sigset_t()
         sigemptyset(&signals)
         sigaddset(&signals, number)
-        // The signal is blocked while its handler runs; the process stops when it is unblocked.
+        // The signal is blocked while its handler runs. The process stops when the signal is unblocked.
         raise(number)
         pthread_sigmask(SIG_UNBLOCK, &signals, nil)
     }
 
-    /// Runs a signal handler's body and leaves errno as the interrupted code had it.
+    /// Runs the body of a signal handler and restores the errno of the interrupted code.
     package static func keepingErrno(_ body: () -> Void) {
         let before = errno
         body()
         errno = before
     }
 
-    /// Keeps signals from the calling thread.
+    /// Blocks signals in the calling thread.
     package static func block(_ signals: [Signal]) {
         var set = sigset_t()
         sigemptyset(&set)
@@ -70,15 +70,15 @@ package struct Signal: Hashable, Sendable {
 }
 
 extension Host {
-    /// Ends the process at once, in a signal handler too.
+    /// Ends the process at once; safe in a signal handler.
     package static func exitFromHandler(_ status: Int32) -> Never { _exit(status) }
 
-    /// Ends the process without exit handlers, after what is buffered has been written.
+    /// Writes buffered output and ends the process without running exit handlers.
     package static func exitWithoutHandlers(_ status: Int32) -> Never {
         fflush(nil)
         _exit(status)
     }
 
-    /// Sleeps in a signal handler.
+    /// Sleeps; safe in a signal handler.
     package static func sleepInHandler(milliseconds: Int32) { poll(nil, 0, milliseconds) }
 }

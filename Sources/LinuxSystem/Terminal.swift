@@ -2,7 +2,7 @@ internal import ComposefsBytes
 internal import ComposefsCLinux
 internal import Glibc
 
-/// The descriptors that a process starts with.
+/// The standard streams of a process.
 package enum StandardStream: Int32, Sendable {
     case input = 0
     case output = 1
@@ -10,7 +10,7 @@ package enum StandardStream: Int32, Sendable {
 
     package var isTerminal: Bool { isatty(rawValue) == 1 }
 
-    /// read(2): what is there, at most the buffer's size; 0 at the end.
+    /// read(2): reads available bytes, at most the buffer's size. Returns 0 at the end.
     package func read(into buffer: UnsafeMutableRawBufferPointer) throws(SystemError) -> Int {
         let result = cl_read(rawValue, buffer.baseAddress, buffer.count)
         guard result >= 0 else { throw SystemError(operation: "read", path: name, errno: Errno(result: result)) }
@@ -25,20 +25,20 @@ package enum StandardStream: Int32, Sendable {
         }
     }
 
-    /// Writes everything, waiting while the stream takes nothing. See `FileDescriptor.writeAll(_:to:)`.
+    /// Writes all bytes and waits while the stream accepts none. See `FileDescriptor.writeAll(_:to:)`.
     package func writeAll(_ bytes: UnsafeRawBufferPointer) throws(SystemError) {
         guard let errno = FileDescriptor.writeAll(bytes, to: rawValue) else { return }
         throw SystemError(operation: "write", path: name, errno: errno)
     }
 
-    /// One write(2), for signal handlers; an error has nowhere to be told.
+    /// One write(2), for signal handlers. Errors are ignored, because they cannot be reported.
     package func write(_ text: StaticString) { _ = Glibc.write(rawValue, text.utf8Start, text.utf8CodeUnitCount) }
 }
 
 extension FileDescriptor {
-    /// Writes everything to a descriptor that belongs to someone else, waiting while it takes nothing (EAGAIN).
+    /// Writes all bytes to a descriptor that this program does not own, and waits while it accepts none (EAGAIN).
     ///
-    /// - Returns: nil, or why the rest was not written.
+    /// - Returns: Nil, or the error that stopped the write.
     package static func writeAll(_ bytes: UnsafeRawBufferPointer, to number: Int32) -> Errno? {
         var rest = bytes
         while !rest.isEmpty {
@@ -55,26 +55,26 @@ extension FileDescriptor {
         return nil
     }
 
-    /// Whether a descriptor of this number is open for writing.
+    /// Whether a descriptor with this number is open for writing.
     package static func isWritable(_ number: Int32) -> Bool {
         let flags = fcntl(number, F_GETFL)
         return flags >= 0 && flags & O_ACCMODE != O_RDONLY
     }
 
-    /// Keeps a descriptor that this process was given from the programs that it starts.
+    /// Marks an inherited descriptor close-on-exec, so that child processes do not get it.
     package static func closeOnExec(_ number: Int32) { _ = fcntl(number, F_SETFD, FD_CLOEXEC) }
 }
 
-/// A terminal: its size, and which processes it belongs to.
+/// The size of a terminal and its foreground process group.
 package enum Terminal {
-    /// In characters; nil if the stream is no terminal, or one that does not tell.
+    /// The size in characters; nil if the stream is not a terminal or the terminal does not report a size.
     package static func size(of stream: StandardStream) -> (columns: Int, rows: Int)? {
         var size = winsize()
         guard ioctl(stream.rawValue, UInt(TIOCGWINSZ), &size) == 0, size.ws_col > 0, size.ws_row > 0 else { return nil }
         return (Int(size.ws_col), Int(size.ws_row))
     }
 
-    /// Whether this process is among those that the terminal belongs to, or the stream is no terminal.
+    /// Whether this process is in the terminal's foreground process group, or the stream is not a terminal.
     package static func isForeground(on stream: StandardStream) -> Bool {
         let owner = tcgetpgrp(stream.rawValue)
         return owner < 0 || owner == getpgrp()

@@ -4,9 +4,9 @@ internal import ComposefsCLinux
 extension FileDescriptor {
     private static var nameAttempts: Int { 16 }
 
-    /// A new file in this directory, open for reading and writing, that has no name and vanishes when it is closed.
+    /// Creates a file in this directory, open for reading and writing, that has no name and disappears when it is closed.
     ///
-    /// Without O_TMPFILE (old kernels; NFS and some FUSE file systems) it is made under a name that is removed at once.
+    /// Without O_TMPFILE (old kernels, NFS, some FUSE file systems), the file is created under a name that is removed at once.
     public borrowing func openUnnamed(mode: UInt32 = 0o600) throws(SystemError) -> FileDescriptor {
         do throws(SystemError) {
             return try openTemporary(mode: mode)
@@ -28,7 +28,7 @@ extension FileDescriptor {
 }
 
 extension SystemError {
-    /// Whether opening with O_TMPFILE failed because the kernel or the file system does not know it: it then takes the flag for a directory
-    /// that is opened for writing.
+    /// Whether opening with O_TMPFILE failed because the kernel or the file system does not support it. Such a kernel treats the call as
+    /// opening a directory for writing.
     public var lacksTemporaryFiles: Bool { isUnsupported || errno == .isDirectory || errno == .invalidArgument }
 }

@@ -1,17 +1,17 @@
 import ComposefsBytes
 public import ComposefsHashing
 
-/// Names a blob by its content (image-spec descriptor.md).
+/// Refers to a blob by its digest (image-spec, descriptor.md).
 public struct Descriptor: Hashable, Sendable {
     public var mediaType: String
     public var digest: ContentDigest
-    /// In bytes, at most 2^63-1.
+    /// The size in bytes, at most 2^63-1.
     public var size: UInt64
     public var platform: Platform?
     public var annotations: [String: String]
     public var artifactType: String?
     public var urls: [String]
-    /// The blob itself, where the document carries it; its size and digest were checked.
+    /// The blob itself, if the document contains it. Its size and digest were checked.
     public var data: [UInt8]?
 
     public init(
@@ -28,7 +28,7 @@ public struct Descriptor: Hashable, Sendable {
         self.data = data
     }
 
-    /// - Parameter needsType: whether a missing media type is refused; else it is empty.
+    /// - Parameter needsType: Whether a missing media type is an error; if not, it is empty.
     package init(_ fields: DocumentFields, needsType: Bool = true) throws(OCIError) {
         if needsType {
             mediaType = try fields.requiredString("mediaType")
@@ -45,33 +45,33 @@ public struct Descriptor: Hashable, Sendable {
         if let text = try fields.string("data") {
             guard let data = Base64.decode(text.utf8) else { throw fields.malformed("data", "is not base64") }
             guard UInt64(data.count) == size, ContentDigest.of(data, digest.algorithm) == digest else {
-                throw fields.malformed("data", "is not the blob that the descriptor names")
+                throw fields.malformed("data", "does not match the descriptor's size and digest")
             }
             self.data = data
         }
     }
 
-    /// The annotations that name an entry of a layout's index.json: the specified one first, then the whole reference that containerd and docker
+    /// The annotations that name an entry of a layout's index.json: the specified one, then the full reference that containerd and docker
     /// add.
     package static let nameKeys = ["org.opencontainers.image.ref.name", "io.containerd.image.name"]
 
-    /// What the entry of an index leads to, as far as its media type says; nil where it is neither a manifest nor an index, and readers of
-    /// indexes have to ignore it (image-spec image-index.md).
+    /// Whether the entry of an index refers to a manifest or an index, according to its media type. Readers must ignore entries of other
+    /// types (image-spec, image-index.md).
     package var isOfKnownKind: Bool { MediaType.isManifest(mediaType) || MediaType.isIndex(mediaType) }
 
-    /// Whether registries need not have the blob: a layer that is not to be distributed, or a blob that is at addresses of its own.
+    /// Whether registries need not have the blob: a non-distributable layer, or a blob with its own URLs.
     public var isForeign: Bool { LayerMediaType(mediaType)?.isDistributable == false || !urls.isEmpty }
 
-    /// For messages about a foreign blob that is not here: what it is and where it is.
+    /// A note for messages about a missing foreign blob: what it is and where it can be found.
     public var foreignNote: String {
         let places = urls.prefix(3).map { ByteString(hidingSecrets($0)).description }
-        return "it is a foreign layer, which need not be with the image"
+        return "it is a foreign layer, which images may leave out"
             + (places.isEmpty ? "" : "; the manifest says that it is at \(places.joined(separator: ", "))")
     }
 
-    /// A signature or provenance record beside the images of an index, not an image.
+    /// Whether the entry is not an image, but a signature or provenance record for the images of an index.
     package var isAttestation: Bool { isMarkedAsAttestation || platform?.isUnknown == true }
 
-    /// The same where the entry says so outright. Other builders leave the platform of an image unknown, too.
+    /// Whether the entry is marked as an attestation. Some builders leave the platform of images unknown, too.
     package var isMarkedAsAttestation: Bool { annotations["vnd.docker.reference.type"] != nil }
 }

@@ -2,16 +2,16 @@ import ComposefsBytes
 package import ComposefsHashing
 package import ComposefsJSON
 
-/// The members of one object of a document.
+/// The members of an object in a document.
 ///
-/// What a tree or a digest depends on is read strictly: a member of the wrong type is refused. Everything else is read as far as it can be
-/// understood (`text`, `list`, `texts`, `names`, `object`): documents with a string for a list or a number for a label are in registries.
-/// null counts as absent for optional members, as the tools that write these documents have it.
+/// Members that affect a tree or a digest are read strictly: a member of the wrong type is an error. All other members are read leniently
+/// (`text`, `list`, `texts`, `names`, `object`), because registries have documents with a string for a list or a number for a label. For
+/// optional members, null counts as absent, as in the tools that write these documents.
 package struct DocumentFields {
     package let object: JSONObject
-    /// `manifest`, `index`, …
+    /// The kind of document: `manifest`, `index`, …
     package let document: String
-    /// Where in the document: `layers[3].` or nothing.
+    /// The position in the document: `layers[3].`, or empty.
     private let place: String
 
     private init(_ object: JSONObject, _ document: String, _ place: String) {
@@ -20,18 +20,18 @@ package struct DocumentFields {
         self.place = place
     }
 
-    /// The document's outermost object.
+    /// Parses a document and returns its outermost object.
     package init(parsing bytes: [UInt8], document: String, limit: Int) throws(OCIError) {
-        guard bytes.count <= limit else { throw .malformed(document: document, "\(bytes.count) bytes; at most \(limit) are read") }
+        guard bytes.count <= limit else { throw .malformed(document: document, "it has \(bytes.count) bytes; the limit is \(limit)") }
         let value: JSONValue
         do throws(JSONError) { value = try JSONValue.parse(bytes) } catch { throw .malformed(document: document, error.description) }
         guard let object = value.object else { throw .malformed(document: document, "it is \(value.kindName), not an object") }
         self.init(object, document, "")
     }
 
-    /// The objects of a document that is an array.
+    /// Parses a document that is an array and returns its objects.
     package static func array(parsing bytes: [UInt8], document: String, limit: Int) throws(OCIError) -> [DocumentFields] {
-        guard bytes.count <= limit else { throw .malformed(document: document, "\(bytes.count) bytes; at most \(limit) are read") }
+        guard bytes.count <= limit else { throw .malformed(document: document, "it has \(bytes.count) bytes; the limit is \(limit)") }
         let value: JSONValue
         do throws(JSONError) { value = try JSONValue.parse(bytes, limits: JSONLimits(values: 1 << 24)) } catch {
             throw .malformed(document: document, error.description)
@@ -73,7 +73,7 @@ package struct DocumentFields {
         return string
     }
 
-    /// A size in bytes: an integer, not negative, at most 2^63-1.
+    /// A size in bytes: a non-negative integer, at most 2^63-1.
     package func size(_ key: String) throws(OCIError) -> UInt64 {
         guard let value = object[key] else { throw malformed(key, "is missing") }
         guard let number = value.int64, let size = UInt64(exactly: number) else {
@@ -89,7 +89,7 @@ package struct DocumentFields {
 
     package func digest(_ key: String) throws(OCIError) -> ContentDigest {
         let text = try requiredString(key)
-        guard let digest = ContentDigest(text) else { throw malformed(key, "is \(quoted(text)), no sha256, sha384 or sha512 digest") }
+        guard let digest = ContentDigest(text) else { throw malformed(key, "is \(quoted(text)), not a sha256, sha384 or sha512 digest") }
         return digest
     }
 
@@ -104,7 +104,7 @@ package struct DocumentFields {
         return DocumentFields(object, document, "\(place)\(key).")
     }
 
-    /// The objects of an array; empty where it is absent.
+    /// The objects of an array; empty if it is absent.
     package func array(_ key: String) throws(OCIError) -> [DocumentFields] {
         value(key) == nil ? [] : try requiredArray(key)
     }
@@ -132,26 +132,26 @@ package struct DocumentFields {
 
     // MARK: Members that nothing depends on
 
-    /// A string, or a number or boolean as the document writes it; nil where it is anything else.
+    /// A string, or a number or boolean as written in the document; nil for anything else.
     package func text(_ key: String) -> String? { value(key).flatMap(Self.text) }
 
-    /// The strings of an array; a string alone is an array of one. Nil where it is anything else.
+    /// The strings of an array. A single string counts as an array of one. Nil for anything else.
     package func list(_ key: String) -> [String]? {
         guard let value = value(key) else { return nil }
         return value.array.map { $0.compactMap(Self.text) } ?? value.string.map { [$0] }
     }
 
-    /// The members of an object, as text; empty where it is no object.
+    /// The members of an object, as text; empty for anything else.
     package func texts(_ key: String) -> [String: String] {
         var map: [String: String] = [:]
         for (name, value) in value(key)?.object?.members ?? [] where !value.isNull { map[name] = Self.text(value) ?? value.description }
         return map
     }
 
-    /// The keys of an object that is used as a set, or the strings of an array; nil where it is anything else.
+    /// The keys of an object that is used as a set, or the strings of an array; nil for anything else.
     package func names(_ key: String) -> [String]? { value(key)?.object?.keys ?? list(key) }
 
-    /// An object; nil where it is anything else.
+    /// An object; nil for anything else.
     package func object(_ key: String) -> DocumentFields? {
         value(key)?.object.map { DocumentFields($0, document, "\(place)\(key).") }
     }

@@ -1,28 +1,28 @@
 public import ComposefsHashing
 public import ComposefsJSON
 
-/// An image's configuration (image-spec config.md). What a container runtime reads of it is kept; history is not.
+/// An image's config (image-spec, config.md), with the members that container runtimes use, without history.
 ///
-/// Only the list of layers is read strictly: of everything else, what is not of its type counts as absent.
+/// Only the list of layers is read strictly. Any other member of the wrong type counts as absent.
 public struct ImageConfig: Hashable, Sendable {
-    /// The document as it was received; what its digest is of.
+    /// The document as received. Its digest is computed from these bytes.
     public let bytes: [UInt8]
-    /// Empty where the document does not say.
+    /// Empty if the document does not specify it.
     public let architecture: String
-    /// Empty where the document does not say.
+    /// Empty if the document does not specify it.
     public let os: String
     public let variant: String?
     public let osVersion: String?
-    /// RFC 3339, as the document has it.
+    /// RFC 3339, as in the document.
     public let created: String?
     public let author: String?
-    /// The digest of each layer's uncompressed archive, the lowest first.
+    /// The diff IDs, lowest layer first.
     public let diffIDs: [ContentDigest]
     public let runtime: RuntimeConfig
 
     public var platform: Platform { Platform(os: os, architecture: architecture, variant: variant, osVersion: osVersion) }
 
-    /// Whether a document is meant to be an image's config.
+    /// Whether a document looks like an image's config.
     package static func isLikely(_ bytes: [UInt8]) -> Bool {
         guard let rootfs = (try? DocumentFields(parsing: bytes, document: "config", limit: ImageLimits.configBytes))?.object("rootfs")
         else {
@@ -47,7 +47,7 @@ public struct ImageConfig: Hashable, Sendable {
         var diffIDs: [ContentDigest] = []
         for (index, text) in (try rootfs.strings("diff_ids") ?? []).enumerated() {
             guard let digest = ContentDigest(text) else {
-                throw rootfs.malformed("diff_ids[\(index)]", "is \(quoted(text)), no sha256, sha384 or sha512 digest")
+                throw rootfs.malformed("diff_ids[\(index)]", "is \(quoted(text)), not a sha256, sha384 or sha512 digest")
             }
             diffIDs.append(digest)
         }
@@ -56,9 +56,9 @@ public struct ImageConfig: Hashable, Sendable {
     }
 }
 
-/// How a container of the image is run.
+/// The runtime configuration of an image.
 public struct RuntimeConfig: Hashable, Sendable {
-    /// `NAME=VALUE`, in the document's order.
+    /// `NAME=VALUE`, in the order of the document.
     public var environment: [String] = []
     public var command: [String]?
     public var entrypoint: [String]?
@@ -69,7 +69,7 @@ public struct RuntimeConfig: Hashable, Sendable {
     public var volumes: [String] = []
     public var labels: [String: String] = [:]
     public var stopSignal: String?
-    /// As the document has it (docker image spec): `Test`, `Interval` and so on, durations in nanoseconds.
+    /// As in the document (docker image spec): `Test`, `Interval` and so on; durations are in nanoseconds.
     public var healthcheck: JSONValue?
 
     public init() {}

@@ -1,6 +1,6 @@
-/// Images for several platforms under one name (image-spec image-index.md; docker manifest list).
+/// An index: manifests for several platforms under one name (image-spec, image-index.md; docker manifest list).
 public struct ImageIndex: Hashable, Sendable {
-    /// The document as it was received; what its digest is of.
+    /// The document as received. Its digest is computed from these bytes.
     public let bytes: [UInt8]
     public let mediaType: String
     public let manifests: [Descriptor]
@@ -8,7 +8,7 @@ public struct ImageIndex: Hashable, Sendable {
     public let subject: Descriptor?
     public let annotations: [String: String]
 
-    /// Reads an index; a manifest is refused.
+    /// Parses an index. A manifest is refused.
     public init(parsing bytes: [UInt8], mediaType: String? = nil) throws(OCIError) {
         try self.init(parsing: bytes, mediaType: mediaType, document: "index", limit: ImageLimits.largestManifest)
     }
@@ -24,7 +24,7 @@ public struct ImageIndex: Hashable, Sendable {
         mediaType = type
         var manifests: [Descriptor] = []
         for entry in try fields.requiredArray("manifests") {
-            // Names decide which image is meant.
+            // Names determine which image is selected, so they are read strictly.
             for key in Descriptor.nameKeys { _ = try entry.object("annotations")?.string(key) }
             manifests.append(try Descriptor(entry))
         }
@@ -34,14 +34,14 @@ public struct ImageIndex: Hashable, Sendable {
         annotations = fields.texts("annotations")
     }
 
-    /// Entries that may lead to something for a platform. Attestations that are marked as such, and entries of kinds that are not known, are left
+    /// Entries that may provide an image for a platform. Entries that are marked as attestations, and entries of unknown types, are left
     /// out.
     package struct Candidates {
-        /// Those that say they fit, the best first; among equals in the index's order. `rank` as `Platform.rank(of:)` has it.
+        /// Entries whose platform fits, the best first; equal ones in the index's order. For `rank`, see `Platform.rank(of:)`.
         package var fitting: [(rank: Int, entry: Descriptor)] = []
-        /// Those that do not say enough, in the index's order: indexes, too.
+        /// Entries whose platform is incomplete, in the index's order, including nested indexes.
         package var unsaid: [Descriptor] = []
-        /// Those that say their platform is unknown: attestations, most of them.
+        /// Entries whose platform is `unknown`; most of them are attestations.
         package var unknown: [Descriptor] = []
     }
 
@@ -64,7 +64,7 @@ public struct ImageIndex: Hashable, Sendable {
         return found
     }
 
-    /// For messages: what there is.
+    /// The platforms of all entries, for messages.
     public var platforms: [String] {
         var names: [String] = []
         for entry in manifests where !entry.isAttestation && entry.isOfKnownKind && entry.artifactType == nil {

@@ -1,18 +1,18 @@
-/// What tells an image, which has a root filesystem, from an artifact, which is blobs to keep and to copy.
+/// Distinguishes images, which have a root file system, from artifacts, whose blobs are only kept and copied.
 ///
-/// Media types say less than they should. Builders of 2015 gave configs the type that a file server guessed, or none; signatures, attestations and
-/// bills of materials come with the config of an empty image. So the documents decide: what the config is, and what the layers are.
+/// Media types are not enough. Builders of 2015 gave configs a type guessed by a file server, or none; signatures, attestations and bills
+/// of materials use the config type of an image with an empty config. So the content of the config and the types of the layers decide.
 extension Manifest {
-    /// The image's config; nil for an artifact. The only place that decides.
+    /// The image's config; nil for an artifact. This is the only place that decides between the two.
     ///
-    /// - Parameter bytes: the blob that `config` names.
-    /// - Throws: `OCIError` where this is an image, but its config or the types of its layers are no image's.
+    /// - Parameter bytes: The blob that `config` refers to.
+    /// - Throws: `OCIError` if this is an image, but its config or the media types of its layers are invalid.
     public func imageConfig(from bytes: [UInt8]) throws(OCIError) -> ImageConfig? {
         guard mayBeImage else { return nil }
-        // A type that says nothing: what looks like an image's config, is one, and is refused where something is wrong with it.
+        // For a generic type, a blob that looks like an image's config is treated as one, and is refused if it has errors.
         guard MediaType.isImageConfig(MediaType.bare(self.config.mediaType)) || ImageConfig.isLikely(bytes) else { return nil }
         if layerKind == .anything {
-            // Tools that sign and attach files make do with an empty image's config: it is for no system.
+            // Tools that sign and attach files use the config of an empty image, which has no platform.
             guard let config = try? ImageConfig(parsing: bytes), config.platform.isComplete, config.diffIDs.count == layers.count else {
                 return nil
             }
@@ -22,7 +22,7 @@ extension Manifest {
         return config
     }
 
-    /// Whether the config decides. Where this is false, the manifest alone says that it is an artifact's.
+    /// Whether the config must be read to decide. If false, the manifest alone shows that this is an artifact.
     public var mayBeImage: Bool {
         let type = MediaType.bare(config.mediaType)
         guard layerKind != .others else { return false }
@@ -30,19 +30,19 @@ extension Manifest {
         return MediaType.isGeneric(type) && (artifactType ?? "").isEmpty
     }
 
-    /// Whether the config's type and those of the layers agree that this is an image.
+    /// Whether the types of config and layers agree that this is an image.
     package var isImageByItsTypes: Bool {
         MediaType.isImageConfig(MediaType.bare(config.mediaType)) && [.archives, .absent].contains(layerKind)
     }
 
     private enum LayerKind {
-        /// One of them at least is a layer of a root filesystem, by its type.
+        /// At least one has the type of an image layer.
         case archives
-        /// There are none.
+        /// There are no layers.
         case absent
-        /// Their types say nothing.
+        /// All types are generic.
         case anything
-        /// None of them is.
+        /// No layer has the type of an image layer.
         case others
     }
 
@@ -52,7 +52,7 @@ extension Manifest {
         return layers.allSatisfy { Self.isOfUnknownBlob(MediaType.bare($0.mediaType)) } ? .anything : .others
     }
 
-    /// The types of layers that are understood, and those of image layers that are not.
+    /// The supported layer types, and image layer types that are not supported.
     private static func isOfLayer(_ type: String) -> Bool {
         LayerMediaType(type) != nil || MediaType.isEncrypted(type)
             || ["application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs."].contains { type.hasPrefix($0) }
@@ -74,7 +74,7 @@ extension Manifest {
             guard LayerMediaType(layer.mediaType) != nil || Self.isOfUnknownBlob(MediaType.bare(layer.mediaType)) else {
                 throw .unsupported(
                     document: "manifest",
-                    "layer \(index + 1) has the media type \(quoted(layer.mediaType)), which is no layer of a root filesystem")
+                    "layer \(index + 1) has the media type \(quoted(layer.mediaType)), which is not the type of an image layer")
             }
         }
     }

@@ -1,11 +1,13 @@
 import ComposefsJSON
 
-/// What a reference or an index entry leads to.
+/// The document that a reference or an index entry refers to.
 public enum ManifestDocument: Hashable, Sendable {
     case manifest(Manifest)
     case index(ImageIndex)
 
-    /// Reads a manifest or an index. `mediaType` is what the registry or the descriptor says it is; the document must agree.
+    /// Parses a manifest or an index.
+    ///
+    /// - Parameter mediaType: The type that the registry or the descriptor announced. The document must agree with it.
     public init(parsing bytes: [UInt8], mediaType: String?) throws(OCIError) {
         let fields = try DocumentFields(parsing: bytes, document: "manifest", limit: ImageLimits.largestManifest)
         let type = try Self.mediaType(fields, given: mediaType)
@@ -16,7 +18,7 @@ public enum ManifestDocument: Hashable, Sendable {
         }
     }
 
-    /// The document's own type, which is the given one if there is one; guessed by its members where neither is.
+    /// The type of the document: the announced one, or the document's own, or one derived from its members.
     package static func mediaType(_ fields: DocumentFields, given: String?) throws(OCIError) -> String {
         if let given {
             if MediaType.isDockerSchema1(given) { throw schema1 }
@@ -32,15 +34,16 @@ public enum ManifestDocument: Hashable, Sendable {
         if let own {
             if MediaType.isDockerSchema1(own) { throw schema1 }
             guard given == nil || own == given else {
-                throw .malformed(document: fields.document, "it calls itself \(quoted(own)), but was announced as \(quoted(given ?? ""))")
+                throw .malformed(
+                    document: fields.document, "its media type is \(quoted(own)), but it was announced as \(quoted(given ?? ""))")
             }
             guard MediaType.isManifest(own) || MediaType.isIndex(own) else {
                 throw .unsupported(document: fields.document, "media type \(quoted(own)) is neither an image manifest nor an index")
             }
         }
-        // One who reads it as a manifest and one who reads it as an index would take different images for the same digest.
+        // Readers that treat the document as a manifest and readers that treat it as an index would see different images under one digest.
         let isBoth = fields.has("manifests") && (fields.has("layers") || fields.has("config"))
-        guard !isBoth else { throw .malformed(document: fields.document, "it is a manifest and an index at once") }
+        guard !isBoth else { throw .malformed(document: fields.document, "it is both a manifest and an index") }
         if let type = given ?? own { return type }
         if fields.has("manifests") { return MediaType.ociIndex }
         guard fields.has("layers") || fields.has("config") else {
@@ -51,15 +54,15 @@ public enum ManifestDocument: Hashable, Sendable {
     }
 
     package static var schema1: OCIError {
-        .unsupported(document: "manifest", "docker's schema 1 is not supported; push the image again with a tool of this decade")
+        .unsupported(document: "manifest", "docker's schema 1 is not supported; push the image again with a current tool")
     }
 }
 
-/// An image or an artifact: a config and layers (image-spec manifest.md; docker image manifest v2, schema 2).
+/// A manifest: the config and layers of an image or artifact (image-spec, manifest.md; docker image manifest v2, schema 2).
 public struct Manifest: Hashable, Sendable {
-    /// The document as it was received; what its digest is of.
+    /// The document as received. Its digest is computed from these bytes.
     public let bytes: [UInt8]
-    /// What the document is, whether it says so itself or not.
+    /// The type of the document, even if it does not specify one.
     public let mediaType: String
     public let config: Descriptor
     public let layers: [Descriptor]
@@ -67,14 +70,14 @@ public struct Manifest: Hashable, Sendable {
     public let subject: Descriptor?
     public let annotations: [String: String]
 
-    /// Reads a manifest; an index is refused.
+    /// Parses a manifest. An index is refused.
     public init(parsing bytes: [UInt8], mediaType: String? = nil) throws(OCIError) {
         let fields = try DocumentFields(parsing: bytes, document: "manifest", limit: ImageLimits.largestManifest)
         try self.init(fields, bytes, ManifestDocument.mediaType(fields, given: mediaType))
     }
 
     fileprivate init(_ fields: DocumentFields, _ bytes: [UInt8], _ type: String) throws(OCIError) {
-        guard MediaType.isManifest(type) else { throw .unsupported(document: "manifest", "it is an index, which names manifests") }
+        guard MediaType.isManifest(type) else { throw .unsupported(document: "manifest", "it is an index, not a manifest") }
         self.bytes = bytes
         mediaType = type
         config = try Descriptor(fields.requiredFields("config"), needsType: false)
@@ -82,7 +85,7 @@ public struct Manifest: Hashable, Sendable {
         for layer in try fields.array("layers") { layers.append(try Descriptor(layer)) }
         self.layers = layers
         artifactType = fields.text("artifactType")
-        // One that cannot be read is no manifest's referrer.
+        // If the subject cannot be parsed, this manifest is not a referrer.
         subject = fields.object("subject").flatMap { try? Descriptor($0) }
         annotations = fields.texts("annotations")
     }

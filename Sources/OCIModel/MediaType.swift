@@ -1,6 +1,6 @@
 public import ComposefsCompression
 
-/// The media types of images that are understood (image-spec media-types.md; docker image manifest v2, schema 2).
+/// The supported media types of images (image-spec, media-types.md; docker image manifest v2, schema 2).
 public enum MediaType {
     public static let ociManifest = "application/vnd.oci.image.manifest.v1+json"
     public static let ociIndex = "application/vnd.oci.image.index.v1+json"
@@ -15,35 +15,35 @@ public enum MediaType {
 
     public static func isManifest(_ type: String) -> Bool { type == ociManifest || type == dockerManifest }
     public static func isIndex(_ type: String) -> Bool { type == ociIndex || type == dockerManifestList }
-    /// The config of an image that has a root filesystem.
+    /// Whether this is the config type of an image with a root file system.
     public static func isImageConfig(_ type: String) -> Bool { type == ociConfig || type == dockerConfig }
-    /// Whether a type says nothing about what it is the type of: none at all, or one that is no vendor's. Registries and builders of 2015 gave
-    /// configs the type that their file server guessed.
+    /// Whether a type carries no information: an empty type, or one outside the vendor, personal and private trees. Registries and builders
+    /// of 2015 gave configs a type guessed by a file server.
     static func isGeneric(_ type: String) -> Bool {
         let subtype = type.split(separator: "/", maxSplits: 1).dropFirst().first ?? ""
         return !["vnd.", "prs.", "x."].contains { subtype.hasPrefix($0) }
     }
-    /// A type without parameters and in lower case, as types are compared (RFC 6838, RFC 2045).
+    /// A type without parameters and in lower case, the form in which types are compared (RFC 6838, RFC 2045).
     package static func bare(_ type: String) -> String {
         let end = type.utf8.firstIndex { $0 == UInt8(ascii: ";") || $0 == 0x20 || $0 == 0x09 } ?? type.endIndex
         return type[..<end].lowercased()
     }
-    /// Docker's first format, signed or not: no digests of uncompressed layers, not supported.
+    /// Whether this is docker's schema 1, signed or not. It has no diff IDs and is not supported.
     public static func isDockerSchema1(_ type: String) -> Bool { type.hasPrefix("application/vnd.docker.distribution.manifest.v1+") }
-    /// A type that says something about a manifest or index. Servers that keep them as plain files announce others, that say nothing:
-    /// `application/octet-stream`, `text/plain`.
+    /// Whether the type is specific to manifests or indexes. Servers that store them as plain files announce generic types, such as
+    /// `application/octet-stream` or `text/plain`.
     package static func isOfDocuments(_ type: String) -> Bool { type.hasPrefix("application/vnd.") }
-    /// A blob that only the holders of a key can read.
+    /// Whether the blob is encrypted.
     public static func isEncrypted(_ type: String) -> Bool { bare(type).hasSuffix("+encrypted") }
 }
 
-/// What the media type of a layer promises about it. Content decides how a blob is unpacked: types are known to be wrong.
+/// The information in a layer's media type. The content decides how a layer is decompressed, because media types are sometimes wrong.
 public struct LayerMediaType: Hashable, Sendable {
     public var compression: CompressionFormat
     /// False for layers that registries need not have (`foreign`, `nondistributable`).
     public var isDistributable: Bool
 
-    /// Nil where `text` is not the type of a tar layer.
+    /// Nil if `text` is not the type of a tar layer.
     public init?(_ text: String) {
         let type = MediaType.bare(text)
         let rest: Substring

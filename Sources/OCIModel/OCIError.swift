@@ -1,18 +1,18 @@
 public import ComposefsBytes
 
-/// Why an image, a document of it or what holds it was refused. One line, with the document and the member at fault.
+/// The reason why an image, one of its documents or its source was refused. The message is one line with the document and the member.
 public enum OCIError: Error, Hashable, Sendable, CustomStringConvertible {
-    /// A manifest, index, config or layout file that is not what it should be.
+    /// A manifest, index, config or layout file is malformed.
     case malformed(document: String, String)
-    /// Well formed, but of a kind that cannot be taken.
+    /// A document is well-formed, but of an unsupported kind.
     case unsupported(document: String, String)
-    /// Text that is no image reference or platform.
+    /// The text is not an image reference or platform.
     case invalidReference(ByteString, String)
-    /// No manifest for the platform; what the index offers instead.
+    /// The index has no manifest for the platform; `available` lists the others.
     case noMatchingPlatform(wanted: Platform, available: [String])
-    /// A tag is needed, or another one.
+    /// The tag is missing or not unique.
     case ambiguous(source: ByteString, String)
-    /// The layout, archive or storage has no such image, blob or file.
+    /// The layout, archive or storage does not have the image, blob or file.
     case notFound(source: ByteString, String)
     /// The layout, archive or storage is damaged.
     case damaged(source: ByteString, String)
@@ -30,25 +30,25 @@ public enum OCIError: Error, Hashable, Sendable, CustomStringConvertible {
     }
 }
 
-/// Foreign text for a message: quoted, printable and not longer than it has to be.
+/// Quotes text from a document for a message: printable, and cut to `limit` bytes.
 package func quoted(_ text: String, limit: Int = 100) -> String {
     let shown = ByteString(text.utf8.prefix(limit)).description
     return text.utf8.count > limit ? "\"\(shown)…\"" : "\"\(shown)\""
 }
 
-/// What must hold for documents of any source before they are read.
+/// Limits of documents from all sources.
 public enum ImageLimits {
-    /// Manifests and indexes that are pulled, in bytes, unless `PullLimits` says otherwise (distribution-spec: registries take 4 MiB at
-    /// least).
+    /// The size of a manifest or index that is pulled, in bytes, unless `PullLimits` says otherwise (distribution-spec: registries should
+    /// accept at least 4 MiB).
     public static let manifestBytes = 4 << 20
     /// The largest manifest or index that is read at all, in bytes.
     public static let largestManifest = 64 << 20
-    /// Image configs, in bytes.
+    /// The size of a config, in bytes.
     public static let configBytes = 16 << 20
-    /// Indexes that name an index that names an index …, unless `PullLimits` says otherwise.
+    /// The depth of nested indexes, unless `PullLimits` says otherwise.
     public static let indexDepth = 8
-    /// The same, whatever `PullLimits` says.
+    /// The depth of nested indexes that `PullLimits` cannot exceed.
     public static let deepestIndex = 64
-    /// Indexes that are read to find one manifest.
+    /// The number of indexes that are read to find one manifest.
     public static let indexCount = 64
 }

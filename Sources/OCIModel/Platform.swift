@@ -1,14 +1,14 @@
 import ComposefsBytes
 
-/// Where an image runs (image-spec image-index.md, `platform`), with the names of the Go compiler: `linux/arm64`, `linux/arm/v7`.
+/// The platform of an image (image-spec, image-index.md, `platform`), in the names of the Go compiler: `linux/arm64`, `linux/arm/v7`.
 public struct Platform: Hashable, Sendable, CustomStringConvertible {
-    /// Empty where the document does not say.
+    /// Empty if the document does not specify it.
     public var os: String
-    /// Empty where the document does not say.
+    /// Empty if the document does not specify it.
     public var architecture: String
     public var variant: String?
     public var osVersion: String?
-    /// What the system must be able to do, by names that only the image's makers know.
+    /// Required features of the system; their names have no general definition.
     public var osFeatures: [String]
 
     public init(os: String, architecture: String, variant: String? = nil, osVersion: String? = nil, osFeatures: [String] = []) {
@@ -19,21 +19,23 @@ public struct Platform: Hashable, Sendable, CustomStringConvertible {
         self.osFeatures = osFeatures
     }
 
-    /// Systems that are named alone: for this machine's architecture. Any other word is an architecture, for Linux.
+    /// Operating systems that may be named alone, for this machine's architecture. Any other word is an architecture, for Linux.
     private static let systems: Set<String> = [
         "aix", "android", "darwin", "dragonfly", "freebsd", "illumos", "ios", "js", "linux", "macos", "nacl", "netbsd", "openbsd", "plan9",
         "solaris", "wasip1", "windows", "zos",
     ]
 
-    /// Reads `OS/ARCH[/VARIANT]`, or `ARCH` alone for Linux, or `OS` alone for this machine's architecture, in any of the usual spellings
+    /// Parses `OS/ARCH[/VARIANT]`, `ARCH` alone for Linux, or `OS` alone for this machine's architecture. The usual aliases are accepted
     /// (`x86_64`, `aarch64`, `armhf`).
+    ///
+    /// - Throws: `OCIError.invalidReference`.
     public init(parsing text: String) throws(OCIError) {
         let parts = text.split(separator: "/", omittingEmptySubsequences: false).map(String.init)
         let isWord = { (part: String) in
             !part.isEmpty && part.utf8.allSatisfy { ByteClass.isAlphanumeric($0) || $0 == 0x5f || $0 == 0x2d || $0 == 0x2e }
         }
         guard (1...3).contains(parts.count), parts.allSatisfy(isWord) else {
-            throw .invalidReference(ByteString(text), "is no platform; write OS/ARCH[/VARIANT], for example linux/arm64")
+            throw .invalidReference(ByteString(text), "is not a platform; write OS/ARCH[/VARIANT], for example linux/arm64")
         }
         if parts.count == 1, Self.systems.contains(parts[0].lowercased()) {
             self.init(os: parts[0], architecture: Self.host.architecture, variant: Self.host.variant)
@@ -53,7 +55,7 @@ public struct Platform: Hashable, Sendable, CustomStringConvertible {
         osFeatures = fields.list("os.features") ?? []
     }
 
-    /// This machine. On x86-64 the baseline: images for newer levels are taken only where they are asked for.
+    /// This machine. On x86-64 this is the baseline: images for newer levels are selected only on request.
     public static let host = Platform(os: "linux", architecture: hostArchitecture).normalized
 
     private static var hostArchitecture: String {
@@ -83,7 +85,7 @@ public struct Platform: Hashable, Sendable, CustomStringConvertible {
             .description
     }
 
-    /// One spelling for each platform; the variant that goes without saying is left out.
+    /// The canonical spelling of the platform, without a default variant.
     public var normalized: Platform {
         var result = self
         result.os = os.lowercased()
@@ -111,27 +113,27 @@ public struct Platform: Hashable, Sendable, CustomStringConvertible {
         return result
     }
 
-    /// Whether the entry is none that runs, as build tools mark their attestations.
+    /// Whether the entry cannot run: build tools mark attestations in this way.
     package var isUnknown: Bool { os == "unknown" || architecture == "unknown" }
 
-    /// Whether system and architecture are said.
+    /// Whether operating system and architecture are both specified.
     package var isComplete: Bool { !os.isEmpty && !architecture.isEmpty && !isUnknown }
 
-    /// Whether the candidate may run here, going by what little it says.
+    /// Whether the candidate, which may be incomplete, can run here.
     package func mayFit(_ candidate: Platform) -> Bool {
         let (wanted, offered) = (normalized, candidate.normalized)
         return (offered.os.isEmpty || offered.os == wanted.os)
             && (offered.architecture.isEmpty || offered.architecture == wanted.architecture) && hasFeatures(of: candidate)
     }
 
-    /// Linux has no features of this kind: they stand for snapshotters that a runtime must have (nydus). Windows has; its images name what any
-    /// full installation can do.
+    /// Whether this platform has the features that the candidate requires. On Linux they stand for special snapshotters that a runtime must
+    /// have (nydus), so there are none. On Windows they name features that every full installation has.
     private func hasFeatures(of candidate: Platform) -> Bool { candidate.osFeatures.isEmpty || normalized.os == "windows" }
 
-    /// Whether the system alone is enough to run the image.
+    /// Whether the operating system alone is enough to run the image.
     package var isOrdinary: Bool { hasFeatures(of: self) }
 
-    /// How well an image for `candidate` runs here: 0 is the very platform, more is an older variant, nil is not at all.
+    /// How well an image for `candidate` runs here: 0 for the same platform, larger for older variants, nil if it does not run.
     public func rank(of candidate: Platform) -> Int? {
         let (wanted, offered) = (normalized, candidate.normalized)
         guard wanted.os == offered.os, wanted.architecture == offered.architecture, hasFeatures(of: candidate) else { return nil }
@@ -141,7 +143,7 @@ public struct Platform: Hashable, Sendable, CustomStringConvertible {
         return have - needs
     }
 
-    /// The variant as a number, where newer machines run what was made for older ones.
+    /// The variant as a number, if newer machines can run images for older ones.
     private var level: Int? {
         let digits = variant.flatMap { $0.hasPrefix("v") ? Int($0.dropFirst()) : nil }
         switch architecture {

@@ -1,22 +1,22 @@
 import ComposefsBytes
 public import ComposefsHashing
 
-/// An image in a registry, by the grammar of the distribution project: `[HOST[:PORT]/]NAME[:TAG][@DIGEST]`.
+/// A reference to an image in a registry, in the grammar of the distribution project: `[HOST[:PORT]/]NAME[:TAG][@DIGEST]`.
 ///
-/// Normalised: short names are completed as container tools do, so that `alpine` is `docker.io/library/alpine:latest`.
+/// References are normalised: short names are completed as in other container tools, so `alpine` is `docker.io/library/alpine:latest`.
 public struct RegistryReference: Hashable, Sendable, CustomStringConvertible {
     /// Host and port in lower case: `docker.io`, `localhost:5000`, `[::1]:5000`.
     public let domain: String
     /// The repository: `library/alpine`.
     public let name: String
-    /// `latest` where the reference had neither tag nor digest.
+    /// `latest` if the reference had neither tag nor digest.
     public let tag: String?
     public let digest: ContentDigest?
-    /// The repository as it was written where no registry was: `alpine`, `team/app`. Such a reference means Docker Hub unless a registry
-    /// configuration has an alias for it or other registries to search. No part of the reference's identity.
+    /// The repository as written, if the reference had no registry: `alpine`, `team/app`. It refers to Docker Hub unless a registry
+    /// configuration has an alias for it or other registries to search. It is not part of the reference's identity.
     public let shortName: String?
 
-    /// The one spelling of the reference; parsing it gives an equal value.
+    /// The canonical spelling of the reference. Parsing it gives an equal value.
     public var canonical: String {
         "\(domain)/\(name)" + (tag.map { ":" + $0 } ?? "") + (digest.map { "@\($0)" } ?? "")
     }
@@ -34,12 +34,12 @@ public struct RegistryReference: Hashable, Sendable, CustomStringConvertible {
         hasher.combine(digest)
     }
 
-    /// Tag and digest of this reference with another repository: `HOST[:PORT]/NAME`.
+    /// This reference's tag and digest in another repository, `HOST[:PORT]/NAME`.
     package func inRepository(_ repository: String) throws(OCIError) -> RegistryReference {
         try RegistryReference(parsing: repository + (tag.map { ":" + $0 } ?? "") + (digest.map { "@\($0)" } ?? ""))
     }
 
-    /// The same without a short name: Docker Hub's.
+    /// The same reference without a short name, so that it refers to Docker Hub.
     package var qualified: RegistryReference {
         RegistryReference(domain: domain, name: name, tag: tag, digest: digest, shortName: nil)
     }
@@ -59,18 +59,18 @@ public struct RegistryReference: Hashable, Sendable, CustomStringConvertible {
         var digest: ContentDigest?
         if let at = rest.firstIndex(of: UInt8(ascii: "@")) {
             let digestText = String(decoding: rest[(at + 1)...], as: UTF8.self)
-            guard let parsed = ContentDigest(digestText) else { throw invalid("what follows @ is no sha256, sha384 or sha512 digest") }
+            guard let parsed = ContentDigest(digestText) else { throw invalid("the part after @ is not a sha256, sha384 or sha512 digest") }
             digest = parsed
             rest = rest[..<at]
         }
-        // The last colon begins a tag unless a slash follows it: then it began a port.
+        // The last colon begins a tag, unless a slash follows: then it begins a port.
         var tagText: String?
         if let colon = rest.lastIndex(of: UInt8(ascii: ":")), !rest[colon...].contains(UInt8(ascii: "/")),
             !rest[colon...].contains(UInt8(ascii: "]"))
         {
             let bytes = rest[(colon + 1)...]
             guard Self.isTag(bytes) else {
-                throw invalid("what follows the last colon is no tag: letters, digits, '_', '.' and '-', at most 128")
+                throw invalid("the part after the last colon is not a tag: letters, digits, '_', '.' and '-', at most 128")
             }
             tagText = String(decoding: bytes, as: UTF8.self)
             rest = rest[..<colon]
@@ -80,20 +80,20 @@ public struct RegistryReference: Hashable, Sendable, CustomStringConvertible {
         if let slash = rest.firstIndex(of: UInt8(ascii: "/")), Self.looksLikeDomain(rest[..<slash]) {
             (domainBytes, nameBytes) = (rest[..<slash], rest[(slash + 1)...])
         }
-        if let domainBytes, !Self.isDomain(domainBytes) { throw invalid("the part before the first slash is no host name") }
+        if let domainBytes, !Self.isDomain(domainBytes) { throw invalid("the part before the first slash is not a host name") }
         guard Self.isName(nameBytes) else {
             let hasUpper = nameBytes.contains { (0x41...0x5a).contains($0) }
             throw invalid(
                 hasUpper
                     ? "repository names are in lower case"
-                    : "is no image reference; write HOST/NAME:TAG, for example docker.io/library/alpine:latest")
+                    : "is not an image reference; write HOST/NAME:TAG, for example docker.io/library/alpine:latest")
         }
         var name = String(decoding: nameBytes, as: UTF8.self)
         var domain = domainBytes.map { String(decoding: $0, as: UTF8.self).lowercased() } ?? "docker.io"
         if domain == "index.docker.io" || domain == "registry-1.docker.io" { domain = "docker.io" }
         if domain == "docker.io", !name.utf8.contains(UInt8(ascii: "/")) {
-            // A short name like this is an image id to every other tool.
-            guard domainBytes != nil || !Self.isImageID(nameBytes) else { throw invalid("64 hex digits are an image id, not a name") }
+            // Other tools take a short name of this form for an image ID.
+            guard domainBytes != nil || !Self.isImageID(nameBytes) else { throw invalid("64 hex digits are an image ID, not a name") }
             name = "library/" + name
         }
         guard domain.utf8.count + 1 + name.utf8.count <= 255 else { throw invalid("is longer than 255 characters") }
@@ -103,7 +103,7 @@ public struct RegistryReference: Hashable, Sendable, CustomStringConvertible {
         shortName = domainBytes == nil ? String(decoding: nameBytes, as: UTF8.self) : nil
     }
 
-    /// Whether it is `HOST[:PORT]`, as references begin with.
+    /// Whether the text has the form `HOST[:PORT]`, with which references begin.
     package static func isHost(_ text: String) -> Bool { isDomain(Array(text.utf8)[...]) }
 
     /// `[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}`
@@ -116,7 +116,7 @@ public struct RegistryReference: Hashable, Sendable, CustomStringConvertible {
         }
     }
 
-    /// A first component is a host where it could not be the beginning of a name, or is `localhost`.
+    /// The first component is a host if it cannot begin a name, or is `localhost`.
     private static func looksLikeDomain(_ bytes: ArraySlice<UInt8>) -> Bool {
         bytes.contains { $0 == UInt8(ascii: ".") || $0 == UInt8(ascii: ":") } || bytes.elementsEqual("localhost".utf8)
     }
@@ -149,7 +149,8 @@ public struct RegistryReference: Hashable, Sendable, CustomStringConvertible {
         return UInt16(String(decoding: bytes, as: UTF8.self)) != nil
     }
 
-    /// Components of lower-case letters and digits, joined inside by one '.', one or two '_', or any number of '-'.
+    /// Whether the text consists of components of lower-case letters and digits, with single '.', one or two '_', or any number of '-'
+    /// inside.
     private static func isName(_ bytes: ArraySlice<UInt8>) -> Bool {
         bytes.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false).allSatisfy { component in
             var separator: [UInt8] = []

@@ -1,6 +1,6 @@
 public import ComposefsHashing
 
-/// What a split stream holds: eight ASCII characters read as a little-endian number.
+/// The content type of a split stream: eight ASCII characters, read as a little-endian number.
 public enum StreamContentType {
     /// `ocilayer`: a tar layer.
     public static let layer: UInt64 = 0x7265_7961_6c69_636f
@@ -12,9 +12,9 @@ public enum StreamContentType {
     public static let blob: UInt64 = 0x626f_6c62_5f69_636f
 }
 
-/// A name that the stream gives to another object.
+/// A named reference of a stream to another object.
 public struct NamedReference: Hashable, Sendable {
-    /// UTF-8 without NUL. Swift compares strings by canonical equivalence; what tells names apart in the format are their bytes.
+    /// UTF-8 without NUL. The format compares names by their bytes, whereas Swift compares strings by canonical equivalence.
     public var name: String
     public var id: ObjectID
 
@@ -44,9 +44,9 @@ enum SplitStreamLayout {
     static let version: UInt8 = 0
     static let logBlockSize: UInt8 = 12
 
-    /// Most bytes of unpacked names, and most names: far above what images have.
+    /// The largest size of the decompressed names in bytes, and the largest number of names: far more than images have.
     static let longestNames = 16 << 20
     static let mostNames = 1 << 18
-    /// Most digests in one table.
+    /// The largest number of digests in one table.
     static let mostDigests: UInt64 = 1 << 24
 }

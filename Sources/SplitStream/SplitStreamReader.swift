@@ -4,13 +4,14 @@ public import ComposefsHashing
 
 /// Reads a split stream: its references at once, its content chunk by chunk.
 ///
-/// Both header layouts are read. Nothing that the file says is believed before it is checked, and nothing is allocated for it beyond the file's
-/// own size: sections must lie inside the file and apart from each other, references inside their tables.
+/// Both header layouts are supported. Every field is checked before it is used, and memory use is bounded by the size of the file: sections
+/// must lie inside the file and must not overlap, and references must lie inside their tables.
 public struct SplitStreamReader<Source: RandomAccessBytes>: ~Copyable {
     public enum Chunk {
-        /// A piece of inline content, at most 128 KiB, valid until the next call of `next`. Pieces do not tell where inline chunks were.
+        /// A part of inline content, at most 128 KiB, valid until the next call of `next`. Parts do not show the boundaries of inline
+        /// chunks.
         case inline(UnsafeRawBufferPointer)
-        /// The content of this object comes here. The format does not say its size.
+        /// The content of this object follows. The format does not record its size.
         case external(ObjectID)
     }
 
@@ -20,15 +21,16 @@ public struct SplitStreamReader<Source: RandomAccessBytes>: ~Copyable {
     public let source: Source
     public let algorithm: VerityAlgorithm
     public let contentType: UInt64
-    /// Bytes of the whole content, inline and external, as the header says.
+    /// The size of the whole content, inline and external, according to the header, in bytes.
     public let totalSize: UInt64
     /// The external objects, each once, in the order of their first use.
     public let objectReferences: [ObjectID]
-    /// The names, in the order of the file (ascending, where the writer kept to the format); of equal names the last counts.
+    /// The named references in the order of the file, which is ascending if the writer follows the format. Of equal names, the last one
+    /// counts.
     public let namedReferences: [NamedReference]
 
-    /// Bytes of inline content that `next` has given out. Once it has returned nil, all external content together must have
-    /// `totalSize - inlineSize` bytes; the reader cannot know, because only the objects have their sizes.
+    /// The number of bytes of inline content that `next` has returned. Once it returns nil, all external content together must have
+    /// `totalSize - inlineSize` bytes. The reader cannot check this, because the format does not record the sizes of objects.
     public private(set) var inlineSize: UInt64 = 0
 
     private var decoder: Decompressor
@@ -36,18 +38,18 @@ public struct SplitStreamReader<Source: RandomAccessBytes>: ~Copyable {
     private let input: UnsafeMutableRawBufferPointer
     private var pending = UnsafeRawBufferPointer(start: nil, count: 0)
     private let window: UnsafeMutableRawBufferPointer
-    /// What of the window was unpacked and not given out.
+    /// The start of the decompressed bytes in the window that `next` has not returned yet.
     private var start = 0
     private var end = 0
     private var chunkLeft: UInt64 = 0
     private var hasExternal = false
     private var isDone = false
 
-    /// Reads and checks all but the body.
+    /// Reads and checks everything except the body.
     ///
     /// - Parameters:
-    ///   - algorithm: the repository's; a stream for another is refused.
-    ///   - contentType: refuse any other.
+    ///   - algorithm: The repository's algorithm. A stream for another algorithm is refused.
+    ///   - contentType: If not nil, a stream with another content type is refused.
     public init(_ source: Source, algorithm: VerityAlgorithm, contentType: UInt64? = nil) throws(SplitStreamError) {
         let sections = try SplitStreamSections(source, algorithm)
         if let contentType, contentType != sections.contentType {
@@ -73,12 +75,12 @@ public struct SplitStreamReader<Source: RandomAccessBytes>: ~Copyable {
         window.deallocate()
     }
 
-    /// The object that `name` stands for, names being compared byte by byte.
+    /// The object with the given name. Names are compared byte by byte.
     public func namedReference(_ name: String) -> ObjectID? {
         namedReferences.last { $0.name.utf8.elementsEqual(name.utf8) }?.id
     }
 
-    /// The next piece of content, or nil at the end.
+    /// Returns the next part of the content, or nil at the end.
     public mutating func next() throws(SplitStreamError) -> Chunk? {
         if isDone { return nil }
         if chunkLeft == 0 {
@@ -121,10 +123,10 @@ public struct SplitStreamReader<Source: RandomAccessBytes>: ~Copyable {
         do { try decoder.finish() } catch { throw SplitStreamError(.unpack(error.description)) }
     }
 
-    /// Unpacks until `count` bytes wait in the window; false where the body has no more.
+    /// Decompresses until the window holds `count` bytes. Returns false if the body ends before that.
     private mutating func fill(atLeast count: Int) throws(SplitStreamError) -> Bool {
         guard end - start < count else { return true }
-        // At most seven bytes: the beginning of an instruction.
+        // At most seven bytes remain: the beginning of an instruction.
         for index in 0..<(end - start) { window[index] = window[start + index] }
         end -= start
         start = 0
@@ -150,7 +152,7 @@ public struct SplitStreamReader<Source: RandomAccessBytes>: ~Copyable {
 }
 
 extension RandomAccessBytes {
-    /// Fills `buffer` or throws.
+    /// Fills `buffer`; throws if the source has fewer bytes.
     func fill(_ buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(SplitStreamError) {
         var done = 0
         while done < buffer.count {
@@ -165,7 +167,7 @@ extension RandomAccessBytes {
         }
     }
 
-    /// `range`, which is known to lie in the file. Grows with what can be read, not with what the range claims.
+    /// Reads `range`, which is known to lie in the file. Memory grows with the bytes read, not with the claimed range.
     func bytes(_ range: Range<UInt64>) throws(SplitStreamError) -> [UInt8] {
         var result: [UInt8] = []
         var at = range.lowerBound

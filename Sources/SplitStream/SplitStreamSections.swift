@@ -2,7 +2,7 @@ internal import ComposefsBytes
 internal import ComposefsCompression
 internal import ComposefsHashing
 
-/// The header and info of a split stream, read and checked.
+/// The checked header and info of a split stream.
 struct SplitStreamSections {
     var streamReferences: Range<UInt64>
     var objectReferences: Range<UInt64>
@@ -19,7 +19,7 @@ struct SplitStreamSections {
         guard infoRange.upperBound - infoRange.lowerBound >= UInt64(SplitStreamLayout.infoSize) else {
             throw SplitStreamError(.badRange("info"))
         }
-        // The info may be longer one day; what is new in it is not for us.
+        // A later version of the format may extend the info. Additional fields are ignored.
         let info = try source.bytes(infoRange.lowerBound..<(infoRange.lowerBound + UInt64(SplitStreamLayout.infoSize)))
         var reader = ByteReader(info.span.bytes)
         streamReferences = try Self.range(&reader, size, "stream reference")
@@ -55,7 +55,7 @@ struct SplitStreamSections {
             throw SplitStreamError(.notASplitStream)
         }
         guard header[fields] == SplitStreamLayout.version else { throw SplitStreamError(.version(header[fields])) }
-        // In the current layout the flags stand between the version and the algorithm.
+        // In the current layout, the flags are between the version and the algorithm.
         let rest = rangeAt == 16 ? fields + 3 : fields + 1
         guard header[rest] == algorithm.rawValue else { throw SplitStreamError(.algorithm(header[rest])) }
         guard header[rest + 1] == SplitStreamLayout.logBlockSize else { throw SplitStreamError(.blockSize(header[rest + 1])) }
@@ -75,7 +75,7 @@ struct SplitStreamSections {
         return start..<end
     }
 
-    /// A table of digests, one after the other.
+    /// Reads a table of concatenated digests.
     func digests(
         _ range: Range<UInt64>, _ name: String, _ source: some RandomAccessBytes, _ algorithm: VerityAlgorithm
     ) throws(SplitStreamError) -> [ObjectID] {
@@ -96,9 +96,9 @@ struct SplitStreamSections {
         return digests
     }
 
-    /// `<decimal index>:<name>NUL`, one after the other.
+    /// Reads the names: concatenated records `<decimal index>:<name>NUL`.
     func names(_ source: some RandomAccessBytes, _ digests: [ObjectID]) throws(SplitStreamError) -> [NamedReference] {
-        // Compressed data cannot be much longer than what it unpacks to.
+        // Compressed data cannot be much longer than the decompressed data.
         guard packedNames.upperBound - packedNames.lowerBound <= UInt64(SplitStreamLayout.longestNames) else {
             throw SplitStreamError(.badNames("they are too long"))
         }
@@ -113,17 +113,21 @@ struct SplitStreamSections {
         var places: [ByteString: Int] = [:]
         var at = 0
         while at < bytes.count {
-            guard let end = bytes[at...].firstIndex(of: 0) else { throw SplitStreamError(.badNames("the last one has no end")) }
+            guard let end = bytes[at...].firstIndex(of: 0) else { throw SplitStreamError(.badNames("the last record is not terminated")) }
             let item = bytes[at..<end]
             at = end + 1
-            guard let colon = item.firstIndex(of: UInt8(ascii: ":")) else { throw SplitStreamError(.badNames("an item has no colon")) }
+            guard let colon = item.firstIndex(of: UInt8(ascii: ":")) else { throw SplitStreamError(.badNames("a record has no colon")) }
             var index = 0
-            guard colon > item.startIndex, colon - item.startIndex <= 9 else { throw SplitStreamError(.badNames("an item has no index")) }
+            guard colon > item.startIndex, colon - item.startIndex <= 9 else {
+                throw SplitStreamError(.badNames("a record has no valid index"))
+            }
             for character in item[..<colon] {
                 guard character &- 0x30 < 10 else { throw SplitStreamError(.badNames("an index is not a number")) }
                 index = index * 10 + Int(character &- 0x30)
             }
-            guard index < digests.count else { throw SplitStreamError(.badNames("index \(index) of \(digests.count)")) }
+            guard index < digests.count else {
+                throw SplitStreamError(.badNames("index \(index) is out of range (\(digests.count) references)"))
+            }
             let text = item[(colon + 1)...]
             guard let name = String(validating: text, as: UTF8.self) else { throw SplitStreamError(.badNames("a name is not UTF-8")) }
             if let place = places[ByteString(text)] {

@@ -2,29 +2,28 @@ internal import ComposefsBytes
 internal import ComposefsCompression
 public import ComposefsHashing
 
-/// The finished file: `head`, then what was spilled, then `bodyRest`.
+/// The finished file: `head`, followed by the bytes passed to `spill`, followed by `bodyRest`.
 public struct SplitStreamParts: Sendable {
-    /// Header, info, digest tables and packed names.
+    /// Header, info, digest tables and compressed names.
     public var head: [UInt8]
-    /// The end of the packed body; all of it where nothing was spilled.
+    /// The end of the compressed body; the whole body if nothing was spilled.
     public var bodyRest: [UInt8]
-    /// Bytes of the packed body that were given to `spill`.
+    /// The number of bytes of the compressed body that were passed to `spill`.
     public var spilled: UInt64
-    /// Bytes of the whole unpacked content.
+    /// The size of the whole content before compression, in bytes.
     public var totalSize: UInt64
 }
 
-/// Writes a split stream: inline bytes and references to objects in the order of the content, names in any order.
+/// Writes a split stream: inline bytes and references to objects in the order of the content, and names in any order.
 ///
-/// The same calls give the same bytes, as far as the release of libzstd is the same; how inline bytes are split into calls does not matter.
-/// Memory is bounded by the digests, a packed mebibyte, and the longest inline run between two places where it may be cut
-/// (`allowBreak`).
+/// The same content gives the same bytes with the same release of libzstd, however the inline bytes are divided into calls. Memory use is
+/// bounded by the digests, one mebibyte of compressed data, and the longest run of inline bytes between two calls of `allowBreak`.
 public struct SplitStreamWriter: ~Copyable {
-    /// Packed bytes that wait before they are spilled.
+    /// The number of compressed bytes that are buffered before they are spilled.
     private static let spillSize = 1 << 20
-    /// Unpacked bytes that wait before they are packed, once a chunk is complete.
+    /// The number of bytes that are buffered before they are compressed, once a chunk is complete.
     private static let batchSize = 64 << 10
-    /// An inline chunk of this size is cut at the next allowed place.
+    /// An inline chunk of this size is ended at the next call of `allowBreak`.
     private static let longestChunk = 8 << 20
 
     private let algorithm: VerityAlgorithm
@@ -36,23 +35,24 @@ public struct SplitStreamWriter: ~Copyable {
     private var streamIndex: [ObjectID: Int] = [:]
     private var objectDigests: [ObjectID] = []
     private var objectIndex: [ObjectID: Int] = [:]
-    /// A fault of a call that cannot throw.
+    /// An error of a call that cannot throw; `finish` throws it.
     private var fault: SplitStreamError?
 
     private var compressor = ZstdCompressor()
-    /// Instructions and inline bytes that are not packed yet.
+    /// Instructions and inline bytes that are not compressed yet.
     private var raw: [UInt8] = []
-    /// Where in `raw` the length of the open inline chunk belongs.
+    /// The offset in `raw` of the length of the open inline chunk.
     private var chunkStart: Int?
     private var packed: [UInt8] = []
     private var spilled: UInt64 = 0
 
-    /// Bytes of content so far: inline and of objects.
+    /// The size of the content so far, inline and external, in bytes.
     public private(set) var totalSize: UInt64 = 0
-    /// Bytes of inline content so far.
+    /// The size of the inline content so far, in bytes.
     public private(set) var inlineSize: UInt64 = 0
 
-    /// - Parameter spill: takes packed bytes of the body, in order, whenever more than a mebibyte of them waits. Without it all are kept.
+    /// - Parameter spill: Receives compressed bytes of the body, in order, whenever more than a mebibyte is buffered. If it is nil, all
+    ///   bytes are kept in memory.
     public init(algorithm: VerityAlgorithm, contentType: UInt64, spill: ((UnsafeRawBufferPointer) throws -> Void)? = nil) {
         self.algorithm = algorithm
         self.contentType = contentType
@@ -62,14 +62,14 @@ public struct SplitStreamWriter: ~Copyable {
     /// The distinct external objects so far, in the order of their first use.
     public var objectReferences: [ObjectID] { objectDigests }
 
-    /// Gives `id` a name; a name given before goes to the new object.
+    /// Gives the object a name. If the name is already in use, it moves to this object.
     ///
-    /// A name with a NUL byte or a digest of another algorithm makes `finish` throw.
+    /// If the name contains a NUL byte or `id` has another algorithm, `finish` throws.
     public mutating func addNamedReference(_ name: String, _ id: ObjectID) {
         guard id.algorithm == algorithm else { return fail("reference \(name) has a \(id.algorithm.name) digest") }
         guard !name.utf8.contains(0) else { return fail("a reference's name holds a NUL byte") }
         let index = Self.index(of: id, &streamDigests, &streamIndex)
-        // There are a handful of names: no need for a dictionary, which would also take canonically equivalent names for one.
+        // There are only a few names. A dictionary would also treat canonically equivalent names as equal.
         if let place = names.firstIndex(where: { $0.name.utf8.elementsEqual(name.utf8) }) {
             names[place].index = index
         } else {
@@ -77,7 +77,7 @@ public struct SplitStreamWriter: ~Copyable {
         }
     }
 
-    /// Adds content that is kept in the stream itself.
+    /// Adds content that is stored in the stream itself.
     public mutating func inline(_ bytes: UnsafeRawBufferPointer) throws {
         guard !bytes.isEmpty else { return }
         try count(UInt64(bytes.count))
@@ -91,7 +91,7 @@ public struct SplitStreamWriter: ~Copyable {
 
     /// Adds content that is an object of the repository.
     ///
-    /// - Parameter size: the object's size in bytes.
+    /// - Parameter size: The object's size in bytes.
     public mutating func external(_ id: ObjectID, size: UInt64) throws {
         guard id.algorithm == algorithm else { throw SplitStreamError(.unwritable("an object has a \(id.algorithm.name) digest")) }
         try count(size)
@@ -101,16 +101,16 @@ public struct SplitStreamWriter: ~Copyable {
         if raw.count >= Self.batchSize { try pack() }
     }
 
-    /// Says that readers do not mind if an inline chunk ends here, because what they read as a unit does not lie across.
+    /// Allows an inline chunk to end here, between two units that readers process as a whole.
     ///
-    /// Chunks are cut only where they are longer than 8 MiB, so that streams of any real layer equal those of other writers.
+    /// Only chunks of more than 8 MiB are ended, so that the streams of real layers are equal to those of other writers.
     public mutating func allowBreak() throws {
         guard let start = chunkStart, raw.count - start >= Self.longestChunk else { return }
         closeChunk()
         try pack()
     }
 
-    /// Ends the stream. The writer must not be used any more.
+    /// Ends the stream. The writer must not be used after this.
     public mutating func finish() throws -> SplitStreamParts {
         if let fault { throw fault }
         closeChunk()
@@ -176,7 +176,7 @@ public struct SplitStreamWriter: ~Copyable {
         withUnsafeBytes(of: instruction.littleEndian) { raw.append(contentsOf: $0) }
     }
 
-    /// Writes the length of the open chunk before its bytes: negative, for it is an inline chunk.
+    /// Writes the length of the open inline chunk before its bytes. A negative number marks an inline chunk.
     private mutating func closeChunk() {
         guard let start = chunkStart else { return }
         chunkStart = nil

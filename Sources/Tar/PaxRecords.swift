@@ -1,7 +1,7 @@
 internal import ComposefsBytes
 
-/// What a PAX extended header says about the next entry. A record with an empty value takes back what an earlier one said and says nothing
-/// itself, as POSIX has it; so an extended attribute cannot be empty.
+/// The records of a PAX extended header, which apply to the next entry. As POSIX requires, a record with an empty value cancels an earlier
+/// one and sets nothing itself, so an extended attribute cannot be empty.
 struct PaxRecords {
     var path: ByteString?
     var linkTarget: ByteString?
@@ -12,11 +12,11 @@ struct PaxRecords {
     var extendedAttributes: [(name: ByteString, value: ByteString)] = []
     var sparse: PaxSparse?
 
-    /// Limits of Linux (XATTR_NAME_MAX, XATTR_SIZE_MAX).
+    /// Linux's limits in bytes (XATTR_NAME_MAX, XATTR_SIZE_MAX).
     private static let longestName = 255
     private static let longestValue = 65_536
 
-    /// `<decimal length of the whole record> <key>=<value>\n`, one after the other, to the last byte.
+    /// Parses concatenated records `<decimal length of the whole record> <key>=<value>\n`, which must fill the data exactly.
     init(_ data: [UInt8]) throws(TarFault) {
         var places: [ByteString: Int] = [:]
         var at = 0
@@ -24,21 +24,21 @@ struct PaxRecords {
             var length = 0
             var digits = at
             while digits < data.count, data[digits] &- 0x30 < 10 {
-                // The header has a mebibyte at most: seven digits are enough, and no sum can overflow.
-                guard digits - at < 7 else { throw TarFault(.badRecord("its length has too many digits")) }
+                // The header has at most one mebibyte: seven digits are enough, and no sum can overflow.
+                guard digits - at < 7 else { throw TarFault(.badRecord("the length has too many digits")) }
                 length = length * 10 + Int(data[digits] - 0x30)
                 digits += 1
             }
             guard digits > at, digits < data.count, data[digits] == 0x20 else {
-                throw TarFault(.badRecord("it does not begin with a length and a space"))
+                throw TarFault(.badRecord("the record does not begin with a length and a space"))
             }
             let start = digits + 1
             let end = at + length
-            guard end <= data.count else { throw TarFault(.badRecord("its length reaches past the header's data")) }
-            guard end > start else { throw TarFault(.badRecord("its length is too short")) }
-            guard data[end - 1] == 0x0a else { throw TarFault(.badRecord("it does not end with a newline")) }
+            guard end <= data.count else { throw TarFault(.badRecord("the length exceeds the header's data")) }
+            guard end > start else { throw TarFault(.badRecord("the length is too small")) }
+            guard data[end - 1] == 0x0a else { throw TarFault(.badRecord("the record does not end with a newline")) }
             guard let equals = data[start..<(end - 1)].firstIndex(of: 0x3d) else { throw TarFault(.badRecord("it has no =")) }
-            guard equals > start else { throw TarFault(.badRecord("its key is empty")) }
+            guard equals > start else { throw TarFault(.badRecord("the key is empty")) }
             try take(data[start..<equals], data[(equals + 1)..<(end - 1)], &places)
             at = end
         }
@@ -51,7 +51,7 @@ struct PaxRecords {
         func matches(_ name: StaticString) -> Bool {
             name.utf8CodeUnitCount == key.count && name.withUTF8Buffer { key.elementsEqual($0) }
         }
-        // The first byte sorts out nearly everything.
+        // The first byte rules out nearly all keys.
         switch key.first {
         case UInt8(ascii: "p") where matches("path"): path = try name(key, value)
         case UInt8(ascii: "l") where matches("linkpath"): linkTarget = try name(key, value)
@@ -69,7 +69,7 @@ struct PaxRecords {
     }
 
     private func name(_ key: ArraySlice<UInt8>, _ value: ArraySlice<UInt8>) throws(TarFault) -> ByteString? {
-        guard !value.contains(0) else { throw TarFault(.badValue(key: ByteString(key), "it holds a NUL byte")) }
+        guard !value.contains(0) else { throw TarFault(.badValue(key: ByteString(key), "it contains a NUL byte")) }
         return value.isEmpty ? nil : ByteString(value)
     }
 
@@ -100,7 +100,7 @@ struct PaxRecords {
         return UInt32(truncatingIfNeeded: number)
     }
 
-    /// Nil where there is nothing.
+    /// Nil if the value is empty.
     static func number(_ key: ByteString, _ value: ArraySlice<UInt8>, max: UInt64) throws(TarFault) -> UInt64? {
         guard !value.isEmpty else { return nil }
         var result: UInt64 = 0
@@ -119,7 +119,7 @@ struct PaxRecords {
         return result
     }
 
-    /// `[-]seconds[.fraction]`; digits of the fraction after the ninth are cut.
+    /// Parses `[-]seconds[.fraction]`. Digits of the fraction after the ninth are ignored.
     static func time(
         _ key: ArraySlice<UInt8>, _ value: ArraySlice<UInt8>
     ) throws(TarFault) -> (seconds: Int64, nanoseconds: UInt32)? {
@@ -135,7 +135,7 @@ struct PaxRecords {
             let (product, overflow) = seconds.multipliedReportingOverflow(by: 10)
             let (sum, carry) = product.subtractingReportingOverflow(Int64(character &- 0x30))
             guard !overflow, !carry else { throw TarFault(.badValue(key: ByteString(key), "it is too large")) }
-            // Kept negative, because that is the larger half of the range.
+            // The sum is kept negative, because the negative half of the range is larger.
             seconds = sum
         }
         var nanoseconds: UInt32 = 0

@@ -1,6 +1,6 @@
 internal import ComposefsBytes
 
-/// What the `GNU.sparse.` records of a PAX header say.
+/// The `GNU.sparse.` records of a PAX header.
 struct PaxSparse {
     var major: UInt64?
     var minor: UInt64?
@@ -11,13 +11,13 @@ struct PaxSparse {
     private var pendingOffset: UInt64?
     private var pieces: UInt64?
 
-    /// - Parameter key: behind `GNU.sparse.`.
+    /// - Parameter key: The key after `GNU.sparse.`.
     mutating func take(_ key: ByteString, _ value: ArraySlice<UInt8>) throws(TarFault) {
         switch key {
         case "major": major = try number(key, value)
         case "minor": minor = try number(key, value)
         case "name":
-            guard !value.contains(0) else { throw TarFault(.badValue(key: "GNU.sparse.name", "it holds a NUL byte")) }
+            guard !value.contains(0) else { throw TarFault(.badValue(key: "GNU.sparse.name", "it contains a NUL byte")) }
             name = value.isEmpty ? nil : ByteString(value)
         case "size", "realsize": realSize = try number(key, value)
         case "numblocks": pieces = try number(key, value)
@@ -47,7 +47,7 @@ struct PaxSparse {
 
     private mutating func append(_ offset: UInt64, _ size: UInt64) throws(TarFault) {
         guard segments.count < TarSparse.segmentLimit else {
-            throw TarFault(.badSparse("its map tells of more than \(TarSparse.segmentLimit) pieces"))
+            throw TarFault(.badSparse("its map has more than \(TarSparse.segmentLimit) segments"))
         }
         segments.append(TarSparse.Segment(offset: offset, size: size))
     }
@@ -59,18 +59,18 @@ struct PaxSparse {
         return number
     }
 
-    /// - Throws: where the records describe no format that is known, or not all of one.
+    /// - Throws: `TarFault` if the records describe no known format, or describe it incompletely.
     func sparse() throws(TarFault) -> TarSparse {
         switch (major ?? 0, minor ?? 0) {
         case (0, 0), (0, 1):
-            guard let realSize else { throw TarFault(.badSparse("no record tells its size")) }
+            guard let realSize else { throw TarFault(.badSparse("no record has its size")) }
             guard pendingOffset == nil else { throw TarFault(.badSparse("its map has an offset without a size")) }
             if let pieces, pieces != UInt64(segments.count) {
-                throw TarFault(.badSparse("its map has \(segments.count) pieces, GNU.sparse.numblocks is \(pieces)"))
+                throw TarFault(.badSparse("its map has \(segments.count) segments, but GNU.sparse.numblocks is \(pieces)"))
             }
             return TarSparse(realSize: realSize, segments: segments)
         case (1, 0):
-            guard let realSize else { throw TarFault(.badSparse("no record tells its size")) }
+            guard let realSize else { throw TarFault(.badSparse("no record has its size")) }
             return TarSparse(realSize: realSize, segments: nil)
         case (let major, let minor): throw TarFault(.badSparse("its format \(major).\(minor) is unknown"))
         }

@@ -1,36 +1,37 @@
 public import ComposefsBytes
 
-/// One member of an archive: its header, after the extension headers before it were applied.
+/// An entry of an archive: its header, combined with the extension headers before it.
 public struct TarEntry: Sendable {
     public enum Kind: Hashable, Sendable {
         case regular, hardLink, symbolicLink, characterDevice, blockDevice, directory, fifo
-        /// A type flag that is none of the above. Its content, if any, stays inline.
+        /// An unknown type flag. The content of such an entry, if any, stays inline.
         case other(UInt8)
     }
 
-    /// The name as the archive has it: nothing is stripped, resolved or checked except that it holds no NUL.
-    /// `GNU.sparse.name` counts before a PAX `path`, that before a GNU long name, that before the ustar prefix and name.
+    /// The name as in the archive. It is not normalised; only a NUL is refused. `GNU.sparse.name` takes precedence over a PAX `path`,
+    /// which takes precedence over a GNU long name, which takes precedence over the ustar prefix and name.
     public var path: ByteString
-    /// Of hard and symbolic links, never empty there; of all others whatever the header says.
+    /// The target of a hard or symbolic link, which is never empty. For other types, the header's field, which has no meaning.
     public var linkTarget: ByteString
     public var kind: Kind
-    /// Permission bits, `07777` at most: type bits that some writers add are dropped.
+    /// The permission bits (07777). The type bits that some writers add are dropped.
     public var mode: UInt32
     public var uid: UInt32
     public var gid: UInt32
-    /// Seconds since 1970, rounded down, and the nanoseconds since then (0…999,999,999): -1.25 s is -2 and 750,000,000.
+    /// Seconds since 1970-01-01T00:00:00Z, rounded down, and nanoseconds (0…999,999,999): -1.25 s is -2 and 750,000,000.
     public var mtime: (seconds: Int64, nanoseconds: UInt32)
-    /// Bytes of content that the archive holds for this entry; 0 for links, devices, directories and fifos, whatever their header says.
+    /// The number of content bytes in the archive; 0 for links, devices, directories and FIFOs, whatever their headers say.
     public var size: UInt64
-    /// 0…4095, and 0 where the entry is no device.
+    /// 0…4095; 0 if the entry is not a device.
     public var deviceMajor: UInt32
-    /// 0…1,048,575, and 0 where the entry is no device.
+    /// 0…1,048,575; 0 if the entry is not a device.
     public var deviceMinor: UInt32
-    /// From `SCHILY.xattr.` PAX records, each name once, in the order of their first appearance. No value is empty: PAX cannot say that.
+    /// The extended attributes from `SCHILY.xattr.` PAX records, each name once, in the order of their first occurrence. No value is empty,
+    /// because PAX cannot express that.
     public var extendedAttributes: [(name: ByteString, value: ByteString)]
-    /// Where the entry's own header block begins, in bytes from the start of the archive.
+    /// The offset of the entry's own header block, in bytes from the start of the archive.
     public var headerOffset: UInt64
-    /// Of a sparse file: what the archive holds is only a part of its content, see `SparseExpansion`.
+    /// For a sparse file, the map of its content: the archive contains only a part of it, see `SparseExpansion`.
     public var sparse: TarSparse?
 
     public init(
@@ -54,33 +55,34 @@ public struct TarEntry: Sendable {
     }
 }
 
-/// Where an entry's content is.
+/// The location of an entry's content.
 public enum TarContent: Sendable, Hashable {
-    /// The entry is no regular file.
+    /// The entry is not a regular file.
     case none
     /// The whole content of a regular file of at most 64 bytes.
     case inline(ByteString)
-    /// The content of a larger regular file follows; its size in bytes.
+    /// The content of a larger regular file follows; the size is in bytes.
     case external(size: UInt64)
 
-    /// Regular files of more bytes than this are external (split stream format, "What goes inline").
+    /// Regular files with more bytes than this are external (split stream format, "What goes inline").
     public static let inlineLimit: UInt64 = 64
 }
 
-/// Who takes what the parser finds. It may be a type that cannot be copied, and so own descriptors and writers.
+/// Receives what the parser finds. Conforming types may be noncopyable, and so may own descriptors and writers.
 public protocol TarHandler: ~Copyable {
-    /// Every byte that is not external content, in the order of the stream: headers, small files, padding, and all that follows the end
-    /// marker. The bytes may come later than the entry that they describe, but never later than external content that follows them.
+    /// Receives all bytes that are not external content, in order: headers, small files, padding, and everything after the end marker. The
+    /// bytes may arrive after the entry that they describe, but never after external content that follows them in the archive.
     mutating func inline(_ bytes: UnsafeRawBufferPointer) throws
 
-    /// An entry, as soon as its header and a small file's content were read.
+    /// Receives an entry, as soon as its header and the content of a small file have been read.
     mutating func entry(_ entry: TarEntry, _ content: TarContent) throws
 
-    /// A piece of the content of the entry announced last, which was external. `isLast` is true once, with the piece that completes it.
+    /// Receives a chunk of the external content of the entry received last. `isLast` is true once, for the chunk that completes the
+    /// content.
     mutating func external(_ bytes: UnsafeRawBufferPointer, isLast: Bool) throws
 
-    /// A place where an inline chunk may be cut: between two entries or behind the end marker. Called about once a mebibyte of inline bytes,
-    /// all of which up to that place were handed over.
+    /// Marks a position at which an inline chunk may be ended: between two entries or after the end marker. The parser calls this about
+    /// once per mebibyte of inline bytes, after it has passed on all bytes before the position.
     mutating func boundary() throws
 }
 
@@ -88,13 +90,13 @@ extension TarHandler where Self: ~Copyable {
     public mutating func boundary() throws {}
 }
 
-/// How much memory an archive may claim.
+/// Limits of the memory that an archive may use.
 public struct TarLimits: Sendable {
-    /// Bytes of PAX, GNU long name and long link data before one entry.
+    /// The size of all PAX, GNU long name and long link data before one entry, in bytes.
     public var extensionBytes: UInt64
-    /// Bytes of a symbolic or hard link's target (Linux: PATH_MAX less the NUL).
+    /// The length of a link's target in bytes (Linux: PATH_MAX without the NUL).
     public var linkTargetBytes: Int
-    /// Bytes of an entry's path (the same).
+    /// The length of an entry's path in bytes (Linux: PATH_MAX without the NUL).
     public var pathBytes: Int
 
     public init(extensionBytes: UInt64 = 1 << 20, linkTargetBytes: Int = 4095, pathBytes: Int = 4095) {

@@ -1,48 +1,48 @@
 public import ComposefsBytes
 
-/// Why an archive could not be read.
+/// The reason why an archive could not be read.
 public struct TarError: Error, Hashable, CustomStringConvertible {
     public enum Reason: Hashable, Sendable {
-        /// The block is no header: the sum of its bytes is not what its checksum field says.
+        /// The block is not a header: its checksum field does not match its bytes.
         case checksum
-        /// A header field is not a number, negative, or larger than it may be.
+        /// A header field is not a number, is negative, or is too large.
         case badNumber(field: String, NumberFault)
         /// The archive ends inside this part of an entry.
         case truncated(String)
-        /// A zero block and then something that is not zero.
+        /// A zero block that is followed by a block that is not zero.
         case strayZeroBlock
-        /// A PAX or GNU long name header and then no entry.
+        /// A PAX or GNU long name header without an entry after it.
         case danglingExtension
-        /// Two extension headers of one kind before one entry.
+        /// Two extension headers of the same kind before one entry.
         case duplicateExtension(String)
-        /// Extension headers of one entry that hold more than the limit.
+        /// The extension headers of one entry exceed the limit.
         case extensionTooLarge(limit: UInt64)
-        /// A PAX record is not `length key=value`; the text says what is wrong with it.
+        /// A PAX record is not of the form `length key=value`; the text says why.
         case badRecord(String)
-        /// A PAX record whose value cannot be used.
+        /// The value of a PAX record is invalid; the text says why.
         case badValue(key: ByteString, String)
         case nulInName
         case emptyLinkTarget
         case linkTargetTooLong(limit: Int)
         case pathTooLong(bytes: Int, limit: Int)
-        /// A sparse file whose map cannot be used; the text says what is wrong with it.
+        /// The map of a sparse file is invalid; the text says why.
         case badSparse(String)
-        /// A device in a header format without device numbers.
+        /// A device in a header format that has no device numbers.
         case noDeviceNumbers
-        /// `skipExternal` was called where no external content begins.
+        /// `skipExternal` was called when no external content begins.
         case notAtExternalContent
     }
 
-    /// What is wrong with a number.
+    /// The reason why a number is invalid.
     public enum NumberFault: Hashable, Sendable {
         case notANumber, negative, tooLarge
-        /// A user or group id of 4294967295.
+        /// A user or group ID of 4294967295.
         case noOwner
     }
 
-    /// Where the block or entry begins, in bytes from the start of the archive.
+    /// The offset of the block or entry, in bytes from the start of the archive.
     public var offset: UInt64
-    /// The entry, where its name is known.
+    /// The entry's path, if it is known.
     public var path: ByteString?
     public var reason: Reason
 
@@ -65,30 +65,30 @@ public struct TarError: Error, Hashable, CustomStringConvertible {
 extension TarError.Reason {
     var text: String {
         switch self {
-        case .checksum: "this is not a tar header (wrong checksum)"
+        case .checksum: "not a tar header (checksum mismatch)"
         case .badNumber(let field, .notANumber): "\(field) is not a number"
         case .badNumber(let field, .negative): "\(field) is negative"
         case .badNumber(let field, .tooLarge): "\(field) is too large"
         case .badNumber(let field, .noOwner): "\(field): " + TarHeader.noOwner
         case .truncated(let part): "the archive ends inside \(part)"
         case .strayZeroBlock: "a single block of zeros stands between two entries"
-        case .danglingExtension: "an extension header is followed by no entry"
-        case .duplicateExtension(let kind): "two \(kind) headers stand before one entry"
-        case .extensionTooLarge(let limit): "its extension headers hold more than \(limit) bytes"
+        case .danglingExtension: "an extension header has no entry after it"
+        case .duplicateExtension(let kind): "two \(kind) headers precede one entry"
+        case .extensionTooLarge(let limit): "its extension headers have more than \(limit) bytes"
         case .badRecord(let what): "malformed PAX record: \(what)"
         case .badValue(let key, let what): "PAX record \(ByteString(key.bytes.prefix(64))): \(what)"
-        case .nulInName: "a name holds a NUL byte"
+        case .nulInName: "a name contains a NUL byte"
         case .emptyLinkTarget: "the link has no target"
         case .linkTargetTooLong(let limit): "the link's target is longer than \(limit) bytes"
-        case .pathTooLong(let bytes, let limit): "its path has \(bytes) bytes; Linux takes \(limit)"
-        case .badSparse(let what): "the sparse file cannot be read: \(what)"
+        case .pathTooLong(let bytes, let limit): "its path has \(bytes) bytes; Linux allows \(limit)"
+        case .badSparse(let what): "invalid sparse file: \(what)"
         case .noDeviceNumbers: "a device without device numbers"
-        case .notAtExternalContent: "a file's content stands where the archive has something else"
+        case .notAtExternalContent: "unexpected file content at this position"
         }
     }
 }
 
-/// A fault whose place the parser adds.
+/// An error without its position, which the parser adds.
 struct TarFault: Error {
     var reason: TarError.Reason
     init(_ reason: TarError.Reason) { self.reason = reason }

@@ -1,6 +1,6 @@
 internal import ComposefsBytes
 
-/// The fields of a 512-byte header block (POSIX.1-1988 ustar; GNU and V7 share the first 257 bytes).
+/// A 512-byte header block (POSIX.1-1988 ustar; the GNU and V7 formats share the first 257 bytes).
 struct TarHeader {
     static let size = 512
 
@@ -10,9 +10,9 @@ struct TarHeader {
 
     // MARK: Checksum
 
-    /// The sum of all bytes with the checksum field taken as spaces, and whether all of them are zero.
+    /// The sum of all bytes, with the checksum field counted as spaces, and whether all bytes are zero.
     private func sums() -> (sum: UInt32, isZero: Bool) {
-        // Sixteen-bit lanes: 64 words of at most 2 × 255 a lane stay below 2^16.
+        // The sums are kept in 16-bit lanes: 64 words that add at most 2 × 255 to a lane stay below 2^16.
         let mask: UInt64 = 0x00ff_00ff_00ff_00ff
         var lanes: UInt64 = 0
         var all: UInt64 = 0
@@ -49,7 +49,7 @@ struct TarHeader {
     var typeFlag: UInt8 { byte(156) }
 
     var format: Format {
-        // "ustar", then NUL "00" or two spaces and NUL.
+        // "ustar" is followed by NUL "00" (POSIX), or by two spaces and NUL (GNU).
         let magic = block.loadUnaligned(fromByteOffset: 257, as: UInt64.self).bigEndian
         switch magic {
         case 0x7573_7461_7200_3030: return .ustar
@@ -58,7 +58,7 @@ struct TarHeader {
         }
     }
 
-    /// A text field: up to its first NUL, or all of it.
+    /// A text field: the bytes before its first NUL, or the whole field.
     private func text(_ offset: Int, _ width: Int) -> UnsafeRawBufferPointer {
         var count = 0
         while count < width, byte(offset + count) != 0 { count += 1 }
@@ -87,7 +87,8 @@ struct TarHeader {
         case notANumber, tooLarge
     }
 
-    /// Octal digits among spaces and NULs (none at all is 0), or, where the first bit is set, a two's complement number of all other bits.
+    /// Parses octal digits among spaces and NULs (an empty field is 0) or, if the first bit is set, a two's complement number in the
+    /// remaining bits.
     func number(_ offset: Int, _ width: Int) -> Number {
         if byte(offset) & 0x80 != 0 { return binary(offset, width) }
         var at = offset
@@ -101,7 +102,7 @@ struct TarHeader {
             value = value << 3 | UInt64(digit)
             at += 1
         }
-        // A NUL ends the field; behind a space only spaces may come.
+        // A NUL ends the field. After a space, only spaces may follow.
         while at < end, byte(at) == 0x20 { at += 1 }
         return at == end || byte(at) == 0 ? .value(value) : .notANumber
     }
@@ -136,8 +137,8 @@ struct TarHeader {
 
     func gid() throws(TarFault) -> UInt32 { try owner(116, "the group id") }
 
-    /// Why 4294967295 is refused: a file with this owner cannot be made.
-    static let noOwner = "4294967295 is no owner; chown takes it for \"leave alone\""
+    /// The reason for refusing 4294967295: chown(2) takes it for "do not change", so no file can have this owner.
+    static let noOwner = "4294967295 is not a valid owner: chown takes it for \"do not change\""
 
     private func owner(_ offset: Int, _ field: String) throws(TarFault) -> UInt32 {
         let number = try unsigned(offset, 8, max: UInt64(UInt32.max), field)
@@ -150,11 +151,11 @@ struct TarHeader {
 
     // MARK: Old GNU sparse files
 
-    /// The size of the whole file, of a header of type `S`.
+    /// The size of the whole file, from a header of type `S`.
     func sparseSize() throws(TarFault) -> UInt64 { try unsigned(483, 12, max: UInt64(Int64.max), "the sparse file's size") }
 
-    /// Pieces of a map: four in the header from 386 on, twenty-one in a block that follows it from its beginning on. An empty one at offset 0
-    /// is room that was not needed.
+    /// Segments of a map: four in the header from offset 386, twenty-one in each continuation block from offset 0. An empty segment at
+    /// offset 0 is unused space.
     func sparseSegments(at offset: Int, count: Int) throws(TarFault) -> [TarSparse.Segment] {
         var segments: [TarSparse.Segment] = []
         for index in 0..<count {
@@ -167,7 +168,7 @@ struct TarHeader {
         return segments
     }
 
-    /// Whether another block of the map follows: at 482 of a header, at 504 of a block.
+    /// Whether another block of the map follows. The flag is at offset 482 of a header and at 504 of a continuation block.
     func isSparseContinued(_ offset: Int) -> Bool { byte(offset) != 0 }
 
     func seconds() throws(TarFault) -> Int64 {
@@ -175,7 +176,7 @@ struct TarHeader {
         return Int64(truncatingIfNeeded: try unsigned(136, 12, max: UInt64(Int64.max), "the modification time"))
     }
 
-    /// What Linux can hold: 12 bits of major and 20 of minor number.
+    /// The device numbers that Linux supports: 12 bits of major and 20 bits of minor number.
     func device() throws(TarFault) -> (major: UInt32, minor: UInt32) {
         let major = try unsigned(329, 8, max: 0xfff, "the major device number")
         let minor = try unsigned(337, 8, max: 0xf_ffff, "the minor device number")

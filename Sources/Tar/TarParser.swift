@@ -1,13 +1,15 @@
 internal import ComposefsBytes
 
-/// Splits an archive, pushed in pieces of any size, into entries, the content of large files, and all other bytes.
+/// Splits an archive, which is passed in parts of any size, into entries, the content of large files, and all other bytes.
 ///
-/// Read are V7, POSIX ustar and pax, and GNU archives; content passes through uncopied and, of sparse files, as the archive has it; and
-/// memory does not depend on any size that the archive claims. Looser than POSIX where images in the wild are: no end marker or a cut one, cut padding after the last
-/// member, signed checksums, base-256 numbers, negative times, and anything at all behind the end marker. Global PAX headers are kept in
-/// the stream and otherwise ignored, as other container tools do.
+/// The parser reads V7, POSIX ustar and pax, and GNU archives. It passes content on without copying it; the content of sparse files is
+/// passed on as stored in the archive. Memory use does not depend on any size that the archive claims.
 ///
-/// After an error the parser must not be used any more.
+/// Because real images need it, the parser is less strict than POSIX: it accepts a missing or truncated end marker, truncated padding after
+/// the last entry, signed checksums, base-256 numbers, negative times, and any data after the end marker. Global PAX headers are kept in
+/// the stream and otherwise ignored, as in other container tools.
+///
+/// After an error the parser must not be used again.
 public struct TarParser: ~Copyable {
     private enum State {
         /// Before or inside a header block.
@@ -18,15 +20,15 @@ public struct TarParser: ~Copyable {
         case smallContent
         /// Inside a large file.
         case external
-        /// Inside data that is passed by: of global headers and of entries of unknown type.
+        /// Inside skipped data: of global headers and of entries of unknown type.
         case skipped
-        /// Inside the zeros that fill up the last block.
+        /// Inside the zeros that fill the last block.
         case padding
-        /// Before or inside a block that continues the map of an old GNU sparse file.
+        /// Before or inside a continuation block of an old GNU sparse map.
         case sparseMap
-        /// Behind one zero block.
+        /// After one zero block.
         case zeroBlock
-        /// Behind the end marker.
+        /// After the end marker.
         case ended
     }
 
@@ -41,24 +43,24 @@ public struct TarParser: ~Copyable {
         }
     }
 
-    /// How many inline bytes may pass between two calls of `TarHandler.boundary`, roughly.
+    /// The approximate number of inline bytes between two calls of `TarHandler.boundary`.
     private static let boundaryInterval = 1 << 20
 
     private let limits: TarLimits
     private var state = State.header
-    /// Bytes of the current data that are to come.
+    /// The number of bytes of the current data that are still to come.
     private var remaining: UInt64 = 0
-    /// Bytes of zeros behind the current data.
+    /// The number of padding bytes after the current data.
     private var padding: UInt64 = 0
-    /// Bytes of the archive taken so far.
+    /// The number of bytes of the archive that were consumed.
     public private(set) var position: UInt64 = 0
     private var sinceBoundary = 0
 
-    /// A header block that came in pieces.
+    /// A header block that arrives in parts.
     private let block: UnsafeMutableRawPointer
     private var blockCount = 0
 
-    /// Extension headers before the current entry.
+    /// The extension headers before the current entry.
     private var longName: ByteString?
     private var longLink: ByteString?
     private var pax: PaxRecords?
@@ -66,7 +68,7 @@ public struct TarParser: ~Copyable {
     private var hasExtension = false
     private var collected: [UInt8] = []
 
-    /// The entry whose content is being read, and the size of it.
+    /// The entry whose content is being read, and its content.
     private var current: TarEntry?
     private var externalSize: UInt64 = 0
 
@@ -77,14 +79,14 @@ public struct TarParser: ~Copyable {
 
     deinit { block.deallocate() }
 
-    /// Takes the next bytes of the archive.
+    /// Consumes the next bytes of the archive.
     ///
-    /// - Throws: `TarError`, or what the handler throws.
+    /// - Throws: `TarError`, or an error of the handler.
     public mutating func feed<Handler: TarHandler & ~Copyable>(_ bytes: UnsafeRawBufferPointer, to handler: inout Handler) throws {
         guard let base = bytes.baseAddress else { return }
         let end = bytes.count
         var at = 0
-        // What comes before `at` and was not handed over yet.
+        // The start of the bytes before `at` that were not passed on yet.
         var pending = 0
         while at < end {
             switch state {
@@ -157,10 +159,10 @@ public struct TarParser: ~Copyable {
         }
     }
 
-    /// Steps over the content of the entry just announced, which the caller has elsewhere: for reading a split stream back.
+    /// Skips the content of the entry just received, for a caller that has the content elsewhere, such as a reader of a split stream.
     ///
-    /// - Returns: the content's size in bytes, as the archive says it.
-    /// - Throws: where no content of an external file begins, so that content which should have been inline is not one either.
+    /// - Returns: The size of the content in bytes, as in the archive.
+    /// - Throws: `TarError` if no external content begins here. A stream that has an object here is invalid.
     public mutating func skipExternal() throws(TarError) -> UInt64 {
         guard case .external = state, remaining == externalSize else {
             throw TarError(offset: position, path: current?.path, reason: .notAtExternalContent)
@@ -170,14 +172,14 @@ public struct TarParser: ~Copyable {
         return externalSize
     }
 
-    /// Says that the archive ends here.
+    /// Ends the archive.
     ///
-    /// - Throws: where it ends inside an entry, or an extension header has no entry.
+    /// - Throws: `TarError` if the archive ends inside an entry, or after an extension header without an entry.
     public mutating func finish() throws(TarError) {
         switch state {
         case .ended: return
         case .header, .zeroBlock, .padding:
-            // What is cut here, zeros at an entry's end or of the end marker, says nothing.
+            // A truncated block of zeros, from an entry's padding or the end marker, carries no information.
             for offset in 0..<blockCount where block.load(fromByteOffset: offset, as: UInt8.self) != 0 {
                 throw TarError(offset: position &- UInt64(blockCount), path: nil, reason: .truncated("a header"))
             }
@@ -201,7 +203,7 @@ public struct TarParser: ~Copyable {
         try handler.inline(piece)
     }
 
-    /// Counts off at most `available` bytes of the current data.
+    /// Consumes at most `available` bytes of the current data and returns how many.
     private mutating func take(_ available: Int) -> Int {
         let count = min(remaining, UInt64(available))
         remaining -= count
@@ -232,7 +234,7 @@ public struct TarParser: ~Copyable {
 
     // MARK: Headers
 
-    /// Reads one block and enters the state that follows it. An entry is returned when there is one.
+    /// Parses one block and enters the state that follows it. Returns the entry when the block completes one.
     private mutating func read(_ header: TarHeader) throws(TarError) -> TarEntry? {
         if case .sparseMap = state { return try readSparseMap(header) }
         let offset = position &- UInt64(TarHeader.size)
@@ -244,7 +246,7 @@ public struct TarParser: ~Copyable {
             }
             if case .zeroBlock = state { throw TarFault(.strayZeroBlock) }
         } catch {
-            // Any block that is not zero is out of place behind a zero block, a header or not.
+            // After a zero block, any block that is not zero is an error, even a valid header.
             if case .zeroBlock = state { throw TarError(offset: offset, path: nil, reason: .strayZeroBlock) }
             throw TarError(offset: offset, path: nil, reason: error.reason)
         }
@@ -297,7 +299,7 @@ public struct TarParser: ~Copyable {
         enterPadding()
     }
 
-    /// A name that ends with NULs, or none, and holds no other.
+    /// Reads a name, which may be followed by NULs but must not contain any.
     private func cString(_ bytes: [UInt8]) throws(TarFault) -> ByteString {
         var name = bytes[...]
         while name.last == 0 { name.removeLast() }
@@ -305,10 +307,10 @@ public struct TarParser: ~Copyable {
         return ByteString(name)
     }
 
-    /// Nil where the entry's map goes on in another block.
+    /// Returns nil if the entry's map continues in another block.
     private mutating func readEntry(_ header: TarHeader, _ format: TarHeader.Format, _ offset: UInt64) throws(TarFault) -> TarEntry? {
         var kind = Self.kind(header.typeFlag, format)
-        // What a PAX record overrides in the header is not looked at there: writers put anything into fields that are too small.
+        // Fields that a PAX record overrides are not parsed: writers put arbitrary values into fields that are too small.
         let uid = if let value = pax?.uid { value } else { try header.uid() }
         let gid = if let value = pax?.gid { value } else { try header.gid() }
         let mtime = if let value = pax?.mtime { value } else { (seconds: try header.seconds(), nanoseconds: UInt32(0)) }
@@ -320,7 +322,7 @@ public struct TarParser: ~Copyable {
         if kind == .regular {
             entry.size = if let value = pax?.size { value } else { try header.size() }
             if entry.size == 0, entry.path.bytes.last == UInt8(ascii: "/") {
-                // V7 has no other way to say it, and some writers of later formats do the same.
+                // V7 has no other way to mark a directory, and some writers of later formats do the same.
                 kind = .directory
                 entry.kind = kind
             }
@@ -376,13 +378,13 @@ public struct TarParser: ~Copyable {
         return entry
     }
 
-    /// Reads one block of a map. The entry is returned with the last.
+    /// Parses one block of a sparse map. Returns the entry after the last block.
     private mutating func readSparseMap(_ block: TarHeader) throws(TarError) -> TarEntry? {
-        // `current` was set when this state was entered.
+        // `current` was set when the parser entered this state.
         do throws(TarFault) {
             current?.sparse?.segments?.append(contentsOf: try block.sparseSegments(at: 0, count: 21))
             guard current?.sparse?.segments?.count ?? 0 <= TarSparse.segmentLimit else {
-                throw TarFault(.badSparse("its map tells of more than \(TarSparse.segmentLimit) pieces"))
+                throw TarFault(.badSparse("its map has more than \(TarSparse.segmentLimit) segments"))
             }
             if block.isSparseContinued(504) { return nil }
             guard let entry = current.take() else { return nil }
@@ -407,5 +409,5 @@ public struct TarParser: ~Copyable {
     }
 }
 
-// The block buffer is reached through this owner alone, which cannot be copied.
+// Only this owner reaches the block buffer, and it cannot be copied.
 extension TarParser: @unchecked Sendable {}

@@ -1,11 +1,11 @@
 internal import ComposefsBytes
 
-/// How the content that an archive holds of a sparse file lies in the file: in GNU tar's old format and in PAX formats 0.0, 0.1 and 1.0
-/// (GNU tar manual, "Storing Sparse Files").
+/// The map of a sparse file, which says where the content in the archive belongs in the file: GNU tar's old format and the PAX formats 0.0,
+/// 0.1 and 1.0 (GNU tar manual, "Storing Sparse Files").
 public struct TarSparse: Sendable, Hashable {
-    /// A run of bytes that the archive holds.
+    /// A run of bytes that the archive contains.
     public struct Segment: Sendable, Hashable {
-        /// Where it begins in the file.
+        /// The start of the run in the file, in bytes.
         public var offset: UInt64
         public var size: UInt64
 
@@ -15,9 +15,9 @@ public struct TarSparse: Sendable, Hashable {
         }
     }
 
-    /// Bytes of the file, holes included.
+    /// The size of the file in bytes, including holes.
     public var realSize: UInt64
-    /// In ascending order, none reaching into the next; nil where the archive's content begins with them (PAX 1.0).
+    /// The segments in ascending order, without overlaps; nil if the content in the archive begins with them (PAX 1.0).
     public var segments: [Segment]?
 
     public init(realSize: UInt64, segments: [Segment]?) {
@@ -25,31 +25,31 @@ public struct TarSparse: Sendable, Hashable {
         self.segments = segments
     }
 
-    /// Segments of one file at most: what the extension headers of one entry can hold, about.
+    /// The largest number of segments of one file: about what the extension headers of one entry can hold.
     static let segmentLimit = 1 << 16
 
-    /// - Parameter stored: bytes that the archive holds.
+    /// - Parameter stored: The number of content bytes in the archive.
     static func check(_ segments: [Segment], realSize: UInt64, stored: UInt64) throws(TarFault) {
         var end: UInt64 = 0
         var sum: UInt64 = 0
         for segment in segments {
-            guard segment.offset >= end else { throw TarFault(.badSparse("its data overlap or are out of order")) }
+            guard segment.offset >= end else { throw TarFault(.badSparse("its segments overlap or are out of order")) }
             let (next, overflow) = segment.offset.addingReportingOverflow(segment.size)
-            guard !overflow, next <= realSize else { throw TarFault(.badSparse("its data reach beyond its size of \(realSize) bytes")) }
+            guard !overflow, next <= realSize else { throw TarFault(.badSparse("its segments exceed its size of \(realSize) bytes")) }
             end = next
-            // Cannot overflow: no sum of runs that do not overlap is larger than the end of the last.
+            // This cannot overflow: the sum of runs that do not overlap is at most the end of the last one.
             sum += segment.size
         }
-        guard sum == stored else { throw TarFault(.badSparse("its map tells of \(sum) bytes, the archive holds \(stored)")) }
+        guard sum == stored else { throw TarFault(.badSparse("its map has \(sum) bytes, but the archive contains \(stored)")) }
     }
 }
 
-/// Gives a sparse file its holes back, from the content that the archive holds in pieces of any size.
+/// Restores the holes of a sparse file, from content that is passed in parts of any size.
 public struct SparseExpansion {
     public enum Part {
-        /// So many zeros.
+        /// A number of zero bytes.
         case hole(UInt64)
-        /// Valid during the call.
+        /// Bytes that are valid during the call.
         case data(UnsafeRawBufferPointer)
     }
 
@@ -57,19 +57,20 @@ public struct SparseExpansion {
     private let stored: UInt64
     private let offset: UInt64
     private let path: ByteString
-    /// Nil while the map is being read.
+    /// Nil while the map is being parsed.
     private var segments: [TarSparse.Segment]?
     private var next = 0
-    /// Bytes of the current segment that were given out.
+    /// The number of bytes of the current segment that were produced.
     private var done: UInt64 = 0
-    /// Bytes of the file that were given out.
+    /// The number of bytes of the file that were produced.
     private var position: UInt64 = 0
-    /// Bytes of the archive's content that were taken.
+    /// The number of bytes of the archive's content that were consumed.
     private var taken: UInt64 = 0
     private var map = SparseMapReader()
 
-    /// - Parameter entry: whose `sparse` is not nil.
-    /// - Throws: where the map, if it is known, contradicts the sizes.
+    /// Returns nil if the entry is not a sparse file.
+    ///
+    /// - Throws: `TarError` if the map is known and contradicts the sizes.
     public init?(_ entry: TarEntry) throws(TarError) {
         guard let sparse = entry.sparse else { return nil }
         realSize = sparse.realSize
@@ -86,7 +87,7 @@ public struct SparseExpansion {
         segments = sparse.segments
     }
 
-    /// Takes the next bytes of the archive's content.
+    /// Consumes the next bytes of the archive's content and passes the resulting parts of the file to `body`.
     public mutating func feed(_ bytes: UnsafeRawBufferPointer, _ body: (Part) throws -> Void) throws {
         var bytes = bytes
         if segments == nil {
@@ -105,7 +106,7 @@ public struct SparseExpansion {
         }
         guard let segments else { return }
         while !bytes.isEmpty {
-            guard next < segments.count else { throw fault("there are more data than its map tells of") }
+            guard next < segments.count else { throw fault("it has more data than its map describes") }
             let segment = segments[next]
             if position < segment.offset {
                 try body(.hole(segment.offset - position))
@@ -125,11 +126,11 @@ public struct SparseExpansion {
         }
     }
 
-    /// Says that all of the archive's content was fed.
+    /// Ends the content. Passes the last hole to `body` and checks that the content was complete.
     public mutating func finish(_ body: (Part) throws -> Void) throws {
         guard let segments else { throw fault("its content ends inside its map") }
         while next < segments.count, segments[next].size == 0 { next += 1 }
-        guard next == segments.count else { throw fault("there are fewer data than its map tells of") }
+        guard next == segments.count else { throw fault("it has less data than its map describes") }
         if position < realSize { try body(.hole(realSize - position)) }
         position = realSize
     }
@@ -137,8 +138,8 @@ public struct SparseExpansion {
     private func fault(_ what: String) -> TarError { TarError(offset: offset, path: path, reason: .badSparse(what)) }
 }
 
-/// The map at the beginning of a PAX 1.0 sparse file's content: decimal numbers, one a line, their count of pairs first, filled up with
-/// zeros to whole blocks.
+/// Parses the map at the beginning of a PAX 1.0 sparse file's content: decimal numbers, one per line, beginning with the number of pairs.
+/// Zeros fill the map to whole blocks.
 private struct SparseMapReader {
     private(set) var segments: [TarSparse.Segment] = []
     private(set) var isComplete = false
@@ -146,11 +147,11 @@ private struct SparseMapReader {
     private var offset: UInt64?
     private var number: UInt64 = 0
     private var digits = 0
-    /// Bytes of the current block.
+    /// The number of consumed bytes of the current block.
     private var inBlock = 0
     private var isRead = false
 
-    /// Returns how many bytes belong to the map.
+    /// Returns the number of bytes that belong to the map.
     mutating func feed(_ bytes: UnsafeRawBufferPointer) throws(TarFault) -> Int {
         var at = 0
         while at < bytes.count, !isComplete {
@@ -174,9 +175,9 @@ private struct SparseMapReader {
             return
         }
         let digit = byte &- 0x30
-        guard digit < 10 else { throw TarFault(.badSparse("its map holds something that is no number")) }
+        guard digit < 10 else { throw TarFault(.badSparse("its map contains a byte that is not a digit")) }
         digits += 1
-        // Any number of zeros may come first; what remains fits nineteen digits, or is no size.
+        // Any number of leading zeros is allowed. The remaining digits must fit a size.
         guard number < UInt64(Int64.max) / 10, digits < 64 else { throw TarFault(.badSparse("a number in its map is too large")) }
         number = number * 10 + UInt64(digit)
     }
@@ -184,7 +185,7 @@ private struct SparseMapReader {
     private mutating func take(_ value: UInt64) throws(TarFault) {
         guard let count else {
             guard value <= UInt64(TarSparse.segmentLimit) else {
-                throw TarFault(.badSparse("its map tells of more than \(TarSparse.segmentLimit) pieces"))
+                throw TarFault(.badSparse("its map has more than \(TarSparse.segmentLimit) segments"))
             }
             self.count = value
             isRead = value == 0

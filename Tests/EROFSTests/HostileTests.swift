@@ -123,8 +123,8 @@ import Testing
         }
         try expect("data layout") { $0[inode] = 3 }
         try expect("data layout") { $0[inode] = 0x21 }
-        try expect("no file type") { $0.set(0o10000 * 5 as UInt16, at: inode + 4) }
-        try expect("file type is not the inode's") { $0.set(0o020000 as UInt16, at: inode + 4) }
+        try expect("not a valid file type") { $0.set(0o10000 * 5 as UInt16, at: inode + 4) }
+        try expect("file type differs from the inode's") { $0.set(0o020000 as UInt16, at: inode + 4) }
         try expect("reserved") { $0[inode + 6] = 1 }
         try expect("reserved") { $0[inode + 50] = 1 }
         try expect("cannot have data") { $0[inode + 8] = 1 }
@@ -150,8 +150,8 @@ import Testing
             $0.set(0 as UInt32, at: Simple.inode(57) + 16)
         }
         try expect("chunk format") { $0[Simple.external + 16] = 30 }
-        try expect("only regular files lie in chunks") { $0[Simple.inode(62)] = 9 }
-        try expect("root is no directory") { $0.set(44 as UInt16, at: 1024 + 14) }
+        try expect("only regular files can be stored in chunks") { $0[Simple.inode(62)] = 9 }
+        try expect("the root is not a directory") { $0.set(44 as UInt16, at: 1024 + 14) }
         try expect("beyond the image's end") { $0.set(UInt16.max, at: 1024 + 14) }
         try expect("beyond the image's end") { $0.set(UInt64.max, at: Simple.entry(2)) }
         try expect("beyond the image's end") { $0.set(1 << 59 as UInt64, at: Simple.entry(2)) }
@@ -169,17 +169,17 @@ import Testing
         try expect("first name") { $0.set(12 * 5000 as UInt16, at: Simple.entry(0) + 8) }
         try expect("no name or is out of order") { $0.set(108 as UInt16, at: Simple.entry(1) + 8) }
         try expect("outside its block") { $0.set(60000 as UInt16, at: Simple.entry(3) + 8) }
-        try expect("holds '/' or NUL") { $0[names + 5] = 0x2f }
-        try expect("holds '/' or NUL") { $0[names + 5] = 0 }
+        try expect("contains '/' or NUL") { $0[names + 5] = 0x2f }
+        try expect("contains '/' or NUL") { $0[names + 5] = 0 }
         try expect("ascending order") { $0[names + 3] = 0x7a }
-        try expect("two of one name") { $0.replaceSubrange((names + 3)..<(names + 9), with: Array("chrdev".utf8)) }
+        try expect("a name occurs twice") { $0.replaceSubrange((names + 3)..<(names + 9), with: Array("chrdev".utf8)) }
         try expect("file type is unknown") { $0[Simple.entry(2) + 10] = 8 }
         try expect("file type is unknown") { $0[Simple.entry(2) + 10] = 0 }
-        try expect("file type is not the inode's") { $0[Simple.entry(2) + 10] = 3 }
+        try expect("file type differs from the inode's") { $0[Simple.entry(2) + 10] = 3 }
         try expect("reserved field of an entry") { $0[Simple.entry(2) + 11] = 1 }
         try expect("'.' or '..'") { $0[Simple.entry(0)] = 44 }
         try expect("'.' or '..'") { $0[Simple.entry(1)] = 44 }
-        try expect("no '.' or no '..'") {
+        try expect("lacks '.' or '..'") {
             $0.replaceSubrange((names + 1)..<(names + 3), with: Array(".a".utf8)); $0.set(44 as UInt64, at: Simple.entry(1));
             $0[Simple.entry(1) + 10] = 4; $0.set(2 as UInt32, at: Simple.inode(44) + 44)
         }
@@ -209,17 +209,17 @@ import Testing
         let redirect = metacopy + 56
         try expect("filter") { $0[area] ^= 1 }
         try expect("reserved field of the attributes") { $0[area + 5] = 1 }
-        try expect("shared attributes do not fit") { $0[area + 4] = 255 }
+        try expect("shared attributes do not fit in the inode") { $0[area + 4] = 255 }
         try expect("beyond its end") { $0[metacopy + 2] = 255 }
         try expect("beyond its end") { $0[redirect] = 200 }
         try expect("prefix 7") { $0[metacopy + 1] = 7 }
         try expect("holds a NUL") { $0[metacopy + 6] = 0 }
         try expect("padding of an attribute") { $0[redirect + 4 + 16 + 66] = 1 }
         for offset in [0, 1, 2, 3] { try expect("metacopy attribute is malformed") { $0[metacopy + 20 + offset] ^= 0xff } }
-        try expect("but it leads to object") { $0[metacopy + 24] ^= 1 }
-        try expect("but it leads to object") { $0[redirect + 20 + 5] = 0x62 }
+        try expect("but it refers to object") { $0[metacopy + 24] ^= 1 }
+        try expect("but it refers to object") { $0[redirect + 20 + 5] = 0x62 }
         // Content inside and outside.
-        try expect("in the image and elsewhere") {
+        try expect("both in the image and in an object") {
             $0[Simple.external] = 5; $0[Simple.external + 8] = 2; $0[Simple.external + 9] = 0
         }
         try expect("only regular files can") {
@@ -245,7 +245,7 @@ import Testing
             _ = try ErofsImage(image)
             Issue.record("accepted")
         } catch {
-            #expect("\(error)".contains("has an attribute twice"))
+            #expect("\(error)".contains("has a duplicate attribute"))
         }
     }
 
@@ -278,7 +278,7 @@ import Testing
         var withList = try writeErofs(FileTree(root: Metadata(permissions: 0, extendedAttributes: [list])), version: .v0)
         #expect(try finding(withList) == nil)
         withList[8] = 0
-        #expect(try finding(withList)?.contains("the header does not tell") == true)
+        #expect(try finding(withList)?.contains("the header says that it has none") == true)
         var image = try writeErofs(FileTree(root: Metadata(permissions: 0o755)), version: .v1)
         image[8] = 1
         #expect(try finding(image)?.contains("the header tells of ACLs") == true)

@@ -104,7 +104,6 @@ private func fault(_ text: String) -> JSONError? { fault(Array(text.utf8)) }
         #expect(fault(#"{"a";1}"#) == JSONError(offset: 4, reason: .unexpected(UInt8(ascii: ";"))))
         #expect(fault(#"{"a";1}"#)?.description == "invalid JSON at byte 4: unexpected ';'")
         #expect(fault("[\u{1}]")?.description == "invalid JSON at byte 1: unexpected byte 0x01")
-        #expect(fault(#"{"a":1,"a":2}"#)?.description == #"invalid JSON at byte 7: the key "a" comes twice in one object"#)
     }
 
     @Test func duplicatesAmongManyKeys() throws {

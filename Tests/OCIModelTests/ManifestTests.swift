@@ -68,7 +68,7 @@ private func layer(_ members: String) -> String { manifest(layers: "[{\(members)
     }
 
     @Test(arguments: [
-        (manifest(type: MediaType.dockerManifest), MediaType.ociManifest, "it calls itself"),
+        (manifest(type: MediaType.dockerManifest), MediaType.ociManifest, "but it was announced as"),
         (manifest(type: MediaType.ociIndex), nil, #""manifests" is missing"#),
         (manifest(type: "application/x"), nil, "neither an image manifest nor an index"),
         (manifest(), "application/x", "neither an image manifest nor an index"),
@@ -80,12 +80,12 @@ private func layer(_ members: String) -> String { manifest(layers: "[{\(members)
         (#"{"schemaVersion":2,"mediaType":5,"layers":[]}"#, nil, #""mediaType" is a number, not a string"#),
         (manifest(layers: "{}"), nil, #""layers" is an object, not an array"#),
         (manifest(layers: "[7]"), nil, #""layers[0]" is a number, not an object"#),
-        (manifest(more: #","manifests":[]"#), nil, "a manifest and an index at once"),
-        (#"{"schemaVersion":2,"manifests":[],"config":{}}"#, MediaType.ociIndex, "at once"),
+        (manifest(more: #","manifests":[]"#), nil, "both a manifest and an index"),
+        (#"{"schemaVersion":2,"manifests":[],"config":{}}"#, MediaType.ociIndex, "both a manifest and an index"),
         (#"{"schemaVersion":2,"manifests":null}"#, MediaType.ociIndex, "null, not an array"),
         (#"{"schemaVersion":2,"layers":[]}"#, MediaType.ociManifest, #""config" is missing"#),
         (#"{"schemaVersion":2,"manifests":[{"annotations":{"org.opencontainers.image.ref.name":5}}]}"#, nil, "is a number, not a string"),
-        (manifest(more: #","layers":[]"#), nil, "comes twice"),
+        (manifest(more: #","layers":[]"#), nil, "occurs twice"),
         ("[]", nil, "an array, not an object"), ("null", nil, "null, not an object"), ("\u{feff}{}", nil, "byte-order mark"),
     ])
     func refused(_ text: String, _ type: String?, _ part: String) {
@@ -102,11 +102,11 @@ private func layer(_ members: String) -> String { manifest(layers: "[{\(members)
         (#""mediaType":"a","digest":"\#(someDigest)","size":"1""#, "is a string, not a size"),
         (#""mediaType":"a","digest":"\#(someDigest)","size":9223372036854775808"#, "not a size"),
         (#""mediaType":"a","digest":7,"size":1"#, #""layers[0].digest" is a number"#),
-        (#""mediaType":"a","digest":"md5:d41d8cd98f00b204e9800998ecf8427e","size":1"#, "no sha256, sha384 or sha512 digest"),
+        (#""mediaType":"a","digest":"md5:d41d8cd98f00b204e9800998ecf8427e","size":1"#, "not a sha256, sha384 or sha512 digest"),
         (#""mediaType":"a","digest":"sha256:/etc/passwd\u001b","size":1"#, #"sha256:/etc/passwd\x1b""#),
         (#""mediaType":"a","digest":"\#(someDigest)","size":1,"data":"x""#, "is not base64"),
-        (#""mediaType":"a","digest":"\#(someDigest)","size":1,"data":"QUI=""#, "is not the blob"),
-        (#""mediaType":"a","digest":"\#(someDigest)","size":2,"data":"QUI=""#, "is not the blob"),
+        (#""mediaType":"a","digest":"\#(someDigest)","size":1,"data":"QUI=""#, "does not match the descriptor"),
+        (#""mediaType":"a","digest":"\#(someDigest)","size":2,"data":"QUI=""#, "does not match the descriptor"),
     ])
     func refusedDescriptors(_ members: String, _ part: String) {
         #expect(fault(layer(members))?.contains(part) == true, "\(fault(layer(members)) ?? "")")
@@ -138,7 +138,7 @@ private func layer(_ members: String) -> String { manifest(layers: "[{\(members)
         let archive = "application/vnd.oci.image.layer.v1.tar+gzip"
         #expect(image("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip") == nil)
         #expect(image("application/vnd.oci.image.layer.v1.tar+gzip+encrypted")?.contains("layer 1 is encrypted") == true)
-        #expect(image("application/vnd.oci.image.layer.nydus.blob.v1")?.contains("no layer of a root filesystem") == true)
+        #expect(image("application/vnd.oci.image.layer.nydus.blob.v1")?.contains("not the type of an image layer") == true)
         #expect(image(archive, "application/vnd.in-toto+json")?.contains("layer 2 has the media type") == true)
         #expect(image("application/vnd.dev.cosign.simplesigning.v1+json") == "an artifact")
     }
@@ -194,7 +194,7 @@ private func layer(_ members: String) -> String { manifest(layers: "[{\(members)
 
     @Test func tooLargeIsNotRead() {
         let text = manifest(more: ",\"x\":\"" + String(repeating: "x", count: ImageLimits.largestManifest) + "\"")
-        #expect(fault(text)?.contains("at most 67108864 are read") == true)
+        #expect(fault(text)?.contains("the limit is 67108864") == true)
     }
 }
 

@@ -171,8 +171,8 @@ import Testing
     }
 
     @Test func names() {
-        #expect(fault(record("path", "a\0b")) == .badValue(key: "path", "it holds a NUL byte"))
-        #expect(fault(record("linkpath", "a\0b")) == .badValue(key: "linkpath", "it holds a NUL byte"))
+        #expect(fault(record("path", "a\0b")) == .badValue(key: "path", "it contains a NUL byte"))
+        #expect(fault(record("linkpath", "a\0b")) == .badValue(key: "linkpath", "it contains a NUL byte"))
     }
 
     @Test(arguments: [

@@ -310,7 +310,7 @@ private func expand(_ entry: TarEntry, _ stored: [UInt8], piece: Int = .max) thr
         for index in 0..<21 { block.replaceSubrange((24 * index)..<(24 * index + 24), with: octal(0) + octal(0)) }
         block[504] = 1
         for _ in 0..<4000 { archive += block }
-        #expect(reason(archive) == .badSparse("its map tells of more than 65536 pieces"))
+        #expect(reason(archive) == .badSparse("its map has more than 65536 segments"))
     }
 }
 

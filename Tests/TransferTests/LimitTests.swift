@@ -78,7 +78,7 @@ import Testing
         let said = refusal { try attempt(500_000) }
         #expect(
             said?.hasSuffix(
-                "of the archive: up to here the image's tree takes more than 500000 bytes of memory; the limit is 500000") == true)
+                "of the archive: the image's tree uses more than 500000 bytes of memory so far; the limit is 500000") == true)
         #expect(said?.hasPrefix("entry \"l") == true)
     }
 

@@ -1,0 +1,8 @@
+// EROFS: composefs images, written and read (Repo-Format.md, "EROFS images"; linux/fs/erofs/erofs_fs.h).
+//
+// The module does no I/O: a tree becomes bytes, and bytes become a checked image. Written images equal those of the reference
+// implementations byte for byte. Read images are hostile until they are checked. Repository stores images, and Mounting mounts them.
+//
+// - `writeErofs` writes an image: `ImagePlan` orders the inodes, `ImageLayout` assigns offsets, `ErofsWriter.swift` emits the bytes.
+// - `ErofsImage` checks an image completely (`ImageWalk`) and then answers lookups, reads and listings.
+// - The structures in ErofsLayouts.swift are the only place that has on-disk offsets.

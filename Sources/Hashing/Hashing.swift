@@ -1,0 +1,7 @@
+// Hashing: digests of content, computed with OpenSSL's libcrypto.
+//
+// The module does no I/O: callers pass bytes and get values. It never asks the kernel for a digest; that is LinuxSystem's `measureVerity`.
+//
+// - `ContentDigest` and `DigestHasher` are OCI's digests (`sha256:…`) of blobs and documents.
+// - `ObjectID` and `VerityHasher` are fs-verity digests, which name the objects of a repository.
+// - `VeritySigner` and `VerityKeySigner` sign fs-verity digests for the kernel's built-in signatures.
