@@ -1,6 +1,6 @@
-/// Whether work shall end early: a value that the caller keeps and passes down to everything that reads, waits or sleeps.
+/// A request to end work early: a value that the caller keeps and passes to everything that reads, waits or sleeps.
 ///
-/// Copies share one state. Cancelling is final; all methods may be called from any thread.
+/// Copies share one state. A cancellation is final. All methods may be called from any thread.
 public struct Cancellation: Sendable {
     private struct State {
         var isCancelled = false
@@ -14,7 +14,7 @@ public struct Cancellation: Sendable {
 
     public var isCancelled: Bool { state.read { $0.isCancelled } }
 
-    /// Ends what the value was passed to. Runs the actions that `onCancel` has registered, on this thread.
+    /// Cancels all work that the value was passed to. Runs the registered actions of `onCancel` on the calling thread.
     public func cancel() {
         let actions = state.change { state -> [@Sendable () -> Void] in
             guard !state.isCancelled else { return [] }
@@ -26,20 +26,20 @@ public struct Cancellation: Sendable {
         for action in actions { action() }
     }
 
-    /// - Throws: `CancellationError` once it is cancelled.
+    /// - Throws: `CancellationError` if the value has been cancelled.
     public func check() throws(CancellationError) {
         if isCancelled { throw CancellationError() }
     }
 
-    /// Sleeps, at most until the value is cancelled. Returns false if it is.
+    /// Sleeps until the time is over or the value is cancelled. Returns false if it is cancelled.
     @discardableResult
     public func sleep(_ duration: Duration) -> Bool {
         let deadline = MonotonicTime.now + duration
         return state.wait(until: deadline) { $0.isCancelled ? false : nil } ?? true
     }
 
-    /// Registers what ends a wait that no check can interrupt. The action runs once, at once if the value is cancelled already, and not any
-    /// more after the registration is gone; it must not block.
+    /// Registers an action that ends a wait which cannot check the value. The action runs at most once: when the value is cancelled, or at
+    /// once if it is cancelled already. It does not run after the registration is released. It must not block.
     public func onCancel(_ action: @escaping @Sendable () -> Void) -> Registration {
         let key = state.change { state -> UInt64? in
             guard !state.isCancelled else { return nil }
@@ -51,7 +51,7 @@ public struct Cancellation: Sendable {
         return Registration(cancellation: self, key: key)
     }
 
-    /// An action of `onCancel`. It is removed with its registration.
+    /// A registered action of `onCancel`, which is removed when the registration is released.
     public final class Registration: Sendable {
         private let cancellation: Cancellation
         private let key: UInt64?
@@ -63,7 +63,7 @@ public struct Cancellation: Sendable {
 
         deinit {
             guard let key else { return }
-            // Released outside the lock: an action may own anything.
+            // The action is released outside the lock, because it may own anything.
             let removed = cancellation.state.change { $0.actions.removeValue(forKey: key) }
             _ = removed
         }

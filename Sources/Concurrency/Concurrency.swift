@@ -4,4 +4,4 @@
 //
 // - `WorkerPool` runs jobs on a fixed number of threads; `BoundedQueue` connects two stages of work; `Semaphore` limits concurrent use.
 // - `Guarded` is state behind a lock that threads can wait on; `Monitor` is the mutex and condition variable below it.
-// - `MonotonicTime` is a point in time for deadlines.
+// - `Cancellation` ends work early; `MonotonicTime` is a point in time for deadlines.

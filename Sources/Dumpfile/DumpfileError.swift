@@ -1,17 +1,17 @@
 public import ComposefsBytes
 
-/// Why a dumpfile was refused.
+/// The reason why a dumpfile was refused.
 public struct DumpfileError: Error, Equatable, CustomStringConvertible {
-    /// A field of a line, by its name in the format.
+    /// A field of a line, named as in the format.
     public enum Field: String, Sendable {
         case line, path, size, mode, nlink, uid, gid, rdev, mtime, payload, content, digest
         case attribute = "extended attribute"
     }
 
-    /// One-based; 0 where the file as a whole is meant.
+    /// The line number, starting at 1; 0 for the file as a whole.
     public var line: Int
     public var field: Field
-    /// The path of the line where it is known, as it stands in the file.
+    /// The path of the line as in the file, if it is known.
     public var path: ByteString?
     public var reason: String
 
@@ -31,18 +31,18 @@ public struct DumpfileError: Error, Equatable, CustomStringConvertible {
 
 /// Limits of the format (composefs-dump(5)).
 public enum DumpfileLimits {
-    /// Bytes of an unescaped path.
+    /// The length of an unescaped path in bytes.
     public static let path = 4096
-    /// Bytes of one name in a path; Linux and EROFS take no longer ones.
+    /// The length of one name in a path in bytes; the limit of Linux and EROFS.
     public static let name = 255
-    /// Bytes of content that may stand in a line.
+    /// The size of inline content in bytes.
     public static let inlineContent = 512
-    /// Bytes of a symlink's target: `PATH_MAX` without its NUL. The reference's reader takes 1,024 at most.
+    /// The length of a symlink target in bytes: `PATH_MAX` without the NUL. The reference implementation reads at most 1,024.
     public static let linkTarget = 4095
     public static let attributeName = 255
     public static let attributeValue = 65535
-    /// Bytes of all attribute names of one inode together.
+    /// The length of all attribute names of one inode together, in bytes.
     public static let attributeNames = 65535
-    /// Size in bytes of a file that EROFS can hold: 1,024 chunks of 2^43 bytes, whose addresses fill one block.
+    /// The size of the largest file in EROFS in bytes: 1,024 chunks of 2^43 bytes, whose addresses fill one block.
     public static let fileSize: UInt64 = 1 << 53
 }

@@ -1,14 +1,14 @@
 internal import ComposefsBytes
 
-/// The escaping of fields: printable ASCII stands for itself, a backslash is doubled, newline, return and tab have names, and every
-/// other byte is `\xHH`.
+/// The escaping of fields: printable ASCII is not escaped, a backslash is doubled, newline, carriage return and tab are `\n`, `\r` and
+/// `\t`, and every other byte is `\xHH`.
 enum DumpfileEscape {
     enum Style {
         /// Paths.
         case plain
-        /// Optional fields, where `-` alone means "none".
+        /// Optional fields, in which a single `-` means "none".
         case optional
-        /// Names and values of extended attributes, where `=` separates.
+        /// Names and values of extended attributes, which are separated by `=`.
         case attribute
     }
 
@@ -38,7 +38,7 @@ enum DumpfileEscape {
         }
     }
 
-    /// Nil where an escape is unknown or cut short.
+    /// Nil if an escape is unknown or incomplete.
     static func unescape(_ field: some Collection<UInt8>) -> ByteString? {
         var bytes: [UInt8] = []
         bytes.reserveCapacity(field.count)
@@ -62,7 +62,7 @@ enum DumpfileEscape {
         return ByteString(bytes)
     }
 
-    /// Either case: other writers may use capitals.
+    /// Upper and lower case are accepted, because other writers may use upper case.
     private static func digit(_ character: UInt8) -> UInt8? {
         switch character {
         case 0x41...0x46: character - 0x37

@@ -2,10 +2,12 @@ internal import ComposefsBytes
 public import ComposefsFileTree
 internal import ComposefsHashing
 
-/// Reads a dumpfile. Every field is checked; nothing is guessed or repaired.
+/// Parses a dumpfile. Every field is checked; nothing is guessed or repaired.
 ///
-/// The root comes first, a directory before what is in it. A hard link may come before its target, as in files made by others.
-/// NLINK is checked to be a number and counted anew. Negative times are taken.
+/// The root must come first, and a directory before its entries. A hard link may come before its target, as in files of other writers.
+/// NLINK must be a number, but link counts are computed from the entries. Negative times are accepted.
+///
+/// - Throws: `DumpfileError` with the line, the path and the field.
 public func parseDumpfile(_ bytes: UnsafeRawBufferPointer) throws(DumpfileError) -> FileTree {
     var parser = DumpfileParser()
     var start = 0
@@ -17,7 +19,7 @@ public func parseDumpfile(_ bytes: UnsafeRawBufferPointer) throws(DumpfileError)
     return try parser.finish()
 }
 
-/// Reads a dumpfile that is in an array.
+/// Parses a dumpfile that is in an array.
 public func parseDumpfile(_ bytes: [UInt8]) throws(DumpfileError) -> FileTree {
     let result = bytes.withUnsafeBytes { (all: UnsafeRawBufferPointer) -> Result<FileTree, DumpfileError> in
         do throws(DumpfileError) { return .success(try parseDumpfile(all)) } catch { return .failure(error) }
@@ -37,7 +39,7 @@ private struct DumpfileParser {
     private var tree: FileTree?
     private var number = 0
     private var path: ByteString?
-    /// Hard links whose target had not come yet.
+    /// Hard links whose target has not been seen yet.
     private var pending: [(name: ByteString, directory: FileTree.InodeID, path: ByteString, target: ByteString, line: Int)] = []
 
     private struct Line {
@@ -59,7 +61,7 @@ private struct DumpfileParser {
         path = nil
         guard !text.isEmpty else { throw fail(.line, "is empty") }
         let fields = text.split(separator: UInt8(ascii: " "), omittingEmptySubsequences: false).map(UnsafeRawBufferPointer.init(rebasing:))
-        guard fields.count >= 11 else { throw fail(.line, "has \(fields.count) fields, 11 or more are needed") }
+        guard fields.count >= 11 else { throw fail(.line, "has \(fields.count) fields; at least 11 are required") }
         let path = try self.path(fields[0], .path)
         self.path = path
         guard fields[2].first != UInt8(ascii: "@") else {
@@ -69,7 +71,7 @@ private struct DumpfileParser {
 
         let line = try parse(fields)
         guard path != "/" else {
-            guard tree == nil else { throw fail(.path, "is there twice") }
+            guard tree == nil else { throw fail(.path, "occurs twice") }
             guard line.kind == .directory else { throw fail(.mode, "the root must be a directory") }
             try checkNoContent(line)
             tree = FileTree(root: line.metadata)
@@ -106,12 +108,12 @@ private struct DumpfileParser {
         var line = Line()
         line.size = try decimal(fields[1], .size)
         let mode: UInt32 = try integer(fields[2], radix: 8, .mode)
-        guard mode <= 0o177777, let kind = FileTree.Kind(modeBits: mode) else { throw fail(.mode, "names no file type") }
+        guard mode <= 0o177777, let kind = FileTree.Kind(modeBits: mode) else { throw fail(.mode, "is not a valid file type") }
         line.kind = kind
         let _: UInt32 = try decimal(fields[3], .nlink)
         line.device = try decimal(fields[6], .rdev)
         if line.device != 0, kind != .characterDevice, kind != .blockDevice { throw fail(.rdev, "is for devices only") }
-        if line.device > UInt64(UInt32.max) { throw fail(.rdev, "does not fit 32 bits") }
+        if line.device > UInt64(UInt32.max) { throw fail(.rdev, "does not fit in 32 bits") }
         line.payload = try optional(fields[8], .payload)
         line.content = try optional(fields[9], .content)
         line.digest = fields[10].elementsEqual(CollectionOfOne(UInt8(ascii: "-"))) ? nil : fields[10]
@@ -121,7 +123,7 @@ private struct DumpfileParser {
         return line
     }
 
-    /// Nil for a directory.
+    /// The content of a leaf; nil for a directory.
     private func content(of line: Line) throws(DumpfileError) -> Content? {
         switch line.kind {
         case .regular: return try regular(line)
@@ -130,9 +132,9 @@ private struct DumpfileParser {
             guard line.digest == nil else { throw fail(.digest, "is for regular files only") }
             guard let target = line.payload, !target.isEmpty else { throw fail(.payload, "a symlink needs a target") }
             guard target.count <= DumpfileLimits.linkTarget else {
-                throw fail(.payload, "the target has \(target.count) bytes, \(DumpfileLimits.linkTarget) are allowed")
+                throw fail(.payload, "the target has \(target.count) bytes; the limit is \(DumpfileLimits.linkTarget)")
             }
-            guard !target.bytes.contains(0) else { throw fail(.payload, "the target holds a NUL") }
+            guard !target.bytes.contains(0) else { throw fail(.payload, "the target contains a NUL") }
             return .symbolicLink(target)
         case .directory:
             try checkNoContent(line)
@@ -164,7 +166,7 @@ private struct DumpfileParser {
             guard line.digest == nil else { throw fail(.digest, "needs an object in the payload field") }
             guard let content = line.content else { return line.size == 0 ? .inline(ByteString()) : .sparse(size: line.size) }
             guard content.count <= DumpfileLimits.inlineContent else {
-                throw fail(.content, "has \(content.count) bytes, \(DumpfileLimits.inlineContent) are allowed")
+                throw fail(.content, "has \(content.count) bytes; the limit is \(DumpfileLimits.inlineContent)")
             }
             guard UInt64(content.count) == line.size else { throw fail(.content, "has \(content.count) bytes, but size is \(line.size)") }
             return .inline(content)
@@ -172,7 +174,7 @@ private struct DumpfileParser {
         guard line.content == nil else { throw fail(.content, "a file has either content or a payload") }
         let path = payload.bytes.first == UInt8(ascii: "/") ? payload.bytes.dropFirst() : payload.bytes[...]
         guard let object = ObjectID(objectPath: path) else {
-            throw fail(.payload, "'\(payload)' is no object path (XX/ and the rest of 64 or 128 hex digits)")
+            throw fail(.payload, "'\(payload)' is not an object path (XX/ and the rest of 64 or 128 hex digits)")
         }
         guard let digest = line.digest else { return .externalWithoutVerity(object, size: line.size) }
         guard let id = ObjectID(hex: digest) else { throw fail(.digest, "is not 64 or 128 hex digits") }
@@ -182,7 +184,7 @@ private struct DumpfileParser {
 
     private mutating func hardLink(at path: ByteString, _ fields: [UnsafeRawBufferPointer]) throws(DumpfileError) {
         let mode: UInt32 = try integer(UnsafeRawBufferPointer(rebasing: fields[2].dropFirst()), radix: 8, .mode)
-        guard mode <= 0o177777, let kind = FileTree.Kind(modeBits: mode) else { throw fail(.mode, "names no file type") }
+        guard mode <= 0o177777, let kind = FileTree.Kind(modeBits: mode) else { throw fail(.mode, "is not a valid file type") }
         guard kind != .directory else { throw fail(.mode, "a directory cannot be a hard link") }
         guard path != "/" else { throw fail(.path, "the root cannot be a hard link") }
         guard !fields[8].elementsEqual(CollectionOfOne(UInt8(ascii: "-"))) else { throw fail(.payload, "a hard link needs a target") }
@@ -196,20 +198,20 @@ private struct DumpfileParser {
         do throws(FileTreeError) { try tree?.addLink(name, in: directory, to: leaf) } catch { throw refused(error) }
     }
 
-    /// The directory and name of a path that is not the root's.
+    /// The directory and the name of a path other than the root's.
     private func place(of path: ByteString) throws(DumpfileError) -> (FileTree.InodeID, ByteString) {
         guard let tree else { throw fail(.path, "the first line must be that of the root directory '/'") }
         let slash = path.bytes.lastIndex(of: UInt8(ascii: "/")) ?? 0
         guard let directory = tree.lookup(path: ByteString(path.bytes[..<slash])) else {
-            throw fail(.path, "the directory that it is in does not exist")
+            throw fail(.path, "its parent directory does not exist")
         }
-        guard tree.isDirectory(directory) else { throw fail(.path, "what it is in is not a directory") }
+        guard tree.isDirectory(directory) else { throw fail(.path, "its parent is not a directory") }
         return (directory, ByteString(path.bytes[(slash + 1)...]))
     }
 
     private func refused(_ error: FileTreeError) -> DumpfileError {
         switch error {
-        case .exists: fail(.path, "is there twice")
+        case .exists: fail(.path, "occurs twice")
         default: fail(.path, error.description)
         }
     }
@@ -222,10 +224,10 @@ private struct DumpfileParser {
         guard path.count <= DumpfileLimits.path else { throw fail(name, "is longer than \(DumpfileLimits.path) bytes") }
         guard path.count > 1 else { return path }
         for part in path.bytes.dropFirst().split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false) {
-            guard !part.isEmpty else { throw fail(name, "'\(path)' holds an empty name") }
-            guard part.count <= DumpfileLimits.name else { throw fail(name, "holds a name longer than \(DumpfileLimits.name) bytes") }
-            guard !part.elementsEqual(".".utf8), !part.elementsEqual("..".utf8) else { throw fail(name, "'\(path)' holds '.' or '..'") }
-            guard !part.contains(0) else { throw fail(name, "'\(path)' holds a NUL") }
+            guard !part.isEmpty else { throw fail(name, "'\(path)' contains an empty name") }
+            guard part.count <= DumpfileLimits.name else { throw fail(name, "contains a name longer than \(DumpfileLimits.name) bytes") }
+            guard !part.elementsEqual(".".utf8), !part.elementsEqual("..".utf8) else { throw fail(name, "'\(path)' contains '.' or '..'") }
+            guard !part.contains(0) else { throw fail(name, "'\(path)' contains a NUL") }
         }
         return path
     }
@@ -248,13 +250,13 @@ private struct DumpfileParser {
             }
             guard !name.isEmpty else { throw fail(.attribute, "has no name") }
             guard name.count <= DumpfileLimits.attributeName else {
-                throw fail(.attribute, "the name has \(name.count) bytes, \(DumpfileLimits.attributeName) are allowed")
+                throw fail(.attribute, "the name has \(name.count) bytes; the limit is \(DumpfileLimits.attributeName)")
             }
-            guard !name.bytes.contains(0) else { throw fail(.attribute, "the name holds a NUL") }
+            guard !name.bytes.contains(0) else { throw fail(.attribute, "the name contains a NUL") }
             guard value.count <= DumpfileLimits.attributeValue else {
-                throw fail(.attribute, "'\(name)' has \(value.count) bytes, \(DumpfileLimits.attributeValue) are allowed")
+                throw fail(.attribute, "'\(name)' has \(value.count) bytes; the limit is \(DumpfileLimits.attributeValue)")
             }
-            guard names.insert(name).inserted else { throw fail(.attribute, "'\(name)' is there twice") }
+            guard names.insert(name).inserted else { throw fail(.attribute, "'\(name)' occurs twice") }
             total += name.count + 1
             guard total <= DumpfileLimits.attributeNames else { throw fail(.attribute, "all names together are too long") }
             list.append(ExtendedAttribute(name: name, value: value))
@@ -267,9 +269,9 @@ private struct DumpfileParser {
         let negative = field.first == UInt8(ascii: "-")
         let magnitude: UInt64 = try decimal(UnsafeRawBufferPointer(rebasing: field[(negative ? 1 : 0)..<dot]), .mtime)
         let nanoseconds: UInt32 = try decimal(UnsafeRawBufferPointer(rebasing: field[(dot + 1)...]), .mtime)
-        guard nanoseconds < 1_000_000_000 else { throw fail(.mtime, "has a second or more of nanoseconds") }
+        guard nanoseconds < 1_000_000_000 else { throw fail(.mtime, "has more than 999,999,999 nanoseconds") }
         guard let seconds = negative ? Int64(exactly: -Int128(magnitude)) : Int64(exactly: magnitude) else {
-            throw fail(.mtime, "does not fit 64 bits")
+            throw fail(.mtime, "does not fit in 64 bits")
         }
         return Timestamp(seconds: seconds, nanoseconds: nanoseconds)
     }
@@ -284,7 +286,9 @@ private struct DumpfileParser {
         guard !field.isEmpty else { throw fail(name, "is empty") }
         var value: Value = 0
         for byte in field {
-            guard byte >= 0x30, byte < 0x30 + UInt8(radix) else { throw fail(name, "'\(ByteString(field))' is no number in base \(radix)") }
+            guard byte >= 0x30, byte < 0x30 + UInt8(radix) else {
+                throw fail(name, "'\(ByteString(field))' is not a number in base \(radix)")
+            }
             let (product, over) = value.multipliedReportingOverflow(by: radix)
             let (sum, carry) = product.addingReportingOverflow(Value(byte - 0x30))
             guard !over, !carry else { throw fail(name, "'\(ByteString(field))' is too large") }

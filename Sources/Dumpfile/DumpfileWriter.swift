@@ -2,19 +2,19 @@ public import ComposefsBytes
 public import ComposefsFileTree
 internal import ComposefsHashing
 
-/// What a line of a dumpfile describes.
+/// The kind of entry that a line of a dumpfile describes.
 public enum DumpfileItem: Sendable {
-    /// NLINK is 2 plus the subdirectories in the dump of a tree, and 1 in that of a layer.
+    /// NLINK is 2 plus the number of subdirectories in the dump of a tree, and 1 in the dump of a layer.
     case directory(links: UInt32)
     case leaf(Content, links: UInt32)
-    /// Another name of the leaf at an absolute path.
+    /// A further name of the leaf at an absolute path.
     case hardLink(to: ByteString)
 }
 
-/// Appends one line, with its newline, for the entry at an absolute path.
+/// Appends one line, including its newline, for the entry at an absolute path.
 ///
-/// `PATH SIZE MODE NLINK UID GID RDEV SEC.NSEC PAYLOAD CONTENT DIGEST[ KEY=VALUE…]`; the nanoseconds are a plain number without
-/// leading zeros. A hard link's metadata is that of its target and is not written.
+/// The form is `PATH SIZE MODE NLINK UID GID RDEV SEC.NSEC PAYLOAD CONTENT DIGEST[ KEY=VALUE…]`. The nanoseconds are a plain number without
+/// leading zeros. A hard link has the metadata of its target, so it is not written.
 public func appendDumpfileLine(path: ByteString, metadata: Metadata, _ item: DumpfileItem, to out: inout [UInt8]) {
     DumpfileEscape.append(path.bytes, .plain, to: &out)
     let (size, kind, links, device): (UInt64, FileTree.Kind, UInt32, UInt64)
@@ -56,27 +56,27 @@ public func appendDumpfileLine(path: ByteString, metadata: Metadata, _ item: Dum
     out.append(UInt8(ascii: "\n"))
 }
 
-/// One line as `appendDumpfileLine` makes it.
+/// Returns one line, as `appendDumpfileLine` writes it.
 public func dumpfileLine(path: ByteString, metadata: Metadata, _ item: DumpfileItem) -> [UInt8] {
     var line: [UInt8] = []
     appendDumpfileLine(path: path, metadata: metadata, item, to: &line)
     return line
 }
 
-/// Writes a tree as a dumpfile: the root first, then depth first in byte order of the names, in pieces of about 64 KiB.
+/// Writes a tree as a dumpfile: the root first, then depth-first in byte order of the names, in parts of about 64 KiB.
 ///
-/// A file without enforced digest has its object in PAYLOAD and `-` as DIGEST, so that reading gives the same tree again.
+/// A file without an enforced digest has its object in PAYLOAD and `-` as DIGEST, so that parsing gives the same tree.
 public func writeDumpfile<Failure: Error>(
     _ tree: FileTree, to output: (UnsafeRawBufferPointer) throws(Failure) -> Void
 ) throws(Failure) {
     var out: [UInt8] = []
     out.reserveCapacity(80 << 10)
-    /// Path of the first name of each leaf with several.
+    /// The path of the first name of each leaf that has several names.
     var firstNames: [FileTree.InodeID: ByteString] = [:]
     appendDumpfileLine(
         path: "/", metadata: tree.metadata(of: FileTree.root), .directory(links: directoryLinks(FileTree.root, in: tree)), to: &out)
 
-    // A list of what is still to write instead of recursion: the depth is the input's choice.
+    // An explicit stack instead of recursion, because the input determines the depth.
     var levels: [(entries: [FileTree.EntryID], at: Int, pathLength: Int)] = [(tree.sortedEntries(of: FileTree.root), 0, 0)]
     var path: [UInt8] = []
     while let level = levels.last {
@@ -116,7 +116,7 @@ private func flush<Failure: Error>(_ out: inout [UInt8], to output: (UnsafeRawBu
     out.removeAll(keepingCapacity: true)
 }
 
-/// The whole dumpfile of a tree in memory.
+/// Returns the whole dumpfile of a tree.
 public func dumpfile(of tree: FileTree) -> [UInt8] {
     var all: [UInt8] = []
     writeDumpfile(tree) { all.append(contentsOf: $0) }

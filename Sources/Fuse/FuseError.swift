@@ -1,24 +1,24 @@
 public import ComposefsBytes
 public import ComposefsLinuxSystem
 
-/// Why an image could not be served. Every description is one line that says what to do where that is not obvious.
+/// The reason why an image could not be served. Each description is one line, with advice if the solution is not obvious.
 public enum FuseError: Error, Sendable, Hashable, CustomStringConvertible {
     /// `/dev/fuse` cannot be opened.
     case noDevice(SystemError)
-    /// The process may neither mount here nor is there `fusermount3` to do it for it.
+    /// The process may not mount, and `fusermount3` is not available to mount for it.
     case noRights(SystemError)
-    /// `fusermount3` refused; it has said why on standard error. Its exit status.
+    /// `fusermount3` refused and wrote the reason to standard error; the value is its exit status.
     case helper(Int32)
-    /// The kernel's protocol version.
+    /// The kernel's protocol version is too old.
     case kernelTooOld(major: UInt32, minor: UInt32)
-    /// What came over the device is not the protocol.
+    /// A message from the device violates the protocol.
     case protocolBroken(String)
     case mount(SystemError, kernel: String)
-    /// A directory that the server itself looks into, which would wait for itself.
+    /// The mount would cover a directory that the server itself needs.
     case coversNeeded(ByteString)
-    /// What is mounted at the directory was served by a process that has ended.
+    /// The process that served the file system at the directory has ended.
     case notServed(ByteString)
-    /// The mount is to have other attributes than `fusermount3` gives to users that are not root.
+    /// The mount needs attributes that `fusermount3` does not grant to unprivileged users.
     case attributesNeedRoot(SystemError)
     case notMounted(ByteString)
     case busy(ByteString)
@@ -28,24 +28,24 @@ public enum FuseError: Error, Sendable, Hashable, CustomStringConvertible {
         switch self {
         case .noDevice(let error):
             switch error.errno {
-            case .noEntry, .noDevice, .noDeviceOrAddress: "this kernel has no FUSE (\(error)): load the module fuse, or make /dev/fuse"
+            case .noEntry, .noDevice, .noDeviceOrAddress: "this kernel has no FUSE (\(error)): load the fuse module, or create /dev/fuse"
             case .accessDenied, .notPermitted: "this user may not use FUSE (\(error)): /dev/fuse should have mode 0666"
             default: error.description
             }
         case .noRights(let error):
-            "mounting with FUSE needs fusermount3 (Debian: fuse3), or root's rights, or a user and mount namespace (unshare -Urm): \(error)"
-        case .helper(let status): "fusermount3 did not mount: exit status \(status)"
+            "mounting with FUSE needs fusermount3 (Debian: fuse3), or root privileges, or a user and mount namespace (unshare -Urm): \(error)"
+        case .helper(let status): "fusermount3 failed with exit status \(status)"
         case .kernelTooOld(let major, let minor):
-            "the kernel's FUSE is version \(major).\(minor), 7.31 (Linux 5.4) is the oldest that is served"
-        case .protocolBroken(let what): "the kernel's FUSE request is broken: \(what)"
-        case .mount(let error, let kernel): "the kernel does not mount FUSE: \(error)" + (kernel.isEmpty ? "" : " (\(kernel))")
-        case .coversNeeded(let path): "\(path): cannot be covered by an image that is served with FUSE: its server needs what is there"
-        case .notServed(let path): "\(path): the process that served what is mounted there has ended"
+            "the kernel has FUSE version \(major).\(minor); at least 7.31 (Linux 5.4) is required"
+        case .protocolBroken(let what): "invalid FUSE request from the kernel: \(what)"
+        case .mount(let error, let kernel): "the kernel refused the FUSE mount: \(error)" + (kernel.isEmpty ? "" : " (\(kernel))")
+        case .coversNeeded(let path): "\(path): cannot mount a FUSE image here: its server needs this directory"
+        case .notServed(let path): "\(path): the process that served this mount has ended"
         case .attributesNeedRoot(let error):
-            "only root can mount FUSE so that set-user-ID programs and device nodes have an effect, or with more than noexec and noatime: "
+            "only root can mount FUSE with effective set-user-ID programs and device nodes, or with options other than noexec and noatime: "
                 + "\(error)"
-        case .notMounted(let path): "\(path): nothing is mounted there"
-        case .busy(let path): "\(path): the mount is in use; end what uses it or unmount it lazily"
+        case .notMounted(let path): "\(path): not mounted"
+        case .busy(let path): "\(path): the mount is in use: stop the processes that use it, or unmount it lazily"
         case .system(let error): error.description
         }
     }

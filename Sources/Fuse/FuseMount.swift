@@ -1,14 +1,14 @@
 public import ComposefsBytes
 public import ComposefsLinuxSystem
 
-/// How a FUSE file system is mounted.
+/// Options of a FUSE mount.
 public struct FuseMountOptions: Sendable, Hashable {
-    /// What the kernel's tables (`/proc/self/mountinfo`) show as the mount's source.
+    /// The source of the mount in the kernel's tables (`/proc/self/mountinfo`).
     public var source: ByteString
-    /// Lets users other than the one who mounts look inside. Who is not root needs `user_allow_other` in `/etc/fuse.conf` for that.
+    /// Allows access by users other than the one who mounts. Unprivileged users need `user_allow_other` in `/etc/fuse.conf` for this.
     public var allowOther: Bool
-    /// Of the mount: `.noSetUserID` (nosuid), `.noDevices` (nodev), `.noExecute` (noexec) and the like; it is read-only always. Without
-    /// the first two, or with others than noexec and noatime, only root can mount.
+    /// The attributes of the mount: `.noSetUserID` (nosuid), `.noDevices` (nodev), `.noExecute` (noexec) and so on. It is always read-only.
+    /// Only root can mount without the first two, or with attributes other than noexec and noatime.
     public var attributes: MountAttributes
 
     public init(
@@ -19,7 +19,7 @@ public struct FuseMountOptions: Sendable, Hashable {
         self.attributes = attributes
     }
 
-    /// The attributes as `fusermount3` names them; nil if it does not give them.
+    /// The attributes as options of `fusermount3`; nil if it does not support them.
     var helperAttributes: ByteString? {
         let known: MountAttributes = [.readOnly, .noSetUserID, .noDevices, .noExecute, .noAccessTime]
         guard attributes.isSuperset(of: .withoutPrivileges), attributes.isSubset(of: known) else { return nil }
@@ -28,26 +28,28 @@ public struct FuseMountOptions: Sendable, Hashable {
     }
 }
 
-/// A read-only FUSE file system at a directory, which nobody serves yet.
+/// A read-only FUSE file system at a directory, which has no server yet.
 ///
-/// Who may mount does it directly; for everybody else `fusermount3` does it. `attach` makes a direct mount visible, so that a failure
-/// before leaves nothing behind.
+/// A process with the privilege to mount does so directly; for others `fusermount3` mounts. `attach` makes a direct mount visible, so that
+/// an earlier failure leaves nothing behind.
 public struct FuseMount: ~Copyable, Sendable {
     private let device: FuseDevice
-    /// Nil where the helper has attached it.
+    /// Nil if the helper attached the mount.
     private var detached: FileDescriptor?
     private let target: FileDescriptor
     private let options: FuseMountOptions
 
-    /// Makes the file system. The target must be a directory.
+    /// Creates the file system.
+    ///
+    /// - Parameter target: An existing directory.
     public init(at target: ByteString, _ options: FuseMountOptions = FuseMountOptions()) throws(FuseError) {
         let directory = try Self.openTarget(target)
         let made = try Self.make(at: directory.kernelPath, options)
         self.init(made, at: directory, options)
     }
 
-    // Swift 6.2 destroys properties twice when an initializer of a noncopyable type throws after it set one, and a `var` that is
-    // optional is set from the start.
+    // Swift 6.2 destroys properties twice if an initialiser of a noncopyable type throws after it set one of them, and an optional `var` is
+    // set from the start.
     private init(_ made: consuming Made, at target: consuming FileDescriptor, _ options: FuseMountOptions) {
         device = made.device
         detached = made.mount
@@ -70,12 +72,12 @@ public struct FuseMount: ~Copyable, Sendable {
         }
     }
 
-    /// A descriptor to serve the file system with.
+    /// A descriptor with which to serve the file system.
     public borrowing func connection() throws(FuseError) -> FuseDevice {
         do throws(SystemError) { return try device.duplicate() } catch { throw .system(error) }
     }
 
-    /// Makes it visible; the mount and the way to end it.
+    /// Makes the mount visible and returns it, so that the caller can unmount it.
     public consuming func attach() throws(FuseError) -> AttachedFuseMount {
         if let detached = detached.take() {
             do throws(SystemError) {
@@ -89,7 +91,7 @@ public struct FuseMount: ~Copyable, Sendable {
         return AttachedFuseMount(path: path, number: AttachedFuseMount.number(at: path))
     }
 
-    /// Gives it up. What the helper has attached would stay without anybody to serve it.
+    /// Discards the file system. Unmounts it if the helper attached it: nothing would serve it.
     public consuming func abandon() {
         guard detached == nil else { return }
         try? unmountFuse(target.kernelPath, lazily: true)
@@ -97,7 +99,7 @@ public struct FuseMount: ~Copyable, Sendable {
 
     private struct Made: ~Copyable {
         var device: FuseDevice
-        /// Nil where the helper has attached it.
+        /// Nil if the helper attached the mount.
         var mount: FileDescriptor?
     }
 
@@ -130,7 +132,7 @@ public struct FuseMount: ~Copyable, Sendable {
             try context.set("rootmode", "40000")
             try context.set("user_id", ByteString("\(Host.effectiveUserID)"))
             try context.set("group_id", ByteString("\(Host.effectiveGroupID)"))
-            // The kernel checks permissions and ACLs by itself.
+            // The kernel checks permissions and ACLs.
             try context.setFlag("default_permissions")
             if options.allowOther { try context.setFlag("allow_other") }
             try context.create()
@@ -141,7 +143,7 @@ public struct FuseMount: ~Copyable, Sendable {
         }
     }
 
-    /// fusermount3 (libfuse) mounts with root's rights and passes the device back over the socket that `_FUSE_COMMFD` names.
+    /// fusermount3 (libfuse) mounts with root privileges and returns the device over the socket that `_FUSE_COMMFD` names.
     private static func makeByHelper(
         at target: ByteString, _ options: FuseMountOptions, _ reason: SystemError
     ) throws(FuseError) -> FuseDevice {
@@ -151,7 +153,7 @@ public struct FuseMount: ~Copyable, Sendable {
         let sockets: SocketPair
         do throws(SystemError) { sockets = try FileDescriptor.socketPair() } catch { throw .system(error) }
         let helper = try runHelper(arguments, environment: ["_FUSE_COMMFD=3"], inherited: sockets.second.raw, reason)
-        // Ours closed, the other end ends with the helper.
+        // After this process closes its copy, only the helper has the other end, and it closes when the helper ends.
         let own = sockets.keepFirst()
         do throws(SystemError) {
             let device = try own.receiveDescriptor()
@@ -177,16 +179,16 @@ public struct FuseMount: ~Copyable, Sendable {
     }
 }
 
-/// A FUSE file system that is mounted.
+/// A mounted FUSE file system.
 public struct AttachedFuseMount: Sendable, Hashable {
-    /// The directory, as the kernel names it.
+    /// The directory as the kernel names it.
     public let path: ByteString
-    /// By which the kernel's tables list it; nil where they do not.
+    /// The mount ID in the kernel's tables; nil if they do not list the mount.
     let number: UInt64?
 
-    /// Unmounts it. With `lazily` even where it is in use; it then ends with its last user, or its server.
+    /// Unmounts the file system. If `lazily`, also when it is in use; it then ends with its last user, or with its server.
     public func unmount(lazily: Bool = false) throws(FuseError) {
-        // Its path may have been renamed; somebody may have unmounted it, and mounted something else there.
+        // The path may have been renamed, or another process may have unmounted the file system and mounted another one there.
         let place = (number.flatMap { try? FileDescriptor.path(ofMount: $0) } ?? nil) ?? path
         guard Self.number(at: place) == number else { throw .notMounted(path) }
         try unmountFuse(place, lazily: lazily)
@@ -198,7 +200,7 @@ public struct AttachedFuseMount: Sendable, Hashable {
     }
 }
 
-/// Unmounts the FUSE file system at a directory, whoever mounted it: directly, or through `fusermount3` where that is not permitted.
+/// Unmounts the FUSE file system at a directory, whichever user mounted it: directly, or through `fusermount3` if the process may not.
 public func unmountFuse(_ path: ByteString, lazily: Bool = false) throws(FuseError) {
     do throws(SystemError) {
         try FileDescriptor.unmount(path, lazily: lazily)
@@ -218,6 +220,6 @@ private func unmountByHelper(_ path: ByteString, _ lazily: Bool, _ reason: Syste
     let status: Int32
     do throws(SystemError) { status = try helper.wait() } catch { throw .system(error) }
     guard status != 0 else { return }
-    // It says why only in words.
+    // fusermount3 reports the reason only as text.
     throw lazily ? .noRights(reason) : .busy(path)
 }

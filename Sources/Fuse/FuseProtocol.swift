@@ -1,9 +1,9 @@
-/// Numbers of the FUSE protocol (linux/fuse.h). All integers are in the machine's byte order.
+/// Constants of the FUSE protocol (linux/fuse.h). All integers are in the machine's byte order.
 enum FuseProtocol {
     static let major: UInt32 = 7
-    /// Older kernels than this (Linux 5.4) are refused.
+    /// The oldest supported minor version (Linux 5.4).
     static let oldestMinor: UInt32 = 31
-    /// The newest that this server knows; what is newer is negotiated down to it.
+    /// The newest minor version that this server knows. Newer kernels negotiate down to it.
     static let newestMinor: UInt32 = 44
 
     static let rootNode: UInt64 = 1
@@ -14,17 +14,17 @@ enum FuseProtocol {
     static let initReplySize = 64
     static let openReplySize = 16
 
-    /// The kernel refuses smaller buffers for requests.
+    /// The smallest buffer for requests that the kernel accepts, in bytes.
     static let requestBufferSize = 1 << 16
-    /// Pages of the longest read.
+    /// The longest read in pages.
     static let maximumPages = 256
     static let maximumRead = maximumPages * 4096
 
-    /// How long the kernel may keep what it was told, in seconds: for ever, since an image cannot change.
+    /// How long the kernel may cache names and attributes, in seconds: practically forever, because an image cannot change.
     static let validity: UInt64 = 1 << 31
 }
 
-/// FUSE_INIT's flags, the second word above the first.
+/// The flags of FUSE_INIT. The second word is in the upper half.
 struct FuseFlags: OptionSet, Sendable, Hashable {
     var rawValue: UInt64
 
@@ -47,7 +47,7 @@ struct FuseFlags: OptionSet, Sendable, Hashable {
         .maximumPages, .cacheSymlinks, .noOpenDirectorySupport, .explicitInvalidation, .extended, .passthrough,
     ]
 
-    /// What is wanted where files are opened by their first read: then the kernel never asks, and so cannot be told what to read from.
+    /// The flags for opening files on first read. The kernel then sends no open requests, so it cannot be given a backing file.
     static let wantedForLazyOpens: FuseFlags = wanted.subtracting(.passthrough).union(.noOpenSupport)
 }
 
@@ -70,7 +70,7 @@ enum FuseOperation: UInt32, Sendable, CaseIterable {
     case mapBlock, destroy, ioctl, poll, notifyReply, forgetMany, allocate, readDirectoryPlus, renameWithFlags, seek, copyRange
     case setUpMapping, removeMapping, syncFileSystem, createTemporary, extendedStatus, copyLongRange
 
-    /// Whether it would change the file system.
+    /// Whether the operation would change the file system.
     var isChange: Bool {
         switch self {
         case .setAttributes, .symlink, .makeNode, .makeDirectory, .unlink, .removeDirectory, .rename, .link, .write, .setExtendedAttribute,

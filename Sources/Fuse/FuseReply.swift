@@ -1,24 +1,24 @@
 import ComposefsEROFS
 import ComposefsFileTree
 
-/// A reply being written into a thread's buffer: fields one after the other, in the machine's byte order.
+/// Builds a reply in a thread's buffer: fields in order, in the machine's byte order.
 struct FuseReply {
     private let buffer: UnsafeMutableRawBufferPointer
-    /// Bytes so far, the header's included.
+    /// The number of bytes so far, including the header.
     private(set) var count = FuseProtocol.replyHeaderSize
 
-    /// The buffer must be longer than any reply but those that are asked for by size, which look at `available`.
+    /// - Parameter buffer: Must hold any reply, except those whose size the request chooses; these use `available`.
     init(_ buffer: UnsafeMutableRawBufferPointer) { self.buffer = buffer }
 
-    /// Bytes that still fit.
+    /// The number of bytes that still fit.
     var available: Int { buffer.count - count }
 
-    /// What follows, for who writes it himself and then calls `advance`.
+    /// The rest of the buffer, for a caller that fills it directly and then calls `advance`.
     var rest: UnsafeMutableRawBufferPointer { UnsafeMutableRawBufferPointer(rebasing: buffer[count...]) }
 
     mutating func advance(_ length: Int) { count = min(count + max(length, 0), buffer.count) }
 
-    /// Forgets what was written behind the header.
+    /// Discards everything after the header.
     mutating func clear() { count = FuseProtocol.replyHeaderSize }
 
     mutating func rewind(to length: Int) { count = max(FuseProtocol.replyHeaderSize, min(length, count)) }
@@ -42,8 +42,11 @@ struct FuseReply {
         count += length
     }
 
-    /// struct fuse_out_header, written last; the reply as it goes to the kernel. `error` is an error number or 0; `following` counts bytes
-    /// that are sent after these.
+    /// Writes struct fuse_out_header and returns the finished reply.
+    ///
+    /// - Parameters:
+    ///   - error: An error number, or 0.
+    ///   - following: The number of bytes that are sent after these.
     mutating func finish(_ unique: UInt64, error: Int32 = 0, following: Int = 0) -> UnsafeRawBufferPointer {
         if error != 0 { clear() }
         buffer.storeBytes(of: UInt32(clamping: count + following), toByteOffset: 0, as: UInt32.self)
@@ -59,7 +62,7 @@ struct FuseReply {
         integer(node)
         integer(inode.size)
         integer(inode.size.blocksOf512)
-        // The format keeps one time; EROFS shows it as all three.
+        // The format has only the modification time. As in EROFS, it is used for all three times.
         for _ in 0..<3 { integer(inode.modified.seconds) }
         for _ in 0..<3 { integer(inode.modified.nanoseconds) }
         integer(inode.mode)
@@ -71,7 +74,7 @@ struct FuseReply {
         integer(0 as UInt32)
     }
 
-    /// struct fuse_entry_out. A node of 0 says that there is no such name, which the kernel may remember too.
+    /// struct fuse_entry_out. A node of 0 means that the name does not exist, which the kernel may cache too.
     mutating func entry(_ inode: ErofsInode?, node: UInt64, number: UInt64) {
         integer(node)
         integer(0 as UInt64)
@@ -82,7 +85,7 @@ struct FuseReply {
         if let inode { attributes(inode, node: number) } else { zeros(FuseProtocol.attributesSize) }
     }
 
-    /// struct fuse_dirent; false, with nothing written, where it does not fit into `limit` bytes of reply.
+    /// struct fuse_dirent. Returns false, with nothing written, if it does not fit into `limit` bytes of the reply.
     mutating func directoryEntry(_ name: UnsafeRawBufferPointer, _ inode: ErofsInode, number: UInt64, next: UInt64, limit: Int) -> Bool {
         let size = (24 + name.count + 7) & ~7
         guard count + size <= limit, available >= size else { return false }
@@ -97,6 +100,6 @@ struct FuseReply {
 }
 
 extension UInt64 {
-    /// Size in units of 512 bytes on a file system with blocks of 4 KiB.
+    /// The size in units of 512 bytes on a file system with 4 KiB blocks.
     fileprivate var blocksOf512: UInt64 { ((self >> 12) + (self & 4095 == 0 ? 0 : 1)) << 3 }
 }

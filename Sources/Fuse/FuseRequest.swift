@@ -1,18 +1,18 @@
-/// A request of the kernel, as it lies in the buffer that it was read into.
+/// A request of the kernel, in the buffer into which it was read.
 struct FuseRequest {
-    /// Nil for one that this server does not know.
+    /// Nil if this server does not know the operation.
     let operation: FuseOperation?
-    /// By which the reply names it.
+    /// The number that identifies the request in its reply.
     let unique: UInt64
-    /// The inode it is about: 1 for the root.
+    /// The inode of the request; 1 is the root.
     let node: UInt64
     let uid: UInt32
-    /// The thread that waits, 0 where this process cannot see it.
+    /// The thread that sent the request; 0 if it is outside this process's PID namespace.
     let pid: UInt32
-    /// What follows the header.
+    /// The bytes after the header.
     let arguments: UnsafeRawBufferPointer
 
-    /// Nil for what is no whole request.
+    /// Nil if the bytes are not a complete request.
     init?(_ bytes: UnsafeRawBufferPointer) {
         // struct fuse_in_header: length, operation, unique, node, uid, gid, pid, extensions, padding.
         guard bytes.count >= FuseProtocol.requestHeaderSize, Int(exactly: bytes.load(0, UInt32.self)) == bytes.count else { return nil }
@@ -24,16 +24,16 @@ struct FuseRequest {
         arguments = UnsafeRawBufferPointer(rebasing: bytes[FuseProtocol.requestHeaderSize...])
     }
 
-    /// The one argument of an operation on a name; nil where it is none.
+    /// The argument of an operation on a name; nil if it is missing.
     var name: UnsafeRawBufferPointer? { name(at: 0) }
 
-    /// A name that begins at an offset of the arguments and ends with NUL.
+    /// The NUL-terminated name at an offset in the arguments.
     func name(at offset: Int) -> UnsafeRawBufferPointer? {
         guard offset < arguments.count, let end = arguments[offset...].firstIndex(of: 0), end > offset else { return nil }
         return UnsafeRawBufferPointer(rebasing: arguments[offset..<end])
     }
 
-    /// An integer of the arguments; nil where they end before it.
+    /// An integer at an offset in the arguments; nil if they are too short.
     func integer<Value: FixedWidthInteger & BitwiseCopyable>(_ offset: Int, _ type: Value.Type) -> Value? {
         guard offset >= 0, arguments.count - offset >= MemoryLayout<Value>.size else { return nil }
         return arguments.load(offset, type)
@@ -54,7 +54,7 @@ struct FuseInitialization {
         self.minor = minor
         maximumReadAhead = request.integer(8, UInt32.self) ?? 0
         let low = UInt64(request.integer(12, UInt32.self) ?? 0)
-        // The second word counts only where the first says so.
+        // The second word is valid only if the first one says so.
         let isExtended = FuseFlags(rawValue: low).contains(.extended)
         flags = FuseFlags(rawValue: low | (isExtended ? UInt64(request.integer(16, UInt32.self) ?? 0) << 32 : 0))
     }
@@ -73,7 +73,7 @@ struct FuseRead {
 }
 
 extension UnsafeRawBufferPointer {
-    /// In the machine's byte order; the caller has checked that it is there.
+    /// In the machine's byte order. The caller has checked the bounds.
     fileprivate func load<Value: FixedWidthInteger & BitwiseCopyable>(_ offset: Int, _: Value.Type) -> Value {
         loadUnaligned(fromByteOffset: offset, as: Value.self)
     }

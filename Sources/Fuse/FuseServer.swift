@@ -5,18 +5,18 @@ internal import ComposefsHashing
 public import ComposefsLinuxSystem
 internal import Synchronization
 
-/// How an image is served.
+/// Options of serving an image.
 public struct FuseServerOptions: Sendable {
-    /// Every object must have fs-verity: what a secure repository promises.
+    /// Whether every object must have fs-verity, as in a secure repository.
     public var requireVerity: Bool
-    /// Threads that answer; at least 1.
+    /// The number of threads that answer requests; at least 1.
     public var threads: Int
-    /// The kernel asks for a file when it is read and not in its cache, instead of whenever it is opened. Many times faster for many small
-    /// files that are read again and again; contents are cached a second time, and a damaged file fails when it is read, not when opened.
+    /// Whether files are opened when they are first read and not in the cache, instead of on every open(2). This is many times faster when
+    /// many small files are read again and again. Contents are cached a second time, and a damaged file fails on read instead of on open.
     public var opensLazily: Bool
-    /// Told in one line about every object that is missing or damaged, once each, from any thread.
+    /// Called with one line for every missing or damaged object, once per object, from any thread.
     public var report: @Sendable (String) -> Void
-    /// Long reads are moved from the object's pages to the kernel's without a copy; off where the other end is not the device.
+    /// Whether long reads move the object's pages to the kernel without a copy. False in tests, in which the other end is not the device.
     var splices = true
 
     public init(
@@ -29,17 +29,17 @@ public struct FuseServerOptions: Sendable {
     }
 }
 
-/// Serves an image over a FUSE connection, until it is unmounted.
+/// Serves an image over a FUSE connection until it is unmounted.
 public final class FuseServer: Sendable {
     private let device: FuseDevice
     private let fileSystem: ImageFileSystem
     private let options: FuseServerOptions
 
-    /// Answers the kernel's first request, which settles what both can do.
+    /// Answers the kernel's first request, which negotiates the protocol version and features.
     ///
     /// - Parameters:
-    ///   - image: checked when it was opened.
-    ///   - device: of a file system that was made or is being made.
+    ///   - image: An image, which was checked when it was opened.
+    ///   - device: The device of a file system that was mounted or is being mounted.
     public init(
         _ image: ErofsImage, objects: some ObjectOpener, device: consuming FuseDevice, _ options: FuseServerOptions
     ) throws(FuseError) {
@@ -47,7 +47,7 @@ public final class FuseServer: Sendable {
         let agreed = try Self.agree(device, options.opensLazily ? .wantedForLazyOpens : .wanted)
         var backings: Backings?
         if agreed.flags.contains(.passthrough), let own = try? device.duplicate() { backings = Backings(own) }
-        // Most of what the process may have open goes to files that were read not long ago. Each keeps about 1 KiB of the kernel's memory.
+        // Most of the process's descriptors are used for recently read files. Each needs about 1 KiB of kernel memory.
         let limit = Host.raiseDescriptorLimit()
         let capacity = min(32_768, limit > 4096 ? limit - 1024 : max(16, limit / 2))
         let files = ObjectFiles(objects, ObjectVerifier(requireVerity: options.requireVerity), backings, capacity: capacity)
@@ -64,12 +64,12 @@ public final class FuseServer: Sendable {
         self.options = options
     }
 
-    /// Answers requests on threads of its own; returns once the file system is unmounted.
+    /// Answers requests on new threads and returns when the file system is unmounted.
     public func run() {
         let pool = WorkerPool(threads: options.threads)
         for _ in 0..<max(1, pool.threadCount) {
             pool.submit { [self] in
-                // A queue of its own for each thread; where that is not to be had, threads share one.
+                // Each thread gets its own queue. If that is not possible, threads share one.
                 if let own = try? device.clone() { serve(own) } else { serve(device) }
             }
         }
@@ -89,9 +89,9 @@ public final class FuseServer: Sendable {
                 count = try device.receive(into: input)
             } catch {
                 switch error {
-                // Taken back by its client, or nothing there.
+                // The client cancelled the request, or there was none.
                 case .noEntry, .interrupted, .tryAgain: continue
-                // Unmounted, or the connection was cut.
+                // The file system is unmounted, or the connection was aborted.
                 default: return
                 }
             }
@@ -100,13 +100,13 @@ public final class FuseServer: Sendable {
         }
     }
 
-    /// Handles one request from beginning to end.
+    /// Handles one request completely.
     private func answer(
         _ bytes: UnsafeRawBufferPointer, _ output: UnsafeMutableRawBufferPointer, _ device: borrowing FuseDevice, _ pipe: inout SplicePipe?
     ) {
         guard let request = FuseRequest(bytes) else { return }
         var reply = FuseReply(output)
-        // Verifying reads into the same memory before anything is written there.
+        // Verification uses the same memory before the reply is written to it.
         let space = UnsafeMutableRawBufferPointer(rebasing: output[FuseProtocol.replyHeaderSize...])
         let message: UnsafeRawBufferPointer
         var opens = false
@@ -129,23 +129,23 @@ public final class FuseServer: Sendable {
         do throws(Errno) {
             try device.send(message)
         } catch {
-            // Nobody will close what nobody got.
+            // The kernel discarded the reply, so it will not close the file.
             if opens { fileSystem.objects.close(request.node) }
         }
     }
 
-    /// Below this a copy costs less than the calls that avoid it. Bytes.
+    /// In bytes: for shorter reads, a copy is cheaper than the additional system calls.
     private static let shortestSplice = 1 << 16
-    /// Every user may have pipes of 1 MiB, but not without end.
+    /// In bytes. Every user may have pipes of 1 MiB, but only a limited number of them.
     private static let pipeCapacity = 1 << 19
 
-    /// Answers a read without copying the content; false, with nothing sent, where that is not possible.
+    /// Answers a read without copying the content. Returns false, with nothing sent, if that is not possible.
     private func splice(
         _ object: OpenObject, _ offset: UInt64, _ count: Int, _ reply: inout FuseReply, _ unique: UInt64, _ device: borrowing FuseDevice,
         _ pipe: inout SplicePipe?
     ) -> Bool {
         guard let position = Int64(exactly: offset), count <= Self.pipeCapacity - 4096 else { return false }
-        // One that a failure left something in is not used again.
+        // A pipe that may contain data after a failure is not used again.
         guard let own = pipe.take() ?? (try? SplicePipe(capacity: Self.pipeCapacity)), own.capacity >= Self.pipeCapacity else {
             return false
         }
@@ -169,10 +169,10 @@ public final class FuseServer: Sendable {
             input.deallocate()
             output.deallocate()
         }
-        // A newer major version is answered with ours, and asks again.
+        // A kernel with a newer major version sends FUSE_INIT again after it got this server's version.
         for _ in 0..<2 {
             let request = try receive(device, input)
-            guard let asked = FuseInitialization(request) else { throw .protocolBroken("the first is not FUSE_INIT") }
+            guard let asked = FuseInitialization(request) else { throw .protocolBroken("the first request is not FUSE_INIT") }
             var reply = FuseReply(output)
             if asked.major > FuseProtocol.major {
                 reply.integer(FuseProtocol.major)
@@ -190,7 +190,7 @@ public final class FuseServer: Sendable {
             try send(reply.finish(request.unique), device)
             return Agreement(flags: flags)
         }
-        throw .protocolBroken("no version that both know")
+        throw .protocolBroken("there is no common protocol version")
     }
 
     /// struct fuse_init_out.
@@ -199,17 +199,17 @@ public final class FuseServer: Sendable {
         reply.integer(min(asked.minor, FuseProtocol.newestMinor))
         reply.integer(asked.maximumReadAhead)
         reply.integer(UInt32(truncatingIfNeeded: flags.rawValue))
-        // Requests in the background at once, and how many of them are a lot.
+        // The limit of background requests, and the threshold for congestion.
         reply.integer(64 as UInt16)
         reply.integer(48 as UInt16)
-        // Longest write: there are none.
+        // The longest write. There are no writes.
         reply.integer(4096 as UInt32)
-        // Times are in units of 1 ns.
+        // The granularity of times is 1 ns.
         reply.integer(1 as UInt32)
         reply.integer(UInt16(FuseProtocol.maximumPages))
         reply.integer(0 as UInt16)
         reply.integer(UInt32(truncatingIfNeeded: flags.rawValue >> 32))
-        // How many file systems may be stacked: objects may be on any that is not stacked itself, and an overlay may use this mount.
+        // The allowed stacking depth: objects may be on a file system that is not stacked itself, and an overlay may use this mount.
         reply.integer(flags.contains(.passthrough) ? 1 : 0 as UInt32)
         reply.zeros(24)
     }
@@ -225,7 +225,7 @@ public final class FuseServer: Sendable {
             } catch {
                 switch error {
                 case .noEntry, .interrupted, .tryAgain: continue
-                case .badMessage: throw .protocolBroken("its length is wrong")
+                case .badMessage: throw .protocolBroken("invalid length")
                 default: throw .system(SystemError("read", "/dev/fuse", error))
                 }
             }

@@ -4,25 +4,25 @@ import ComposefsFileTree
 import ComposefsHashing
 import ComposefsLinuxSystem
 
-/// How a request ends.
+/// The outcome of a request.
 enum FuseOutcome {
-    /// The kernel wants no answer.
+    /// The kernel expects no reply.
     case silent
-    /// What was written into the reply.
+    /// The reply that was written.
     case reply
     case error(Errno)
-    /// So many bytes of an object, from an offset on; it may have to be closed afterwards.
+    /// A number of bytes of an object, from an offset. The object may have to be closed afterwards.
     case content(OpenObject, offset: UInt64, count: Int, closes: Bool)
 }
 
-/// Answers requests from an image and its objects. It keeps nothing about what the kernel knows: a node's number is that of the inode in
-/// the image, so that forgetting costs nothing.
+/// Answers requests from an image and its objects. It keeps no state about the kernel's lookups: a node's number is that of the inode in
+/// the image, so that forgetting a node needs no work.
 final class ImageFileSystem: Sendable {
     private let image: ErofsImage
     let objects: ObjectFiles
-    /// Whether somebody else than this process's owner may see `trusted.` attributes, as only the first user namespace's root may.
+    /// Whether `trusted.` attributes are visible: only root of the initial user namespace may see them.
     private let showsTrusted: Bool
-    /// Whether the kernel takes "not implemented" for opening files, and directories, as "never ask".
+    /// Whether the kernel takes "not implemented" for opens of files and directories as "do not ask again".
     private let needsNoOpen: Bool
     private let needsNoOpenDirectory: Bool
     private let log: @Sendable (String) -> Void
@@ -40,13 +40,13 @@ final class ImageFileSystem: Sendable {
     }
 
     /// - Parameters:
-    ///   - reply: empty; filled where the outcome says so.
-    ///   - buffer: working space of this thread.
+    ///   - reply: An empty reply, which is filled if the outcome is `.reply`.
+    ///   - buffer: Working memory of this thread.
     func handle(_ request: FuseRequest, _ reply: inout FuseReply, _ buffer: UnsafeMutableRawBufferPointer) -> FuseOutcome {
         guard let operation = request.operation else { return .error(.noSystemCall) }
         if operation.isChange { return .error(.readOnlyFileSystem) }
         switch operation {
-        // An inode's number is all that there is to forget.
+        // Nothing needs to be forgotten, because a node has no state.
         case .forget, .forgetMany, .notifyReply: return .silent
         case .interrupt:
             if let unique = request.integer(0, UInt64.self) { objects.verifier.interrupt(unique) }
@@ -68,7 +68,7 @@ final class ImageFileSystem: Sendable {
                 log("inode \(request.node): \(error)")
                 return .error(.inputOutput)
             }
-        // The kernel does these itself once it hears that nobody else does.
+        // The kernel handles these itself when the server does not implement them.
         default: return .error(.noSystemCall)
         }
     }
@@ -103,7 +103,7 @@ final class ImageFileSystem: Sendable {
         }
     }
 
-    /// A node of the protocol, which is also the inode number that users see: the image's, but 1 for the root.
+    /// The node number of the protocol, which users also see as the inode number: 1 for the root, otherwise the image's number.
     private func node(_ inode: ErofsInode) -> UInt64 { inode.number == image.rootNumber ? FuseProtocol.rootNode : inode.number }
 
     // MARK: Names
@@ -115,7 +115,7 @@ final class ImageFileSystem: Sendable {
         if directory.kind == .directory {
             found = try image.lookup(name, in: directory)
         } else if name.elementsEqual(CollectionOfOne(UInt8(ascii: "."))) {
-            // Asked for when a file handle from before is opened.
+            // The kernel asks for these names when it opens a file handle from an earlier mount.
             found = directory
         } else {
             return .error(.notDirectory)
@@ -135,7 +135,7 @@ final class ImageFileSystem: Sendable {
             if withAttributes {
                 guard start + FuseProtocol.entrySize <= limit else { return false }
                 let isDot = name.count <= 2 && name.allSatisfy { $0 == UInt8(ascii: ".") }
-                // The kernel counts every entry as a lookup but these two, for which it wants none.
+                // The kernel counts every entry as a lookup, except these two, for which it expects none.
                 reply.entry(isDot ? nil : inode, node: isDot ? 0 : node(inode), number: node(inode))
             }
             if reply.directoryEntry(name, inode, number: node(inode), next: next, limit: limit) { return true }
@@ -206,37 +206,37 @@ final class ImageFileSystem: Sendable {
             reply.zeros(Int(clamping: min(UInt64(limit), inode.size > range.offset ? inode.size - range.offset : 0)))
             return .reply
         case .object(let id, _):
-            // Not open, nothing vouches for it.
+            // The file is not open, so nothing has verified its content.
             guard needsNoOpen else { return .error(.inputOutput) }
             do throws(ObjectFault) {
                 let waiting = Waiting(unique: request.unique, pid: request.pid)
                 return content(try objects.open(request.node, id, size: inode.size, request: waiting, buffer: buffer))
             } catch {
                 if error.errno != .interrupted { log(error.description) }
-                // Nobody expects a read to find no file.
+                // A read must not report a missing file.
                 return .error(error.errno == .noEntry ? .inputOutput : error.errno)
             }
         }
     }
 
-    /// Copies bytes of an object that is what was verified when they were read; the error number where it is not, or lacks some.
+    /// Copies bytes of an object that is still the one that was verified. Returns an error number if it is not, or has fewer bytes.
     func copy(
         _ object: OpenObject, from offset: UInt64, _ count: Int, of request: FuseRequest, _ reply: inout FuseReply,
         _ buffer: UnsafeMutableRawBufferPointer
     ) -> Errno? {
         let waiting = Waiting(unique: request.unique, pid: request.pid)
         do throws(ObjectFault) {
-            // What is changed again and again is given up.
+            // A file that changes repeatedly is given up.
             for _ in 0..<4 {
                 let identity = try objects.vouch(object, request: waiting, buffer: buffer)
                 let part = UnsafeMutableRawBufferPointer(rebasing: reply.rest[..<min(count, reply.available)])
                 let found = try system(object.id) { () throws(SystemError) in try object.file.preadFully(into: part, at: offset) }
                 guard identity == nil || object.currentIdentity == identity else { continue }
-                guard found == part.count else { throw .damaged(object.id, "it ends early") }
+                guard found == part.count else { throw .damaged(object.id, "it is truncated") }
                 reply.advance(found)
                 return nil
             }
-            throw .damaged(object.id, "it changes while it is read")
+            throw .damaged(object.id, "it changes while it is being read")
         } catch {
             if error.errno != .interrupted { log(error.description) }
             return error.errno == .interrupted ? .interrupted : .inputOutput
@@ -246,7 +246,7 @@ final class ImageFileSystem: Sendable {
     // MARK: Attributes
 
     private func attribute(_ request: FuseRequest, _ inode: ErofsInode, _ reply: inout FuseReply) throws(ErofsError) -> FuseOutcome {
-        // struct fuse_getxattr_in: size, padding; then the name.
+        // struct fuse_getxattr_in: size, padding; followed by the name.
         guard let size = request.integer(0, UInt32.self), let name = request.name(at: 8) else { return .error(.invalidArgument) }
         guard inode.hasAttributes else { return .error(.noData) }
         for attribute in try image.attributes(of: inode) where attribute.name.bytes.elementsEqual(name) {
@@ -265,7 +265,7 @@ final class ImageFileSystem: Sendable {
         return names.withUnsafeBytes { sized($0, size, &reply) }
     }
 
-    /// struct fuse_getxattr_out with the size where 0 bytes are asked for, else the bytes.
+    /// struct fuse_getxattr_out with the size if 0 bytes are requested, otherwise the bytes.
     private func sized(_ bytes: UnsafeRawBufferPointer, _ size: UInt32, _ reply: inout FuseReply) -> FuseOutcome {
         if size == 0 {
             reply.integer(UInt32(clamping: bytes.count))
@@ -277,7 +277,7 @@ final class ImageFileSystem: Sendable {
         return .reply
     }
 
-    /// struct fuse_kstatfs: the image alone, full.
+    /// struct fuse_kstatfs: the image is the whole file system, and it is full.
     private func statFileSystem(_ reply: inout FuseReply) {
         reply.integer(UInt64(image.byteCount / 4096))
         reply.integer(0 as UInt64)

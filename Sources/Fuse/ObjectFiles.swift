@@ -3,13 +3,13 @@ internal import ComposefsHashing
 internal import ComposefsLinuxSystem
 internal import Synchronization
 
-/// An object that is open and was verified.
+/// An open and verified object.
 final class OpenObject: Sendable {
     let file: FileDescriptor
     let id: ObjectID
     let size: UInt64
     let verification: Verification
-    /// By which the kernel knows it, where it reads from it by itself.
+    /// The kernel's number of the backing file, if the kernel reads it directly.
     let backing: Int32?
     private let backings: Backings?
 
@@ -24,7 +24,7 @@ final class OpenObject: Sendable {
 
     deinit { if let backing { backings?.close(backing) } }
 
-    /// Whether its content is surely what was verified.
+    /// Whether the content is known to be the verified one.
     var isUnchanged: Bool {
         switch verification {
         case .byKernel: true
@@ -32,16 +32,16 @@ final class OpenObject: Sendable {
         }
     }
 
-    /// Nil where the file does not tell.
+    /// Nil if the file's status cannot be read.
     var currentIdentity: FileIdentity? { (try? file.status()).map { FileIdentity($0) } }
 }
 
-/// Files that the kernel reads from by itself (FUSE_PASSTHROUGH), where it does that.
+/// Backing files, which the kernel reads directly (FUSE_PASSTHROUGH), if it supports them.
 final class Backings: Sendable {
     private let device: FuseDevice
     private let isPossible = Atomic<Bool>(true)
 
-    /// - Parameter device: with the connection.
+    /// - Parameter device: A connected device.
     init(_ device: consuming FuseDevice) { self.device = device }
 
     func open(_ file: borrowing FileDescriptor) -> Int32? {
@@ -49,7 +49,7 @@ final class Backings: Sendable {
         do throws(Errno) {
             return try device.openBacking(file)
         } catch {
-            // No right, no such file system, a stack too deep: the same for every object. Otherwise only this one.
+            // A missing privilege, an unsuitable file system or too deep a stack affects every object. Other errors affect only this one.
             if error != .tooManyOpenFiles, error != .outOfMemory { isPossible.store(false, ordering: .relaxed) }
             return nil
         }
@@ -58,18 +58,18 @@ final class Backings: Sendable {
     func close(_ number: Int32) { device.closeBacking(number) }
 }
 
-/// The objects of files that are open, and of those that were not long ago, by inode.
+/// The objects of open and of recently closed files, by inode.
 final class ObjectFiles: Sendable {
     private struct Slot {
         var object: OpenObject
         var opens: Int
-        /// When it was last closed.
+        /// The logical time of the last close.
         var stamp: UInt64
     }
 
     private struct State {
         var slots: [UInt64: Slot] = [:]
-        /// Closed ones in that order, with those that were opened again.
+        /// Closed files in the order of closing; may include files that were opened again.
         var closed: [(node: UInt64, stamp: UInt64)] = []
         var firstClosed = 0
         var closedCount = 0
@@ -82,7 +82,7 @@ final class ObjectFiles: Sendable {
     private let capacity: Int
     private let state = Mutex(State())
 
-    /// - Parameter capacity: how many closed files are kept open.
+    /// - Parameter capacity: The number of closed files that are kept open.
     init(_ opener: any ObjectOpener, _ verifier: ObjectVerifier, _ backings: Backings?, capacity: Int) {
         self.opener = opener
         self.verifier = verifier
@@ -90,7 +90,7 @@ final class ObjectFiles: Sendable {
         self.capacity = capacity
     }
 
-    /// Opens and verifies an inode's object, which `reuse` did not have; each success needs a `close`.
+    /// Opens and verifies an inode's object if `reuse` found none. Each success needs a `close`.
     func open(
         _ node: UInt64, _ id: ObjectID, size: UInt64, request: Waiting, buffer: UnsafeMutableRawBufferPointer
     ) throws(ObjectFault) -> OpenObject {
@@ -102,7 +102,7 @@ final class ObjectFiles: Sendable {
             case .refused(let why): throw .refused(id, why)
             case .system(let system) where system.errno == .noEntry: throw .missing(id)
             case .system(let system):
-                // What is kept open gives way to what is needed.
+                // Closed files that are kept open give way to this one.
                 guard system.errno == .tooManyOpenFiles, forgetClosed(keeping: 0) else { throw .system(id, system) }
                 return try open(node, id, size: size, request: request, buffer: buffer)
             }
@@ -110,7 +110,7 @@ final class ObjectFiles: Sendable {
         let verification = try verifier.verify(file, id, size: size, request: request, buffer: buffer)
         let object = OpenObject(file, id, size: size, verification, backings)
         let used = state.withLock { state -> OpenObject in
-            // Another may have opened it meanwhile. The kernel takes only one backing file for an inode.
+            // Another thread may have opened it meanwhile. The kernel accepts only one backing file for an inode.
             if var slot = state.slots[node] {
                 if slot.opens == 0 { state.closedCount -= 1 }
                 slot.opens += 1
@@ -120,16 +120,16 @@ final class ObjectFiles: Sendable {
             state.slots[node] = Slot(object: object, opens: 1, stamp: 0)
             return object
         }
-        // The one that others have open may have been changed, and this is a good copy in its place. Or it is the same file, which got
-        // another link, say, and was found good again.
+        // The file that other threads have open may have been changed, and this may be an intact replacement. Or it is the same file, whose
+        // status changed, for example by a new link, and which was verified again.
         guard used === object || used.isUnchanged || used.currentIdentity == object.verification.identity else {
             close(node)
-            throw .damaged(id, "it changed while it is open")
+            throw .damaged(id, "it changed while it was open")
         }
         return used
     }
 
-    /// Verifies an open object again unless it is what it was; returns what it is now, nil where the kernel vouches for it.
+    /// Verifies an open object again if it may have changed. Returns its current identity, or nil if the kernel checks every read.
     func vouch(
         _ object: OpenObject, request: Waiting, buffer: UnsafeMutableRawBufferPointer
     ) throws(ObjectFault) -> FileIdentity? {
@@ -137,7 +137,7 @@ final class ObjectFiles: Sendable {
         return try verifier.verify(object.file, object.id, size: object.size, request: request, buffer: buffer).identity
     }
 
-    /// The object of an inode that is open.
+    /// The object of an open inode.
     func object(_ node: UInt64) -> OpenObject? { state.withLock { $0.slots[node]?.object } }
 
     func close(_ node: UInt64) {
@@ -156,7 +156,7 @@ final class ObjectFiles: Sendable {
         if isOver { _ = forgetClosed(keeping: capacity) }
     }
 
-    /// Opens an inode's object where it is open already, or was not long ago, and is still what was verified; each success needs a `close`.
+    /// Reuses an inode's object if it is open, or was recently, and is still the verified one. Each success needs a `close`.
     func reuse(_ node: UInt64) -> OpenObject? {
         let found = state.withLock { state -> OpenObject? in
             guard var slot = state.slots[node] else { return nil }
@@ -167,7 +167,7 @@ final class ObjectFiles: Sendable {
         }
         guard let found else { return nil }
         if found.isUnchanged { return found }
-        // Verified again from the start; while others have it open the slot stays.
+        // The object must be verified again. The slot stays while other threads have it open.
         let dropped = state.withLock { state -> OpenObject? in
             guard var slot = state.slots[node] else { return nil }
             slot.opens -= 1
@@ -179,7 +179,7 @@ final class ObjectFiles: Sendable {
         return nil
     }
 
-    /// Closes for good what was closed longest ago; false where there was nothing.
+    /// Closes the files that were closed longest ago. Returns false if there were none.
     private func forgetClosed(keeping limit: Int) -> Bool {
         var dropped: [OpenObject] = []
         state.withLock { state in
@@ -198,7 +198,7 @@ final class ObjectFiles: Sendable {
                 state.firstClosed = 0
             }
         }
-        // They end here, outside the lock.
+        // The descriptors are closed here, outside the lock.
         return !dropped.isEmpty
     }
 }

@@ -5,29 +5,29 @@ public import ComposefsHashing
 public import ComposefsLinuxSystem
 internal import Synchronization
 
-/// Who has the objects that an image's files are read from.
+/// Provides the objects that have the content of an image's files.
 public protocol ObjectOpener: Sendable {
-    /// Opens an object for reading, without looking at its content; `.noEntry` where there is none.
+    /// Opens an object for reading without checking its content. Throws `.noEntry` if it does not exist.
     func openObject(_ id: ObjectID) throws(ObjectOpenError) -> FileDescriptor
 }
 
-/// Why an object cannot be opened.
+/// The reason why an object cannot be opened.
 public enum ObjectOpenError: Error, Sendable, Hashable {
     case system(SystemError)
-    /// For a reason that takes words: the kernel does not take its signature, for example.
+    /// The object was refused; the text says why, for example because the kernel rejects its signature.
     case refused(String)
 }
 
-/// Why a file's object is not served.
+/// The reason why a file's object is not served.
 enum ObjectFault: Error, CustomStringConvertible {
     case missing(ObjectID)
     case damaged(ObjectID, String)
     case system(ObjectID, SystemError)
     case refused(ObjectID, String)
-    /// The client does not wait any more.
+    /// The client has stopped waiting.
     case interrupted
 
-    /// What the client gets: for an object that is not there the same as from overlayfs.
+    /// The error number for the client: for a missing object the same as from overlayfs.
     var errno: Errno {
         switch self {
         case .missing: .noEntry
@@ -52,7 +52,7 @@ enum ObjectFault: Error, CustomStringConvertible {
     }
 }
 
-/// Which file content was found good, so that it is hashed once.
+/// Identifies the content of a file that was verified, so that it is hashed only once.
 struct FileIdentity: Hashable, Sendable {
     var device: UInt64
     var inode: UInt64
@@ -68,8 +68,8 @@ struct FileIdentity: Hashable, Sendable {
         changedNanoseconds = status.ctimeNanoseconds
     }
 
-    /// Whether a change from now on must show in the time of the last change: clocks of file systems tick slowly, and some keep whole
-    /// seconds only, or every second one.
+    /// Whether any later change must show in the change time. File systems have coarse clocks, and some store only whole seconds, or only
+    /// even ones.
     func isSettled(at now: (seconds: Int64, nanoseconds: UInt32)) -> Bool {
         let elapsed = now.seconds &- changedSeconds
         if elapsed < 0 || elapsed > 2 { return elapsed > 2 }
@@ -78,11 +78,11 @@ struct FileIdentity: Hashable, Sendable {
     }
 }
 
-/// What a file's content was found to be.
+/// How a file's content was verified.
 enum Verification: Sendable {
     /// The kernel checks every block that is read.
     case byKernel
-    /// Hashed; good as long as the file's identity stays the same.
+    /// The content was hashed. The result is valid while the file's identity stays the same.
     case byHash(FileIdentity, isSettled: Bool)
 
     var identity: FileIdentity? {
@@ -90,13 +90,13 @@ enum Verification: Sendable {
     }
 }
 
-/// A request that waits for an object to be verified.
+/// A request that waits until an object is verified.
 struct Waiting: Sendable {
     var unique: UInt64
-    /// The thread of the client.
+    /// The client's thread.
     var pid: UInt32
 
-    /// Whether the client waits only for its own end: SIGKILL is pending, which the kernel makes of every signal that ends a process.
+    /// Whether the client is being killed: SIGKILL is pending, into which the kernel turns every fatal signal.
     var isKilled: Bool {
         guard pid != 0, let file = try? FileDescriptor.open(ByteString("/proc/\(pid)/status"), .readOnly),
             let status = try? file.readAll(limit: 1 << 16)
@@ -110,8 +110,8 @@ struct Waiting: Sendable {
     }
 }
 
-/// Compares files with the fs-verity digests that they must have. A content is hashed once a process, by one thread while others that need
-/// the same wait.
+/// Compares files with the fs-verity digests that they must have. Each content is hashed once per process, by one thread, while other
+/// threads that need it wait.
 final class ObjectVerifier: Sendable {
     private struct Known {
         var id: ObjectID
@@ -119,18 +119,18 @@ final class ObjectVerifier: Sendable {
     }
 
     private struct State {
-        /// By inode number: all objects lie on one file system, and the rest of the identity is compared.
+        /// By inode number. All objects are on one file system, and the rest of the identity is compared.
         var known: [UInt64: Known] = [:]
-        /// Being hashed right now.
+        /// Objects that are being hashed.
         var busy: Set<ObjectID> = []
-        /// Requests that wait for a hash, and those of them whose clients got a signal.
+        /// Requests that wait for a hash, and those of them whose clients received a signal.
         var waiting: Set<UInt64> = []
         var interrupted: Set<UInt64> = []
     }
 
     private let requireVerity: Bool
     private let monitor = Guarded(State())
-    /// All objects lie on one file system: what it cannot do for one it is not asked for another.
+    /// All objects are on one file system. If it lacks fs-verity for one object, no other object is asked.
     private let isWithoutVerity = Atomic<Bool>(false)
 
     init(requireVerity: Bool) { self.requireVerity = requireVerity }
@@ -138,15 +138,15 @@ final class ObjectVerifier: Sendable {
     /// Throws unless the file's content has the digest.
     ///
     /// - Parameters:
-    ///   - size: what the image says, in bytes.
-    ///   - request: given up when its client is killed.
-    ///   - buffer: working space, at least 4 KiB.
+    ///   - size: The size in the image, in bytes.
+    ///   - request: The wait ends if its client is killed.
+    ///   - buffer: Working memory of at least 4 KiB.
     func verify(
         _ file: borrowing FileDescriptor, _ id: ObjectID, size: UInt64, request: Waiting, buffer: UnsafeMutableRawBufferPointer
     ) throws(ObjectFault) -> Verification {
         let status = try system(id) { () throws(SystemError) in try file.status() }
-        guard status.kind == .regular else { throw .damaged(id, "it is no regular file") }
-        guard status.size == size else { throw .damaged(id, "it has \(status.size) bytes, the image says \(size)") }
+        guard status.kind == .regular else { throw .damaged(id, "it is not a regular file") }
+        guard status.size == size else { throw .damaged(id, "it has \(status.size) bytes, but the image says \(size)") }
         if try isMeasured(file, id) { return .byKernel }
         let identity = FileIdentity(status)
         switch begin(id, identity, request) {
@@ -171,15 +171,15 @@ final class ObjectVerifier: Sendable {
         return try result.get()
     }
 
-    /// A signal came to this request's client. One that it has a handler for must not end the wait, since few programs expect EINTR of a
-    /// file; one that kills it should, and that shows in its status.
+    /// Records that the client of this request received a signal. A signal with a handler must not end the wait, because few programs
+    /// expect EINTR from a file. A fatal signal must end it; the status of the client shows which one it is.
     func interrupt(_ request: UInt64) {
         monitor.change { state in
             if state.waiting.contains(request) { state.interrupted.insert(request) }
         }
     }
 
-    /// Whether the kernel vouches for the content; throws where it says that it is another one, or must vouch and does not.
+    /// Whether the kernel checks the content. Throws if the kernel reports another digest, or must check the content and does not.
     private func isMeasured(_ file: borrowing FileDescriptor, _ id: ObjectID) throws(ObjectFault) -> Bool {
         var measured: (algorithm: UInt8, digest: [UInt8])?
         if !isWithoutVerity.load(ordering: .relaxed) {
@@ -191,14 +191,14 @@ final class ObjectVerifier: Sendable {
             }
         }
         guard let measured else {
-            if requireVerity { throw .damaged(id, "it has no fs-verity, which its repository promises") }
+            if requireVerity { throw .damaged(id, "it has no fs-verity, but its repository requires it") }
             return false
         }
         guard let algorithm = VerityAlgorithm(rawValue: measured.algorithm),
             let actual = ObjectID(algorithm: algorithm, bytes: measured.digest)
-        else { throw .damaged(id, "its fs-verity digest is of an unknown algorithm") }
+        else { throw .damaged(id, "its fs-verity digest has an unknown algorithm") }
         if actual == id { return true }
-        // Another algorithm than the repository's tells nothing about the content.
+        // A digest of another algorithm than the repository's does not verify the content.
         if actual.algorithm != id.algorithm, !requireVerity { return false }
         throw .damaged(id, "its content has the digest \(actual)")
     }
@@ -230,7 +230,7 @@ final class ObjectVerifier: Sendable {
         var hasher = VerityHasher(id.algorithm)
         var offset: UInt64 = 0
         while true {
-            // Wakes those who wait for this hash too, so that they look whether they are needed.
+            // Wakes the threads that wait for this hash too, so that they check whether they are still needed.
             if monitor.change({ $0.interrupted.contains(request.unique) }), request.isKilled { throw .interrupted }
             let count = try system(id) { () throws(SystemError) in try file.pread(into: buffer, at: offset) }
             guard count > 0 else { break }
@@ -240,7 +240,7 @@ final class ObjectVerifier: Sendable {
         let actual = hasher.finalize()
         guard actual == id else { throw .damaged(id, "its content has the digest \(actual)") }
         let after = FileIdentity(try system(id) { () throws(SystemError) in try file.status() })
-        guard after == identity else { throw .damaged(id, "it changed while it was read") }
+        guard after == identity else { throw .damaged(id, "it changed while it was being read") }
         return .byHash(identity, isSettled: identity.isSettled(at: start))
     }
 }

@@ -1,38 +1,38 @@
 public import ComposefsBytes
 public import ComposefsLinuxSystem
 
-/// What a host can do, found by doing it.
+/// A feature of the host, which was tried.
 public struct Feature: Sendable, Hashable {
     public enum State: String, Sendable, Hashable {
         case yes, no
-        /// It could not be tried, mostly for want of rights.
+        /// It could not be tried, usually for lack of privileges.
         case unknown
     }
 
-    /// In camelCase, for programs; never changes.
+    /// In camelCase, for programs. Never changes.
     public var name: String
-    /// In words.
+    /// For users.
     public var title: String
     public var state: State
-    /// Why not, or in which way; may be empty.
+    /// The reason for the state, or details; may be empty.
     public var detail: String
-    /// What is done where the host has it not.
+    /// The effect of the feature's absence.
     public var without: String
-    /// Numbers that go with it, by names in camelCase.
+    /// Related numbers, by names in camelCase.
     public var numbers: [String: Int] = [:]
-    /// What is or is not so besides, by names in camelCase.
+    /// Related facts, by names in camelCase.
     public var flags: [String: Bool] = [:]
 }
 
-/// An image and its objects, for trying what a kernel makes of them.
+/// An image and its objects, for trying a kernel's features.
 public struct FeatureSample: Sendable {
     /// An EROFS image with two files in its root, whose content is in objects.
     public var image: [UInt8]
-    /// A file whose object is what the image says. The object's path below `objects`.
+    /// A file whose object matches the image. The object's path is relative to `objects`.
     public var good: (name: ByteString, object: ByteString, content: [UInt8])
-    /// A file whose object has the right size and other content.
+    /// A file whose object has the right size but other content.
     public var bad: (name: ByteString, object: ByteString, content: [UInt8])
-    /// fs-verity's number of the algorithm that the image's digests are of.
+    /// The kernel's number of the fs-verity algorithm of the image's digests.
     public var algorithm: UInt8
 
     public init(
@@ -46,29 +46,29 @@ public struct FeatureSample: Sendable {
     }
 }
 
-/// What this host can do for a repository in a directory.
+/// The features of this host for a repository in a directory.
 public struct HostFeatures: Sendable {
-    /// How images are mounted here.
+    /// How images are mounted on this host.
     public enum Way: String, Sendable { case kernel, fuse, none }
 
-    /// The directory in which everything was tried.
+    /// The directory in which the features were tried.
     public var path: ByteString
-    /// The type of its file system, as `/proc/self/mountinfo` names it; empty where that does not tell.
+    /// The type of the directory's file system as in `/proc/self/mountinfo`; empty if it is not listed.
     public var fileSystem: ByteString
     public var kernelRelease: String
-    /// How an image of an insecure repository is mounted, and of a secure one.
+    /// How images of an insecure and of a secure repository are mounted.
     public var mounting: Way
     public var secureMounting: Way
     public var features: [Feature]
 }
 
-/// Finds out what this host can do, each thing by doing it: kernels carry features that their version does not tell, and lack what was
-/// left out when they were built.
+/// Tries the features of this host. A kernel's version is not enough: kernels have backported features and lack features that were disabled
+/// when they were built.
 ///
-/// All is tried in a directory of its own that is removed again, and with mounts that are never attached where others see them.
+/// Everything is tried in a temporary directory, which is removed, and with mounts that other processes cannot see.
 ///
-/// - Parameter path: The directory that is, or is to be, a repository.
-/// - Throws: `SystemError` where it is no directory that can be opened.
+/// - Parameter path: The directory that is, or will be, a repository.
+/// - Throws: `SystemError` if the path is not a directory that can be opened.
 public func probeFeatures(at path: ByteString, _ sample: FeatureSample) throws(SystemError) -> HostFeatures {
     let directory = try FileDescriptor.open(path, [.readOnly, .directory])
     var prober = FeatureProber(sample, in: directory)
@@ -84,10 +84,10 @@ public func probeFeatures(at path: ByteString, _ sample: FeatureSample) throws(S
         secureMounting: prober.state("overlayVerity") == .yes ? .kernel : canServe, features: prober.features)
 }
 
-/// What was found so far.
+/// The features found so far.
 struct FeatureProber {
     let sample: FeatureSample
-    /// Whether anything can be made in the directory.
+    /// Whether files can be created in the directory.
     let writable: Bool
     private(set) var features: [Feature] = []
 
@@ -98,7 +98,7 @@ struct FeatureProber {
 
     func state(_ name: String) -> Feature.State? { features.first { $0.name == name }?.state }
 
-    /// The outcome of a try.
+    /// The result of trying a feature.
     struct Outcome {
         var state: Feature.State
         var detail = ""
@@ -110,7 +110,7 @@ struct FeatureProber {
         static func no(_ detail: String) -> Outcome { Outcome(state: .no, detail: detail) }
         static func unknown(_ detail: String) -> Outcome { Outcome(state: .unknown, detail: detail) }
 
-        /// Missing rights say nothing about the kernel.
+        /// Missing privileges say nothing about the kernel.
         static func failure(_ error: SystemError) -> Outcome {
             error.errno == .notPermitted || error.errno == .accessDenied
                 ? .unknown("not permitted (\(error))") : .no(error.description)
@@ -141,11 +141,11 @@ extension FeatureProber {
     mutating func probeFuse() {
         var passthrough = Outcome.unknown("FUSE could not be tried")
         let fuse = tryFuse(&passthrough)
-        add("fuse", "FUSE", without: "only who may mount can look at an image; `ls`, `cat` and `dump` work without", fuse)
-        add("fusePassthrough", "FUSE passthrough", without: "what is read goes through the process that serves the image", passthrough)
+        add("fuse", "FUSE", without: "only processes that may mount can mount an image; `ls`, `cat` and `dump` work without mounting", fuse)
+        add("fusePassthrough", "FUSE passthrough", without: "file content is read through the process that serves the image", passthrough)
     }
 
-    /// Makes a FUSE file system that is attached nowhere; the kernel's first request says what it can do.
+    /// Creates a FUSE file system without attaching it. The kernel's first request lists its features.
     private func tryFuse(_ passthrough: inout Outcome) -> Outcome {
         let device: FileDescriptor
         do throws(SystemError) {
@@ -169,13 +169,13 @@ extension FeatureProber {
             guard error.errno == .notPermitted else { return .failure(error) }
             passthrough = .no("needs CAP_SYS_ADMIN in the first user namespace")
             guard Self.isFirstUserNamespace else {
-                return .no("not permitted in this mount namespace; in one of the user namespace's own it is (unshare -m)")
+                return .no("not permitted in this mount namespace; permitted in a mount namespace of the user namespace (unshare -m)")
             }
             return Self.hasSetuidProgram("fusermount3")
                 ? .yes("by fusermount3, which was not tried") : .no("not permitted, and fusermount3 is not installed")
         }
-        guard request.count >= 60, request.word(at: 4) == 26 else { return .yes("what the kernel offers is not understood") }
-        // struct fuse_init_in behind 40 bytes of struct fuse_in_header: major, minor, max_readahead, flags, flags2.
+        guard request.count >= 60, request.word(at: 4) == 26 else { return .yes("the kernel's first request is not understood") }
+        // struct fuse_init_in after the 40 bytes of struct fuse_in_header: major, minor, max_readahead, flags, flags2.
         let version = "protocol \(request.word(at: 40)).\(request.word(at: 44))"
         let isExtended = request.word(at: 52) & 1 << 30 != 0
         let offers = isExtended && request.word(at: 56) & 1 << 5 != 0
@@ -209,7 +209,7 @@ extension FeatureProber {
         }
     }
 
-    /// All ids map to themselves there, and nowhere else.
+    /// Whether all IDs map to themselves, which is true only in the initial user namespace.
     private static var isFirstUserNamespace: Bool {
         guard let map = try? FileDescriptor.open("/proc/self/uid_map", .readOnly).readAll(limit: 4096) else { return false }
         let words = String(decoding: map, as: UTF8.self).split(whereSeparator: \.isWhitespace)
@@ -225,21 +225,22 @@ extension FeatureProber {
             namespaces = error.errno == .notPermitted || error.errno == .accessDenied ? .no("not permitted (\(error))") : .failure(error)
         }
         add(
-            "userNamespaces", "User namespaces", without: "without root FUSE needs fusermount3, and there is no namespace to map owners to",
+            "userNamespaces", "User namespaces",
+            without: "without root, FUSE needs fusermount3, and owners cannot be mapped to a namespace",
             namespaces)
         let landlock: Outcome
         do throws(SystemError) {
             let version = try Host.landlockVersion()
             landlock = Outcome(state: .yes, detail: "ABI \(version)", numbers: ["abi": version])
         } catch {
-            landlock = .no(error.errno == .notSupported ? "it is switched off (lsm=)" : error.description)
+            landlock = .no(error.errno == .notSupported ? "it is disabled (lsm=)" : error.description)
         }
-        add("landlock", "Landlock", without: "a program that embeds the library confines itself by other means", landlock)
+        add("landlock", "Landlock", without: "a program that embeds the library must confine itself by other means", landlock)
     }
 }
 
 extension [UInt8] {
-    /// Four bytes in the machine's order, as FUSE has them; 0 beyond the end.
+    /// Four bytes in the machine's byte order, as in FUSE; 0 past the end.
     fileprivate func word(at offset: Int) -> UInt32 {
         guard offset >= 0, offset + 4 <= count else { return 0 }
         return withUnsafeBytes { $0.loadUnaligned(fromByteOffset: offset, as: UInt32.self) }

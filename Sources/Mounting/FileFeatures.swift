@@ -2,27 +2,27 @@ internal import ComposefsBytes
 internal import ComposefsLinuxSystem
 
 extension FeatureProber {
-    private static let notWritable = "nothing can be made in this directory"
+    private static let notWritable = "this directory is not writable"
 
-    /// What the directory's file system can do.
+    /// Tries the features of the directory's file system.
     mutating func probeFiles(in directory: borrowing FileDescriptor) {
         for (name, algorithm, title) in [("fsVeritySha256", 1, "fs-verity, SHA-256"), ("fsVeritySha512", 2, "fs-verity, SHA-512")] {
             add(
-                name, title, without: "repositories are insecure: content is verified when it is stored, and by fsck",
+                name, title, without: "repositories are insecure: content is verified when it is stored and by fsck",
                 verity(directory, UInt8(algorithm)))
         }
         add(
             "builtinSignatures", "fs-verity signatures",
-            without: "the kernel asks nobody who made an image; its digest is verified as ever",
+            without: "the kernel does not check signatures; it still verifies an image's digest",
             signatures(directory))
         add(
             "unnamedFiles", "Files without a name (O_TMPFILE)",
-            without: "objects have a temporary name first, which gc removes after a crash",
+            without: "objects are created under a temporary name, which gc removes after a crash",
             unnamedFiles(directory))
         add("reflink", "Shared blocks (reflink)", without: "files are copied into the repository", reflink(directory))
     }
 
-    /// A file with some content, open for reading only: fs-verity suffers no writer.
+    /// Creates a file with content and opens it for reading only: fs-verity requires that no descriptor is open for writing.
     private func sealable(_ directory: borrowing FileDescriptor, _ content: [UInt8]) throws(SystemError) -> FileDescriptor {
         try Self.temporary(directory, content).reopen(.readOnly)
     }
@@ -42,7 +42,7 @@ extension FeatureProber {
         return file
     }
 
-    /// Repeats where a child process that another thread forked still holds the descriptor for writing.
+    /// Repeats the call while a child process, which another thread forked, still holds the descriptor for writing.
     static func enableVerity(
         _ file: borrowing FileDescriptor, _ algorithm: UInt8, signature: [UInt8] = []
     ) throws(SystemError) {
@@ -95,9 +95,9 @@ extension FeatureProber {
     private static func noVerity(_ directory: borrowing FileDescriptor, _ error: SystemError) -> Outcome {
         let signs: [ByteString] = ["/proc/sys/fs/verity", "/sys/fs/ext4/features/verity", "/sys/fs/btrfs/features/verity"]
         let isKnown = signs.contains { (try? FileDescriptor.open($0, .pathOnly)) != nil }
-        guard isKnown else { return .no("not by this kernel (CONFIG_FS_VERITY), or not on this file system: \(error.errno)") }
+        guard isKnown else { return .no("not supported by this kernel (CONFIG_FS_VERITY) or this file system: \(error.errno)") }
         let isExt4 = (try? MountEntry.containing(directory))??.type == "ext4"
-        return .no("not on this file system\(isExt4 ? " (tune2fs -O verity gives it to ext4)" : ""): \(error.errno)")
+        return .no("not supported by this file system\(isExt4 ? " (tune2fs -O verity enables it on ext4)" : ""): \(error.errno)")
     }
 
     private static let requireSignatures: ByteString = "/proc/sys/fs/verity/require_signatures"
@@ -106,14 +106,14 @@ extension FeatureProber {
         (try? FileDescriptor.open(requireSignatures, .readOnly).readAll(limit: 16))?.first == UInt8(ascii: "1")
     }
 
-    /// A kernel that checks signatures refuses one that is none; one that does not takes anything.
+    /// A kernel that checks signatures refuses an invalid one. A kernel that does not accepts any bytes.
     private func signatures(_ directory: borrowing FileDescriptor) -> Outcome {
         var outcome: Outcome
         if writable, features.contains(where: { $0.name == "fsVeritySha256" && $0.state == .yes }) {
             do throws(SystemError) {
                 let file = try sealable(directory, sample.good.content)
                 try Self.enableVerity(file, 1, signature: [0])
-                outcome = .no("this kernel takes any signature without a look (no CONFIG_FS_VERITY_BUILTIN_SIGNATURES)")
+                outcome = .no("this kernel does not check signatures (no CONFIG_FS_VERITY_BUILTIN_SIGNATURES)")
             } catch {
                 switch error.errno {
                 case .badMessage, .noKey, .keyRejected, .invalidArgument: outcome = .yes
@@ -121,14 +121,14 @@ extension FeatureProber {
                 }
             }
         } else if features.contains(where: { $0.name == "fsVeritySha256" && $0.state == .no }) {
-            return .no("no fs-verity here")
+            return .no("no fs-verity")
         } else {
             outcome = .unknown(Self.notWritable)
         }
         guard outcome.state != .no else { return outcome }
         let keys = Self.keyCount()
         var parts: [String] = outcome.detail.isEmpty ? [] : [outcome.detail]
-        parts.append(keys.map { "keyring .fs-verity: \($0) \($0 == 1 ? "key" : "keys")" } ?? "keyring .fs-verity not to be seen")
+        parts.append(keys.map { "keyring .fs-verity: \($0) \($0 == 1 ? "key" : "keys")" } ?? "keyring .fs-verity is not visible")
         parts.append(Self.requiresSignatures ? "unsigned files are refused" : "unsigned files are allowed")
         outcome.detail = parts.joined(separator: "; ")
         outcome.flags["required"] = Self.requiresSignatures
@@ -136,7 +136,7 @@ extension FeatureProber {
         return outcome
     }
 
-    /// Of the keyring `.fs-verity`, from `/proc/keys` (keyrings(7)), which lists what the reader may see.
+    /// The number of keys in the keyring `.fs-verity`, from `/proc/keys` (keyrings(7)), which lists the keys that the process may view.
     private static func keyCount() -> Int? {
         guard let bytes = try? FileDescriptor.open("/proc/keys", .readOnly).readAll(limit: 1 << 20) else { return nil }
         for line in bytes.split(separator: UInt8(ascii: "\n")) {
@@ -153,7 +153,8 @@ extension FeatureProber {
             _ = try directory.openTemporary(mode: 0o600)
             return .yes
         } catch {
-            return error.isUnsupported || error.errno == .isDirectory ? .no("not on this file system (\(error.errno))") : .failure(error)
+            return error.isUnsupported || error.errno == .isDirectory
+                ? .no("not supported by this file system (\(error.errno))") : .failure(error)
         }
     }
 
@@ -167,7 +168,7 @@ extension FeatureProber {
             return .yes
         } catch {
             return error.isUnsupported || error.errno == .invalidArgument
-                ? .no("not on this file system (\(error.errno))") : .failure(error)
+                ? .no("not supported by this file system (\(error.errno))") : .failure(error)
         }
     }
 }

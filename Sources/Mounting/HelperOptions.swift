@@ -1,33 +1,34 @@
 public import ComposefsBytes
 public import ComposefsLinuxSystem
 
-/// What the options of `mount -t composefs -o …` ask for: those of mount.composefs(1), what mount(8) itself hands on, and ours.
+/// The options of `mount -t composefs -o …`: those of mount.composefs(1), those that mount(8) passes on, and those of this project.
 public struct HelperOptions: Sendable, Hashable {
-    /// `basedir=`: directories of objects, the first to be looked through first.
+    /// `basedir=`: directories of objects, in search order.
     public var objects: [ByteString] = []
-    /// `digest=`: what the image's fs-verity digest must be, hexadecimal, perhaps with the algorithm's name and a colon before it.
+    /// `digest=`: the required fs-verity digest of the image in hexadecimal, optionally prefixed with the algorithm and a colon.
     public var digest: ByteString?
-    /// `verity`, `tryverity`, `noverity`; nil where none of them is given. With `repo=`, `verity` refuses a repository without fs-verity.
+    /// `verity`, `tryverity` or `noverity`; nil if none is given. With `repo=`, `verity` refuses a repository without fs-verity.
     public var verity: VerityChecking?
-    /// `repo=`: the source is an image's name in this repository.
+    /// `repo=`: the source is the name of an image in this repository.
     public var repository: ByteString?
-    /// `bootable`: of an image in a repository the one for booting.
+    /// `bootable`: mount the boot image of an image in a repository.
     public var isBootable = false
-    /// `remount`: change the attributes of what is mounted.
+    /// `remount`: change the attributes of an existing mount.
     public var isRemount = false
     public var isReadOnly = false
-    /// Without further options as mount(8) has it: set-user-ID programs and device nodes have their effect.
+    /// Without further options, set-user-ID programs and device nodes are effective, as in mount(8).
     public var mount = MountOptions(attributes: [])
-    /// Attributes that options take back, as `suid`.
+    /// Attributes that options clear, such as `suid`.
     public var clearedAttributes: MountAttributes = []
-    /// Options that were not known, where that is tolerated.
+    /// Unknown options that were tolerated.
     public var ignored: [ByteString] = []
 
     public init() {}
 
-    /// Takes a list of options, `a,b=c`. A backslash makes the next byte ordinary; a value may be in double quotes.
+    /// Adds a list of options, `a,b=c`. A backslash escapes the next byte; a value may be in double quotes.
     ///
-    /// - Parameter sloppy: Tolerate unknown options, as mount(8)'s `-s`.
+    /// - Parameter sloppy: Whether unknown options are tolerated, as with `mount -s`.
+    /// - Throws: `MountError.options`.
     public mutating func add(_ list: ByteString, sloppy: Bool = false) throws(MountError) {
         for option in Self.split(list) {
             guard try take(option) else {
@@ -38,7 +39,7 @@ public struct HelperOptions: Sendable, Hashable {
         }
     }
 
-    /// Fails where options are missing or exclude each other; to be called after the last one.
+    /// Checks for missing and conflicting options. Call this after the last `add`.
     public func check() throws(MountError) {
         if isRemount { return }
         guard objects.isEmpty != (repository == nil) else {
@@ -57,13 +58,13 @@ public struct HelperOptions: Sendable, Hashable {
 
     struct Option: Hashable {
         var name: ByteString
-        /// Nil where there is no `=`.
+        /// Nil if there is no `=`.
         var value: ByteString?
-        /// The value parted at colons that no backslash stands before.
+        /// The value, split at colons without a backslash before them.
         var parts: [ByteString] = []
     }
 
-    /// Whether the option is known.
+    /// Applies an option. Returns whether it is known.
     private mutating func take(_ option: Option) throws(MountError) -> Bool {
         func value() throws(MountError) -> ByteString {
             guard let value = option.value, !value.isEmpty else { throw .options(.valueMissing(option.name)) }
@@ -91,12 +92,12 @@ public struct HelperOptions: Sendable, Hashable {
         return true
     }
 
-    /// What every file system takes (mount(8), "filesystem-independent mount options").
+    /// Applies an option that every file system has (mount(8), "filesystem-independent mount options").
     private mutating func takeGeneric(_ option: Option) -> Bool {
         if let attribute = Self.attributes[option.name] {
             mount.attributes.formUnion(attribute)
             clearedAttributes.subtract(attribute)
-            // The values of the time of access exclude each other.
+            // The values of the access-time setting exclude each other.
             if attribute == .noAccessTime { mount.attributes.remove(.strictAccessTime) }
             if attribute == .strictAccessTime { mount.attributes.remove(.noAccessTime) }
             return true
@@ -112,7 +113,7 @@ public struct HelperOptions: Sendable, Hashable {
     private static let attributes: [ByteString: MountAttributes] = [
         "nosuid": .noSetUserID, "nodev": .noDevices, "noexec": .noExecute, "noatime": .noAccessTime,
         "strictatime": .strictAccessTime, "nodiratime": .noDirectoryAccessTime, "nosymfollow": .noSymbolicLinks,
-        // An ordinary user may mount it, so it must give nobody rights.
+        // An ordinary user may mount the image, so it must not grant privileges.
         "user": [.noSetUserID, .noDevices, .noExecute], "users": [.noSetUserID, .noDevices, .noExecute],
         "owner": [.noSetUserID, .noDevices], "group": [.noSetUserID, .noDevices],
     ]
@@ -122,15 +123,15 @@ public struct HelperOptions: Sendable, Hashable {
         "relatime": [.noAccessTime, .strictAccessTime], "diratime": .noDirectoryAccessTime, "symfollow": .noSymbolicLinks,
     ]
 
-    /// For mount(8), fstab or systemd; or about writing, which an image does not do. `loop`: loop devices are used where they are needed.
-    /// `defaults` takes nothing back, as for mount(8).
+    /// Options for mount(8), fstab or systemd, and options about writing, which have no meaning for an image. `loop`: loop devices are used
+    /// when they are needed. `defaults` clears no attribute, as in mount(8).
     private static let meaningless: Set<ByteString> = [
         "", "defaults", "_netdev", "nofail", "auto", "noauto", "nouser", "nousers", "noowner", "nogroup", "comment", "async", "sync",
         "dirsync",
         "norelatime", "lazytime", "nolazytime", "iversion", "noiversion", "mand", "nomand", "silent", "loud", "loop",
     ]
 
-    /// Parts a list at commas that neither a backslash nor quotes protect.
+    /// Splits a list at commas that are neither escaped nor quoted.
     static func split(_ list: ByteString) -> [Option] {
         var options: [Option] = []
         var current = Option(name: "")
@@ -163,7 +164,7 @@ public struct HelperOptions: Sendable, Hashable {
             default: append(byte)
             }
         }
-        // A backslash at the end stands for itself.
+        // A backslash at the end is an ordinary character.
         if isEscaped { append(UInt8(ascii: "\\")) }
         return options + [current]
     }

@@ -2,16 +2,16 @@ internal import ComposefsBytes
 internal import ComposefsLinuxSystem
 
 extension FeatureProber {
-    /// What the kernel mounts, tried with a real image and its objects.
+    /// Tries what the kernel can mount, with a sample image and its objects.
     mutating func probeMounts(in directory: borrowing FileDescriptor) {
         let name = ".cfsoci-probe-" + ByteString(Host.randomName())
         let base: RootedDirectory
         do throws(SystemError) {
             try directory.makeDirectory(at: name, mode: 0o700)
-            // Others may be able to write in the directory: from here on it is this descriptor, whatever gets the name.
+            // Other users may be able to write in the directory. From here on, this descriptor is used, whatever gets the name.
             base = RootedDirectory(try directory.open(at: name, [.readOnly, .directory, .noFollow]))
         } catch {
-            return addNothingMounted(.unknown(error.errno == .notPermitted ? "\(error)" : "nothing can be made in this directory"))
+            return addNothingMounted(.unknown(error.errno == .notPermitted ? "\(error)" : "this directory is not writable"))
         }
         do throws(SystemError) {
             try writeSample(base)
@@ -25,12 +25,12 @@ extension FeatureProber {
 
     private static let names = [
         ("erofs", "EROFS", "images are served with FUSE"),
-        ("fileBackedErofs", "EROFS from a file", "a loop device shows the image to the kernel"),
-        ("loopDevices", "Loop devices", "images are mounted from files only, or served with FUSE"),
+        ("fileBackedErofs", "EROFS from a file", "the kernel reads the image from a loop device"),
+        ("loopDevices", "Loop devices", "images can only be mounted from files, or served with FUSE"),
         ("dataOnlyLayers", "Overlay of image and objects", "images are served with FUSE"),
         ("overlayVerity", "Overlay that checks fs-verity", "FUSE verifies each file when it is first opened"),
-        ("detachedLayers", "Overlay of detached mounts", "the image is attached in a namespace of one thread's own for a moment"),
-        ("idmappedMounts", "Mapped owners", "a mount whose owners are to be mapped is refused"),
+        ("detachedLayers", "Overlay of detached mounts", "the image is attached for a moment in a private mount namespace"),
+        ("idmappedMounts", "Mapped owners", "mounts with mapped owners are refused"),
     ]
 
     private mutating func add(_ name: String, _ outcome: Outcome) {
@@ -54,7 +54,7 @@ extension FeatureProber {
         for (_, object, content) in [sample.good, sample.bad] {
             try objects.makeDirectoryIfMissing(at: ByteString(object.bytes.prefix(2)))
             try write(objects, object, content)
-            // One that is refused here shows where the image is mounted.
+            // If an object is refused here, the mount of the image shows it.
             if hasVerity { try? Self.enableVerity(try objects.open(at: object, .readOnly), sample.algorithm) }
         }
     }
@@ -86,10 +86,10 @@ extension FeatureProber {
         var loopOutcome = Outcome.yes
         let loop = HeldLoop(makeLoopDevice(image, &loopOutcome))
         let device = loop.path.map { erofs($0) }
-        // Either will do; what the file's failure says is about the file system, unless it is about the file.
+        // Either way is sufficient. A failure of the file mount concerns the file system, unless it concerns the file.
         let isByFile = file.state == .yes
         let isByDevice = device?.state == .yes
-        add("erofs", isByFile || isByDevice ? .yes : isNoFile(file) ? device ?? .unknown("no loop device to try it with") : file)
+        add("erofs", isByFile || isByDevice ? .yes : isNoFile(file) ? device ?? .unknown("no loop device is available to try it") : file)
         let noErofs = Outcome.unknown("EROFS could not be mounted")
         add(
             "fileBackedErofs",
@@ -143,7 +143,7 @@ extension FeatureProber {
         }
         guard let worked else {
             add("dataOnlyLayers", failure ?? .no(""))
-            add("overlayVerity", .unknown("image and objects could not be joined"))
+            add("overlayVerity", .unknown("image and objects could not be combined"))
             add("detachedLayers", failure ?? .no(""))
             return
         }
@@ -151,18 +151,18 @@ extension FeatureProber {
         add("dataOnlyLayers", .yes(worked == .joinedPathsOfAttached ? "lowerdir=IMAGE::OBJECTS" : "datadir+"))
         let hasVerity = state(sample.algorithm == 1 ? "fsVeritySha256" : "fsVeritySha512") == .yes
         if !hasVerity {
-            add("overlayVerity", .no("no fs-verity here"))
+            add("overlayVerity", .no("no fs-verity"))
         } else if Self.requiresSignatures {
-            add("overlayVerity", .unknown("only signed objects have fs-verity here"))
+            add("overlayVerity", .unknown("only signed objects can have fs-verity"))
         } else {
             add("overlayVerity", overlay(source, base, worked, verity: true))
         }
         add(
             "detachedLayers",
-            isDetached ? .yes(worked == .descriptors ? "by descriptor" : "by path") : .no("the kernel wants layers to be attached"))
+            isDetached ? .yes(worked == .descriptors ? "by descriptor" : "by path") : .no("the kernel requires attached layers"))
     }
 
-    /// Whether the objects are seen through the image, and with verity only those that are right.
+    /// Tries whether the objects are visible through the image and, with verity, only the intact ones.
     private func overlay(
         _ source: ByteString, _ base: borrowing RootedDirectory, _ syntax: LayerSyntax, verity: Bool
     ) -> Outcome {
@@ -174,7 +174,7 @@ extension FeatureProber {
                 throw .system(error)
             }
             let path = base.descriptor.kernelPath
-            // A new one each time: what one thread's own namespace had attached is gone with it.
+            // A new mount each time: one that was attached in a thread's mount namespace ended with the thread.
             let image = try mountErofs(from: source)
             let mount = try mountOverlay(image, objects, verity, path + "/" + Self.target, MountOptions(), ways: [syntax])
             do throws(SystemError) {
@@ -203,7 +203,7 @@ extension FeatureProber {
         do throws(SystemError) {
             namespace = try Host.makeUserNamespace(first: 100_000, count: 65536)
         } catch {
-            return .unknown("no user namespace could be made (\(error))")
+            return .unknown("no user namespace could be created (\(error))")
         }
         do throws(MountError) {
             let mount = try mountErofs(from: source)
@@ -215,7 +215,7 @@ extension FeatureProber {
     }
 }
 
-/// A loop device that stays until the end, if there is one.
+/// A loop device, if one is available, that is held until the end.
 private struct HeldLoop: ~Copyable {
     let path: ByteString?
     private let device: LoopDevice?

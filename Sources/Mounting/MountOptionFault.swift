@@ -1,6 +1,6 @@
 public import ComposefsBytes
 
-/// What is wrong with the options of a mount. Names such as `basedir` are those of `mount -o`; see `HelperOptions`.
+/// An error in the options of a mount. Names such as `basedir` are those of `mount -o`; see `HelperOptions`.
 public enum MountOptionFault: Sendable, Hashable, CustomStringConvertible {
     case unknown(ByteString)
     case valueMissing(ByteString)
@@ -10,7 +10,7 @@ public enum MountOptionFault: Sendable, Hashable, CustomStringConvertible {
     case emptyObjectList
     /// Both directories of objects and a repository are given.
     case objectsAndRepository
-    /// An image for booting is found by its name in a repository only.
+    /// A boot image can only be found by its name in a repository.
     case bootableWithoutRepository
     /// The check of a repository's fs-verity digests cannot be turned off.
     case noVerityInRepository
@@ -29,19 +29,19 @@ public enum MountOptionFault: Sendable, Hashable, CustomStringConvertible {
         switch self {
         case .unknown(let name): "unknown mount option \"\(name)\""
         case .valueMissing(let name): "the mount option \(name) needs a value"
-        case .noObjects: "no directory of objects"
+        case .noObjects: "no object directory"
         case .emptyObjectList: "basedir= names no directory"
         case .objectsAndRepository: "basedir= and repo= exclude each other"
         case .bootableWithoutRepository: "bootable needs repo=DIR"
         case .noVerityInRepository:
-            "noverity is not for repo=: the kernel checks the files of a repository that has fs-verity"
+            "noverity cannot be used with repo=: if a repository has fs-verity, the kernel always checks its files"
         case .digest(let text):
-            "digest=\(text) is no fs-verity digest: 64 (sha256) or 128 (sha512) lower-case hexadecimal digits are"
-        case .upperOrWorkMissing: "an upper directory and a work directory are needed together"
-        case .writableWithoutUpper: "a writable mount needs an upper directory and a work directory, since the image never changes"
+            "digest=\(text) is not an fs-verity digest, which has 64 (sha256) or 128 (sha512) lower-case hexadecimal digits"
+        case .upperOrWorkMissing: "an upper directory and a work directory must be used together"
+        case .writableWithoutUpper: "a writable mount needs an upper directory and a work directory, because the image is read-only"
         case .otherFileSystem(let work, let upper):
             "\(work): the work directory must be on the file system of the upper directory, \(upper)"
-        case .workIsUpper(let work): "\(work): the work directory must be another than the upper directory"
+        case .workIsUpper(let work): "\(work): the work directory must not be the upper directory"
         }
     }
 }

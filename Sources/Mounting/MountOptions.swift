@@ -1,36 +1,35 @@
 public import ComposefsBytes
 public import ComposefsLinuxSystem
 
-/// Whether the kernel compares each file's fs-verity digest with the image when the file is opened (overlayfs's `verity=require`).
+/// Whether the kernel compares a file's fs-verity digest with the image when the file is opened (overlayfs's `verity=require`).
 public enum VerityChecking: Sendable, Hashable {
-    /// Fail where the kernel or the objects' file system cannot.
+    /// Fail if the kernel or the objects' file system lacks fs-verity.
     case required
-    /// Where the kernel and the objects' file system can; then every object must have fs-verity.
+    /// Check if the kernel and the objects' file system support it; then every object must have fs-verity.
     case ifSupported
-    /// Never: objects are served whatever they hold.
+    /// Do not check: the content of objects is served as it is.
     case none
 }
 
-/// How an image is mounted.
+/// Options of mounting an image.
 public struct MountOptions: Sendable, Hashable {
-    /// Takes what is changed; needs `workDirectory`, on the same file system.
+    /// Receives changes; needs `workDirectory` on the same file system.
     public var upperDirectory: ByteString?
-    /// Working space of the kernel, an empty directory; needs `upperDirectory`.
+    /// An empty directory for use by the kernel; needs `upperDirectory`.
     public var workDirectory: ByteString?
-    /// Whether the mount may be written to; needs `upperDirectory`. Without it an upper directory is shown, but not changed.
+    /// Whether the mount is writable; needs `upperDirectory`. If false, an upper directory is visible but not changed.
     public var readWrite: Bool
-    /// A user namespace (`/proc/PID/ns/user`) through which the image's owners are shown.
+    /// A user namespace (`/proc/PID/ns/user`) through which the owners of files are mapped.
     public var idmap: ByteString?
-    /// What the kernel's tables (`/proc/self/mountinfo`) show as the mount's source; `composefs` where it is longer than the 255 bytes
-    /// that the kernel takes.
+    /// The mount's source in the kernel's tables (`/proc/self/mountinfo`); `composefs` if it is longer than 255 bytes, the kernel's limit.
     public var source: ByteString
-    /// More directories of objects, looked through where an object is not in the first.
+    /// Further directories of objects, which are searched after the first.
     public var moreObjects: [ByteString] = []
-    /// Of the mount: `.noSetUserID` (nosuid), `.noDevices` (nodev), `.noExecute` (noexec), `.noAccessTime`, `.strictAccessTime`,
-    /// `.noDirectoryAccessTime`, `.noSymbolicLinks`. Read-only follows from `readWrite`.
+    /// Attributes of the mount: `.noSetUserID` (nosuid), `.noDevices` (nodev), `.noExecute` (noexec), `.noAccessTime`, `.strictAccessTime`,
+    /// `.noDirectoryAccessTime`, `.noSymbolicLinks`. `readWrite` determines whether the mount is read-only.
     ///
-    /// By default an image gives nobody privileges: whoever made it could have put a set-user-ID program or a device node in it. Leave the
-    /// first two out for the root file system of a host, or of a container that trusts its image (sudo, su, ping with capabilities).
+    /// By default an image grants no privileges, because its author could have added a set-user-ID program or a device node. Omit the first
+    /// two for the root file system of a host, or of a container that trusts its image (sudo, su, ping with capabilities).
     public var attributes: MountAttributes
 
     public init(
@@ -45,7 +44,7 @@ public struct MountOptions: Sendable, Hashable {
         self.attributes = attributes
     }
 
-    /// As the source of an image with this name is written: `composefs:NAME`.
+    /// The mount source for an image with this name: `composefs:NAME`.
     public static func source(ofImage name: ByteString) -> ByteString { "composefs:" + name }
 
     func check() throws(MountError) {
@@ -57,7 +56,7 @@ public struct MountOptions: Sendable, Hashable {
         }
     }
 
-    /// FSCONFIG_SET_STRING takes 256 bytes with the NUL.
+    /// FSCONFIG_SET_STRING accepts 256 bytes including the NUL.
     var kernelSource: ByteString { source.count <= 255 ? source : "composefs" }
 
     var mountAttributes: MountAttributes { readWrite ? attributes.subtracting(.readOnly) : attributes.union(.readOnly) }

@@ -1,49 +1,50 @@
 public import ComposefsBytes
 public import ComposefsLinuxSystem
 
-/// A mount that shows a composefs image, or an EROFS file system that may be one, in whatever mount namespace.
+/// A mount of a composefs image, or of an EROFS file system that may be one, in any mount namespace.
 public struct ImageMount: Sendable, Hashable {
-    /// What the kernel names as its source: `composefs:` and an image, the image's file, or a loop device.
+    /// The mount's source in the kernel's tables: `composefs:` and an image, the image's file, or a loop device.
     public var source: ByteString
     /// The file system's type.
     public var type: ByteString
-    /// Where it is mounted, seen from the root directory of `process`.
+    /// The mount point, seen from the root directory of `process`.
     public var directory: ByteString
     /// A process in the mount's namespace.
     public var process: Int32
-    /// Whether that is another namespace than the caller's.
+    /// Whether the mount is in another namespace than the caller's.
     public var isElsewhere: Bool
-    /// The directories that overlayfs joins, as they were named, seen as `directory` is.
+    /// The lower directories of an overlay as they were given, seen from the root directory of `process`.
     public var layers: [ByteString]
 
-    /// What stands behind `composefs:` in the source: an image's identifier, or a name; nil when there is no such prefix.
+    /// The part of the source after `composefs:`, an image ID or a name; nil if the source has no such prefix.
     public var image: ByteString? {
         let prefix = MountOptions.source(ofImage: "")
         return source.hasPrefix(prefix) ? ByteString(source.bytes.dropFirst(prefix.count)) : nil
     }
 
-    /// Whether a process serves it (FUSE).
+    /// Whether a process serves the image (FUSE).
     public var isServed: Bool { type == "fuse" || type.hasPrefix("fuse.") }
 
-    /// A path that was named in the mount's namespace, for the caller.
+    /// Converts a path in the mount's namespace to one that the caller can open.
     public func visible(_ path: ByteString) -> ByteString { ByteString("/proc/\(process)/root") + path }
 }
 
-/// The mounts of images and of EROFS file systems, whoever made them, in all mount namespaces whose processes the caller may look at; root sees
-/// all. A namespace that no process is in is not seen.
+/// The mounts of images and of EROFS file systems, whichever tool mounted them, in all mount namespaces whose processes the caller may
+/// inspect; root may inspect all. Namespaces without a process are not covered.
 ///
-/// - Throws: when /proc is not mounted or cannot be listed: nothing else tells.
+/// - Throws: `SystemError` if /proc is not mounted or cannot be listed, because there is no other source of this information.
 public func imageMounts() throws(SystemError) -> [ImageMount] {
     guard Host.hasProc else { throw SystemError("open", "/proc/self/mountinfo", .noEntry) }
     let processes = try FileDescriptor.open("/proc", [.readOnly, .directory])
     let own = try processes.readLink(at: "self/ns/mnt")
-    // One that cannot be read tells nothing of what is mounted here.
+    // If this process's own table cannot be read, the result would be incomplete.
     _ = try processes.open(at: "self/mountinfo", .readOnly).readAll(limit: 1 << 26)
     var mounts: [ImageMount] = []
     var seen: Set<ByteString> = []
     for entry in try processes.entries() {
         guard let process = Int32(String(decoding: entry.name.bytes, as: UTF8.self)) else { continue }
-        // Most processes share a namespace and a root directory: that table is read once. A process in a chroot is not shown what is mounted outside.
+        // Most processes share a namespace and a root directory, so the table of each pair is read once. A process in a chroot does not see
+        // mounts outside.
         let space = try? processes.readLink(at: entry.name + "/ns/mnt")
         let root = try? processes.readLink(at: entry.name + "/root")
         let view = space.flatMap { space in root.map { space + ":" + $0 } }
@@ -66,13 +67,13 @@ public func imageMounts() throws(SystemError) -> [ImageMount] {
     return mounts
 }
 
-/// The names of images that are mounted: what stands behind `composefs:` in the sources of mounts; see `imageMounts`.
+/// The names of mounted images: the part after `composefs:` in the sources of mounts; see `imageMounts`.
 ///
 /// - Throws: when /proc is not mounted or cannot be listed.
 public func mountedImages() throws(SystemError) -> Set<ByteString> { Set(try imageMounts().compactMap(\.image)) }
 
-/// The files behind the machine's loop devices, by the devices' names (`loop0`); those whose files were removed have ` (deleted)` behind the path.
-/// Empty when /sys is not mounted.
+/// The files behind the machine's loop devices, by the devices' names (`loop0`); those whose files were removed have ` (deleted)` behind
+/// the path. Empty when /sys is not mounted.
 public func loopDeviceFiles() -> [(device: ByteString, file: ByteString)] {
     guard let blocks = try? FileDescriptor.open("/sys/block", [.readOnly, .directory]), let entries = try? blocks.entries() else {
         return []

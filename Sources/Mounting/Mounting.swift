@@ -1,17 +1,27 @@
+// Mounting: images on the kernel's EROFS and overlayfs, and the features of the host.
+//
+// The module mounts an image's file and directories of objects that the caller has opened and verified. It does not know the repository,
+// OCI or FUSE images; those are the tasks of Repository, ImageStore and Fuse.
+//
+// - `mountImage` and `unmount` attach and detach an image; `MountOptions` and `HelperOptions` are their options.
+// - `mountedImages` and `servedMount` read the kernel's mount tables.
+// - `probeFeatures` tries what the host supports; `HostFeatures` is the result.
+// - `MountError` is the reason for a failure.
+
 public import ComposefsBytes
 public import ComposefsLinuxSystem
 
-/// Mounts a composefs image: an EROFS file system with all metadata, joined by overlayfs with the directories of objects that have the
+/// Mounts a composefs image: an EROFS file system with all metadata, combined by overlayfs with the directories of objects that have the
 /// content of its files.
 ///
-/// Nothing is attached before everything is ready, and what is not attached vanishes with its descriptors: a failure, or the end of the
-/// process at any moment, leaves nothing behind. What the kernel can do is found by trying, since distributions carry features back.
+/// Nothing is attached before everything is ready, and unattached mounts end with their descriptors: a failure, or the end of the process
+/// at any moment, leaves nothing behind. The kernel's features are found by trying them, because distributions backport features.
 ///
 /// - Parameters:
-///   - image: The image's file, open for reading, which the caller has verified. This very file is mounted, whatever its name leads to by
-///     then.
+///   - image: The image's file, open for reading, which the caller has verified. This file is mounted even if its name refers to another
+///     one by now.
 ///   - objects: The repository's `objects` directory, open.
-///   - verity: Whether the kernel checks each file. Must be what the repository is: an insecure one has objects without fs-verity.
+///   - verity: Whether the kernel checks each file. It must match the repository: an insecure one has objects without fs-verity.
 ///   - target: An existing directory.
 /// - Returns: Whether the kernel checks each file.
 @discardableResult
@@ -51,9 +61,9 @@ public func mountImage(
     return requiresVerity
 }
 
-/// Changes the attributes of a mount: what `mount -o remount` does of it.
+/// Changes the attributes of a mount, as `mount -o remount` does.
 ///
-/// - Throws: `MountError.notMounted` where the directory is no mount's root.
+/// - Throws: `MountError.notMounted` if the directory is not a mount's root.
 public func changeMount(at target: ByteString, set: MountAttributes, clear: MountAttributes) throws(MountError) {
     do throws(SystemError) {
         try FileDescriptor.open(target, [.pathOnly, .directory]).changeMount(set: set, clear: clear)
@@ -65,7 +75,7 @@ public func changeMount(at target: ByteString, set: MountAttributes, clear: Moun
 private func openTarget(_ path: ByteString) throws(MountError) -> FileDescriptor {
     do throws(SystemError) {
         let directory = try FileDescriptor.open(path, [.pathOnly, .directory])
-        // A handle can be had on the root of a dead FUSE file system too.
+        // The root of a dead FUSE file system can be opened with O_PATH too, so ask for its status.
         _ = try directory.status()
         return directory
     } catch {
@@ -88,11 +98,12 @@ struct Directories: ~Copyable {
     mutating func add(owning directory: consuming FileDescriptor) { raws.append(directory.release()) }
 }
 
-/// On a kernel without fs-verity overlayfs accepts `verity=require`, and then every open of a file with content in the objects is EIO.
+/// On a kernel without fs-verity, overlayfs accepts `verity=require`, but then every open of a file whose content is an object fails with
+/// EIO.
 private func directoryWithoutVerity(_ directories: borrowing Directories) throws(MountError) -> ByteString? {
     for raw in directories.raws {
         do throws(SystemError) {
-            // A directory never has fs-verity; what matters is whether the answer is "no" or "what is that".
+            // A directory never has fs-verity. What matters is whether the answer is "not enabled" or "not supported".
             let directory = try FileDescriptor.duplicate(of: raw)
             do throws(SystemError) {
                 _ = try directory.measureVerity()
@@ -116,9 +127,9 @@ private func mountDetached(
         return try mountDetached(from: image.procPath, objects, requireVerity, target, options)
     } catch {
         switch error {
-        // Kernels before 6.12 want a block device, newer ones too where the image's file system cannot do without (tmpfs).
+        // Kernels before 6.12 need a block device. Newer ones do too if the image's file system requires it (tmpfs).
         case .image(let system, _) where system.errno == .notBlockDevice: break
-        // File systems stacked upon each other are counted, and a block device starts at nought.
+        // The kernel limits the stacking of file systems. A block device starts again at depth 0.
         case .overlay: break
         default: throw error
         }
@@ -132,7 +143,7 @@ private func mountDetached(
         throw isRefused ? MountError(error) { .noLoopDevice($0) } : failure
     }
     do throws(MountError) {
-        // The mount holds the loop device from here on; it frees itself with the last of both.
+        // From here on, the mount holds the loop device, which is released with the last user.
         return try mountDetached(from: loop.path, objects, requireVerity, target, options)
     } catch {
         throw isRefused ? error : failure
@@ -159,7 +170,7 @@ private func mountDetached(
     }
 }
 
-/// What is wrong with the upper and the work directory, which the kernel tells only in its log.
+/// Finds errors in the upper and the work directory, which the kernel reports only in its log.
 private func misplaced(_ options: MountOptions) -> MountError? {
     guard let upper = options.upperDirectory, let work = options.workDirectory,
         let one = try? FileDescriptor.currentDirectory.status(at: upper, follow: true),
@@ -185,7 +196,7 @@ private func mapOwners(_ mount: borrowing FileDescriptor, _ path: ByteString) th
     }
 }
 
-/// A detached mount of the image alone.
+/// Returns a detached mount of the image alone.
 func mountErofs(from source: ByteString) throws(MountError) -> FileDescriptor {
     let context = try makeContext("erofs")
     do throws(SystemError) {

@@ -2,22 +2,22 @@ internal import ComposefsBytes
 internal import ComposefsConcurrency
 internal import ComposefsLinuxSystem
 
-/// How the layers are told to overlayfs, the newest way first.
+/// The ways to specify the layers of an overlay, the newest first.
 enum LayerSyntax: CaseIterable {
-    /// `lowerdir+` and `datadir+` with descriptors (Linux 6.13), of detached mounts (6.15).
+    /// `lowerdir+` and `datadir+` with descriptors (Linux 6.13) of detached mounts (6.15).
     case descriptors
-    /// The same with paths, of detached mounts.
+    /// `lowerdir+` and `datadir+` with paths of detached mounts.
     case paths
-    /// With paths (6.8), of mounts that are attached.
+    /// `lowerdir+` and `datadir+` with paths (6.8) of attached mounts.
     case pathsOfAttached
-    /// `lowerdir=IMAGE::OBJECTS` (6.5), of mounts that are attached.
+    /// `lowerdir=IMAGE::OBJECTS` (6.5) with paths of attached mounts.
     case joinedPathsOfAttached
 
     static let forDetached: [LayerSyntax] = [.descriptors, .paths]
     static let forAttached: [LayerSyntax] = [.pathsOfAttached, .joinedPathsOfAttached]
 }
 
-/// Descriptors of the directories that are joined, by number: they are borrowed, and cross to another thread.
+/// The numbers of the layers' descriptors, which are borrowed and passed to another thread.
 private struct Layers: Sendable {
     var image: Int32
     var objects: [Int32]
@@ -25,9 +25,9 @@ private struct Layers: Sendable {
     var work: Int32?
 }
 
-/// A detached overlay of the image over the objects, and below the upper directory if there is one.
+/// Returns a detached overlay of the image over the objects and, if there is one, below the upper directory.
 ///
-/// - Parameter ways: Only these are tried.
+/// - Parameter ways: The ways to try.
 func mountOverlay(
     _ erofs: borrowing FileDescriptor, _ objects: borrowing Directories, _ requireVerity: Bool, _ target: ByteString,
     _ options: MountOptions, ways: [LayerSyntax] = LayerSyntax.allCases
@@ -43,20 +43,20 @@ func mountOverlay(
     }
 }
 
-/// A mount, or why there is none: so that ways of saying the same can be tried one after the other.
+/// A mount, or the reason for a failure, so that equivalent ways can be tried in turn.
 private enum Attempt: ~Copyable {
     case mount(FileDescriptor)
     case failure(MountError)
 }
 
-/// Tries the ways in turn. What does not depend on the way, as missing rights, is thrown at once.
+/// Tries the ways in turn. A failure that does not depend on the way, such as a missing privilege, is thrown at once.
 private func firstOverlay(
     _ ways: [LayerSyntax], _ layers: Layers, _ requireVerity: Bool, _ options: MountOptions
 ) throws(MountError) -> Attempt {
     var failure = MountError.noFileSystem("overlay")
-    // A file of the upper directory that says "my content is that of the other file there" is followed only where the kernel has images
-    // in no other way (before 6.16): whoever forges one makes a file of the image appear under another's name. Without, a file whose
-    // owner or mode is changed is copied up whole, so that the upper directory does not depend on the image's content.
+    // With metacopy, a file in the upper directory can refer to the content of a lower file, so a forged one could show a file of the image
+    // under another name. It is enabled only if the kernel has data-only layers in no other way (before 6.16). Without it, a file whose
+    // owner or mode changes is copied up completely, so that the upper directory does not depend on the image's content.
     let metacopies = layers.upper == nil ? ["on"] : ["off", "on"]
     for metacopy in metacopies {
         for syntax in ways {
@@ -84,7 +84,7 @@ private func mountOverlay(
     }
     do throws(SystemError) {
         try context.set("source", options.kernelSource)
-        // Distributions may build overlayfs with both off.
+        // Distributions may build overlayfs with both disabled.
         try context.set("metacopy", metacopy)
         try context.set("redirect_dir", "on")
         switch syntax {
@@ -115,8 +115,8 @@ private func mountOverlay(
     }
 }
 
-/// Older kernels take only directories of mounts that are attached in the caller's mount namespace. So that nobody sees the image
-/// attached, and nothing is left of it whatever happens, this is done in a namespace that lives as long as one thread.
+/// Older kernels accept only directories of mounts that are attached in the caller's mount namespace. So that no other process sees the
+/// attached image, and nothing remains of it in any case, this happens in a namespace that exists only as long as one thread.
 private func mountOverlayOfAttached(
     _ layers: Layers, _ ways: [LayerSyntax], _ requireVerity: Bool, _ target: ByteString, _ options: MountOptions
 ) throws(MountError) -> FileDescriptor {
@@ -138,7 +138,7 @@ private func mountOverlayOfAttached(
 private func mountOverlayInOwnNamespace(
     _ layers: Layers, _ ways: [LayerSyntax], _ requireVerity: Bool, _ target: ByteString, _ options: MountOptions
 ) throws(MountError) -> FileDescriptor {
-    // Asked for now: seen from a new namespace, what an old descriptor stands for has a path outside of a chroot.
+    // The paths are read before the thread leaves the namespace: seen from a new one, an old descriptor has a path outside of the root.
     let paths: [ByteString]
     do throws(SystemError) {
         paths = try layers.objects.map { (raw) throws(SystemError) in try FileDescriptor.duplicate(of: raw).kernelPath }
@@ -151,7 +151,7 @@ private func mountOverlayInOwnNamespace(
     } catch {
         throw MountError(error) { .overlay($0, kernel: "") }
     }
-    // Descriptors from before still belong to the old namespace. All are opened anew before the image hides what is below the target.
+    // Older descriptors still belong to the old namespace. All are opened again before the image covers the target.
     var objects = Directories()
     for (old, path) in zip(layers.objects, paths) { objects.add(owning: try reopen(old, path)) }
     let upper = try openDirectory(options.upperDirectory)
@@ -161,16 +161,16 @@ private func mountOverlayInOwnNamespace(
     } catch {
         throw MountError(error) { .overlay($0, kernel: "") }
     }
-    // The image's descriptor stands for the mount wherever it is attached. Its path would not do: of "." it leads below the mount.
+    // The image's descriptor refers to its mount wherever it is attached. A path would not work: "." would lead below the mount.
     let own = Layers(image: layers.image, objects: objects.raws, upper: upper.raw, work: work.raw)
     switch try firstOverlay(ways, own, requireVerity, options) {
     case .mount(let mount): return mount
-    // The last way is known to every kernel that can do it at all, so what it says is about the thing itself.
+    // Every kernel with the feature supports the last way, so its error is about the layers themselves.
     case .failure(let failure): throw failure
     }
 }
 
-/// Opens by name, in this thread's namespace, the directory that a descriptor from another namespace stands for.
+/// Opens, by name and in this thread's namespace, the directory of a descriptor from another namespace.
 private func reopen(_ old: Int32, _ path: ByteString) throws(MountError) -> FileDescriptor {
     do throws(SystemError) {
         let before = try FileDescriptor.duplicate(of: old)
@@ -183,7 +183,7 @@ private func reopen(_ old: Int32, _ path: ByteString) throws(MountError) -> File
     }
 }
 
-/// A descriptor, or none where there is no path.
+/// A descriptor, or none if there is no path.
 private struct OptionalDirectory: ~Copyable {
     var descriptor: FileDescriptor?
     var raw: Int32?

@@ -4,11 +4,12 @@ internal import ComposefsLinuxSystem
 /// The FUSE mount of an image.
 public struct ServedMount: Sendable, Hashable {
     public var directory: ByteString
-    /// The image's identifier; nil if the mount's source does not tell it.
+    /// The image's ID; nil if the mount's source does not contain it.
     public var image: ByteString?
 }
 
-/// The FUSE mount of an image that holds a path; nil if there is none. The file system is not asked: its server may have ended.
+/// The FUSE mount of an image that contains a path; nil if there is none. The file system is not accessed, because its server may have
+/// ended.
 public func servedMount(holding path: ByteString) -> ServedMount? {
     var absolute = path
     if path.bytes.first != UInt8(ascii: "/") {

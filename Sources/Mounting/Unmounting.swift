@@ -1,10 +1,10 @@
 public import ComposefsBytes
 internal import ComposefsLinuxSystem
 
-/// Unmounts the image at a directory; the path may lead there through symbolic links. With `lazily` even one in use, which then ends with
-/// its last user.
+/// Unmounts the image at a directory. The path may contain symbolic links. If `lazily`, an image that is in use is detached at once and
+/// released with its last user.
 ///
-/// An image that another tool mounted in two parts, EROFS somewhere and overlayfs over it, goes as a whole.
+/// An image that another tool mounted in two parts, an EROFS mount and an overlay of it, is unmounted completely.
 ///
 /// - Throws: `MountError.notMounted`, `.notAnImage`, `.busy`, `.noRights`, `.system`.
 public func unmount(_ target: ByteString, lazily: Bool = false) throws(MountError) {
@@ -30,8 +30,8 @@ public func unmount(_ target: ByteString, lazily: Bool = false) throws(MountErro
     unmountLeftOver(found.layers, lazily: lazily)
 }
 
-/// Who mounted the FUSE file system at a directory, and so may unmount it through `fusermount3`; nil where another file system is mounted
-/// there, or none.
+/// The user who mounted the FUSE file system at a directory, and so may unmount it through `fusermount3`; nil if another file system or
+/// none is mounted there.
 public func fuseMountOwner(at target: ByteString) -> UInt32? {
     guard let found = try? mount(at: target), found.type == "fuse" || found.type.hasPrefix("fuse."),
         let user = found.options.first(where: { $0.hasPrefix("user_id=") })
@@ -39,7 +39,7 @@ public func fuseMountOwner(at target: ByteString) -> UInt32? {
     return UInt32(String(decoding: user.bytes.dropFirst(8), as: UTF8.self))
 }
 
-/// The mount whose root the path leads to; nil where it leads to no mount's root.
+/// The mount whose root is at the path; nil if the path is not a mount's root.
 private func mount(at target: ByteString) throws(SystemError) -> MountEntry? {
     let id: UInt64
     let path: ByteString
@@ -52,7 +52,7 @@ private func mount(at target: ByteString) throws(SystemError) -> MountEntry? {
     return try MountEntry.all().first { $0.id == id && $0.target == path }
 }
 
-/// EROFS mounts that were there only to be the layer of an overlay which is gone. Best effort: the overlay is unmounted.
+/// Unmounts EROFS mounts that only served as layers of the unmounted overlay. Errors are ignored: the overlay itself is unmounted.
 private func unmountLeftOver(_ layers: [ByteString], lazily: Bool) {
     guard !layers.isEmpty, let mounts = try? MountEntry.all() else { return }
     let inUse = Set(mounts.flatMap(\.layers))

@@ -1,21 +1,21 @@
 internal import ComposefsBytes
 internal import ComposefsLinuxSystem
 
-// The root of an overlay shows the upper directory's mode, owner, times and extended attributes, not the image's: the kernel merges
-// entries, and the root is the upper directory itself. So a fresh upper directory gets what the image's root has; a later mount leaves it
-// alone, since by then it holds what was changed.
+// The root of an overlay shows the mode, owner, times and extended attributes of the upper directory, not of the image: the kernel merges
+// entries, and the root is the upper directory itself. So a new upper directory gets the attributes of the image's root. A later mount does
+// not change it, because it contains the user's changes by then.
 
-/// Says that a directory has been given the attributes of an image's root. Overlayfs shows no attribute of this prefix.
+/// Marks a directory that has been given the attributes of an image's root. Overlayfs does not show attributes with this prefix.
 private let rootMark: ByteString = "trusted.overlay.cfsoci"
 private let overlayPrefix: ByteString = "trusted.overlay."
-/// What overlayfs shows without the first `overlay.`: part of the content.
+/// Overlayfs shows these attributes without the first `overlay.`: they are part of the content.
 private let escapedPrefix: ByteString = "trusted.overlay.overlay."
 
-/// Gives an upper directory that was never used the mode, owner, time and extended attributes of the image's root.
+/// Gives an unused upper directory the mode, owner, time and extended attributes of the image's root.
 ///
 /// - Parameters:
-///   - image: a mount of the image; owners are taken as this mount shows them.
-///   - path: the upper directory. It stays as it is if it has an entry, or was the upper directory of an overlay before.
+///   - image: A mount of the image. Owners are taken as this mount shows them.
+///   - path: The upper directory. It is not changed if it has entries or was the upper directory of an overlay before.
 func adoptRoot(of image: borrowing FileDescriptor, as path: ByteString) throws(SystemError) {
     let upper = try FileDescriptor.open(path, [.readOnly, .directory])
     guard try isFresh(upper), try !upper.fileSystemStatus().isReadOnly else { return }
@@ -25,14 +25,14 @@ func adoptRoot(of image: borrowing FileDescriptor, as path: ByteString) throws(S
         do throws(SystemError) {
             try upper.setExtendedAttribute(attribute.name, attribute.value)
         } catch {
-            // As overlayfs does when it copies a directory up: not every file system takes every attribute.
+            // Overlayfs does the same when it copies a directory up: not every file system supports every attribute.
             guard error.errno == .notSupported || error.errno == .notPermitted else { throw error }
         }
     }
-    // After the owner, whose change clears bits, and the access control list, which changes those of the group.
+    // Set last: changing the owner clears bits, and the access control list changes those of the group.
     try upper.changeMode(root.permissions)
     try upper.setTime(seconds: root.mtimeSeconds, nanoseconds: root.mtimeNanoseconds)
-    // Without this attribute the next mount gives it the same again, should nothing be in it.
+    // Without this mark, the next mount would set the same attributes again if the directory is still empty.
     try? upper.setExtendedAttribute(rootMark, "1")
 }
 
@@ -41,5 +41,5 @@ private func isFresh(_ upper: borrowing FileDescriptor) throws(SystemError) -> B
     return try !upper.extendedAttributes().contains { $0.name.hasPrefix(overlayPrefix) }
 }
 
-/// Whether an attribute is overlayfs's own.
+/// Whether an attribute belongs to overlayfs itself.
 private func isOverlays(_ name: ByteString) -> Bool { name.hasPrefix(overlayPrefix) && !name.hasPrefix(escapedPrefix) }

@@ -61,7 +61,7 @@ struct FuseMountTests {
         for (arguments, message) in [
             (["nothing", place.fuse], "no image \"nothing\""), (["tool", place.fuse + "/none"], "No such file or directory"),
             (["tool", place.store.path + "/meta.json"], "Not a directory"), (["tool", place.fuse, "--bootable"], "boot"),
-            (["tool", "/dev"], "/dev: cannot be covered"), (["tool", "/proc/"], "/proc: cannot be covered"),
+            (["tool", "/dev"], "/dev: cannot mount a FUSE image here"), (["tool", "/proc/"], "/proc: cannot mount a FUSE image here"),
         ] {
             for more in [[], ["--foreground"]] {
                 #expect(try place.store.refuse(["mount", "--fuse"] + arguments + more).contains(message), "\(arguments)")

@@ -57,9 +57,9 @@ struct FusePrivilegeTests {
             """#, [place.store.path, place.fuse, place.store.folder.path])
         #expect(
             text == """
-                mounting needs root's rights (CAP_SYS_ADMIN in the first user namespace): with FUSE instead
+                mounting needs root privileges (CAP_SYS_ADMIN in the first user namespace): with FUSE instead
                 1
-                cfsoci: \(place.fuse): the mount is in use; end what uses it or unmount it lazily
+                cfsoci: \(place.fuse): the mount is in use: stop the processes that use it, or unmount it lazily
                 status 1
 
                 """)
@@ -77,7 +77,7 @@ struct FusePrivilegeTests {
                 "setpriv", ["--reuid", "65534", "--regid", "65534", "--clear-groups", Cfsoci.binary, "umount", place.fuse] + lazily)
             #expect(result.status == 1)
             #expect(
-                result.error.hasPrefix("cfsoci: unmounting needs root's rights") && result.error.contains(place.fuse), "\(result.error)")
+                result.error.hasPrefix("cfsoci: unmounting needs root privileges") && result.error.contains(place.fuse), "\(result.error)")
         }
         try place.store.succeed(["umount", place.fuse])
         #expect(place.isQuiet())

@@ -97,7 +97,7 @@ import Testing
             ([setup.image, setup.target, "-x"] + options, "unknown option -x" + hint),
             ([setup.image, setup.target, "--x"] + options, "unknown option --x" + hint),
             ([setup.image, setup.target, "-t", "ext4"] + options, "file systems of type ext4 are not for this program" + hint),
-            ([setup.image, setup.target], "no directory of objects: give basedir=DIR, or repo=DIR for an image by its name"),
+            ([setup.image, setup.target], "no object directory: use basedir=DIR, or repo=DIR with the name of an image"),
             ([setup.image, setup.target, "-o", "basedir=/,wrong=1"], #"unknown mount option "wrong""#),
             (
                 [setup.image, setup.target, "-o", "basedir=/,digest=12"],
@@ -126,7 +126,7 @@ import Testing
         mkfifo(fifo, 0o600)
         for (path, options) in [(fifo, ""), ("/dev/zero", ",noverity,digest=" + setup.id), ("/tmp", "")] {
             let result = try launch("timeout", ["20", Cfsoci.binary, "mount.composefs", path, setup.target, "-o", objects + options])
-            #expect(result.error == "mount.composefs: \(path): is no image: neither a file nor a block device\n")
+            #expect(result.error == "mount.composefs: \(path): not an image: neither a file nor a block device\n")
             #expect(result.status == 32)
         }
         #expect(try setup.refusal([setup.image, "/none", "-o", objects]) == (32, "open /none: No such file or directory"))
@@ -144,11 +144,11 @@ import Testing
                     "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", Cfsoci.binary, "mount.composefs", setup.image, setup.target,
                     "-o", objects,
                 ])
-            #expect(result.status == 1 && result.error.hasPrefix("mount.composefs: mounting needs root's rights"), "\(result.error)")
+            #expect(result.status == 1 && result.error.hasPrefix("mount.composefs: mounting needs root privileges"), "\(result.error)")
         }
         if hasProgram("unshare"), try launch("unshare", ["-Ur", "true"]).status == 0 {
             let result = try launch("unshare", ["-Ur", Cfsoci.binary, "mount.composefs", setup.image, setup.target, "-o", objects])
-            #expect(result.status == 1 && result.error.hasPrefix("mount.composefs: mounting needs root's rights"), "\(result.error)")
+            #expect(result.status == 1 && result.error.hasPrefix("mount.composefs: mounting needs root privileges"), "\(result.error)")
         }
         #expect(mountLines(setup.target).isEmpty)
     }
@@ -198,7 +198,7 @@ import Testing
         #expect(environment.status == 32 && environment.error == "mount.composefs: \(demanded)\n", "\(environment.error)")
         #expect(
             try setup.refusal(["tree", setup.target, "-o", options + ",noverity"])
-                == (1, "noverity is not for repo=: the kernel checks the files of a repository that has fs-verity"))
+                == (1, "noverity cannot be used with repo=: if a repository has fs-verity, the kernel always checks its files"))
         #expect(try setup.helper(["tree", setup.target, "-o", options + ",tryverity"]).status == 0)
         try setup.expectContent()
     }
@@ -221,7 +221,7 @@ import Testing
         #expect(try setup.helper([setup.image, setup.target, "-o", "remount,ro"]).status == 0)
         #expect(mountLines(setup.target).first?.contains(" ro,nosuid,relatime ") == true)
         try setup.store.succeed(["umount", setup.target])
-        #expect(try setup.refusal([setup.image, setup.target, "-o", "remount,ro"]) == (32, "\(setup.target): nothing is mounted there"))
+        #expect(try setup.refusal([setup.image, setup.target, "-o", "remount,ro"]) == (32, "\(setup.target): not mounted"))
     }
 
     // MARK: mount(8)

@@ -152,7 +152,7 @@ struct MountPrivilegeTests {
         for _ in 0..<200 where !place.servers().isEmpty { usleep(10_000) }
         let remedy =
             "`cfsoci umount \(place.fuse)` removes the mount, and `cfsoci mount --fuse tool \(place.fuse)` makes it anew"
-        let first = "\(place.fuse): the process that served what is mounted there has ended; "
+        let first = "\(place.fuse): the process that served this mount has ended; "
         for arguments in [["mount", "tool", place.fuse], ["mount", "--fuse", "tool", place.fuse]] {
             #expect(try place.store.run(arguments).error == "cfsoci: " + first + remedy + "\n")
         }

@@ -216,7 +216,7 @@ private let root = "/ 0 40755 2 0 0 0 0.0 - - -\n"
 
     @Test func messageNamesThePlace() {
         let error = #expect(throws: DumpfileError.self) { try parse(root + "/a b 0 100644 1 0 0 0 0.0 - - -\n") }
-        #expect(error?.description == "dumpfile line 2 (/a): size: 'b' is no number in base 10")
+        #expect(error?.description == "dumpfile line 2 (/a): size: 'b' is not a number in base 10")
     }
 
     @Test func damageIsAnErrorOrATree() {

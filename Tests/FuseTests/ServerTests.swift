@@ -215,7 +215,7 @@ import struct ComposefsFileTree.ExtendedAttribute
         #expect(said.count == 3)
         #expect(said.contains { $0.contains("\(sample.missing) is missing") })
         #expect(said.contains { $0.contains("\(sample.wrong) is damaged: its content has the digest") })
-        #expect(said.contains { $0.contains("it has 300000 bytes, the image says 5") })
+        #expect(said.contains { $0.contains("it has 300000 bytes, but the image says 5") })
         #expect(try read(conversation, "/big").body == big)
     }
 

@@ -170,12 +170,12 @@ import Testing
             }
             #expect(
                 answer(.notPermitted, to: nil)
-                    == "mounting needs root's rights (CAP_SYS_ADMIN in the first user namespace): fsopen erofs: Operation not permitted")
+                    == "mounting needs root privileges (CAP_SYS_ADMIN in the first user namespace): fsopen erofs: Operation not permitted")
             #expect(answer(.noDevice, to: nil).hasPrefix("this kernel has no erofs file system: "))
             #expect(answer(.noSystemCall, to: nil).hasPrefix("this kernel has no mount API "))
             #expect(
-                answer(.outOfMemory, to: "ro").hasPrefix("the kernel does not mount the image: set ro of erofs: Cannot allocate memory"))
-            #expect(answer(.notPermitted, to: "metacopy").hasPrefix("mounting needs root's rights "))
+                answer(.outOfMemory, to: "ro").hasPrefix("the kernel refused the image: set ro of erofs: Cannot allocate memory"))
+            #expect(answer(.notPermitted, to: "metacopy").hasPrefix("mounting needs root privileges "))
             #expect(
                 answer(.invalidArgument, to: "redirect_dir").contains("Linux 6.5 or newer): set redirect_dir of overlay: Invalid argument"))
             // Where there is fs-verity at all, an overlayfs that does not know the option is told apart.

@@ -58,7 +58,7 @@ import Testing
             #expect(failure { try unmount(directory) } == .notAnImage(directory, type: "tmpfs", source: "some thing"))
             #expect(
                 failure { try unmount(directory) }?.description
-                    == "\(directory): what is mounted there is no image, but tmpfs of some thing; umount(8) unmounts it")
+                    == "\(directory): not an image: the mount has type tmpfs and source some thing; use umount(8)")
             #expect(umount2(directory.description, 0) == 0)
 
             // An overlay of plain directories.
