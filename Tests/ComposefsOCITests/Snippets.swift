@@ -103,7 +103,7 @@ enum Snippets {
     static func serving(_ store: Store, target: ByteString) throws {
         // snippet: serving
         let image = try store.serve("alpine", at: target, ServeOptions(report: { print($0) }))
-        image.run()  // until somebody unmounts it
+        image.run()  // returns when the image is unmounted
         // end
     }
 
