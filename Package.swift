@@ -1,7 +1,7 @@
 // swift-tools-version: 6.2
 import PackageDescription
 
-// Every target of ours: Swift 6 mode, warnings are errors, imports are internal unless said otherwise.
+// Settings of every target: Swift 6 mode, warnings are errors, imports are internal by default.
 let settings: [SwiftSetting] = [
     .enableUpcomingFeature("InternalImportsByDefault"),
     .enableUpcomingFeature("ExistentialAny"),
@@ -10,8 +10,8 @@ let settings: [SwiftSetting] = [
     .treatAllWarnings(as: .error),
 ]
 
-/// What every target of ours is called: a module's folder with a prefix, since SwiftPM wants target names to be unique in the whole package
-/// graph of whoever depends on this package.
+/// The prefix of every target name. The rest of the name is that of the module's folder. SwiftPM requires unique target names in the whole
+/// package graph of a program that depends on this package.
 let prefix = "Composefs"
 
 func ours(_ names: [String]) -> [Target.Dependency] { names.map { .target(name: prefix + $0) } }
@@ -27,7 +27,7 @@ func tests(_ name: String, _ dependencies: [String]) -> Target {
         name: prefix + name + "Tests", dependencies: ours([name] + dependencies), path: "Tests/" + name + "Tests", swiftSettings: settings)
 }
 
-/// A system library, by Debian's package.
+/// A system library and its Debian package.
 func library(_ name: String, pkgConfig: String, _ package: String) -> Target {
     .systemLibrary(name: prefix + name, path: "Sources/" + name, pkgConfig: pkgConfig, providers: [.apt([package])])
 }
@@ -41,46 +41,46 @@ let package = Package(
         .executable(name: "cfsoci", targets: ["ComposefsCommandLine"]),
     ],
     dependencies: [
-        // Argument parsing with help, completion and typo hints: the field's standard, and nothing a store should reinvent.
+        // Argument parsing with help, completion and typo hints.
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.5.0")
     ],
     targets: [
-        // C: thin shims returning -errno, and system libraries.
+        // C: thin wrappers that return -errno, and system libraries.
         .target(name: prefix + "CLinux", path: "Sources/CLinux"),
         library("COpenSSL", pkgConfig: "libcrypto", "libssl-dev"),
         library("CZstd", pkgConfig: "libzstd", "libzstd-dev"),
-        // Deflate for layers that are pushed: ISA-L is faster, but what it makes depends on the processor, and digests must not.
+        // Deflate for pushed layers. ISA-L is faster, but its output depends on the processor, and digests must not.
         library("CZlib", pkgConfig: "zlib", "zlib1g-dev"),
         library("CISAL", pkgConfig: "libisal", "libisal-dev"),
         library("CCurl", pkgConfig: "libcurl", "libcurl4-openssl-dev"),
-        // SELinux file contexts are PCRE2 patterns, and libselinux matches them with PCRE2: any other engine, ours most of all, would give
-        // some file another label and so the image another identifier.
+        // SELinux file contexts are PCRE2 patterns, which libselinux matches with PCRE2. Any other engine would give some file another label, and
+        // so the image another ID.
         library("CPCRE2", pkgConfig: "libpcre2-8", "libpcre2-dev"),
 
-        // Floor 0: bytes.
+        // Level 0: bytes.
         module("Bytes"),
-        // Floor 1: know no format of ours. Threads are started through the system, so Concurrency stands on LinuxSystem.
+        // Level 1: no formats of this project. Concurrency starts threads, so it is above LinuxSystem.
         module("Hashing", ["Bytes", "COpenSSL"]),
         module("Compression", ["Bytes", "CISAL", "CZlib", "CZstd"]),
         module("JSON", ["Bytes"]),
         module("LinuxSystem", ["Bytes", "CLinux"]),
         module("Concurrency", ["LinuxSystem", "CLinux"]),
-        // Floor 2: pure formats, bytes in, values out.
+        // Level 2: pure formats, bytes in, values out.
         module("FileTree", ["Bytes", "Hashing"]),
         module("Tar", ["Bytes"]),
         module("SplitStream", ["Bytes", "Hashing", "Compression"]),
         module("OCIModel", ["Bytes", "Hashing", "Compression", "JSON"]),
-        // Floor 3: pure formats of a tree.
+        // Level 3: pure formats of a tree.
         module("EROFS", ["Bytes", "Hashing", "FileTree"]),
         module("Dumpfile", ["Bytes", "Hashing", "FileTree"]),
-        // Floor 4: the repository knows no OCI, transports know no store and no HTTP, and HTTPClient, the only user of libcurl, knows no registry.
-        // Mounting knows no repository, only what is mounted: a collection must know that.
+        // Level 4: Repository knows no OCI. Transports knows no store and no HTTP. HTTPClient, the only user of libcurl, knows no registry. Mounting
+        // knows no repository; it reports what is mounted, which garbage collection needs.
         module("Mounting", ["Bytes", "LinuxSystem", "Concurrency"]),
         module(
             "Repository", ["Bytes", "Hashing", "LinuxSystem", "Concurrency", "JSON", "FileTree", "SplitStream", "EROFS", "Mounting"]),
         module("Transports", ["Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "Tar", "OCIModel"]),
         module("HTTPClient", ["Bytes", "Compression", "LinuxSystem", "Concurrency", "CCurl"]),
-        // Floor 5: OCI images in a repository, whatever they come from; the distribution protocol, whatever becomes of the bytes.
+        // Level 5: OCI images in a repository, from any source; the distribution protocol, for any use of the bytes.
         module(
             "ImageStore",
             [
@@ -88,21 +88,21 @@ let package = Package(
                 "Dumpfile",
                 "OCIModel", "Repository",
             ]),
-        // registries.conf is TOML, read by a parser of our own: toml++ 3.3, the one that Debian has in C or C++ without more, fails its own
-        // assertions after seconds of fuzzing, and the Swift packages bring Foundation.
+        // registries.conf is TOML, which Registry parses itself: toml++ 3.3, the only suitable C or C++ library in Debian, fails its own assertions
+        // after seconds of fuzzing, and the Swift packages depend on Foundation.
         module(
             "Registry", ["Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "OCIModel", "HTTPClient", "Transports"]),
-        // Floor 6: the tree that boots; FUSE.
+        // Level 6: boot images; FUSE.
         module("Boot", ["Bytes", "Hashing", "LinuxSystem", "FileTree", "OCIModel", "Repository", "ImageStore", "CPCRE2"]),
         module("Fuse", ["Bytes", "Hashing", "LinuxSystem", "Concurrency", "FileTree", "EROFS"]),
-        // Floor 7: images on their way: pull, push, copy. Above Boot, since a copy makes boot images anew.
+        // Level 7: pull, push, copy. Above Boot, because a copy creates boot images again.
         module(
             "Transfer",
             [
                 "Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "FileTree", "Tar", "SplitStream", "EROFS",
                 "OCIModel", "Repository", "Transports", "ImageStore", "Boot",
             ]),
-        // Floor 8: one import for Swift programs.
+        // Level 8: one import for Swift programs.
         module(
             "OCI",
             [
@@ -110,7 +110,7 @@ let package = Package(
                 "Dumpfile",
                 "OCIModel", "Repository", "HTTPClient", "Transports", "ImageStore", "Boot", "Transfer", "Registry", "Mounting", "Fuse",
             ], path: "Sources/ComposefsOCI"),
-        // Floor 9: the command. What its subcommands share (options, output, progress) is a module of its own.
+        // Level 9: the command. CommandSupport has what subcommands share: options, output, progress.
         module(
             "CommandSupport",
             ["Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "FileTree", "OCI"], products: [argumentParser]),
@@ -171,14 +171,14 @@ let package = Package(
     swiftLanguageModes: [.v6]
 )
 
-// CFSOCI_TESTS=Repository,Transfer builds these test targets only: for quick turns while writing.
+// CFSOCI_TESTS=Repository,Transfer builds only these test targets, for faster development.
 if let chosen = Context.environment["CFSOCI_TESTS"]?.split(separator: ",").map(String.init) {
     package.targets.removeAll { target in
         target.type == .test && !chosen.contains { target.name == prefix + $0 + "Tests" }
     }
 }
 
-// The fuzzers, which nobody but `tools/fuzz` builds: it sets the variable. One program a format; libFuzzer brings its `main`.
+// The fuzzers, which only `tools/fuzz` builds: it sets the variable. There is one program per format; libFuzzer provides `main`.
 if Context.environment["CFSOCI_FUZZ"] != nil {
     let fuzzers: [String: [String]] = [
         "FuzzCompression": ["Compression"],

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""How long a pull takes, in CPU, memory and time, against the floor: the least that any store must do that verifies and keeps.
+"""Measures the CPU time, memory and wall time of a pull against the floor: the minimum for any store that verifies and keeps everything.
 
-The floor is floor.c, which inflates, digests, creates the objects and syncs. Pull and floor alternate; the page cache is warm; every run
-has a new repository on a new file system (disk.py); everything is synced before each run. Figures are medians.
+The floor is floor.c, which inflates, hashes, creates the objects and syncs. Pull and floor alternate. The page cache is warm, every run has a
+new repository on a new file system (disk.py), and everything is synced before each run. Figures are medians.
 """
 
 import argparse
@@ -21,12 +21,12 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 DIRECTORY = os.environ["BENCH_DIR"]
 COMMAND = os.environ["CFSOCI"]
 
-# The limits that the project holds itself to: wall clock against the floor with sha256, peak memory, start-up, size.
+# The project's own limits: wall clock against the floor with sha256, peak memory, start-up, size.
 WALL_LIMIT = {"a": 1.5, "b": 2.0}
 MEMORY_LIMIT = 96 * MIB
 STARTUP_LIMIT = 0.010
 SIZE_LIMIT = 25_000_000
-# What the file of 3 GiB fits in, with what the file system takes for itself.
+# Enough for the file of 3 GiB and the file system's own data.
 MEMORY_DISK = 5 << 30
 
 missed = []
@@ -40,7 +40,7 @@ def verdict(what, value, limit, text):
 
 
 def image(name):
-    """The layout of an image, made when it is missing."""
+    """The layout of an image; creates it if it is missing."""
     directory = os.path.join(DIRECTORY, "image-" + name)
     if not os.path.exists(os.path.join(directory, "facts.json")):
         print(f"making image {name} …", file=sys.stderr)
@@ -82,10 +82,10 @@ def warm(paths):
 
 
 def run(arguments, **options):
-    """Runs a command: wall seconds, CPU seconds (its children included), peak resident bytes of its largest process, stderr, stdout."""
+    """Runs a command. Returns wall seconds, CPU seconds (including children), peak resident bytes of the largest process, stderr, stdout."""
     os.sync()
     errors, peak, output = (os.path.join(DIRECTORY, name + ".txt") for name in ("stderr", "peak", "stdout"))
-    # A process starts with the peak of the one that forked it, so a small one must: this interpreter would hide the truth.
+    # A process inherits the peak of the process that forked it, so a small process must fork: the peak of this interpreter is too high.
     arguments = ["/usr/bin/time", "--quiet", "--format", "%M", "--output", peak, *arguments]
     with open(errors, "wb") as sink, open(output, "wb") as out:
         start = time.monotonic()
@@ -104,7 +104,7 @@ def run(arguments, **options):
 
 
 def floor_program():
-    """The path of floor.c's program, built where it is older than its source."""
+    """The path of the program of floor.c; builds it if it is older than its source."""
     source, program = os.path.join(HERE, "floor.c"), os.path.join(DIRECTORY, "floor")
     if not os.path.exists(program) or os.path.getmtime(program) < os.path.getmtime(source):
         subprocess.run(
@@ -114,10 +114,10 @@ def floor_program():
 
 
 def check_floor(output, layout):
-    """Ends the program when the floor did not read what the image's documents name: then its time means nothing."""
+    """Exits if the floor did not read the layers of the image's documents, because its time would be meaningless."""
     found = [tuple(line.split()[:2]) for line in output.splitlines()]
     if found != layer_digests(layout):
-        sys.exit(f"the floor digested other layers than the image has:\n{output}")
+        sys.exit(f"the floor hashed other layers than those of the image:\n{output}")
 
 
 def pull(scratch, layout, algorithm, *options, command=COMMAND):
@@ -178,7 +178,7 @@ def spread(results):
 
 def memory():
     if shutil.disk_usage(DIRECTORY).free < 12 << 30:
-        print("memory: left out, it takes 12 GiB of free space in", DIRECTORY)
+        print("memory: skipped, it needs 12 GiB of free space in", DIRECTORY)
         return
     layout, facts = image("memory")
     scratch = Scratch(DIRECTORY, COMMAND, MEMORY_DISK)
@@ -192,7 +192,7 @@ def memory():
 
 def mounts(runs):
     if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
-        print("mount: left out, it takes root and FUSE")
+        print("mount: skipped, it needs root and FUSE")
         return
     layout, facts = image("b")
     scratch = Scratch(DIRECTORY, COMMAND)
@@ -203,7 +203,7 @@ def mounts(runs):
 
 
 def start_time(program):
-    """How long `program --version` takes: the median of 200, in seconds."""
+    """The median time of 200 runs of `program --version`, in seconds."""
     times = []
     with open(os.devnull, "wb") as sink:
         for _ in range(200):
@@ -235,9 +235,9 @@ def startup():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", nargs="?", default="all", choices=["a", "b", "memory", "startup", "mount", "all"])
-    parser.add_argument("--runs", type=int, default=5, help="runs a median is taken of (5)")
-    parser.add_argument("--check", action="store_true", help="exit status 1 when a limit is missed")
-    parser.add_argument("--make-only", action="store_true", help="only make the images")
+    parser.add_argument("--runs", type=int, default=5, help="runs per median (5)")
+    parser.add_argument("--check", action="store_true", help="exit status 1 if a limit is missed")
+    parser.add_argument("--make-only", action="store_true", help="only create the images")
     options = parser.parse_args()
     os.makedirs(DIRECTORY, exist_ok=True)
     parts = ["startup", "a", "b", "memory", "mount"] if options.part == "all" else [options.part]

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Two builds of the command against each other: what bench.py, mount.py and registry.py measure, of both in turn.
+"""Compares two builds of the command by the measurements of bench.py, mount.py and registry.py.
 
-In each round both builds are measured, each run on a new file system (disk.py), and the order changes from round to round. Printed are the
-medians of the rounds, and as `ratio` the median over the rounds of new / old of a round, as a machine that is shared is faster in one
-minute than in the next. A figure is worse when its ratio is above --limit.
+Each round measures both builds, each run on a new file system (disk.py), and the order changes from round to round. The output has the medians
+of all rounds and a `ratio`, the median of new / old of each round, because a shared machine is faster in one minute than in the next. A
+figure is worse if its ratio is above --limit.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def pull_figures(what, result):
 
 
 class Part:
-    """A part of the comparison: what it needs as long as it lasts, and the figures of one build in one round."""
+    """A part of the comparison: its resources, and the figures of one build in one round."""
 
     def __init__(self, name, stack):
         self.name, self.stack, self.registries = name, stack, {}
@@ -69,7 +69,7 @@ class Part:
 
 
 def compare(name, old, new, rounds, limit):
-    """Prints a part's figures; the names of those that are worse."""
+    """Prints the figures of a part and returns the names of those that are worse."""
     with contextlib.ExitStack() as stack:
         part = Part(name, stack)
         results = {old: [], new: []}
@@ -93,23 +93,23 @@ def main():
     parser = argparse.ArgumentParser(
         prog="tools/bench/run compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("old", help="the command of the build to compare with; the new one is that of CFSOCI, or built")
+    parser.add_argument("old", help="the command of the build to compare with; the new one is CFSOCI, or is built")
     parser.add_argument("parts", nargs="*", metavar="part", help=f"any of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--runs", type=int, default=5, help="rounds (5)")
     parser.add_argument("--limit", type=float, default=1.03, help="the ratio above which a figure is worse (1.03)")
-    parser.add_argument("--check", action="store_true", help="exit status 1 when a figure is worse")
+    parser.add_argument("--check", action="store_true", help="exit status 1 if a figure is worse")
     options = parser.parse_args()
     old, new = os.path.abspath(options.old), os.path.abspath(COMMAND)
     for command in (old, new):
         if not os.access(command, os.X_OK):
-            sys.exit(f"{command} is no program")
+            sys.exit(f"{command} is not a program")
     if os.path.samefile(old, new):
-        sys.exit(f"{old} is the new build itself: keep a copy of the old one elsewhere, and name that")
+        sys.exit(f"{old} is the new build itself: keep a copy of the old one elsewhere and use its path")
     for part in options.parts:
         if part not in PARTS:
-            sys.exit(f"there is no part {part}: known are {', '.join(PARTS)}")
+            sys.exit(f"unknown part {part}: use any of {', '.join(PARTS)}")
     os.makedirs(DIRECTORY, exist_ok=True)
-    print(f"old {old}\nnew {new}\nmedians of {options.runs} rounds in turn; ratio: the median of new / old of a round")
+    print(f"old {old}\nnew {new}\nmedians of {options.runs} alternating rounds; ratio: the median of new / old of each round")
     worse = []
     for part in options.parts or PARTS:
         worse += compare(part, old, new, options.runs, options.limit)

@@ -1,10 +1,10 @@
-"""A file system for each run, made anew.
+"""Creates a new file system for each run.
 
-A file system that was used is slower than a new one: ext4 steps over inodes that were deleted a moment ago, and free space is
-scattered. So every run that is measured gets a new one, in a file of its own that is mounted through a loop device. The file is written
-once before and then kept, so that no run pays for its space.
+A used file system is slower than a new one: ext4 skips inodes that were deleted a moment ago, and free space is scattered. So every measured
+run gets a new one, in a file that is mounted through a loop device. The file is written once in advance and kept, so that no run pays
+for its allocation.
 
-BENCH_FS names the file system: ext4 (the default), xfs, btrfs, or `none`, which uses the directory as it is and takes no root.
+BENCH_FS selects the file system: ext4 (the default), xfs, btrfs, or `none`, which uses the directory as it is and needs no root.
 """
 
 import os
@@ -16,7 +16,7 @@ import sys
 MIB = 1 << 20
 KIND = os.environ.get("BENCH_FS", "ext4")
 MAKE = {
-    # All that is done lazily would be done while a run is measured.
+    # Lazy initialisation would happen while a run is measured.
     "ext4": ["mkfs.ext4", "-q", "-F", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0"],
     "xfs": ["mkfs.xfs", "-q", "-f", "-K"],
     "btrfs": ["mkfs.btrfs", "-q", "-f", "-K"],
@@ -25,14 +25,14 @@ ALGORITHMS = {"sha256": "fsverity-sha256-12", "sha512": "fsverity-sha512-12"}
 
 
 class Scratch:
-    """A folder that is removed at the end, and in it a file system that is made anew for each run."""
+    """A folder with a file system that is created again for each run. The folder is removed at the end."""
 
     def __init__(self, directory, command, size=3072 * MIB):
         if KIND not in MAKE and KIND != "none":
-            sys.exit(f"BENCH_FS={KIND}: known are {', '.join(MAKE)} and none")
+            sys.exit(f"BENCH_FS={KIND} is unknown: use {', '.join(MAKE)} or none")
         if KIND != "none" and os.geteuid() != 0:
-            sys.exit("Each run has a file system of its own, and to mount it takes root. BENCH_FS=none measures in BENCH_DIR as it is.")
-        # Ended by a signal, it still takes its mounts away.
+            sys.exit("Each run mounts a file system of its own, which needs root. BENCH_FS=none measures in BENCH_DIR as it is.")
+        # Unmounts its file systems even if a signal ends the program.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         self.command = command
         self.directory = os.path.join(directory, f"runs-{os.getpid()}")
@@ -41,12 +41,12 @@ class Scratch:
         os.makedirs(self.mounted)
 
     def path(self):
-        """A new path beside the file system, for what is not measured."""
+        """A new path outside of the file system, for data that is not measured."""
         self.count += 1
         return os.path.join(self.directory, str(self.count))
 
     def fresh(self):
-        """An empty directory, on a file system made for it. What was in the last one is lost."""
+        """An empty directory on a new file system, which replaces the previous one."""
         if KIND == "none":
             path = self.path()
             os.mkdir(path)

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Whether a mounted image is the original: the kernel's mount, FUSE and the layers merged by Python compared entry by entry.
+"""Checks that a mounted image equals the original: compares the kernel's mount, FUSE, and the layers as merged by Python, entry by entry.
 
-The image is the bench image B with two layers more (odd.py) that hold what a system's own files lack. The original is read from the
-layers by original.py. Compared with it is all that it says: kind, mode, owners, size, modification time in nanoseconds, device numbers,
-which names are hard links of each other, symlink targets, extended attributes, content (SHA-256) and what each directory lists. The mounts
-are compared with each other in more: sizes and link counts of directories, times of access and change, block sizes. In each mount directory
-entries must have the inode numbers and kinds that lstat shows, inode numbers must tell inodes apart, and files must have blocks for their
-size. Then a small image in which one attribute of one entry was changed is compared with what it was, once for each attribute:
-the difference must be found, and no other.
+The image is the bench image B with two more layers (odd.py), which have entries that a system's own files lack. original.py reads the original
+from the layers. All its attributes are compared: kind, mode, owners, size, modification time in nanoseconds, device numbers, hard links,
+symlink targets, extended attributes, content (SHA-256) and directory listings. The mounts are also compared with each other: sizes and link
+counts of directories, times of access and change, block sizes. In each mount, directory entries must have the inode numbers and kinds that
+lstat shows, inode numbers must be unique, and files must have blocks for their size.
+
+Then one attribute of one entry of a small image is altered, once for each attribute. The comparison must find that difference and no other.
 
   CFSOCI=… BENCH_DIR=… equality.py [--layout LAYOUT | --small] [--only-mounts | --only-alterations]
 
-Exit status 1 when anything differs, or an alteration is not found.
+The exit status is 1 if anything differs, or if an alteration is not found.
 """
 
 import argparse
@@ -34,16 +34,16 @@ COMMAND = os.environ["CFSOCI"]
 DIRECTORY = os.environ["BENCH_DIR"]
 HERE = os.path.dirname(os.path.abspath(__file__))
 
-# What is compared with the original is what the original has; of two mounts, this as well.
+# The original determines the compared attributes. Two mounts are also compared by these.
 BETWEEN_MOUNTS = ("size", "nlink", "atime", "ctime", "blksize", "flags")
 SHOWN = 20
 
 
-# What is there
+# Reading a tree
 
 
 def scan(root, is_secure=False):
-    """All that system calls tell about a mounted tree: for each path its attributes, and what is wrong with the tree in itself."""
+    """The attributes of each path of a mounted tree, as system calls return them, and inconsistencies within the tree."""
     root = os.fsencode(root)
     tree, inodes, faults = {}, {}, []
     flags = os.statvfs(root).f_flag & (os.ST_RDONLY | os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC)
@@ -87,7 +87,7 @@ def scan(root, is_secure=False):
         attributes["rdev"] = status.st_rdev if kind in (stat.S_IFCHR, stat.S_IFBLK) else 0
         attributes["target"] = os.readlink(full) if kind == stat.S_IFLNK else None
         attributes["content"] = content(full, status.st_size, path, faults) if kind == stat.S_IFREG else None
-        # In pages at most, and none where there is nothing; the hashes of fs-verity may be counted as well.
+        # At most the pages of the content, and none for an empty file. The hashes of fs-verity may be included.
         most = (status.st_size + 4095) // 4096 * 4096
         if status.st_blocks * 512 > most + (status.st_size // 32 + 3 * 4096 if is_secure and status.st_size else 0):
             faults.append((path, f"{status.st_blocks} blocks of 512 bytes for a size of {status.st_size}"))
@@ -111,7 +111,7 @@ def content(full, size, path, faults):
     return hasher.hexdigest()
 
 
-# What differs
+# Comparing
 
 
 def compare(expected, found, more=()):
@@ -144,7 +144,7 @@ def run(*arguments):
 
 
 class Mounted:
-    """A layout pulled into a repository of its own and mounted both ways, as long as the block lasts."""
+    """Pulls a layout into a new repository and mounts it both ways while the block runs."""
 
     def __init__(self, layout, directory):
         self.layout, self.base = layout, tempfile.mkdtemp(dir=directory)
@@ -154,7 +154,7 @@ class Mounted:
     def __enter__(self):
         try:
             repository = os.path.join(self.base, "repo")
-            # With fs-verity where there is fs-verity.
+            # With fs-verity if the file system supports it.
             self.is_secure = subprocess.run([COMMAND, "init", repository, "--quiet"], capture_output=True, check=False).returncode == 0
             if not self.is_secure:
                 run("init", repository, "--insecure", "--quiet")
@@ -178,12 +178,12 @@ class Mounted:
 
 
 def compare_mounts(layout, directory, workers):
-    """Whether all is equal."""
+    """Whether everything is equal."""
     start = time.monotonic()
     layers = [workers.submit(original.read_layer, path) for path in original.layer_paths(layout)]
     expected = workers.submit(original.describe, [layer.result() for layer in layers])
     with Mounted(layout, directory) as mounted:
-        # One after the other: both read the same objects.
+        # Not at the same time: both read the same objects.
         scans = [workers.submit(scan, path, mounted.is_secure) for path in (mounted.kernel, mounted.fuse)]
         (kernel, kernel_faults), (fuse, fuse_faults) = (future.result() for future in scans)
     expected = expected.result()
@@ -210,7 +210,7 @@ def compare_mounts(layout, directory, workers):
 
 
 def make(recipe, directory):
-    """The layout of a recipe of images.py, made where it is missing."""
+    """The layout of a recipe of images.py; creates it if it is missing."""
     layout = os.path.join(directory, "image-" + "".join(letter if letter.isalnum() else "-" for letter in recipe))
     if not os.path.exists(os.path.join(layout, "facts.json")):
         subprocess.run([sys.executable, os.path.join(HERE, "images.py"), recipe, layout], check=True)
@@ -222,13 +222,13 @@ def expected_of(layout):
 
 
 def compare_altered(alteration, expected, directory):
-    """What a comparison says of a mounted image with one alteration: (alteration, kernel's attributes, FUSE's)."""
+    """The result of comparing a mounted image with one alteration: (alteration, the kernel's attributes, FUSE's attributes)."""
     with Mounted(make("odd:" + alteration, directory), directory) as mounted:
         found = [compare(expected, scan(path, mounted.is_secure)[0]) for path in (mounted.kernel, mounted.fuse)]
     return alteration, [sorted({(path, attribute) for path, attribute, _ in differences}) for differences in found]
 
 
-# What changes along with an attribute, by nature, and where.
+# Attributes that necessarily change together with another, and where.
 CONSEQUENCES = {
     "kind": {"kind", "content", "links", "nlink", "rdev"},
     "size": {"size", "content"},
@@ -241,7 +241,7 @@ CONSEQUENCES = {
 
 
 def prove(directory, workers):
-    """Whether each alteration is found, in both mounts, and nothing else is."""
+    """Whether each alteration is found in both mounts, and nothing else."""
     expected = expected_of(make("odd", directory))
     futures = [workers.submit(compare_altered, alteration, expected, directory) for alteration in odd.ALTERATIONS]
     is_proved, cells = True, []
@@ -261,14 +261,14 @@ def prove(directory, workers):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layout", help="compare this image, whose layers are gzip, its name being 'bench' (made)")
+    parser.add_argument("--layout", help="compare this image, whose layers are gzip and whose name is 'bench' (default: create one)")
     parser.add_argument("--small", action="store_true", help="only the two layers of odd.py")
     parser.add_argument("--only-mounts", action="store_true", help="without the alterations")
-    parser.add_argument("--only-alterations", action="store_true", help="the alterations only")
+    parser.add_argument("--only-alterations", action="store_true", help="only the alterations")
     options = parser.parse_args()
     if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
-        sys.exit("equality: it takes root and FUSE")
-    # Ended by a signal, it still takes its mounts away.
+        sys.exit("equality: needs root and FUSE")
+    # Unmounts its file systems even if a signal ends the program.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.makedirs(DIRECTORY, exist_ok=True)
     directory = tempfile.mkdtemp(dir=DIRECTORY)

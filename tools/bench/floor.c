@@ -1,11 +1,11 @@
-// The least that any store must do that verifies images and keeps each file once: the floor that bench.py measures pulls against.
+// The minimum for any store that verifies images and stores each file once: the floor that bench.py measures pulls against.
 //
 //   floor DIRECTORY BLOB…
 //
-// For each BLOB, a gzip layer, all at once: digest what is read, inflate it, digest the archive, digest each file's content and write it
-// to a file named by its digest, once. In the end one syncfs. Nothing else is kept: no names, no metadata, nothing that was in line.
-// Prints a line a layer: the blob's digest, the archive's digest, how many files there were to store. SHA-256 is OpenSSL's, the inflating
-// ISA-L's, as in the program that is measured.
+// For all BLOBs (gzip layers) at the same time: hash the blob, inflate it, hash the archive, hash each file's content and write it, once, to a
+// file named after its digest. At the end, one syncfs. Nothing else is kept: no names, no metadata, no inline data.
+// Prints a line per layer: the blob's digest, the archive's digest, the number of files to store. Uses SHA-256 of OpenSSL and inflate of ISA-L,
+// as the measured program does.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -23,7 +23,7 @@
 
 enum { BUFFERS = 8, BUFFER_SIZE = 256 << 10, BLOCK = 512, DIGEST_SIZE = 32, CONSUMERS = 2 };
 
-// Files up to this size are kept in line by composefs, so they are no objects.
+// Composefs stores files up to this size in line, not as objects.
 enum { INLINE_LIMIT = 64 };
 
 static int store;
@@ -46,7 +46,7 @@ static void hex(const unsigned char *digest, char *text) {
     for (int index = 0; index < DIGEST_SIZE; index++) sprintf(text + 2 * index, "%02x", digest[index]);
 }
 
-// The archive on its way from the thread that inflates to the two that use it. A buffer is filled again when both are done with it.
+// Buffers from the inflating thread to the two consumers. A buffer is reused when both have finished with it.
 struct ring {
     pthread_mutex_t mutex;
     pthread_cond_t changed;
@@ -163,7 +163,7 @@ static void *digest_archive(void *argument) {
     return NULL;
 }
 
-// The archive as one consumer reads it: from buffer to buffer.
+// The archive as one consumer reads it, buffer by buffer.
 struct reader {
     struct ring *ring;
     const char *path;
@@ -171,7 +171,7 @@ struct reader {
     size_t left;
 };
 
-// Copies `count` bytes to `target`, or passes over them if it is NULL. False at the end of the archive.
+// Copies `count` bytes to `target`, or skips them if it is NULL. False at the end of the archive.
 static bool take(struct reader *reader, unsigned char *target, uint64_t count) {
     while (count > 0) {
         if (reader->left == 0) {
@@ -232,7 +232,7 @@ static void *store_files(void *argument) {
         if (header[0] == 0) continue;
         uint64_t size = number(header + 124, 12), padding = -size % BLOCK;
         if (header[156] != '0' && header[156] != 0) {
-            // Extended headers have content too; links name a size in some archives, but have none.
+            // Extended headers have content too. Links have a size in some archives, but no content.
             bool has_content = strchr("xgLK7", header[156]) != NULL;
             if (has_content && !take(&reader, NULL, size + padding)) fail("%s: the archive is cut short", layer->path);
             continue;

@@ -1,9 +1,9 @@
-"""Peak memory and time of pulls of small images that are made to need much.
+"""Peak memory and time of pulls of small hostile images.
 
-No image below 50 MB may need more than 512 MiB of memory or 60 s. It may be refused: then the exit status is not 0, with an error that says
-what was too much, and the store stays as it was. Images are made anew each time; all are layouts with gzip or zstd layers.
+No image below 50 MB may need more than 512 MiB of memory or 60 s. An image may be refused: then the exit status is not 0, an error names the
+exceeded limit, and the store is unchanged. Images are created for each run; all are layouts with gzip or zstd layers.
 
-    hostile.py [NAME…] [--check]     all of them, or those named; --check: exit status 1 where a limit is exceeded
+    hostile.py [NAME…] [--check]     all, or the named ones; --check: exit status 1 if a limit is exceeded
 """
 
 import hashlib
@@ -69,7 +69,7 @@ def long_symlinks(unique):
 
 
 def dropped_attributes(name):
-    """15,000 files with one extended attribute of 60,000 bytes each, no two alike."""
+    """15,000 files, each with one unique extended attribute of 60,000 bytes."""
     yield USR
     for index in range(15_000):
         value = b"%010d" % index + b"x" * 59_990
@@ -77,7 +77,7 @@ def dropped_attributes(name):
 
 
 def through_links():
-    """100,000 files whose way leads through 40 symbolic links."""
+    """100,000 files whose paths contain 40 symbolic links."""
     yield USR
     yield header(b"end/", b"5", mode=0o755)
     for index in range(40):
@@ -87,7 +87,7 @@ def through_links():
 
 
 def through_other_links():
-    """The same, each file through a link of its own, and these through links with a thousand names."""
+    """The same, each file through its own link, and these through links with a thousand names."""
     yield USR
     yield header(b"end/", b"5", mode=0o755)
     yield symlink(b"w", b"./" * 950 + b"end")
@@ -97,7 +97,7 @@ def through_other_links():
 
 
 def deep_paths():
-    """A million files, two thousand directories deep, in turn in two places."""
+    """A million files, two thousand directories deep, alternating between two directories."""
     yield USR
     for index in range(1_000_000):
         yield pax((b"path", (b"a/" if index % 2 else b"b/") * 1990 + b"%d" % index)) + header(b"x")
@@ -128,7 +128,7 @@ def second_layer_symlinks():
 
 
 def waiting_symlinks():
-    """What goes through a lower layer's link waits for the layer's end."""
+    """Entries below a lower layer's link are deferred to the end of the layer."""
     yield USR
     fill = b"x" * 3990
     for index in range(1_000_000):
@@ -136,7 +136,7 @@ def waiting_symlinks():
 
 
 def distinct_files():
-    """600,000 files of 65 bytes, no two alike, each an object."""
+    """600,000 different files of 65 bytes, each an object."""
     yield USR
     for index in range(600_000):
         yield header(b"usr/%d" % index, size=65) + padded(b"%065d" % index)
@@ -179,7 +179,7 @@ def digest_of(path):
 
 
 def make(name, layers):
-    """A layout with one image, its layers compressed as far as zstd can."""
+    """A layout with one image, whose layers have the strongest zstd compression."""
     folder = os.path.join(PLACE, name)
     blobs = folder + "/blobs/sha256"
     shutil.rmtree(folder, ignore_errors=True)

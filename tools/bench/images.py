@@ -1,6 +1,6 @@
-"""OCI layouts for the bench, made of this machine's own files.
+"""OCI layouts for the benchmarks, made from this machine's files.
 
-An image is made once and kept in a folder named for its recipe; the same machine gives the same image.
+An image is created once and kept in a folder named after its recipe. The same machine gives the same image.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ def candidates():
 
 
 def choose(entries_wanted, bytes_wanted):
-    """Paths that together have about this many entries and bytes, spread over the whole system, and how many entries are lacking."""
+    """Paths from the whole system with about this many entries and bytes in total, and the number of missing entries."""
     links, small, large = [], [], []
     mean = bytes_wanted / entries_wanted
     for path, size in candidates():
@@ -129,7 +129,7 @@ def begin(layout):
 
 
 def whole_seconds(info):
-    info.mtime = int(info.mtime)  # as most builders write it: no extension header an entry
+    info.mtime = int(info.mtime)  # as most builders write it: no extension header per entry
     return info
 
 
@@ -153,7 +153,7 @@ def tar_of(stream, paths, seen):
         for path in paths:
             directories(path)
             try:
-                archive.add(path, recursive=False, filter=whole_seconds)  # hard links among the chosen stay hard links
+                archive.add(path, recursive=False, filter=whole_seconds)  # hard links among the selected files stay hard links
                 entries += 1
             except FileNotFoundError:
                 continue
@@ -161,7 +161,7 @@ def tar_of(stream, paths, seen):
 
 
 def system_image(layout, entries, size, shares, command=("gzip", "-6", "-n"), more=None):
-    """An image of `entries` entries and `size` bytes, its layers holding these shares of the bytes.
+    """An image of `entries` entries and `size` bytes, whose layers have these shares of the bytes.
 
     `more`, told how many entries this machine is short of, gives the layers above them.
     """
@@ -252,7 +252,7 @@ IMAGE_B = (30_000, 385 * MIB, [0.45, 0.30, 0.15, 0.10])
 RECIPES = {
     "a": lambda layout: system_image(layout, 5_000, 180 * MIB, [1.0]),
     "b": lambda layout: system_image(layout, *IMAGE_B),
-    # The same entries, compressed sooner, and those of odd.py; on a machine with few files as many all the same.
+    # The same entries, compressed faster, and those of odd.py; the same number on a machine with few files.
     "equality": lambda layout: system_image(layout, *IMAGE_B, command=FAST, more=lambda lacking: odd.layers(filling=lacking)),
     "odd": odd_image,
     "memory": lambda layout: one_file_image(layout, 3 << 30),

@@ -1,9 +1,10 @@
-"""How fast a mounted image is: served with FUSE, against the kernel's own mount of the same image.
+"""Measures a mounted image, served with FUSE, against the kernel's mount of the same image.
 
-Both are mounted once; all is read once, so that every cache is warm; then they are measured in turn. `tar` to /dev/null looks at every
-inode and opens none: GNU tar knows the device. Through a pipe it reads everything. Reads of 4 KiB are at random offsets of random files
-that stay open; for the same with an open each, files are opened anew. `lazy` is FUSE with --lazy-open, `unprivileged` is FUSE in a user namespace, where the kernel does
-not read the objects by itself. The last line is a file of 256 MiB read once from start to end, neither file system having seen it before.
+Both are mounted once, everything is read once so that all caches are warm, and then they are measured alternately. `tar` to /dev/null reads
+every inode but opens no file, because GNU tar recognises the device; through a pipe it reads everything. Reads of 4 KiB are at random offsets
+of random files that stay open; another figure opens the file for each read. `lazy` is FUSE with --lazy-open. `unprivileged` is FUSE in a user
+namespace, in which the kernel does not read objects directly. The last line is one sequential read of a file of 256 MiB that neither file
+system has read before.
 """
 
 import os
@@ -71,7 +72,7 @@ def timed(function, *arguments):
 
 
 class Mounts:
-    """The same image mounted in all ways that are compared, as long as the block lasts."""
+    """Mounts the same image in all compared ways while the block runs."""
 
     def __init__(self, command, repository, image, directory):
         self.command, self.repository, self.image = command, repository, image
@@ -93,7 +94,7 @@ class Mounts:
                 [self.command, "--repo", self.repository, "--quiet", "mount", self.image, path, *options], check=True
             )
             self.paths[name] = path
-        # Seen from outside through a process that stays inside.
+        # The mount is accessed from outside through a process that stays in the namespace.
         path = self.path("unprivileged")
         script = '"$1" --repo "$2" --quiet mount --fuse "$3" "$4" && echo ready && exec sleep infinity'
         self.holder = subprocess.Popen(
@@ -113,7 +114,7 @@ class Mounts:
         for name in ("kernel", "fuse", "lazy"):
             if name in self.paths:
                 subprocess.run([self.command, "umount", "--lazy", self.paths[name]], check=False)
-        # The namespace ends with its last processes: the server goes when its mount does.
+        # The namespace ends with its last process, and the server ends when its mount does.
         if self.holder:
             if "unprivileged" in self.paths:
                 inside = os.path.join(self.directory, "unprivileged")
@@ -146,7 +147,7 @@ def show(row, unit, verdict=None):
 
 
 def streaming(command, directory):
-    """A large file, from start to end, each time through a fresh mount."""
+    """A sequential read of a large file, each time through a new mount."""
     tree = tempfile.mkdtemp(dir=directory)
     repository, path = os.path.join(tree, "repo"), os.path.join(tree, "tree")
     os.mkdir(path)
@@ -177,7 +178,7 @@ SECONDS, MICROSECONDS = (1, "s"), (1e6, "µs")
 
 
 def figures(command, layout, directory, runs):
-    """Measures all: rows of what was done, the median of each mount in seconds, and the unit to print them in."""
+    """Measures everything. Returns rows of an operation, the median of each mount in seconds, and the unit for printing."""
     repository = os.path.join(directory, f"mount-{os.getpid()}")
     quiet = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     subprocess.run([command, "init", repository, "--algorithm", "fsverity-sha256-12", "--insecure"], **quiet)
@@ -208,7 +209,7 @@ def figures(command, layout, directory, runs):
 
 
 def measure(command, layout, facts, directory, runs, verdict):
-    """Prints all; `verdict(what, value, limit, text)` notes what misses its limit."""
+    """Prints everything. `verdict(what, value, limit, text)` records missed limits."""
     limits = {WALK: ("mount walk", WALK_LIMIT), READ: ("mount random reads", READ_LIMIT)}
     print(f"mount: image b, {facts['entries']} entries, {facts['uncompressed'] / 1e6:.0f} MB; medians of {runs}, caches warm")
     for name, medians, unit in figures(command, layout, directory, runs):

@@ -1,8 +1,8 @@
-"""Two layers of what a system's own files lack, for comparing mounted images with their original.
+"""Two layers with entries that a system's own files lack, for comparing mounted images with their original.
 
-The first has every kind of file, odd names, owners, modes and times, sparse and empty files, hard links, extended attributes; the second
-changes it: whiteouts, opaque and replaced directories, files and links over lower ones. Nothing of it is from this machine. Only a character
-device 0:0 is not there: overlayfs takes it for a whiteout, so images hold it in another form, which the kernel's mount shows as it is.
+The first has every kind of file, unusual names, owners, modes and times, sparse and empty files, hard links and extended attributes. The second
+changes it with whiteouts, opaque and replaced directories, and files and links over lower ones. Nothing in them comes from this machine. Only a
+character device 0:0 is missing: overlayfs treats it as a whiteout, so images store it in another form, which the kernel's mount shows.
 """
 
 import io
@@ -12,7 +12,7 @@ TIME = 1_600_000_000
 
 
 class Member:
-    """A member of an archive; `content` only of files."""
+    """A member of an archive. Only files have `content`."""
 
     def __init__(self, path, kind=tarfile.REGTYPE, mode=0o644, content=b"", target="", mtime=TIME, uid=0, gid=0, device=(0, 0), pax=None):
         self.path, self.kind, self.mode, self.content, self.target = path, kind, mode, content, target
@@ -44,7 +44,7 @@ def hard_link(path, target):
 
 
 def name(data):
-    """Any bytes as tarfile takes them."""
+    """Any bytes in the form that tarfile accepts."""
     return data.decode("utf-8", "surrogateescape")
 
 
@@ -52,7 +52,7 @@ def pattern(length):
     return bytes((index * 31 + (index >> 8)) & 0xFF for index in range(length))
 
 
-# A capability (cap_net_raw, revision 2) as the kernel keeps it, and another one.
+# A capability (cap_net_raw, revision 2) as the kernel stores it, and another one.
 CAPABILITY = "\x01\0\0\2\0\x20" + 14 * "\0"
 OTHER_CAPABILITY = "\x01\0\0\2\0\x10" + 14 * "\0"
 
@@ -86,7 +86,7 @@ def first():
         Member("odd/after-2106", mtime="4300000000", content=b"t"),
         directory("odd/fraction-directory", mtime="1600000000.25"),
         symlink("odd/fraction-link", "fraction", mtime="1600000000.75", uid=7, gid=8),
-        # Attributes: capabilities stay, the others are left out by the rules of a container image.
+        # Attributes: capabilities are kept, all others are removed by the rules for container images.
         Member("odd/capable", mode=0o755, content=pattern(9000), pax={"SCHILY.xattr.security.capability": CAPABILITY}),
         Member("odd/noted", content=b"n", pax={"SCHILY.xattr.user.note": "left out"}),
         # Hard links, in one directory and over several.
@@ -112,7 +112,7 @@ def first():
         Member("odd/e\u0301", content=b"decomposed"),
         Member("odd/.hidden", content=b"h"),
         Member("odd/00", content=b"like a directory of objects"),
-        # What the second layer changes.
+        # Changed by the second layer.
         Member("odd/gone", content=b"g"),
         directory("odd/gone-directory"),
         directory("odd/gone-directory/below"),
@@ -129,7 +129,7 @@ def first():
         directory("odd/kept"),
         Member("odd/kept/file", content=b"k"),
     ]
-    # Sizes around those at which images store files differently.
+    # Sizes around the limits at which images store files differently.
     for size in (0, 1, 63, 64, 65, 4095, 4096, 4097, 65_535, 1_048_577):
         members.append(Member(f"odd/size-{size}", content=pattern(size), pax={"mtime": f"{TIME}.{size}"}))
     members.append(Member("odd/zeros", content=bytes(300_000)))
@@ -160,7 +160,7 @@ def second():
         Member("odd/link-then-file", content=b"no link"),
         directory("odd/kept", mode=0o750, uid=9, gid=10, mtime=-1_000_000_000),
         hard_link("odd/later", "odd/setuid"),
-        # Of a group of hard links, one becomes a file of its own.
+        # One of a group of hard links becomes a separate file.
         Member("odd/two", content=b"alone"),
         # Twice in a layer: the last one counts.
         Member("odd/twice", content=b"first", mode=0o600),
@@ -168,7 +168,7 @@ def second():
     ]
 
 
-# What can be wrong with one entry each: the attribute that a comparison must name, the path, and how to make it so.
+# Alterations of one entry each: the attribute that a comparison must report, the path, and how to alter it.
 ALTERATIONS = {
     "kind": ("odd/pipe", lambda member: setattr(member, "kind", tarfile.REGTYPE)),
     "mode": ("odd/setuid", lambda member: setattr(member, "mode", 0o755)),

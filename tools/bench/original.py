@@ -1,8 +1,7 @@
-"""The tree that an OCI image stands for, made from its layers by Python's tarfile: nothing of the project's own code has a part in it.
+"""The tree of an OCI image, built from its layers with Python's tarfile, without any code of the project.
 
-Layers are merged by the rules of the OCI image specification. Then what a container image's root file system is by the repository's
-format: the root directory has the metadata of /usr, /run is empty and has the time of /usr, of the extended attributes
-security.capability stays.
+Layers are merged by the rules of the OCI image specification. Then the rules of the repository format for container images apply: the root
+directory gets the metadata of /usr, /run is empty and gets the time of /usr, and of the extended attributes only security.capability is kept.
 """
 
 import hashlib
@@ -26,7 +25,7 @@ XATTR = "SCHILY.xattr."
 
 
 class Node:
-    """An inode; `children` only of directories."""
+    """An inode. Only directories have `children`."""
 
     __slots__ = ("kind", "mode", "uid", "gid", "mtime", "rdev", "size", "content", "target", "xattrs", "children")
 
@@ -60,7 +59,7 @@ def nanoseconds(member):
 
 
 def read_layer(path):
-    """The entries of a layer in its order: path as a tuple of names, and a node or, of a hard link, the target's path."""
+    """The entries of a layer in order: the path as a tuple of names, and a node or, for a hard link, the target's path."""
     entries = []
     with subprocess.Popen(["gzip", "-dc", path], stdout=subprocess.PIPE) as process:
         with tarfile.open(fileobj=process.stdout, mode="r|", encoding="utf-8", errors="surrogateescape") as archive:
@@ -106,7 +105,7 @@ def find(root, names):
 
 
 def directory(root, names):
-    """The directory at a path; those that are missing are made."""
+    """The directory at a path. Creates missing directories."""
     for name in names:
         below = root.children.get(name)
         if below is None or below.children is None:
@@ -116,7 +115,7 @@ def directory(root, names):
 
 
 def hide(root, names):
-    """A whiteout: hides what lower layers have."""
+    """A whiteout: hides entries of lower layers."""
     parent, name = find(root, names[:-1]), names[-1]
     if parent is None or parent.children is None:
         return
@@ -127,7 +126,7 @@ def hide(root, names):
 
 
 def apply(root, entries):
-    """A layer over a tree: its whiteouts first, since they are about lower layers only."""
+    """Applies a layer to a tree: whiteouts first, because they only affect lower layers."""
     for names, _ in entries:
         if names and names[-1].startswith(b".wh."):
             hide(root, names)
@@ -148,7 +147,7 @@ def apply(root, entries):
 
 
 def container(root):
-    """What becomes of it as the root file system of a container."""
+    """Applies the rules for the root file system of a container."""
     usr = root.children.get(b"usr")
     root.take_metadata(usr if usr is not None else Node(stat.S_IFDIR))
     run = root.children.get(b"run")
@@ -169,7 +168,7 @@ def walk(root, path=b""):
 
 
 def describe(layers):
-    """The merged tree of layers as `read_layer` gives them: for each path its attributes, as a comparison has them."""
+    """The merged tree of layers from `read_layer`: the attributes of each path, for comparison."""
     root = Node(stat.S_IFDIR)
     for entries in layers:
         apply(root, entries)

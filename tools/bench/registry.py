@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""What the network costs: a pull from a registry on loopback against the same pull from a layout.
+"""Measures a pull from a registry on loopback against the same pull from a layout.
 
-The registry is Debian's docker-registry, over plain HTTP and, as a second figure, over TLS. It runs on the same machine, so its own
-CPU time is in the wall clock; that is told too. Runs take turns, every one has a new repository on a new file system (disk.py), everything
-is synced before each. Figures are medians; `wall/layout` is the median over the rounds of a round's two, as a machine that is shared is faster in one minute than in
-the next, and so is `peak/layout`, of resident memory. The first progress event is the first line that `--progress json` prints, counted
-from the start of the process.
+The registry is Debian's docker-registry, over plain HTTP and over TLS. It runs on the same machine, so the wall time includes its CPU time, which is
+printed too. Runs alternate, each has a new repository on a new file system (disk.py), and everything is synced before each run. Figures are
+medians. `wall/layout` and `peak/layout` (resident memory) are the medians of the ratio in each round, because a shared machine is faster in one
+minute than in the next. The first progress event is the first line of `--progress json`, measured from the start of the process.
 """
 
 import argparse
@@ -24,8 +23,8 @@ from disk import MIB, Scratch
 
 WALL_LIMIT = 1.15
 EVENT_LIMIT = 0.100
-# As from a layout. What is above is the code of libcurl, of OpenSSL and of the registry client, 2 MiB of mapped files, and the network's
-# buffers, under 1 MiB for each layer that is read at the same time: neither grows with the image.
+# The same as from a layout. The difference is the code of libcurl, OpenSSL and the registry client, 2 MiB of mapped files, and network buffers of
+# less than 1 MiB for each layer that is read at the same time. Neither grows with the image.
 MEMORY_LIMIT = 1.10
 
 
@@ -64,7 +63,7 @@ class Registry:
                 return
             except OSError:
                 if time.monotonic() > deadline or self.process.poll() is not None:
-                    sys.exit(f"docker-registry does not start; see {directory}/log")
+                    sys.exit(f"docker-registry did not start; see {directory}/log")
                 time.sleep(0.05)
 
     def cpu(self):
@@ -128,7 +127,7 @@ def measure(name, runs, jobs):
         results = {"layout": [], **{key: [] for key in registries}}
         served = {key: [] for key in registries}
         for turn in range(runs):
-            # What runs after what must not matter.
+            # The order of the runs must not matter.
             order = list(results)
             for key in order[turn % len(order) :] + order[: turn % len(order)]:
                 if key == "layout":
@@ -174,9 +173,9 @@ def measure(name, runs, jobs):
 def main():
     parser = argparse.ArgumentParser(prog="tools/bench/run registry", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="*", help="a, b (default: both)")
-    parser.add_argument("--runs", type=int, default=9, help="runs a median is taken of (9)")
+    parser.add_argument("--runs", type=int, default=9, help="runs per median (9)")
     parser.add_argument("--jobs", type=int, help="layers at once (the command's default)")
-    parser.add_argument("--check", action="store_true", help="exit status 1 when a limit is missed")
+    parser.add_argument("--check", action="store_true", help="exit status 1 if a limit is missed")
     options = parser.parse_args()
     os.makedirs(DIRECTORY, exist_ok=True)
     for tool in ("docker-registry", "skopeo"):

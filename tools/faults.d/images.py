@@ -1,9 +1,9 @@
-"""Small OCI layouts for tests of faults."""
+"""Small OCI layouts for fault tests."""
 import hashlib, io, json, os, random, tarfile
 
 
 def write_layout(folder, seed, layers, files, sizes):
-    """An OCI layout with one image, tag t, of bytes that nothing compresses; returns the size of its layers. Equal arguments, equal image."""
+    """Writes an OCI layout with one image, tag t, of incompressible bytes, and returns the size of its layers. The arguments determine the image."""
     choice = random.Random(seed)
     os.makedirs(folder + "/blobs/sha256")
 

@@ -1,8 +1,8 @@
-"""Runs a program and lets one of its system calls fail, or ends it there.
+"""Runs a program and makes one of its system calls fail, or kills it there.
 
-The kernel itself asks before each call of a list (seccomp, user notification), so the program needs no debug build, no variable and no
-preloaded library, and calls of the C library count like its own. Calls are counted over all threads. Only those that concern files below
-one folder count: what the loader, the locale or the terminal wants is none of the test's business.
+The kernel asks before each listed call (seccomp user notification), so the program needs no debug build, variable or preloaded library, and
+calls of the C library are included. Calls are counted over all threads. Only calls that concern files below one folder count: those for the
+loader, the locale or the terminal are ignored.
 """
 import ctypes, errno, fcntl, os, platform, select, signal, socket, struct
 
@@ -29,7 +29,7 @@ READING = {
     "read", "pread64", "fstat", "lseek", "fstatfs", "getxattr", "lgetxattr", "fgetxattr", "flistxattr", "getdents64", "newfstatat",
     "readlinkat", "faccessat", "faccessat2", "statx", "dup3",
 }
-# Where the path is among the arguments: (directory, path) pairs; others work on the descriptor that is their first argument.
+# The positions of (directory, path) pairs among the arguments. All other calls work on the descriptor in their first argument.
 PATHS = {
     "openat": (0, 1), "openat2": (0, 1), "mkdirat": (0, 1), "mknodat": (0, 1), "fchownat": (0, 1), "newfstatat": (0, 1), "unlinkat": (0, 1),
     "renameat": (2, 3), "renameat2": (2, 3), "linkat": (2, 3), "symlinkat": (1, 2), "readlinkat": (0, 1), "fchmodat": (0, 1),
@@ -42,7 +42,7 @@ RECEIVE, SEND = 0xC0502100, 0xC0182101
 
 
 class Call:
-    """One call that counts: its name and what it was about."""
+    """A counted call: its name and its object."""
 
     def __init__(self, name, target, flags):
         self.name, self.target, self.flags = name, target, flags
@@ -65,8 +65,8 @@ class Outcome:
 
 
 def run(command, folder, at=None, error=None, kill=False, wanted=lambda call: True):
-    """Runs a command. The call number `at`, counted from 0 among those that are wanted and concern `folder`, fails with `error`, or the
-    program is killed before it."""
+    """Runs a command. Call number `at`, counted from 0 among the wanted calls that concern `folder`, fails with `error`, or the program is
+    killed before it."""
     machine = platform.machine()
     numbers = NUMBERS[machine]
     names = {number: name for name, number in numbers.items()}
@@ -131,7 +131,7 @@ def answer_one(listener, names, folder, calls, child, at, error, kill, wanted):
         raise
     identity, process, _, number, _, _ = struct.unpack_from("<QIIiIQ", request)
     arguments = struct.unpack_from("<6Q", request, 32)
-    answer = (0, 1)  # go on
+    answer = (0, 1)  # continue
     call = describe(names[number], process, arguments, folder)
     if call is not None and wanted(call):
         if len(calls) == at:
@@ -148,7 +148,7 @@ def answer_one(listener, names, folder, calls, child, at, error, kill, wanted):
 
 
 def describe(name, process, arguments, folder):
-    """The call, where it concerns the folder."""
+    """The call if it concerns the folder, or None."""
     try:
         directory, path = PATHS.get(name, (0, None))
         text = read_text(process, arguments[path]) if path is not None else ""
@@ -181,7 +181,7 @@ def read_text(process, address):
         text = b""
         while b"\0" not in text and len(text) < 4096:
             memory.seek(address + len(text))
-            # Not beyond the page: the next one may not be there.
+            # Do not read past the page: the next one may not be mapped.
             piece = memory.read(4096 - (address + len(text)) % 4096)
             if not piece:
                 break
@@ -190,7 +190,7 @@ def read_text(process, address):
 
 
 def install_filter(seccomp, numbers):
-    """A filter that asks us about some calls; returns the descriptor that it asks on."""
+    """Installs a filter that asks this process about some calls. Returns the descriptor for the requests."""
     code = [struct.pack("<HBBI", 0x20, 0, 0, 0)]
     for number in numbers:
         code.append(struct.pack("<HBBI", 0x15, 0, 1, number))
