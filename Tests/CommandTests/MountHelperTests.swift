@@ -101,11 +101,11 @@ import Testing
             ([setup.image, setup.target, "-o", "basedir=/,wrong=1"], #"unknown mount option "wrong""#),
             (
                 [setup.image, setup.target, "-o", "basedir=/,digest=12"],
-                "digest=12 is no fs-verity digest: 64 (sha256) or 128 (sha512) lower-case hexadecimal digits are"
+                "digest=12 is not an fs-verity digest, which has 64 (sha256) or 128 (sha512) lower-case hexadecimal digits"
             ),
             (
                 [setup.image, setup.target, "-o", "basedir=/,digest=sha256:\(setup.id)"],
-                "digest=sha256:\(setup.id) is no fs-verity digest: 64 (sha256) or 128 (sha512) lower-case hexadecimal digits are"
+                "digest=sha256:\(setup.id) is not an fs-verity digest, which has 64 (sha256) or 128 (sha512) lower-case hexadecimal digits"
             ),
         ] as [([String], String)] {
             #expect(try setup.refusal(arguments) == (1, message))

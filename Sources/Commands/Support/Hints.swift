@@ -18,7 +18,7 @@ func hint(for error: any Error) -> String? {
     case let error as LimitExceeded: ", \(option(error.limit)) raises it"
     case let error as PullError: hint(for: error)
     case let error as PushError: hint(for: error)
-    case MountError.options(.noObjects): ": give basedir=DIR, or repo=DIR for an image by its name"
+    case MountError.options(.noObjects): ": use basedir=DIR, or repo=DIR with the name of an image"
     case MountError.system(let error), MountError.image(let error, _): hint(for: error)
     case let error as SystemError: hint(for: error)
     default: nil
