@@ -23,7 +23,7 @@ import Testing
         #expect(Base64.decode(text.utf8, lenient: true) == nil)
     }
 
-    /// MIME's lines (RFC 2045 §6.8) and those of coreutils' base64, which other decoders pass over too.
+    /// Line breaks of MIME (RFC 2045 §6.8) and of coreutils' base64, which other decoders skip too.
     @Test(arguments: ["Zm9v\n", "Zm9v\r\n", "\nZm\r\n9\rv", "Z\nm\n9\nv\n\n"])
     func lineEnds(_ text: String) {
         #expect(Base64.decode(text.utf8) == Array("foo".utf8))

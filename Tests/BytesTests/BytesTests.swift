@@ -5,7 +5,7 @@ import Testing
     @Test func orderIsThatOfUnsignedBytes() {
         let names: [ByteString] = ["", "a", "a\0", "ab", "b", ByteString([0x7f]), ByteString([0x80]), ByteString([0xff])]
         #expect(names.shuffled().sorted() == names)
-        // Differences in every place of the eight bytes that are compared at once.
+        // Differences at every position of the eight bytes that are compared at once.
         for place in 0..<20 {
             var (low, high) = ([UInt8](repeating: 0x80, count: 20), [UInt8](repeating: 0x80, count: 20))
             low[place] = 0x01
@@ -58,7 +58,7 @@ import Testing
         writer.i64(-2)
         writer.append([0xaa, 0xbb])
         writer.pad(to: 32)
-        // In steps: as one expression it takes the compiler too long.
+        // Split up, because the compiler takes too long for one expression.
         var expected = [UInt8](1...15)
         expected += [0xfe] + [UInt8](repeating: 0xff, count: 7)
         expected += [0xaa, 0xbb] + [UInt8](repeating: 0, count: 7)

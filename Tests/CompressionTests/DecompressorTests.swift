@@ -2,7 +2,7 @@ import Testing
 
 @testable import ComposefsCompression
 
-/// All of `data`, offered in pieces of `inputPiece` bytes and taken in pieces of `outputPiece`.
+/// Decompresses `data`, with input buffers of `inputPiece` bytes and output buffers of `outputPiece` bytes.
 func unpack(_ data: [UInt8], _ format: CompressionFormat, input inputPiece: Int = .max, output outputPiece: Int = 65_536) throws -> [UInt8]
 {
     var decoder = Decompressor(format)
@@ -78,7 +78,7 @@ func reason(_ data: [UInt8], _ format: CompressionFormat) -> CompressionError.Re
         #expect(try unpack(Fixtures.gzipFar, .gzip, input: input, output: output) == Fixtures.far)
     }
 
-    /// Every place where one input buffer can end and the next begin, the second member's bytes never being lost.
+    /// Splits the input at every position. No byte of the second member is lost.
     @Test func everySplit() throws {
         for split in 0...Fixtures.gzip.count {
             var decoder = Decompressor(.gzip)
@@ -112,7 +112,7 @@ func reason(_ data: [UInt8], _ format: CompressionFormat) -> CompressionError.Re
             case let other?: Issue.record("\(count): \(other)")
             }
         }
-        // Only where one of the four members ends.
+        // Only at the end of one of the four members.
         #expect(complete.count == 3, "\(complete.sorted())")
     }
 
@@ -188,7 +188,7 @@ func reason(_ data: [UInt8], _ format: CompressionFormat) -> CompressionError.Re
             case let other?: Issue.record("\(count): \(other)")
             }
         }
-        // Only where one of the six frames ends.
+        // Only at the end of one of the six frames.
         #expect(complete.count == 5, "\(complete)")
         #expect(complete.first == 13)
     }
@@ -199,7 +199,7 @@ func reason(_ data: [UInt8], _ format: CompressionFormat) -> CompressionError.Re
                 var damaged = Fixtures.zstdFar
                 damaged[index] ^= 1 << bit
                 if reason(damaged, .zstd) == nil {
-                    // Turning the checksum flag off makes the checksum itself trailing bytes, so that nothing slips through.
+                    // If the checksum flag is cleared, the checksum itself becomes trailing bytes, so the change is detected.
                     #expect(try unpack(damaged, .zstd) == Fixtures.far, "byte \(index) bit \(bit)")
                 }
             }
@@ -247,7 +247,7 @@ func reason(_ data: [UInt8], _ format: CompressionFormat) -> CompressionError.Re
         #expect(pack([], piece: 1) == [0x28, 0xb5, 0x2f, 0xfd, 0x20, 0, 1, 0, 0])
     }
 
-    /// One 8-byte zero: the body of every configuration and manifest stream, as another implementation writes it.
+    /// Eight zero bytes: the body of every config and manifest stream, as another implementation writes it.
     @Test func oneInstruction() {
         let expected: [UInt8] = [0x28, 0xb5, 0x2f, 0xfd, 0, 0x58, 0x41, 0, 0] + [UInt8](repeating: 0, count: 8)
         #expect(pack([UInt8](repeating: 0, count: 8), piece: 8) == expected)

@@ -1,19 +1,19 @@
 import ComposefsBytes
 
-/// Compressed by zlib 1.3 (raw deflate, headers put around it by hand) and by the zstd 1.5.4 command: not by this code.
+/// Compressed with zlib 1.3 (raw deflate, headers added by hand) and with the zstd 1.5.4 command, not with this code.
 enum Fixtures {
     static func bytes(_ text: String) -> [UInt8] { Hex.decode(Array(text.utf8.filter { $0 != 10 })) ?? [] }
 
-    /// What `gzip` and `zstd` below hold: 120 lines.
+    /// The content of `gzip` and `zstd` below: 120 lines.
     static let text: [UInt8] = (0..<120).flatMap { Array("line \($0) of the text\n".utf8) }
 
-    /// What `gzipFar` and `zstdFar` hold: matches at a distance of 30,011 bytes, over several windows.
+    /// The content of `gzipFar` and `zstdFar`: matches at a distance of 30,011 bytes, over several windows.
     static let far: [UInt8] = (0..<200_000).map { index in
         let place = index % 30_011
         return place % 97 == 0 ? UInt8(truncatingIfNeeded: place / 97) : 0
     }
 
-    /// Four members: every header field and its checksum; nothing at all; stored blocks; a name.
+    /// Four members: with every header field and a header checksum; without content; with stored blocks; with a name.
     static let gzip = bytes(
         """
         1f8b081ed202964900030f0052417468697320697320657874726166696c652e746172006120636f6d6d656e74004b546dd2bb0d80400c04d19c2aae0476cdb7
@@ -95,7 +95,7 @@ enum Fixtures {
         33333367d68c434d0000080001003c0d391002297e4aa6
         """)
 
-    /// A frame that names a dictionary.
+    /// A frame that needs a dictionary.
     static let zstdDictionary = bytes(
         """
         28b52ffd0758be9483668500001835303105fc664891a82168f56f252edacb0d46

@@ -3,7 +3,7 @@ import Testing
 
 @testable import ComposefsCompression
 
-/// gzip members made of blocks, read back by the decoder over another library, and zstd frames made by several threads.
+/// gzip members compressed in blocks and decompressed with another library, and zstd frames compressed by several threads.
 struct GzipCompressorTests {
     private func content(_ count: Int) -> [UInt8] {
         var state: UInt64 = 0x2545_f491_4f6c_dd1d
@@ -60,13 +60,13 @@ struct GzipCompressorTests {
         }
     }
 
-    /// What stands before a block helps to pack it: blocks cost little.
+    /// The data before a block serves as its dictionary, so division into blocks costs little.
     @Test func dictionariesArePartOfTheContent() throws {
         let text = (0..<20_000).flatMap { Array("line \($0 % 700) of a text\n".utf8) }
         #expect(pack(text, block: 32 << 10).count < pack(text, block: 1 << 20).count * 3 / 2)
     }
 
-    /// Bytes of an encoder are not to change without notice: registries know layers by them. Header and trailer are RFC 1952's.
+    /// The bytes of an encoder must not change unnoticed, because they determine digests in registries. Header and trailer follow RFC 1952.
     @Test func emptyMember() {
         #expect(pack([], block: 1) == [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff, 3, 0] + [UInt8](repeating: 0, count: 8))
         #expect(Encoders.name(.gzip).hasPrefix("zlib-1."))

@@ -19,7 +19,7 @@ import Testing
         let received = try await onOwnThread { () -> [Int] in
             var all: [Int] = []
             while let number = queue.pop() {
-                // In the queue are at most 3 more than those that were taken.
+                // The queue holds at most 3 elements that were not taken.
                 #expect(highest.load(ordering: .sequentiallyConsistent) <= number + 4)
                 all.append(number)
             }

@@ -4,7 +4,7 @@ import ComposefsFileTree
 import ComposefsHashing
 import Testing
 
-/// The merged tree of the reference's five-layer test image, as its own tests pin it.
+/// The merged tree of the reference implementation's five-layer test image, as pinned by its tests.
 private let baseImage = """
     / 0 40755 6 0 0 0 0.0 - - -
     /etc 0 40755 2 0 0 0 0.0 - - -
@@ -110,7 +110,7 @@ private let root = "/ 0 40755 2 0 0 0 0.0 - - -\n"
 
 @Suite struct DumpfileParsing {
     @Test func formsOfOtherWriters() throws {
-        // The reference's special_v1 file, in part: sizes of directories, permissions and devices as mkcomposefs writes them.
+        // A part of the reference implementation's special_v1 file: directory sizes, permissions and devices as mkcomposefs writes them.
         let tree = try parse(
             """
             / 4096 40555 2 0 0 0 1633950376.0 - - - trusted.foo1=bar-1 user.foo2=bar-2

@@ -5,7 +5,7 @@ import ComposefsFileTree
 import ComposefsHashing
 import Testing
 
-/// What is served straight from an image is the tree that `tree()` makes of it.
+/// Lookups, listings and reads of an image match the tree that `tree()` builds from it.
 @Suite struct Access {
     /// Walks an image by its entries and compares everything with the tree.
     private struct Comparison {
@@ -74,7 +74,7 @@ import Testing
             }
             let entries = tree.entries(of: id)
             #expect(found.map(\.name) == (entries.map { tree.name(of: $0) } + [".", ".."]).sorted())
-            // Begun again behind every entry, the rest comes.
+            // A listing that is restarted after any entry returns the rest.
             for (index, entry) in found.enumerated() where index % 7 == 0 || found.count < 50 {
                 var rest: [ByteString] = []
                 try image.forEachEntry(of: inode, from: entry.next) { name, _, _ in
@@ -118,7 +118,7 @@ import Testing
     @Test(arguments: 300..<316 as Range<UInt64>)
     func randomTrees(seed: UInt64) throws { try check(RandomTree(seed: seed, isPortable: false).tree) }
 
-    /// The names that hide an object store's directories are no part of the tree, unless the tree has them itself.
+    /// The names that hide an object store's directories are not part of the tree, unless the tree itself has them.
     @Test func objectDirectoriesAreHidden() throws {
         var tree = FileTree(root: Metadata(permissions: 0o755))
         _ = try tree.addDirectory("7f", in: FileTree.root, Metadata(permissions: 0o700))
@@ -130,7 +130,7 @@ import Testing
         }
     }
 
-    /// Any number and any position gives an answer or an error.
+    /// Every number and every position gives an answer or an error.
     @Test func foreignNumbers() throws {
         let tree = try RandomTree(seed: 77, isPortable: false).tree
         for version in ErofsVersion.allCases {

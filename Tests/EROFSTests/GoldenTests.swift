@@ -56,7 +56,7 @@ enum Dumps {
 
         """#
 
-    /// Trees as `oci pull` makes them: the root has the metadata of `/usr`.
+    /// Trees as `oci pull` builds them: the root has the metadata of `/usr`.
     static let linked = #"""
         / 0 40755 3 0 0 0 1234567890.0 - - -
         /hello-link.txt 22 100644 2 0 0 0 1234567890.0 - hello\x20from\x20test\x20layer\n -

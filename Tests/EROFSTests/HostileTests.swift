@@ -5,13 +5,13 @@ import Testing
 
 @testable import ComposefsEROFS
 
-/// Images that lie. Each must give an error that names the place, or a well-formed tree; none may trap or take long.
+/// Invalid images. Each must give an error that names the inode, or a well-formed tree. None may trap or take long.
 @Suite struct Hostile {
     private func opens(_ bytes: [UInt8]) -> Bool {
         guard let image = try? ErofsImage(bytes) else { return false }
         try? image.checkMetadata()
         guard let tree = try? image.tree() else { return false }
-        // What was accepted is a tree that can be written.
+        // The tree of an accepted image can be written.
         return (try? writeErofs(tree, version: image.version)) != nil
     }
 
@@ -35,7 +35,7 @@ import Testing
         let image = try Self.sample(version)
         #expect(opens(image))
         for length in stride(from: 0, to: image.count, by: 32) { #expect(!opens(Array(image[..<length]))) }
-        // The same with the superblock telling the shorter length: what is cut off is missed.
+        // The same with the shorter length in the superblock: the missing data is detected.
         for length in stride(from: 4096, to: image.count, by: 4096) {
             var cut = Array(image[..<length])
             cut.set(UInt32(length / 4096), at: 1024 + 36)
@@ -57,7 +57,7 @@ import Testing
     @Test(arguments: [0x01, 0x40] as [UInt8])
     func flippedBytesFirstEpoch(mask: UInt8) throws {
         var image = try Self.sample(.v1)
-        // Most of it are 256 equal inodes: all bytes of what differs, one in fifty of the rest.
+        // Most of the image is 256 equal inodes: change all bytes of the different parts, and one in fifty of the rest.
         for offset in image.indices where offset < 1600 || offset % 53 == 0 {
             image[offset] ^= mask
             _ = opens(image)
@@ -82,7 +82,7 @@ import Testing
 
     // MARK: Single lies
 
-    /// Where things are in version 2's "simple" image (see `Writer.inodeNumbersVersion2`).
+    /// Offsets in the "simple" image of version 2 (see `Writer.inodeNumbersVersion2`).
     private enum Simple {
         static let root = 36 * 32
         static let entries = root + 64
@@ -91,7 +91,7 @@ import Testing
         static let external = 50 * 32
     }
 
-    /// What the reader says about the image after the change.
+    /// The error of reading the image after the change.
     private func complaint(_ change: (inout [UInt8]) -> Void) throws -> String {
         var image = try writeErofs(Golden.simple(), version: .v2)
         change(&image)
@@ -134,7 +134,7 @@ import Testing
         try expect("link count") { $0.set(0 as UInt32, at: inode + 44) }
         try expect("link count is 2") { $0.set(2 as UInt32, at: inode + 44) }
         try expect("beyond the image's end") { $0.set(UInt16.max, at: inode + 2) }
-        // The inline content reaches into the socket.
+        // The inline content overlaps the socket's inode.
         try expect("overlaps another inode") { $0.set(64 as UInt64, at: Simple.inode(57) + 8) }
         try expect("size of") { $0.set(1 << 40 as UInt64, at: Simple.inode(57) + 8) }
         try expect("beyond the image's end") { $0.set(4000 as UInt64, at: Simple.inode(57) + 8) }
@@ -227,7 +227,7 @@ import Testing
             $0[Simple.external] = 1
             $0.set(0 as UInt64, at: Simple.external + 8)
         }
-        // A name with a prefix's index is not what the kernel shows when stored in full.
+        // The kernel does not find a name with a known prefix that is stored in full.
         try expect("no name") {
             $0[metacopy] = 0; $0[metacopy + 1] = 0
         }
@@ -238,7 +238,7 @@ import Testing
         let list = (0..<count).map { ExtendedAttribute(name: ByteString("user.\(Character(Unicode.Scalar(UInt8(0x61 + $0))))"), value: "") }
         var image = try writeErofs(FileTree(root: Metadata(permissions: 0o755, extendedAttributes: list)), version: .v2)
         _ = try ErofsImage(image)
-        // No filter, so that only the names are wrong: the last is made that of the first.
+        // Without a filter, so that only the names are wrong: the last name becomes the first one.
         image[1024 + 8] = 2
         image[36 * 32 + 64 + 12 + (count - 1) * 8 + 4] = 0x61
         do {
@@ -249,7 +249,7 @@ import Testing
         }
     }
 
-    /// Directories that lead to one another would make a tree of any size.
+    /// Cycles of directories would give a tree of unlimited size.
     @Test func sharedDirectoriesAreRefused() throws {
         var tree = FileTree(root: Metadata(permissions: 0o755))
         for name in ["a", "b"] as [ByteString] { try tree.addDirectory(name, in: FileTree.root, Metadata(permissions: 0o755)) }
@@ -283,7 +283,7 @@ import Testing
         image[8] = 1
         #expect(try finding(image)?.contains("the header tells of ACLs") == true)
 
-        // Version 2's layout called version 1's: the object directories are not hidden, the whiteout is not escaped.
+        // The layout of version 2 with the number of version 1: object directories are not hidden, the whiteout is not escaped.
         var tree = FileTree(root: Metadata(permissions: 0o755))
         image = try writeErofs(tree, version: .v2)
         image[12] = 1
@@ -294,7 +294,7 @@ import Testing
         image[12] = 0
         #expect(try finding(image)?.contains("whiteout 'w' below the root is not escaped") == true)
 
-        // And the other way round.
+        // And vice versa.
         image = try writeErofs(tree, version: .v1)
         image[12] = 2
         #expect(try finding(image)?.contains("whiteout 'w' is escaped") == true)

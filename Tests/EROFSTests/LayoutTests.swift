@@ -2,8 +2,7 @@ import Testing
 
 @testable import ComposefsEROFS
 
-/// Offsets and sizes as fs/erofs/erofs_fs.h of Linux 6.12 has them, field by field, counted from its declarations and its
-/// `BUILD_BUG_ON(sizeof(…) != …)`.
+/// Offsets and sizes of each field as in fs/erofs/erofs_fs.h of Linux 6.12, from its declarations and its `BUILD_BUG_ON(sizeof(…) != …)`.
 @Suite struct LayoutTests {
     @Test func superblock() {
         #expect(Erofs.superblockOffset == 1024 && SuperblockLayout.size == 128)
@@ -36,7 +35,7 @@ import Testing
             ] == [0, 2, 4, 8, 16, 20, 24, 28, 32, 40, 44])
         #expect(ExtendedInodeLayout.reserved == 6..<8 && ExtendedInodeLayout.reservedAtEnd == 48..<64)
         #expect(Erofs.formatExtended == 1)
-        // EROFS_INODE_FLAT_PLAIN, _FLAT_INLINE and _CHUNK_BASED are 0, 2 and 4 from bit 1 on.
+        // EROFS_INODE_FLAT_PLAIN, _FLAT_INLINE and _CHUNK_BASED are 0, 2 and 4, shifted left by 1.
         #expect([Erofs.Layout.plain, .inline, .chunked].map { $0.rawValue >> 1 } == [0, 2, 4])
     }
 

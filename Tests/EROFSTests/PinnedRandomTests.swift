@@ -2,8 +2,8 @@ import ComposefsEROFS
 import ComposefsFileTree
 import Testing
 
-/// Random trees and the fs-verity digests of the images that `mkcomposefs` 1.0.8 made of their dumps
-/// (`--min-version=N --max-version=N --from-file`): an independent writer says what is right.
+/// Random trees and the fs-verity digests of the images that `mkcomposefs` 1.0.8, an independent writer, made from their dumps
+/// (`--min-version=N --max-version=N --from-file`).
 @Suite struct PinnedRandomTrees {
     static let pinned: [(seed: UInt64, v0: String, v1: String)] = [
         (

@@ -2,7 +2,7 @@ import ComposefsBytes
 import ComposefsFileTree
 import ComposefsHashing
 
-/// SplitMix64: the same numbers for a seed everywhere, so that images of random trees can be compared with other tools' once and pinned.
+/// SplitMix64: a seed gives the same numbers everywhere, so that images of random trees can be pinned after a comparison with other tools.
 struct SplitMix: RandomNumberGenerator {
     var state: UInt64
 
@@ -21,11 +21,11 @@ struct SplitMix: RandomNumberGenerator {
     mutating func bytes(_ count: Int) -> [UInt8] { (0..<count).map { _ in oneIn(3) ? UInt8(below(256)) : 0x61 } }
 }
 
-/// A tree that visits the format's corners: names and directories around block sizes, links across directories, whiteouts, names of
-/// object directories, long targets, contents around half a block, attributes shared and not, sizes around chunk limits, large owners.
+/// A tree with the edge cases of the format: names and directories around block sizes, links across directories, whiteouts, names of
+/// object directories, long targets, contents around half a block, shared and unshared attributes, sizes around chunk limits, large owners.
 struct RandomTree {
     private var random: SplitMix
-    /// Whether the tree keeps to what `mkcomposefs` takes.
+    /// Whether the tree is limited to what `mkcomposefs` accepts.
     private let isPortable: Bool
     private var attributes: [ExtendedAttribute] = []
     private var times: [Timestamp] = []
@@ -113,14 +113,14 @@ struct RandomTree {
     }
 
     private mutating func makeSize() -> UInt64 {
-        // mkcomposefs takes no more than 1024 chunks of 8 TiB.
+        // mkcomposefs accepts at most 1024 chunks of 8 TiB.
         let largest: UInt64 = isPortable ? 1 << 53 : 1 << 63 | 1
         let any = 1 + random.next() >> UInt64((isPortable ? 12 : 1) + random.below(50))
         return random.pick([any, any, 1, 4096, 4097, 1 << 20, 1 << 43, (1 << 43) + 1, largest])
     }
 
     private mutating func makeContent() -> Content {
-        // What all versions take.
+        // Supported by all versions.
         let targetLimit = isPortable ? 4095 : 1024
         switch random.below(12) {
         case 0: return .symbolicLink(ByteString([UInt8](repeating: 0x62, count: 1 + random.below(random.oneIn(3) ? targetLimit : 60))))

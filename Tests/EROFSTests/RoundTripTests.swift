@@ -6,7 +6,7 @@ import ComposefsHashing
 import Testing
 
 @Suite struct RoundTrip {
-    /// Everything but nanoseconds, which version 2 does not keep.
+    /// Everything except nanoseconds, which version 2 does not store.
     private func comparable(_ tree: FileTree, _ version: ErofsVersion) -> [UInt8] {
         var tree = tree
         if version == .v2 {
@@ -68,7 +68,7 @@ import Testing
         #expect(throws: ErofsError.self) { try ErofsImage(bytes, algorithm: .sha256) }
     }
 
-    /// Whiteouts, and attributes that look like what the format adds, come back as they were.
+    /// Whiteouts, and attributes that resemble those that the format adds, are restored.
     @Test(arguments: ErofsVersion.allCases)
     func whiteoutsAndLookAlikes(version: ErofsVersion) throws {
         func with(_ names: [ByteString]) -> Metadata {
@@ -86,7 +86,7 @@ import Testing
         try check(tree, version)
     }
 
-    /// A whiteout that is just what the format inserts is left to it, so that reading and writing again changes nothing.
+    /// A whiteout that equals one of the format's own is not read as part of the tree, so that writing again gives the same bytes.
     @Test func stubsOfTheTree() throws {
         var tree = FileTree(root: Metadata(permissions: 0o755, uid: 3))
         let bytes = try writeErofs(tree, version: .v1)

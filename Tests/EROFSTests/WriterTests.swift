@@ -67,7 +67,7 @@ extension [UInt8] {
         #expect(numbers == [36, 36, 44, 46, 48, 50, 57, 60, 62])
     }
 
-    /// What was removed, and in which order things came, does not show.
+    /// Removed entries and the order of additions have no influence.
     @Test(arguments: ErofsVersion.allCases)
     func onlyTheReachableCounts(version: ErofsVersion) throws {
         var tree = FileTree(root: Metadata(permissions: 0o755))
@@ -96,7 +96,7 @@ extension [UInt8] {
 
     @Test(arguments: [1, 2, 7])
     func manyNamesFillBlocks(length: Int) throws {
-        // 4096 bytes are 4096 / (12 + length) entries; around that, around half of it, and around twice it.
+        // 4096 bytes hold 4096 / (12 + length) entries. Test around that number, half of it and twice it.
         let full = 4096 / (12 + 3 + length)
         for count in [full / 2 - 3, full / 2, full / 2 + 3, full - 3, full, full + 1, 3 * full / 2, 2 * full] {
             var tree = FileTree(root: plain)
@@ -145,7 +145,7 @@ extension [UInt8] {
 
         let target = ByteString([UInt8](repeating: 0x6e, count: 4096))
         #expect(try reason(version, add("l", .symbolicLink(target))) == .unwritable(path: "/dir/l", .targetTooLong(bytes: 4096)))
-        // What readers of the version take, and kernels with it.
+        // The longest target that readers of the version and kernels accept.
         let limit = version == .v2 ? 1024 : 4095
         #expect(try reason(version, add("l", .symbolicLink(ByteString(target.bytes.prefix(limit))))) == nil)
         let longer = try reason(version, add("l", .symbolicLink(ByteString(target.bytes.prefix(limit + 1)))))

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Compares the tree that cfsoci merges from random layer stacks with what overlayfs shows of the same layers, unpacked one directory each as
-unpackers for overlayfs do; and with umoci's tree where that is installed. Needs root.
+"""Compares the tree that cfsoci merges from random layer stacks with what overlayfs shows for the same layers, each extracted into its own
+directory; and with umoci's tree if umoci is installed. Needs root.
 
 usage: overlay-stacks.py CFSOCI COUNT [SEED]     prints the seed first; exit status 1 and the layers of the first stack that differs
 """
@@ -49,7 +49,7 @@ class View:
                 try:
                     status = os.lstat(path)
                 except FileNotFoundError:
-                    # A whiteout in a directory that hides nothing: overlayfs lists it, but there is nothing of the name.
+                    # A whiteout that hides nothing: overlayfs lists it, but the name does not exist.
                     continue
                 found[os.path.relpath(path, self.root)] = describe(path, status)
         return found
@@ -102,7 +102,7 @@ def make_layer(rng, lower, number):
     links_to_directories = [p for p, what in lower.items() if what[0] == "link" and lower.get(target_of(p, what[1]), ("",))[0] == "dir"]
     for _ in range(rng.randrange(2, 9)):
         kind = rng.choice(["dir", "file", "file", "link", "dir"])
-        # What is there already is the interesting place.
+        # Existing paths are the interesting ones.
         path = rng.choice(sorted(lower)) if lower and rng.random() < 0.5 else random_path(rng)
         if links_to_directories and rng.random() < 0.3:
             path, kind = rng.choice(sorted(links_to_directories)), "dir"
@@ -119,7 +119,7 @@ def make_layer(rng, lower, number):
 
     whiteouts = []
     for _ in range(rng.randrange(0, 5) if number else 0):
-        # Of what is below, or below what a link leads to, if the layer puts a directory in the link's place.
+        # Paths of lower layers, or below the target of a link, if the layer replaces the link by a directory.
         candidates = sorted(lower)
         for link in links_to_directories:
             if own.get(link) == "dir":
@@ -136,7 +136,7 @@ def make_layer(rng, lower, number):
         else:
             whiteouts.append(("whiteout", path, None, 0o644))
 
-    # Directories on the way that the layer must have itself: what is no directory below; the others sometimes.
+    # Parent directories: the layer must have those that are not directories below, and sometimes has the others.
     for _, path, _, _ in entries + whiteouts:
         for up in ancestors(path):
             if up in own:
@@ -145,14 +145,14 @@ def make_layer(rng, lower, number):
             if below not in ("", "dir") or rng.random() < 0.5:
                 add("dir", up)
 
-    # A whiteout must have a place: a directory that is there or that the layer brings.
+    # A whiteout needs an existing directory, or one of the layer.
     whiteouts = [w for w in whiteouts if all(own.get(up) == "dir" or lower.get(up, ("",))[0] == "dir" for up in ancestors(w[1]))]
     rng.shuffle(entries)
     if number == 0 or not any(path == TOP for _, path, _, _ in entries):
         entries.insert(0, ("dir", TOP, None, 0o755))
         own[TOP] = "dir"
 
-    # Hard links: to an own file that stands before, or to a file below that nothing of the layer touches, hidden or not.
+    # Hard links: to an earlier file of the layer, or to a lower file that the layer does not touch, hidden or not.
     for _ in range(rng.randrange(0, 3)):
         name = random_path(rng)
         files = [e[1] for e in entries if e[0] == "file" and sum(o[1] == e[1] for o in entries) == 1]
@@ -173,7 +173,7 @@ def make_layer(rng, lower, number):
         kind, path = whiteout[:2]
         if any(own.get(q) not in (None, "dir") for q in ancestors(path) + ([path] if kind == "opaque" else [])):
             continue
-        # What is hidden already needs no whiteouts; unpackers would make directories for them.
+        # Hidden paths need no whiteouts; unpackers would create directories for them.
         folder = path if kind == "opaque" else os.path.dirname(path)
         above = ancestors(folder)
         is_hidden = any(("whiteout", q) in targets for q in above + [folder]) or any(("opaque", q) in targets for q in above)
@@ -191,7 +191,7 @@ def target_of(link, target):
 # -- unpacking for overlayfs ----------------------------------------------------
 
 def unpack(entries, root, below):
-    """One layer into a directory of its own. `below` is where the layers below can be seen, or None."""
+    """Extracts one layer into its own directory. `below` is a directory that shows the lower layers, or None."""
     described = {path for kind, path, _, _ in entries if kind == "dir"}
     hidden = {path for kind, path, _, _ in entries if kind == "whiteout"}
     emptied = {path for kind, path, _, _ in entries if kind == "opaque"}
@@ -200,7 +200,7 @@ def unpack(entries, root, below):
         if path in hidden or any(up in hidden or up in emptied for up in ancestors(path)) or below is None:
             return 0o755
         if any(os.path.islink(os.path.join(below, up)) for up in ancestors(path)):
-            return 0o755  # another place
+            return 0o755  # another path
         try:
             status = os.lstat(os.path.join(below, path))
         except OSError:
@@ -243,7 +243,7 @@ def unpack(entries, root, below):
             target = os.path.join(root, detail)
             if os.path.lexists(target):
                 os.link(target, place, follow_symlinks=False)
-            else:  # the file of a layer below, which is in no directory that this one could link to
+            else:  # the file of a lower layer, to which this directory cannot link
                 shutil.copy2(os.path.join(below, detail), place, follow_symlinks=False)
     for kind, path, _, _ in entries:
         place = os.path.join(root, path)
@@ -394,8 +394,8 @@ def main():
                 differences += 1
             elif umoci:
                 done = subprocess.run([umoci, "unpack", "--image", f"{stack}/oci:t", f"{stack}/bundle"], capture_output=True)
-                # It resolves in place, so it refuses a link behind the whiteout of its target, and a child that stands before the directory
-                # which replaces a link: there overlayfs alone is asked.
+                # umoci resolves entries in order, so it refuses a link after the whiteout of its target, and a child before the directory that
+                # replaces a link. In these cases only overlayfs is compared.
                 if done.returncode == 0:
                     theirs = View([f"{stack}/bundle/rootfs"], "").tree()
                     if set(theirs) != set(ours):

@@ -1,7 +1,7 @@
-"""Tries to change a read-only tree in every way that there is, for every kind of file; prints one line a try: what it was and how it ended.
+"""Tries to change a read-only tree in every way, for every kind of file. Prints one line per attempt: the call and its result.
 
-Tried are the calls that POSIX and Linux give for changing files, names and attributes. What may end well changes nothing: opening a
-pipe or a device, opening a file that is there with O_CREAT, fsync, flock. The tree has `file`, `hard` (another name of it), `empty` and
+These are the calls of POSIX and Linux that change files, names and attributes. Calls that may succeed change nothing: opening a pipe or a
+device, opening an existing file with O_CREAT, fsync, flock. The tree has `file`, `hard` (another name of it), `empty` and
 `full` (directories, with `below` in the second one), `link`, `pipe`, `null` (a device) and `socket`.
 """
 
@@ -17,7 +17,7 @@ root = sys.argv[1]
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
 AT_FDCWD, AT_SYMLINK_NOFOLLOW, AT_EMPTY_PATH = -100, 0x100, 0x1000
-# Of x86-64 and of all others; fchmodat2 came when the numbers were one already.
+# Numbers for x86-64 and for all others; fchmodat2 has the same number everywhere.
 numbers = {"renameat2": (316, 276), "linkat": (265, 37), "fchmodat2": (452, 452), "fallocate": (285, 47)}
 index = 0 if os.uname().machine == "x86_64" else 1
 
@@ -147,7 +147,7 @@ for kind in kinds:
         attempt(f"{name} fremovexattr", using(path, reading, lambda it: os.removexattr(it, "user.x")))
         attempt(f"{name} fsync", using(path, reading, lambda it: os.fsync(it)))
         attempt(f"{name} flock", using(path, reading, lambda it: fcntl.flock(it, fcntl.LOCK_EX | fcntl.LOCK_NB)))
-        # Some of these no file system here has, for others it is read-only; none may do it.
+        # No file system here supports some of these; the others are refused as read-only. None may succeed.
         for command, (number, size) in IOCTLS.items():
             argument = bytearray(size)
             if command == "FS_IOC_ENABLE_VERITY":

@@ -9,7 +9,7 @@ import struct ComposefsFileTree.ExtendedAttribute
 
 @testable import ComposefsFuse
 
-/// Images that were made to hurt, and numbers of inodes that no directory names: answers or errors, and an end.
+/// Hostile images, and inode numbers without a directory entry: every request gets an answer or an error and ends.
 @Suite struct HostileImages {
     private func sample(_ version: ErofsVersion) throws -> [UInt8] {
         var tree = FileTree(root: Metadata(permissions: 0o755))

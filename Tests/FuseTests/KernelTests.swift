@@ -44,7 +44,7 @@ final class MountedImage {
     }
 }
 
-/// What users see through the kernel.
+/// The image as users see it through the kernel.
 @Suite(.serialized, .enabled(if: geteuid() == 0 && access("/dev/fuse", F_OK) == 0, "needs root and FUSE")) struct ThroughTheKernel {
     private let plain = Metadata(permissions: 0o600, uid: 0, gid: 0)
 
@@ -69,7 +69,7 @@ final class MountedImage {
 
     @Test func accessControlLists() throws {
         var tree = FileTree(root: Metadata(permissions: 0o755))
-        // The owner may read and write, user 1234 read, nobody else anything.
+        // The owner may read and write, user 1234 may read, others have no access.
         let list = acl([(1, 6, .max), (2, 4, 1234), (4, 0, .max), (16, 4, .max), (32, 0, .max)])
         let metadata = Metadata(
             permissions: 0o640, extendedAttributes: [ExtendedAttribute(name: "system.posix_acl_access", value: list)])
@@ -96,7 +96,7 @@ final class MountedImage {
         try image.unmount()
     }
 
-    /// Within one process: no mount, descriptor, thread or connection stays.
+    /// Within one process: no mount, descriptor, thread or connection remains.
     @Test(.timeLimit(.minutes(5))) func aThousandCyclesLeaveNothing() throws {
         let objects = MemoryObjects()
         let content = [UInt8](repeating: 7, count: 10_000)
@@ -113,7 +113,7 @@ final class MountedImage {
             let mounts = try FileDescriptor.open("/proc/self/mountinfo", .readOnly).readAll(limit: 1 << 24).count { $0 == 10 }
             return try [mounts, count("/proc/self/fd"), count(connections)]
         }
-        // Ours bear a name; the test library's come and go.
+        // Only named threads are ours; the test library starts and ends others.
         func threads() throws -> Int {
             let tasks = try FileDescriptor.open("/proc/self/task", [.readOnly, .directory])
             return try tasks.entries().count { task in
@@ -137,7 +137,7 @@ final class MountedImage {
         #expect(try threads() == before.1)
     }
 
-    /// Bigger than a reply: read through the page cache, by mapping and at any offset.
+    /// Larger than a reply: read through the page cache, by mapping and at any offset.
     @Test func largeFiles() throws {
         let objects = MemoryObjects()
         let content = [UInt8](unsafeUninitializedCapacity: 9_000_001) { buffer, count in
@@ -166,7 +166,7 @@ final class MountedImage {
         try image.unmount()
     }
 
-    /// Names are remembered by the kernel, there or not; directories are listed from its cache.
+    /// The kernel caches existing and missing names, and lists directories from its cache.
     @Test func directoriesOfManyEntries() throws {
         var tree = FileTree(root: Metadata(permissions: 0o755))
         let directory = try tree.addDirectory("many", in: FileTree.root, plain)

@@ -17,7 +17,7 @@ import Testing
         }
     }
 
-    /// The numbers of linux/fuse.h.
+    /// The constants of linux/fuse.h.
     @Test func operations() {
         let numbers: [(FuseOperation, UInt32)] = [
             (.lookup, 1), (.forget, 2), (.getAttributes, 3), (.setAttributes, 4), (.readLink, 5), (.symlink, 6), (.makeNode, 8),
@@ -40,7 +40,7 @@ import Testing
             let isRequest = Array(whole[..<count]).withUnsafeBytes { FuseRequest($0) != nil }
             #expect(!isRequest, "\(count) bytes")
         }
-        // A length that is not the message's.
+        // A length that differs from the message's.
         for change in [-1, 1, 1 << 20] {
             var bytes = whole
             let length = UInt32(whole.count + change)
@@ -64,7 +64,7 @@ import Testing
             let flags = bytes.withUnsafeBytes { FuseRequest($0).flatMap { FuseInitialization($0)?.flags } }
             #expect(flags?.contains(.passthrough) == isExtended)
         }
-        // A kernel of Linux 5.4 sends no second word at all.
+        // Linux 5.4 does not send a second word.
         var short = initialization(minor: 31)
         short.removeLast(48)
         withUnsafeBytes(of: UInt32(short.count)) { short.replaceSubrange(0..<4, with: $0) }
@@ -83,7 +83,7 @@ import Testing
             #expect(reply.error == 0 && reply.body.count == 64)
             #expect(reply.body.integer(0, UInt32.self) == 7 && reply.body.integer(4, UInt32.self) == min(minor, 44))
             #expect(reply.body.integer(8, UInt32.self) == 131_072)
-            // Nothing that was not offered.
+            // Only flags that were offered.
             #expect(reply.body.integer(12, UInt32.self) == 0 && reply.body.integer(32, UInt32.self) == 0)
         }
     }

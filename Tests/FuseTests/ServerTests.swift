@@ -11,7 +11,7 @@ import struct ComposefsFileTree.ExtendedAttribute
 
 @testable import ComposefsFuse
 
-/// What the server answers, seen from the kernel's end.
+/// The answers of the server, seen from the kernel's end.
 @Suite struct Server {
     private let big = [UInt8]((0..<300_000).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ $0 >> 9) })
 
@@ -91,7 +91,7 @@ import struct ComposefsFileTree.ExtendedAttribute
     @Test func lookups() throws {
         let conversation = try open(Sample(big))
         let absent = try #require(conversation.ask(.lookup, text("absent")))
-        // Node 0, which the kernel may remember.
+        // Node 0, which the kernel may cache.
         #expect(absent.error == 0 && absent.body.count == 128 && absent.body.integer(0, UInt64.self) == 0)
         #expect(absent.body.integer(16, UInt64.self) >= 1 << 31)
         #expect(conversation.ask(.lookup, text("00"))?.body.integer(0, UInt64.self) == 0)
@@ -102,7 +102,7 @@ import struct ComposefsFileTree.ExtendedAttribute
         let directory = try #require(conversation.node("/dir"))
         #expect(conversation.ask(.lookup, node: directory, text(".."))?.body.integer(0, UInt64.self) == 1)
         #expect(conversation.ask(.lookup, node: directory, text("."))?.body.integer(0, UInt64.self) == directory)
-        // What is no node is an error, not the end.
+        // An unknown node gives an error and does not end the server.
         for node: UInt64 in [0, 2, 35, 1 << 40, .max] {
             #expect(conversation.ask(.getAttributes, node: node)?.error ?? 0 < 0, "\(node)")
         }
@@ -149,7 +149,7 @@ import struct ComposefsFileTree.ExtendedAttribute
             offset = last.next
         }
         if size < 184, plus {
-            // Not even one fits.
+            // Not even one entry fits.
             #expect(names.isEmpty)
         } else {
             #expect(names == (["." as String, ".."] + (0..<1000).map { "file-\($0)" }).sorted())
@@ -210,7 +210,7 @@ import struct ComposefsFileTree.ExtendedAttribute
             #expect(try read(conversation, "/wrong").error == -5)
             #expect(try read(conversation, "/short").error == -5)
         }
-        // One line each, however often.
+        // One line per object, however often it is opened.
         let said = lines.withLock { $0 }
         #expect(said.count == 3)
         #expect(said.contains { $0.contains("\(sample.missing) is missing") })
@@ -219,7 +219,7 @@ import struct ComposefsFileTree.ExtendedAttribute
         #expect(try read(conversation, "/big").body == big)
     }
 
-    /// What is changed, or cut short, while it is open is not served, and not what was read into the kernel's cache before either way.
+    /// An object that is changed or truncated while it is open is not served.
     @Test(arguments: [false, true], [false, true]) func changesWhileOpen(opensLazily: Bool, isCut: Bool) throws {
         let lines = Mutex<[String]>([])
         let sample = try Sample(big)
@@ -240,16 +240,16 @@ import struct ComposefsFileTree.ExtendedAttribute
             for offset: UInt64 in [0, 200_000, 90_000] { #expect(try read(offset).error == -5) }
             let said = lines.withLock { $0 }
             #expect(said.count == 1 && said.first?.hasPrefix("object \(sample.big) is damaged: ") == true, "\(said)")
-            // Whoever opens it while others have it open would share it with them.
+            // Another open would share the file with those that have it open.
             #expect(try open() == -5)
             #expect(conversation.ask(.release, node: node, [UInt8](repeating: 0, count: 24))?.error == 0)
             #expect(try open() == 0)
         }
-        // A good copy is in its place.
+        // An intact copy has replaced it.
         #expect(try read(200_000).body == Array(big[200_000..<204_096]))
     }
 
-    /// Another link to an object, or another owner, is no other content.
+    /// Another link to an object, or another owner, does not change its content.
     @Test(arguments: [false, true]) func touchedWhileOpen(opensLazily: Bool) throws {
         let sample = try Sample(big)
         sample.objects.keepsFiles.store(true, ordering: .relaxed)
@@ -265,7 +265,7 @@ import struct ComposefsFileTree.ExtendedAttribute
         }
     }
 
-    /// A file handle of an exported mount may name any inode: one that is made up in a file's content, too.
+    /// A file handle of an exported mount may name any inode, even one that is forged in a file's content.
     @Test func forgedNodes() throws {
         let directory = fields {
             // A compact inode: layout inline, mode, links, size, and in its tail one entry without a name.
@@ -294,11 +294,11 @@ import struct ComposefsFileTree.ExtendedAttribute
                 if operation == .readDirectoryPlus { #expect(reply.error < 0 || reply.body.isEmpty) }
             }
         }
-        // The made-up inode was met.
+        // The forged inode was reached.
         #expect(answered == 1)
     }
 
-    /// A file system that keeps whole seconds only does not show a second change in the same two.
+    /// On a file system that stores only even seconds, a second change within two seconds is invisible.
     @Test func slowClocks() throws {
         var identity = FileIdentity(try FileDescriptor.open("/", .pathOnly).status())
         identity.changedSeconds = 1000
@@ -314,7 +314,7 @@ import struct ComposefsFileTree.ExtendedAttribute
         #expect(identity.isSettled(at: (1003, 0)))
     }
 
-    /// What the store says of an object that it does not open reaches who watches, in its words.
+    /// The store's reason for not opening an object is reported verbatim.
     @Test func refusedObjects() throws {
         let lines = Mutex<[String]>([])
         let sample = try Sample(big)
@@ -324,7 +324,7 @@ import struct ComposefsFileTree.ExtendedAttribute
         #expect(lines.withLock { $0 } == ["object \(sample.big) cannot be opened: it has no fs-verity signature"])
     }
 
-    /// Opening is left to the kernel; the first read verifies, and every read fails where that does.
+    /// The kernel opens files without asking; the first read verifies, and if that fails, every read fails.
     @Test func lazyOpens() throws {
         let sample = try Sample(big)
         let conversation = try Conversation(sample.tree, objects: sample.objects, opensLazily: true)
@@ -352,12 +352,12 @@ import struct ComposefsFileTree.ExtendedAttribute
         #expect(try read(conversation, "/small").body == [UInt8]("hello".utf8))
     }
 
-    /// Closed files are kept open: what is read again is not opened again.
+    /// Closed files are kept open, so reading them again does not open them again.
     @Test func objectsAreKept() throws {
         let sample = try Sample(big)
         let conversation = try open(sample)
         #expect(try read(conversation, "/big").body == big)
-        // Written just now, it is hashed until its time of change is old enough to show the next change.
+        // A file that was just written is hashed until its change time is old enough to show the next change.
         Host.sleep(milliseconds: 150)
         #expect(try read(conversation, "/big").body == big)
         let before = sample.objects.opens.load(ordering: .relaxed)
@@ -406,7 +406,7 @@ import struct ComposefsFileTree.ExtendedAttribute
         #expect(body.integer(40, UInt32.self) == 4096 && body.integer(44, UInt32.self) == 255)
     }
 
-    /// Everything that would change something is EROFS (30), before anything else is looked at.
+    /// Every operation that would change something gives EROFS (30), before anything else is checked.
     @Test func changes() throws {
         let conversation = try open(Sample(big))
         let changing: [FuseOperation] = [
@@ -425,7 +425,7 @@ import struct ComposefsFileTree.ExtendedAttribute
         }
     }
 
-    /// What the kernel does by itself once it is told that nobody else does.
+    /// Operations that the kernel handles itself once the server says that it does not implement them.
     @Test func leftToTheKernel() throws {
         let conversation = try open(Sample(big))
         for operation: FuseOperation in [
@@ -439,7 +439,7 @@ import struct ComposefsFileTree.ExtendedAttribute
         }
     }
 
-    /// Forgetting and interrupting have no answer; after thousands of them the next request is answered as before.
+    /// Forget and interrupt requests have no answer; after thousands of them the next request is answered as before.
     @Test func forgetStorm() throws {
         let conversation = try open(Sample(big))
         for number in 0..<5000 as Range<UInt64> {
@@ -451,7 +451,7 @@ import struct ComposefsFileTree.ExtendedAttribute
         #expect(conversation.finish())
     }
 
-    /// Requests cut short or made of random bytes: an answer or none, and the server goes on.
+    /// Truncated requests and random bytes: the server answers or ignores them, and continues.
     @Test func hostileRequests() throws {
         let conversation = try open(Sample(big))
         var random = SystemRandomNumberGenerator()
@@ -474,7 +474,7 @@ import struct ComposefsFileTree.ExtendedAttribute
         for length in [1, 16, 39, 40, 41, 500] {
             conversation.send((0..<length).map { _ in UInt8.random(in: .min ... .max, using: &random) })
         }
-        // All answers to what came before are read away.
+        // Discard the answers to earlier requests.
         conversation.send(request(.getAttributes, 0xdead_beef))
         var isAlive = false
         var count = 0

@@ -9,13 +9,13 @@ import Synchronization
 
 @testable import ComposefsFuse
 
-/// Objects in memory, opened as files without a name.
+/// Objects in memory, opened as unnamed files.
 final class MemoryObjects: ObjectOpener {
     private let contents = Mutex<[ObjectID: [UInt8]]>([:])
     let opens = Atomic<Int>(0)
-    /// The file that an object was opened as last, for who changes it behind the server's back.
+    /// The file as which an object was last opened, for tests that change it while the server uses it.
     private let files = Guarded<[ObjectID: Int32]>([:])
-    /// Whether that file is opened again, instead of a new one with the content that the object has.
+    /// Whether that file is opened again, instead of a new one with the object's content.
     let keepsFiles = Atomic<Bool>(false)
 
     deinit { for file in files.change({ $0.values }) { close(file) } }
@@ -28,7 +28,7 @@ final class MemoryObjects: ObjectOpener {
         return id
     }
 
-    /// Why no object is opened.
+    /// The error for every open.
     let refusal = Mutex<String?>(nil)
 
     func openObject(_ id: ObjectID) throws(ObjectOpenError) -> FileDescriptor {
@@ -120,7 +120,7 @@ extension [UInt8] {
     }
 }
 
-/// A server of which the kernel's part is played here, over a socket that keeps messages apart as the device does.
+/// A server for which the test plays the kernel, over a socket that preserves message boundaries as the device does.
 final class Conversation {
     private let socket: Int32
     private let server: FuseServer
@@ -198,7 +198,7 @@ final class Conversation {
         return node
     }
 
-    /// Hangs up, as an unmount does; true once the server has ended.
+    /// Closes the connection, as an unmount does. True once the server has ended.
     @discardableResult
     func finish() -> Bool {
         shutdown(socket, Int32(SHUT_RDWR))

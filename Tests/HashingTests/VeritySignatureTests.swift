@@ -3,7 +3,7 @@ import Testing
 
 @testable import ComposefsHashing
 
-/// Messages of our signer as openssl and fsverity-utils see them.
+/// The signer's messages, checked with openssl and fsverity-utils.
 @Suite(.enabled("openssl is not installed") { shell("command -v openssl") == 0 }) struct VeritySignatureTests {
     static let kinds = [
         "rsa:2048", "rsa:4096", "ec -pkeyopt ec_paramgen_curve:P-256", "ec -pkeyopt ec_paramgen_curve:P-384 -sha384",
@@ -33,18 +33,18 @@ import Testing
         let verify = "smime -verify -binary -inform der -in sig -content msg -certfile a.crt -noverify -out out"
         #expect(folder.run("openssl \(verify)") == 0, "\(folder.log)")
         #expect(folder.run("openssl \(verify.replacing("smime", with: "cms"))") == 0, "\(folder.log)")
-        // Neither content nor certificates are in it, and there are no signed attributes, which the kernel refuses.
+        // It contains neither content nor certificates, and no signed attributes, which the kernel refuses.
         #expect(folder.run("openssl cms -cmsout -print -inform der -in sig > out") == 0)
         let text = String(decoding: try folder.read("out"), as: UTF8.self)
         #expect(text.contains("eContent: <ABSENT>"))
         #expect(text.contains("signedAttrs:\n          <ABSENT>"))
         #expect(text.contains("certificates:\n      <ABSENT>"))
-        // Another digest is not what was signed.
+        // The signature is not valid for another digest.
         try folder.write("msg", VeritySignature.message(for: id(algorithm)).dropLast() + [0])
         #expect(folder.run("openssl \(verify)") != 0)
     }
 
-    /// RSA signatures are the same each time, so fsverity-utils must make the very same bytes.
+    /// RSA signatures are deterministic, so fsverity-utils must produce the same bytes.
     @Test(.enabled("fsverity is not installed") { shell("command -v fsverity") == 0 }, arguments: VerityAlgorithm.allCases)
     func sameBytesAsFsverityUtils(_ algorithm: VerityAlgorithm) throws {
         let folder = try Folder()
@@ -118,7 +118,7 @@ private func shell(_ command: String) -> Int32 {
     return status & 0x7f == 0 ? (status >> 8) & 0xff : 128
 }
 
-/// A folder that goes with the value.
+/// A folder that is removed with the value.
 private final class Folder {
     let path: String
 

@@ -21,7 +21,7 @@ import Testing
         #expect(sha256([UInt8](repeating: 0, count: count)) == expected)
     }
 
-    /// Zeros that are only counted give what zeros that are hashed give, wherever in the content they stand.
+    /// Counting zeros gives the same digest as hashing them, at any position in the content.
     @Test(arguments: [0, 1, 4095, 4096, 4097, 130 * 4096, 1_000_000, 40_000_001])
     func countedZeros(count: Int) {
         for algorithm in VerityAlgorithm.allCases {
@@ -47,7 +47,7 @@ import Testing
         #expect(sha256(Array("{}".utf8)) == "7f943a505c946ab0b3bc97afd3ab20cc376b16a0560b1da6f9abf5f6086d4515")
     }
 
-    /// A plain model of the definition: whole levels in memory, one after the other.
+    /// A simple model of the definition, with whole levels in memory.
     private func model(_ content: [UInt8], _ algorithm: VerityAlgorithm) -> [UInt8] {
         let digest: DigestAlgorithm = algorithm == .sha256 ? .sha256 : .sha512
         var level = content
@@ -70,7 +70,7 @@ import Testing
         return ContentDigest.of(descriptor, digest).bytes
     }
 
-    /// Sizes around every level's edge: 128 blocks of SHA-256 hashes and 64 of SHA-512 fill a tree block.
+    /// Sizes around the boundary of every level: 128 SHA-256 hashes or 64 SHA-512 hashes fill a tree block.
     @Test(arguments: VerityAlgorithm.allCases)
     func treeLevels(algorithm: VerityAlgorithm) {
         let fan = 4096 / algorithm.digestSize
@@ -83,7 +83,7 @@ import Testing
                     used = count
                 }
                 let expected = model(content, algorithm)
-                // Odd pieces, so that blocks never line up with updates.
+                // Unusual part sizes, so that blocks are never aligned with updates.
                 content.withUnsafeBytes { all in
                     var at = 0
                     while at < count {

@@ -1,7 +1,7 @@
 import ComposefsJSON
 import Testing
 
-/// JSON that people may see on a terminal.
+/// JSON that may reach a terminal.
 @Suite struct JSONShownTests {
     private func text(_ value: JSONValue) -> String { String(decoding: value.serialized(shown: true), as: UTF8.self) }
 

@@ -10,7 +10,7 @@ import Testing
             do {
                 try file.setExtendedAttribute("user.b", ByteString([0, 1, 255]))
             } catch let error as SystemError where error.errno == .notSupported {
-                try Test.cancel("the temporary directory has no user xattrs")
+                try Test.cancel("the temporary directory does not support user xattrs")
             }
             let large = ByteString([UInt8](repeating: 9, count: 3000))
             try directory.setExtendedAttribute("user.a", large, at: "file")
@@ -41,7 +41,7 @@ import Testing
             do {
                 try directory.setExtendedAttribute("trusted.test", "on the link", at: "link")
             } catch let error as SystemError where error.errno == .notSupported {
-                try Test.cancel("the temporary directory has no trusted xattrs")
+                try Test.cancel("the temporary directory does not support trusted xattrs")
             }
             #expect(try directory.extendedAttribute("trusted.test", at: "file") == nil)
             #expect(try directory.extendedAttribute("trusted.test", at: "link") == "on the link")
@@ -51,7 +51,8 @@ import Testing
         }
     }
 
-    /// Where the kernel has fs-verity the digest is checked against one computed with another implementation of the Merkle tree, else the error must say so.
+    /// If the kernel has fs-verity, the digest is compared with that of another implementation of the Merkle tree. Otherwise the error must
+    /// say so.
     @Test func verity() throws {
         try withScratch { directory, _ in
             try directory.open(at: "file", [.writeOnly, .create]).writeAll(Array("hello world\n".utf8))
@@ -60,7 +61,7 @@ import Testing
                 #expect(try file.measureVerity() == nil)
                 try file.enableVerity(algorithm: 1)
             } catch let error as SystemError where error.isUnsupported {
-                try Test.cancel("no fs-verity here: \(error)")
+                try Test.cancel("no fs-verity: \(error)")
             }
             let measured = try #require(try file.measureVerity())
             #expect(measured.algorithm == 1)

@@ -39,7 +39,7 @@ import Testing
         }
     }
 
-    /// On file systems that can do it and on one that cannot (a tmpfs), at offsets that are no multiple of anything.
+    /// On file systems with and without support (tmpfs), at unaligned offsets.
     @Test func writesPastThePageCache() throws {
         let bytes = (0..<300_001).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ $0 / 251) }
         func check(_ directory: borrowing FileDescriptor, _ name: ByteString) throws {
@@ -74,7 +74,7 @@ import Testing
     }
 
     @Test func shortWritesAreContinued() throws {
-        // A pipe takes 64 KiB at a time at most, so a reader is needed and vectors are split in the middle.
+        // A pipe accepts at most 64 KiB at a time, so a reader is needed, and vectors are split.
         let pipe = try FileDescriptor.pipe()
         let total = 1 << 20
         let bytes = (0..<total).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ ($0 >> 8)) }
@@ -140,7 +140,7 @@ import Testing
             let other = try directory.openTemporary()
             #expect(failure { try directory.link(other, at: "ab/name") }?.errno == .exists)
             #expect(try directory.link(temporary: other, at: "second"))
-            // What is open for writing is seen through the second descriptor.
+            // Data written through one descriptor is visible through the second.
             let again = try other.reopen()
             try other.writeAll([7, 8] as [UInt8])
             #expect(try again.readAll(limit: 10) == [7, 8])
@@ -207,7 +207,7 @@ import Testing
 
     @Test func listsLargeDirectoriesFromTheStart() throws {
         try withScratch { directory, _ in
-            // More than one buffer of 32 KiB holds.
+            // More than fits in one buffer of 32 KiB.
             let names = Set((0..<2000).map { ByteString("a name that is long enough to need a second buffer \($0)") })
             for name in names { _ = try directory.open(at: name, [.writeOnly, .create]) }
             for _ in 0..<2 {
@@ -271,7 +271,7 @@ import Testing
     }
 
     @Test func readsFilesWithoutASize() throws {
-        // /proc says size 0.
+        // /proc reports size 0.
         let text = ByteString(try FileDescriptor.open("/proc/self/status", .readOnly).readAll(limit: 1 << 20)).utf8Text
         #expect(text?.hasPrefix("Name:") == true)
     }

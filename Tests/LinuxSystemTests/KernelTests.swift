@@ -4,7 +4,7 @@ import Glibc
 import Synchronization
 import Testing
 
-/// Records the calls of one thread, so that tests running beside it are not seen, and fails those that it is told to.
+/// Records the calls of one thread, without those of tests that run in parallel, and makes selected ones fail.
 private final class Recorder: SystemCallObserver {
     struct Line: Sendable, Equatable {
         var kind: SystemCallKind

@@ -3,11 +3,11 @@ import Glibc
 import Testing
 
 @Suite struct MemoryTests {
-    /// In a process of its own, whose heap has nothing yet that other tests have freed: from that, blocks are taken first.
+    /// Runs in a new process: in this one, malloc would first reuse blocks that other tests have freed.
     @Test func freedMemoryGoesBack() async {
         await #expect(processExitsWith: .success) {
             let (large, small) = (8 << 20, 1 << 20)
-            // Without the setting glibc keeps blocks of a size that has been freed once.
+            // Without the setting, glibc keeps blocks of a size that has been freed once.
             free(malloc(large))
             Host.returnsFreedMemory(ofAtLeast: 256 << 10)
             guard let block = malloc(small) else { exit(2) }

@@ -4,7 +4,7 @@ import Testing
 
 @testable import ComposefsLinuxSystem
 
-/// Who else could change a directory.
+/// Which other users could change a directory.
 @Suite(.enabled(if: Host.effectiveUserID == 0, "needs root"))
 struct OwnershipTests {
     private func fault(
@@ -26,14 +26,14 @@ struct OwnershipTests {
         #expect(try fault(uid: 65534, mode: 0o700) == .owner(65534))
         #expect(try fault(trusted: [0, 65534], uid: 65534, mode: 0o700) == nil)
         #expect(try fault(mode: 0o757) == .everyone)
-        // Who may not remove others' entries can still add some.
+        // A user who may not remove others' entries can still add entries.
         #expect(try fault(mode: 0o1777) == .everyone)
         #expect(try fault(gid: 65534, mode: 0o775) == .group(65534))
-        // A group that no account has.
+        // A group without an account.
         #expect(try fault(gid: 64999, mode: 0o770) == .group(64999))
-        // The group of root's own, as a umask of 002 has it.
+        // Root's private group, as with a umask of 002.
         #expect(try fault(mode: 0o775) == nil)
-        // The account daemon has the group of its own, too; root's directory with it is another matter.
+        // The account daemon has a private group too, but it is not private to root.
         #expect(try fault(trusted: [1, 0], uid: 1, gid: 1, mode: 0o775) == nil)
         #expect(try fault(trusted: [1, 0], uid: 0, gid: 1, mode: 0o775) == .group(1))
     }
@@ -52,7 +52,7 @@ struct OwnershipTests {
 
     @Test func accessLists() throws {
         #expect(try fault(mode: 0o755, list: list(user: 7, mask: 7)) == .accessList)
-        // The mask takes it away.
+        // The mask removes the permission.
         #expect(try fault(mode: 0o755, list: list(user: 7, mask: 5)) == nil)
         #expect(try fault(mode: 0o755, list: list(user: 5, mask: 7)) == nil)
         #expect(try fault(trusted: [0, 65534], mode: 0o755, list: list(user: 7, mask: 7)) == nil)

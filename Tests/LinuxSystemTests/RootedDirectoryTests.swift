@@ -3,9 +3,9 @@ import Testing
 
 @testable import ComposefsLinuxSystem
 
-/// Paths that would leave the directory, by a link or by themselves, reach nothing.
+/// Paths that would leave the directory, through a link or by themselves, are refused.
 struct RootedDirectoryTests {
-    /// A directory `root` beside a directory `outside`, and in it `inside` and links that lead out, or back in.
+    /// A directory `root` beside a directory `outside`. `root` contains `inside` and links that lead out, or back in.
     private func withRoot(_ body: (borrowing RootedDirectory, borrowing FileDescriptor) throws -> Void) throws {
         try withScratch { scratch, path in
             for name: ByteString in ["root", "outside", "root/inside"] { try scratch.makeDirectory(at: name) }
@@ -52,7 +52,7 @@ struct RootedDirectoryTests {
     @Test(arguments: ways) func nothingOutsideIsReached(_ path: ByteString) throws {
         try withRoot { root, scratch in
             let fresh: ByteString = path == ".." ? "../new" : path + "-new"
-            // Borrowed values cannot be captured, so that each call stands by itself.
+            // Borrowed values cannot be captured, so each call is written out.
             do throws(SystemError) {
                 _ = try root.open(at: path, .readOnly)
                 Issue.record("opened \(path)")
@@ -100,7 +100,7 @@ struct RootedDirectoryTests {
         }
     }
 
-    /// Kernels before 5.6, and sandboxes: the path is walked name by name.
+    /// Kernels before 5.6, and sandboxes: the path is walked component by component.
     @Test func walking() throws {
         try withRoot { root, _ in
             let number = root.descriptor.raw

@@ -5,13 +5,13 @@ import ComposefsTestSupport
 import Synchronization
 import Testing
 
-/// Whatever fails, and when: no mount, loop device or descriptor is left.
+/// After every possible failure, no mount, loop device or descriptor remains.
 @Suite(.serialized) struct FailureTests {
-    /// How an image gets to be mounted.
+    /// The ways to mount an image.
     struct Way: Sendable, CustomTestStringConvertible {
-        /// How often overlayfs refuses layers as newer kernels take them.
+        /// How often overlayfs refuses layers in the form of newer kernels.
         var refused: Int
-        /// Whether the image is where the kernel cannot mount files from.
+        /// Whether the image is on a file system from which the kernel cannot mount files.
         var needsLoop: Bool
 
         var testDescription: String { "\(refused) ways refused\(needsLoop ? ", loop device" : "")" }
@@ -41,7 +41,7 @@ import Testing
                 isMounted = true
             } catch {}
             Kernel.observe(nil)
-            // Steps of one way that fail are made up for by the next way, so a mount is not yet the end.
+            // After a failed step of one way, the next way is tried, so a successful mount does not end the test.
             if isMounted {
                 #expect(try test.mounted("external") == TestImage.external)
                 try unmount(test.target)
@@ -60,7 +60,7 @@ import Testing
     @Test func failuresLeaveNothingBehind() throws {
         try TestImage.with { test in
             let before = try State(test)
-            // No EROFS at all, and an EROFS cut short.
+            // Not an EROFS image, and a truncated one.
             let garbage = test.base + "/garbage"
             try FileDescriptor.open(garbage, [.writeOnly, .create]).writeAll([UInt8](repeating: 0xa5, count: 8192))
             for place in [false, true] {
@@ -77,7 +77,7 @@ import Testing
                 }
             }
 
-            // Objects that are no directory.
+            // The objects are not a directory.
             let noDirectory = failure {
                 try mountImage(try test.open(test.image), objects: try test.open(test.image), verity: .none, at: test.target)
             }
@@ -116,7 +116,7 @@ import Testing
         }
     }
 
-    /// A kernel that cannot stack an overlay upon an EROFS from a file can upon one from a loop device.
+    /// A kernel that cannot stack an overlay on an EROFS mount from a file can stack it on one from a loop device.
     @Test func aLoopDeviceIsTriedWhereTheOverlayFails() throws {
         try TestImage.with { test in
             guard (try? FileDescriptor.open("/dev/loop-control", .readWrite)) != nil else { try Test.cancel("no loop devices") }
@@ -134,7 +134,7 @@ import Testing
         }
     }
 
-    /// What a thousand users a day leave behind.
+    /// Many mounts leave nothing behind.
     @Test(.timeLimit(.minutes(5))) func aThousandCyclesLeaveNothing() throws {
         try TestImage.with { test in
             try test.withImage(onTmpfs: true) { onTmpfs in
@@ -160,7 +160,7 @@ import Testing
     }
 }
 
-/// What must be as it was.
+/// The state that must not change.
 private struct State: Equatable {
     var mounts = 0
     var descriptors = 0
@@ -170,7 +170,7 @@ private struct State: Equatable {
     init(_ test: TestImage) throws {
         mounts = try mountCount(test)
         descriptors = try descriptorCount()
-        // Ours bear a name; the test library's come and go.
+        // Only named threads are ours; the test library starts and ends others.
         let tasks = try FileDescriptor.open("/proc/self/task", [.readOnly, .directory])
         threads = try tasks.entries().count { task in
             (try? tasks.open(at: task.name + "/comm", .readOnly).readAll(limit: 64)) == Array("cfsoci\n".utf8)
@@ -178,7 +178,7 @@ private struct State: Equatable {
         loops = try loopDevices(test)
     }
 
-    /// Loop devices and threads end a moment after their last user.
+    /// Loop devices and threads end shortly after their last user.
     static func settled(_ wanted: State, _ test: TestImage) throws -> State {
         for _ in 0..<100 {
             let now = try State(test)
@@ -189,7 +189,7 @@ private struct State: Equatable {
     }
 }
 
-/// Makes one of the system calls fail, and the first uses of `lowerdir+`.
+/// Makes one of the system calls and the first uses of `lowerdir+` fail.
 private final class FailStep: SystemCallObserver {
     private let step: Int
     private let error: Errno

@@ -29,7 +29,7 @@ import Testing
             #expect(try target.status(at: "external").size == UInt64(TestImage.external.count))
             #expect(try target.fileSystemStatus().type == FileSystemStatus.typeOverlay)
             #expect(try target.fileSystemStatus().isReadOnly)
-            // Nothing of the attributes that hold it together is to be seen, and no object by its own name.
+            // Neither overlayfs's attributes nor objects under their own names are visible.
             #expect(try target.extendedAttributes(at: "external").filter { $0.name.hasPrefix("trusted.overlay") } == [])
             #expect(try target.statusIfPresent(at: "00") == nil)
             let line = try mountLine(test.target)
@@ -49,7 +49,7 @@ import Testing
                 #expect(try test.mounted("external") == TestImage.external)
                 try unmount(test.target)
             }
-            // Freed with the last user, which the kernel may tell a moment later.
+            // Released with the last user, which the kernel may show a moment later.
             for _ in 0..<100 where try loopDevices(test) != [] { Host.sleep(milliseconds: 10) }
             #expect(try loopDevices(test) == [])
         }
@@ -74,7 +74,7 @@ import Testing
         try TestImage.with { test in
             let more = try test.makeDirectory("more")
             let objects = try test.open(test.objects)
-            // One of the objects goes elsewhere.
+            // One of the objects is moved.
             let name = try #require(try objects.entries().map(\.name).sorted().first)
             try FileDescriptor.makeDirectory(more + "/" + name, mode: 0o755)
             for entry in try test.open(test.objects + "/" + name).entries() {
@@ -100,7 +100,7 @@ import Testing
         }
     }
 
-    /// Whatever way of naming layers the kernel takes, the image is the layer and not what lies below it.
+    /// With every way of specifying layers, the image itself is the layer, not the directory below its mount.
     @Test(arguments: [0, 2, 100])
     func theTargetMayBeTheCurrentDirectory(refused: Int) throws {
         try TestImage.with { test in
@@ -126,7 +126,7 @@ import Testing
         }
     }
 
-    /// A source that is longer than the kernel takes must not keep an image from being mounted.
+    /// A source that exceeds the kernel's limit must not prevent mounting.
     @Test func longSources() throws {
         try TestImage.with { test in
             try test.mount(MountOptions(source: ByteString([UInt8](repeating: UInt8(ascii: "s"), count: 256))))
@@ -135,7 +135,7 @@ import Testing
         }
     }
 
-    /// What kernels before 6.15 need: layers that are attached, in a namespace of their own; before 6.8 in one string.
+    /// Kernels before 6.15 need layers that are attached, in a private namespace; before 6.8 in one string.
     @Test(arguments: [0, 1, 2, 100])
     func olderWaysGiveTheSame(refused: Int) throws {
         try TestImage.with { test in
@@ -147,7 +147,7 @@ import Testing
             defer { Kernel.observe(nil) }
             try test.mount(MountOptions(upperDirectory: upper, workDirectory: work, readWrite: true))
             Kernel.observe(nil)
-            // With an upper directory the ways with detached layers are tried without metacopy first, then with.
+            // With an upper directory, the ways with detached layers are tried first without metacopy, then with it.
             #expect(observer.refused == (refused < 3 ? refused : 5))
             #expect(try mountCount(test) == before + 1)
             #expect(try mountLine(test.target)?.contains(refused < 3 ? "datadir+=" : "::") == true)
@@ -178,7 +178,7 @@ import Testing
             #expect(answer(.notPermitted, to: "metacopy").hasPrefix("mounting needs root privileges "))
             #expect(
                 answer(.invalidArgument, to: "redirect_dir").contains("Linux 6.5 or newer): set redirect_dir of overlay: Invalid argument"))
-            // Where there is fs-verity at all, an overlayfs that does not know the option is told apart.
+            // If fs-verity is supported, a missing option of overlayfs gives a different error.
             let text = answer(.invalidArgument, to: "verity")
             #expect(text.contains("overlayfs cannot check it") || text.contains("has none, so every file would fail to open"))
         }
@@ -230,7 +230,7 @@ import Testing
             #expect(status.uid == 101_000 && status.gid == 101_001)
             #expect(try test.mounted("external") == TestImage.external)
             try unmount(test.target)
-            // The first user namespace maps nothing, which the kernel refuses.
+            // The kernel refuses the initial user namespace, which maps nothing.
             guard case .ownerMap = failure({ try test.mount(MountOptions(idmap: "/proc/self/ns/user")) }) else {
                 Issue.record("accepted the own user namespace")
                 return
@@ -270,7 +270,7 @@ import Testing
         }
     }
 
-    /// Overlayfs without fs-verity would mount, and every file would be EIO.
+    /// Without fs-verity, overlayfs would mount, and opening any file would fail with EIO.
     @Test func secureImagesNeedVerity() throws {
         try TestImage.with { test in
             let objects = try test.open(test.objects)
@@ -285,7 +285,7 @@ import Testing
         }
     }
 
-    /// `tryverity`: with it where there is fs-verity, without where there is none.
+    /// `tryverity`: with checks if fs-verity is supported, without them otherwise.
     @Test func verityIfSupported() throws {
         try TestImage.requireMounting()
         let isSupported = try hasVerity(TestImage.parent)
@@ -325,7 +325,7 @@ import Testing
                 #expect(error.errno == .inputOutput)
             }
         }
-        // Without it the same object is served: that is why a secure repository never mounts so.
+        // Without verity the same object is served; therefore a secure repository is never mounted in this way.
         try TestImage.with(verity: true) { test in
             try test.mount(requireVerity: false)
             #expect(try test.mounted("tampered") == Array("what was put there..".utf8))
@@ -333,7 +333,7 @@ import Testing
     }
 }
 
-/// Makes the first uses of a mount parameter fail, as on a kernel that does not know it.
+/// Makes the first uses of a mount parameter fail, as on a kernel without it.
 final class RefuseParameter: SystemCallObserver {
     private let name: ByteString
     private let times: Int
@@ -399,7 +399,7 @@ private func mountOptions(_ target: ByteString) throws -> [String] {
     try mountLine(target)?.split(separator: " ").dropFirst(5).first?.split(separator: ",").map(String.init) ?? []
 }
 
-/// How many mounts there are below a test's directory, or from it: others may mount something at the same time.
+/// The number of mounts below a test's directory or from it; other tests may mount at the same time.
 func mountCount(_ test: TestImage) throws -> Int { try mountInfo().count { $0.contains(test.name.description) } }
 
 private func mountInfo() throws -> [String] {

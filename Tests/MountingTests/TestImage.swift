@@ -5,10 +5,10 @@ import ComposefsTestSupport
 import Glibc
 import Testing
 
-/// A directory to mount things below, an image and its objects: `inline` holds its content itself, `external` and `sub/large` are objects,
-/// `tampered` names an object with another digest than the image says, and the root has the whiteouts that hide the objects' directories.
+/// A directory for mount points, an image and its objects. `inline` has its content in the image, `external` and `sub/large` are objects,
+/// the object of `tampered` has another digest than the image says, and the root has the whiteouts that hide the objects' directories.
 ///
-/// The image is made by mkfs.erofs of a tree with overlayfs's own attributes, so that it depends on nothing of ours.
+/// mkfs.erofs makes the image from a tree with overlayfs's attributes, so that the image does not depend on this project's code.
 struct TestImage {
     var base: ByteString
     /// The directory's own name.
@@ -20,13 +20,13 @@ struct TestImage {
     static let external = [UInt8](repeating: UInt8(ascii: "x"), count: 5000)
     static let large = (0..<300_000).map { UInt8(truncatingIfNeeded: $0 &* 13 &+ ($0 >> 10)) }
 
-    /// Cancels the test, with the reason, where images cannot be made or mounted at all.
+    /// Cancels the test, with the reason, if images cannot be made or mounted.
     static func requireMounting() throws {
         try ComposefsTestSupport.requireMounting()
         guard (try? FileDescriptor.open("/usr/bin/mkfs.erofs", .pathOnly)) != nil else { try Test.cancel("needs mkfs.erofs (erofs-utils)") }
     }
 
-    /// Where new images are made: a file system with fs-verity when the variable names one.
+    /// The directory for new images, on a file system with fs-verity if the variable names one.
     static var parent: ByteString { TestFolder.parentWithVerity }
 
     static func with(in parent: ByteString = parent, verity: Bool = false, _ body: (TestImage) throws -> Void) throws {
@@ -57,7 +57,7 @@ struct TestImage {
         try mountImage(try open(image), objects: try open(objects), verity: requireVerity ? .required : .none, at: target, options: options)
     }
 
-    /// A file's copy on a tmpfs, where kernels want a loop device, or the file itself; the image where none is named.
+    /// A copy of a file on a tmpfs, from which kernels need a loop device, or the file itself. The default file is the image.
     func withImage(_ file: ByteString? = nil, onTmpfs: Bool, _ body: (ByteString) throws -> Void) throws {
         let file = file ?? image
         guard onTmpfs else { return try body(file) }
@@ -91,7 +91,7 @@ struct TestImage {
         if verity { try open(image).enableVerity(algorithm: 1) }
     }
 
-    /// A sparse file of the right size whose attributes say where its content is and what digest it has.
+    /// A sparse file of the right size whose attributes name the object and the digest of its content.
     private func addFile(
         _ root: borrowing FileDescriptor, _ name: ByteString, _ content: [UInt8], _ verity: Bool, actually: [UInt8]? = nil
     ) throws {
@@ -128,7 +128,7 @@ struct TestImage {
     }
 }
 
-/// Runs a program to its end; a status other than 0 is an issue.
+/// Runs a program; an exit status other than 0 is an issue.
 func run(_ program: ByteString, _ arguments: [ByteString]) throws {
     #expect(wait(for: try start(program, arguments)) == 0, "\(program) failed")
 }
@@ -155,7 +155,7 @@ private func wait(for child: pid_t) -> Int32 {
     return status
 }
 
-/// The error that `body` throws, nil where it throws none.
+/// The error that `body` throws, or nil.
 func failure(_ body: () throws -> Void) -> MountError? {
     do {
         try body()

@@ -24,7 +24,7 @@ import Testing
         }
     }
 
-    /// The topmost goes, one at a time.
+    /// Unmounts the topmost mount, one at a time.
     @Test func mountsUponEachOther() throws {
         try TestImage.with { test in
             let before = try mountCount(test)
@@ -77,7 +77,7 @@ import Testing
         try FileDescriptor.attachMount(mount.raw, at: directory)
     }
 
-    /// As tools mount that attach the EROFS part somewhere and leave it there.
+    /// A mount by a tool that leaves the EROFS part attached.
     @Test func bothPartsGo() throws {
         try TestImage.with { test in
             guard (try? FileDescriptor.open("/usr/bin/mount", .pathOnly)) != nil else { try Test.cancel("needs mount(8)") }
@@ -98,7 +98,7 @@ import Testing
                 try join(second)
                 #expect(try test.mounted("external") == TestImage.external)
                 try unmount(test.target, lazily: lazily)
-                // The other one still needs it.
+                // The other mount still needs it.
                 #expect(try mountLine(part) != nil && mountLine(second) != nil && mountLine(test.target) == nil)
                 try unmount(second, lazily: lazily)
                 #expect(try mountCount(test) == before.0)
@@ -116,7 +116,7 @@ import Testing
         #expect(entry.id == 36 && entry.target == "/mnt 2" && entry.type == "ext3" && entry.source == "/dev/ro\\ot")
         #expect(entry.options == ["rw", "errors=continue", "a,b"])
         #expect(!entry.isImage && entry.layers.isEmpty)
-        // Cut anywhere: no entry, or one; never a trap.
+        // Truncated at any position: no entry or one, never a trap.
         for end in 0..<line.utf8.count { _ = MountEntry(line: line.utf8.prefix(end)) }
         for bad in ["", " ", "36 35 98:0 /mnt1 /mnt2 rw - ext3 x", "x 35 98:0 /mnt1 /mnt2 rw - ext3 x rw", "36 35 98:0 / / rw a b c d e"] {
             #expect(MountEntry(line: bad.utf8) == nil, "\(bad)")

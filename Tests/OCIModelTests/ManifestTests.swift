@@ -143,7 +143,7 @@ private func layer(_ members: String) -> String { manifest(layers: "[{\(members)
         #expect(image("application/vnd.dev.cosign.simplesigning.v1+json") == "an artifact")
     }
 
-    /// Documents that are in registries. Nothing of this decides what a tree or a digest is.
+    /// Documents that exist in registries. These members affect neither a tree nor a digest.
     @Test(arguments: [
         manifest(more: #","annotations":{"a":1,"b":null,"c":{}}"#), manifest(more: #","annotations":[]"#),
         manifest(more: #","artifactType":1"#),
@@ -251,7 +251,7 @@ private func layer(_ members: String) -> String { manifest(layers: "[{\(members)
     ])
     func refused(_ text: String, _ part: String) { #expect(fault(text)?.contains(part) == true, "\(fault(text) ?? "")") }
 
-    /// What docker, buildah and older tools have written, and what nothing of a tree or digest depends on.
+    /// Documents of docker, buildah and older tools. These members affect neither a tree nor a digest.
     @Test func otherTypesThanSpecified() throws {
         let config = try ImageConfig(
             parsing: Array(

@@ -5,7 +5,7 @@ import Testing
 
 @testable import ComposefsSplitStream
 
-/// A ustar archive as the Rust `tar` crate builds it from names and sizes: mode 0700, contents all zero, everything else empty.
+/// A ustar archive as the Rust `tar` crate builds it from names and sizes: mode 0700, zeros as contents, all other fields empty.
 struct ZeroFiles {
     var files: [(name: String, size: Int)]
 
@@ -66,7 +66,7 @@ extension SplitStreamWriter {
 }
 
 extension SplitStreamParts {
-    /// The file, nothing having been spilled.
+    /// The file, without spilled data.
     var file: [UInt8] { head + bodyRest }
 }
 
@@ -97,10 +97,10 @@ func pieces(_ file: [UInt8], _ algorithm: VerityAlgorithm = .sha256) throws -> [
 
 func objectID(_ file: [UInt8]) -> String { file.withUnsafeBytes { VerityHasher.objectID(of: $0, .sha256).hex } }
 
-/// Values pinned by other implementations, or made by models of the format that reproduce the pinned ones.
+/// Values that other implementations pin, or from models of the format that reproduce pinned ones.
 ///
-/// Identifiers of streams depend on the release of libzstd: these are those of 1.5.7, and 1.5.4 makes the same. Should a later release pack
-/// differently, the tests of `WrittenAndRead` still say whether the streams are right.
+/// IDs of streams depend on the release of libzstd: these are from 1.5.7, and 1.5.4 gives the same ones. If a later release compresses
+/// differently, the tests of `WrittenAndRead` still show whether the streams are correct.
 @Suite struct Goldens {
     private static let diffIDs = [
         "757d6903198804b6ed96421a93a9973f5facc0e445a2a6c61cb0129eb67026e2",

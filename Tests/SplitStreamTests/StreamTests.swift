@@ -5,7 +5,7 @@ import Testing
 
 @testable import ComposefsSplitStream
 
-/// Pseudo-random bytes, always the same.
+/// Pseudo-random bytes from a fixed seed.
 func noise(_ count: Int, seed: UInt64 = 1) -> [UInt8] {
     var state = seed
     return (0..<count).map { _ in
@@ -47,7 +47,7 @@ func noise(_ count: Int, seed: UInt64 = 1) -> [UInt8] {
         #expect(try pieces(file) == [])
     }
 
-    /// 100 inline bytes and an object of 1000 make 1100.
+    /// 100 inline bytes and an object of 1000 bytes, 1100 in total.
     @Test func totalSize() throws {
         var writer = SplitStreamWriter(algorithm: .sha256, contentType: 0)
         try writer.put([UInt8](repeating: 7, count: 100))
@@ -65,7 +65,7 @@ func noise(_ count: Int, seed: UInt64 = 1) -> [UInt8] {
         writer.addNamedReference("z:1", a)
         writer.addNamedReference("m", b)
         writer.addNamedReference("", a)
-        // Precomposed and decomposed are two names, although the strings are equal to Swift.
+        // Precomposed and decomposed spellings are two names, although Swift compares the strings as equal.
         writer.addNamedReference("\u{e9}", c)
         writer.addNamedReference("e\u{301}", a)
         writer.addNamedReference("m", c)
@@ -77,7 +77,7 @@ func noise(_ count: Int, seed: UInt64 = 1) -> [UInt8] {
         #expect(reader.namedReference("e\u{301}") == a)
         #expect(reader.namedReference("\u{e9}") == c)
         #expect(reader.namedReference("z") == nil)
-        // The digest that the name had first stays in the table, each digest once, in the order of the calls.
+        // The name's first digest stays in the table, which has each digest once, in the order of the calls.
         let table = file[112..<(112 + 96)]
         #expect(Array(table) == a.bytes + b.bytes + c.bytes)
         #expect(reader.objectReferences.isEmpty)
@@ -121,7 +121,7 @@ func noise(_ count: Int, seed: UInt64 = 1) -> [UInt8] {
         #expect(throws: Full.self) { try write { _ in throw Full() } }
     }
 
-    /// A run of nine mebibytes is cut where that is allowed, and only there.
+    /// A run of nine mebibytes is divided only at allowed positions.
     @Test func breaks() throws {
         let mebibyte = [UInt8](repeating: 5, count: 1 << 20)
         func body(_ count: Int, allow: Bool) throws -> [UInt8] {
@@ -154,7 +154,7 @@ func noise(_ count: Int, seed: UInt64 = 1) -> [UInt8] {
 }
 
 @Suite struct Reading {
-    /// The pinned configuration stream as another implementation wrote it, but for its digests.
+    /// The pinned config stream of another implementation, except for its digests.
     static func bytes(_ text: String) -> [UInt8] { Hex.decode(Array(text.utf8.filter { $0 != 10 && $0 != 32 })) ?? [] }
     static let configuration = bytes(
         """
@@ -247,7 +247,7 @@ func noise(_ count: Int, seed: UInt64 = 1) -> [UInt8] {
     }
 
     @Test func ranges() {
-        // Info: before the header's end, too short, behind the file, backwards.
+        // Info: before the header's end, too short, after the file, reversed.
         #expect(changed(16, 31) != nil)
         #expect(changed(24, 111) == .badRange("info"))
         #expect(changed(24, 406) == .badRange("info"))
@@ -256,14 +256,14 @@ func noise(_ count: Int, seed: UInt64 = 1) -> [UInt8] {
         for (offset, name) in [(32, "stream reference"), (48, "object reference"), (64, "body"), (80, "name")] {
             #expect(changed(offset + 8, 406) == .badRange(name))
             #expect(changed(offset, 1 << 63) == .badRange(name))
-            // Into the header, and into the info.
+            // Overlapping the header, and the info.
             #expect(changed(offset, 0) != nil)
             #expect(changed(offset, 104) != nil)
         }
         #expect(changed(32, 0) == .badRange("stream reference"))
-        // The body over the names.
+        // The body overlapping the names.
         #expect(changed(64, 0x183) == .badRange("body"))
-        // Tables of a length that is no multiple.
+        // Tables whose length is not a multiple of the digest size.
         #expect(changed(40, 0xcf) == .badTable("stream reference"))
         #expect(changed(48, 0xd1) == .badTable("object reference"))
         // An empty range may be anywhere in the file.
@@ -272,7 +272,7 @@ func noise(_ count: Int, seed: UInt64 = 1) -> [UInt8] {
         #expect(Self.reason(file) == .objectIndex(0, count: 0))
     }
 
-    /// A file with these unpacked names and body.
+    /// A file with the given names and body, before compression.
     static func file(names: [UInt8] = [], body: [UInt8], size: UInt64, objects: Int = 1, streams: Int = 1, rawBody: [UInt8]? = nil)
         -> [UInt8]
     {
@@ -364,7 +364,7 @@ func noise(_ count: Int, seed: UInt64 = 1) -> [UInt8] {
         #expect(isRefused([0x30, 0x3a, 0xc0, 0x80, 0]))
     }
 
-    /// A small frame that unpacks to 17 MiB of names is not unpacked to its end.
+    /// A small frame with 17 MiB of names is not decompressed to its end.
     @Test func nameBomb() {
         let text = Array("0:".utf8) + [UInt8](repeating: 0x61, count: 17 << 20) + [0]
         guard case .badNames? = Self.reason(Self.file(names: text, body: [], size: 0)) else {
@@ -390,7 +390,7 @@ func noise(_ count: Int, seed: UInt64 = 1) -> [UInt8] {
         }
     }
 
-    /// A split stream carries no checksum, its name does: whatever a flipped bit makes of it must be read or refused, and never trap.
+    /// A split stream has no checksum; only its name is a digest. A stream with a flipped bit must be read or refused, without a trap.
     @Test func everyFlip() {
         for file in [Self.sample, Self.configuration, Self.old(Self.sample)] {
             for index in file.indices {
@@ -398,14 +398,15 @@ func noise(_ count: Int, seed: UInt64 = 1) -> [UInt8] {
                     var damaged = file
                     damaged[index] ^= 1 << bit
                     let reason = Self.reason(damaged)
-                    // The header's fixed fields and the ranges must all be noticed; flags, type, digests and packed bytes cannot be.
+                    // Changes of the header's fixed fields and the ranges must be detected. Those of flags, type, digests and compressed
+                    // bytes cannot be.
                     if index < 11 { #expect(reason != nil, "byte \(index)") }
                 }
             }
         }
     }
 
-    /// A source that fails, and one that gives less than it has.
+    /// A source that fails, and one that returns less than its size.
     @Test func sources() throws {
         struct Broken: RandomAccessBytes {
             struct Failure: Error {}

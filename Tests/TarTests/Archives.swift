@@ -1,6 +1,6 @@
 import ComposefsBytes
 
-/// Archives made by GNU tar 1.34, written down as their bytes that are not zero.
+/// Archives made by GNU tar 1.34, stored as their non-zero bytes.
 enum Archives {
     /// Lines of `offset:hex` in an archive of `size` bytes.
     static func archive(_ size: Int, _ text: String) -> [UInt8] {

@@ -21,7 +21,7 @@ import Testing
         let both = pax(record("path", "paxpath") + record("linkpath", "paxlink"))
         func read(_ archive: [UInt8]) throws -> [ByteString] {
             let entries = try parse(archive + Block("after", type: "2").with("t", 157).sealed() + endMarker).entries
-            // What an extension header says is over after one entry.
+            // An extension header applies to one entry only.
             #expect(entries.last?.path == "after" && entries.last?.linkTarget == "t")
             return [entries[0].path, entries[0].linkTarget]
         }
@@ -35,7 +35,7 @@ import Testing
 
     @Test func longNames() throws {
         func name(_ data: [UInt8]) throws -> ByteString {
-            // Longer than a path may be.
+            // Longer than the limit of a path.
             let limits = TarLimits(pathBytes: 100_000)
             return try #require(
                 try parse(Block("L", type: "L", size: data.count).sealed(data) + file + endMarker, limits: limits).entries.first
@@ -70,19 +70,19 @@ import Testing
         #expect(reason(header + long + file + endMarker, limits: limits) == .extensionTooLarge(limit: 1000))
         #expect(reason(pax([], type: "g") + file + endMarker, limits: limits) == nil)
         for flag in ["x", "L", "K", "g"] as [Character] {
-            // Refused when the header is seen: there is no data behind it.
+            // Refused when the header is parsed: no data follows it.
             #expect(reason(Block("x", type: flag, size: (1 << 20) + 1).sealed()) == .extensionTooLarge(limit: 1 << 20))
             #expect(reason(Block("x", type: flag).with("77777777777\0", 124).sealed()) == .extensionTooLarge(limit: 1 << 20))
         }
     }
 
     @Test func globalHeaders() throws {
-        // Nothing that it says is applied, not even when it is malformed.
+        // Its records are not applied, and may be malformed.
         for data in [record("path", "x") + record("mtime", "1") + record("uid", "77"), Array("rubbish".utf8), []] {
             let archive = try parse(pax(data, type: "g") + file + endMarker)
             #expect(archive.entries.map(\.path) == ["f"])
             #expect(archive.entries.map(\.uid) == [1000])
-            // It may also come between an extension header and its entry.
+            // It may also be between an extension header and its entry.
             let between = try parse(pax(record("path", "p")) + pax(data, type: "g") + file + endMarker)
             #expect(between.entries.map(\.path) == ["p"])
         }
@@ -98,10 +98,10 @@ import Testing
         #expect(read.uid == .max - 1 && read.gid == 0)
         #expect(read.mtime.seconds == 12 && read.mtime.nanoseconds == 500_000_000)
         #expect(read.extendedAttributes.isEmpty)
-        // An empty value takes nothing from the header.
+        // An empty value does not override the header.
         let empty = try entry(record("path", "") + record("uid", "") + record("size", "") + record("mtime", "") + record("linkpath", ""))
         #expect(empty.path == "f" && empty.uid == 1000 && empty.mtime.seconds == 1_700_000_000)
-        // Nor does it leave what an earlier record said.
+        // It cancels an earlier record.
         #expect(try entry(record("path", "p") + record("path", "")).path == "f")
         // The last of several counts.
         let last = try entry(record("path", "a") + record("mtime", "1.5") + record("path", "b") + record("mtime", "2"))
@@ -109,7 +109,7 @@ import Testing
     }
 
     @Test func size() throws {
-        // The record counts, whatever the header's field holds.
+        // The record counts, whatever the header's field contains.
         for field in ["00000000000\0", "77777777777\0", "not a number"] {
             let data = [UInt8](repeating: 5, count: 700)
             let archive = try parse(
@@ -163,7 +163,7 @@ import Testing
         #expect(fault(record("SCHILY.xattr.a", [UInt8](repeating: 1, count: 65_537))) != nil)
     }
 
-    /// Forty thousand attributes in one header: refused or taken, but soon.
+    /// Forty thousand attributes in one header are refused or accepted quickly.
     @Test func manyAttributes() throws {
         var records: [UInt8] = []
         for index in 0..<40_000 { records += record("SCHILY.xattr.\(index)", "v") }
@@ -197,7 +197,7 @@ import Testing
 }
 
 @Suite struct ReadingBack {
-    /// What a split stream keeps: inline bytes, and the places of objects.
+    /// The parts of a split stream: inline bytes, and the positions of objects.
     private enum Part {
         case inline([UInt8])
         case object
@@ -264,7 +264,7 @@ import Testing
         #expect(throws: TarError.self) { try parser.skipExternal() }
     }
 
-    /// Places where an inline chunk may be cut lie between entries, never between an extension header and its entry.
+    /// Inline chunks may end between entries, never between an extension header and its entry.
     @Test func boundaries() throws {
         var archive: [UInt8] = []
         var starts: Set<Int> = []

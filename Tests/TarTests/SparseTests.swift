@@ -3,9 +3,9 @@ import Testing
 
 @testable import ComposefsTar
 
-/// What GNU tar 1.34 makes of one file in each of its four formats (`tar -S`, `--sparse-version`): 245,860 bytes, mostly holes.
+/// One file in each of the four formats of GNU tar 1.34 (`tar -S`, `--sparse-version`): 245,860 bytes, mostly holes.
 private enum SparseArchives {
-    /// The blocks of the file that are no holes, as lines of `offset:hex` in the part of an archive that all formats have in common.
+    /// The blocks of the file that are not holes, as lines of `offset:hex` in the part that the archives of all formats have in common.
     private static let contents = """
         0:3030
         4096:3031
@@ -40,7 +40,7 @@ private enum SparseArchives {
         122978:21
         """
 
-    /// The headers of one format, and the contents from an offset on.
+    /// The headers of one format, and the contents from an offset.
     private static func archive(_ size: Int, _ headers: String, contentsAt start: Int) -> [UInt8] {
         let shared = Archives.archive(size - start, contents)
         return Array(Archives.archive(size, headers).prefix(start)) + shared
@@ -154,7 +154,7 @@ private enum SparseArchives {
         1144:3030303030373430313434003030303030303030303030
         """, contentsAt: 1536)
 
-    /// The file itself: its data begin at every 8192nd byte, but for the first 4096 bytes further.
+    /// The file itself: data begins at every 8192nd byte, except the first, which begins 4096 bytes later.
     static let file: [UInt8] = {
         var bytes = [UInt8](repeating: 0, count: 30 * 8192 + 100)
         for index in 0..<30 {
@@ -210,7 +210,7 @@ private func expand(_ entry: TarEntry, _ stored: [UInt8], piece: Int = .max) thr
     }
 
     @Test func smallOnes() throws {
-        // All hole, and no data at all.
+        // Only a hole, without any data.
         let hole = try entry(record("GNU.sparse.size", "1000000000000") + record("GNU.sparse.map", "1000000000000,0"))
         #expect(hole.sparse == TarSparse(realSize: 1_000_000_000_000, segments: [.init(offset: 1_000_000_000_000, size: 0)]))
         var sum: UInt64 = 0
@@ -219,9 +219,9 @@ private func expand(_ entry: TarEntry, _ stored: [UInt8], piece: Int = .max) thr
         #expect(sum == 1_000_000_000_000)
         let short = try entry(record("GNU.sparse.size", "10") + record("GNU.sparse.map", "2,3"), Array("abc".utf8))
         #expect(try expand(short, Array("abc".utf8)) == [0, 0] + Array("abc".utf8) + [0, 0, 0, 0, 0])
-        // The name of the file, not that of the member.
+        // The name of the file, not that of the archive entry.
         #expect(try entry(record("path", "x/y") + record("GNU.sparse.size", "1") + record("GNU.sparse.name", "z")).path == "z")
-        // Records that do not concern a file mean nothing.
+        // Records have no meaning for other types than files.
         let folder = try parse(pax(record("GNU.sparse.major", "9")) + Block("d", type: "5").sealed() + endMarker)
         #expect(folder.entries.first?.kind == .directory && folder.entries.first?.sparse == nil)
     }
@@ -279,7 +279,7 @@ private func expand(_ entry: TarEntry, _ stored: [UInt8], piece: Int = .max) thr
         for piece in [1, 7, 600] { #expect(try expand(try entry(records, good), good, piece: piece) == [0, 0, 0, 0, 1, 2, 3, 0, 0, 0]) }
     }
 
-    /// Old GNU format: a map that goes on in blocks behind the header.
+    /// Old GNU format: a map that continues in blocks after the header.
     @Test func oldMaps() throws {
         func header(_ pairs: [(Int, Int)], real: Int, size: Int, more: Bool = false) -> Block {
             var block = Block("f", type: "S", size: size, magic: .gnu)
@@ -304,7 +304,7 @@ private func expand(_ entry: TarEntry, _ stored: [UInt8], piece: Int = .max) thr
             return
         }
         #expect(reason(header([(5, 2)], real: 9, size: 2, more: true).sealed()) == .truncated("a sparse file's map"))
-        // A map without end is refused before it fills the memory.
+        // An endless map is refused before it fills the memory.
         var archive = header([], real: 1 << 30, size: 0, more: true).sealed()
         var block = [UInt8](repeating: 0, count: 512)
         for index in 0..<21 { block.replaceSubrange((24 * index)..<(24 * index + 24), with: octal(0) + octal(0)) }
@@ -323,10 +323,10 @@ private func expand(_ entry: TarEntry, _ stored: [UInt8], piece: Int = .max) thr
         }
         let long = try parse(pax(record("path", "p/")) + Block("f", type: "0").sealed() + endMarker)
         #expect(long.entries.map(\.kind) == [.directory])
-        // With content, which a directory cannot have, it is a file.
+        // An entry with content is a file, because a directory cannot have content.
         let odd = try parse(Block("d/", size: 600).sealed([UInt8](repeating: 1, count: 600)) + Block("f").sealed() + endMarker)
         #expect(odd.entries.map(\.kind) == [.regular, .regular] && odd.contents.first == .external(size: 600))
-        // A link's name may end so.
+        // The name of a link may end in this way.
         #expect(try parse(Block("l/", type: "2").with("t", 157).sealed() + endMarker).entries.map(\.kind) == [.symbolicLink])
     }
 

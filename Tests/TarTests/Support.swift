@@ -3,13 +3,13 @@ import Testing
 
 @testable import ComposefsTar
 
-/// Keeps all that a parser says.
+/// Records everything that a parser reports.
 struct Recorder: TarHandler {
     struct Failure: Error {}
     var inlined: [UInt8] = []
     var entries: [TarEntry] = []
     var contents: [TarContent] = []
-    /// External content by entry, and the order in which inline and external bytes came.
+    /// External content by entry, and the order of inline and external bytes.
     var externals: [[UInt8]] = []
     var whole: [UInt8] = []
     var boundaries: [Int] = []
@@ -44,7 +44,7 @@ struct Recorder: TarHandler {
 
     mutating func boundary() { boundaries.append(whole.count) }
 
-    /// Everything about the entries, for comparing.
+    /// All properties of the entries, for comparison.
     var summary: [String] {
         zip(entries, contents).map { entry, content in
             let time = "\(entry.mtime.seconds).\(entry.mtime.nanoseconds)"
@@ -132,7 +132,7 @@ struct Block {
 
 let endMarker = [UInt8](repeating: 0, count: 1024)
 
-/// `length key=value` with the length that counts itself.
+/// `length key=value`, with a length that includes itself.
 func record(_ key: String, _ value: [UInt8]) -> [UInt8] {
     let body = Array(" \(key)=".utf8) + value + [10]
     var length = body.count + 1

@@ -52,7 +52,7 @@ import Testing
         #expect(try parse(Archives.v7).summary == ustar.summary)
     }
 
-    /// However the bytes are cut, the entries are the same and every byte comes once, in order.
+    /// However the bytes are divided, the entries are the same and every byte is passed on once, in order.
     @Test(arguments: [1, 2, 3, 63, 64, 65, 511, 512, 513, 1000, 4096])
     func pieces(piece: Int) throws {
         for archive in [Archives.gnu, Archives.pax, Archives.ustar, Archives.v7] {
@@ -64,7 +64,7 @@ import Testing
         }
     }
 
-    /// An archive may end where an entry ends, or in what fills the last block; everywhere else its end is missed.
+    /// An archive may end at the end of an entry or in the padding of the last block. A truncation at any other position is detected.
     @Test func truncation() throws {
         for archive in [Archives.gnu, Archives.pax, Archives.ustar] {
             let entries = try parse(archive).summary
@@ -75,7 +75,7 @@ import Testing
                 case nil:
                     let read = try parse(part).summary
                     #expect(read == Array(entries.prefix(read.count)))
-                    // Nothing that was cut off says anything but zero, up to the next entry.
+                    // The missing bytes up to the next entry are all zero.
                     let next = (count + 511) / 512 * 512
                     #expect(archive[count..<min(next, archive.count)].allSatisfy { $0 == 0 }, "cut at \(count)")
                 case let other?: Issue.record("cut at \(count): \(other)")
@@ -94,7 +94,7 @@ import Testing
                 damaged[index] ^= 1 << UInt8(index % 8)
                 let inHeader = headers.contains(index / 512 * 512)
                 if reason(damaged) == nil, inHeader {
-                    // Only the checksum field itself has bytes that do not count.
+                    // Only bytes of the checksum field itself do not count.
                     #expect(148..<156 ~= index % 512, "byte \(index)")
                     #expect(try parse(damaged).summary == entries)
                 }
@@ -113,7 +113,7 @@ import Testing
         for tail in [0, 512, 700, 512 + 511, 100, 1024, 10240] {
             #expect(try parse(file + [UInt8](repeating: 0, count: tail)).summary.count == 1)
         }
-        // Anything at all behind the marker belongs to the stream.
+        // Any data after the marker belongs to the stream.
         let garbage = (0..<3000).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ 1) }
         let archive = try parse(file + endMarker + garbage, piece: 700)
         #expect(archive.entries.count == 1)
@@ -191,13 +191,13 @@ import Testing
         }
     }
 
-    /// The size that a link, device or directory claims is for information: no data follows.
+    /// The size field of a link, device or directory is ignored: no data follows.
     @Test func sizesWithoutData() throws {
         for flag in ["1", "2", "3", "4", "5", "6"] as [Character] {
             let archive = try parse(Block("n", type: flag, size: 5000).with("t", 157).sealed() + Block("g").sealed() + endMarker)
             #expect(archive.entries.map(\.size) == [0, 0])
         }
-        // Of unknown types the data is passed by.
+        // The data of unknown types is skipped.
         let archive = try parse(
             Block("n", type: "V", size: 600).sealed([UInt8](repeating: 9, count: 600)) + Block("g").sealed() + endMarker)
         #expect(archive.entries.map(\.size) == [600, 0])
@@ -210,7 +210,7 @@ import Testing
         #expect(try one(Block(full)).path == ByteString(full))
         #expect(try one(Block(full).with(prefix, 345)).path == ByteString(prefix + "/" + full))
         #expect(try one(Block("short").with("pre/fix", 345)).path == "pre/fix/short")
-        // GNU has times in that place, V7 nothing defined.
+        // GNU has times at that offset; V7 defines nothing.
         #expect(try one(Block("short", magic: .gnu).with("14524770400", 345)).path == "short")
         #expect(try one(Block("short", magic: .v7).with("xyz", 345)).path == "short")
         // A magic with another version is neither.
@@ -260,7 +260,7 @@ import Testing
     @Test func sizes() {
         func size(_ bytes: [UInt8]) -> TarError.Reason? { fault(Block("n").with(bytes, 124)) }
         #expect(size([UInt8](repeating: 0xff, count: 12)) == .badNumber(field: "the size", .negative))
-        // 2^64 + 512, and 2^63; one less is only not there.
+        // 2^64 + 512, and 2^63. With one less, only the data is missing.
         #expect(size([0x80, 0, 0, 1, 0, 0, 0, 0, 0, 0, 2, 0]) == .badNumber(field: "the size", .tooLarge))
         #expect(size([0x80, 0, 0, 0, 0x80, 0, 0, 0, 0, 0, 0, 0]) == .badNumber(field: "the size", .tooLarge))
         #expect(size([0x80, 0, 0, 0, 0x7f] + [UInt8](repeating: 0xff, count: 7)) == .truncated("the file's content"))
@@ -290,7 +290,7 @@ import Testing
         #expect(fault(Block("d", type: "3").with("0010000\0", 329)) == .badNumber(field: "the major device number", .tooLarge))
         #expect(fault(Block("d", type: "3").with("4000000\0", 337)) == .badNumber(field: "the minor device number", .tooLarge))
         #expect(fault(Block("d", type: "3", magic: .v7)) == .noDeviceNumbers)
-        // Of other kinds nobody looks.
+        // The fields are not parsed for other types.
         #expect(try one(Block("f").with("zzzzzzzz", 329)).deviceMajor == 0)
     }
 
@@ -304,7 +304,7 @@ import Testing
             bytes.replaceSubrange(148..<156, with: Array(field.utf8))
             #expect(reason(bytes + endMarker) == .checksum)
         }
-        // A leading space instead of zeros, and no end at all.
+        // A leading space instead of zeros, and no terminator.
         var bytes = Block("abc").sealed()
         let digits = Array(bytes[148..<154])
         bytes.replaceSubrange(148..<156, with: [0x20, 0x20] + digits)

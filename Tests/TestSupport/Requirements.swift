@@ -1,7 +1,7 @@
 internal import ComposefsLinuxSystem
 internal import Testing
 
-/// Cancels the test, with the reason, where images cannot be mounted at all.
+/// Cancels the test, with the reason, if images cannot be mounted.
 package func requireMounting() throws {
     guard Host.effectiveUserID == 0, Host.hasCapability(.systemAdmin) else { try Test.cancel("mounting needs root") }
     for type in ["erofs", "overlay"] as [StaticString] {

@@ -4,8 +4,8 @@ internal import ComposefsLinuxSystem
 internal import Synchronization
 internal import Testing
 
-/// An HTTP/1.1 server on loopback whose responses a test scripts, correct or not. It speaks no TLS: it closes the connection of a client that
-/// tries.
+/// An HTTP/1.1 server on loopback whose responses, valid or not, are scripted by a test. It does not support TLS and closes the connection
+/// of a client that tries it.
 package final class ScriptedServer: Sendable {
     package struct Request: Sendable {
         package var method = ""
@@ -15,7 +15,7 @@ package final class ScriptedServer: Sendable {
         /// Names in lower case.
         package var headers: [String: String] = [:]
         package var body: [UInt8] = []
-        /// How many requests for the same path came before this one.
+        /// The number of earlier requests for the same path.
         package var number = 0
         /// Whether `breaking` ended the body early.
         package var isBroken = false
@@ -24,14 +24,14 @@ package final class ScriptedServer: Sendable {
     package enum Action: Sendable {
         case send([UInt8])
         case pause(Duration)
-        /// Ends the connection in order, after what was sent.
+        /// Closes the connection normally, after the data that was sent.
         case close
         /// Ends the connection with RST.
         case reset
     }
 
     package typealias Handler = @Sendable (Request) -> [Action]
-    /// How many bytes of a request's body are read before the handler is called; nil for all.
+    /// The number of bytes of a request's body to read before the handler is called; nil for all.
     package typealias Breaking = @Sendable (Request) -> Int?
 
     package let port: UInt16
@@ -64,7 +64,7 @@ package final class ScriptedServer: Sendable {
     package var requests: [Request] { log.withLock { $0 } }
     package func requests(to path: String) -> [Request] { requests.filter { $0.path == path } }
 
-    /// Ends the threads. Every test calls it.
+    /// Ends the threads. Every test must call it.
     package func stop() {
         shutdown(listener, Int32(SHUT_RDWR))
         connections.withLock { for fd in $0 { shutdown(fd, Int32(SHUT_RDWR)) } }
@@ -193,13 +193,13 @@ package final class ScriptedServer: Sendable {
     }
 }
 
-/// Runs `body` on a thread of its own, outside the pool that the tests themselves block.
+/// Runs `body` on a new thread, outside of the pool that the tests block.
 package func onThread(_ body: @escaping @Sendable () -> Void) {
     #expect(startThread("test", body))
 }
 
 extension ScriptedServer.Action {
-    /// A response with its true Content-Length, unless `headers` name one.
+    /// A response with the correct Content-Length, unless `headers` contain one.
     package static func reply(_ status: Int, _ headers: [String: String] = [:], _ body: [UInt8] = []) -> Self {
         var text = "HTTP/1.1 \(status) Scripted\r\n"
         if headers["Content-Length"] == nil, headers["Transfer-Encoding"] == nil { text += "Content-Length: \(body.count)\r\n" }

@@ -1,14 +1,14 @@
 package import ComposefsBytes
 internal import ComposefsLinuxSystem
 
-/// A directory of its own for a test, gone with the value.
+/// A directory for a test, which is removed with the value.
 package final class TestFolder: Sendable {
     package let path: ByteString
 
     /// - Parameters:
-    ///   - name: the beginning of its name.
-    ///   - wantsVerity: whether it is to be on a file system with fs-verity, where `CFSOCI_TEST_VERITY_DIR` names one.
-    ///   - mode: its permissions.
+    ///   - name: The prefix of its name.
+    ///   - wantsVerity: Whether it should be on a file system with fs-verity, if `CFSOCI_TEST_VERITY_DIR` names one.
+    ///   - mode: Its permissions.
     package init(_ name: String, wantsVerity: Bool = false, mode: UInt32 = 0o755) throws {
         let parent = wantsVerity ? TestFolder.parentWithVerity : TestFolder.parent
         path = parent + "/" + ByteString(name + "-" + Host.randomName(12))
@@ -21,13 +21,13 @@ package final class TestFolder: Sendable {
     package static var parentWithVerity: ByteString { Host.environment("CFSOCI_TEST_VERITY_DIR") ?? parent }
 }
 
-/// Removes a directory with all that is below it; follows no symlink.
+/// Removes a directory and everything below it, without following symlinks.
 package func removeTree(_ path: ByteString) throws {
     try empty(FileDescriptor.open(path, [.readOnly, .directory, .noFollow]))
     try FileDescriptor.currentDirectory.removeDirectory(at: path)
 }
 
-/// Relative to open directories, since paths may be longer than the kernel takes.
+/// Uses open directories, because paths may exceed the kernel's limit.
 private func empty(_ directory: borrowing FileDescriptor) throws {
     for entry in try directory.entries() {
         if entry.kind == .directory {

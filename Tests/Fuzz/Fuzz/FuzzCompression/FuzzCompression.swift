@@ -1,7 +1,7 @@
 import ComposefsBytes
 import ComposefsCompression
 
-/// The first byte chooses the size of the pieces; the rest is gzip, zstd or whatever its magic number says.
+/// The first byte selects the buffer size; the rest is decompressed as gzip, zstd or by its magic number.
 @_cdecl("LLVMFuzzerTestOneInput")
 public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     guard let start, count > 0 else { return 0 }

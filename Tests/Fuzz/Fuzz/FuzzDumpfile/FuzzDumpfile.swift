@@ -3,7 +3,7 @@ import ComposefsDumpfile
 import ComposefsEROFS
 import ComposefsFileTree
 
-/// What is accepted is written to something that reads as the same tree, and goes through images of all formats.
+/// An accepted dumpfile is written to one that parses to the same tree, and is converted to images of all formats.
 @_cdecl("LLVMFuzzerTestOneInput")
 public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     let data = UnsafeRawBufferPointer(start: start, count: count)
@@ -18,8 +18,8 @@ public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     for version in ErofsVersion.allCases {
         guard let bytes = try? writeErofs(tree, version: version) else { continue }
         guard let image = try? ErofsImage(bytes) else { preconditionFailure("cannot open what it wrote") }
-        // Not every tree survives: names of overlayfs's own xattrs, hex-named whiteouts of the root. Reading must end all the same, and
-        // what was read must be stable.
+        // Not every tree is preserved: names of overlayfs's own xattrs and hex-named whiteouts of the root are not. Reading must succeed or fail
+        // nevertheless, and the result must be stable.
         guard let read = try? image.tree(), let second = try? writeErofs(read, version: version) else { continue }
         guard let secondImage = try? ErofsImage(second), let secondTree = try? secondImage.tree() else {
             preconditionFailure("cannot read what it wrote from what it read")

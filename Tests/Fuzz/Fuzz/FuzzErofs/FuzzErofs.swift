@@ -4,7 +4,7 @@ import ComposefsEROFS
 import ComposefsFileTree
 import Glibc
 
-/// Any bytes: no trap, no hang; what is accepted can be written again and reads as the same tree.
+/// Any bytes: no trap, no hang. An accepted image can be written again and gives the same tree.
 @_cdecl("LLVMFuzzerTestOneInput")
 public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     let bytes = Array(UnsafeRawBufferPointer(start: start, count: count))
@@ -24,7 +24,7 @@ public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     return 0
 }
 
-/// Makes seeds instead of fuzzing when FUZZ_SEEDS names a folder: images of all formats of the dumpfiles that FUZZ_DUMPFILES lists.
+/// If FUZZ_SEEDS names a folder, writes seeds instead of fuzzing: images of all formats from the dumpfiles in FUZZ_DUMPFILES.
 @_cdecl("LLVMFuzzerInitialize")
 public func initialize(_ count: UnsafeMutablePointer<CInt>?, _ arguments: UnsafeMutableRawPointer?) -> CInt {
     guard let folder = getenv("FUZZ_SEEDS"), let list = getenv("FUZZ_DUMPFILES") else { return 0 }

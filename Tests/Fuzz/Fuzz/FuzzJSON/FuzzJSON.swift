@@ -1,7 +1,7 @@
 import ComposefsBytes
 import ComposefsJSON
 
-/// What is accepted is written, in both forms, to something that reads as the same value.
+/// An accepted document is written, in both forms, to one that parses to the same value.
 @_cdecl("LLVMFuzzerTestOneInput")
 public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     let data = UnsafeRawBufferPointer(start: start, count: count)

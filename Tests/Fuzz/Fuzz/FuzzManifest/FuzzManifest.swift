@@ -1,7 +1,7 @@
 import ComposefsBytes
 import ComposefsOCIModel
 
-/// Any document as manifest, index, config and whatever it calls itself: no trap, the same answer twice, errors that can be printed.
+/// Any document as a manifest, an index, a config, and by its own media type: no trap, the same result twice, printable errors.
 @_cdecl("LLVMFuzzerTestOneInput")
 public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     let bytes = Array(UnsafeRawBufferPointer(start: start, count: count))

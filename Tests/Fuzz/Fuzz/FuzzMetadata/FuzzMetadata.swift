@@ -1,7 +1,7 @@
 import ComposefsBytes
 import ComposefsRepository
 
-/// meta.json: what is accepted is written to something that says the same.
+/// An accepted meta.json is written to an equivalent one.
 @_cdecl("LLVMFuzzerTestOneInput")
 public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     let bytes = Array(UnsafeRawBufferPointer(start: start, count: count))

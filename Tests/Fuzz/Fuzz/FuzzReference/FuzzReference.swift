@@ -2,7 +2,7 @@ import ComposefsBytes
 import ComposefsOCIModel
 import ComposefsTransports
 
-/// Any text as image reference: no trap; a registry reference's canonical form means the same.
+/// Any text as an image reference: no trap; the canonical form of a registry reference is equivalent.
 @_cdecl("LLVMFuzzerTestOneInput")
 public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     let text = String(decoding: UnsafeRawBufferPointer(start: start, count: count), as: UTF8.self)

@@ -1,7 +1,7 @@
 import ComposefsBytes
 import ComposefsRegistry
 
-/// registries.conf, and with it TOML.
+/// registries.conf, and so the TOML parser.
 @_cdecl("LLVMFuzzerTestOneInput")
 public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     let bytes = Array(UnsafeRawBufferPointer(start: start, count: count))

@@ -3,7 +3,7 @@ import ComposefsCompression
 import ComposefsHashing
 import ComposefsSplitStream
 
-/// Reads a whole stream: no trap, no endless body, errors that can be printed. Returns the in-line bytes and the number of objects.
+/// Reads a whole stream: no trap, no endless body, printable errors. Returns the inline bytes and the number of objects.
 private func read(_ file: [UInt8], _ algorithm: VerityAlgorithm) throws -> (inline: Int, objects: Int) {
     var reader = try SplitStreamReader(file, algorithm: algorithm)
     for reference in reader.namedReferences { _ = reference.name.utf8.count + reference.id.hex.utf8.count }
@@ -20,7 +20,7 @@ private func read(_ file: [UInt8], _ algorithm: VerityAlgorithm) throws -> (inli
     return (inline, objects)
 }
 
-/// A well-formed file around a body of any instructions: so that the fuzzer need not find valid zstd frames.
+/// A valid file with a body of any instructions, so that the fuzzer need not find valid zstd frames.
 private func file(around body: UnsafeRawBufferPointer, _ algorithm: VerityAlgorithm) -> [UInt8] {
     var compressor = ZstdCompressor(level: 1)
     var frame: [UInt8] = []
@@ -41,7 +41,7 @@ private func file(around body: UnsafeRawBufferPointer, _ algorithm: VerityAlgori
     return writer.bytes
 }
 
-/// The first byte: bit 0 says whether the rest is a file or a body, bit 1 the algorithm.
+/// In the first byte, bit 0 selects whether the rest is a file or a body, and bit 1 the algorithm.
 @_cdecl("LLVMFuzzerTestOneInput")
 public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     guard let start, count > 0 else { return 0 }

@@ -1,7 +1,7 @@
 import ComposefsBytes
 import ComposefsTar
 
-/// What a parse saw, so that two parses can be compared.
+/// The results of a parse, so that two parses can be compared.
 struct Record: TarHandler, Equatable {
     var inlineBytes: [UInt8] = []
     var entries: [String] = []
@@ -49,7 +49,7 @@ private func parse(_ data: UnsafeRawBufferPointer, piece: Int) -> (Record, Strin
     return (record, nil)
 }
 
-/// The first byte chooses the size of the pieces. In pieces or whole: the same entries, bytes and errors; nothing lost.
+/// The first byte selects the buffer size. Parsing in parts and as a whole gives the same entries, bytes and errors; no byte is lost.
 @_cdecl("LLVMFuzzerTestOneInput")
 public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     guard let start, count > 0 else { return 0 }
