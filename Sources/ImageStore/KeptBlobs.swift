@@ -18,12 +18,12 @@ extension ImageStore {
         return try openBlob(stream: stream, StreamName.blob(digest))
     }
 
-    /// What a manifest stream shall keep: the given blobs and those that it keeps already, in the order of its layers.
+    /// The blobs that a manifest stream will keep: the given ones and those that it keeps already, in the order of its layers.
     package func keptBlobs(
         of manifest: Manifest, _ digest: ContentDigest, adding new: [(digest: ContentDigest, stream: ObjectID)]
     ) throws -> [(digest: ContentDigest, stream: ObjectID)] {
         var kept = Dictionary(new.map { ($0.digest, $0.stream) }, uniquingKeysWith: { first, _ in first })
-        // A stream that cannot be read is being replaced: nothing is kept for its sake.
+        // A stream that cannot be read is being replaced and keeps no blobs.
         if let id = try usableStream(StreamName.manifest(digest)),
             let known = try? repository.openStream(id, contentType: StreamContentType.manifest).namedReferences
         {

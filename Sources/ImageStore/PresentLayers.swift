@@ -4,20 +4,21 @@ import ComposefsLinuxSystem
 import ComposefsRepository
 import ComposefsSplitStream
 
-/// How sure it must be that a stream which is in the store gives a layer or blob back.
+/// What is checked before a stored stream is used for a layer or blob.
 package enum ReuseCheck: Sendable {
-    /// Its object and all that it leads to are what their names say, and the mark says that it was re-assembled once.
+    /// Its object and all objects that it refers to match their names, and its recorded diff ID shows that it was re-assembled once.
     case objects
-    /// It is also re-assembled now, whatever the mark says.
+    /// It is also re-assembled now, whatever is recorded.
     case content
 }
 
-/// What of an image is in the store already, and can be believed.
+/// The layers and blobs of an image that are in the store already and verified.
 extension ImageStore {
-    /// The stream of a layer, where its content is known to be the layer's: by its mark and its objects, or because it is re-assembled now.
+    /// The stream of a layer if its content is known to be the layer: by its recorded diff ID and its objects, or because it is
+    /// re-assembled now.
     ///
-    /// Every object that it leads to is verified, so that nothing damaged becomes a part of another image. Nil where one is missing or
-    /// damaged: storing the layer again puts it right.
+    /// Every object that it refers to is verified, so that damage does not become part of another image. Nil if one is missing or damaged:
+    /// storing the layer again replaces it.
     package func presentLayer(_ diffID: ContentDigest, _ check: ReuseCheck = .objects) throws -> ObjectID? {
         try signed { try present(StreamName.layer(diffID), diffID, StreamContentType.layer, check, isMarked: true) }
     }
@@ -38,12 +39,13 @@ extension ImageStore {
         for stream in [try repository.stagedStream(name), try usableStream(name)] {
             guard let stream, try isWhole(stream, type, reads: check == .content) else { continue }
             if check == .objects, isMarked, try LayerMark.isSet(digest, on: stream, in: repository) { return stream }
-            // Without its mark it was written by a store that does not check diff IDs, or copied. Or a layer and a blob have the same name.
+            // Without a recorded diff ID it was written by a store that does not check it, or copied. Or a layer and a blob have the same
+            // name.
             if (try? layerDigest(of: stream, digest.algorithm)) == digest {
                 if isMarked { try LayerMark.set(digest, on: stream, in: repository) }
                 return stream
             }
-            // What the kernel vouches for and does not give out is found by reading only.
+            // Damage that the kernel detects is found by reading only.
             if repository.isSecure { repository.distrustObjects() }
         }
         return nil
@@ -64,7 +66,7 @@ extension ImageStore {
         }
     }
 
-    /// Whether an object is a stream of a type, and it and all that it leads to are what their names say.
+    /// Whether an object is a stream of a content type, and it and all objects that it refers to match their names.
     ///
     /// - Parameter reads: see `Repository.faulty`.
     package func isWhole(_ stream: ObjectID, _ type: UInt64, reads: Bool = false) throws -> Bool {
@@ -72,7 +74,7 @@ extension ImageStore {
         return try repository.faulty(objects, reads: reads).isEmpty
     }
 
-    /// What a stream leads to, each object once; nil where it cannot be read, or is of another type.
+    /// The objects that a stream refers to, without duplicates; nil if it cannot be read or has another content type.
     package func objects(ofStream stream: ObjectID, _ type: UInt64) throws -> [ObjectID]? {
         do {
             let reader = try repository.openStream(stream, contentType: type)
@@ -83,8 +85,8 @@ extension ImageStore {
         }
     }
 
-    /// The object that a stream's link leads to; nil where there is no link, or one that leads to no object: it is replaced when the stream
-    /// is published.
+    /// The object that a stream's link leads to; nil if there is no link, or one that does not lead to an object: it is replaced when the
+    /// stream is published.
     package func usableStream(_ name: ByteString) throws -> ObjectID? {
         do throws(RepositoryError) {
             return try repository.stream(name)
@@ -112,9 +114,9 @@ extension ImageStore {
 
     // MARK: Images
 
-    /// Whether an image is here as it was when it was stored: its documents, its layers' objects, its EROFS images with their links.
+    /// Whether an image is in the store as it was stored: its documents, its layers' objects, its EROFS images with their links.
     ///
-    /// Documents, streams and EROFS images are read; of other objects those whose files have been changed since their layer was verified.
+    /// Documents, streams and EROFS images are read; of other objects only those whose files have changed since their layer was verified.
     package func isWhole(_ image: StoredImage) throws -> Bool {
         for layer in Set(image.layerIdentifiers) {
             guard let stream = image.layerStream(layer), try isUnchanged(stream, layer, isLayer: image.isContainer) else { return false }
@@ -137,12 +139,12 @@ extension ImageStore {
         } else {
             guard try repository.faulty(objects).isEmpty, (try? layerDigest(of: stream, digest.algorithm)) == digest else { return false }
         }
-        // The next time nothing needs to be read: the mark is newer than the objects.
+        // The next check need not read anything: the record is newer than the objects.
         try LayerMark.set(digest, on: stream, in: repository)
         return true
     }
 
-    /// Whether an image's link leads to its object, and that is what its name says.
+    /// Whether an image's link leads to its object, and the object matches its name.
     package func hasIntactImage(_ id: ObjectID) throws -> Bool {
         do throws(RepositoryError) {
             guard try repository.hasImage(id) else { return false }

@@ -84,7 +84,7 @@ import Testing
         let folder = try TemporaryFolder()
         for path in [folder.path + "/repo", folder.path + "/a/b", folder.path] {
             let message = expectRefusal(try Cfsoci.run(arguments + ["--repo", path]))
-            #expect(message == "\(path): no repository there; `cfsoci init \(path)` makes one, `cfsoci pull` too", "\(message)")
+            #expect(message == "\(path): no repository there; `cfsoci init \(path)` makes one, and so does `cfsoci pull`", "\(message)")
         }
         try writeFile(folder.path + "/file", [])
         let message = expectRefusal(try Cfsoci.run(arguments + ["--repo", folder.path + "/file"]))

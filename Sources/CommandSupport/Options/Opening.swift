@@ -4,7 +4,7 @@ package import ComposefsOCI
 extension GlobalOptions {
     /// The existing repository that the options name.
     ///
-    /// - Parameter checksOwner: refuses at once what another user could change, instead of when something is written.
+    /// - Parameter checksOwner: refuse at once a repository that another user could change, and not only when something is written.
     package func openStore(
         readOnly: Bool = false, upgradeOldFormat: Bool = false, signer: (any VeritySigner)? = nil, checksOwner: Bool = true,
         wait: LockWait = .forever
@@ -20,12 +20,12 @@ extension GlobalOptions {
         }
     }
 
-    /// Opens the repository or makes it, and says so.
+    /// Opens the repository or makes it, which it reports.
     package func openOrCreateStore(signer: (any VeritySigner)? = nil) throws -> Store {
         let path = try repositoryPath()
         let (store, created) = try Store.openOrCreate(
             path, RepositoryConfiguration(verity: needsVerity ? .required : .automatic), openOptions(readOnly: false, signer))
-        // Before anything is downloaded.
+        // Checked before anything is downloaded.
         try store.repository.requireTrustedOwner()
         if signer != nil { warnOfUncheckedSignatures() }
         if created {
@@ -46,11 +46,15 @@ extension GlobalOptions {
             wait: wait)
     }
 
+    private func noRepository(_ path: ByteString) -> CommandError {
+        CommandError("\(path): no repository there; `cfsoci init \(path)` makes one, and so does `cfsoci pull`")
+    }
+
     private func hint(_ error: RepositoryError, _ path: ByteString) -> any Error {
         switch error {
-        case .notInitialized: return CommandError("\(path): no repository there; `cfsoci init \(path)` makes one, `cfsoci pull` too")
+        case .notInitialized: return noRepository(path)
         case .system(let system) where system.errno == .noEntry:
-            return CommandError("\(path): no repository there; `cfsoci init \(path)` makes one, `cfsoci pull` too")
+            return noRepository(path)
         default: return error
         }
     }

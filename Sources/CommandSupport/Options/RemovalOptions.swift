@@ -6,7 +6,7 @@ package struct RemovalOptions: ParsableArguments {
     @Flag(name: [.customShort("n"), .long], help: "Only show what would be removed.")
     package var dryRun = false
 
-    @Option(help: ArgumentHelp("How long to wait for others that use the repository.", valueName: "seconds|forever"))
+    @Option(help: ArgumentHelp("How long to wait for other processes that use the repository.", valueName: "seconds|forever"))
     package var wait = WaitTime(limit: .upTo(.seconds(10)))
 
     @Flag(help: "Print JSON.")

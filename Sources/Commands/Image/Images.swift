@@ -25,7 +25,7 @@ struct Images: ParsableCommand {
         let rows =
             tagged.map { ListedImage.tagged($0) }
             + (try named.map { .named($0, size: try store.repository.objectSize($0.imageID) ?? 0) })
-        // What is in use is left open where the system does not tell.
+        // Unknown if the system does not tell what is in use.
         try ImageTable(
             images: rows.sorted { $0.name < $1.name }, truncatesDigests: !noTrunc, uses: try? store.repository.imageUses()
         ).show(asJSON: json)
@@ -59,7 +59,7 @@ enum ListedImage {
 struct ImageTable: CommandReport {
     var images: [ListedImage]
     var truncatesDigests: Bool
-    /// Nil when it is not known what is in use.
+    /// Nil if it is unknown what is in use.
     var uses: ImageUses?
 
     var lines: [String] {

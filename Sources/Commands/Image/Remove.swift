@@ -14,7 +14,7 @@ struct Remove: ParsableCommand {
     @Argument(help: "The images.")
     var images: [ByteString]
 
-    @Flag(name: .shortAndLong, help: "Also images that are in use. What they need stays as long as they are.")
+    @Flag(name: .shortAndLong, help: "Also remove images that are in use. What they need is kept while they are in use.")
     var force = false
 
     @Flag(help: "Print JSON.")

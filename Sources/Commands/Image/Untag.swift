@@ -11,7 +11,8 @@ struct Untag: ParsableCommand {
     @Argument(help: "The name as it is stored.")
     var name: ByteString
 
-    @Flag(name: .shortAndLong, help: "Also the last name of an image that is in use. What the image needs stays as long as it is.")
+    @Flag(
+        name: .shortAndLong, help: "Also remove the last name of an image that is in use. What the image needs is kept while it is in use.")
     var force = false
 
     @Flag(help: "Print JSON.")

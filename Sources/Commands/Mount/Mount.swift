@@ -7,31 +7,31 @@ struct Mount: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Mount an image's root file system.",
         discussion: """
-            IMAGE may also be an EROFS image's identifier, or the name of one made by create-image. NAME@sha256:… and NAME@IDENTIFIER mount \
-            only what has this manifest, config or EROFS image. In a repository with fs-verity the kernel refuses every changed byte; in one \
-            without, the image is verified before it is mounted, and files are not.
+            IMAGE may also be the identifier of an EROFS image, or the name of one made by create-image. NAME@sha256:… and NAME@IDENTIFIER \
+            mount NAME only if it has this manifest, config or EROFS image. In a repository with fs-verity the kernel refuses every changed \
+            byte. Without fs-verity the image is verified before it is mounted, but its files are not.
 
-            Set-user-ID programs, file capabilities and device nodes of the image have no effect unless --suid and --dev say so: an image may \
-            come from anyone. A container runtime that takes the directory for a root file system needs --suid if programs such as sudo, su \
-            or ping shall work in the container; it makes /dev itself, so it needs no --dev. A host that boots from the image needs both. \
+            Set-user-ID programs, file capabilities and device nodes of the image have no effect without --suid and --dev, because its author \
+            may not be trusted. A container runtime that uses the directory as a root file system needs --suid if programs such as sudo, su or \
+            ping are to work in the container; it makes /dev itself, so it needs no --dev. A host that boots from the image needs both. \
             mount.composefs has the defaults of mount(8).
 
-            A fresh --upperdir, empty and never used, gets the owner, mode, time and extended attributes of the image's root.
+            A new --upperdir, empty and never used, gets the owner, mode, time and extended attributes of the image's root.
 
-            --fuse takes no privileges: a process of its own serves the image until it is unmounted, and verifies every file when it is first \
-            opened. It is also what is done where mounting is not permitted.
+            --fuse needs no privileges: a separate process serves the image until it is unmounted, and verifies every file when it is first \
+            opened. It is also used if mounting is not permitted.
             """)
 
     @Argument(help: "The image.")
     var image: ByteString
 
-    @Argument(help: "Where: an existing directory.")
+    @Argument(help: "The mount point, an existing directory.")
     var directory: ByteString
 
-    @Flag(help: "The image for booting.")
+    @Flag(help: "Mount the image for booting.")
     var bootable = false
 
-    @Option(help: ArgumentHelp("Takes what is changed, and makes the mount writable; needs --workdir.", valueName: "dir"))
+    @Option(help: ArgumentHelp("The directory for changes, which makes the mount writable; needs --workdir.", valueName: "dir"))
     var upperdir: ByteString?
 
     @Option(help: ArgumentHelp("The kernel's working space, on the same file system as --upperdir.", valueName: "dir"))
@@ -40,31 +40,31 @@ struct Mount: ParsableCommand {
     @Option(help: ArgumentHelp("A user namespace, /proc/PID/ns/user, whose ids the owners are mapped to.", valueName: "path"))
     var idmap: ByteString?
 
-    @Flag(help: "Show what --upperdir holds, but let nobody change it.")
+    @Flag(help: "Mount --upperdir read-only.")
     var readOnly = false
 
-    @Flag(help: "Set-user-ID and set-group-ID bits and file capabilities have their effect.")
+    @Flag(help: "Let set-user-ID and set-group-ID bits and file capabilities take effect.")
     var suid = false
 
-    @Flag(help: "Device nodes have their effect.")
+    @Flag(help: "Let device nodes take effect.")
     var dev = false
 
-    @Flag(help: "No program can be run from the mount.")
+    @Flag(help: "Do not allow programs of the mount to be run.")
     var noexec = false
 
-    @Flag(help: "Serve it with FUSE instead of letting the kernel mount it.")
+    @Flag(help: "Serve the image with FUSE instead of a kernel mount.")
     var fuse = false
 
-    @Flag(help: "With FUSE: do not go to the background; say which files are damaged on standard error.")
+    @Flag(help: "With FUSE: stay in the foreground, and report damaged files on standard error.")
     var foreground = false
 
-    @Flag(help: "With FUSE: other users may look inside too. Who is not root needs user_allow_other in /etc/fuse.conf.")
+    @Flag(help: "With FUSE: allow access by other users. Users other than root need user_allow_other in /etc/fuse.conf.")
     var allowOther = false
 
     @Flag(
         help: ArgumentHelp(
             "With FUSE: verify and open a file when it is first read, not when it is opened.",
-            discussion: "Much faster for many small files; takes more memory, and a damaged file fails when it is read."))
+            discussion: "Much faster for many small files. It needs more memory, and a damaged file fails when it is read."))
     var lazyOpen = false
 
     @OptionGroup var global: GlobalOptions
@@ -109,11 +109,11 @@ extension Mount {
         return attributes
     }
 
-    /// Returns once the image is mounted, or in the foreground once it is unmounted.
+    /// Returns once the image is mounted; in the foreground once it is unmounted.
     private func serve() throws {
         guard foreground || Serving.isServer else { return try Serving.start() }
         try Serving.run {
-            // Not for reading only: a lease is written where that is possible.
+            // Not opened for reading only: a lease is written if possible.
             try global.openStore(checksOwner: false).serve(
                 image, at: directory, bootable: bootable,
                 ServeOptions(allowOther: allowOther, opensLazily: lazyOpen, attributes: attributes, report: { Output.error($0) }))

@@ -6,9 +6,9 @@ struct GarbageCollect: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "gc", abstract: "Remove everything that no tag keeps and that is not in use.",
         discussion: """
-            Images that are mounted, booted or deployed, and those that a boot entry names, stay with all that they need, whether or not a tag \
-            is left. Waits for others that use the repository; when they have not ended after --wait, they are named, nothing is removed, and the \
-            exit status is 1.
+            Images that are mounted, booted or deployed, and those that a boot entry names, are kept with everything that they need, even \
+            without a tag. Waits for other processes that use the repository. If they have not ended after --wait, they are named, nothing is \
+            removed, and the exit status is 1.
             """)
 
     @Option(name: [.customShort("r"), .long], help: ArgumentHelp("Also keep this stream or image.", valueName: "name"))

@@ -6,10 +6,10 @@ import ComposefsOCI
 
 struct Prune: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Remove what is of no use: all that no tag keeps, and records of artifacts whose image is gone.",
+        abstract: "Remove unused data: everything that no tag keeps, and records of artifacts whose image was removed.",
         discussion: """
-            What gc keeps stays. With --all, tags are removed after a question on the terminal; without a terminal --yes is needed. Images that \
-            are mounted, booted or deployed, and those that a boot entry names, keep their tags. Waits as gc does.
+            Keeps what gc keeps. With --all, tags are removed after a question on the terminal; without a terminal --yes is needed. Images that \
+            are mounted, booted or deployed, and those that a boot entry names, keep their tags. Waits like gc.
             """)
 
     @Flag(name: .shortAndLong, help: "Also remove the tags of all images that are not mounted, booted or deployed.")
@@ -31,7 +31,7 @@ struct Prune: ParsableCommand {
 }
 
 extension Prune {
-    /// Asks on the terminal whether the tags shall be removed.
+    /// Asks on the terminal whether to remove the tags.
     private func confirm(_ tags: [ByteString]) throws {
         let count = tags.count == 1 ? "1 tag" : "\(tags.count) tags"
         guard StandardStream.input.isTerminal, StandardStream.error.isTerminal else {
@@ -44,7 +44,7 @@ extension Prune {
         guard answer == "y" || answer == "yes" else { throw CommandError("nothing was removed") }
     }
 
-    /// A line from standard input, without its end; what is longer than an answer is none.
+    /// Reads a line from standard input, without its end. A line longer than any answer counts as none.
     private static func line() throws -> String {
         var bytes: [UInt8] = []
         while bytes.count < 64 {

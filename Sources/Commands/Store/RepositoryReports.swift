@@ -1,7 +1,7 @@
 import ComposefsCommandSupport
 import ComposefsOCI
 
-// Text and JSON of what the repository reports. Keys are those that other readers of such reports know.
+// Text and JSON of the repository's reports. The keys are those of composefs-rs.
 
 extension FsckReport {
     private var metadataState: String {
@@ -55,7 +55,7 @@ extension GarbageReport {
             "imagesRemoved": .count(imagesRemoved), "temporariesRemoved": .count(temporariesRemoved),
             "danglingReferences": .array(danglingReferences.map { .string($0.description) }),
         ]
-        // Only when there are such: the document is compared as a whole by scripts older than this key.
+        // Only present if there are any: older scripts compare the whole document.
         if !imagesInUse.isEmpty {
             document["imagesInUse"] = .array(imagesInUse.map { ["imageId": .text($0.id), "uses": .array($0.uses.map(\.json))] })
         }

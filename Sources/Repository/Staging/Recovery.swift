@@ -4,22 +4,22 @@ internal import ComposefsLinuxSystem
 internal import ComposefsSplitStream
 internal import Synchronization
 
-// Looking into what others left or are at, before anything is stored. The rules are in Publication.swift.
+// Examines operations of other handles, finished or running, before anything is stored. Publication.swift explains why.
 extension Repository {
-    /// A marker's clock may have been set back later by as much as this; older objects are believed.
+    /// How far the clock may have been set back after a marker was made; older objects are relied on.
     static let clockMargin: Int64 = 3600
 
     /// What `recoverInterruptedPull` found.
     package enum Recovery: Hashable, Sendable {
         case nothing
-        /// So many damaged objects were removed.
+        /// How many damaged objects were removed.
         case recovered(removed: Int)
-        /// Another process uses the repository, so what is damaged cannot be removed. Storing then reads every object from the device before it
-        /// believes it.
+        /// Another process uses the repository, so damaged objects cannot be removed. Each object is then read from the device before it is
+        /// relied on.
         case busy
     }
 
-    /// A marker whose handle is gone, locked: nobody else looks into it meanwhile.
+    /// A marker whose handle has ended, locked so that no other process examines it.
     private final class AbandonedMarker: Sendable {
         let path: ByteString
         let time: Int64
@@ -32,18 +32,18 @@ extension Repository {
         }
     }
 
-    /// Deals with operations that ended without a sync that is known to have succeeded: killed, failed, or cut off with the machine's power.
+    /// Recovers from operations that ended without a successful sync: killed, failed, or stopped by a power cut.
     ///
-    /// What they stored has names and right sizes, and without fs-verity a wrong content of the right size would be taken for the object
-    /// for ever after. Their markers tell since when: all objects from that time on are read from the device, and those that are not what
-    /// their names say are removed. Nothing refers to them: streams and images get their names only after a good sync. Links of that time
-    /// are made anew. Then, after another sync, the markers go, and whole directories of other boots.
+    /// Their objects have names and the right sizes, and without fs-verity damaged content would be relied on from then on. Their markers
+    /// record when they began: all objects from that time on are read from the device, and those whose content does not match their names
+    /// are removed. Nothing refers to them, because streams and images get their names only after a successful sync. Links of that time are
+    /// made again. After another sync the markers are removed, and the directories of other boots.
     ///
-    /// Removing needs the repository for itself, but never waits for it. The handle must not have stored anything yet: it gives up its shared lock
-    /// for a moment, and a garbage collection may come in between. `beginPull` calls this.
+    /// Removing needs the repository's exclusive lock, but never waits for it. The handle must not have stored anything yet: it gives up
+    /// its shared lock for a moment, and a garbage collection may run in between. `beginPull` calls this.
     package func recoverInterruptedPull() throws(RepositoryError) -> Recovery { try recoverInterruptedPull(only: nil) }
 
-    /// - Parameter known: the markers of this boot to look at; nil for all.
+    /// - Parameter known: the markers of this boot to examine; nil for all.
     func recoverInterruptedPull(only known: Set<ByteString>?) throws(RepositoryError) -> Recovery {
         let current = stagingDirectory()
         let isKnownBoot = Host.bootID() != nil
@@ -61,8 +61,8 @@ extension Repository {
         let since = ([try earliestMarker(in: stale)] + abandoned.map(\.time)).compactMap(\.self).min()
         var damaged: [ObjectID] = []
         if let since {
-            // What is still dirty is written now. Whether that, or anything before, has failed is not believed but looked at. It takes its time,
-            // and others may work meanwhile.
+            // Writes what is still dirty. A failure of this or an earlier sync is not relied on: the objects are read. That takes time, and
+            // other handles may work meanwhile.
             try syncFileSystem()
             damaged = try damagedObjects(since: since)
         }
@@ -81,13 +81,13 @@ extension Repository {
         _ suspects: [ObjectID], since: Int64?, _ stale: [ByteString], _ abandoned: [ByteString], isAlone: Bool
     ) throws(RepositoryError) -> Recovery {
         guard isAlone || suspects.isEmpty && since != nil else { return .busy }
-        // Somebody may have replaced one before the lock was there.
+        // Another process may have replaced an object before the lock was taken.
         let damaged = try notIntact(suspects).filter(\.isPresent).map(\.id)
         if let since {
             try system { () throws(SystemError) in for id in damaged { try root.unlink(at: Layout.objectPath(id)) } }
             if isAlone { try renewLinks(since: since) }
             if !damaged.isEmpty { try dropStaged() }
-            // Before the markers go: a power cut must not bring the damaged objects back without them.
+            // Before the markers are removed: a power cut must not bring the damaged objects back without them.
             try syncFileSystem()
         }
         for directory in stale { try Self.removeTree(directory, in: root) }
@@ -96,7 +96,7 @@ extension Repository {
         return .recovered(removed: damaged.count)
     }
 
-    /// After an exclusive lock, or the attempt to get one: either loses the shared lock for a moment.
+    /// Takes the shared lock again after an exclusive lock, or the attempt to get one: either loses it for a moment.
     func backToShared() throws(RepositoryError) {
         try system { () throws(SystemError) in
             if try !root.lock(.shared, wait: false) {
@@ -123,20 +123,20 @@ extension Repository {
         return earliest
     }
 
-    /// Nil where its handle lives, or it is gone.
+    /// Nil if its handle still exists, or the marker was removed.
     private func abandonedMarker(_ path: ByteString) throws(RepositoryError) -> AbandonedMarker? {
         try system { () throws(SystemError) in
             let opened: FileDescriptor?
             do throws(SystemError) {
                 opened = try root.openIfPresent(at: path, [.readOnly, .noFollow, .nonBlocking])
             } catch {
-                // A link or a socket: nobody's marker.
+                // A link or a socket is no marker of ours.
                 guard [.tooManySymbolicLinks, .noDeviceOrAddress].contains(error.errno) else { throw error }
                 return nil
             }
             guard let file = opened, try file.lock(.exclusive, wait: false) else { return nil }
             let status = try file.status()
-            // Its handle may have removed it between our opening and locking it.
+            // The handle may have removed it between our opening and locking it.
             guard let named = try root.statusIfPresent(at: path), named.inode == status.inode, named.device == status.device else {
                 return nil
             }
@@ -144,7 +144,7 @@ extension Repository {
         }
     }
 
-    /// At a handle's first operation: who else is storing.
+    /// Looks for other handles that are storing, before the first operation of this handle.
     func lookAtOthers() throws(RepositoryError) {
         var others: [Activity.Other] = []
         for path in try markers(in: stagingDirectory()) {
@@ -155,8 +155,8 @@ extension Repository {
         activity.hasOthers.store(!others.isEmpty, ordering: .sequentiallyConsistent)
     }
 
-    /// Markers that appeared after this handle looked around, and whose handles are gone: what those wrote the next good sync of this handle
-    /// covers.
+    /// Removes markers that appeared after this handle looked for others, and whose handles have ended: the next successful sync of this
+    /// handle covers what they wrote.
     func abandonedMarkers() throws(RepositoryError) -> [ByteString] {
         let known = Set(activity.others.withLock { $0.map(\.path) })
         var found: [ByteString] = []
@@ -172,7 +172,7 @@ extension Repository {
 
     // MARK: Objects and links of that time
 
-    /// Every object of a time on whose content on the device is not what its name says.
+    /// Every object since a time whose content on the device does not match its name.
     private func damagedObjects(since: Int64) throws(RepositoryError) -> [ObjectID] {
         let limit = since.subtractingReportingOverflow(Self.clockMargin).partialValue
         var ids: [ObjectID] = []
@@ -182,7 +182,7 @@ extension Repository {
         return try notIntact(ids).filter { $0.isPresent }.map(\.id)
     }
 
-    /// Those of some objects that the device does not have as their names say; missing ones too.
+    /// The objects whose content on the device does not match their names, and those that are missing.
     private func notIntact(_ ids: [ObjectID]) throws(RepositoryError) -> [(id: ObjectID, isPresent: Bool)] {
         let found = parallelMap(ids, threads: Host.processorCount) { id -> Result<Bool?, RepositoryError> in
             do throws(RepositoryError) { return .success(try self.isIntactOnDevice(id)) } catch { return .failure(error) }
@@ -198,7 +198,7 @@ extension Repository {
         return faulty
     }
 
-    /// Whether the device has an object's content as its name says; nil where there is no such object.
+    /// Whether an object's content on the device matches its name; nil if there is no such object.
     func isIntactOnDevice(_ id: ObjectID) throws(RepositoryError) -> Bool? {
         do throws(SystemError) {
             let file = try root.openOnDevice(at: Layout.objectPath(id))
@@ -209,10 +209,10 @@ extension Repository {
         } catch {
             switch error.errno {
             case .noEntry: return nil
-            // The disk has lost the block, or the kernel finds that it is not what the Merkle tree says; or it is no regular file.
+            // The disk has lost the block, or the kernel finds that the content does not match the Merkle tree; or it is no regular file.
             case .inputOutput, .badMessage, .invalidArgument, .tooManySymbolicLinks: return false
-            // The kernel wants a signature that the object has not, or not a right one: it gives the content to no one, so nothing can
-            // take it for good. Whoever stores it again, signed, replaces it.
+            // The object lacks the signature that the kernel requires, or has a wrong one. The kernel does not return the content to any
+            // process, so it cannot be relied on by mistake. Storing it again with a signature replaces it.
             case .notPermitted, .noKey, .keyRejected, .noPackage:
                 guard isSecure else { throw RepositoryError(error) }
                 return true
@@ -221,9 +221,9 @@ extension Repository {
         }
     }
 
-    /// What a directory's failed sync has lost stays in the cache as if it were there: writing the links anew is what brings them to the disk.
+    /// What a failed sync of a directory has lost stays in the cache. Only writing the links again brings them to the disk.
     ///
-    /// - Parameter since: as a marker tells it.
+    /// - Parameter since: the time of a marker.
     func renewLinks(since: Int64) throws(RepositoryError) {
         let limit = since.subtractingReportingOverflow(Self.clockMargin).partialValue
         var links: [ByteString] = []
@@ -238,7 +238,7 @@ extension Repository {
         }
     }
 
-    /// What is staged was made of objects of which some are lost: it is fetched again.
+    /// Removes staged streams: some of their objects are lost, so they are fetched again.
     private func dropStaged() throws(RepositoryError) {
         let directory = stagingDirectory()
         for entry in try entries(of: directory) ?? [] where !entry.name.hasPrefix(Self.activePrefix) && entry.kind != .directory {
@@ -246,15 +246,15 @@ extension Repository {
         }
     }
 
-    // MARK: What others have stored
+    // MARK: Objects of other handles
 
-    /// Notes that an object which somebody else may have stored is made use of. See `proveReused`.
+    /// Records that an object which another handle may have stored is used. See `proveReused`.
     func noteReuse(of id: ObjectID) {
         guard activity.hasOthers.load(ordering: .relaxed) else { return }
         activity.reused.withLock { _ = $0.objects.insert(id) }
     }
 
-    /// Whether a staged stream may be made use of, with all that it leads to.
+    /// Whether a staged stream may be used, with all objects that it refers to.
     func mayReuse(stream id: ObjectID) throws(RepositoryError) -> Bool {
         if activity.distrustsObjects.load(ordering: .relaxed) {
             guard try isIntactOnDevice(id) == true else { return false }
@@ -269,8 +269,8 @@ extension Repository {
         return Set(stream.objectReferences).union(stream.namedReferences.map(\.id))
     }
 
-    /// After a good sync, before anything is published: what others have stored that were at work before this handle, and that this handle has
-    /// made use of, is on the disk. It is where their markers are gone; else it is read from the device.
+    /// After a successful sync, before publication: proves that the objects of earlier handles which this handle uses are on the disk. They
+    /// are if the markers of those handles were removed; otherwise they are read from the device.
     func proveReused() throws(RepositoryError) {
         guard activity.hasOthers.load(ordering: .sequentiallyConsistent) else { return }
         let known = activity.others.withLock { $0 }
@@ -300,8 +300,8 @@ extension Repository {
         activity.reused.withLock { $0 = Activity.Reused() }
     }
 
-    /// Where a sync of this handle has failed before: that everything a publication leads to is still there. What its recovery has removed was
-    /// stored by somebody who may not know of it.
+    /// After a failed sync of this handle: whether everything that a publication refers to still exists. Recovery may have removed objects
+    /// that another thread of this handle has stored.
     func checkComplete(_ publication: Publication) throws(RepositoryError) {
         guard activity.wasCondemned.load(ordering: .sequentiallyConsistent) else { return }
         var ids = Set(publication.images)
@@ -313,13 +313,13 @@ extension Repository {
         for id in ids.sorted() where try objectSize(id) == nil { throw .objectMissing(id) }
     }
 
-    /// Every file below `objects/XX`: its identifier (nil where the name is none), path, and status.
+    /// Calls `body` with every file below `objects/XX`: its identifier (nil if the name is not that of an object), path, and status.
     func forEachObject(
         _ body: (ObjectID?, ByteString, FileStatus) throws(RepositoryError) -> Void
     ) throws(RepositoryError) {
         for index in 0...255 {
             let directory = Layout.objects + "/" + ByteString(Hex.encode(CollectionOfOne(UInt8(truncatingIfNeeded: index))))
-            // What is no directory holds no objects; fsck tells of it.
+            // Another kind of file holds no objects; fsck reports it.
             guard try status(at: directory)?.kind == .directory else { continue }
             for entry in try entries(of: directory) ?? [] {
                 let path = directory + "/" + entry.name
