@@ -233,7 +233,7 @@ struct ProgressRenderTests {
         #expect(line(.stored) == "layer 2 D: stored" && line(.skipped(.present)) == "layer 2 D: present")
         #expect(line(.skipped(.repeated(of: 0))) == "layer 2 D: the same as layer 1")
         #expect(line(.retrying(reason: "a\u{1b}[1mb", delay: .seconds(90))) == #"layer 2 D: trying again in 1m 30s: a\x1b[1mb"#)
-        #expect(line(.resumed(from: 1536)) == "layer 2 D: goes on at 1.50 KiB")
+        #expect(line(.resumed(from: 1536)) == "layer 2 D: continues at 1.50 KiB")
         #expect(PullEvent(.image, .resolving(reference: "a\rb")).line == #"resolving a\x0db"#)
     }
 }

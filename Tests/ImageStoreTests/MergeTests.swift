@@ -288,7 +288,8 @@ private func fault(_ layers: [Item]...) -> String? {
         #expect(fault([folder("a"), hardLink("b", to: "a")]) == place + "a hard link to a directory, \"a\"")
         #expect(fault([hardLink("b", to: "/")]) == place + "a hard link to a directory, \"/\"")
         #expect(fault([hardLink("b", to: "../a")]) == place + "link target: its path holds \"..\"")
-        #expect(fault([file("b/a"), hardLink("b", to: "b/a")]) == place + "its target \"b/a\" goes with the directory that it replaces")
+        #expect(
+            fault([file("b/a"), hardLink("b", to: "b/a")]) == place + "its target \"b/a\" is removed with the directory that it replaces")
     }
 
     @Test func depthIsNoRecursion() throws {

@@ -18,7 +18,7 @@ extension PullEvent: ShownEvent {
         case .waiting: return layer("another process reads it; waiting")
         case .retrying(let reason, let delay):
             return layer("trying again in \(ProgressRenderer.timeText(delay / .seconds(1))): \(Output.printable(ByteString(reason)))")
-        case .resumed(let offset): return layer("goes on at \(humanBytes(offset))")
+        case .resumed(let offset): return layer("continues at \(humanBytes(offset))")
         case .merging: return "all layers are stored; merging them"
         case .writingImage: return nil
         case .publishing: return "image written; making it durable"

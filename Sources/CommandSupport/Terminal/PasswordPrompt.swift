@@ -27,7 +27,7 @@ package enum PasswordPrompt {
         while true {
             var byte: UInt8 = 0
             let count = try? withUnsafeMutableBytes(of: &byte) { try StandardStream.input.read(into: $0) }
-            guard count == 1 else { throw CommandError("the terminal is gone") }
+            guard count == 1 else { throw CommandError("the terminal was closed") }
             switch byte {
             case 0x0a, 0x0d:
                 guard let text = String(validating: line, as: UTF8.self) else { throw CommandError("the password is no UTF-8") }

@@ -233,7 +233,7 @@ public struct LayerMerger {
                 remove(present)
                 // The replaced file may have been the directory that contained the target.
                 guard tree.linkCount(of: target) > 0 else {
-                    throw Self.failure(entry, "its target \"\(entry.linkTarget)\" goes with the directory that it replaces")
+                    throw Self.failure(entry, "its target \"\(entry.linkTarget)\" is removed with the directory that it replaces")
                 }
             }
             try change(entry) { (tree) throws(FileTreeError) in
