@@ -7,7 +7,7 @@ import Testing
 
 /// Mounting through the command.
 @Suite(.serialized, .enabled(if: isRoot, "mounting needs root")) struct ContractMountTests {
-    /// Mounted somewhere below its folder; detached when it goes.
+    /// A mount below its folder; detached when the value is destroyed.
     private final class Target {
         let path: String
 
@@ -185,7 +185,7 @@ import Testing
         #expect(fileList(target.path).isEmpty)
     }
 
-    /// What the kernel says only in its log, or of a descriptor that nobody knows.
+    /// Errors that the kernel reports only in its log, or about an unknown descriptor.
     @Test func directoriesAndNamespacesThatDoNotGo() throws {
         let store = try store()
         let target = Target(store.folder)
@@ -206,7 +206,7 @@ import Testing
         let result = try launch(
             "setpriv",
             ["--bounding-set=-sys_admin", "--inh-caps=-sys_admin", Cfsoci.binary, "mount", "tool", target.path, "--repo", store.path])
-        // FUSE is tried instead, and takes rights of somebody too.
+        // FUSE is tried instead, and needs privileges, too.
         #expect(result.status == 1 && result.output.isEmpty)
         let lines = result.error.split(separator: "\n")
         #expect(lines.first?.hasPrefix("mounting needs root privileges") == true && lines.first?.hasSuffix("with FUSE instead") == true)

@@ -268,7 +268,7 @@ import Testing
         #expect(lines.contains { $0.hasPrefix("manifest \(digest), 2 layers, ") })
         #expect(lines.count { $0.hasSuffix(": stored") } == 2)
         #expect(lines.last == "done")
-        // No terminal, no picture; whoever asks for one gets it.
+        // Without a terminal there is no progress display, unless it is requested.
         for options in [[], ["--progress", "auto"], ["--progress", "none"], ["--quiet"]] { #expect(try pull(options).error == "") }
         #expect(try pull(["--progress", "tty"]).error.contains("\u{1b}["))
         let verbose = try pull(["--verbose"])

@@ -113,7 +113,7 @@ struct CopyTests {
         #expect(try Cfsoci.run(stores.to + ["fsck"]).status == 0)
     }
 
-    /// A layer's stream that is another layer's, in a store that somebody else wrote.
+    /// A layer's stream that belongs to another layer, in a store that another program wrote.
     @Test func aStreamThatIsNotTheLayers() throws {
         let stores = try Stores()
         let streams = stores.folder.path + "/from/streams"

@@ -4,7 +4,7 @@ import Testing
 /// Root works on a repository that an ordinary user can write to, and that user plants links.
 @Suite(.serialized, .enabled(if: isRoot && hasProgram("setpriv"), "needs root and setpriv"))
 struct ForeignRepositoryTests {
-    /// A repository that belongs to nobody (65534) with the image `t`, and files of root beside it.
+    /// A repository that belongs to user 65534 with the image `t`, and files of root beside it.
     private func place() throws -> (store: ContractStore, outside: String) {
         let (store, _) = try ContractStore.small()
         let outside = store.folder.path + "/outside"
@@ -45,7 +45,7 @@ struct ForeignRepositoryTests {
         #expect(try store.run(["tag", "t", "u", "--trust-owner"]).status == 0)
         #expect(try store.run(["tag", "t", "v"], environment: ["CFSOCI_TRUST_OWNER=1"]).status == 0)
         #expect(try store.run(["tag", "t", "w"], environment: ["CFSOCI_TRUST_OWNER=0"]).status == 1)
-        // As git has it: with sudo, the user who called it is no stranger.
+        // Like git: with sudo, the calling user is trusted.
         #expect(try store.run(["tag", "t", "w"], environment: ["SUDO_UID=65534"]).status == 0)
         #expect(try store.run(["tag", "t", "w"], environment: ["SUDO_UID=1000"]).status == 1)
     }

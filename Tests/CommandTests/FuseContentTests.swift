@@ -105,7 +105,7 @@ struct FuseContentTests {
         try place.store.succeed(["create-image", tree, "image"])
         chmod(place.store.folder.path, 0o755)
         let nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups"
-        // Only the one who mounted looks inside, unless all may.
+        // Only the user that mounted has access, unless others are allowed.
         try place.mount(image: "image")
         #expect(try shell("\(nobody) ls \"$1\"", [place.fuse]).error.contains("Permission denied"))
         try place.store.succeed(["umount", place.fuse])

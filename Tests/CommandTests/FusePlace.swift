@@ -1,7 +1,7 @@
 import Glibc
 import Testing
 
-/// A repository with a small image `tool`, and places to mount at; at the end nothing is mounted any more and nobody serves.
+/// A repository with a small image `tool`, and directories to mount at; at the end nothing is mounted and no server runs.
 final class FusePlace {
     let store: ContractStore
     let kernel: String

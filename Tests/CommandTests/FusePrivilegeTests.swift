@@ -6,7 +6,7 @@ import Testing
 /// Images served with FUSE for and by users that are not root.
 @Suite(.serialized, .enabled(if: isRoot && access("/dev/fuse", F_OK) == 0, "needs root and FUSE"))
 struct FusePrivilegeTests {
-    /// In a user and mount namespace of its own, where root is nobody outside: mounted directly, read without passthrough.
+    /// In its own user and mount namespace, where root has no privileges outside: mounted directly, read without passthrough.
     @Test(arguments: [["--fuse"], []]) func inAUserNamespace(options: [String]) throws {
         guard try launch("unshare", ["-Urm", "true"]).status == 0 else { return }
         let place = try FusePlace()
@@ -24,7 +24,7 @@ struct FusePrivilegeTests {
         let lines = text.split(separator: "\n").map(String.init)
         let sum = try mustShell("sha256sum < \"$1\"", [try place.objectPath(FusePlace.big)]).split(separator: "\n").first.map(String.init)
         #expect(lines.first == sum)
-        // Owners that the namespace does not have are shown as nobody.
+        // Owners that the namespace does not map are shown as the overflow user.
         #expect(lines.dropFirst().first == "65534 2 640")
         #expect(lines.contains("fuse.composefs composefs:"))
         // The kernel does not mount EROFS for a namespace: FUSE is what is done instead, and said.
@@ -33,7 +33,7 @@ struct FusePrivilegeTests {
         #expect(place.isQuiet())
     }
 
-    /// Through `fusermount3`, as a user who may use `/dev/fuse`: the device's mode is changed only where this test alone sees it.
+    /// Through `fusermount3`, as a user that may use `/dev/fuse`: the device's mode is changed only in a namespace of this test.
     @Test(.enabled(if: hasProgram("fusermount3") && hasProgram("setpriv"), "needs fusermount3 and setpriv")) func throughTheHelper() throws
     {
         let place = try FusePlace()
@@ -66,7 +66,7 @@ struct FusePrivilegeTests {
         #expect(place.isQuiet())
     }
 
-    /// Who may not unmount is told so, not that somebody uses the mount.
+    /// A user that may not unmount gets that error, and not that the mount is in use.
     @Test(.enabled(if: hasProgram("fusermount3") && hasProgram("setpriv"), "needs fusermount3 and setpriv"), arguments: [[], ["--fuse"]])
     func mountsOfOthers(options: [String]) throws {
         let place = try FusePlace()

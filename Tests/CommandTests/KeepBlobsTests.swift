@@ -3,7 +3,7 @@ import ComposefsJSON
 import Glibc
 import Testing
 
-/// `pull --keep-blobs`: what goes out again is what came in, to the last byte.
+/// `pull --keep-blobs`: pushes and exports send exactly what was pulled.
 struct KeepBlobsTests {
     private func layout(_ folder: TemporaryFolder, compressor: String? = "gzip") throws -> ContentDigest {
         var builder = LayoutBuilder.small()

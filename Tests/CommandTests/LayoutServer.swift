@@ -6,8 +6,8 @@ import ComposefsLinuxSystem
 import Synchronization
 import Testing
 
-/// A registry on loopback that serves the first image of a layout as `team/app:latest` and others as its referrers, counts what it sends, and can be a bad link: slow, or
-/// one that breaks all connections each time so many bytes have gone over it.
+/// A registry on loopback that serves the first image of a layout as `team/app:latest` and others as its referrers, counts what it sends,
+/// and can be a bad link: slow, or one that breaks all connections each time so many bytes have gone over it.
 final class LayoutServer: Sendable {
     struct Link: Sendable {
         /// Bytes of blobs after which all connections are reset, again and again.
@@ -25,7 +25,7 @@ final class LayoutServer: Sendable {
         var total: UInt64 = 0
         var breaks = 0
         var connections: Set<Int32> = []
-        /// The blob that goes over a connection.
+        /// The blob that is sent over a connection.
         var underWay: [Int32: String] = [:]
     }
 
@@ -182,8 +182,8 @@ final class LayoutServer: Sendable {
     /// SIOCOUTQNSD of linux/sockios.h, a macro there: bytes that have not been on the wire yet.
     private static let unsentBytes: UInt = 0x894b
 
-    /// Resets a connection at once. What has not been on the wire is lost, and was not sent. The rest is the other end's: on this machine the
-    /// wire loses nothing, though not all may be acknowledged.
+    /// Resets a connection at once. What has not been on the wire is lost, and was not sent. The rest is the other end's: on this machine
+    /// the wire loses nothing, though not all may be acknowledged.
     private static func tear(_ fd: Int32, _ blob: String, _ state: inout State) {
         var waiting: Int32 = 0
         guard ioctl(fd, unsentBytes, &waiting) == 0 else { return }
@@ -198,7 +198,7 @@ final class LayoutServer: Sendable {
     private func send(_ fd: Int32, _ bytes: [UInt8], of blob: String? = nil) -> Bool {
         var sent = 0
         while sent < bytes.count {
-            // A connection that somebody waits in cannot be torn down, so nobody does.
+            // A connection that a thread waits for cannot be closed safely, so none waits.
             let count = bytes.withUnsafeBytes {
                 Glibc.send(fd, $0.baseAddress?.advanced(by: sent), bytes.count - sent, Int32(MSG_NOSIGNAL | MSG_DONTWAIT))
             }
@@ -239,8 +239,8 @@ final class LayoutServer: Sendable {
     }
 }
 
-/// Writes a layout of layers that are one file of random bytes each, uncompressed, without holding them in memory. Returns the layers' sizes
-/// by the hex digits of their digests.
+/// Writes a layout of layers that are one file of random bytes each, uncompressed, without holding them in memory. Returns the layers'
+/// sizes by the hex digits of their digests.
 func writeRandomLayout(_ folder: String, layers: Int, fileSize: Int) throws -> [String: UInt64] {
     precondition(fileSize % 512 == 0)
     _ = try launch("mkdir", ["-p", folder + "/blobs/sha256"])

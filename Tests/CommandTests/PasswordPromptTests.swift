@@ -67,7 +67,7 @@ import Testing
         #expect(terminal.flags == before && terminal.showsInput)
     }
 
-    /// Whoever stops the program has a terminal to work with, and goes on with what is typed hidden.
+    /// Stopping the program restores the terminal, and continuing it hides the input again.
     @Test func stopped() throws {
         let terminal = try Terminal()
         let before = terminal.flags

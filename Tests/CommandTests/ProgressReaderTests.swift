@@ -4,7 +4,7 @@ import Testing
 
 /// Who shall read the progress, and does not.
 @Suite struct ProgressReaderTests {
-    /// The work is done all the same, and all that was to be told is told to whoever reads at last.
+    /// The command completes, and a reader that comes late gets all events.
     @Test(arguments: ["pull", "export", "copy"]) func stoppedReader(command: String) throws {
         let folder = try TemporaryFolder()
         _ = try writeRandomLayout(folder.path + "/layout", layers: 3, fileSize: 4 << 20)

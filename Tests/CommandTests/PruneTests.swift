@@ -20,7 +20,7 @@ import Testing
                 "danglingReferences": [], "tagsRemoved": [], "tagsKept": [], "referrersRemoved": 0,
             ])
         #expect(try names(store) == ["second", "t"])
-        // What no tag keeps goes, as with gc.
+        // Data that no tag keeps is removed, as by gc.
         try store.succeed(["rm", "t", "second"])
         let before = store.files
         let dry = try store.succeed(["prune", "-n", "--json"]).json()

@@ -108,8 +108,8 @@ struct PushTests {
         }
     }
 
-    /// What other tools read of a push is the image: config byte for byte, layers by their diff IDs, annotations. A pull of it gives the same
-    /// EROFS image.
+    /// What other tools read of a push is the image: config byte for byte, layers by their diff IDs, annotations. A pull of it gives the
+    /// same EROFS image.
     @Test(arguments: ["gzip", "zstd", "none"]) func otherToolsReadIt(compression: String) throws {
         let folder = try TemporaryFolder()
         let registry = try Registry(folder.path)
@@ -138,7 +138,7 @@ struct PushTests {
         let second = try Cfsoci.succeed(repo + ["push", "image", target, "--compression", compression, "--json"]).json()
         #expect(second["bytesSent"]?.int64 == 0)
         #expect(second["manifestDigest"] == result["manifestDigest"])
-        // What the registry has as it was pulled goes unchanged.
+        // Blobs that the registry has as they were pulled are sent unchanged.
         let third = try Cfsoci.succeed(other + ["push", target, "\(registry.host)/team/copy:v2", "--json"]).json()
         #expect(third["manifestDigest"] == result["manifestDigest"])
         #expect(third["layers"]?.array?.map { $0["outcome"]?.string } == Array(repeating: "mounted", count: 5))
@@ -153,7 +153,7 @@ struct PushTests {
         let repo = ["--repo", folder.path + "/repo"]
         try Cfsoci.succeed(repo + ["pull", "oci:\(folder.path)/layout", "image"])
         let target = "\(registry.host)/team/app:v1"
-        // No usual auth files of whoever runs the test.
+        // No auth files of the user that runs the test.
         let environment = ["HOME=\(folder.path)", "XDG_RUNTIME_DIR=\(folder.path)"]
         let refused = try Cfsoci.run(repo + ["push", "image", target], environment: environment)
         #expect(refused.status == 1)
@@ -203,7 +203,7 @@ struct PushTests {
             ["inspect", "--raw", "--tls-verify=false", "docker://\(target):\(pushed.split(separator: ":").joined(separator: "-"))"])
         #expect(try listed.json()["manifests"]?.array?.map { $0["digest"]?.string } == [sent])
 
-        // A registry that has the image as it is: the referrer goes along as it is.
+        // A registry that has the image unchanged: the referrer is sent unchanged, too.
         try skopeo(["--dest-tls-verify=false", "oci:\(folder.path)/layout", "docker://\(target):orig"])
         let unchanged = try Cfsoci.succeed(repo + ["push", "image", target + ":orig", "--json"]).json()
         #expect(unchanged["manifestDigest"]?.string == subject.description)

@@ -67,7 +67,7 @@ struct ReadOnlyMountTests {
             close(descriptor)
             #expect(fileList(root) == ["usr", "usr/hard", "usr/link", "usr/other", "usr/small", "usr/tool"])
         }
-        // Not even who remounts it can write.
+        // Remounting does not make it writable.
         #expect(
             try shell("mount -o remount,rw \"$1\"", [place.fuse]).status != 0 || open(place.fuse + "/new", O_WRONLY | O_CREAT, 0o600) < 0)
         try place.store.succeed(["umount", place.fuse])
@@ -75,8 +75,8 @@ struct ReadOnlyMountTests {
         #expect(place.isQuiet())
     }
 
-    /// Every way of changing, for every kind of file, by root and by nobody: both mounts answer as a tmpfs that is read-only does, and are after it
-    /// what they were before.
+    /// Every way of changing, for every kind of file, by root and by user 65534: both mounts answer like a read-only tmpfs, and are
+    /// unchanged afterwards.
     @Test(.enabled(if: access("/usr/bin/python3", X_OK) == 0 && hasProgram("setpriv"), "needs python3 and setpriv"), arguments: [0, 65534])
     func answersAsAnyReadOnlyFileSystem(user: Int) throws {
         let place = FusePlace(try ContractStore())

@@ -62,7 +62,7 @@ import Testing
         func listed() throws -> [String] { try Cfsoci.succeed(other + ["referrers", "list", server.reference]).lines }
         try Cfsoci.succeed(other + ["pull", server.reference])
         #expect(try listed() == [])
-        // The image is here: nobody is asked. Who looks whether there is a newer one finds what has come since.
+        // The image is here, so the registry is not asked. A pull that looks for a newer one finds new referrers.
         let present = try Cfsoci.succeed(other + ["pull", server.reference, "--referrers", "--json"]).json()
         #expect(present["outcome"] == "present" && present["referrers"]?.array == [])
         #expect(try listed() == [])

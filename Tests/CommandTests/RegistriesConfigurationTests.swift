@@ -44,7 +44,7 @@ struct CommandRegistriesTests {
         }
     }
 
-    /// Without the configuration nobody knows what a short name means, nor that it is the image that is here.
+    /// Without the configuration a short name is ambiguous, and does not match the stored image.
     @Test func unreadable() throws {
         try withServer { (folder, host) throws in
             let repository = ["--repo", folder.path + "/repo"]

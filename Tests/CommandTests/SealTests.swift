@@ -244,7 +244,7 @@ private let verityDirectory = getenv("CFSOCI_TEST_VERITY_DIR").map { String(cStr
         try requireSignatures(true)
         defer { try? requireSignatures(false) }
 
-        // Nothing goes without a key, and every refusal says why.
+        // Nothing can be stored without a key, and every refusal names the reason.
         let unsigned = try Cfsoci.run(["init", repository, "--algorithm", algorithm])
         #expect(
             expectRefusal(unsigned).contains("meta.json: it has no fs-verity signature, and the kernel's fs.verity.require_signatures is 1")

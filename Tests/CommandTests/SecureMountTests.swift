@@ -123,7 +123,7 @@ struct SecureMountTests {
             wrong.status == 32
                 && wrong.error == "mount.composefs: \(setup.image): is another image: its digest is \(setup.id), not \(other)\n",
             "\(wrong.error)")
-        // A copy has the content, but nobody vouches for it.
+        // A copy has the content, but no fs-verity to verify it.
         let copy = setup.base + "/copy"
         try writeFile(copy, try readFile(setup.image))
         let unmeasured = try helper(objects + ",digest=\(setup.id)", copy)

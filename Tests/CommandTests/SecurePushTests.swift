@@ -18,7 +18,7 @@ struct SecurePushTests {
         let registry = try PushTests.Registry(folder.path, htpasswd: htpasswd, tls: true)
         // One layer is larger than what is in memory at once.
         _ = try writeRandomLayout(folder.path + "/layout", layers: 3, fileSize: 3 << 20)
-        // No usual files of whoever runs the test.
+        // No configuration files of the user that runs the test.
         let environment = ["HOME=\(folder.path)", "XDG_RUNTIME_DIR=\(folder.path)", "XDG_CONFIG_HOME=\(folder.path)/config"]
         let trusting = environment + ["SSL_CERT_FILE=\(folder.path)/ca/ca.crt"]
         func run(_ arguments: [String], _ environment: [String]) throws -> CommandResult {
@@ -33,7 +33,7 @@ struct SecurePushTests {
         let creds = htpasswd ? ["--creds", Self.creds] : []
         let target = "\(registry.host)/team/app:v1"
 
-        // Nobody is trusted by accident, and no secret goes to whom is not.
+        // No host is trusted by accident, and no secret is sent to an untrusted one.
         let untrusted = try run(["push", "image", target] + creds, environment)
         #expect(untrusted.status == 1)
         #expect(untrusted.error.contains("the certificate of \(registry.host) is not trusted"), "\(untrusted.error)")

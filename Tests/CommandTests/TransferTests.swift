@@ -17,8 +17,8 @@ import Testing
         #expect(report.status == 0, "\(report.text)\(report.error)")
     }
 
-    /// 400 MB over a link that breaks every 20 MB: by ending, or by tearing down in that moment what is under way. Then what has reached the
-    /// client's kernel counts as sent, whether the client has read it by then or not.
+    /// 400 MB over a link that breaks every 20 MB: by ending, or by tearing down in that moment what is under way. Then what has reached
+    /// the client's kernel counts as sent, whether the client has read it by then or not.
     @Test(arguments: [false, true]) func breakingLink(tearsDown: Bool) throws {
         let folder = try TemporaryFolder()
         let sizes = try writeRandomLayout(folder.path + "/layout", layers: 4, fileSize: 100 << 20)
@@ -32,7 +32,7 @@ import Testing
         let (size, sent) = (total(sizes), total(server.sent))
         #expect(server.breaks >= 20)
         #expect(sent >= size && Double(sent) < Double(size) * 1.05, "\(sent) bytes were sent for \(size)")
-        // Every request but a blob's first goes on somewhere in it.
+        // Every request except a blob's first one continues inside it.
         let again = Dictionary(grouping: server.requests, by: \.blob).values.flatMap { $0.dropFirst() }
         #expect(again.count >= 20 && again.allSatisfy { $0.offset > 0 })
         try expectClean(repository)
@@ -88,7 +88,7 @@ import Testing
         try expectClean(repository)
         let ids = try ["one", "two"].map { try Cfsoci.succeed(["compute-id", $0, "--repo", repository]).text }
         #expect(ids[0] == ids[1])
-        // The first one's tag goes while the second pull runs: nothing that it takes over may go with it.
+        // The first pull's tag is removed while the second pull runs: nothing that the second one reuses may be removed.
         try Cfsoci.succeed(["untag", "two", "--repo", repository])
         let again = try pull(server, repository, ["three"], output: folder.path + "/three")
         _ = try Cfsoci.run(["untag", "one", "--repo", repository])

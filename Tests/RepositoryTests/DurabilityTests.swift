@@ -92,7 +92,7 @@ import Testing
         try repository.publish(publication(stream))
         #expect(try repository.check().problems == [])
         _ = consume reader
-        // The marker stays until somebody has the repository alone.
+        // The marker stays until a handle has the repository exclusively.
         #expect(try markers(scratch) == 1)
         _ = try pull(try scratch.open())
         #expect(try markers(scratch) == 0)
@@ -107,7 +107,7 @@ import Testing
         #expect(try scratch.listing()[".staging"] == nil)
     }
 
-    /// A killed program: nobody has synced for it, and who syncs now may not be told of what went wrong before.
+    /// A killed program: its data was not synced, and the next sync may not report the earlier error.
     @Test func theKilledAreNotBelieved() throws {
         let scratch = try Scratch()
         let file: StoredObject

@@ -106,7 +106,7 @@ import Testing
         #expect(report.bytesRemoved == 1 && report.streamsRemoved == 0 && report.imagesRemoved == 0 && report.temporariesRemoved == 0)
     }
 
-    /// What a reference keeps cannot be told when it cannot be read: then nothing goes.
+    /// If a reference cannot be read, the objects that it keeps are unknown: nothing is removed.
     @Test func unreadableRootStopsEverything() throws {
         for damage in 0..<4 {
             let scratch = try Scratch()

@@ -287,7 +287,7 @@ import Testing
             Issue.record("collected")
             return
         }
-        // One who opens waits for a collection as long as it is told.
+        // Opening waits for a collection as long as the options say.
         let directory = try sample.scratch.directory()
         _ = consume other
         let scratch = sample.scratch

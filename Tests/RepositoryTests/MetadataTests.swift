@@ -179,7 +179,7 @@ import Testing
     }
 }
 
-/// A `meta.json` that somebody edited.
+/// A `meta.json` that a person edited.
 @Suite struct EditedMetadataTests {
     private static let head = "\"version\": 1, \"algorithm\": \"fsverity-sha256-12\""
 
@@ -229,7 +229,7 @@ import Testing
         #expect(try !repository.normalizeMetadata())
     }
 
-    /// Almost a key that is missing, and a format that contradicts the feature: one of the two is damaged, and nobody knows which.
+    /// Almost a key that is missing, and a format that contradicts the feature: one of the two is damaged, and it is unknown which.
     @Test(arguments: [
         "{\(head), \"featurez\": {}}", "{\(head), \"features\": {\"read-only_compatible\": []}}",
         "{\(head), \"erofs_format\": {\"default\": 1}}",

@@ -162,7 +162,7 @@ import Testing
         #expect(report.objectsChecked == 100 + 8 * 100)
     }
 
-    /// Without O_TMPFILE a hidden name is used, and goes.
+    /// Without O_TMPFILE a hidden name is used, and removed.
     @Test func namedTemporaries() throws {
         final class NoTemporaries: SystemCallObserver {
             func before(_ call: SystemCall) -> Errno? {

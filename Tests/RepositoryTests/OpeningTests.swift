@@ -121,7 +121,7 @@ import Testing
                 done.push(.failure(error))
             }
         }
-        // It says that it waits, and ends when the other handle goes.
+        // It reports that it waits, and returns when the other handle is closed.
         #expect(waits.pop() == 1)
         #expect(try two.objectSize(two.store(content(50)).id) == 50)
         _ = consume two
@@ -132,7 +132,7 @@ import Testing
         #expect(try directory.lock(.shared, wait: false))
         try directory.unlock()
 
-        // Opening waits for whoever has it alone, and says so.
+        // Opening waits for the holder of the exclusive lock, and reports it.
         #expect(try FileDescriptor.open(scratch.repository, [.readOnly, .directory]).lock(.shared, wait: false))
         _ = consume one
         #expect(try directory.lock(.exclusive, wait: false))

@@ -56,7 +56,7 @@ struct OwnerTests {
                 let found = untrusted { try write(scratch, OpenOptions()) }
                 #expect(found?.path == path && found?.fault == fault, "\(name) \(place)")
                 #expect(try scratch.listing() == before, "\(name) \(place)")
-                // Reading goes on.
+                // Reading continues to work.
                 #expect(try scratch.open(OpenOptions(readOnly: true)).stream("layer") != nil)
                 try write(scratch, OpenOptions(trustsOwner: true))
             }
@@ -85,7 +85,7 @@ struct OwnerTests {
         _ = try Repository.initialize(scratch.repository, configuration, OpenOptions(trustsOwner: true))
     }
 
-    /// A link in the place of a directory is met by nobody, even if the owner is trusted.
+    /// A link in place of a directory is never followed, even if the owner is trusted.
     @Test(arguments: ["objects", "streams", "streams/refs", "images", "images/refs", ".staging"] as [ByteString], 0..<5)
     func plantedLinks(_ name: ByteString, _ index: Int) throws {
         let scratch = try Scratch()

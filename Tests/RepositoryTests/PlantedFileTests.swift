@@ -10,7 +10,7 @@ import Testing
 
     private func staging() throws -> ByteString { ".staging/" + ByteString(try #require(Host.bootID())) }
 
-    /// A blob's place may hold anything: the pull takes it away and goes on.
+    /// A blob's name may refer to anything: the pull removes it and continues.
     @Test(arguments: ["link", "dangling", "directory", "fifo", "socket", "second name", "locked"])
     func blobsPlace(kind: String) throws {
         let scratch = try Scratch()
@@ -30,7 +30,7 @@ import Testing
         case "socket": try root.makeNode(at: path, mode: 0o140666)
         case "second name": try root.link(at: "victim", to: path)
         default:
-            // Another user's, who holds its lock for ever.
+            // A file of another user, which holds its lock forever.
             guard Host.effectiveUserID == 0 else { return }
             try scratch.write(path, [7])
             try root.changeOwner(at: path, uid: 4711, gid: 4711)

@@ -62,7 +62,7 @@ import Testing
             do { try pull(scratch.create(), seed: 7) }
             let recorder = Recorder(stopAfter: limit)
             recorder.observe {
-                // The handle goes here too, as at the end of a process: nothing that it does then is done.
+                // The handle is destroyed here, too, as at the end of a process: nothing that it does then is done.
                 _ = try? pull(scratch.open())
             }
             guard recorder.isStopped else { break }

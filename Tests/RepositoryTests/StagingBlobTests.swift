@@ -117,7 +117,7 @@ import Testing
             #expect(claim.length == 0)
         }
         #expect(try files(scratch).isEmpty)
-        // The oldest makes room, unless somebody is at it.
+        // The oldest blob makes room, unless a process holds its lease.
         _ = try keep("old", 40, limit: 100)
         _ = try keep("new", 40, limit: 100)
         let root = try scratch.directory()

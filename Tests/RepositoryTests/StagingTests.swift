@@ -53,7 +53,7 @@ import Testing
             _ = try one.store([4])
             #expect(try markers() == 2)
         }
-        // The second went without a sync: its marker stays until somebody syncs.
+        // The second handle ended without a sync: its marker stays until another handle syncs.
         #expect(try markers() == 2)
         try one.publish(Repository.Publication())
         #expect(try scratch.listing()[".staging"] == nil)
@@ -127,7 +127,7 @@ import Testing
         #expect(try repository.objectSize(torn.id) == 5000)
     }
 
-    /// While somebody else uses the repository nothing can be judged, so every object is read before it is believed.
+    /// While another process uses the repository nothing can be removed, so every object is read before it is relied on.
     @Test func busyRepository() throws {
         let scratch = try Scratch()
         let (good, torn, _) = try interrupted(scratch)

@@ -8,7 +8,7 @@ import ComposefsTestSupport
 import Synchronization
 import Testing
 
-/// A directory of its own for a test, removed when the value goes. On a file system with fs-verity where the variable names one.
+/// A directory for one test, removed with the value. On a file system with fs-verity if the variable names one.
 final class Scratch: Sendable {
     private let folder: TestFolder
     var path: ByteString { folder.path }
@@ -148,7 +148,7 @@ final class Recorder: SystemCallObserver {
 }
 
 extension FileDescriptor {
-    /// The kernel's name of a descriptor that belongs to somebody else.
+    /// The kernel's name of a borrowed descriptor.
     static func currentName(_ raw: Int32) -> String {
         (try? FileDescriptor.currentDirectory.readLink(at: ByteString("/proc/self/fd/\(raw)")))?.description ?? ""
     }

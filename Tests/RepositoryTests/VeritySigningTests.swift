@@ -103,7 +103,7 @@ import Testing
             // Nothing can be stored without a key now.
             let refusal = failure { _ = try repository.store(content(5000)) }?.description
             #expect(refusal?.contains("require_signatures is 1") == true, "\(refusal ?? "")")
-            // With one it can, and goes again.
+            // With a signature it can be opened, and is removed again.
             let signing = try scratch.open(OpenOptions(signer: keys.known))
             #expect(try signing.store(content(5000)).isNew)
         }
@@ -205,7 +205,7 @@ import Testing
         #expect(refusals[0].contains("the kernel rejects its fs-verity signature"), "\(refusals[0])")
         #expect(refusals[1].contains("is no PKCS#7 message that the kernel takes"), "\(refusals[1])")
         #expect(try repository.objectSize(id(wrong)) == nil && repository.objectSize(id(garbage)) == nil)
-        // A key of one's own goes before.
+        // The handle's own key takes precedence.
         let signing = try scratch.open(OpenOptions(signer: keys.known))
         signing.offerSignatures([id(wrong): Array("no PKCS#7".utf8)])
         #expect(try signing.store(wrong).isNew)
