@@ -38,7 +38,7 @@ extension FileDescriptor {
         try FileDescriptor.currentDirectory.makeDirectory(at: path, mode: mode)
     }
 
-    /// As `makeDirectory`, but an entry of that name is no error: returns whether a directory was made.
+    /// Like `makeDirectory`, but accepts an existing entry. Returns whether a directory was created.
     @discardableResult
     public borrowing func makeDirectoryIfMissing(at path: ByteString, mode: UInt32 = 0o777) throws(SystemError) -> Bool {
         let result = path.bytes.withUnsafeBytes { makeDirectoryResult($0, mode) }
@@ -51,7 +51,7 @@ extension FileDescriptor {
         Kernel.call(.makeDirectory, raw, path) { cl_mkdirat(raw, path.baseAddress, path.count, mode) }
     }
 
-    /// Makes a fifo, socket or device node; `mode` has kind and permission bits.
+    /// Creates a FIFO, socket or device node. `mode` has type and permission bits.
     public borrowing func makeNode(
         at path: ByteString, mode: UInt32, device: DeviceNumber = DeviceNumber(major: 0, minor: 0)
     ) throws(SystemError) {
@@ -74,14 +74,14 @@ extension FileDescriptor {
         guard result >= 0 else { throw failure("create symlink", result, path) }
     }
 
-    /// A symlink's target; EINVAL where the entry is something else.
+    /// The target of a symbolic link. EINVAL if the entry is not a symbolic link.
     public borrowing func readLink(at path: ByteString) throws(SystemError) -> ByteString {
         let (result, target) = readLinkResult(path)
         guard let target else { throw failure("read symlink", result, path) }
         return target
     }
 
-    /// A symlink's target, nil where there is no such entry; EINVAL where the entry is something else.
+    /// The target of a symbolic link; nil if there is no such entry. EINVAL if the entry is not a symbolic link.
     public borrowing func readLinkIfPresent(at path: ByteString) throws(SystemError) -> ByteString? {
         let (result, target) = readLinkResult(path)
         if let target { return target }
@@ -92,7 +92,7 @@ extension FileDescriptor {
     private borrowing func readLinkResult(_ path: ByteString) -> (Int, ByteString?) {
         let raw = raw
         return path.bytes.withUnsafeBytes { bytes in
-            // Targets have at most 4095 bytes (PATH_MAX).
+            // A target has at most 4095 bytes (PATH_MAX).
             withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 1) { buffer in
                 let result = cl_readlinkat(raw, bytes.baseAddress, bytes.count, buffer.baseAddress, buffer.count)
                 guard result >= 0, result <= buffer.count else { return (result, nil) }
@@ -101,7 +101,7 @@ extension FileDescriptor {
         }
     }
 
-    /// Removes an entry that is no directory.
+    /// Removes an entry that is not a directory.
     public borrowing func unlink(at path: ByteString) throws(SystemError) {
         let result = path.bytes.withUnsafeBytes { bytes in
             Kernel.call(.unlink, raw, bytes) { cl_unlinkat(raw, bytes.baseAddress, bytes.count, 0) }
@@ -117,7 +117,7 @@ extension FileDescriptor {
         guard result >= 0 else { throw failure("remove directory", result, path) }
     }
 
-    /// Renames an entry of this directory, replacing the target where `flags` do not forbid it.
+    /// Renames an entry of this directory, replacing the target unless `flags` forbid it.
     public borrowing func rename(
         at path: ByteString, to directory: borrowing FileDescriptor, at newPath: ByteString, flags: RenameFlags = []
     ) throws(SystemError) {

@@ -1,12 +1,12 @@
 public import ComposefsBytes
 
-/// A process as /proc shows it. Number and start time together name one process of a boot for good: numbers alone are used again.
+/// A process as /proc shows it. Process ID and start time together identify a process within a boot; process IDs alone are reused.
 public struct ProcessIdentity: Hashable, Sendable, CustomStringConvertible {
     /// In the caller's PID namespace.
     public var number: Int32
-    /// The program's name, at most 15 bytes (`comm`); empty when it is not known.
+    /// The name of the program, at most 15 bytes (`comm`); empty if it is not known.
     public var name: ByteString
-    /// When it was started, in clock ticks since the boot (field 22 of proc_pid_stat(5)).
+    /// The start time in clock ticks since boot (field 22 of proc_pid_stat(5)).
     public var start: UInt64
 
     public init(number: Int32, name: ByteString, start: UInt64) {
@@ -20,12 +20,12 @@ public struct ProcessIdentity: Hashable, Sendable, CustomStringConvertible {
 }
 
 extension Host {
-    /// A running process; nil when there is none of this number, it has ended and waits for its parent, or /proc does not show it.
+    /// A running process; nil if no process has this ID, if it is a zombie, or if /proc does not show it.
     public static func process(_ number: Int32) -> ProcessIdentity? {
         guard let file = try? FileDescriptor.open(ByteString("/proc/\(number)/stat"), .readOnly),
             let bytes = try? file.readAll(limit: 8192)
         else { return nil }
-        // The name stands in parentheses and may hold some itself; numbers follow the last one.
+        // The name is in parentheses and may contain parentheses. The numbers follow the last one.
         guard let open = bytes.firstIndex(of: UInt8(ascii: "(")), let close = bytes.lastIndex(of: UInt8(ascii: ")")), open < close else {
             return nil
         }
@@ -36,9 +36,9 @@ extension Host {
         return ProcessIdentity(number: number, name: ByteString(bytes[(open + 1)..<close]), start: start)
     }
 
-    /// The processes that hold a lock of flock(2) on an open file, as /proc/locks shows them: ascending, without those of PID namespaces that
-    /// cannot be seen from here. The kernel names the process that took the lock, which may have passed it on to a child and ended; such a one
-    /// has only its number.
+    /// The processes that hold a flock(2) lock on an open file, according to /proc/locks, in ascending order and without those in invisible
+    /// PID namespaces. The kernel lists the process that took the lock, which may have passed it to a child and ended; for such a process
+    /// only the ID is known.
     public static func lockHolders(of file: borrowing FileDescriptor) -> [ProcessIdentity] {
         guard let status = try? file.status(), let table = try? FileDescriptor.open("/proc/locks", .readOnly),
             let bytes = try? table.readAll(limit: 1 << 26)
@@ -46,7 +46,7 @@ extension Host {
         var exact: Set<Int32> = []
         var similar: Set<Int32> = []
         for line in bytes.split(separator: UInt8(ascii: "\n")) {
-            // 1: FLOCK ADVISORY READ 1234 fe:00:16237119 0 EOF; a lock that is waited for has an arrow behind the first field.
+            // 1: FLOCK ADVISORY READ 1234 fe:00:16237119 0 EOF; for a waiting process, an arrow follows the first field.
             let fields = line.split(separator: UInt8(ascii: " "))
             guard fields.count >= 8, fields[1].elementsEqual("FLOCK".utf8), let number = Int32(String(decoding: fields[4], as: UTF8.self)),
                 number > 0
@@ -62,7 +62,7 @@ extension Host {
         return (exact.isEmpty ? similar : exact).sorted().map { process($0) ?? ProcessIdentity(number: $0, name: "", start: 0) }
     }
 
-    /// As st_dev has it (gnu_dev_makedev(3)).
+    /// As in st_dev (gnu_dev_makedev(3)).
     private static func deviceNumber(major: UInt64, minor: UInt64) -> UInt64 {
         (minor & 0xff) | (major & 0xfff) << 8 | (minor & ~0xff) << 12 | (major & ~0xfff) << 32
     }

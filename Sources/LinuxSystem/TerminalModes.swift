@@ -4,21 +4,21 @@ internal import Glibc
 package struct TerminalModes {
     private var raw: termios
 
-    /// The modes of a stream's terminal (tcgetattr(3)); nil if the stream is no terminal.
+    /// The modes of a stream's terminal (tcgetattr(3)); nil if the stream is not a terminal.
     package init?(of stream: StandardStream) {
         var modes = termios()
         guard tcgetattr(stream.rawValue, &modes) == 0 else { return nil }
         raw = modes
     }
 
-    /// The same modes for a secret: input is not echoed, comes byte by byte, and the keys for signals are read like others.
+    /// The same modes for entering a secret: input is not echoed, arrives byte by byte, and the keys for signals are ordinary input.
     package func forSecrets() -> TerminalModes {
         var changed = self
         changed.raw.c_lflag &= ~tcflag_t(ECHO | ECHONL | ICANON | ISIG)
         return changed
     }
 
-    /// When modes take effect.
+    /// The time at which modes take effect.
     package enum Moment: Sendable {
         case now
         /// After pending output is written; pending input is discarded.
@@ -27,7 +27,7 @@ package struct TerminalModes {
 
     /// Sets these modes (tcsetattr(3)).
     ///
-    /// - Returns: whether the terminal took them.
+    /// - Returns: Whether the terminal accepted them.
     @discardableResult
     package func set(on stream: StandardStream, _ moment: Moment) -> Bool {
         var modes = raw

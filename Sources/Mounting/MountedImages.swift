@@ -49,7 +49,7 @@ public func imageMounts() throws(SystemError) -> [ImageMount] {
         let root = try? processes.readLink(at: entry.name + "/root")
         let view = space.flatMap { space in root.map { space + ":" + $0 } }
         if let view, seen.contains(view) { continue }
-        // A process may end between two looks; another one in its namespace is looked at then.
+        // A process may end at any time. Another one in its namespace is then read instead.
         guard let table = try? processes.open(at: entry.name + "/mountinfo", .readOnly), let bytes = try? table.readAll(limit: 1 << 26),
             !bytes.isEmpty
         else { continue }
@@ -69,11 +69,11 @@ public func imageMounts() throws(SystemError) -> [ImageMount] {
 
 /// The names of mounted images: the part after `composefs:` in the sources of mounts; see `imageMounts`.
 ///
-/// - Throws: when /proc is not mounted or cannot be listed.
+/// - Throws: `SystemError` if /proc is not mounted or cannot be listed.
 public func mountedImages() throws(SystemError) -> Set<ByteString> { Set(try imageMounts().compactMap(\.image)) }
 
-/// The files behind the machine's loop devices, by the devices' names (`loop0`); those whose files were removed have ` (deleted)` behind
-/// the path. Empty when /sys is not mounted.
+/// The backing files of the machine's loop devices, by device name (`loop0`). The path of a removed file ends with ` (deleted)`. Empty if
+/// /sys is not mounted.
 public func loopDeviceFiles() -> [(device: ByteString, file: ByteString)] {
     guard let blocks = try? FileDescriptor.open("/sys/block", [.readOnly, .directory]), let entries = try? blocks.entries() else {
         return []

@@ -249,7 +249,7 @@ import Testing
         #expect(BootTree.fault(tree)?.hasPrefix("a path of more than 16384 bytes cannot be labelled; it begins with \"/d/d/") == true)
     }
 
-    /// Whatever happens to a policy's bytes: labels or an error.
+    /// Any damage to a policy's bytes gives labels or an error.
     @Test func damagedBytes() throws {
         let text = Array("/a(/.*)? -- one\n/[ab]{1,2}\\.c(x|y)+ two\n(?i)/b.* -d <<none>>\n".utf8)
         let aliases = Array("/a /b\n/c /a\n".utf8)

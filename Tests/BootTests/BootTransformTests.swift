@@ -8,7 +8,7 @@ import Testing
 @testable import ComposefsBoot
 @testable import ComposefsImageStore
 
-/// Trees with a policy, from lines of a dumpfile.
+/// Trees with a policy, built from lines of a dumpfile.
 enum BootTree {
     static func parse(_ dump: String) throws -> FileTree { try parseDumpfile(Array(dump.utf8)) }
 
@@ -69,7 +69,7 @@ enum BootTree {
 
         """
 
-    /// The digests that the reference implementation computes for the same layer.
+    /// Digests that the reference implementation computes for the same layer.
     @Test(arguments: [
         (
             ErofsVersion.v2,
@@ -109,7 +109,7 @@ enum BootTree {
         #expect(tree.permissions(of: boot) == 0o700)
         #expect(tree.uid(of: boot) == 1)
         #expect(tree.metadata(of: boot)[attribute: "user.a"] == "b")
-        // A file that had a name there keeps its others.
+        // A file keeps its names outside of the directory.
         let kept = try #require(tree.lookup(path: "usr/x"))
         #expect(tree.linkCount(of: kept) == 1)
         #expect(tree.content(of: kept) == .inline("x"))

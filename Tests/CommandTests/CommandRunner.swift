@@ -3,7 +3,7 @@ import ComposefsJSON
 import ComposefsTestSupport
 import Glibc
 
-/// What a run of the real binary printed and how it ended.
+/// The output and exit status of a run of the real binary.
 struct CommandResult: Sendable {
     var status: Int32
     var output: [UInt8]
@@ -21,7 +21,7 @@ struct RunFailure: Error, CustomStringConvertible {
 
 /// The `cfsoci` that was built together with the tests.
 enum Cfsoci {
-    /// The folder that the test runner lies in: the build's products.
+    /// The folder of the test runner: the build's products.
     static let binary: String = {
         var buffer = [CChar](repeating: 0, count: 4096)
         let count = readlink("/proc/self/exe", &buffer, buffer.count - 1)
@@ -35,7 +35,7 @@ enum Cfsoci {
         try launch(binary, arguments, input: input, environment: environment)
     }
 
-    /// Runs and demands exit status 0.
+    /// Runs the command and requires exit status 0.
     @discardableResult
     static func succeed(_ arguments: [String], input: [UInt8]? = nil) throws -> CommandResult {
         let result = try run(arguments, input: input)
@@ -46,7 +46,7 @@ enum Cfsoci {
     }
 }
 
-/// Runs a program to its end; standard output and error are collected through files, so that no pipe can fill up.
+/// Runs a program. Collects standard output and error in files, because pipes could fill up.
 func launch(_ program: String, _ arguments: [String], input: [UInt8]? = nil, environment: [String] = []) throws -> CommandResult {
     let folder = try TemporaryFolder()
     let (outPath, errorPath, inPath) = (folder.path + "/out", folder.path + "/err", folder.path + "/in")
@@ -60,7 +60,7 @@ func shell(_ script: String, _ arguments: [String] = [], environment: [String] =
     try launch("bash", ["-euo", "pipefail", "-c", script, "bash"] + arguments, environment: environment + ["CFSOCI=" + Cfsoci.binary])
 }
 
-/// The same, and demands exit status 0; what it printed.
+/// The same, but requires exit status 0 and returns the output.
 @discardableResult
 func mustShell(_ script: String, _ arguments: [String] = [], environment: [String] = []) throws -> String {
     let result = try shell(script, arguments, environment: environment)
@@ -95,7 +95,7 @@ func start(
     var envp = (inherited + environment).map { strdup($0) } + [nil]
     defer { (argv + envp).forEach { free($0) } }
     var pid: pid_t = 0
-    // What the test runner blocks or ignores is not the program's business.
+    // Do not inherit the signals that the test runner blocks or ignores.
     var attributes = posix_spawnattr_t()
     posix_spawnattr_init(&attributes)
     defer { posix_spawnattr_destroy(&attributes) }
@@ -111,7 +111,7 @@ func start(
     return pid
 }
 
-/// The exit status, or 128 + signal as a shell has it.
+/// The exit status, or 128 + signal, as in a shell.
 func wait(for pid: pid_t) -> Int32 {
     var status: Int32 = 0
     while waitpid(pid, &status, 0) < 0, errno == EINTR {}
@@ -133,7 +133,7 @@ final class TemporaryFolder: Sendable {
     deinit { removeTree(path) }
 }
 
-/// Removes a folder with all that is below it; never follows a symlink.
+/// Removes a folder and everything below it, without following symlinks.
 func removeTree(_ path: String) { try? ComposefsTestSupport.removeTree(ByteString(path)) }
 
 func readFile(_ path: String) throws -> [UInt8] {
@@ -162,7 +162,7 @@ func writeFile(_ path: String, _ bytes: [UInt8]) throws {
     }
 }
 
-/// All paths below a folder, relative, folders and symlinks too, sorted.
+/// All relative paths below a folder, sorted, including folders and symlinks.
 func fileList(_ root: String, below relative: String = "") -> [String] {
     guard let folder = opendir(relative.isEmpty ? root : root + "/" + relative) else { return [] }
     defer { closedir(folder) }
@@ -179,7 +179,7 @@ func fileList(_ root: String, below relative: String = "") -> [String] {
     return list.sorted()
 }
 
-/// Files that the tests bring along.
+/// The files of the tests.
 enum Fixtures {
     static let folder: String = {
         let here = #filePath.split(separator: "/").dropLast(2).joined(separator: "/")

@@ -3,7 +3,7 @@ import ComposefsJSON
 import Glibc
 import Testing
 
-/// Commands that look into images and layers.
+/// Commands that read images and layers.
 @Suite struct ContractContentTests {
     // MARK: ls
 
@@ -81,13 +81,13 @@ import Testing
         for name in ["bin/tool", "/bin/up", "/bin/absolute", "bin/outside", "usr/bin/chain", "/bin/../bin/tool", "/../bin/tool"] {
             #expect(try store.succeed(["cat", "t", name]).text == "tool", "\(name)")
         }
-        // The machine's own /etc/passwd is not the image's.
+        // It is not the machine's own /etc/passwd.
         for name in ["bin/nowhere", "bin/loop", "bin/missing", "bin/tool/x", "bin/tool/..", "/etc/passwd"] {
             #expect(try store.refuse(["cat", "t", name]) == "t: no \(name) in the image")
         }
         #expect(try store.refuse(["cat", "t", "/bin"]) == "/bin is a directory")
         #expect(try store.refuse(["cat", "t", "/bin/fifo"]) == "/bin/fifo is no regular file")
-        // A link to a directory lists it, as ls(1) does; with -l only with a slash.
+        // A link to a directory lists the directory, as with ls(1); with -l only if it ends with a slash.
         let inside = ["absolute", "chain", "fifo", "loop", "nowhere", "outside", "tool", "up"]
         #expect(try store.succeed(["ls", "t", "/bin"]).lines == inside)
         #expect(try store.succeed(["ls", "t", "/bin", "-l"]).lines.first?.hasSuffix(" /bin -> usr/bin") == true)
@@ -124,14 +124,14 @@ import Testing
     @Test func strangeNames() throws {
         let store = try strange()
         let names: [[UInt8]] = [Array("a\u{1b}]0;x\u{7}b".utf8), Array("d\u{e9}j\u{e0}".utf8), [0xe9, 0xff, 0x41, 0x80]]
-        // Into a file or pipe they go as they are.
+        // Files and pipes get them unescaped.
         #expect(try store.succeed(["ls", "t", "usr"]).output == Array(names.joined(separator: [0x0a])) + [0x0a])
         // In dumpfiles they are escaped.
         let dump = try store.succeed(["dump", "t"])
         #expect(dump.output.allSatisfy { $0 == 0x0a || (0x20...0x7e).contains($0) })
         #expect(dump.text.contains(#"/usr/\xe9\xffA\x80 "#))
         #expect(dump.text.contains(#"/usr/a\x1b]0;x\x07b "#))
-        // As arguments too they are bytes.
+        // They are also bytes in arguments.
         let quoted = #"exec "$0" cat t "$(printf 'usr/\351\377A\200')" --repo "$1""#
         let result = try launch("sh", ["-c", quoted, Cfsoci.binary, store.path])
         #expect(result.text == "latin" && result.error == "")
@@ -146,7 +146,7 @@ import Testing
         #expect(listed.status == 0)
         #expect(
             String(decoding: listed.shown, as: UTF8.self) == "a\\x1b]0;x\\x07b\nd\u{e9}j\u{e0}\n\\xe9\\xffA\\x80\n")
-        // An archive is not for it.
+        // It does not accept an archive.
         let diffID = try #require(
             try store.succeed(["inspect", "t"]).json()["layers"]?[0]?["diffId"]?.string)
         let layer = try inTerminal(["layer", diffID, "--repo", store.path])
@@ -232,12 +232,12 @@ import Testing
         #expect(isObjectID(id))
         #expect(try store.succeed(["layer", diffID]).output == archive)
         #expect(try store.succeed(["layer", diffID, "--json"]).json()["verity"] == .string(id))
-        // Compressed it is the same layer; a second time too.
+        // Compressed, it is the same layer, also the second time.
         let packed = try launch("gzip", ["-c"], input: archive).output
         #expect(
             try store.succeed(["import-layer", diffID, "--json"], input: packed).json()
                 == ["diffId": .string(diffID), "verity": .string(id)])
-        // Another archive under that name is none.
+        // Another archive does not match that name.
         let fresh = try ContractStore()
         let other = LayoutBuilder.small().layers[1]
         #expect(try fresh.refuse(["import-layer", diffID], input: other).contains(diffID))

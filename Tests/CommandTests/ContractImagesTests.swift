@@ -4,7 +4,7 @@ import ComposefsJSON
 import ComposefsLinuxSystem
 import Testing
 
-/// What the commands about images print, line by line and key by key.
+/// The output of the commands for images, line by line and key by key.
 @Suite struct ContractImagesTests {
     // MARK: init
 
@@ -28,7 +28,7 @@ import Testing
                 == "algorithm  fsverity-sha256-12")
     }
 
-    /// A config says what it likes of its architecture; the terminal is not told it as it is.
+    /// A config may contain any text as architecture; it is escaped for the terminal.
     @Test func imagesShowNoControlCharacters() throws {
         let store = try ContractStore()
         var builder = LayoutBuilder.small()
@@ -39,7 +39,7 @@ import Testing
         #expect(!hasControls(listed.lines[1]))
     }
 
-    /// Where the file system has no fs-verity, which is demanded unless told otherwise.
+    /// On a file system without fs-verity, which is required by default.
     @Test func initThatFailsLeavesNothing() throws {
         let folder = try TemporaryFolder()
         let made = try Cfsoci.run(["init", folder.path + "/a/b/repo"])
@@ -66,7 +66,7 @@ import Testing
         let store = try ContractStore()
         let result = try Cfsoci.run(["init", store.path, "--insecure", "--algorithm", "fsverity-sha256-12"])
         #expect(expectRefusal(result).contains("different configuration"))
-        // --ensure takes whatever is there.
+        // --ensure accepts any existing repository.
         let kept = try Cfsoci.run(["init", store.path, "--ensure", "--algorithm", "fsverity-sha256-12"])
         #expect(kept.status == 0)
         #expect(kept.lines[1] == "algorithm  fsverity-sha512-12")
@@ -82,7 +82,7 @@ import Testing
         let first = try store.succeed(["pull", "oci:" + store.layoutPath("t") + ":latest", "t"])
         let id = try store.succeed(["compute-id", "t"]).lines[0]
         #expect(isObjectID(id))
-        // 70,000, 5,000 and 100 bytes are objects, all else stays in line.
+        // 70,000, 5,000 and 100 bytes are objects, everything else is in line.
         let inline = builder.layers.reduce(0) { $0 + $1.count } - 75_100
         #expect(
             first.lines == [
@@ -273,7 +273,7 @@ import Testing
                     "mediaType": "application/vnd.oci.image.layer.v1.tar", "size": .integer(image.layerSizes[index]),
                 ])
         }
-        // JSON is what it prints; asked for it, it prints the same.
+        // It prints JSON, with the option or without.
         #expect(try store.succeed(["inspect", "t", "--json"]).output == result.output)
         #expect(try store.run(["inspect", "t", "--manifest", "--config"]).status == 64)
     }
@@ -304,7 +304,7 @@ import Testing
         }
     }
 
-    /// Two manifests with one config: the config's digest, whole or in part, names neither.
+    /// Two manifests with one config: neither the config's digest nor a prefix of it is unique.
     @Test func ambiguityIsSaid() throws {
         let store = try ContractStore()
         var parts = ContractLayout(layers: LayoutBuilder.small().layers)
@@ -326,7 +326,7 @@ import Testing
         #expect(try names(store) == ["other/name:1", "t", "third"])
         #expect(try store.succeed(["untag", "third"]).text == "Removed tag third\n")
         #expect(try store.refuse(["untag", "third"]).contains("no image \"third\""))
-        // By tag only that tag, by digest all of them. A wrong name is an error and keeps no other from being removed.
+        // A tag removes only that tag, a digest all of its tags. A wrong name is an error but does not prevent removing the others.
         _ = try store.refuse(["rm", "nothing"])
         #expect(try names(store) == ["other/name:1", "t"])
         let partly = try store.run(["rm", "nothing", "t", "neither"])
@@ -363,7 +363,7 @@ import Testing
         #expect(
             try store.succeed(["tag", "t", "u", "--json"]).json() == ["manifestDigest": .string(image.manifest), "name": "u"])
         #expect(try store.succeed(["untag", "u", "--json"]).json() == ["removed": ["u"]])
-        // What is no text is escaped.
+        // Bytes that are not text are escaped.
         let bytes = try launch("sh", ["-c", #"exec "$0" tag t "$(printf 'x\377')" --repo "$1""#, Cfsoci.binary, store.path])
         #expect(bytes.text == "Tagged \(image.manifest) as x\\xff\n")
         #expect(fileList(store.path + "/streams/refs/oci").count == 2)

@@ -56,7 +56,7 @@ import Testing
         #expect(error["type"] == "object-digest-mismatch")
         #expect(error["path"] == .string("objects/\(id.prefix(2))/\(id.dropFirst(2))"))
         #expect(isObjectID(error["measured"]?.string) && error["measured"] != .string(id))
-        // Reading no objects finds nothing of it.
+        // A check that reads no objects does not find it.
         #expect(try store.run(["fsck", "--metadata-only"]).status == 0)
     }
 
@@ -161,7 +161,7 @@ import Testing
         #expect(try store.succeed(["fsck"]).lines.last == "status: ok")
     }
 
-    /// The EROFS image of another default format is made from the layers.
+    /// The EROFS image of another default format is created from the layers.
     @Test func upgradeMakesImages() throws {
         let (store, image) = try ContractStore.small(["--erofs-version", "2"])
         _ = try store.pull(ContractLayout.artifact("x"), as: "note")
@@ -210,7 +210,7 @@ import Testing
         }
         let status = try Cfsoci.succeed(["fsck", "--repo", repository])
         #expect(status.lines.last == "status: ok")
-        // The name keeps it; without one nothing does.
+        // Only the name keeps it.
         #expect(try Cfsoci.succeed(["gc", "--json", "--repo", repository]).json()["imagesRemoved"] == 0)
         unlink(repository + "/images/refs/name")
         #expect(try Cfsoci.succeed(["gc", "--json", "--repo", repository]).json()["imagesRemoved"] == 1)
@@ -223,7 +223,7 @@ import Testing
         #expect(expectRefusal(try Cfsoci.run(["create-image", tree + "/usr/small", "--repo", repository])).contains("usr/small"))
     }
 
-    /// The same tree, once as a directory and once as an image, is the same.
+    /// A tree gives the same result as a directory and as an image.
     @Test func directoriesAndImagesAgree() throws {
         let folder = try TemporaryFolder()
         let tree = try directory(in: folder)

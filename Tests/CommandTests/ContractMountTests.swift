@@ -5,7 +5,7 @@ import ComposefsLinuxSystem
 import Glibc
 import Testing
 
-/// Mounting through the command.
+/// Mounting with the command.
 @Suite(.serialized, .enabled(if: isRoot, "mounting needs root")) struct ContractMountTests {
     /// A mount below its folder; detached when the value is destroyed.
     private final class Target {
@@ -63,7 +63,7 @@ import Testing
         #expect(try store.succeed(["fsck"]).lines.last == "status: ok")
     }
 
-    /// A digest behind the name is a demand: what is mounted has it, or nothing is mounted.
+    /// A digest after the name is required: an image with another digest is not mounted.
     @Test func demandedDigests() throws {
         let store = try store()
         let target = Target(store.folder)
@@ -104,7 +104,7 @@ import Testing
             try FileDescriptor.open(ByteString(tree + "/usr/tool"), .readOnly).setExtendedAttribute(name, ByteString(value))
         }
         let store = try ContractStore()
-        // Images of directories are mounted by their name or identifier.
+        // Images of directories are mounted by their name or ID.
         let id = try store.succeed(["create-image", tree, "group/name"]).lines[0]
         for name in [id, "group/name"] {
             let target = Target(folder)

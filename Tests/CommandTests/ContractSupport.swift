@@ -3,7 +3,7 @@ import ComposefsJSON
 import Glibc
 import Testing
 
-/// A repository with images in it, for tests of what commands promise to scripts.
+/// A repository with images, for tests of the interface that scripts rely on.
 final class ContractStore: Sendable {
     let folder: TemporaryFolder
     let path: String
@@ -26,7 +26,7 @@ final class ContractStore: Sendable {
         try Cfsoci.run(arguments + ["--repo", path], input: input, environment: environment)
     }
 
-    /// Runs and demands exit status 0, and nothing on standard error.
+    /// Runs the command and requires exit status 0 and an empty standard error.
     @discardableResult
     func succeed(_ arguments: [String], input: [UInt8]? = nil) throws -> CommandResult {
         let result = try run(arguments, input: input)
@@ -36,7 +36,7 @@ final class ContractStore: Sendable {
         return result
     }
 
-    /// Runs and demands exit status 1 with one line of error and nothing on standard output; returns the line without `cfsoci: `.
+    /// Runs the command and requires exit status 1, one line of error and an empty standard output. Returns the line without `cfsoci: `.
     func refuse(_ arguments: [String], input: [UInt8]? = nil, sourceLocation: SourceLocation = #_sourceLocation) throws -> String {
         let result = try run(arguments, input: input)
         return expectRefusal(result, sourceLocation: sourceLocation)
@@ -56,10 +56,10 @@ final class ContractStore: Sendable {
         return try ContractImage(layout: layoutPath(name), manifest: manifest, layers: parts.layers)
     }
 
-    /// Counts and names of everything in it, for before and after.
+    /// Counts and names of everything in the repository, for comparison.
     var files: [String] { fileList(path) }
 
-    /// The identifier of the object that has this content, found by reading them all.
+    /// The ID of the object with this content, found by reading all objects.
     func object(with content: [UInt8]) throws -> String? {
         for name in files where name.hasPrefix("objects/") && name.utf8.count > "objects/00/".utf8.count {
             if try readFile(path + "/" + name) == content { return String(name.dropFirst("objects/".count)).replacing("/", with: "") }
@@ -68,7 +68,7 @@ final class ContractStore: Sendable {
     }
 }
 
-/// What a layout holds, told by its own files.
+/// The content of a layout, from its files.
 struct ContractImage: Sendable {
     var manifest: String
     var manifestBytes: [UInt8]
@@ -93,16 +93,16 @@ struct ContractImage: Sendable {
     var diffIDs: [String] { layers.map { ContentDigest.of($0).description } }
 }
 
-/// A layout of one manifest whose documents are the test's choice.
+/// A layout of one manifest, with documents of the test.
 struct ContractLayout {
     var config = #"{"architecture":"amd64","os":"linux","config":{},"rootfs":{"type":"layers","diff_ids":[DIFFIDS]}}"#
     var configType = "application/vnd.oci.image.config.v1+json"
     var layers: [[UInt8]] = []
     var layerType = "application/vnd.oci.image.layer.v1.tar"
-    /// More members of the manifest, each with a comma before it.
+    /// Further members of the manifest, each preceded by a comma.
     var manifestMembers = ""
 
-    /// An artifact: what it holds is no layer.
+    /// An artifact, whose blobs are not layers.
     static func artifact(_ content: String) -> ContractLayout {
         ContractLayout(
             config: "{}", configType: "application/vnd.oci.empty.v1+json", layers: [Array(content.utf8)], layerType: "text/plain",
@@ -142,7 +142,7 @@ func expectRefusal(_ result: CommandResult, status: Int32 = 1, sourceLocation: S
     return String((lines.first ?? "").dropFirst("cfsoci: ".count))
 }
 
-/// Whether a terminal would do something else than show it.
+/// Whether the text contains characters that a terminal does not display as such.
 func hasControls(_ text: some StringProtocol) -> Bool {
     text.unicodeScalars.contains { $0.value < 0x20 || (0x7f...0x9f).contains($0.value) || $0.value == 0xfffd }
 }
@@ -153,7 +153,7 @@ func isObjectID(_ text: String?, digits: Int = 128) -> Bool {
     return text.utf8.count == digits && text.utf8.allSatisfy { (0x30...0x39).contains($0) || (0x61...0x66).contains($0) }
 }
 
-/// An archive in which `placeholder`, in names of its members, is other bytes of the same length; checksums are made anew.
+/// An archive in which `placeholder`, in names of members, is replaced by bytes of the same length, with new checksums.
 func replacingNames(_ archive: [UInt8], _ placeholder: String, with bytes: [UInt8]) -> [UInt8] {
     var archive = archive
     let wanted = Array(placeholder.utf8)
@@ -171,7 +171,7 @@ func replacingNames(_ archive: [UInt8], _ placeholder: String, with bytes: [UInt
     return archive
 }
 
-/// A PAX header with one record, to stand before the member that it is for.
+/// A PAX header with one record, for the following member.
 func paxMember(_ key: String, _ value: String) -> TarMember {
     let rest = " \(key)=\(value)\n"
     var length = rest.utf8.count + 1
@@ -183,7 +183,7 @@ let isRoot = geteuid() == 0
 
 func hasProgram(_ name: String) -> Bool { (try? launch("sh", ["-c", "command -v \(name)"]).status) == 0 }
 
-/// Runs in a terminal of its own; what both streams showed, with the terminal's line ends undone.
+/// Runs the command in a new terminal. Returns the output of both streams with normal line ends.
 func inTerminal(_ arguments: [String]) throws -> (status: Int32, shown: [UInt8]) {
     let command = ([Cfsoci.binary] + arguments).map { "'" + $0.replacing("'", with: "'\\''") + "'" }.joined(separator: " ")
     let result = try launch("script", ["-qec", command, "/dev/null"])

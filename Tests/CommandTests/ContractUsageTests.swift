@@ -3,7 +3,7 @@ import ComposefsJSON
 import Glibc
 import Testing
 
-/// Options, exit statuses, messages: what holds for every command.
+/// Options, exit statuses and messages that are common to all commands.
 @Suite struct ContractUsageTests {
     // MARK: Where the repository is
 
@@ -32,7 +32,7 @@ import Testing
         let wanted = try store.succeed(["images"]).text
         let variable = ["CFSOCI_REPO=" + store.path]
         #expect(try Cfsoci.run(["images"], environment: variable).text == wanted)
-        // An option is stronger.
+        // An option takes precedence.
         let other = try Cfsoci.run(["images", "--repo", "/nowhere/x"], environment: variable)
         #expect(expectRefusal(other).hasPrefix("/nowhere/x: no repository there"))
         let user = try launch("env", ["HOME=/nowhere", variable[0], Cfsoci.binary, "images", "--user"])
@@ -53,7 +53,7 @@ import Testing
         }
         let user = try launch(
             "setpriv", ["--reuid=65534", "--regid=65534", "--clear-groups", "env", "HOME=/nowhere", Cfsoci.binary, "images"])
-        if user.status == 127 || user.status == 126 { return }  // the build is not for others to read
+        if user.status == 127 || user.status == 126 { return }  // others cannot read the build
         #expect(expectRefusal(user).hasPrefix("/nowhere/.var/lib/composefs: no repository there"))
     }
 
@@ -62,7 +62,7 @@ import Testing
     ])
     func exclusions(options: [String]) throws {
         for arguments in [options + ["images"], ["images"] + options, options.prefix(1) + ["images"] + options.dropFirst()] {
-            // An option and its value stay together.
+            // Keep an option and its value together.
             if options.first == "--repo", arguments[1] != "" { continue }
             let result = try Cfsoci.run(Array(arguments))
             #expect(result.status == 64, "\(arguments): \(result.text)\(result.error)")
@@ -71,7 +71,7 @@ import Testing
         }
     }
 
-    /// Every command that does not make a repository says how to get one, and makes nothing.
+    /// Every command that does not create a repository says how to create one, and creates nothing.
     @Test(arguments: [
         ["images"], ["list"], ["inspect", "x"], ["tag", "x", "y"], ["untag", "x"], ["rm", "x"], ["referrers", "list", "x"],
         ["referrers", "add", "x", "y"], ["referrers", "remove", "x", "y"], ["ls", "x"], ["cat", "x", "y"],
@@ -120,7 +120,7 @@ import Testing
             try Cfsoci.succeed(["--version"])
             return now() - begun
         }.min()
-        // A debug build; the release's start-up is measured elsewhere.
+        // This is a debug build; tools/bench measures the release build's start-up.
         #expect((fastest ?? 1) < 0.1)
     }
 
@@ -140,7 +140,7 @@ import Testing
         #expect(!hasControls(result.error.filter { $0 != "\n" }), "\(Array(result.error.utf8))")
     }
 
-    /// Interrupted before a byte came: a server that takes the connection and never answers.
+    /// Interrupted before the first byte: the server accepts the connection and never answers.
     @Test func interruptedPull() throws {
         let store = try ContractStore()
         let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
@@ -171,7 +171,7 @@ import Testing
         #expect(try store.succeed(["fsck"]).lines.last == "status: ok")
     }
 
-    /// Interrupted in the middle of a layer that comes from a pipe.
+    /// Interrupted in the middle of a layer from a pipe.
     @Test func interruptedImport() throws {
         let store = try ContractStore()
         let pipe = store.folder.path + "/pipe"
@@ -195,7 +195,7 @@ import Testing
         String(decoding: (try? readFile(store.folder.path + "/err")) ?? [], as: UTF8.self)
     }
 
-    /// Many failures with work in flight on other threads: never a crash instead of the message.
+    /// Many failures while other threads are working: always a message, never a crash.
     @Test func failuresInTheMiddleOfWork() throws {
         let store = try ContractStore()
         let archive = LayoutBuilder.large(layers: 1, filesPerLayer: 100).layers[0]
@@ -207,7 +207,7 @@ import Testing
         }
     }
 
-    /// Writes to a pipe and does something while its writing end is still open.
+    /// Writes to a pipe and runs `body` while its write end is still open.
     private func feed(_ path: String, _ bytes: [UInt8], then body: () -> Void) throws {
         let descriptor = open(path, O_WRONLY)
         guard descriptor >= 0 else { throw RunFailure(description: "\(path): \(String(cString: strerror(errno)))") }
@@ -227,7 +227,7 @@ import Testing
         #expect(expectRefusal(result).hasPrefix("write to standard output: No space left"))
         let closed = try launch(
             "bash", ["-c", #""$0" cat t usr/big --repo "$1" | true; echo "${PIPESTATUS[0]}""#, Cfsoci.binary, store.path])
-        // Whether the pipe was still open is a matter of luck.
+        // The pipe may or may not be open by now.
         #expect(["0\n", "1\n"].contains(closed.text), "\(closed.text)")
     }
 

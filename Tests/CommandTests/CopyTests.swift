@@ -3,7 +3,7 @@ import ComposefsJSON
 import Glibc
 import Testing
 
-/// Copies of images between repositories by the real binary.
+/// Copies of images between repositories with the real binary.
 struct CopyTests {
     private struct Stores {
         let folder: TemporaryFolder
@@ -45,21 +45,21 @@ struct CopyTests {
         for (layer, diffID) in LayoutBuilder.small().layers.map({ ($0, ContentDigest.of($0)) }) {
             #expect(try Cfsoci.succeed(stores.to + ["layer", diffID.description]).output == layer)
         }
-        // Again: nothing moves; under another name too.
+        // A second copy transfers nothing, also with another name.
         for name in ["image", "other"] {
             let again = try stores.copy(["image", name, "--json"]).json()
             #expect(again["layersPresent"]?.int64 == 2)
             #expect(again["layersNew"]?.int64 == 0)
             #expect(again["name"]?.string == name)
         }
-        // The copy is whole without the other repository.
+        // The copy is complete without the other repository.
         _ = try launch("rm", ["-rf", stores.folder.path + "/from"])
         #expect(try Cfsoci.run(stores.to + ["fsck"]).status == 0)
         try Cfsoci.succeed(stores.to + ["gc"])
         #expect(try Cfsoci.run(stores.to + ["fsck"]).status == 0)
     }
 
-    /// Objects have other names with another algorithm, so layers are made anew; the result is that of a pull.
+    /// With another algorithm, objects have other names, so layers are stored again. The result equals that of a pull.
     @Test(arguments: [("fsverity-sha512-12", "fsverity-sha256-12"), ("fsverity-sha256-12", "fsverity-sha512-12")])
     func otherAlgorithms(from: String, to: String) throws {
         let stores = try Stores(algorithms: (from, to))
@@ -78,7 +78,7 @@ struct CopyTests {
         try writeArtifact(stores.folder.path + "/artifact", subject: try #require(ContentDigest(subject)))
         try Cfsoci.succeed(stores.from + ["pull", "oci:\(stores.folder.path)/artifact", "sbom"])
         try Cfsoci.succeed(stores.from + ["referrers", "add", "image", "sbom"])
-        // A record that leads in a circle ends all the same.
+        // A cyclic record does not cause an endless loop.
         try Cfsoci.succeed(stores.from + ["referrers", "add", "sbom", "image"])
         let json = try #require(try? stores.copy(["image", "--json"]).json())
         let listed = try Cfsoci.succeed(stores.to + ["referrers", "list", "image"]).lines
@@ -87,12 +87,12 @@ struct CopyTests {
         try Cfsoci.succeed(stores.to + ["gc"])
         #expect(try Cfsoci.succeed(stores.to + ["referrers", "list", subject]).lines == listed)
         #expect(try Cfsoci.run(stores.to + ["fsck"]).status == 0)
-        // An artifact by itself.
+        // An artifact alone.
         let other = try stores.copy(["sbom", "alone"])
         #expect(other.status == 0, "\(other.error)")
     }
 
-    /// Damage of the source is named, and nothing of the image can be seen here.
+    /// Damage of the source is reported, and nothing of the image becomes visible.
     @Test(arguments: [true, false]) func damageDoesNotSpread(isSameAlgorithm: Bool) throws {
         let stores = try Stores(algorithms: ("fsverity-sha512-12", isSameAlgorithm ? "fsverity-sha512-12" : "fsverity-sha256-12"))
         let found = try launch("find", [stores.folder.path + "/from/objects", "-type", "f", "-size", "+64k"])
@@ -118,8 +118,8 @@ struct CopyTests {
         let stores = try Stores()
         let streams = stores.folder.path + "/from/streams"
         let layers = LayoutBuilder.small().layers.map { ContentDigest.of($0) }
-        // The config's reference counts, not the link; so the objects change places, which a digest check of objects tells. What it cannot
-        // tell is a mark: it is not believed, but no layer is taken from a link either.
+        // The config's reference counts, not the link. So the objects are exchanged, which a digest check of objects detects. It cannot
+        // detect a wrong mark: a mark is not trusted, but no layer is taken by a link either.
         _ = try launch("ln", ["-sfn", try readLink(streams + "/oci-layer-\(layers[1])"), streams + "/oci-layer-\(layers[0])"])
         let result = try stores.copy(["image"])
         #expect(result.status == 0, "\(result.error)")
@@ -141,7 +141,7 @@ struct CopyTests {
         let nowhere = try Cfsoci.run(["--repo", stores.folder.path + "/new", "copy", "image", "--from", stores.folder.path + "/nowhere"])
         #expect(nowhere.status == 1)
         #expect(access(stores.folder.path + "/new", F_OK) != 0)
-        // An image without a tag needs one here.
+        // An image without a tag needs a name for the copy.
         let digest = try #require(try Cfsoci.succeed(stores.from + ["inspect", "image"]).json()["manifestDigest"]?.string)
         try Cfsoci.succeed(stores.from + ["untag", "image"])
         let nameless = try stores.copy([digest])

@@ -2,7 +2,7 @@ import ComposefsHashing
 import ComposefsJSON
 import Testing
 
-/// Every image of the corpus through the real binary: trees, verdicts, and the identifiers that the reference computes.
+/// Pulls every image of the corpus with the real binary: trees, verdicts, and the IDs that the reference implementation computes.
 @Suite struct CorpusTests {
     struct Record: Sendable, CustomTestStringConvertible {
         var id: String
@@ -45,7 +45,7 @@ import Testing
         #expect(report.status == 0, "\(report.text)\(report.error)")
     }
 
-    /// One of the expected trees, or a clear refusal that leaves nothing behind.
+    /// The result must be one of the expected trees, or a clear refusal that leaves nothing behind.
     @Test(arguments: select(["either"]))
     func either(record: Record) throws {
         let (folder, repository) = try makeRepository()
@@ -75,7 +75,7 @@ import Testing
             try expectRefusal(result, repository)
         }
         try Cfsoci.succeed(["gc", "--repo", repository])
-        // Empty fan-out folders may stay.
+        // Empty fan-out directories may remain.
         let after = fileList(repository).filter { !before.contains($0) && !isFanOut($0) }
         #expect(after == [], "left behind")
         #expect(fileList(Self.canary) == canaryBefore)
@@ -96,7 +96,7 @@ import Testing
         #expect(now() - started < 60)
         #expect(result.status == 0 || result.status == 1)
         if result.status != 0 { try expectRefusal(result, repository) }
-        // The peak that the pull itself reports, in KiB.
+        // The peak memory that the pull reports, in KiB.
         if let line = result.error.split(separator: "\n").first(where: { $0.hasPrefix("peak memory") }) {
             let number = line.split(separator: " ").compactMap { Int($0) }.first ?? Int.max
             #expect(number < 512 * 1024)
@@ -168,7 +168,7 @@ import Testing
         for path in Set(wanted.keys).union(dump.keys).sorted() {
             #expect(dump[path] == wanted[path], "\(record.id) \(path)")
         }
-        // The identifiers that the reference computes for the same image.
+        // The IDs that the reference implementation computes for the same image.
         if let reference, let ids = record.value["reference_ids"]?[reference] {
             for version in 0...2 {
                 guard let id = ids["\(algorithm.name)-v\(version)"]?.string else { continue }
@@ -178,7 +178,7 @@ import Testing
         }
     }
 
-    /// The document with the member at a path of keys replaced.
+    /// The document with a replaced member at a path of keys.
     private func setting(_ document: JSONValue, _ path: [String], _ value: JSONValue?) -> JSONValue {
         guard let key = path.first, var object = document.object else { return value ?? .null }
         object[key] = path.count == 1 ? value : setting(object[key] ?? .null, Array(path.dropFirst()), value)
@@ -201,7 +201,7 @@ import Testing
         return parts.count == 2 && parts[0] == "objects" && parts[1].count == 2
     }
 
-    /// A copy of a layout's one image with one more layer below its others: an archive with the directory `usr/`.
+    /// A copy of a layout's only image with an additional lowest layer: an archive with the directory `usr/`.
     private func addUsrLayer(to layout: String, manifest digest: String, at target: String) throws {
         let archive = tarArchive([TarMember(name: "usr/", mode: 0o755, mtime: 1_700_000_000, type: "5")])
         let layer = ContentDigest.of(archive)
@@ -215,7 +215,7 @@ import Testing
         let configBytes = config.compactBytes
         manifest = setting(manifest, ["config", "digest"], .string(ContentDigest.of(configBytes).description))
         manifest = setting(manifest, ["config", "size"], .integer(Int64(configBytes.count)))
-        // A copy of the old config's bytes in its descriptor.
+        // The old config's bytes are embedded in its descriptor.
         manifest = setting(manifest, ["config", "data"], nil)
         let mediaType =
             (manifest["config"]?["mediaType"]?.string ?? "").contains("docker")

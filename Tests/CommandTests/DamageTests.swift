@@ -8,7 +8,7 @@ import Testing
         var bytes = try readFile(path)
         guard offset < bytes.count else { return }
         bytes[offset] ^= 0x01
-        // A new file of that name: the one that was there may be shared, or protected by fs-verity.
+        // Replace the file: the old one may be shared, or protected by fs-verity.
         unlink(path)
         try writeFile(path, bytes)
     }
@@ -27,7 +27,7 @@ import Testing
             let path = layout + "/" + blob
             let original = try readFile(path)
             for offset in positions(original.count) {
-                // A new store each time: one that has the layer already has no need to read the blob.
+                // Use a new store each time: one with the layer does not read the blob.
                 let store = try TemporaryFolder()
                 let repository = store.path + "/repo"
                 try Cfsoci.succeed(["init", repository, "--insecure"])
@@ -42,7 +42,7 @@ import Testing
         }
         let repository = folder.path + "/repo"
         try Cfsoci.succeed(["init", repository, "--insecure"])
-        // The layout is whole again, and so is the store.
+        // The layout is intact again, and so is the store.
         try Cfsoci.succeed(["pull", "oci:" + layout, "t", "--repo", repository])
         #expect(try Cfsoci.run(["fsck", "--repo", repository]).status == 0)
     }
@@ -72,7 +72,7 @@ import Testing
                     unlink(path)
                     try writeFile(path, original)
                 }
-                // Shortened and lengthened.
+                // Truncated and extended.
                 for bytes in [Array(original.dropLast()), original + [0]] {
                     unlink(path)
                     try writeFile(path, bytes)
@@ -86,7 +86,7 @@ import Testing
                 var buffer = [CChar](repeating: 0, count: 4096)
                 let count = readlink(path, &buffer, buffer.count)
                 let target = buffer.prefix(count).map { UInt8(bitPattern: $0) }
-                // The digest's last digit, changed to another one: still a well-formed name.
+                // The last digit of the digest is changed, so the name is still well-formed.
                 var other = target
                 other[other.count - 1] = other[other.count - 1] == UInt8(ascii: "0") ? UInt8(ascii: "1") : UInt8(ascii: "0")
                 unlink(path)

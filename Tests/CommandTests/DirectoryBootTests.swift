@@ -1,7 +1,7 @@
 import Glibc
 import Testing
 
-/// Directories in the form that is booted: `--bootable` of create-dumpfile, compute-id --path and create-image.
+/// Boot images of directories: `--bootable` of create-dumpfile, compute-id --path and create-image.
 @Suite(.enabled(if: isRoot, "needs root: the files must be root's")) struct DirectoryBootTests {
     private func setTimes(_ root: String) throws {
         for name in fileList(root).reversed() + [""] {
@@ -22,7 +22,7 @@ import Testing
         try setTimes(root)
     }
 
-    /// The identifier that the reference implementation gives to the same tree without a policy.
+    /// The ID that the reference implementation computes for the same tree without a policy.
     @Test func withoutPolicy() throws {
         let folder = try TemporaryFolder()
         let tree = folder.path + "/tree"
@@ -41,7 +41,7 @@ import Testing
         #expect(expectRefusal(try Cfsoci.run(["create-dumpfile", tree] + options)).contains("no directory /sysroot"))
     }
 
-    /// The policy's files are too large to be in the tree itself: from a directory, from the store and from a layer the labels are the same.
+    /// The policy's files are too large for inline content. Labels are the same from a directory, the store and a layer.
     @Test func withPolicy() throws {
         let store = try ContractStore()
         let tree = store.folder.path + "/tree"
@@ -71,7 +71,7 @@ import Testing
         ]
         _ = try store.pull(builder, as: "t")
         #expect(try store.succeed(["compute-id", "t", "--bootable"]).lines == computed)
-        // A policy that is damaged.
+        // A damaged policy.
         try writeFile(tree + policy + "/file_contexts", Array((comment + "/.*\n").utf8))
         #expect(try store.refuse(["create-dumpfile", tree, "--bootable"]).contains("line 2: a pattern without a label"))
     }

@@ -1,7 +1,7 @@
 import ComposefsHashing
 import ComposefsJSON
 
-/// One line of a dump, reduced to what can be compared with an expected tree.
+/// One line of a dump, reduced to the fields of an expected tree.
 struct DumpedFile: Equatable, CustomStringConvertible {
     var type: String
     var mode: String?
@@ -13,7 +13,7 @@ struct DumpedFile: Equatable, CustomStringConvertible {
     var device: String?
     var digest: String?
     var attributes: [String: [UInt8]]
-    /// The first name of the inode, for every further name.
+    /// The first name of the inode, for each further name.
     var hardLink: String?
 
     var description: String {
@@ -56,7 +56,7 @@ func readDump(_ text: String, _ algorithm: VerityAlgorithm) throws -> [String: D
     return files
 }
 
-/// Undoes the dumpfile's escapes and writes the result as the expected trees do: bytes outside 0x21…0x7e, and %, are %XX.
+/// Converts a dumpfile's escapes to those of the expected trees: bytes outside 0x21…0x7e, and %, become %XX.
 private func plain(_ field: String) throws -> String { percent(try unescape(field)) }
 
 private func unescape(_ field: String) throws -> [UInt8] {
@@ -92,8 +92,8 @@ func percent(_ bytes: [UInt8]) -> String {
     }.joined()
 }
 
-/// An expected tree, brought into the form that a container image has: root metadata from /usr (0755 0:0, time 0, where there is none),
-/// /run emptied, extended attributes reduced to the allow list.
+/// An expected tree after the transform for container images: root metadata from /usr (0755 0:0, time 0 without /usr), /run emptied,
+/// extended attributes reduced to the allow list.
 func expectedTree(_ document: JSONValue, algorithm: String) throws -> [String: DumpedFile] {
     struct Raw {
         var entry: JSONValue
@@ -105,7 +105,7 @@ func expectedTree(_ document: JSONValue, algorithm: String) throws -> [String: D
     }
     let usr = raw.first { $0.path == "/usr" }?.entry
     var files: [String: DumpedFile] = [:]
-    // The dump names the first path in its own order; the expected tree the group by one of its names.
+    // The dump identifies a hard-link group by the first path in its order, the expected tree by any of its names.
     var groups: [String: [String]] = [:]
     for (entry, path) in raw.map({ ($0.entry, $0.path) }) where !path.hasPrefix("/run/") {
         var source = entry
@@ -156,7 +156,7 @@ private func walkOrder(_ lhs: String, _ rhs: String) -> Bool {
 
 private func number(_ value: JSONValue?) -> String? { value?.int64.map(String.init) }
 
-/// `seconds.nanoseconds`, the nanoseconds as the dump prints them: a plain number.
+/// `seconds.nanoseconds`, with nanoseconds as a plain number, as in the dump.
 private func time(_ value: JSONValue?) -> String {
     guard let text = value?.string else { return "0.0" }
     let parts = text.split(separator: ".", maxSplits: 1)

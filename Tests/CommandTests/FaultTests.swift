@@ -1,12 +1,12 @@
 import Glibc
 import Testing
 
-/// Machines that fail: every system call once, disks that write no more and then do again, limits.
+/// Failing machines: every system call fails once, disks fail and recover, limits are reached.
 @Suite(.serialized) struct FaultTests {
-    /// The folder of the tools of these sources.
+    /// The tools folder of this checkout.
     private static let tools = #filePath.split(separator: "/").dropLast(3).map { "/" + $0 }.joined() + "/tools"
 
-    /// A sample of what `tools/faults` does in whole.
+    /// A sample of `tools/faults`.
     @Test(.enabled(if: hasProgram("python3"), "needs python3"))
     func systemCallsThatFail() throws {
         let result = try launch(
@@ -17,7 +17,7 @@ import Testing
         #expect(last.hasPrefix("7 commands, ") && last.hasSuffix(" 0 failures"))
     }
 
-    /// A pull onto a disk that fails for a while: it is said to be done only when it is.
+    /// A pull to a disk that fails for a while reports success only when everything is stored.
     @Test(
         .enabled(
             if: isRoot && hasProgram("python3") && access("/dev/loop-control", R_OK) == 0, "needs root, python3 and loop devices"),
@@ -31,7 +31,7 @@ import Testing
 
     private func readText(_ path: String) throws -> String { String(decoding: try readFile(path), as: UTF8.self) }
 
-    /// A file that would grow beyond the process's limit: an error, not a signal.
+    /// A file that would exceed the process's limit gives an error, not a signal.
     @Test func limitOnTheSizeOfFiles() throws {
         let folder = try TemporaryFolder()
         _ = try writeRandomLayout(folder.path + "/layout", layers: 1, fileSize: 3 << 20)
@@ -43,7 +43,7 @@ import Testing
         #expect(result.error.contains("File too large") && result.error.contains("ulimit -f"), "\(result.error)")
         #expect(try Cfsoci.run(["fsck", "--repo", repository]).status == 0)
         try Cfsoci.succeed(arguments)
-        // An export into an archive, too.
+        // Also for an export to an archive.
         let export = try launch(
             "bash",
             [
@@ -54,7 +54,7 @@ import Testing
         #expect(access(folder.path + "/a.tar", F_OK) != 0)
     }
 
-    /// What has a directory's place and is none is damage, in the command too.
+    /// A file in place of a directory is reported as damage, also by the command.
     @Test(arguments: ["objects", "streams", "streams/refs", "images"])
     func directoriesThatAreNone(path: String) throws {
         let (store, _) = try ContractStore.small()

@@ -5,7 +5,7 @@ import ComposefsTestSupport
 import Glibc
 import Testing
 
-/// `cfsoci features`: what is said against what can be seen otherwise.
+/// `cfsoci features`: compares the report with facts from other sources.
 @Suite(.serialized) struct FeatureTests {
     private static let names = [
         "fsVeritySha256", "fsVeritySha512", "builtinSignatures", "unnamedFiles", "reflink", "erofs", "fileBackedErofs", "loopDevices",
@@ -29,7 +29,7 @@ import Testing
             let feature = features[name]
             #expect(["yes", "no", "unknown"].contains(feature?["state"]?.string), "\(name)")
             #expect(feature?["title"]?.string?.isEmpty == false && feature?["without"]?.string?.isEmpty == false, "\(name)")
-            // What is not there has a reason.
+            // A missing feature has a reason.
             #expect(feature?["state"]?.string == "yes" || feature?["detail"]?.string?.isEmpty == false, "\(name)")
         }
         #expect(["kernel", "fuse", "none"].contains(document["mounting"]?.string))
@@ -48,7 +48,7 @@ import Testing
         #expect(found["kernel"]?.string == String(decoding: try readFile("/proc/sys/kernel/osrelease").dropLast(), as: UTF8.self))
         if hasProgram("stat") {
             let type = try launch("stat", ["-f", "-c", "%T", folder.path]).lines.first ?? ""
-            // stat does not tell ext2, ext3 and ext4 apart.
+            // stat does not distinguish ext2, ext3 and ext4.
             #expect(found["fileSystem"]?.string.map { $0 == type || type.hasPrefix("ext2") && $0.hasPrefix("ext") } == true)
         }
         if hasProgram("cp") {
@@ -81,13 +81,13 @@ import Testing
         #expect(now.count <= loops.count + 1)
     }
 
-    /// On a tmpfs an image is no file that the kernel mounts, and there is no fs-verity.
+    /// On a tmpfs, the kernel does not mount images from files, and there is no fs-verity.
     @Test(.enabled(if: isRoot && access("/dev/shm", W_OK) == 0, "needs root and /dev/shm")) func onTmpfs() throws {
         let path = "/dev/shm/features-" + Host.randomName()
         mkdir(path, 0o755)
         defer { removeTree(path) }
         let found = try probe(path)
-        guard found["fileSystem"]?.string == "tmpfs" else { try Test.cancel("/dev/shm is no tmpfs") }
+        guard found["fileSystem"]?.string == "tmpfs" else { try Test.cancel("/dev/shm is not a tmpfs") }
         #expect(state(found, "fsVeritySha256") == "no" && state(found, "fsVeritySha512") == "no")
         #expect(state(found, "builtinSignatures") == "no" && state(found, "overlayVerity") == "no")
         #expect(state(found, "fileBackedErofs") != "yes")
@@ -96,19 +96,19 @@ import Testing
         if state(found, "loopDevices") == "yes", state(found, "erofs") == "yes" { #expect(found["mounting"]?.string == "kernel") }
     }
 
-    /// What could not be tried is unknown, not missing.
+    /// A feature that could not be tried is unknown, not missing.
     @Test(.enabled(if: isRoot && hasProgram("setpriv"), "needs root and setpriv")) func withoutRights() throws {
         let folder = try TemporaryFolder()
         chmod(folder.path, 0o777)
-        // The program must be reachable by others than root.
+        // Users other than root must be able to run the program.
         guard try launch("setpriv", ["--reuid=65534", "--regid=65534", "--clear-groups", Cfsoci.binary, "--version"]).status == 0 else {
-            try Test.cancel("the binary is not readable for others")
+            try Test.cancel("the binary is not readable by others")
         }
         let found = try probe(folder.path, by: ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"])
         for name in ["erofs", "fileBackedErofs", "dataOnlyLayers", "idmappedMounts"] { #expect(state(found, name) == "unknown", "\(name)") }
         #expect(state(found, "unnamedFiles") == state(try probe(folder.path), "unnamedFiles"))
         #expect(found["mounting"]?.string != "kernel" && found["secureMounting"]?.string != "kernel")
-        // Where nothing can be made, little can be said.
+        // In a directory that is not writable, few features can be tried.
         chmod(folder.path, 0o755)
         let unwritable = try probe(folder.path, by: ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"])
         for name in ["unnamedFiles", "reflink", "erofs", "loopDevices"] { #expect(state(unwritable, name) == "unknown", "\(name)") }
@@ -148,7 +148,7 @@ import Testing
         #expect(expectRefusal(missing) == "open \(folder.path)/none: No such file or directory")
         try writeFile(folder.path + "/file", [])
         #expect(expectRefusal(try Cfsoci.run(["features", folder.path + "/file"])).hasSuffix("Not a directory"))
-        // A repository that is not there yet: where it would be.
+        // For a repository that does not exist yet, its future location is used.
         let planned = try Cfsoci.run(["features", "--json", "--repo", folder.path + "/a/b/"])
         #expect(try planned.json()["path"]?.string == folder.path)
         #expect(try Cfsoci.run(["features", "--json"], environment: ["CFSOCI_REPO=" + folder.path]).json()["path"]?.string == folder.path)

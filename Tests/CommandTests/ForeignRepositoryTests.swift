@@ -1,7 +1,7 @@
 import Glibc
 import Testing
 
-/// Root works on a repository that an ordinary user can write to, and that user plants links.
+/// Root works on a repository that an ordinary user can write to, while that user plants links.
 @Suite(.serialized, .enabled(if: isRoot && hasProgram("setpriv"), "needs root and setpriv"))
 struct ForeignRepositoryTests {
     /// A repository that belongs to user 65534 with the image `t`, and files of root beside it.
@@ -23,7 +23,7 @@ struct ForeignRepositoryTests {
         ["init", "REPO", "--insecure"],
     ]
 
-    /// Every command that writes refuses, and says how to write all the same; commands that read go on.
+    /// Every command that writes refuses and says how to allow it; commands that read work.
     @Test func writingNeedsConsent() throws {
         let (store, _) = try place()
         let before = store.files
@@ -66,7 +66,7 @@ struct ForeignRepositoryTests {
         #expect(try store.run(["tag", "t", "u"]).status == 0)
     }
 
-    /// With consent, links still lead nowhere: `untag` and the others leave what is outside as it is.
+    /// With consent, links are still not followed: `untag` and other commands do not change files outside.
     @Test(arguments: [".staging", "objects", "streams", "streams/refs", "streams/refs/oci", "images"])
     func plantedLinksLeadNowhere(_ name: String) throws {
         let (store, outside) = try place()
@@ -83,12 +83,12 @@ struct ForeignRepositoryTests {
             #expect(try mustShell("cd \"$1\"; find . -printf '%p %y %s %U\\n' | sort", [outside]) == before, "\(command) with \(name)")
         }
         let result = try store.run(["untag", "t"], environment: ["CFSOCI_TRUST_OWNER=1"])
-        // Below `refs` a link is a reference, until something is looked for below it.
+        // Below `refs`, a link is a reference, unless it is used as a directory.
         let reason = name.hasSuffix("/oci") ? "below a repository no symbolic link is followed" : "\(store.path)/\(name) is no directory"
         #expect(result.status == 1 && result.error.contains(reason), "\(result.error)")
     }
 
-    /// What a permissive umask would give away.
+    /// A permissive umask does not make files writable for others.
     @Test func umaskOfNothing() throws {
         let folder = try TemporaryFolder()
         let layout = folder.path + "/layout"

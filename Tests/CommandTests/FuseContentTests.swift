@@ -3,7 +3,7 @@ import ComposefsLinuxSystem
 import Glibc
 import Testing
 
-/// The files of images that the real binary serves with FUSE: equal to those of the kernel's mounts, and verified.
+/// Files of images that the real binary serves with FUSE equal those of the kernel's mounts, and are verified.
 @Suite(.serialized, .enabled(if: isRoot && access("/dev/fuse", F_OK) == 0, "needs root and FUSE"))
 struct FuseContentTests {
     // MARK: What is seen
@@ -44,7 +44,7 @@ struct FuseContentTests {
     func equalsTheOriginalAndTheKernels(version: String) throws {
         let place = FusePlace(try ContractStore(["--erofs-version", version]))
         let tree = place.store.folder.path + "/tree"
-        // Format 2 takes shorter targets: those that every kernel reads.
+        // Format 2 has a lower limit for targets.
         try mustShell(Self.makeTree, [tree, version == "2" ? "1024" : "4000"])
         try place.store.succeed(["create-image", tree, "image", "--xattrs", "keep-user-xattrs"])
         try place.mount(["--dev"], image: "image")
@@ -55,7 +55,7 @@ struct FuseContentTests {
         let (original, fuse, kernel) = (try lines(tree), try lines(place.fuse), try lines(place.kernel))
         #expect(fuse.count > 1200)
         #expect(Set(fuse).symmetricDifference(kernel).sorted() == [])
-        // What `create-image` leaves out: ACLs and trusted attributes; what version 2 does: nanoseconds.
+        // `create-image` leaves out ACLs and trusted attributes; version 2 has no nanoseconds.
         func comparable(_ lines: [String]) -> Set<String> {
             Set(
                 lines.filter {
@@ -63,7 +63,7 @@ struct FuseContentTests {
                 })
         }
         #expect(comparable(fuse).symmetricDifference(comparable(original)).sorted() == [])
-        // What find does not print: access and change times, allocated size, the order of entries is each file system's own.
+        // find does not print access and change times and the allocated size. The order of entries may differ.
         for path in ["/usr/page", "/usr/deep", "/usr/link", "/usr/pipe"] {
             var (one, two) = (stat(), stat())
             #expect(lstat(place.fuse + path, &one) == 0 && lstat(place.kernel + path, &two) == 0)
@@ -79,7 +79,7 @@ struct FuseContentTests {
         #expect(place.isQuiet())
     }
 
-    /// Whiteouts are character devices 0:0, as they were, so that an overlay over the mount honours them.
+    /// Whiteouts are character devices 0:0 again, so that an overlay of the mount honours them.
     @Test(arguments: ["1", "2"]) func whiteouts(version: String) throws {
         let place = FusePlace(try ContractStore(["--erofs-version", version]))
         let tree = place.store.folder.path + "/tree"
@@ -133,7 +133,7 @@ struct FuseContentTests {
         let place = try FusePlace()
         let path = try place.objectPath(FusePlace.big)
         let file = place.fuse + "/usr/tool"
-        // Changed before it is first opened.
+        // Changed before the first open.
         var changed = FusePlace.big
         changed[changed.count / 2] ^= 1
         try place.mount()
@@ -142,7 +142,7 @@ struct FuseContentTests {
         #expect(openError(file) == EIO)
         #expect(openError(place.fuse + "/usr/hard") == EIO)
         #expect(openError(place.fuse + "/usr/other") == 0)
-        // Cut short, another kind of file, nothing.
+        // Truncated, another kind of file, missing.
         try writeFile(path, Array(FusePlace.big.dropLast()))
         #expect(openError(file) == EIO)
         unlink(path)
@@ -158,10 +158,10 @@ struct FuseContentTests {
         #expect(openError(file) == ENOENT)
         var status = stat()
         #expect(lstat(file, &status) == 0 && status.st_size == FusePlace.big.count)
-        // Good again.
+        // Intact again.
         try writeFile(path, FusePlace.big)
         #expect(try openError(file) == 0 && readFile(file) == FusePlace.big)
-        // Changed in place, or replaced, after it was found good, be it at once or later.
+        // Changed in place or replaced after verification, immediately or later.
         for pause in [0, 300_000] as [UInt32] {
             usleep(pause)
             #expect(openError(file) == 0)
@@ -174,7 +174,7 @@ struct FuseContentTests {
             usleep(pause)
             unlink(path)
             try writeFile(path, changed)
-            // Kept open, the good one is still served; anew, the bad one is not.
+            // The intact file that is kept open may be served, but not the changed one.
             #expect([0, EIO].contains(openError(file)))
             if openError(file) == 0 { #expect(try readFile(file) == FusePlace.big) }
             unlink(path)
@@ -185,7 +185,7 @@ struct FuseContentTests {
         #expect(place.isQuiet())
     }
 
-    /// The same where files are opened by their first read: reading fails, and what the kernel has read stays what was verified.
+    /// The same when files are opened by their first read: reading fails, and the kernel's cache keeps verified content.
     @Test func tamperedObjectsWithLazyOpens() throws {
         let place = try FusePlace()
         let path = try place.objectPath(FusePlace.big)
@@ -202,7 +202,7 @@ struct FuseContentTests {
         #expect(try readFile(file) == FusePlace.big)
         usleep(300_000)
         try writeFile(path, changed)
-        // From the kernel's cache, or not at all.
+        // From the kernel's cache or not at all.
         if let content = try? readFile(file) { #expect(content == FusePlace.big) }
         #expect(open(place.fuse + "/usr/tool", O_RDWR) < 0 && errno == EROFS)
         try place.store.succeed(["umount", place.fuse])

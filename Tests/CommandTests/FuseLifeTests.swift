@@ -2,11 +2,11 @@ import ComposefsTestSupport
 import Glibc
 import Testing
 
-/// What mounts that are served with FUSE leave behind, and what may be put over them.
+/// FUSE mounts leave nothing behind, and can be covered by overlays.
 @Suite(.serialized, .enabled(if: isRoot && access("/dev/fuse", F_OK) == 0, "needs root and FUSE"))
 struct FuseLifeTests {
-    /// A thousand servers, four at a time, ended in all ways that there are: by `umount` and umount(8), by SIGTERM, lazily while a file is open,
-    /// and by SIGKILL, after which `umount` takes the mount away.
+    /// A thousand servers, four at a time, ended in every way: by `umount` and umount(8), by SIGTERM, lazily while a file is open, and by
+    /// SIGKILL, after which `umount` removes the mount.
     @Test(.timeLimit(.minutes(10))) func aThousandCyclesLeaveNothing() throws {
         let place = try FusePlace()
         let before = fileList("/proc/self/fd").count
@@ -77,7 +77,7 @@ struct FuseLifeTests {
         "./small f 640 6 ", "./tool f 755 500000 ", "small 01026d6f7265 new new again 2 hard 5",
     ]
 
-    /// An overlay with an upper directory takes changes; the image is what it was.
+    /// An overlay with an upper directory accepts changes; the image is unchanged.
     @Test(arguments: ["", ",metacopy=on,redirect_dir=on"]) func upperDirectoryOver(options: String) throws {
         let place = try FusePlace()
         try place.mount()
@@ -88,11 +88,11 @@ struct FuseLifeTests {
         defer { umount2(over + "/merged", Int32(MNT_DETACH)) }
         let lines = try mustShell("umask 022;" + Self.change, [place.fuse, over, options]).split(separator: "\n").map(String.init)
         #expect(lines.count == Self.changed.count + 1 && Array(lines.dropLast()) == Self.changed, "\(lines)")
-        // The one byte that was written differs from what the other name has: over an image, a name that is written parts from its hard links.
+        // Writing through one name separates it from its hard links, so the other name has the old content.
         let byte = FusePlace.big[1000]
         #expect(lines.last?.split(separator: " ").map(String.init) == ["1001", "130", String(byte, radix: 8)], "\(lines)")
         #expect(try mustShell(sums, [place.fuse]) == before)
-        // The overlay has a mount of its own: the server ends with it, not with the one below.
+        // The overlay holds its own copy of the mount, so the server ends with the overlay.
         try place.store.succeed(["umount", place.fuse])
         #expect(!place.isMounted(place.fuse) && place.servers().count == 1)
         #expect(try readFile(over + "/merged/usr/again") == [1, 2] + Array("more".utf8))
@@ -102,7 +102,7 @@ struct FuseLifeTests {
         #expect(try place.store.succeed(["fsck"]).lines.last == "status: ok")
     }
 
-    /// Without privileges, in a user namespace: FUSE below, an overlay with attributes of users above.
+    /// Without privileges, in a user namespace: an overlay with user attributes on a FUSE mount.
     @Test func upperDirectoryInAUserNamespace() throws {
         guard try launch("unshare", ["-Urm", "true"]).status == 0 else { try Test.cancel("no user namespaces") }
         let place = try FusePlace()
@@ -124,7 +124,7 @@ struct FuseLifeTests {
         #expect(place.isQuiet())
     }
 
-    /// `--upperdir` is not for FUSE, and says what is.
+    /// `--upperdir` is refused with FUSE, with a hint.
     @Test func upperDirectoryOption() throws {
         let place = try FusePlace()
         let result = try place.store.run(["mount", "--fuse", "tool", place.fuse, "--upperdir", "/a", "--workdir", "/b"])

@@ -4,7 +4,7 @@ import ComposefsLinuxSystem
 import Glibc
 import Testing
 
-/// Images served with FUSE by the real binary, beside mounts by the kernel.
+/// Images that the real binary serves with FUSE, compared with mounts by the kernel.
 @Suite(.serialized, .enabled(if: isRoot && access("/dev/fuse", F_OK) == 0, "needs root and FUSE"))
 struct FuseMountTests {
     // MARK: Mounting and unmounting
@@ -35,7 +35,7 @@ struct FuseMountTests {
 
     private func openFiles() -> Int { fileList("/proc/self/fd").count }
 
-    /// Whoever waits for the command's output waits for the command, not for the server.
+    /// A caller that waits for the end of the command's output does not wait for the server.
     @Test func serverKeepsNothingOfTheCallers() throws {
         let place = try FusePlace()
         let result = try mustShell(
@@ -83,12 +83,12 @@ struct FuseMountTests {
         kill(pid, signal)
         #expect(place.isQuiet())
         var byte: UInt8 = 0
-        // Read by the kernel itself (passthrough), or not any more.
+        // Read directly by the kernel (passthrough), or not readable any more.
         let count = pread(file, &byte, 1, 400_000)
         #expect(count < 0 || byte == FusePlace.big[400_000])
     }
 
-    /// Descriptors that the process opens must not take the numbers of those that its caller closed.
+    /// Descriptors of the process must not get the numbers 0, 1 and 2, even if the caller closed them.
     @Test(arguments: ["<&-", "<&- >&-", "<&- >&- 2>&-"]) func closedStandardDescriptors(closed: String) throws {
         let place = try FusePlace()
         let text = try mustShell(
@@ -113,7 +113,7 @@ struct FuseMountTests {
         #expect(pread(file, &byte, 1, 400_000) == 1 && byte == FusePlace.big[400_000])
     }
 
-    /// Where the mount is may change while it is there.
+    /// The path of a mount may change.
     @Test func signalAfterRename() throws {
         let place = try FusePlace()
         let folder = place.store.folder.path
@@ -126,7 +126,7 @@ struct FuseMountTests {
         #expect(!(try readFile("/proc/self/mountinfo")).split(separator: 10).contains { $0.contains((folder + "/after\\040wards").utf8) })
     }
 
-    /// Somebody took it out of the tree while it was in use: the server ends with the last user, or when it is told to.
+    /// A mount that was detached while in use: the server ends with the last user, or on a signal.
     @Test func signalAfterLazyUnmount() throws {
         let place = try FusePlace()
         try place.mount()
@@ -137,7 +137,7 @@ struct FuseMountTests {
         #expect(place.isQuiet())
     }
 
-    /// nohup, and a shell's background jobs, ignore signals for what they start.
+    /// Programs started by nohup, or as a shell's background jobs, ignore some signals.
     @Test func ignoredSignals() throws {
         let place = try FusePlace()
         let (out, error) = (place.store.folder.path + "/out", place.store.folder.path + "/err")
@@ -159,7 +159,7 @@ struct FuseMountTests {
         #expect(!place.isMounted(place.fuse))
     }
 
-    /// Whoever wanted it mounted was ended before it was.
+    /// The calling process was killed before the mount was complete.
     @Test func nobodyWaitsAnyMore() throws {
         let place = try FusePlace()
         let result = try shell(
@@ -188,7 +188,7 @@ struct FuseMountTests {
         #expect(said.hasPrefix("cfsoci: object ") && said.contains("is missing") && said.split(separator: "\n").count == 1, "\(said)")
     }
 
-    /// A server that was killed leaves a mount that `umount` takes away.
+    /// `umount` removes the mount of a killed server.
     @Test func killedServer() throws {
         let place = try FusePlace()
         try place.mount()
@@ -228,7 +228,7 @@ struct FuseMountTests {
 
     // MARK: Under load
 
-    /// Many readers at once, clients killed in the middle, the kernel's caches dropped, mounts ended under their users.
+    /// Many simultaneous readers, killed clients, dropped caches, and unmounting during use.
     @Test(.timeLimit(.minutes(3))) func hammered() throws {
         let place = FusePlace(try hammerStore())
         try place.mount(image: "image")
@@ -254,7 +254,7 @@ struct FuseMountTests {
             """#, [place.fuse, place.store.folder.path + "/tree"])
         #expect(result.status == 0 && result.text.isEmpty, "\(result.text) \(result.error)")
         #expect(place.servers().count == 1)
-        // Ended while it is read.
+        // Unmounted during a read.
         let ended = try shell(
             #"(cat "$1"/files/* > /dev/null 2>&1 || true) & (find "$1" -type f -exec cat {} + > /dev/null 2>&1 || true) & sleep 0.1; umount -l "$1"; wait"#,
             [place.fuse])

@@ -45,7 +45,7 @@ final class FusePlace {
         }
     }
 
-    /// Whether all servers end by themselves within some seconds.
+    /// Whether all servers end on their own within some seconds.
     func isQuiet() -> Bool {
         for _ in 0..<200 {
             if servers().isEmpty { return !isMounted(fuse) }
@@ -59,7 +59,7 @@ final class FusePlace {
         return table.split(separator: "\n").contains { $0.split(separator: " ").dropFirst(4).first == Substring(path) }
     }
 
-    /// The file that holds an object.
+    /// The file of an object.
     func objectPath(_ content: [UInt8]) throws -> String {
         let id = try #require(try store.object(with: content))
         return store.path + "/objects/\(id.prefix(2))/\(id.dropFirst(2))"
@@ -77,7 +77,7 @@ final class FusePlace {
     ])
 }
 
-/// The numbers of all processes.
+/// The IDs of all processes.
 private func fileListOfProcesses() -> [pid_t] {
     guard let folder = opendir("/proc") else { return [] }
     defer { closedir(folder) }

@@ -3,7 +3,7 @@ import ComposefsLinuxSystem
 import Glibc
 import Testing
 
-/// Images served with FUSE for and by users that are not root.
+/// Images served with FUSE for and by unprivileged users.
 @Suite(.serialized, .enabled(if: isRoot && access("/dev/fuse", F_OK) == 0, "needs root and FUSE"))
 struct FusePrivilegeTests {
     /// In its own user and mount namespace, where root has no privileges outside: mounted directly, read without passthrough.
@@ -27,7 +27,7 @@ struct FusePrivilegeTests {
         // Owners that the namespace does not map are shown as the overflow user.
         #expect(lines.dropFirst().first == "65534 2 640")
         #expect(lines.contains("fuse.composefs composefs:"))
-        // The kernel does not mount EROFS for a namespace: FUSE is what is done instead, and said.
+        // The kernel does not mount EROFS in a user namespace. FUSE is used instead, with a message.
         let note = lines.last { $0.contains("serving the image with FUSE instead") }
         #expect((note != nil) == options.isEmpty)
         #expect(place.isQuiet())

@@ -3,7 +3,7 @@ import ComposefsJSON
 import Glibc
 import Testing
 
-/// Names that `create-image DIR NAME` gives: listed, inspected, looked into, tagged, untagged and collected as tags are.
+/// Names from `create-image DIR NAME` can be listed, inspected, read, tagged, untagged and collected like tags.
 @Suite struct ImageNameTests {
     private struct Sample {
         let store: ContractStore
@@ -41,7 +41,7 @@ import Testing
         let lines = try sample.store.succeed(["images"]).lines
         #expect(lines.count == 2 && lines[1].hasPrefix("team/app  \(sample.id.prefix(12))  directory  "), "\(lines)")
         #expect(try sample.store.succeed(["images", "--no-trunc"]).text.contains(sample.id))
-        // Beside tags, in the order of names.
+        // Together with tags, in the order of names.
         _ = try sample.store.pull(LayoutBuilder.small(), as: "z")
         _ = try sample.store.pull(LayoutBuilder.small(), as: "a")
         #expect(try sample.names() == ["a", "team/app", "z"])
@@ -78,7 +78,7 @@ import Testing
         #expect(try sample.store.succeed(["untag", "team/app", "--json"]).json() == ["removed": ["team/app"]])
     }
 
-    /// A name that is a tag, too: the tag comes first.
+    /// If a name is also a tag, the tag takes precedence.
     @Test func tagsComeFirst() throws {
         let sample = try Sample("t")
         let image = try sample.store.pull(LayoutBuilder.small(), as: "t")
@@ -100,7 +100,7 @@ import Testing
         #expect(try sample.store.refuse(["tag", "second", "../x"]).contains("no valid name"))
     }
 
-    /// The image's object is gone, or damaged: the name is told, can be removed, and what can be collected is.
+    /// If the image's object is missing or damaged, the name is reported and can be removed, and garbage is collected.
     @Test(arguments: ["gone", "damaged", "link"]) func damage(kind: String) throws {
         let sample = try Sample()
         let store = sample.store
@@ -125,7 +125,7 @@ import Testing
         #expect(mounted.contains(sample.id) || mounted.contains("team/app"))
         let collected = try store.run(["gc"])
         if kind == "damaged" {
-            // What it keeps cannot be known, and it is there: nothing is removed, and the message says how to go on.
+            // The objects of the existing image cannot be determined, so nothing is removed, and the message says what to do.
             #expect(collected.status == 1 && collected.error.contains("cfsoci untag"), "\(collected.error)")
         } else {
             #expect(collected.status == 0 && collected.error.contains("images/refs/team/app leads to nothing"), "\(collected.error)")
@@ -137,7 +137,7 @@ import Testing
     }
 }
 
-/// Commands that meet a damaged image of `create-image` say how it is made anew; pulling it is no way.
+/// Commands that find a damaged image of `create-image` say how to create it again, and do not recommend a pull.
 @Suite struct DamagedImageNameTests {
     private static let step = "; cfsoci untag team/app, then cfsoci gc, then make it again: cfsoci create-image DIR team/app\n"
 
@@ -178,7 +178,7 @@ import Testing
         try expectStep(store)
     }
 
-    /// The object is what its name says, and no EROFS image of composefs.
+    /// The object matches its name, but is not a composefs EROFS image.
     @Test func noImageInTheObject() throws {
         let store = try ContractStore()
         let folder = store.folder.path + "/tree"
@@ -197,7 +197,7 @@ import Testing
         }
     }
 
-    /// A pulled image has another way back.
+    /// A pulled image gets another recommendation.
     @Test func pulledImagesArePulledAgain() throws {
         let (store, _) = try ContractStore.small()
         let id = try #require(try store.succeed(["inspect", "t"]).json()["imageIds"]?["v1"]?.string)
@@ -207,7 +207,7 @@ import Testing
     }
 }
 
-/// `rm` of several names: what cannot be removed does not keep the others.
+/// `rm` of several names: one that cannot be removed does not prevent removing the others.
 @Suite struct RemovalTests {
     @Test func continuesAfterAFailure() throws {
         let (store, _) = try ContractStore.small()
@@ -228,7 +228,7 @@ import Testing
         #expect(none.status == 1 && none.text.isEmpty)
     }
 
-    /// What cannot be a name at all.
+    /// Invalid names.
     @Test func continuesAfterWhatIsNoName() throws {
         let (store, _) = try ContractStore.small()
         try store.succeed(["tag", "t", "u"])
@@ -237,13 +237,13 @@ import Testing
     }
 }
 
-/// fsck says for each damaged image what to do about it.
+/// fsck recommends an action for each damaged image.
 @Suite struct FsckAdviceTests {
     @Test func eachDamagedImageHasANextStep() throws {
         let (store, _) = try ContractStore.small()
         try store.succeed(["tag", "t", "docker.io/library/app:1"])
         let layout = store.layoutPath("t")
-        // A layer's file is damaged: both tags are concerned.
+        // A damaged file of a layer affects both tags.
         let object = try #require(try store.object(with: [UInt8]((0..<70_000).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ $0 >> 8) })))
         let path = store.path + "/objects/" + object.prefix(2) + "/" + object.dropFirst(2)
         let content = try readFile(path)
@@ -258,12 +258,12 @@ import Testing
                 "next step for t: cfsoci rm t, then cfsoci gc, then pull it again: cfsoci pull REFERENCE t",
             ])
         #expect(found.lines.contains { $0.hasPrefix("status: ") })
-        // Done as told, all is well.
+        // After following the advice, the store is intact.
         try store.succeed(["rm", "t", "docker.io/library/app:1"])
         try store.succeed(["gc"])
         try store.succeed(["pull", "oci:" + layout, "t"])
         #expect(try store.succeed(["fsck"]).lines.last == "status: ok")
-        // The EROFS image is damaged, and the layers are not.
+        // The EROFS image is damaged, but the layers are intact.
         let damaged = try #require(try store.succeed(["inspect", "t"]).json()["imageIds"]?["v1"]?.string)
         let image = store.path + "/objects/" + damaged.prefix(2) + "/" + damaged.dropFirst(2)
         var bytes = try readFile(image)
@@ -276,7 +276,7 @@ import Testing
         #expect(changed.lines.last == "next step for t: cfsoci rm t, then cfsoci gc, then pull it again: cfsoci pull REFERENCE t")
         #expect(try store.run(["mount", "t", "/nowhere"]).error.contains("cfsoci: t: object \(damaged) is damaged"))
         try writeFile(image, good)
-        // The EROFS image alone: it follows from the layers.
+        // Only the EROFS image, which follows from the layers.
         let id = try #require(try store.succeed(["inspect", "t"]).json()["imageIds"]?["v1"]?.string)
         unlink(store.path + "/objects/" + id.prefix(2) + "/" + id.dropFirst(2))
         let missing = try store.run(["fsck"])

@@ -3,7 +3,7 @@ import ComposefsTestSupport
 import Glibc
 import Testing
 
-/// What is in use is not removed: mounted, deployed and in boot entries, named or not.
+/// Images in use are not removed: mounted, deployed and in boot entries, with or without a name.
 @Suite struct InUseTests {
     private static let next = LayoutBuilder(layers: [
         tarArchive([
@@ -12,7 +12,7 @@ import Testing
         ])
     ])
 
-    /// A mounted image whose tag has moved on to another one.
+    /// A mounted image whose tag has moved to another image.
     private func moved(_ options: [String]) throws -> FusePlace {
         let place = try FusePlace()
         try place.store.succeed(["mount", "tool", place.fuse, "--quiet"] + options)
@@ -35,7 +35,7 @@ import Testing
         let report = try place.store.succeed(collect + ["--json"]).json()
         let id = try #require(report["imagesInUse"]?[0]?["imageId"]?.string)
         #expect(report["imagesInUse"]?.array?.count == 1 && report["imagesInUse"]?[0]?["uses"]?[0]?["place"] == .string(place.fuse))
-        // All of one image, its manifest and layer too; with --all the other one is removed.
+        // Everything of one image stays, including manifest and layer. With --all, the other image is removed.
         #expect(report["objectsRemoved"] == gone)
         #expect(try place.store.succeed(["gc"]).lines[0].hasPrefix("Kept image \(id), which no name leads to: mounted at \(place.fuse)"))
         #expect(collect.contains("--all") == (objectCount(place.store) < before))
@@ -64,11 +64,11 @@ import Testing
         #expect(try place.store.succeed(["fsck"]).lines.last == "status: ok")
     }
 
-    /// Also a mount that only another mount namespace shows, whose first process sees nothing of it.
+    /// Also a mount that is visible only in another mount namespace, and not to the first process of that namespace.
     @Test func otherNamespaces() throws {
         try requireMounting()
         let place = try FusePlace()
-        // The namespace's first process is in a chroot: its table does not list the mount. The second one's does.
+        // The namespace's first process is in a chroot, so its table does not list the mount. That of the second process does.
         let script = #"""
             mkdir -p "$2/root"
             cp /bin/sleep "$2/root/"; for library in $(ldd /bin/sleep | grep -o '/[^ ]*'); do
@@ -96,7 +96,7 @@ import Testing
         #expect((try place.store.succeed(["gc", "--json"]).json()["objectsRemoved"]?.int64 ?? 0) > 5)
     }
 
-    /// mount.composefs knows only files: the source is the image's path.
+    /// mount.composefs is called with files, so the source is the image's path.
     @Test(arguments: ["images", "objects", "elsewhere"])
     func mountedByTheFilesName(_ how: String) throws {
         try requireMounting()
@@ -115,7 +115,7 @@ import Testing
         #expect(try readFile(place.kernel + "/usr/tool") == FusePlace.big)
         #expect(try readFile(place.kernel + "/usr/other") == Array(FusePlace.big.dropFirst()))
         if how == "elsewhere" {
-            // Without the file nothing tells what the mount needs.
+            // Without the file, the objects of the mount cannot be determined.
             unlink(image)
             #expect(
                 try place.store.refuse(["gc"]).hasPrefix(
@@ -156,7 +156,7 @@ import Testing
         let place = try FusePlace()
         try place.store.succeed(["mount", "tool", place.fuse, "--quiet"] + options)
         try place.store.succeed(["tag", "tool", "second"])
-        // A name among several is only a name.
+        // One name of several can be removed.
         try place.store.succeed(["untag", "second"])
         let name = "docker.io/library/tool:latest"
         let manifest = try #require(try place.store.succeed(["inspect", "tool"]).json()["manifestDigest"]?.string)
@@ -165,7 +165,7 @@ import Testing
         #expect(try place.store.refuse(["untag", name]).hasPrefix(reason))
         #expect(try place.store.refuse(["rm", "tool"]).hasPrefix(reason))
         try place.store.succeed(["tag", "tool", "second"])
-        // By digest, all names are meant: none is removed.
+        // A digest stands for all names, so none is removed.
         #expect(try place.store.refuse(["rm", manifest]).contains(" is the last name of an image that is in use: "))
         #expect(try place.store.succeed(["images", "--json"]).json()["images"]?.array?.count == 2)
         #expect(try place.store.succeed(["rm", "--force", manifest]).lines.count == 2)
@@ -210,7 +210,7 @@ import Testing
 
     // MARK: Leases
 
-    /// A server that was killed leaves its lease; the dead mount shows the image as long as it is there.
+    /// A killed server leaves its lease. The image stays in use as long as the dead mount exists.
     @Test func killedServersLeaseIsRemoved() throws {
         try requireMounting()
         let place = try FusePlace()
@@ -225,7 +225,7 @@ import Testing
         #expect((try place.store.succeed(["gc", "--json"]).json()["objectsRemoved"]?.int64 ?? 0) > 5)
     }
 
-    /// What a program keeps that knows references only: the lease has one.
+    /// Programs that know only references keep the image, because a lease has a reference.
     @Test func leaseHasAReference() throws {
         try requireMounting()
         let place = try FusePlace()
@@ -236,12 +236,12 @@ import Testing
         var buffer = [CChar](repeating: 0, count: 4096)
         let count = readlink(place.store.path + "/" + (links.first ?? ""), &buffer, 4095)
         #expect(String(decoding: buffer.prefix(max(0, count)).map { UInt8(bitPattern: $0) }, as: UTF8.self) == "../../" + id)
-        // It is no name.
+        // It is not a name.
         #expect(try place.store.succeed(["images", "--json"]).json()["images"]?.array?.count == 1)
         #expect(try place.store.succeed(["fsck"]).lines.last == "status: ok")
     }
 
-    /// A repository that cannot be written to has no lease: its server holds the lock.
+    /// A repository that is not writable has no lease, so its server holds the lock.
     @Test func withoutALeaseTheLockIsHeld() throws {
         try requireMounting()
         let place = try FusePlace()
@@ -272,7 +272,7 @@ import Testing
             let started = try store.run(command + ["--wait", "0.3"])
             #expect(started.status == 1 && started.error.hasPrefix("waiting for another process that uses the repository\n"))
         }
-        // What removes nothing does not wait, and a collection elsewhere is waited for just as well.
+        // A dry run does not wait. A real collection waits.
         try store.succeed(["gc", "--dry-run", "--wait", "0"])
         #expect(flock(directory, LOCK_EX) == 0)
         #expect(try store.refuse(["gc", "--wait", "0"]).contains("the repository is in use by process \(getpid()) "))
@@ -304,7 +304,7 @@ import Testing
         }
         let result = try onTerminal("y")
         #expect(result.status == 0 && result.text.contains("Removed tag t"), "\(result.text)\(result.error)")
-        // Where no tag would be removed, there is nothing to ask.
+        // If no tag would be removed, there is no question.
         try store.succeed(["prune", "--all"])
     }
 
@@ -315,7 +315,7 @@ import Testing
         try requireMounting()
         let rounds = getenv("CFSOCI_IN_USE_ROUNDS").map { String(cString: $0) } ?? "20"
         let result = try launch("python3", [Fixtures.folder + "/in-use.py", Cfsoci.binary, rounds])
-        // The seed, so that a failure can be had again.
+        // The seed, to reproduce a failure.
         print(result.lines.first ?? "nothing was printed")
         #expect(result.status == 0, "\(result.text)\(result.error)")
         #expect(result.lines.last?.hasPrefix("\(rounds) rounds, ") == true && result.lines.last?.hasSuffix(", 0 failures") == true)

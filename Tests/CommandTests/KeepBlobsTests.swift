@@ -7,7 +7,7 @@ import Testing
 struct KeepBlobsTests {
     private func layout(_ folder: TemporaryFolder, compressor: String? = "gzip") throws -> ContentDigest {
         var builder = LayoutBuilder.small()
-        // gzip -1 of the tests: nothing that we would make ourselves.
+        // gzip -1 gives bytes that cfsoci would not produce.
         builder.compressor = compressor
         return try builder.write(to: folder.path + "/layout")
     }
@@ -31,12 +31,12 @@ struct KeepBlobsTests {
             let result = try Cfsoci.succeed(repo + ["export", "image", "oci:\(folder.path)/out:latest", "--json"]).json()
             #expect(result["manifestDigest"]?.string == digest.description)
             #expect(try blobs(folder.path + "/out") == blobs(folder.path + "/layout"))
-            // What is kept, is kept by the tag, and by a pull that does not keep.
+            // Kept blobs stay while the tag exists, even after a pull without --keep-blobs.
             try Cfsoci.succeed(repo + ["pull", "oci:\(folder.path)/layout", "image"])
             try Cfsoci.succeed(repo + ["gc"])
             _ = try launch("rm", ["-r", folder.path + "/out"])
         }
-        // Other packing on demand.
+        // Another compression on request.
         let packed = try Cfsoci.succeed(repo + ["export", "image", "oci:\(folder.path)/out:latest", "--json", "--compression", "zstd"])
             .json()
         #expect((packed["manifestDigest"]?.string == digest.description) == (compressor == "zstd"))
@@ -45,7 +45,7 @@ struct KeepBlobsTests {
         #expect(try launch("find", [folder.path + "/repo/objects", "-type", "f"]).text.isEmpty)
     }
 
-    /// Layers that are there already are not read again, only their blobs.
+    /// For stored layers, only the blobs are read again.
     @Test func keepingLater() throws {
         let folder = try TemporaryFolder()
         let digest = try layout(folder)
@@ -61,7 +61,7 @@ struct KeepBlobsTests {
         #expect(try Cfsoci.run(repo + ["fsck"]).status == 0)
     }
 
-    /// A copy keeps what the source keeps, whatever the algorithms.
+    /// A copy keeps the source's kept blobs, with any algorithms.
     @Test(arguments: ["fsverity-sha256-12", "fsverity-sha512-12"]) func copies(algorithm: String) throws {
         let folder = try TemporaryFolder()
         let digest = try layout(folder)
@@ -76,7 +76,7 @@ struct KeepBlobsTests {
         #expect(result["manifestDigest"]?.string == digest.description)
     }
 
-    /// Damage of a kept blob is found, does not leave the store, and is mended by a pull.
+    /// Damage of a kept blob is detected and not exported, and a pull repairs it.
     @Test func damage() throws {
         let folder = try TemporaryFolder()
         let digest = try layout(folder)
@@ -98,7 +98,7 @@ struct KeepBlobsTests {
         let export = try Cfsoci.run(repo + ["export", "image", "oci:\(folder.path)/out"])
         #expect(export.status == 1)
         #expect(export.error.contains(blob), "\(export.error)")
-        // A layout is one from its first moment on; nothing is in this one.
+        // A layout is valid from the start; this one is empty.
         #expect(try launch("jq", ["-c", ".manifests", folder.path + "/out/index.json"]).lines == ["[]"])
         _ = try launch("rm", [object])
         let mended = try Cfsoci.run(repo + ["pull", "oci:\(folder.path)/layout", "image", "--keep-blobs"])
@@ -108,7 +108,7 @@ struct KeepBlobsTests {
         #expect(again["manifestDigest"]?.string == digest.description)
     }
 
-    /// From a registry and into another one: skopeo finds the same digests.
+    /// From one registry to another, skopeo finds the same digests.
     @Test(
         .enabled("docker-registry and skopeo are not both installed") {
             ["docker-registry", "skopeo"].allSatisfy { access("/usr/bin/" + $0, X_OK) == 0 }

@@ -1,7 +1,7 @@
 import Glibc
 import Testing
 
-/// A pull that is killed leaves a store that the next pull finishes.
+/// After a killed pull, the next pull completes the store.
 @Suite(.serialized) struct KillTests {
     @Test func killedAtManyPoints() throws {
         let folder = try TemporaryFolder()
@@ -15,7 +15,7 @@ import Testing
         }
         func settled(_ repository: String) throws -> [String] {
             try Cfsoci.succeed(["gc", "--repo", repository])
-            // Fan-out folders of removed objects may stay empty.
+            // Empty fan-out directories of removed objects may remain.
             return fileList(repository).filter { !($0.hasPrefix("objects/") && $0.count == "objects/00".count) }
         }
 
@@ -27,7 +27,7 @@ import Testing
         let expected = try settled(whole)
         let identifier = try Cfsoci.succeed(["compute-id", "t", "--repo", whole]).text
 
-        // Points spread evenly over the run, in an order that covers all of it early. A pull that outran its kill does not count.
+        // Times spread evenly over the run, in an order that covers all of it early. A pull that ended before the signal does not count.
         var span = duration
         var interrupted = 0
         var attempts = 0
@@ -63,14 +63,14 @@ import Testing
         try builder.write(to: layout)
         let repository = folder.path + "/repo"
         try Cfsoci.succeed(["init", repository, "--insecure"])
-        // The second layer's blob is cut: the first is stored, the pull fails.
+        // The second layer's blob is truncated: the first layer is stored, and the pull fails.
         let blobs = fileList(layout).filter { $0.hasPrefix("blobs/") && $0.count > "blobs/sha256/".count }
         let second = try #require(try blobs.first { try readFile(layout + "/" + $0) == builder.layers[1] })
         try writeFile(layout + "/" + second, Array(builder.layers[1].dropLast(2000)))
         #expect(try Cfsoci.run(["pull", "oci:" + layout, "t", "--repo", repository]).status == 1)
         try writeFile(layout + "/" + second, builder.layers[1])
         let first = try #require(try blobs.first { try readFile(layout + "/" + $0) == builder.layers[0] })
-        // The first layer's blob is gone: the next pull must not need it.
+        // The first layer's blob is removed: the next pull must not need it.
         unlink(layout + "/" + first)
         let result = try Cfsoci.succeed(["pull", "oci:" + layout, "t", "--repo", repository])
         #expect(result.lines.contains("layers  1 new + 1 present"), "\(result.text)")

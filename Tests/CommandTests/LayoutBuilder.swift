@@ -4,7 +4,7 @@ import ComposefsHashing
 struct LayoutBuilder {
     /// Uncompressed archives, from bottom to top.
     var layers: [[UInt8]] = []
-    /// Compresses the layers with this program (`gzip`); nil leaves them as they are.
+    /// The program that compresses the layers (`gzip`), or nil for none.
     var compressor: String?
     var architecture = "amd64"
 
@@ -42,7 +42,7 @@ struct LayoutBuilder {
         return manifestDigest
     }
 
-    /// Two small layers with every kind of content: in line, external, empty, linked, removed.
+    /// Two small layers with every kind of content: inline, external, empty, linked, removed.
     static func small() -> LayoutBuilder {
         let text = Array("hello from test layer\n".utf8)
         let big = [UInt8]((0..<70_000).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ $0 >> 8) })

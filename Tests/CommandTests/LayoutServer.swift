@@ -10,11 +10,11 @@ import Testing
 /// and can be a bad link: slow, or one that breaks all connections each time so many bytes have gone over it.
 final class LayoutServer: Sendable {
     struct Link: Sendable {
-        /// Bytes of blobs after which all connections are reset, again and again.
+        /// The number of blob bytes after which all connections are reset, repeatedly.
         var breaksEvery: UInt64?
-        /// Whether connections are torn down in that moment, with all that is not yet at the other end.
+        /// Whether connections are aborted at that moment, including data in transit.
         var tearsDown = false
-        /// Bytes a second of each connection.
+        /// The rate of each connection in bytes per second.
         var rate: Int?
     }
 
@@ -32,7 +32,7 @@ final class LayoutServer: Sendable {
     let port: UInt16
     private let layout: String
     private let manifest: String
-    /// What else the layout names.
+    /// The other manifests of the layout.
     private let referrers: [JSONValue]
     private let listener: Int32
     private let state: Mutex<State>
@@ -46,7 +46,7 @@ final class LayoutServer: Sendable {
         referrers = Array(entries.dropFirst())
         state = Mutex(State(link: link))
         listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-        // Little is under way that a reset would swallow; the kernel doubles it.
+        // A small buffer, so that a reset discards little data; the kernel doubles the size.
         var size: Int32 = link.tearsDown ? 16 << 10 : 64 << 10
         setsockopt(listener, SOL_SOCKET, SO_SNDBUF, &size, socklen_t(MemoryLayout<Int32>.size))
         var address = sockaddr_in()
@@ -65,9 +65,9 @@ final class LayoutServer: Sendable {
     }
 
     var reference: String { "127.0.0.1:\(port)/team/app:latest" }
-    /// Bytes that were sent of each blob, by the hex digits of its digest.
+    /// The number of bytes that were sent of each blob, by the hex digits of its digest.
     var sent: [String: UInt64] { state.withLock { $0.sent } }
-    /// Requests for blobs, with the first byte that was asked for.
+    /// Requests for blobs, with the first requested byte.
     var requests: [(blob: String, offset: UInt64)] { state.withLock { $0.requests } }
     var breaks: Int { state.withLock { $0.breaks } }
     var link: Link {
@@ -82,7 +82,7 @@ final class LayoutServer: Sendable {
         }
     }
 
-    /// Every test calls it.
+    /// Every test must call it.
     func stop() {
         shutdown(listener, Int32(SHUT_RDWR))
         state.withLock { for fd in $0.connections { shutdown(fd, Int32(SHUT_RDWR)) } }
@@ -163,7 +163,7 @@ final class LayoutServer: Sendable {
         return true
     }
 
-    /// Breaks the link when it is time: every connection is reset, whatever is under way is lost.
+    /// Breaks the link when due: resets every connection and discards data in transit.
     private func isDue(_ state: inout State) -> Bool {
         guard let step = state.link.breaksEvery, state.total / step > UInt64(state.breaks) else { return false }
         state.breaks += 1
@@ -179,7 +179,7 @@ final class LayoutServer: Sendable {
         return true
     }
 
-    /// SIOCOUTQNSD of linux/sockios.h, a macro there: bytes that have not been on the wire yet.
+    /// SIOCOUTQNSD, a macro in linux/sockios.h: the number of bytes that have not been transmitted yet.
     private static let unsentBytes: UInt = 0x894b
 
     /// Resets a connection at once. What has not been on the wire is lost, and was not sent. The rest is the other end's: on this machine
@@ -187,14 +187,14 @@ final class LayoutServer: Sendable {
     private static func tear(_ fd: Int32, _ blob: String, _ state: inout State) {
         var waiting: Int32 = 0
         guard ioctl(fd, unsentBytes, &waiting) == 0 else { return }
-        // tcp(7): connecting to no address ends the connection with a reset, and leaves the descriptor to its thread.
+        // tcp(7): connecting to AF_UNSPEC resets the connection, and leaves the descriptor to its thread.
         var nobody = sockaddr()
         nobody.sa_family = sa_family_t(AF_UNSPEC)
         guard connect(fd, &nobody, socklen_t(MemoryLayout<sockaddr>.size)) == 0 else { return }
         state.sent[blob, default: 0] -= min(UInt64(max(0, waiting)), state.sent[blob] ?? 0)
     }
 
-    /// Counts what the kernel takes where it is a blob's.
+    /// Counts the bytes of blobs that the kernel accepts.
     private func send(_ fd: Int32, _ bytes: [UInt8], of blob: String? = nil) -> Bool {
         var sent = 0
         while sent < bytes.count {
@@ -219,7 +219,7 @@ final class LayoutServer: Sendable {
         return true
     }
 
-    /// The path, and the first byte of the range that is asked for.
+    /// The path, and the first byte of the requested range.
     private func readRequest(_ fd: Int32) -> (path: String, offset: UInt64)? {
         var held: [UInt8] = []
         var byte: UInt8 = 0
@@ -251,7 +251,7 @@ func writeRandomLayout(_ folder: String, layers: Int, fileSize: Int) throws -> [
     var digests: [ContentDigest] = []
     var buffer = [UInt8](repeating: 0, count: 1 << 20)
     for layer in 0..<layers {
-        // A header for that size, without the content it was made for.
+        // A header for that size, without the content.
         let header = Array(tarArchive([TarMember(name: "file\(layer)", content: [UInt8](repeating: 0, count: fileSize))]).prefix(512))
         let path = folder + "/blobs/sha256/layer"
         let file = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0o644)

@@ -2,7 +2,7 @@ import ComposefsJSON
 import Glibc
 import Testing
 
-/// `login` and `logout` as scripts use them, with the distribution registry and skopeo as the others at the table.
+/// `login` and `logout` as scripts use them, with the distribution registry and skopeo.
 @Suite(
     .enabled("docker-registry and skopeo are not all installed") {
         ["docker-registry", "skopeo"].allSatisfy { access("/usr/bin/" + $0, X_OK) == 0 }
@@ -13,7 +13,7 @@ struct CommandLoginTests {
 
     init() throws { folder = try TemporaryFolder() }
 
-    /// Runs a registry that wants user and password.
+    /// Runs a registry that requires user and password.
     private func withRegistry(_ body: (_ host: String) throws -> Void) throws {
         // crypt(3) of "open sesame" with bcrypt.
         try writeFile(
@@ -88,12 +88,12 @@ struct CommandLoginTests {
             #expect(right.error == "stored in \(authFile)\n")
             #expect(try skopeo(["login", "--get-login", host]).text == "aladdin\n")
             #expect(try run(["login", "--get-login", host]).text == "aladdin\n")
-            // The registry lets skopeo in with it: an unknown image is another answer than an unknown user.
+            // The registry accepts skopeo's login: an unknown image gives another answer than an unknown user.
             let inspect = try skopeo(["inspect", "--tls-verify=false", "docker://\(host)/team/app:v1"])
             #expect(inspect.error.contains("manifest unknown"), "\(inspect.error)")
             let pull = try run(["pull", "\(host)/team/app:v1", "--repo", folder.path + "/repo"])
             #expect(pull.error.contains("404"), "\(pull.error)")
-            // What is kept still is good, so nothing is asked for.
+            // The stored credentials are valid, so there is no prompt.
             #expect(try run(["login", host]).text == "Logged in to \(host) as aladdin\n")
 
             #expect(try run(["logout", host]).text == "Logged out of \(host)\n")

@@ -1,8 +1,8 @@
 import Glibc
 import Testing
 
-/// The bench image of 30,000 entries, mounted by the kernel and with FUSE: in every attribute the original, which Python's tarfile reads from
-/// the layers. What is compared, and how it is shown that the comparison finds differences, stands in tools/bench/equality.py.
+/// The benchmark image of 30,000 entries, mounted by the kernel and with FUSE, equals the original in every attribute. Python's tarfile
+/// reads the original from the layers. tools/bench/equality.py describes the comparison, and how it is tested.
 @Suite(
     .serialized,
     .enabled(
@@ -21,7 +21,7 @@ struct MountEqualityTests {
         #expect(lines.dropFirst().dropLast() == noDifferences)
     }
 
-    /// Each attribute altered in one entry of an image is found, and nothing else is.
+    /// Each altered attribute of an entry is found, and nothing else.
     @Test(.timeLimit(.minutes(5))) func alterationsAreFound() throws {
         let lines = try compare("--only-alterations")
         #expect(
@@ -32,13 +32,13 @@ struct MountEqualityTests {
     }
 }
 
-/// What `runEquality` prints between its first line, which says what was compared, and its last one, the time it took.
+/// The output of `runEquality` without its first line, the compared images, and its last line, the time.
 let noDifferences = [
     "  the kernel's mount and the original: 0 differences", "  FUSE and the original: 0 differences",
     "  FUSE and the kernel's mount: 0 differences", "  the kernel's mount in itself: 0 differences", "  FUSE in itself: 0 differences",
 ]
 
-/// The lines that tools/bench/equality.py prints, which must end well.
+/// The output lines of tools/bench/equality.py, which must succeed.
 func runEquality(_ arguments: [String], below folder: String) throws -> [String] {
     let tools = "/" + #filePath.split(separator: "/").dropLast(3).joined(separator: "/") + "/tools"
     let result = try launch(

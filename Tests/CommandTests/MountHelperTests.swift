@@ -4,9 +4,9 @@ import ComposefsTestSupport
 import Glibc
 import Testing
 
-/// `mount.composefs`, as mount(8), fstab and mount namespaces use it.
+/// `mount.composefs` with mount(8), fstab and mount namespaces.
 @Suite(.serialized, .enabled(if: isRoot, "mounting needs root")) struct MountHelperTests {
-    /// A repository with an image of a directory, its EROFS file and a directory to mount at.
+    /// A repository with an image of a directory, its EROFS file and a mount point.
     private final class Setup {
         let store: ContractStore
         let id: String
@@ -75,7 +75,7 @@ import Testing
         #expect(try setup.helper(["-V"]).text.hasPrefix("mount.composefs (cfsoci) "))
     }
 
-    /// By the binary's name, wherever it lies.
+    /// The binary's name decides, in any directory.
     @Test func byName() throws {
         let setup = try Setup()
         let link = setup.store.folder.path + "/mount.composefs"
@@ -136,7 +136,7 @@ import Testing
                 == (32, "\(setup.image): is another image: its digest is \(setup.id), not \(other)"))
         #expect(try refusal("nothing", "repo=\(setup.store.path)").0 == 32)
         #expect(try refusal("tree", "repo=\(setup.store.path),digest=\(other)") == (32, "tree is \(setup.id), not \(other)"))
-        // The helper has no other way of mounting than the kernel's.
+        // The helper only mounts with the kernel.
         if hasProgram("setpriv") {
             let result = try launch(
                 "setpriv",
@@ -184,7 +184,7 @@ import Testing
         #expect(try setup.refusal(["-f", "no", setup.target, "-o", "repo=\(setup.store.path)"]).0 == 32)
     }
 
-    /// `verity` demands a repository with fs-verity, as `--require-verity` does, which this one is not.
+    /// `verity` requires a repository with fs-verity, as `--require-verity` does. This one has none.
     @Test func verityOfARepository() throws {
         let setup = try Setup()
         let options = "repo=\(setup.store.path)"
@@ -226,12 +226,12 @@ import Testing
 
     // MARK: mount(8)
 
-    /// mount(8) looks for helpers in /sbin and /usr/sbin only. Puts back what was there.
+    /// mount(8) searches helpers only in /sbin and /usr/sbin. Restores the directory afterwards.
     private func withHelperInstalled(_ body: () throws -> Void) throws {
         guard hasProgram("mount"), hasProgram("umount") else { try Test.cancel("needs mount(8)") }
         let path = "/usr/sbin/mount.composefs"
         guard access(path, F_OK) != 0 else { try Test.cancel("a mount.composefs is installed") }
-        guard symlink(Cfsoci.binary, path) == 0 else { try Test.cancel("\(path) cannot be made") }
+        guard symlink(Cfsoci.binary, path) == 0 else { try Test.cancel("\(path) cannot be created") }
         defer { unlink(path) }
         try body()
     }
@@ -259,7 +259,7 @@ import Testing
         }
     }
 
-    /// What systemd runs for a mount unit, and what it may find in the unit's or fstab's options.
+    /// The command line of systemd for a mount unit, with options from the unit or fstab.
     @Test func asUnitsMount() throws {
         try withHelperInstalled {
             let setup = try Setup()
@@ -281,11 +281,11 @@ import Testing
                     #expect(try launch("umount", [setup.target, "-c"]).status == 0)
                 }
             }
-            // Sloppy, as SloppyOptions=yes has it.
+            // Tolerates unknown options, as with SloppyOptions=yes.
             let result = try launch("mount", ["tree", setup.target, "-s", "-t", "composefs", "-o", "repo=\(setup.store.path),unknown=1"])
             #expect(result.status == 0, "\(result.error)")
             #expect(try launch("umount", [setup.target, "-c"]).status == 0)
-            // A unit with verity must not come up without.
+            // A unit with verity must not be mounted without it.
             let refused = try launch("mount", ["tree", setup.target, "-t", "composefs", "-o", "repo=\(setup.store.path),verity,nofail"])
             #expect(refused.status == 32 && mountLines(setup.target).isEmpty)
         }
@@ -293,7 +293,7 @@ import Testing
 
     private static let generator = "/usr/lib/systemd/system-generators/systemd-fstab-generator"
 
-    /// What systemd makes of fstab is mounted as its units say.
+    /// The mount units that systemd generates from fstab work.
     @Test(.enabled(if: access(generator, X_OK) == 0, "needs systemd")) func unitsOfFstab() throws {
         try withHelperInstalled {
             let setup = try Setup()
@@ -340,7 +340,7 @@ import Testing
                 tree \(second.replacing(" ", with: "\\040")) composefs repo=\(setup.store.path),digest=\(setup.id),_netdev 0 0
                 """
             try writeFile(table, Array((lines + "\n").utf8))
-            // Once mounted, both are known to be mounted.
+            // After mounting, both are listed as mounted.
             for _ in 0..<2 {
                 let result = try launch("mount", ["-T", table, "-a"])
                 #expect(result.status == 0 && result.error.isEmpty, "\(result.error)")
@@ -359,7 +359,7 @@ import Testing
 
     // MARK: Namespaces
 
-    /// Mounting for another mount namespace, and inside one of its own.
+    /// Mounting for another mount namespace, and inside a new one.
     @Test(.enabled(if: hasProgram("unshare") && hasProgram("nsenter"), "needs unshare and nsenter")) func privateNamespaces() throws {
         let setup = try Setup()
         let options = "basedir=\(setup.objects)"
@@ -392,7 +392,7 @@ import Testing
         #expect(try setup.refusal([setup.image, setup.target, "-N", "/proc/self/ns/user", "-o", options]).0 == 32)
     }
 
-    /// Where mounts propagate, ours do as any other.
+    /// The mount propagates like any other.
     @Test(.enabled(if: hasProgram("unshare") && hasProgram("nsenter"), "needs unshare and nsenter")) func propagation() throws {
         let setup = try Setup()
         let script = """
@@ -413,7 +413,7 @@ import Testing
 
     // MARK: What stays
 
-    /// Ended at any moment, the command leaves the mount or nothing.
+    /// If the command is killed at any moment, it leaves the mount or nothing.
     @Test func killedAtManyPoints() throws {
         let setup = try Setup()
         func mount() throws -> pid_t {
@@ -424,7 +424,7 @@ import Testing
         let span = Double(Host.monotonicNanoseconds() - begun) / 1000
         try setup.store.succeed(["umount", setup.target])
         var (mounted, attempts) = (0, 0)
-        // Sixty moments from its start on; where others slow the machine down by now, later ones too, until one was late enough.
+        // Sixty times from its start; on a slow machine also later ones, until one is late enough.
         while attempts < 60 || (mounted == 0 && attempts < 400) {
             let pid = try mount()
             usleep(UInt32(span * Double(attempts) / 40))
@@ -456,7 +456,7 @@ import Testing
     }
 }
 
-/// The lines of mountinfo that speak of a folder: others may mount something at the same time.
+/// The lines of mountinfo for a folder; other tests may mount at the same time.
 private func allMounts(_ folder: String) -> [String] {
     String(decoding: (try? readFile("/proc/self/mountinfo")) ?? [], as: UTF8.self).split(separator: "\n").map(String.init)
         .filter { $0.contains(folder) }
@@ -467,7 +467,7 @@ private func mountLines(_ target: String) -> [String] {
     allMounts(target).filter { $0.split(separator: " ").dropFirst(4).first.map(String.init) == target }
 }
 
-/// Loop devices that show a file of a folder.
+/// Loop devices of files in a folder.
 private func loopDevices(_ folder: String) -> [String] {
     fileList("/sys/block").filter { name in
         guard name.hasPrefix("loop"), let file = try? readFile("/sys/block/\(name)/loop/backing_file") else { return false }
@@ -475,5 +475,5 @@ private func loopDevices(_ folder: String) -> [String] {
     }
 }
 
-/// Processes that this one has started and not waited for.
+/// Child processes that were not waited for.
 private func children() -> [UInt8] { (try? readFile("/proc/thread-self/children")) ?? [] }

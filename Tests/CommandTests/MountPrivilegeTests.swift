@@ -2,7 +2,7 @@ import ComposefsJSON
 import Glibc
 import Testing
 
-/// What an image may do that is mounted.
+/// The privileges of a mounted image.
 @Suite(.serialized, .enabled(if: isRoot && access("/dev/fuse", F_OK) == 0, "needs root and FUSE"))
 struct MountPrivilegeTests {
     /// The mount's own options, sorted.
@@ -38,7 +38,7 @@ struct MountPrivilegeTests {
         #expect(options(place.kernel) == expected)
     }
 
-    /// As mount(8) has it: what is not forbidden is allowed.
+    /// As with mount(8): everything that is not forbidden is allowed.
     @Test func mountHelper() throws {
         let place = try FusePlace()
         for (list, expected) in [("", ["relatime", "ro"]), (",nosuid,nodev", ["nodev", "nosuid", "relatime", "ro"])] {
@@ -49,7 +49,7 @@ struct MountPrivilegeTests {
         }
     }
 
-    /// A program that belongs to root and has the set-user-ID bit gives an ordinary user nothing.
+    /// A set-user-ID program of root gives an ordinary user no privileges.
     @Test(.enabled(if: hasProgram("setpriv"))) func setUserIDProgram() throws {
         let place = try FusePlace()
         try mustShell(
@@ -72,7 +72,7 @@ struct MountPrivilegeTests {
 
     // MARK: The root of a fresh upper directory
 
-    /// Mode, owner, time and attributes of a directory, as a mount shows them.
+    /// Mode, owner, time and attributes of a directory in a mount.
     private func root(_ path: String) throws -> String {
         try mustShell(
             "stat -c '%a %u %g %Y' \"$1\"; getfattr -d -m '^(user|security.c|system)' --absolute-names \"$1\" 2>/dev/null | tail -n +2 | sort",
@@ -83,7 +83,7 @@ struct MountPrivilegeTests {
     func freshUpperDirectory(_ mask: Int) throws {
         let place = try FusePlace()
         let folder = place.store.folder.path
-        // The root takes what /usr has.
+        // The root has the attributes of /usr.
         let layout = LayoutBuilder(layers: [
             tarArchive([
                 TarMember(name: "usr/", mode: 0o2751, uid: 7, gid: 8, type: "5"), TarMember(name: "usr/file", mode: 0o644, content: [1]),
@@ -98,18 +98,18 @@ struct MountPrivilegeTests {
         let over = ["mount", "odd", place.kernel, "--upperdir", folder + "/upper", "--workdir", folder + "/work"]
         #expect(try place.store.run(over).status == 0)
         #expect(try root(place.kernel) == wanted)
-        // What is changed then stays, although nothing is in the upper directory.
+        // Later changes are kept, even if the upper directory is empty.
         try mustShell("chmod 00711 \"$1\"; chown 1:2 \"$1\"; umount \"$1\"", [place.kernel])
         #expect(fileList(folder + "/upper").isEmpty)
         #expect(try place.store.run(over).status == 0)
         #expect(try root(place.kernel).hasPrefix("711 1 2 "))
         umount2(place.kernel, 0)
-        // One with something in it is the user's own.
+        // An upper directory with entries is not changed.
         try mustShell("mkdir -m 700 \"$1/other\"; touch \"$1/other/file\"", [folder])
         #expect(try place.store.run(over.map { $0 == folder + "/upper" ? folder + "/other" : $0 }).status == 0)
         #expect(try root(place.kernel).hasPrefix("700 0 0 "))
         umount2(place.kernel, 0)
-        // The helper for mount(8) does the same.
+        // So does the helper for mount(8).
         try mustShell("umask $2; mkdir \"$1/third\"", [folder, String(mask, radix: 8)])
         let helped = try launch(
             Cfsoci.binary,
@@ -118,7 +118,7 @@ struct MountPrivilegeTests {
         #expect(try root(place.kernel) == wanted)
     }
 
-    /// A directory's image keeps its root's extended attributes, and they are shown through the upper directory.
+    /// The image of a directory keeps the extended attributes of its root, and the upper directory shows them.
     @Test(.enabled(if: hasProgram("setfacl") && hasProgram("getfattr"), "needs acl and attr"))
     func freshUpperDirectoryAttributes() throws {
         let place = try FusePlace()
@@ -182,7 +182,7 @@ struct MountPrivilegeTests {
         #expect(helped.status == 32)
         let start = "mount.composefs: tool: object \(id) is damaged: "
         #expect(helped.error.hasPrefix(start) && helped.error.hasSuffix(remedy), "\(helped.error)")
-        // What it says helps.
+        // Following the message works.
         try mustShell(
             "\"$CFSOCI\" rm tool --repo \"$1\"; \"$CFSOCI\" gc --repo \"$1\"; \"$CFSOCI\" pull \"oci:$2\" tool --repo \"$1\"",
             [place.store.path, place.store.layoutPath("docker.io/library/tool:latest")])

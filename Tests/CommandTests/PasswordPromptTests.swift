@@ -1,17 +1,17 @@
 @preconcurrency import Glibc
 import Testing
 
-// stdlib.h declares these two only to programs that define _XOPEN_SOURCE.
+// stdlib.h declares these two only if _XOPEN_SOURCE is defined.
 @_silgen_name("unlockpt") private func unlockpt(_ descriptor: Int32) -> Int32
 @_silgen_name("ptsname") private func ptsname(_ descriptor: Int32) -> UnsafeMutablePointer<CChar>?
 
-/// A question for a password that a signal comes into.
+/// A password prompt that is interrupted by a signal.
 @Suite struct PasswordPromptTests {
-    /// A terminal, and what its modes are.
+    /// A terminal and its modes.
     private final class Terminal {
         let master: Int32
         let path: String
-        /// Keeps the modes when the program has closed its own.
+        /// Keeps the terminal open, with its modes, after the program closed it.
         private let slave: Int32
 
         init() throws {
@@ -49,9 +49,9 @@ import Testing
 
     init() throws { folder = try TemporaryFolder() }
 
-    /// Nobody listens at port 1: what is typed leads nowhere.
+    /// No server listens at port 1, so the input is not used.
     private func ask(at terminal: Terminal) throws -> pid_t {
-        // In a process group of its own, as a shell would have it: the members of an orphaned one cannot be stopped.
+        // In a new process group, as in a shell: members of an orphaned group cannot be stopped.
         let command =
             "exec \(Cfsoci.binary) login --authfile \(folder.path)/auth.json --username me 127.0.0.1:1 <\(terminal.path) 2>\(terminal.path)"
         return try start("/bin/sh", ["-c", command], output: folder.path + "/out", error: folder.path + "/err", inOwnGroup: true)
@@ -89,7 +89,7 @@ import Testing
         #expect(terminal.flags == before)
     }
 
-    /// The keys that send signals, as ever.
+    /// The keys that send signals still work.
     @Test func keys() throws {
         let terminal = try Terminal()
         let before = terminal.flags

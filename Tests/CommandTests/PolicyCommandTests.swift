@@ -2,7 +2,7 @@ import ComposefsHashing
 import ComposefsJSON
 import Testing
 
-/// `pull --policy` and `--all-platforms`, against a registry that is there or not.
+/// `pull --policy` and `--all-platforms`, with and without a reachable registry.
 @Suite struct PolicyCommandTests {
     private func serve(_ folder: TemporaryFolder, _ name: String, _ builder: LayoutBuilder = .small()) throws -> (LayoutServer, String) {
         let digest = try builder.write(to: folder.path + "/" + name)
@@ -114,10 +114,10 @@ import Testing
         #expect(try store.succeed(["gc", "--json"]).json()["objectsRemoved"] == 0)
         #expect(try store.succeed(["fsck"]).status == 0)
         #expect(try store.run(["pull", "oci:" + layout, "--all-platforms", "--policy", "never"]).status == 64)
-        // What there is, where nothing fits.
+        // If no platform fits, the available ones are listed.
         let refused = try store.refuse(["pull", "oci:" + layout, "--platform", "linux/riscv64"])
         #expect(refused.contains("only for linux/s390x, linux/amd64, linux/arm64; choose one with --platform"))
-        // An image for another machine is taken where it is named itself, with a warning.
+        // An image for another machine is used if it is named directly, with a warning.
         let other = try store.run(["pull", "oci:" + layout, "--platform", "linux/s390x", "x"])
         #expect(other.status == 0 && other.error == "")
     }

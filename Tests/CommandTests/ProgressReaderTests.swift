@@ -2,7 +2,7 @@ import ComposefsJSON
 import Glibc
 import Testing
 
-/// Who shall read the progress, and does not.
+/// Readers of the progress that do not read.
 @Suite struct ProgressReaderTests {
     /// The command completes, and a reader that comes late gets all events.
     @Test(arguments: ["pull", "export", "copy"]) func stoppedReader(command: String) throws {
@@ -18,7 +18,7 @@ import Testing
             default: (["copy", "image", "new", "--from", repository, "--repo", target], "\(Cfsoci.binary) inspect new --repo \(target)")
             }
 
-        // A pipe that is full.
+        // A full pipe.
         let pipe = folder.path + "/pipe"
         try #require(mkfifo(pipe, 0o600) == 0)
         let reader = open(pipe, O_RDWR | O_NONBLOCK)

@@ -5,7 +5,7 @@ import Testing
 @testable import ComposefsCommandSupport
 @testable import ComposefsCommands
 
-/// Pictures of progress, without a terminal.
+/// Renders the progress display without a terminal.
 struct ProgressRenderTests {
     private static let digests = (0..<40).map { ContentDigest.of(Array("layer \($0)".utf8)) }
     private static let mebibyte: UInt64 = 1 << 20
@@ -48,7 +48,7 @@ struct ProgressRenderTests {
         ProgressRenderer.lines(state, width: width, height: height, time: time).map(\.text)
     }
 
-    /// The first digits of the layers' digests.
+    /// The digest prefixes of the layers.
     private static func names(_ count: Int = 12) -> [String] { digests.map { String($0.hex.prefix(count)) } }
 
     @Test func wide() {
@@ -104,7 +104,7 @@ struct ProgressRenderTests {
         #expect(lines.map(\.emphasis) == [.faint, .plain, .plain, .warning, .warning, .faint, .faint, .faint, .strong])
     }
 
-    /// In windows of every size: no line too wide, none too many, no control character.
+    /// In windows of every size: no line is too wide, there are not too many lines, and no control characters.
     @Test func everyWindow() {
         var states = [Self.busy(), Self.resolved([]), Self.resolved(Array(repeating: .max, count: 40)), ProgressState(.resolving(""))]
         for stage in [ProgressState.Stage.merging, .writingImage, .publishing, .done, .resolving("oci:/\u{1b}c目录\u{301}\u{202e}/a b")] {
@@ -141,7 +141,7 @@ struct ProgressRenderTests {
         #expect(Self.text(state, 80, 41).count == 10)
     }
 
-    /// What the store has counts as done from the start; the total never changes.
+    /// Stored content counts as done from the start, and the total never changes.
     @Test func totals() {
         var state = Self.resolved([100, 200, 300])
         #expect(state.total == 600 && state.done == 0)
@@ -151,7 +151,7 @@ struct ProgressRenderTests {
         #expect(state.done == 350)
         state.apply(Self.event(2, .bytes, 250), at: .zero)
         #expect(state.done == 450)
-        // More than was announced is no more than all.
+        // More bytes than announced count as all bytes.
         state.apply(Self.event(0, .bytes, 10_000), at: .zero)
         #expect(state.done == 550 && state.total == 600)
         state.apply(Self.event(9, .bytes, 5), at: .zero)
@@ -173,10 +173,10 @@ struct ProgressRenderTests {
         run(100_000, 2)
         #expect(meter.bytesPerSecond == nil)
         run(100_000, 3)
-        // Steady bytes give their rate at once, not only after a while.
+        // A steady transfer shows its rate at once.
         #expect(abs(try #require(meter.bytesPerSecond) - 1_000_000) < 1000)
         run(0, 1)
-        // One pause moves it a little, a long one much.
+        // A short pause has little influence, a long one much.
         #expect(try #require(meter.bytesPerSecond) > 800_000)
         run(0, 200)
         #expect(try #require(meter.bytesPerSecond) < 10_000)
@@ -184,7 +184,7 @@ struct ProgressRenderTests {
         #expect(abs(try #require(meter.bytesPerSecond) - 1_000_000) < 10_000)
     }
 
-    /// What was there from an earlier pull did not come at any speed.
+    /// Bytes from an earlier pull do not count towards the rate.
     @Test func resumedBytesAreNoRate() {
         var state = Self.resolved([1 << 30])
         state.rate.sample(at: .zero)
@@ -204,7 +204,7 @@ struct ProgressRenderTests {
         #expect(ProgressRenderer.fit("日本語", 5) == "日本" && ProgressRenderer.fit("abc", 2) == "ab" && ProgressRenderer.fit("é", 0) == "")
     }
 
-    /// Every event has its line of JSON, with the keys that are promised.
+    /// Every event has a JSON line with the documented keys.
     @Test func eventsAsJSON() throws {
         let digest = Self.digests[1]
         func line(_ phase: PullEvent.Phase, done: UInt64 = 5) -> String {

@@ -3,7 +3,7 @@ import ComposefsTestSupport
 import Glibc
 import Testing
 
-/// A terminal that a program runs in: a tmux server of its own.
+/// A terminal for a program: a separate tmux server.
 private final class Terminal {
     private let socket: String
 
@@ -30,7 +30,7 @@ private final class Terminal {
 
     func type(_ keys: String...) throws { _ = try tmux(["send-keys", "-t", "t"] + keys) }
 
-    /// Everything that can be seen, and what has scrolled away, without trailing spaces and empty lines at the end.
+    /// The visible lines and the history, without trailing spaces and empty lines at the end.
     func lines() throws -> [String] {
         var lines = try tmux(["capture-pane", "-p", "-S", "-", "-t", "t"]).split(separator: "\n", omittingEmptySubsequences: false)
             .map { line in String(line.reversed().drop { $0 == " " }.reversed()) }
@@ -40,7 +40,7 @@ private final class Terminal {
 
     var showsCursor: Bool { get throws { try tmux(["display", "-p", "-t", "t", "#{cursor_flag}"]) == "1\n" } }
 
-    /// What can be seen as soon as it is as wanted; the test fails where it never is.
+    /// Waits for the visible lines to satisfy a condition; the test fails if they never do.
     func lines(
         within seconds: Double = 30, until isWanted: ([String]) -> Bool, sourceLocation: SourceLocation = #_sourceLocation
     ) throws -> [String] {
@@ -57,11 +57,11 @@ private final class Terminal {
     }
 }
 
-/// Progress as a real terminal shows it.
+/// The progress display in a real terminal.
 @Suite(.serialized) struct ProgressTerminalTests {
     private let folder: TemporaryFolder
     private let server: LayoutServer
-    /// The first digits of the layers' digests, from bottom to top.
+    /// The digest prefixes of the layers, from bottom to top.
     private let names: [String]
 
     init() throws {
@@ -77,13 +77,13 @@ private final class Terminal {
     }
 
     private func pull(_ options: String = "") -> String {
-        // The lines before tell where the picture begins; what comes after it shows that it is gone.
+        // The preceding lines show where the display begins; the following output shows that it was removed.
         "seq 12; \(Cfsoci.binary) pull \(server.reference) t --jobs 2 --repo \(folder.path)/repo \(options); echo status $?; sleep 60"
     }
 
     private static let before = (1...12).map { "\($0)" }[...]
 
-    /// The lines before, one line a layer, and the total: nothing twice, nothing left over.
+    /// The preceding lines, one line per layer, and the total: nothing is duplicated or left over.
     private func isWhole(_ lines: [String]) -> Bool {
         lines.count == 19 && lines.prefix(12) == Self.before && zip(names, lines.dropFirst(12)).allSatisfy { $1.hasPrefix($0) }
             && lines[18].contains("iB/s")
@@ -106,19 +106,19 @@ private final class Terminal {
         #expect(try terminal.showsCursor)
     }
 
-    /// Smaller, larger, lower, higher: after each the picture is whole, and nothing of the others is left.
+    /// After every change of the window's size, the display is complete, and nothing of earlier ones remains.
     @Test func resizedMidWay() throws {
         defer { server.stop() }
         let terminal = try Terminal(folder, width: 120, height: 24, pull())
         _ = try terminal.lines(until: isWhole)
         for (width, height) in [(50, 24), (40, 24), (200, 24), (60, 20), (47, 30), (80, 24)] {
             try terminal.resize(width, height)
-            // Not before the program can have noticed.
+            // Wait until the program has noticed the change.
             usleep(300_000)
             let lines = try terminal.lines(until: isWhole)
             #expect(lines.allSatisfy { $0.count < width }, "\(width): \(lines.joined(separator: "\n"))")
         }
-        // Fewer rows than the picture has: those that something happens to, and the rest in one line.
+        // With too few rows: the active layers, and one line for the others.
         try terminal.resize(80, 5)
         usleep(300_000)
         let low = try terminal.lines { $0.count == 16 && $0[14].hasPrefix("layers: ") }
@@ -138,7 +138,7 @@ private final class Terminal {
         #expect(try terminal.showsCursor)
     }
 
-    /// A message comes above the picture, and stays.
+    /// A message appears above the display and stays.
     @Test func failure() throws {
         defer { server.stop() }
         let terminal = try Terminal(folder, width: 80, height: 24, pull())
@@ -150,7 +150,7 @@ private final class Terminal {
         #expect(try terminal.showsCursor)
     }
 
-    /// No cursor that can be moved: lines.
+    /// Without cursor movement, progress is printed as lines.
     @Test func dumbTerminal() throws {
         defer { server.stop() }
         server.link.rate = nil
@@ -164,7 +164,7 @@ private final class Terminal {
 
     // MARK: Without a terminal
 
-    /// At most ten pictures a second, and no color where none is wanted.
+    /// At most ten updates per second, and no colour if it is disabled.
     @Test func fewUpdates() throws {
         defer { server.stop() }
         server.link.rate = 2_000_000
@@ -198,7 +198,7 @@ private final class Terminal {
         #expect(both.status == 64)
     }
 
-    /// Whoever reads the lines slowly, or not at all any more, holds nothing up.
+    /// A slow or stopped reader of the lines does not delay the pull.
     @Test func closedReader() throws {
         defer { server.stop() }
         server.link.rate = 4_000_000
@@ -208,14 +208,14 @@ private final class Terminal {
         #expect(String(decoding: try readFile(folder.path + "/out"), as: UTF8.self).hasPrefix("manifest  sha256:"))
     }
 
-    /// Something is seen long before anything has come.
+    /// The display appears long before any data arrives.
     @Test func firstProgress() throws {
         defer { server.stop() }
         server.link.rate = nil
         let command =
             "date +%s%N; \(Cfsoci.binary) pull \(server.reference) t --repo \(folder.path)/repo --progress tty 2>&1 >/dev/null"
             + " | (head -c 12 >/dev/null; date +%s%N)"
-        // What it takes this build on this machine, whatever else that does, to start and to refuse a reference, does not count.
+        // Subtract the time that this build takes to start and to refuse a reference.
         var (first, start) = (Int64.max, Int64.max)
         for _ in 0..<5 {
             for (text, isPull) in [

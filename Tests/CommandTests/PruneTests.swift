@@ -4,7 +4,7 @@ import ComposefsTestSupport
 import Glibc
 import Testing
 
-/// `cfsoci prune`: gc and more, tags only when asked for.
+/// `cfsoci prune`: garbage collection and more; tags only on request.
 @Suite struct PruneTests {
     private func names(_ store: ContractStore) throws -> [String] {
         try store.succeed(["images", "--json"]).json()["images"]?.array?.compactMap { $0["name"]?.string } ?? []
@@ -47,7 +47,7 @@ import Testing
         #expect(text.last == "referrers    0 removed")
         #expect(try store.succeed(["prune", "--all", "--yes", "--json"]).json() == dry)
         #expect(try names(store) == ["kept"])
-        // Names that were given to images of directories stay.
+        // Names of directory images stay.
         #expect(try store.succeed(["image-objects", "kept"]).lines.count == 1)
         #expect(store.files.contains("images/" + kept))
         #expect(try store.succeed(["fsck"]).lines.last == "status: ok")
@@ -61,7 +61,7 @@ import Testing
         try store.succeed(["referrers", "add", "note", "far"])
         try store.succeed(["untag", "note"])
         try store.succeed(["untag", "far"])
-        // Needed: they belong to an image that is here, one of them by way of the other.
+        // Both are kept: they belong to a stored image, one of them through the other.
         #expect(try store.succeed(["prune", "--json"]).json()["referrersRemoved"] == 0)
         #expect(try store.succeed(["prune", "--json"]).json()["objectsRemoved"] == 0)
         try store.succeed(["untag", "t"])
@@ -90,13 +90,13 @@ import Testing
         #expect(try store.succeed(["prune", "--all", "--yes"]).lines.first == "Kept tag t: the image is deployed")
     }
 
-    /// Also from a mount namespace that does not see the mount.
+    /// Also from a mount namespace without the mount.
     @Test(.enabled(if: isRoot, "needs root")) func mountedImagesStay() throws {
         let (store, _) = try ContractStore.small()
         let target = store.folder.path + "/mounted"
         mkdir(target, 0o755)
         let mounted = try store.run(["mount", "t", target])
-        guard mounted.status == 0 else { try Test.cancel("no mounts here: \(mounted.error)") }
+        guard mounted.status == 0 else { try Test.cancel("cannot mount: \(mounted.error)") }
         defer { umount2(target, Int32(MNT_DETACH)) }
         let report = try store.succeed(["prune", "--all", "--yes", "--json"]).json()
         #expect(report["tagsKept"] == [["name": "t", "use": "mounted"]])

@@ -3,18 +3,18 @@ import ComposefsJSON
 import Glibc
 import Testing
 
-/// Pushes of the real binary to the distribution registry itself, looked at by skopeo.
+/// Pushes of the real binary to the distribution registry, checked with skopeo.
 @Suite(
     .enabled("docker-registry and skopeo are not both installed") {
         ["docker-registry", "skopeo"].allSatisfy { access("/usr/bin/" + $0, X_OK) == 0 }
     })
 struct PushTests {
-    /// A registry on loopback for as long as the value lives.
+    /// A registry on loopback, which runs as long as the value exists.
     final class Registry {
         let host: String
         private let pid: pid_t
 
-        /// - Parameter tls: with a certificate of an authority of its own, which is `folder/ca/ca.crt`.
+        /// - Parameter tls: Whether to use TLS, with a certificate of a new authority in `folder/ca/ca.crt`.
         init(_ folder: String, htpasswd: Bool = false, tls: Bool = false) throws {
             let port = Self.freePort()
             host = "127.0.0.1:\(port)"
@@ -129,12 +129,12 @@ struct PushTests {
         #expect(try diffIDs(ofImage: folder.path + "/copy") == builder.layers.map { ContentDigest.of($0).description })
         let config = try #require(try JSONValue.parse(manifest)["config"]?["digest"]?.string)
         #expect(config == pulled["configDigest"]?.string)
-        // Into another store, and out of it again.
+        // To another store, and from there again.
         let other = ["--repo", folder.path + "/other"]
         let again = try Cfsoci.succeed(other + ["pull", target, "--json"]).json()
         #expect(again["imageId"] == pulled["imageId"])
         #expect(again["manifestDigest"] == result["manifestDigest"])
-        // All is there: nothing is sent, and the manifest stays.
+        // The registry has everything: nothing is sent, and the manifest stays.
         let second = try Cfsoci.succeed(repo + ["push", "image", target, "--compression", compression, "--json"]).json()
         #expect(second["bytesSent"]?.int64 == 0)
         #expect(second["manifestDigest"] == result["manifestDigest"])
@@ -167,7 +167,7 @@ struct PushTests {
         #expect(try diffIDs(ofImage: folder.path + "/copy") == LayoutBuilder.small().layers.map { ContentDigest.of($0).description })
     }
 
-    /// Artifacts go as they are; referrers go along where the manifest stays, or with another subject where that is wanted.
+    /// Artifacts are pushed unchanged. Referrers are pushed too if the manifest stays the same, or with another subject on request.
     @Test func artifactsAndReferrers() throws {
         let folder = try TemporaryFolder()
         let registry = try Registry(folder.path)
@@ -193,7 +193,7 @@ struct PushTests {
         let sent = try #require(rewritten["referrers"]?.array?.first?.string)
         #expect(pushed != subject.description)
         #expect(sent != artifact.description)
-        // The index under the tag schema's tag is what clients of a registry without the referrers API read.
+        // Clients of a registry without the referrers API read the index under the tag of the tag schema.
         try skopeo(["--src-tls-verify=false", "docker://\(target)@\(sent)", "dir:\(folder.path)/copy"])
         let manifest = try JSONValue.parse(readFile(folder.path + "/copy/manifest.json"))
         #expect(manifest["subject"]?["digest"]?.string == pushed)
@@ -208,19 +208,19 @@ struct PushTests {
         let unchanged = try Cfsoci.succeed(repo + ["push", "image", target + ":orig", "--json"]).json()
         #expect(unchanged["manifestDigest"]?.string == subject.description)
         #expect(unchanged["referrers"]?.array == [.string(artifact.description)])
-        // Who pulls it from there gets the referrer, where that is wanted.
+        // A pull from there gets the referrer on request.
         let other = ["--repo", folder.path + "/other"]
         let pulled = try Cfsoci.succeed(other + ["pull", target + ":orig", "image", "--referrers", "--json"]).json()
         #expect(pulled["referrers"]?.array == [.string(artifact.description)])
         #expect(try Cfsoci.succeed(other + ["referrers", "list", "image"]).lines == [artifact.description])
-        // And into a layout, where the index names it.
+        // Also to a layout, whose index lists it.
         let layout = try Cfsoci.succeed(repo + ["export", "image", "oci:\(folder.path)/out:v1", "--json"]).json()
         #expect(layout["layers"]?.array?.count == 2)
     }
 
     // MARK: Layouts
 
-    /// An image with gzip layers in a new repository: what is in it, the options that name the repository, and what the pull said.
+    /// An image with gzip layers in a new repository: its content, the options for the repository, and the output of the pull.
     private func pullSmallImage(_ folder: TemporaryFolder) throws -> (builder: LayoutBuilder, repo: [String], pulled: JSONValue) {
         var builder = LayoutBuilder.small()
         builder.compressor = "gzip"
@@ -247,7 +247,7 @@ struct PushTests {
         #expect(names.text.isEmpty)
     }
 
-    /// Exports into one layout at the same time: none takes another's entry out of the index.
+    /// Simultaneous exports to one layout do not remove each other's entries from the index.
     @Test func layoutsWrittenAtOnce() throws {
         let folder = try TemporaryFolder()
         try LayoutBuilder.small().write(to: folder.path + "/layout")
@@ -255,7 +255,7 @@ struct PushTests {
         try Cfsoci.succeed(repo + ["pull", "oci:\(folder.path)/layout", "image"])
         let target = "oci:\(folder.path)/out"
         try Cfsoci.succeed(repo + ["export", "image", target + ":first"])
-        // All blobs are there: the exports meet at the index.
+        // All blobs exist, so the exports only compete for the index.
         let names = (0..<24).map { "n\($0)" }
         let pids = try names.map { name in
             try start(
@@ -267,7 +267,7 @@ struct PushTests {
         #expect(Set(index.map { $0["annotations"]?["org.opencontainers.image.ref.name"]?.string }) == Set(names + ["first"]))
     }
 
-    /// The same image gives the same archive; other tools and our own pull read it.
+    /// The same image gives the same archive, which other tools and cfsoci can read.
     @Test func archives() throws {
         let folder = try TemporaryFolder()
         let (builder, repo, pulled) = try pullSmallImage(folder)
@@ -287,7 +287,7 @@ struct PushTests {
         #expect(again["imageId"] == pulled["imageId"])
     }
 
-    /// What an export leaves that is killed: of a layout nothing but what the next one uses, beside an archive what the next one removes.
+    /// A killed export leaves only files that the next export to the layout reuses, or that the next export of the archive removes.
     @Test func killedExports() throws {
         let folder = try TemporaryFolder()
         _ = try writeRandomLayout(folder.path + "/source", layers: 3, fileSize: 12 << 20)
@@ -296,7 +296,7 @@ struct PushTests {
         try Cfsoci.succeed(["--repo", repository, "pull", "oci:" + folder.path + "/source", "image"])
         let out = folder.path + "/out"
         #expect(mkdir(out, 0o755) == 0)
-        // Of another archive's name, or no leftovers at all.
+        // Leftovers of another archive, or unrelated files.
         let others = ["x.tar.tmp-0123456789ab", "x.tar.tmp-short.tar", "y.tar.tmp-0123456789ab.tar"]
         for name in others { try writeFile(out + "/" + name, [1]) }
         for target in ["oci:\(out)/layout", "oci-archive:\(out)/x.tar"] {
@@ -313,7 +313,7 @@ struct PushTests {
             try Cfsoci.succeed(["--repo", repository, "export", "image", target])
         }
         #expect(fileList(out).filter { !$0.contains("/") }.sorted() == (["layout", "x.tar"] + others).sorted())
-        // One that is still at it keeps what is its own.
+        // A running export keeps its files.
         let pid = try start(
             "bash", ["-c", "exec 9>\(out)/x.tar.tmp-aaaaaaaaaaaa.tar; flock 9; exec sleep 60"], output: folder.path + "/o",
             error: folder.path + "/e")
@@ -347,7 +347,7 @@ struct PushTests {
         #expect(access(folder.path + "/out", F_OK) != 0)
     }
 
-    /// A store that is damaged does not get its damage into a registry, and the image does not get its name there.
+    /// Damaged content of a store is not pushed, and the image gets no tag in the registry.
     @Test func damage() throws {
         let folder = try TemporaryFolder()
         let registry = try Registry(folder.path)
@@ -355,7 +355,7 @@ struct PushTests {
         try builder.write(to: folder.path + "/layout")
         let repo = ["--repo", folder.path + "/repo"]
         try Cfsoci.succeed(repo + ["pull", "oci:\(folder.path)/layout", "image"])
-        // The one object of more than 64 KiB is the file usr/big.
+        // The only object of more than 64 KiB is the file usr/big.
         let found = try launch("find", [folder.path + "/repo/objects", "-type", "f", "-size", "+64k"])
         let object = try #require(found.lines.first)
         var bytes = try readFile(object)

@@ -3,7 +3,7 @@ import ComposefsLinuxSystem
 import Glibc
 import Testing
 
-/// Nothing of a mounted image can be changed, and every try is told so.
+/// Nothing in a mounted image can be changed, and every attempt gets an error.
 @Suite(.serialized, .enabled(if: isRoot && access("/dev/fuse", F_OK) == 0, "needs root and FUSE"))
 struct ReadOnlyMountTests {
     @Test func everyChangeIsRefused() throws {
@@ -57,12 +57,12 @@ struct ReadOnlyMountTests {
                 #expect(result == -1 && code == EROFS, "\(name) in \(root): \(result), \(String(cString: strerror(code)))")
                 if result > 2 { close(result) }
             }
-            // On what is open for reading only, these fail for that reason whatever the file system.
+            // For descriptors that are open for reading only, these calls fail on any file system.
             #expect(ftruncate(descriptor, 0) == -1 && errno == EINVAL)
             #expect(attempt { try opened(file).allocate(10) } == -1 && errno == EBADF)
             #expect(write(descriptor, "x", 1) == -1 && errno == EBADF)
             #expect(mmap(nil, 4096, PROT_WRITE, Int32(MAP_SHARED), descriptor, 0) == MAP_FAILED && errno == EACCES)
-            // Making it durable and waiting for it are no changes.
+            // Syncing is not a change.
             #expect(fsync(descriptor) == 0 && fdatasync(descriptor) == 0)
             close(descriptor)
             #expect(fileList(root) == ["usr", "usr/hard", "usr/link", "usr/other", "usr/small", "usr/tool"])
@@ -112,7 +112,7 @@ struct ReadOnlyMountTests {
         }
         let (kernel, fuse) = (try tries(place.kernel), try tries(place.fuse))
         #expect(fuse.difference(from: kernel).isEmpty, "\(fuse.difference(from: kernel))")
-        // Which of these a file system has is its own matter.
+        // File systems differ in which of these they support.
         let comparable = try tries(plain).filter { !$0.contains(" ioctl ") }
         let difference = fuse.filter { !$0.contains(" ioctl ") }.difference(from: comparable)
         #expect(difference.isEmpty, "\(difference)")
@@ -127,7 +127,7 @@ struct ReadOnlyMountTests {
         #expect(place.isQuiet())
     }
 
-    /// An ACL with an entry for user 1: version 2, then tag, permissions and id each.
+    /// An ACL with an entry for user 1: version 2, then tag, permissions and ID of each entry.
     private let acl = ByteString([
         2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 2, 0, 4, 0, 1, 0, 0, 0, 4, 0, 4, 0, 255, 255, 255, 255, 16, 0, 4, 0, 255, 255, 255, 255,
         32, 0,
@@ -136,7 +136,7 @@ struct ReadOnlyMountTests {
 
     private func opened(_ path: String) throws(SystemError) -> FileDescriptor { try FileDescriptor.open(ByteString(path), .readOnly) }
 
-    /// As the C library has it: -1, and why in errno.
+    /// As in the C library: -1, with the reason in errno.
     private func attempt(_ body: () throws -> Void) -> Int32 {
         do {
             try body()
@@ -152,7 +152,7 @@ struct ReadOnlyMountTests {
         defer { let code = errno; close(descriptor); errno = code }
         var address = sockaddr_un()
         address.sun_family = sa_family_t(AF_UNIX)
-        // The path may be too long for an address.
+        // The path may be too long for a socket address.
         let folder = open(String(path.dropLast(4)), O_RDONLY | O_DIRECTORY)
         defer { let code = errno; close(folder); errno = code }
         let short = Array("/proc/self/fd/\(folder)/new".utf8)

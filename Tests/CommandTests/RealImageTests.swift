@@ -11,7 +11,7 @@ import Testing
 
     private static let isPossible = isRoot && ["debootstrap", "skopeo", "docker-registry", "getfattr", "tar"].allSatisfy(has)
 
-    /// What a tree looks like to stat, readlink, getfattr and sha256sum; the root directory and /run are the transform's business.
+    /// A tree as seen by stat, readlink, getfattr and sha256sum, without the root directory and /run, which the transform changes.
     private func description(of root: String) throws -> [String] {
         let script = #"""
             cd "$1"
@@ -37,7 +37,8 @@ import Testing
         ).split(separator: "\n").first.map(String.init)
         _ = try mustShell(
             "debootstrap --variant=minbase \"$1\" \"$2\" ${3:+\"$3\"} >&2", [suite, root] + (mirror.map { [$0] } ?? []))
-        // What a plain root may lack: hard links across directories, capabilities, odd names, sub-second and old times, set-id bits.
+        // Add what a plain root may lack: hard links across directories, capabilities, unusual names, sub-second and old times, set-ID
+        // bits.
         _ = try mustShell(
             #"""
             cd "$1"
@@ -66,7 +67,7 @@ import Testing
         try Cfsoci.succeed(["init", repository, "--insecure"])
         let fromLayout = try Cfsoci.succeed(["pull", "oci:" + layout + ":latest", "layout", "--repo", repository])
 
-        // From a registry that a third party filled.
+        // From a registry that another tool filled.
         let registry = try LocalRegistry(below: folder.path)
         defer { registry.stop() }
         _ = try mustShell(
@@ -81,7 +82,7 @@ import Testing
         }
         #expect(try Cfsoci.run(["fsck", "--deep", "--repo", second]).status == 0)
 
-        // Mounted, it is the tree that was packed.
+        // The mounted tree equals the archived one.
         let target = folder.path + "/mounted"
         mkdir(target, 0o755)
         try Cfsoci.succeed(["mount", "registry", target, "--repo", second])

@@ -3,7 +3,7 @@ import ComposefsJSON
 import Glibc
 import Testing
 
-/// Artifacts that refer to an image on their way out of a store and into another.
+/// Transfer of artifacts that refer to an image from one store to another.
 @Suite struct ReferrerTests {
     private let folder: TemporaryFolder
     private let subject: ContentDigest
@@ -25,7 +25,7 @@ import Testing
 
     private func listed() throws -> [String] { try Cfsoci.succeed(other + ["referrers", "list", "image"]).lines }
 
-    /// Without a name in the layout, too, the image is found, and what refers to it.
+    /// The image and its referrers are found even without a name in the layout.
     @Test(arguments: ["oci:OUT", "oci:OUT:v1", "oci-archive:OUT.tar"]) func exported(form: String) throws {
         let target = form.split(separator: "OUT", omittingEmptySubsequences: false).joined(separator: folder.path + "/out")
         let exported = try Cfsoci.succeed(repo + ["export", "image", target, "--json"]).json()
@@ -37,14 +37,14 @@ import Testing
             if form == "oci:OUT" { #expect(index.first?["digest"]?.string == subject.description) }
             #expect(index.first { $0["digest"]?.string == artifact.description }?["artifactType"] == "application/spdx+json")
         }
-        // Nobody asked for it.
+        // It was not requested.
         try Cfsoci.succeed(other + ["pull", target, "image"])
         #expect(try listed() == [])
         let pulled = try Cfsoci.succeed(other + ["pull", target, "image", "--referrers", "--json"]).json()
         #expect(pulled["manifestDigest"]?.string == subject.description)
         #expect(pulled["referrers"]?.array == [.string(artifact.description)])
         #expect(try listed() == [artifact.description])
-        // It lives as long as the image does.
+        // It exists as long as the image.
         try Cfsoci.succeed(other + ["gc"])
         #expect(
             try Cfsoci.succeed(other + ["inspect", artifact.description]).json()["manifest"]?["artifactType"] == "application/spdx+json")
@@ -73,7 +73,7 @@ import Testing
         #expect(try Cfsoci.run(other + ["fsck", "--deep"]).status == 0)
     }
 
-    /// What is damaged is not stored, and what cannot be stored is told.
+    /// Damaged referrers are not stored, and those that cannot be stored are reported.
     @Test func whatIsNotTaken() throws {
         try Cfsoci.succeed(repo + ["export", "image", "oci:\(folder.path)/out"])
         let index = folder.path + "/out/index.json"
@@ -113,7 +113,7 @@ import Testing
         let damaged = try Cfsoci.run(third + ["pull", "oci:\(folder.path)/out", "image", "--referrers"])
         #expect(damaged.status == 1)
         #expect(damaged.error.contains(artifact.description) && damaged.error.contains("another digest"), "\(damaged.error)")
-        // The image is there, and nothing else.
+        // Only the image is stored.
         #expect(try Cfsoci.succeed(third + ["referrers", "list", "image"]).lines == [])
         #expect(try Cfsoci.run(third + ["fsck", "--deep"]).status == 0)
     }

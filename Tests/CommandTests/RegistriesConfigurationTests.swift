@@ -2,7 +2,7 @@ import ComposefsJSON
 import Glibc
 import Testing
 
-/// registries.conf as the command finds it: by option, by variable, and what images are called then.
+/// registries.conf by option and by variable, and the resulting image names.
 struct CommandRegistriesTests {
     private func withServer(_ body: (_ folder: TemporaryFolder, _ host: String) throws -> Void) throws {
         let folder = try TemporaryFolder()
@@ -34,7 +34,7 @@ struct CommandRegistriesTests {
             let repository = ["--repo", folder.path + "/repo"]
             let pulled = try Cfsoci.run(["pull", "app", "--registries-conf", path] + repository)
             #expect(pulled.status == 0, "\(pulled.error)")
-            // The name is the user's, not the mirror's.
+            // The name is the requested one, not the mirror's.
             #expect(pulled.lines.contains("tagged  registry.invalid/shop/app:latest"))
             for name in ["registry.invalid/shop/app:latest", "registry.invalid/shop/app"] {
                 #expect(try Cfsoci.run(["inspect", name] + repository).status == 0)
@@ -104,7 +104,7 @@ struct CommandRegistriesTests {
         }
     }
 
-    /// Images on this machine need none of it.
+    /// Images on this machine do not need it.
     @Test func localSourcesReadNoConfiguration() throws {
         try withServer { (folder, _) throws in
             let result = try Cfsoci.run(

@@ -6,7 +6,7 @@ import Testing
 @testable import ComposefsCommandSupport
 @testable import ComposefsCommands
 
-/// Text and JSON of what the repository reports: promised to scripts.
+/// Text and JSON of the repository's reports, which scripts rely on.
 @Suite struct ReportTests {
     private let object = VerityHasher.objectID(of: UnsafeRawBufferPointer(start: nil, count: 0), .sha256)
 

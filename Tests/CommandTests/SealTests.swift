@@ -5,7 +5,7 @@ import ComposefsLinuxSystem
 import Glibc
 import Testing
 
-/// The small image in a layout, with what its maker says of its fs-verity digests and the signatures of them.
+/// The small image in a layout, with its author's fs-verity digests and signatures.
 private struct SealedLayout {
     let builder = LayoutBuilder.small()
     /// Annotations.
@@ -73,7 +73,7 @@ private struct SealedLayout {
 private let mergedKey = "composefs.merged.erofs.v1.fsverity-sha512-12"
 private let configKey = "composefs.config.fsverity-sha512-12"
 
-/// What an image says of its own digests is compared with what they are, on any file system.
+/// The digests that an image states are compared with the computed ones, on any file system.
 @Suite struct SealTests {
     @Test func digestsAreCompared() throws {
         let (store, _) = try ContractStore.small()
@@ -110,7 +110,7 @@ private let configKey = "composefs.config.fsverity-sha512-12"
         #expect(expectRefusal(try pull(wrong)).hasSuffix("annotation \(mergedKey).sig: is no base64"))
         wrong.manifest = [mergedKey: id, mergedKey + ".sig": ""]
         #expect(expectRefusal(try pull(wrong)).hasSuffix("has 0 bytes; the kernel takes 1 to 16128"))
-        // A digest without its annotation says nothing.
+        // A digest without its annotation is ignored.
         wrong.manifest = [mergedKey + ".sig": "no base64"]
         #expect(try pull(wrong).status == 0)
     }
@@ -137,7 +137,7 @@ private let configKey = "composefs.config.fsverity-sha512-12"
         #expect(!fileList(store.folder.path).contains("new"))
     }
 
-    /// Before anything is stored, and no repository is made.
+    /// The error occurs before anything is stored, and no repository is created.
     @Test func keysAreTriedFirst() throws {
         let folder = try TemporaryFolder()
         try makeKey(folder.path + "/a")
@@ -174,7 +174,7 @@ private func makeKey(_ path: String) throws {
 
 private let verityDirectory = getenv("CFSOCI_TEST_VERITY_DIR").map { String(cString: $0) }
 
-/// The commands on a kernel with fs.verity.require_signatures = 1. Its keyring keeps the tests' certificate until it is shut down.
+/// The commands on a kernel with fs.verity.require_signatures = 1. The test certificate remains in its keyring until shutdown.
 @Suite(
     .serialized,
     .enabled("needs root, a kernel that checks fs-verity signatures, and CFSOCI_TEST_VERITY_DIR on a file system with fs-verity") {
@@ -197,7 +197,7 @@ private let verityDirectory = getenv("CFSOCI_TEST_VERITY_DIR").map { String(cStr
     }
 
     private func requireSignatures(_ isOn: Bool) throws {
-        // Inodes in memory were looked at already.
+        // Cached inodes have already been checked.
         let set = "sync; echo \(isOn ? 1 : 0) > /proc/sys/fs/verity/require_signatures; echo 3 > /proc/sys/vm/drop_caches"
         try #require(try launch("sh", ["-c", set]).status == 0)
     }
@@ -211,7 +211,7 @@ private let verityDirectory = getenv("CFSOCI_TEST_VERITY_DIR").map { String(cStr
         try Cfsoci.succeed(arguments + ["--repo", repository], input: input)
     }
 
-    /// The signature of an object, as the kernel gives it out.
+    /// The signature of an object, as the kernel returns it.
     private func signature(_ id: String) throws -> [UInt8]? {
         let path = repository + "/objects/\(id.prefix(2))/\(id.dropFirst(2))"
         let dumped = try launch("fsverity", ["dump_metadata", "signature", path])
@@ -280,7 +280,7 @@ private let verityDirectory = getenv("CFSOCI_TEST_VERITY_DIR").map { String(cStr
         try requireSignatures(true)
         #expect(try succeed(["fsck"]).lines.last == "status: ok")
 
-        // An object without a signature in a file's place.
+        // Replaces a file by an object without a signature.
         let id = big.withUnsafeBytes { VerityHasher.objectID(of: $0, algorithm.contains("sha256") ? .sha256 : .sha512) }.hex
         let object = repository + "/objects/\(id.prefix(2))/\(id.dropFirst(2))"
         try requireSignatures(false)
@@ -293,14 +293,14 @@ private let verityDirectory = getenv("CFSOCI_TEST_VERITY_DIR").map { String(cStr
         #expect(expectRefusal(try run(["cat", "t", "/usr/big"])).contains("\(id.dropFirst(2)): it has no fs-verity signature"))
         let damaged = try run(["fsck"])
         #expect(damaged.status == 2 && damaged.text.contains("it has no fs-verity signature"), "\(damaged.text)")
-        // The next pull with the key puts it right.
+        // The next pull with the key repairs it.
         try succeed(["pull", source, "t"] + signing)
         try requireSignatures(true)
         #expect(try succeed(["fsck", "--deep"]).lines.last == "status: ok")
         #expect(try succeed(["cat", "t", "/usr/big"]).output == big)
     }
 
-    /// A store that was filled without a key: one pull with it signs all of the image, and meta.json.
+    /// In a store that was filled without a key, one pull with a key signs the whole image and meta.json.
     @Test func unsignedStoreIsSignedByAPull() throws {
         defer { removeTree(base) }
         let builder = LayoutBuilder.small()
@@ -342,7 +342,7 @@ private let verityDirectory = getenv("CFSOCI_TEST_VERITY_DIR").map { String(cStr
         #expect(try succeed(["fsck", "--deep"]).lines.last == "status: ok")
         #expect(try succeed(["pull", "oci:" + base + "/sealed:t", "t", "--image-signatures", "require"]).status == 0)
 
-        // One by a certificate that the kernel does not know is left out, unless it is required.
+        // A signature by an unknown certificate is ignored, unless signatures are required.
         try succeed(["rm", "t"])
         try succeed(["gc"])
         var strange = SealedLayout()
@@ -354,12 +354,12 @@ private let verityDirectory = getenv("CFSOCI_TEST_VERITY_DIR").map { String(cStr
         let left = try succeed(["pull", "oci:" + base + "/strange:t", "t"])
         #expect(left.error.contains("warning: 1 signatures of the image are left out"), "\(left.error)")
         #expect(try signature(id) == nil)
-        // One of something else is an error.
+        // A signature of something else is an error.
         strange.manifest = [mergedKey: id, mergedKey + ".sig": Base64.encode(try sign("known", strange.configID()))]
         try strange.write(to: base + "/wrong")
         #expect(expectRefusal(try run(["pull", "oci:" + base + "/wrong:t", "t"])).contains("the kernel rejects its fs-verity signature"))
 
-        // In an artifact beside it, in the layout.
+        // In an artifact in the same layout.
         var artifact = SealedLayout()
         let manifest = try artifact.manifestBytes { #""digest":"\#(ContentDigest.of($0))","size":\#($0.count)"# }
         let manifestID = manifest.withUnsafeBytes { VerityHasher.objectID(of: $0, .sha512) }
@@ -371,7 +371,7 @@ private let verityDirectory = getenv("CFSOCI_TEST_VERITY_DIR").map { String(cStr
         #expect(try signature(id) == known && signature(manifestID.hex) != nil)
         #expect(try succeed(["fsck", "--deep"]).lines.last == "status: ok")
 
-        // The same at a registry, which is asked only where a signature is required.
+        // In a registry, which is asked only if a signature is required.
         try succeed(["rm", "t"])
         try succeed(["gc"])
         let server = try LayoutServer(layout: base + "/artifact")
@@ -381,7 +381,7 @@ private let verityDirectory = getenv("CFSOCI_TEST_VERITY_DIR").map { String(cStr
         #expect(try succeed(["pull", server.reference, "t", "--image-signatures", "require"]).lines.last == "signed  3")
         #expect(try signature(id) == known && signature(manifestID.hex) != nil)
 
-        // And among the store's own referrers.
+        // Among the stored referrers.
         try succeed(["pull", "oci:" + base + "/artifact:seal", "seal"])
         try succeed(["referrers", "add", "t", "seal"])
         try succeed(["untag", "seal"])

@@ -8,7 +8,7 @@ import Testing
 
 private let verityDirectory = getenv("CFSOCI_TEST_VERITY_DIR").map { String(cString: $0) }
 
-/// Every command on a repository with fs-verity. Together with the other tests that run the real binary, whose runner they use.
+/// Every command on a repository with fs-verity. These tests are here because they use the runner of the real binary.
 @Suite(.serialized, .enabled(if: verityDirectory != nil, "needs CFSOCI_TEST_VERITY_DIR on a file system with fs-verity"))
 struct SecureCommandTests {
     private final class Setup: Sendable {
@@ -26,7 +26,7 @@ struct SecureCommandTests {
 
         deinit { removeTree(folder) }
 
-        /// Runs, demands exit status 0 and an empty standard error.
+        /// Runs the command and requires exit status 0 and an empty standard error.
         @discardableResult
         func succeed(_ arguments: [String], input: [UInt8]? = nil) throws -> CommandResult {
             let result = try Cfsoci.run(arguments + ["--repo", path, "--require-verity"], input: input)
@@ -46,7 +46,7 @@ struct SecureCommandTests {
 
         var objects: [String] { fileList(path + "/objects").filter { $0.utf8.count > 2 } }
 
-        /// Every object has the fs-verity digest that it is called by; returns how many there are.
+        /// Checks that every object has the fs-verity digest in its name, and returns their number.
         @discardableResult
         func expectMeasured(sourceLocation: SourceLocation = #_sourceLocation) throws -> Int {
             for object in objects {
@@ -59,12 +59,12 @@ struct SecureCommandTests {
         }
     }
 
-    /// The kernel's digest in hex; nil where the file has no fs-verity.
+    /// The kernel's digest in hex, or nil if the file has no fs-verity.
     private static func measure(_ path: String) throws -> String? {
         try FileDescriptor.open(ByteString(path), .readOnly).measureVerity().map { Hex.encode($0.digest) }.map(String.init(describing:))
     }
 
-    /// What fsverity-utils computes of a file's content.
+    /// The digest that fsverity-utils computes for a file's content.
     private static func digest(_ path: String, _ algorithm: VerityAlgorithm) throws -> String {
         let result = try launch("fsverity", ["digest", "--compact", "--hash-alg=\(algorithm.name)", path])
         return String(result.text.prefix { $0 != "\n" })
@@ -93,7 +93,7 @@ struct SecureCommandTests {
         let layer = tarArchive([TarMember(name: "new", content: [UInt8](repeating: 9, count: 5000))])
         try setup.succeed(["import-layer", ContentDigest.of(layer).description], input: layer)
         #expect(try setup.expectMeasured() == created + 2)
-        // What is stored already is not stored again, and stays measured.
+        // Stored objects are not stored again and keep fs-verity.
         try setup.succeed(["pull", "oci:" + setup.folder + "/layout", "again"])
         #expect(try setup.expectMeasured() == created + 2)
         for object in setup.objects {
@@ -102,7 +102,7 @@ struct SecureCommandTests {
         }
     }
 
-    /// Each command works, and leaves a repository whose objects are all measured and that fsck finds clean.
+    /// Each command works and leaves a clean repository in which all objects have fs-verity.
     @Test(arguments: VerityAlgorithm.allCases) func everyCommand(_ algorithm: VerityAlgorithm) throws {
         let setup = try Setup.pulled(algorithm)
         let id = try setup.succeed(["compute-id", "t"]).lines[0]
@@ -130,7 +130,7 @@ struct SecureCommandTests {
         #expect(try setup.succeed(["fsck"]).text.contains("status: ok"))
     }
 
-    /// A copy has all but the fs-verity: no command takes it for what it was, and none for an insecure repository.
+    /// A copy lacks only fs-verity. No command treats it as the original or as an insecure repository.
     @Test(arguments: ["/dev/shm", verityDirectory ?? "/"]) func copied(_ place: String) throws {
         let setup = try Setup.pulled(.sha256)
         let copy = place + "/copied-" + Host.randomName()
@@ -151,7 +151,7 @@ struct SecureCommandTests {
         }
         let checked = try Cfsoci.run(["fsck", "--repo", copy])
         #expect(checked.status == 2 && checked.text.contains(why), "\(checked.text)")
-        // Whoever wants it so says so, and it is one without fs-verity from then on.
+        // With an explicit option, it becomes an insecure repository.
         let made = try Cfsoci.succeed(["init", "--insecure", copy, "--algorithm", "fsverity-sha256-12", "--json", "--quiet"])
         #expect(try made.json()["verity"]?.bool == false)
         try Cfsoci.succeed(["fsck", "--repo", copy])
@@ -163,7 +163,7 @@ struct SecureCommandTests {
     }
 }
 
-/// `--require-verity` where there is none.
+/// `--require-verity` without fs-verity.
 @Suite struct RequireVerityTests {
     @Test func refused() throws {
         let (store, _) = try ContractStore.small()
@@ -177,7 +177,7 @@ struct SecureCommandTests {
         #expect(both.status == 64 && both.error.contains("exclude each other"))
     }
 
-    /// A disk with a secure repository, in a machine whose kernel has no fs-verity: not one of its files can be opened.
+    /// A disk with a secure repository in a machine whose kernel lacks fs-verity: none of its files can be opened.
     @Test(
         .enabled(
             if: isRoot && access("/sys/fs/ext4/features/verity", F_OK) != 0 && access("/sys/fs/ext4", F_OK) == 0 && hasProgram("debugfs"),
@@ -188,9 +188,9 @@ struct SecureCommandTests {
         mkdir(target, 0o755)
         #expect(
             try launch("mkfs.ext4", ["-q", "-F", "-b", "4096", "-O", "verity", "-d", store.folder.path + "/repo", disk, "32M"]).status == 0)
-        // EXT4_VERITY_FL beside EXT4_EXTENTS_FL.
+        // EXT4_VERITY_FL and EXT4_EXTENTS_FL.
         #expect(try launch("debugfs", ["-w", "-R", "set_inode_field meta.json flags 0x180000", disk]).status == 0)
-        guard try launch("mount", ["-o", "ro,loop", disk, target]).status == 0 else { try Test.cancel("no loop devices here") }
+        guard try launch("mount", ["-o", "ro,loop", disk, target]).status == 0 else { try Test.cancel("no loop devices") }
         defer { umount2(target, Int32(MNT_DETACH)) }
         for arguments in [["images"], ["cat", "t", "usr/big"], ["fsck"], ["mount", "t", store.folder.path]] {
             let why = expectRefusal(try Cfsoci.run(arguments + ["--repo", target]))

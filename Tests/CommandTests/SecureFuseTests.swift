@@ -3,10 +3,10 @@ import ComposefsLinuxSystem
 import Glibc
 import Testing
 
-/// A directory on a file system with fs-verity, where there is one.
+/// A directory on a file system with fs-verity, if one is available.
 private let verityDirectory = getenv("CFSOCI_TEST_VERITY_DIR").map { String(cString: $0) }
 
-/// FUSE over a secure repository: the kernel vouches for every object, and the server asks it.
+/// FUSE over a secure repository: the server relies on the kernel's digest of every object.
 @Suite(
     .serialized,
     .enabled(
@@ -38,12 +38,12 @@ struct SecureFuseTests {
         #expect(mounted.status == 0 && mounted.error.isEmpty, "\(mounted.error)")
         #expect(try readFile(file) == Self.big && readFile(target + "/usr/small") == [1, 2])
 
-        /// Puts a file in the object's place; nil for no fs-verity.
+        /// Replaces the object's file; nil for a file without fs-verity.
         func replace(_ content: [UInt8], verity: UInt8?) throws {
             unlink(path)
             try writeFile(path, content)
             if let verity { try FileDescriptor.open(ByteString(path), .readOnly).enableVerity(algorithm: verity) }
-            // The one from before is still open, and good: another server does not know it.
+            // The previous file is still open and intact; a new server does not have it open.
             try Cfsoci.succeed(["umount", target])
             #expect(try Cfsoci.run(["mount", "--fuse", "tree", target, "--repo", repository]).status == 0)
         }
@@ -53,7 +53,7 @@ struct SecureFuseTests {
             close(descriptor)
             return 0
         }
-        // The right content without the kernel's word for it, the wrong one with it, the right one by another algorithm.
+        // The right content without fs-verity, the wrong content with it, the right content with another algorithm.
         try replace(Self.big, verity: nil)
         #expect(openError() == EIO)
         var other = Self.big

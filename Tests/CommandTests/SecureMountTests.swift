@@ -4,7 +4,7 @@ import ComposefsLinuxSystem
 import Glibc
 import Testing
 
-/// A directory on a file system with fs-verity, where there is one.
+/// A directory on a file system with fs-verity, if one is available.
 private let verityDirectory = getenv("CFSOCI_TEST_VERITY_DIR").map { String(cString: $0) }
 
 /// Mounts whose files the kernel verifies.
@@ -13,7 +13,7 @@ private let verityDirectory = getenv("CFSOCI_TEST_VERITY_DIR").map { String(cStr
 struct SecureMountTests {
     private static let big = [UInt8]((0..<200_000).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ $0 >> 9) })
 
-    /// A secure repository with one image, and a directory to mount at.
+    /// A secure repository with one image, and a mount point.
     private final class Setup {
         let base: String
         let repository: String
@@ -68,7 +68,7 @@ struct SecureMountTests {
         #expect(try setup.options().isEmpty)
     }
 
-    /// What stands under the image's name is measured, by the kernel, and nothing else is mounted.
+    /// The kernel measures the file under the image's name, and only the right one is mounted.
     @Test func anotherImageUnderTheName() throws {
         let setup = try Setup("fsverity-sha256-12")
         mkdir(setup.base + "/tree/more", 0o755)
@@ -80,7 +80,7 @@ struct SecureMountTests {
             #expect(try setup.options().isEmpty)
             return message
         }
-        // Another image, valid and with fs-verity; the right one without; none.
+        // Another valid image with fs-verity; the right one without; no image.
         #expect(unlink(setup.image) == 0 && link(otherFile, setup.image) == 0)
         #expect(try refusal().contains("its content has the digest \(other)"))
         #expect(unlink(setup.image) == 0)
@@ -153,7 +153,7 @@ struct SecureMountTests {
         try setup.unmount()
     }
 
-    /// With an upper directory the image's files stay verified, also when they are copied up.
+    /// With an upper directory, the image's files are still verified, also when they are copied up.
     @Test func upperDirectories() throws {
         let setup = try Setup("fsverity-sha256-12")
         let (upper, work) = (setup.base + "/upper", setup.base + "/work")
@@ -174,7 +174,7 @@ struct SecureMountTests {
         #expect(try Cfsoci.succeed(["fsck", "--repo", setup.repository]).lines.last == "status: ok")
     }
 
-    /// An image with every kind of entry is in every attribute the original: `MountEqualityTests` with fs-verity.
+    /// An image with every kind of entry equals the original in every attribute: `MountEqualityTests` with fs-verity.
     @Test(.enabled(if: ["python3", "igzip", "gzip", "openssl"].allSatisfy(hasProgram), "needs python3, isal, gzip and openssl"))
     func equalsTheOriginal() throws {
         let base = (verityDirectory ?? "") + "/secure-equality-" + Host.randomName()
@@ -185,7 +185,7 @@ struct SecureMountTests {
         #expect(lines.dropFirst().dropLast() == noDifferences)
     }
 
-    /// Everything that a secure repository needs was found by doing it.
+    /// The features report says that everything for a secure repository works.
     @Test func features() throws {
         let found = try Cfsoci.succeed(["features", verityDirectory ?? "", "--json"]).json()
         for name in ["fsVeritySha256", "fsVeritySha512", "erofs", "dataOnlyLayers", "overlayVerity"] {

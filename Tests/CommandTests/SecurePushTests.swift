@@ -3,7 +3,7 @@ import ComposefsJSON
 import Glibc
 import Testing
 
-/// Pushes over TLS, to the distribution registry itself with a certificate of an authority that the system does not know.
+/// Pushes over TLS to the distribution registry, whose certificate is from an authority that the system does not know.
 @Suite(
     .enabled("docker-registry, skopeo and openssl are not all installed") {
         ["docker-registry", "skopeo", "openssl"].allSatisfy { access("/usr/bin/" + $0, X_OK) == 0 }
@@ -16,7 +16,7 @@ struct SecurePushTests {
     @Test(arguments: [false, true]) func overTLS(htpasswd: Bool) throws {
         let folder = try TemporaryFolder()
         let registry = try PushTests.Registry(folder.path, htpasswd: htpasswd, tls: true)
-        // One layer is larger than what is in memory at once.
+        // One layer is larger than the memory buffers.
         _ = try writeRandomLayout(folder.path + "/layout", layers: 3, fileSize: 3 << 20)
         // No configuration files of the user that runs the test.
         let environment = ["HOME=\(folder.path)", "XDG_RUNTIME_DIR=\(folder.path)", "XDG_CONFIG_HOME=\(folder.path)/config"]
@@ -48,7 +48,7 @@ struct SecurePushTests {
 
         let sent = try succeed(["push", "image", target, "--compression", "gzip"] + creds, trusting)
         #expect(outcomes(sent) == ["sent", "sent", "sent"])
-        // Other tools read it, and its layers are the image's.
+        // Other tools can read it, and its layers are those of the image.
         let read = ["--src-cert-dir", folder.path + "/ca"] + (htpasswd ? ["--src-creds", Self.creds] : [])
         try PushTests().skopeo(read + ["docker://" + target, "dir:\(folder.path)/copy"])
         let manifest = try readFile(folder.path + "/copy/manifest.json")
@@ -57,7 +57,7 @@ struct SecurePushTests {
         let layers = try JSONValue.parse(readFile(folder.path + "/layout/blobs/sha256/" + (source ?? "").dropFirst(7)))["layers"]?.array
         #expect(try PushTests().diffIDs(ofImage: folder.path + "/copy") == layers?.compactMap { $0["digest"]?.string })
 
-        // What is there is not sent again; by the other ways to trust, too.
+        // Existing blobs are not sent again, also with the other ways to trust the certificate.
         for more in [["--cert-dir", folder.path + "/ca"], ["--tls-verify=false"]] {
             let again = try succeed(["push", "image", target, "--compression", "gzip"] + creds + more, environment)
             #expect(outcomes(again) == ["present", "present", "present"])
@@ -65,7 +65,7 @@ struct SecurePushTests {
             #expect(again["manifestDigest"] == sent["manifestDigest"])
         }
 
-        // An image of the registry itself: its blobs are mounted from the one repository into the other.
+        // For an image from the same registry, blobs are mounted from one repository into the other.
         _ = try succeed(["pull", target, "--keep-blobs"] + creds, trusting)
         let mounted = try succeed(["push", target, "\(registry.host)/other/copy:v2"] + creds, trusting)
         #expect(outcomes(mounted) == ["mounted", "mounted", "mounted"])

@@ -1,9 +1,9 @@
 import Glibc
 import Testing
 
-/// Images that are larger than what is there for them.
+/// Images that exceed the available space.
 @Suite struct SpaceTests {
-    /// 256 files of 1 MiB that gzip packs 200:1: refused at the limit, with bounded memory, and what was stored until then is bounded too.
+    /// 256 files of 1 MiB with a compression ratio of 200:1: refused at the limit, with bounded memory and bounded stored data.
     @Test func gzipBomb() throws {
         let folder = try TemporaryFolder()
         let members = (0..<256).map { TarMember(name: "file\($0)", content: [UInt8](repeating: UInt8($0), count: 1 << 20)) }
@@ -19,7 +19,7 @@ import Testing
         #expect(try Cfsoci.run(["fsck", "--repo", repository]).status == 0)
         try Cfsoci.succeed(["gc", "--repo", repository])
         #expect(fileList(repository).filter { $0.hasPrefix("objects/") && $0.count > "objects/00".count }.isEmpty)
-        // Bounded, too, where it is allowed to grow.
+        // Memory is also bounded if the limit is higher.
         let allowed = try launch("sh", ["-c", "ulimit -v 400000; exec \"$0\" \"$@\"", Cfsoci.binary] + arguments + ["1G"])
         #expect(allowed.status == 0, "\(allowed.error)")
     }
@@ -47,7 +47,7 @@ import Testing
         }
     }
 
-    /// Where no more threads may be started, a pull works with those that it has, or says so; it never waits for ever.
+    /// If no more threads can be started, a pull works with those that it has, or reports an error; it never waits forever.
     @Test(.enabled(if: geteuid() == 0 && hasProgram("setpriv")))
     func fewThreads() throws {
         let folder = try TemporaryFolder()
@@ -73,7 +73,7 @@ import Testing
         #expect(ends.last?.hasPrefix("0 ") == true)
     }
 
-    /// Blobs that are kept beside what is made of them take space too.
+    /// Kept blobs need space in addition to the layers.
     @Test(.enabled(if: geteuid() == 0))
     func keptBlobs() throws {
         let folder = try TemporaryFolder()
@@ -96,7 +96,7 @@ import Testing
         #expect(
             result.error.contains("the 1 missing layers take 12.6 MB at least, about 22.7 MB when they are unpacked"), "\(result.error)")
         try Cfsoci.succeed(arguments)
-        // Only the blob is missing now, and there is no room for that.
+        // Only the blob is missing now, and there is not enough space for it.
         let blob = try Cfsoci.run(arguments + ["--keep-blobs"])
         #expect(blob.status == 1)
         #expect(blob.error.contains("the 1 missing layers take 6.29 MB at least, about 6.29 MB when"), "\(blob.error)")

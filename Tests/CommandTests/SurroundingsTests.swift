@@ -1,10 +1,10 @@
 import Glibc
 import Testing
 
-/// Hosts that lack what others have: /proc, file systems with a size, directories without mounts.
+/// Unusual hosts: without /proc, with file systems that report no size, with mounts inside directories.
 @Suite(.enabled(if: isRoot && hasProgram("unshare"), "needs root"))
 struct SurroundingsTests {
-    /// A root directory with the programs and libraries of this one, the binary as /tmp/cfsoci, and no /proc. In a mount namespace of its own.
+    /// A root directory with the programs and libraries of this one, the binary as /tmp/cfsoci, and no /proc, in a new mount namespace.
     private static let chroot = #"""
         root=$1/root
         mkdir -p "$root"/{usr,lib,lib64,bin,tmp,dev}
@@ -25,7 +25,7 @@ struct SurroundingsTests {
         return result.text
     }
 
-    /// Swift finds a process's arguments in /proc; ours come from the C library.
+    /// Swift reads a process's arguments from /proc; cfsoci gets them from the C library.
     @Test func withoutProcCommandsDoWhatTheySay() throws {
         let folder = try TemporaryFolder()
         try LayoutBuilder.small().write(to: folder.path + "/root/tmp/layout")
@@ -60,7 +60,7 @@ struct SurroundingsTests {
         )
     }
 
-    /// What is mounted or booted cannot be told: no tag is removed for want of use.
+    /// Mounted and booted images cannot be determined, so no tag is removed as unused.
     @Test func withoutProcNothingCountsAsUnused() throws {
         let folder = try TemporaryFolder()
         try LayoutBuilder.small().write(to: folder.path + "/root/tmp/layout")
@@ -77,7 +77,7 @@ struct SurroundingsTests {
         #expect(text == "1\n1\n1\n")
     }
 
-    /// ramfs and a tmpfs without a limit say that they have no blocks; that is not the same as none that are free.
+    /// ramfs, and tmpfs without a limit, report no blocks, which is different from no free blocks.
     @Test(arguments: ["-t ramfs x", "-t tmpfs -o size=0 x", "-t tmpfs -o size=0,nr_inodes=0 x"])
     func fileSystemsWithoutSize(mount: String) throws {
         let folder = try TemporaryFolder()
@@ -91,7 +91,7 @@ struct SurroundingsTests {
         #expect(text == "status: ok\n")
     }
 
-    /// A directory is read on its own file system; what is mounted inside shows as an empty directory, in all commands that read one.
+    /// A directory is read on its own file system only. A mount point inside is an empty directory, in all commands that read directories.
     @Test func mountPointsAreEmpty() throws {
         let folder = try TemporaryFolder()
         let text = try inNamespace(
@@ -121,7 +121,7 @@ struct SurroundingsTests {
                 """)
     }
 
-    /// The running system's own root, as the command's user has it.
+    /// The root of the running system.
     @Test func theRunningRoot() throws {
         let folder = try TemporaryFolder()
         let text = try inNamespace(

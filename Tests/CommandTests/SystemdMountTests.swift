@@ -2,14 +2,14 @@ import ComposefsLinuxSystem
 import Glibc
 import Testing
 
-/// Mount units of a real systemd. It is the first process of namespaces of its own, in the virtual machine only: it changes /etc.
+/// Mount units of a real systemd, which is the first process of new namespaces. Only in the virtual machine, because it changes /etc.
 @Suite(
     .serialized,
     .enabled(
         if: isRoot && getenv("CFSOCI_VERITY_VM") != nil && access("/lib/systemd/systemd", X_OK) == 0,
         "needs systemd, and runs in tools/verity-vm only"))
 struct SystemdMountTests {
-    /// Two lines of fstab: an image of a secure repository is mounted, and one of a repository that is not secure is refused for its `verity`.
+    /// Two lines of fstab: an image of a secure repository is mounted, and one of an insecure repository is refused because of `verity`.
     @Test(.timeLimit(.minutes(3))) func unitsOfFstab() throws {
         let base = (getenv("CFSOCI_TEST_VERITY_DIR").map { String(cString: $0) } ?? "") + "/systemd-" + Host.randomName(6)
         mkdir(base, 0o755)

@@ -1,4 +1,4 @@
-/// A member of an archive that a test makes.
+/// A member of a test's archive.
 struct TarMember {
     var name: String
     var mode = 0o644
@@ -39,7 +39,7 @@ func tarArchive(_ members: [TarMember]) -> [UInt8] {
     return archive
 }
 
-/// Seconds of a clock that only moves forward.
+/// Seconds on the monotonic clock.
 func now() -> Double {
     let time = ContinuousClock.now.duration(to: origin)
     return -(Double(time.components.seconds) + Double(time.components.attoseconds) / 1e18)

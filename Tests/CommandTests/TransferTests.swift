@@ -1,7 +1,7 @@
 import Glibc
 import Testing
 
-/// Pulls over bad links, pulls that are killed, and pulls that meet: what crosses the wire, and how often.
+/// Pulls over bad links, killed pulls and simultaneous pulls: which bytes are transferred, and how often.
 @Suite(.serialized) struct TransferTests {
     private static let megabyte: UInt64 = 1_000_000
 
@@ -38,13 +38,13 @@ import Testing
         try expectClean(repository)
     }
 
-    /// What was sent and not used: at most one buffer of each layer that was under way, and the little that the kernel holds.
+    /// Data that was sent but not used: at most one buffer of each active layer, and a little in the kernel.
     private static let lostByKill: UInt64 = (256 + 192) << 10
 
     @Test func killed() throws {
         let folder = try TemporaryFolder()
         let sizes = try writeRandomLayout(folder.path + "/layout", layers: 3, fileSize: 12 << 20)
-        // Slower than the client, so that what is sent has been read.
+        // Slower than the client, so that sent data has been read.
         let server = try LayoutServer(layout: folder.path + "/layout", .init(rate: 8_000_000))
         defer { server.stop() }
         let repository = folder.path + "/repo"
@@ -66,11 +66,11 @@ import Testing
         #expect(sent >= size && sent <= size + kills * 2 * Self.lostByKill, "\(sent) bytes were sent for \(size) with \(kills) kills")
         #expect(server.requests.contains { $0.offset > 0 })
         try expectClean(repository)
-        // Nothing is left of the way.
+        // No partial blob remains.
         #expect(!fileList(repository).contains { $0.hasPrefix(".staging") })
     }
 
-    /// Two processes, one repository, the same image, and garbage collections that would like to come in between.
+    /// Two processes pull the same image into one repository, while garbage collections try to run.
     @Test func twoAtOnce() throws {
         let folder = try TemporaryFolder()
         let sizes = try writeRandomLayout(folder.path + "/layout", layers: 5, fileSize: 4 << 20)
@@ -98,7 +98,7 @@ import Testing
         #expect(try Cfsoci.succeed(["compute-id", "three", "--repo", repository]).text == ids[0])
     }
 
-    /// Two processes; the one that is ahead is killed, the other one takes over what it had.
+    /// Two processes: the one that is ahead is killed, and the other one continues from its partial blobs.
     @Test func oneOfTwoIsKilled() throws {
         let folder = try TemporaryFolder()
         let sizes = try writeRandomLayout(folder.path + "/layout", layers: 2, fileSize: 12 << 20)
@@ -118,7 +118,7 @@ import Testing
         #expect(wait(for: first) == 128 + SIGKILL)
         #expect(wait(for: second) == 0)
         let (size, sent) = (total(sizes), total(server.sent))
-        // On a busy machine the client lags: then a buffer of the network is lost as well, of 256 KiB.
+        // On a busy machine the client lags, and a network buffer of 256 KiB is lost as well.
         #expect(sent >= size && sent <= size + 2 * (256 << 10 + Self.lostByKill), "\(sent) bytes were sent for \(size)")
         try expectClean(repository)
     }

@@ -4,12 +4,12 @@ import Testing
 
 @testable import ComposefsOCI
 
-/// The documentation's program does what the documentation says.
+/// The program in the documentation works as documented.
 struct ExampleTests {
     static let source = checkout + "/Tests/ComposefsOCITests/Example.swift"
     static let article = checkout + "/Sources/ComposefsOCI/ComposefsOCI.docc/PullingAndMounting.md"
 
-    /// Every block of Swift in every article is this program, or a piece of `Snippets`, and every piece stands in an article.
+    /// Every block of Swift in every article is this program or a part of `Snippets`, and every part appears in an article.
     @Test func articlesShowWhatIsCompiled() throws {
         let program = try readText(Self.source)
         let snippets = try Self.snippets()
@@ -19,7 +19,7 @@ struct ExampleTests {
         for entry in try FileDescriptor.open(folder, [.readOnly, .directory]).entries() where entry.name.hasSuffix(".md") {
             let text = try readText(folder + "/" + entry.name)
             let blocks = text.components(between: "```swift\n", "```\n")
-            // None is hidden behind another spelling.
+            // No block has another spelling of the marker.
             #expect(text.components(separatedByLinesBeginning: "```swift") == blocks.count, "\(entry.name)")
             for block in blocks where block != program {
                 let isCompiled = snippets.contains(block)
@@ -30,7 +30,7 @@ struct ExampleTests {
         #expect(snippets.subtracting(shown) == [])
     }
 
-    /// The pieces, as far to the left as they go.
+    /// The parts, without their common indentation.
     static func snippets() throws -> Set<String> {
         var found: Set<String> = []
         var lines: [Substring]?
@@ -86,7 +86,7 @@ struct ExampleTests {
         #expect(said.last == "mounted at \(target)")
         #expect(try readText(target + "/etc/hostname") == "example-two\n")
         #expect(try readText(target + "/usr/bin/hello").hasPrefix("#!/bin/sh\n"))
-        // Longer than what is kept in the image itself: it comes through the objects.
+        // Larger than inline content, so it comes from an object.
         #expect(try readText(target + "/usr/lib/table.txt").utf8.count > 64)
         let motd = try FileDescriptor.open(target, [.readOnly, .directory]).statusIfPresent(at: "etc/motd")
         #expect(motd == nil)
@@ -100,7 +100,7 @@ struct ExampleTests {
     }
 }
 
-/// The articles' pieces, run.
+/// Runs the parts of the articles.
 struct SnippetTests {
     private func run(_ body: (_ store: Store, _ registry: Registry, _ say: (String) -> Void) async throws -> Void) async throws -> [String]
     {
@@ -139,7 +139,7 @@ struct SnippetTests {
 
     @Test func stored() async throws {
         let said = try await run { _, registry, say in
-            // Nobody is asked: nobody is there.
+            // No registry is asked, and none is running.
             try await Snippets.stored(registry, reference: "localhost:1/absent", say: say)
             try await Snippets.stored(registry, reference: quickstart, say: say)
         }
@@ -191,7 +191,7 @@ struct SnippetTests {
 extension String {
     func components(separatedByLinesBeginning mark: String) -> Int { split(separator: "\n").count { $0.hasPrefix(mark) } }
 
-    /// What stands between each pair of marks; each mark begins a line.
+    /// The text between each pair of marks; each mark begins a line.
     func components(between begin: String, _ end: String) -> [String] {
         var found: [String] = []
         var lines: [Substring]?

@@ -2,11 +2,11 @@ import ComposefsLinuxSystem
 import ComposefsOCI
 import Testing
 
-/// The article that maps composefs-rs to this library is complete, and names only what there is.
+/// The article that maps composefs-rs to this library is complete and names only existing declarations.
 struct MappingTests {
     static let article = checkout + "/Sources/ComposefsOCI/ComposefsOCI.docc/FromComposefsRS.md"
 
-    /// Every public item of composefs-oci 0.9's root, and those of its module `oci_image` that the root does not have.
+    /// Every public item of the root of composefs-oci 0.9, and those of its module `oci_image` that are not in the root.
     static let items = [
         "boot_image", "remove_boot_image", "generate_boot_image", "generate_boot_image_get_fs", "find_matching_boot_image", "ImageInfo",
         "LayerInfo", "SplitstreamInfo", "OCI_REF_PREFIX", "OciFsckError", "OciFsckResult", "OciImage::open", "OciImage::open_ref",
@@ -61,7 +61,7 @@ struct MappingTests {
                     count += 1
                 }
             }
-            // In remarks, only what looks like a function or member of ours.
+            // In remarks, only text in the form of a function or member of this library.
             for name in Self.code(in: row[3]) where name.hasSuffix(")") {
                 for part in name.prefix(while: { $0 != "(" }).split(separator: ".") {
                     let isDeclared = all.contains(part)

@@ -88,7 +88,7 @@ struct PullTests {
         #expect(try store.images.tags().isEmpty)
     }
 
-    /// Stopped between the manifest and the first layer.
+    /// The pull stops between the manifest and the first layer.
     @Test(arguments: [false, true]) func cancelledPullLeavesNothing(byTheWaiting: Bool) async throws {
         let folder = try Folder()
         let store = try folder.makeStore()
@@ -148,7 +148,7 @@ struct PullTests {
         #expect(try store.pull(quickstart, options).newLayers == 2)
     }
 
-    /// Nobody reads: memory does not grow with the bytes, and nothing else is lost.
+    /// Without a reader, memory does not grow with the bytes, and only byte counts are dropped.
     @Test func unreadEventsAreFew() async throws {
         let events = PullEvents()
         let digest = try Quickstart.digest(Quickstart.manifest)
@@ -173,12 +173,12 @@ struct PullTests {
         #expect(seen.filter { $0.layerIndex == 1 }.map(\.bytesDone) == [0, 100_000])
         #expect(seen.contains { $0.phase == .retrying(reason: "try 1000", delay: .seconds(1)) })
         #expect(seen.suffix(2).map(\.phase) == [.verified, .stored])
-        // Counts of one layer never go back but for a retry.
+        // The counts of a layer never decrease, except after a retry.
         let counts = seen.filter { $0.layerIndex == 0 }.map(\.bytesDone)
         #expect(counts == counts.sorted())
     }
 
-    /// A reader that waits is woken, and one that is cancelled gets the end.
+    /// A waiting reader is woken, and a cancelled one gets the end.
     @Test func readersWait() async throws {
         let events = PullEvents()
         let reader = Task { () -> [PullEvent] in

@@ -1,6 +1,6 @@
 import ComposefsOCI
 
-/// What the articles show, piece by piece: each is compiled here, run by a test, and compared with the articles.
+/// The code of the articles. Each part is compiled here, run by a test, and compared with the articles.
 enum Snippets {
     static func overview(path: ByteString, target: ByteString) async throws {
         // snippet: overview

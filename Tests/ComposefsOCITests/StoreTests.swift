@@ -71,7 +71,7 @@ struct StoreTests {
 
     // MARK: Images from parts
 
-    /// Served by this process, as a program does that embeds the library.
+    /// This process serves the image, like a program that embeds the library.
     @Test(.enabled(if: Host.effectiveUserID == 0 && (try? FuseDevice()) != nil, "needs root and FUSE")) func servesAnImage() async throws {
         let folder = try Folder()
         let store = try folder.makeStore(RepositoryConfiguration(verity: .insecure))
@@ -157,7 +157,7 @@ struct StoreTests {
         let stored = try #require(try store.images.image(container.manifestDigest))
         #expect(throws: ImageStoreError.self) { _ = try store.images.openBlob(0, of: stored) }
 
-        // Referrers: all records of a subject go at once, those of others stay.
+        // Referrers: all records of a subject are removed at once, those of others stay.
         let (subject, unknown) = (container.manifestDigest, try Quickstart.digest(Quickstart.config))
         try store.images.addReferrer(pulled.manifestDigest, to: subject)
         try store.images.addReferrer(pulled.manifestDigest, to: unknown)
@@ -176,7 +176,7 @@ struct StoreTests {
     }
 }
 
-/// Of a blob that belongs to no image.
+/// The descriptor of a blob that belongs to no image.
 private func content(of digest: ContentDigest, in store: Store) throws -> [UInt8]? {
     guard let file = try store.images.openBlob(digest) else { return nil }
     return try file.readAll(limit: 1 << 20)

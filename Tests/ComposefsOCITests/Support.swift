@@ -3,7 +3,7 @@ import ComposefsOCI
 import ComposefsTestSupport
 import Testing
 
-/// The checkout that the tests were compiled from.
+/// The checkout from which the tests were compiled.
 let checkout: ByteString = {
     let parts = #filePath.split(separator: "/", omittingEmptySubsequences: false)
     return ByteString(parts.dropLast(3).joined(separator: "/"))
@@ -12,7 +12,7 @@ let checkout: ByteString = {
 let quickstart = "oci:\(checkout)/Tests/Fixtures/quickstart-layout:example"
 let quickstartBlobs = checkout + "/Tests/Fixtures/quickstart-layout/blobs/sha256/"
 
-/// What `make-quickstart-layout` made, by the digests in its own documents.
+/// The output of `make-quickstart-layout`, with the digests from its documents.
 enum Quickstart {
     static let manifest = "47587a3d3b3ceae615e219316808faabd5cd1b98e3fd4bfecced842c91600196"
     static let config = "1496cdea05f8c68fd3a36428dd8106a1b5a7850baa6fdf1f72b1c3ead432b842"
@@ -33,7 +33,7 @@ func readFile(_ path: ByteString) throws -> [UInt8] { try FileDescriptor.open(pa
 
 func readText(_ path: ByteString) throws -> String { try #require(ByteString(try readFile(path)).utf8Text) }
 
-/// A directory that vanishes with the value.
+/// A directory that is removed with the value.
 final class Folder {
     private let folder: TestFolder
     var path: ByteString { folder.path }

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Rounds of mounting an image, moving its tag on, removing what is of no use, reading everything and unmounting. Needs root.
+"""Mounts an image, moves its tag, collects garbage, reads everything and unmounts, in many rounds. Needs root.
 
-usage: in-use.py CFSOCI ROUNDS [SEED]     prints the seed first; exit status 1 and what was wrong with the first round that fails
+usage: in-use.py CFSOCI ROUNDS [SEED]     prints the seed first; exit status 1 and the fault of the first round that fails
 
-Rounds with the kernel and with FUSE take turns. While the image is being mounted, another process collects garbage, a random time before or after the
-mount begins. Every file is compared with what was pulled. After the unmount all objects of the image must be removed.
+Rounds alternate between the kernel and FUSE. While the image is being mounted, another process collects garbage, a random time before or after the
+mount begins. Every file is compared with the pulled one. After the unmount, all objects of the image must be removed.
 """
 import hashlib, io, json, os, random, shutil, subprocess, sys, tarfile, tempfile, time
 
@@ -95,7 +95,7 @@ def one_round(number, old, new):
     run("prune")
     own = objects()
     fuse = ["--fuse"] if number % 2 else []
-    # Something else collects while the image is mounted, and finds the one or the other first.
+    # Another process collects while the image is being mounted. Either may be first.
     delay = chance.uniform(-0.03, 0.03)
     if delay < 0:
         other = start("prune")
@@ -111,7 +111,7 @@ def one_round(number, old, new):
         run(chance.choice(["prune", "gc"]))
         collections += 3
         read_all(files)
-        # What the image was made of is there, too: it can have a name again.
+        # The image's documents and layers also exist, so it can get a name again.
         if own - objects():
             raise Failure("%d objects of the mounted image are gone" % len(own - objects()))
     finally:

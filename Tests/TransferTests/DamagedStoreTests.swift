@@ -11,7 +11,7 @@ import Testing
 @testable import ComposefsTransfer
 @testable import ComposefsTransports
 
-/// One way in which a file of a repository can be wrong.
+/// A kind of damage to a file of a repository.
 enum FileDamage: String, CaseIterable, Sendable {
     case removed, emptied, truncated, flipped, longer, fifo, directory, fullDirectory, symlink
 
@@ -43,7 +43,7 @@ enum FileDamage: String, CaseIterable, Sendable {
     }
 }
 
-/// A link that is not what it was.
+/// A changed link.
 enum LinkDamage: String, CaseIterable, Sendable {
     case removed, dangling, otherObject, nowhere, file
 
@@ -98,7 +98,7 @@ struct SmallStore {
         }.sorted()
     }
 
-    /// What a layer's stream leads to.
+    /// The objects to which a layer's stream refers.
     func objects(of layer: LayerArchive) throws -> [ObjectID] {
         try repository.openStream(store.layerStream(layer.diffID)).objectReferences
     }
@@ -111,25 +111,25 @@ struct SmallStore {
         }.sorted()
     }
 
-    /// What both levels of the check find.
+    /// The findings of both levels of the check.
     func faults() throws -> [String] {
         try repository.check().problems.map(\.description) + store.faults()
     }
 }
 
-/// A store in which something is damaged: what is stored again is whole again, and what is damaged is taken for nothing else.
+/// In a damaged store, storing content again repairs it, and damaged content is not used for anything else.
 @Suite struct DamagedStoreTests {
     @Test(arguments: FileDamage.allCases) func pullMendsObjects(_ damage: FileDamage) throws {
         let small = try SmallStore()
         let root = try small.scratch.directory()
         for object in try small.objects() {
             try damage.apply(to: object, in: root)
-            // A handle of its own, as another process has.
+            // A separate handle, like that of another process.
             var options = PullOptions()
             options.policy = .always
             _ = try pullImage(from: small.source, into: Repository.open(small.scratch.repository), options)
             #expect(try small.faults() == [], "\(object)")
-            // The next damage is found by the same handle, too.
+            // The same handle also finds the next damage.
             try FileDamage.flipped.apply(to: object, in: root)
             _ = try pullImage(from: small.source, into: small.repository, options)
             #expect(try small.faults() == [], "\(object), again")
@@ -165,7 +165,7 @@ struct SmallStore {
         #expect(opened.contains(lower.diffID) && !opened.contains(upper.diffID))
     }
 
-    /// An image that shares objects with a damaged one: nothing damaged is taken over into it.
+    /// An image that shares objects with a damaged one gets no damaged content.
     @Test(arguments: FileDamage.allCases) func anotherImageMendsWhatItShares(_ damage: FileDamage) throws {
         let small = try SmallStore()
         let root = try small.scratch.directory()
@@ -204,7 +204,7 @@ struct SmallStore {
         }
     }
 
-    /// A damaged source gives nothing away.
+    /// Nothing is copied from a damaged source.
     @Test(arguments: FileDamage.allCases) func copyRefusesDamage(_ damage: FileDamage) throws {
         let bad = try SmallStore()
         let image = try bad.store.open(SmallStore.name).image
@@ -229,7 +229,7 @@ struct SmallStore {
         }
     }
 
-    /// EROFS images follow from the layers: an upgrade makes damaged ones anew.
+    /// EROFS images follow from the layers, so an upgrade recreates damaged ones.
     @Test(arguments: FileDamage.allCases) func upgradeMendsImages(_ damage: FileDamage) throws {
         let small = try SmallStore()
         let image = try #require(try small.store.open(SmallStore.name).image.imageID(.v1))
@@ -250,7 +250,7 @@ struct SmallStore {
         #expect(try small.faults() == [])
     }
 
-    /// Storing from memory, and by and by, into a store that has something else under the name.
+    /// Storing from memory, and incrementally, into a store that has other content under the name.
     @Test(arguments: FileDamage.allCases) func storingMends(_ damage: FileDamage) throws {
         let small = try SmallStore()
         let content = SmallStore.content(4711, 300_000)

@@ -9,7 +9,7 @@ import Testing
 @testable import ComposefsTransfer
 @testable import ComposefsTransports
 
-/// What the documents are decides what is an image, not what their media types say.
+/// The content of the documents decides what is an image, not their media types.
 @Suite struct ImageKindTests {
     private static let blob = LayerArchive.zeros("alpha", 1000)
 
@@ -54,13 +54,13 @@ import Testing
     @Test func layerTypesThatSayNothing() throws {
         let layer = ArraySource.Layer(blob: Self.blob.bytes, diffID: Self.blob.diffID, mediaType: "application/octet-stream")
         #expect(try pull(ArraySource([layer])).isContainer)
-        // A file that was attached with an empty image's config: for no system.
+        // A file that was attached with the config of an empty image, without a platform.
         let manifest = try Manifest(parsing: ArraySource([layer]).manifest)
         let empty = Array(#"{"os":"","architecture":"","rootfs":{"type":"layers","diff_ids":["\#(Self.blob.diffID)"]}}"#.utf8)
         #expect(try manifest.imageConfig(from: empty) == nil)
     }
 
-    /// What is meant to be an image's config, but is none, is refused and not stored as something else.
+    /// An invalid image config is refused and not stored as an artifact.
     @Test func brokenConfigs() throws {
         for type in ["application/octet-stream", nil, MediaType.ociConfig] {
             let source = ArraySource([ArraySource.Layer(Self.blob)], diffIDs: [], configType: type)
@@ -75,7 +75,7 @@ import Testing
         for text in ["{}", "x", "", "[]", #"{"rootfs":{}}"#] { #expect(try manifest.imageConfig(from: Array(text.utf8)) == nil) }
     }
 
-    /// A store that goes by media types has such an image as an artifact: so it is, until it is pulled again.
+    /// A store that relies on media types has such an image as an artifact. It stays one until it is pulled again.
     @Test func storedAsAnArtifact() throws {
         let scratch = try StoreScratch()
         let store = ImageStore(try scratch.create())
@@ -94,7 +94,7 @@ import Testing
             #expect(try !store.open("localhost/test:latest").image.isContainer)
             #expect(try pullImage(from: source, into: store.repository).isContainer)
             #expect(try store.open("localhost/test:latest").image.isContainer && store.faults().isEmpty)
-            // Others find the layer by its blob's digest, too.
+            // Other readers find the layer by its blob's digest.
             let image = try #require(try store.image(source.digest))
             #expect(image.manifestReferences.contains { $0.name == digest.description && $0.id == image.layerStream(Self.blob.diffID) })
         }

@@ -7,7 +7,7 @@ import Testing
 @testable import ComposefsTransfer
 @testable import ComposefsTransports
 
-/// What an index names: which of it is taken for a platform, and what is passed over.
+/// Which entry of an index is selected for a platform, and which are skipped.
 @Suite struct IndexChoiceTests {
     /// An index with its entries' documents. Filled before anything is read from it.
     private final class IndexSource: ImageSource, @unchecked Sendable {
@@ -21,7 +21,7 @@ import Testing
             return .of(bytes)
         }
 
-        /// - Parameter entry: more members of the entry.
+        /// - Parameter entry: Further members of the entry.
         func image(
             _ name: String, for platform: String = "", config type: String = MediaType.ociConfig, layer: String? = nil, entry: String = "",
             manifest more: String = ""
@@ -78,7 +78,7 @@ import Testing
 
     private let amd64 = #","platform":{"os":"linux","architecture":"amd64"}"#
 
-    /// What is taken for linux/amd64; what was said where nothing is.
+    /// The selected image for linux/amd64, or the error.
     private func chosen(_ fill: (IndexSource) -> Void) -> String? {
         let source = IndexSource()
         fill(source)
@@ -96,7 +96,7 @@ import Testing
                 $0.image("intel", for: "linux/amd64")
             } == "intel")
         #expect(chosen { $0.image("arm", for: "linux/arm64") }?.hasPrefix(none) == true)
-        // The very platform, before one that does not say; that one before nothing.
+        // The same platform is preferred to an unspecified one, which is better than none.
         #expect(
             chosen {
                 $0.image("silent")
@@ -108,7 +108,7 @@ import Testing
                 $0.image("arm", for: "linux/arm64")
                 $0.image("silent")
             } == "silent")
-        // Half a platform is none.
+        // An incomplete platform counts as unspecified.
         #expect(
             chosen {
                 $0.image("windows", for: "windows/amd64", entry: #","platform":{"os":"windows"}"#)
@@ -132,7 +132,7 @@ import Testing
                 $0.image("attestation", for: "unknown/unknown", layer: "application/vnd.in-toto+json", entry: attestation)
                 $0.image("intel", for: "linux/amd64", entry: amd64)
             } == "intel")
-        // Builders that do not know leave it so.
+        // Some builders leave it unspecified.
         #expect(
             chosen {
                 $0.image(
@@ -156,13 +156,13 @@ import Testing
                     $0.image("intel", for: "linux/amd64", config: "application/octet-stream", entry: amd64)
                 } == "intel")
         }
-        // None for the wanted platform: an artifact is no image for it.
+        // No image for the wanted platform: an artifact does not count.
         #expect(
             chosen {
                 $0.artifact("artifact")
                 $0.image("arm", for: "linux/arm64", entry: platform("linux", "arm64"))
             }?.hasPrefix("the index lists no image for linux/amd64, only for linux/arm64") == true)
-        // Nothing but artifacts: the platform's.
+        // If there are only artifacts, that for the platform is selected.
         #expect(
             chosen {
                 $0.artifact("arm", entry: platform("linux", "arm64"))
@@ -194,7 +194,7 @@ import Testing
             } == "intel")
         #expect(
             chosen { $0.image("nydus", for: "linux/amd64", layer: layer, entry: nydus) }?.hasPrefix("the index lists no image for") == true)
-        // Windows names what every full installation has.
+        // On Windows, the names are of features that every full installation has.
         let source = IndexSource()
         source.image("windows", for: "windows/amd64", entry: platform("windows", "amd64", #","os.features":["win32k"]"#))
         let windows = Platform(os: "windows", architecture: "amd64")

@@ -12,9 +12,9 @@ import Testing
 @testable import ComposefsTransfer
 @testable import ComposefsTransports
 
-/// How a layer's threads wait for each other.
+/// How the threads of a layer wait for each other.
 @Suite struct LayerImportTests {
-    /// Tells how much of it has been read.
+    /// Reports how much of it has been read.
     private final class CountedBlob: BlobReader, Sendable {
         private let bytes: [UInt8]
         private let position = Mutex(0)
@@ -33,8 +33,8 @@ import Testing
         }
     }
 
-    /// Where storing one object takes its time, what comes behind it in the archive is not gathered in memory meanwhile: a small blob can hold
-    /// gigabytes of headers.
+    /// While storing an object takes long, the following part of the archive is not collected in memory: a small blob can contain gigabytes
+    /// of headers.
     @Test(arguments: [100_000, 3_000_000]) func headersWaitForObjects(size: Int) throws {
         let first = LayerArchive().adding("first", [UInt8](repeating: 7, count: size)).bytes
         let header = LayerArchive().adding("f").bytes.prefix(512)
@@ -57,7 +57,7 @@ import Testing
             let result = Result { try importer.run(blob, nil, diffID: diffID) }
             outcome.withLock { $0 = result }
         }
-        // Until nothing is read any more.
+        // Until reading stops.
         var before = -1
         while blob.count != before {
             before = blob.count

@@ -9,7 +9,7 @@ import Testing
 @testable import ComposefsTransfer
 @testable import ComposefsTransports
 
-/// What is refused for its size: at the limit it is taken, one beyond it is refused with the limit, the value and the option.
+/// Sizes at a limit are accepted. One more is refused with the limit and the value.
 @Suite struct LimitTests {
     private func pull(_ archives: [LayerArchive], _ adjust: (inout PullLimits) -> Void) throws {
         let scratch = try StoreScratch()
@@ -30,7 +30,7 @@ import Testing
         #expect(
             refused([archive]) { $0.layerBytes = count - 1 }
                 == "layer 1 of 1 (\(ContentDigest.of(archive.bytes))): the layer has \(count) bytes; the limit is \(count - 1)")
-        // Where only unpacking tells.
+        // When only decompression shows the size.
         let packed = Pack.zstd(archive.bytes)
         let scratch = try StoreScratch()
         let repository = try scratch.create()
@@ -62,7 +62,7 @@ import Testing
     @Test func trees() throws {
         var archive = LayerArchive()
         for index in 0..<200 { archive.add("l\(index)", type: "2", link: String(repeating: "x", count: 90)) }
-        // An image may have four times the size of its layers, however small the limit is.
+        // An image may have four times the size of its layers, with any limit.
         try pull([archive]) { $0.treeBytes = 1 }
         var packed = LayerArchive()
         for index in 0..<2000 { packed.add("l\(index)", type: "2", link: String(repeating: "x", count: 90)) }
@@ -107,7 +107,7 @@ import Testing
         #expect(
             refused([archive]) { $0.manifestBytes = size - 1 }
                 == "manifest: it has \(size) bytes; the limit is \(size - 1)")
-        // More than the default, when it is allowed: also afterwards, when the store reads it.
+        // More than the default if allowed, also later, when the store reads it.
         let scratch = try StoreScratch()
         let store = ImageStore(try scratch.create())
         let source = BigManifest(ArraySource([ArraySource.Layer(archive)]), padding: 5 << 20)
@@ -161,7 +161,7 @@ import Testing
         #expect(
             said(1_500_001, status)
                 == "/repo: the 3 missing layers take 1.43 MiB at least, about 3.72 MiB when they are unpacked, and 1.43 MiB are free")
-        // Blobs that are kept are not unpacked, and take their size besides.
+        // Kept blobs are not decompressed, and need their size in addition.
         #expect(said(700_000, status, blobs: 800_000) == nil)
         #expect(
             said(700_001, status, blobs: 800_000)?.hasPrefix("/repo: the 3 missing layers take 1.43 MiB at least, about 2.50 MiB when")
@@ -174,7 +174,7 @@ import Testing
         let few = try self.status(free: 1 << 40, available: 1 << 40, inodes: 8)
         #expect(said(1, few, layers: 2) == nil)
         #expect(said(1, few) == "/repo: the image takes 9 inodes at least, and 8 are free")
-        // A file system that does not count them.
+        // A file system that does not count inodes.
         #expect(said(1, try self.status(free: 1 << 40, available: 1 << 40, inodes: 0, of: 0)) == nil)
     }
 }

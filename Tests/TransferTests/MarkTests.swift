@@ -11,7 +11,7 @@ import Testing
 @testable import ComposefsTransfer
 @testable import ComposefsTransports
 
-/// What stands beside the content, in extended attributes and records, decides nothing; and the check tells where it is wrong.
+/// Hints in extended attributes and records decide nothing, and the check reports wrong ones.
 @Suite struct MarkTests {
     private let scratch: StoreScratch
     private let store: ImageStore
@@ -39,7 +39,7 @@ import Testing
         return (mark.name, try #require(mark.value.utf8Text))
     }
 
-    /// Writes the image into the layout, and gives the blobs of its layers unpacked.
+    /// Writes the image to the layout and returns the decompressed blobs of its layers.
     private func export() throws -> (layers: [[UInt8]], outcomes: [PushedLayer], digest: ContentDigest) {
         let layout = scratch.path + "/layout"
         let result = try pushImage(
@@ -66,7 +66,7 @@ import Testing
         return (layers, result.layers.map(\.outcome), result.manifestDigest)
     }
 
-    /// The mark of one layer names the blob of another, which the layout has: a good manifest of a foreign blob would come of it.
+    /// The mark of one layer names the blob of another, which the layout has. Trusting it would give a valid manifest with the wrong blob.
     @Test func packingMarksAreHints() throws {
         let first = try export()
         #expect(first.layers == [alpha.bytes, beta.bytes] && first.outcomes == [.sent, .sent])
@@ -81,7 +81,7 @@ import Testing
         #expect(problems.count == 1 && problems.first?.kind == "packing-mark-mismatch")
         #expect(problems.first?.image == StreamName.layer(alpha.diffID))
         #expect(try store.checkPackingMarks(name).count == 1)
-        // Reading it shows nothing yet; packing does.
+        // Reading does not show the fault, but compressing does.
         #expect(try store.checkPackingMarks(nil, ImageCheckOptions(metadataOnly: true)).isEmpty)
         let third = try export()
         #expect(third.layers == [alpha.bytes, beta.bytes] && third.digest == first.digest)
@@ -109,14 +109,14 @@ import Testing
             "fsck: layer-mark-mismatch: localhost/test:latest: \(alpha.diffID): user.cfsoci.diff-id of object \(try stream(alpha)) says "
         #expect(try store.faults() == [fault + "\(beta.diffID)"])
         #expect(try store.faults(metadataOnly: true).count == 1)
-        // The same archive under another algorithm's name is no fault.
+        // The same archive under a digest of another algorithm is not a fault.
         try object(alpha).setExtendedAttribute(LayerMark.attribute, ByteString(ContentDigest.of(alpha.bytes, .sha512).description))
         #expect(try store.faults().isEmpty)
         try object(alpha).setExtendedAttribute(LayerMark.attribute, ByteString(ContentDigest.of(beta.bytes, .sha512).description))
         #expect(try store.faults().count == 1)
     }
 
-    /// Of layers that no image has yet, too: the next pull would take them.
+    /// The check also covers layers without an image, because the next pull would use them.
     @Test func marksOfLayersWithoutAnImage() throws {
         let gamma = LayerArchive.zeros("gamma", 3000)
         let good = try store.importLayer(gamma.diffID, from: ArrayBlob(gamma.bytes))
@@ -201,7 +201,7 @@ import Testing
         #expect(source.rootManifest().mediaType == MediaType.ociManifest && source.rootManifest().expected?.artifactType == nil)
         let read = try Manifest(parsing: source.rootManifest().bytes)
         #expect(read.mediaType == MediaType.ociManifest && read.config.mediaType == MediaType.ociConfig)
-        // Blobs are what they were.
+        // Blobs are unchanged.
         #expect(read.config.digest == .of(config) && read.layers.map(\.digest) == blobs.map { .of($0) })
         #expect(
             read.layers.map(\.mediaType) == [
@@ -209,7 +209,7 @@ import Testing
                 "application/vnd.oci.image.layer.v1.tar",
             ])
         #expect(ContentDigest.of(read.bytes) == result.manifestDigest)
-        // Again it is the same; and it can be pulled.
+        // Exporting again gives the same result, and it can be pulled.
         let again = try pushImage(
             store.open("docker:1").image, of: store, to: LayoutDestination(directory: ImageLocation(layout.description + ":x")))
         #expect(again.manifestDigest == result.manifestDigest)

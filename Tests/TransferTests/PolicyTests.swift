@@ -11,7 +11,7 @@ import Testing
 @testable import ComposefsTransfer
 @testable import ComposefsTransports
 
-/// A registry in memory: images for platforms, an index of some, and what it was asked for.
+/// A registry in memory: images for platforms, an index of some, and the requests.
 private final class Hub: ImageSource {
     struct Unreachable: Error, CustomStringConvertible { let description = "the hub is down" }
 
@@ -32,7 +32,7 @@ private final class Hub: ImageSource {
     }
 
     var isRemote: Bool { true }
-    /// How often anything was asked for.
+    /// The number of requests.
     var asked: Int { state.withLock { $0.asked } }
     var isDown: Bool {
         get { state.withLock { $0.isDown } }
@@ -40,7 +40,7 @@ private final class Hub: ImageSource {
     }
     let cancellation = Cancellation()
 
-    /// Puts an image there; the name means it from now on.
+    /// Adds an image, to which the name refers from now on.
     @discardableResult
     func put(_ archive: LayerArchive, os: String = "linux", architecture: String = "amd64", variant: String? = nil) -> Descriptor {
         let extra = variant.map { #","variant":"\#($0)""# } ?? ""
@@ -62,7 +62,7 @@ private final class Hub: ImageSource {
             platform: Platform(os: os, architecture: architecture, variant: variant))
     }
 
-    /// Makes the name mean an index of these; one without a platform says none.
+    /// Makes the name refer to an index of these images. Entries may have no platform.
     @discardableResult
     func putIndex(_ entries: [Descriptor], more: [String] = []) -> Descriptor {
         let list =
@@ -129,7 +129,7 @@ private func archive(_ text: String) -> LayerArchive { LayerArchive().adding(tex
         let first = try pull()
         #expect(first.outcome == .pulled && first.manifestDigest == image.digest && first.previousManifestDigest == nil)
         let asked = hub.asked
-        // The name means something else by now: nobody looks.
+        // The name refers to another image by now, but the registry is not asked.
         hub.put(archive("b"))
         hub.isDown = true
         let second = try pull()
@@ -138,11 +138,11 @@ private func archive(_ text: String) -> LayerArchive { LayerArchive().adding(tex
         #expect(second.manifestStream == first.manifestStream && second.configStream == first.configStream)
         #expect(second.layers == first.layers && second.layers.map(\.diffID) == [archive("a").diffID])
         #expect(second.newLayers == 0 && second.presentLayers == 1 && second.config == first.config)
-        // Under another name: the image that is here gets it.
+        // With another name, the stored image gets that name.
         let named = try pull(name: "mine")
         #expect(hub.asked == asked && named.name == "mine")
         #expect(try store.tags().map(\.name) == ["hub.example/app:1", "mine"])
-        // A name alone is not the reference.
+        // A custom name does not count as the reference.
         let other = Hub(name: "hub.example/other:1")
         other.put(archive("c"))
         #expect(try pull(name: "mine", from: other).outcome == .pulled)
@@ -157,7 +157,7 @@ private func archive(_ text: String) -> LayerArchive { LayerArchive().adding(tex
         let moved = try pull(platform: "linux/arm64/v8")
         #expect(moved.outcome == .pulled && moved.manifestDigest == arm.digest && moved.previousManifestDigest == amd.digest)
         #expect(try pull(platform: "linux/arm64").outcome == .present)
-        // An older variant would run, but a better one may be had.
+        // An older variant would run, but a better one may be available.
         let asked = hub.asked
         #expect(throws: OCIError.self) { try pull(platform: "linux/arm/v7") }
         #expect(hub.asked > asked)
@@ -180,7 +180,7 @@ private func archive(_ text: String) -> LayerArchive { LayerArchive().adding(tex
         #expect(
             refused?.description
                 == "the index lists no image for linux/arm/v5, only for linux/arm/v6, linux/amd64/v3")
-        // v1 does not run what is made for v3; what is here of v6 runs on v7, but that is not what missing asks for.
+        // v1 does not run images for v3. The stored image for v6 runs on v7, but does not satisfy `missing`.
         #expect(throws: OCIError.self) { try pull(.always) }
         #expect(try pull(.never, platform: "linux/arm/v7").manifestDigest == v6.digest)
     }
@@ -213,7 +213,7 @@ private func archive(_ text: String) -> LayerArchive { LayerArchive().adding(tex
         #expect(offline.outcome == .unreachable(reason: "the hub is down") && offline.manifestDigest == image.digest)
         #expect(throws: Hub.Unreachable.self) { try pull(.always) }
         #expect(throws: Hub.Unreachable.self) { try pull(.newer, platform: "linux/arm64") }
-        // Who ends the pull gets no image.
+        // A cancelled pull returns no image.
         hub.cancellation.cancel()
         #expect(throws: CancellationError.self) { try pull(.newer) }
     }
@@ -223,7 +223,7 @@ private func archive(_ text: String) -> LayerArchive { LayerArchive().adding(tex
         let first = try pull(.always)
         let asked = hub.asked
         let second = try pull(.always)
-        // The manifest; config and layer are here.
+        // Only the manifest: config and layer are stored.
         #expect(hub.asked == asked + 1 && second.outcome == .pulled && second.manifestDigest == image.digest)
         #expect(second.newLayers == 0 && second.presentLayers == 1 && second.imageID == first.imageID)
         #expect(second.previousManifestDigest == nil)
@@ -243,7 +243,7 @@ private func archive(_ text: String) -> LayerArchive { LayerArchive().adding(tex
         #expect(hub.asked == asked)
     }
 
-    /// By digest: what is stored is that, whatever its tag and platform.
+    /// By digest, a stored image is used with any tag and platform.
     @Test func pinned() throws {
         let image = hub.put(archive("a"), architecture: "arm64")
         _ = try pull()
@@ -253,7 +253,7 @@ private func archive(_ text: String) -> LayerArchive { LayerArchive().adding(tex
         #expect(try store.tags().map(\.name) == ["hub.example/app:1", ByteString(pinned.canonicalName)])
     }
 
-    /// What is not whole any more counts as missing.
+    /// An incomplete image counts as missing.
     @Test func damagedIsMissing() throws {
         hub.put(archive("a"))
         let first = try pull()
@@ -307,7 +307,7 @@ private func archive(_ text: String) -> LayerArchive { LayerArchive().adding(tex
             ])
         #expect(try store.repository.collectGarbage().objectsRemoved == 0)
         #expect(try store.faults() == [])
-        // The plain name is for this platform, and not asked for again.
+        // The plain name is for this platform and is not requested again.
         let asked = hub.asked
         #expect(try pull().outcome == .present)
         #expect(hub.asked == asked)
@@ -322,7 +322,7 @@ private func archive(_ text: String) -> LayerArchive { LayerArchive().adding(tex
         #expect(try pullAll().map(\.name) == ["hub.example/app:1"])
         hub.putIndex([])
         #expect(throws: OCIError.self) { try pullAll() }
-        // Foreign text in a platform becomes no path, and no name that is too long.
+        // Text from a platform does not become a path or a name that is too long.
         var odd = hub.put(archive("b"))
         odd.platform = Platform(os: "../..", architecture: "a/b c")
         hub.putIndex([odd])

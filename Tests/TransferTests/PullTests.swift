@@ -47,12 +47,12 @@ private let gamma = LayerArchive.zeros("gamma", 3000)
 
 private func layer(_ archive: LayerArchive) -> ArraySource.Layer { ArraySource.Layer(archive) }
 
-/// A source that was pulled from in vain: what was said.
+/// The error of a failed pull from a source.
 private func refusedPull(_ source: ArraySource, _ options: PullOptions = PullOptions()) throws -> String {
     let scratch = try StoreScratch()
     let repository = try scratch.create()
     let said = refusal { _ = try pullImage(from: source, into: repository, options) }
-    // Nothing that anybody could see; what was stored goes with the next collection.
+    // Nothing is visible; the next collection removes what was stored.
     #expect(try repository.streamNames().isEmpty && repository.imageIDs().isEmpty && repository.streamReferences().isEmpty)
     #expect(try repository.check().isOK)
     let objects = try scratch.objectCount()
@@ -61,7 +61,7 @@ private func refusedPull(_ source: ArraySource, _ options: PullOptions = PullOpt
     return try #require(said)
 }
 
-/// Sources that lie, in every way: each lie is found, told with the layer's place and digest, and leaves nothing visible.
+/// Invalid sources: every fault is found, reported with the layer's position and digest, and leaves nothing visible.
 @Suite struct PullLieTests {
     private func source(diffIDs: [ContentDigest]? = nil) -> ArraySource {
         ArraySource([layer(alpha), layer(beta), layer(gamma)], diffIDs: diffIDs)
@@ -77,7 +77,7 @@ private func refusedPull(_ source: ArraySource, _ options: PullOptions = PullOpt
         #expect(
             try refusedPull(source)
                 == "layer 2 of 3 (\(second)): blob \(second): the bytes have another digest; they were damaged or exchanged")
-        // The same where the archive cannot be read for it.
+        // The same if the archive cannot be read.
         bytes[0] ^= 1
         source.replace(second, with: bytes)
         #expect(try refusedPull(source).hasPrefix("layer 2 of 3 (\(second)): "))
@@ -102,7 +102,7 @@ private func refusedPull(_ source: ArraySource, _ options: PullOptions = PullOpt
         #expect(try refusedPull(source) == "layer 2 of 3 (\(second)): the source has no blob \(second)")
     }
 
-    /// Everything is what its digest says, but the config says something else of the layers.
+    /// All blobs match their digests, but the config has other diff IDs.
     @Test func diffIDs() throws {
         let unknown = ContentDigest.of([1])
         #expect(
@@ -202,7 +202,7 @@ private func refusedPull(_ source: ArraySource, _ options: PullOptions = PullOpt
 
 @Suite struct PullTests {
     @Test func compressions() throws {
-        // As it is written down and as the content is: types are known to be wrong.
+        // Both as declared and as the content is, because media types are sometimes wrong.
         let half = 1024
         let parts = [Array(beta.bytes[..<half]), Array(beta.bytes[half...])]
         let type = "application/vnd.oci.image.layer.v1.tar"
@@ -266,7 +266,7 @@ private func refusedPull(_ source: ArraySource, _ options: PullOptions = PullOpt
             images.insert(try store.open("localhost/test:latest").image.manifestStream)
             #expect(try store.faults() == [])
         }
-        // Order of work does not show in the result.
+        // The order of work does not affect the result.
         #expect(images.count == 1)
     }
 
@@ -299,7 +299,7 @@ private func refusedPull(_ source: ArraySource, _ options: PullOptions = PullOpt
         #expect(try store.faults() == [])
     }
 
-    /// What a pull had finished before it failed is not fetched again.
+    /// Layers that a failed pull had finished are not fetched again.
     @Test func afterAFailure() throws {
         let scratch = try StoreScratch()
         let store = ImageStore(try scratch.create())
@@ -319,7 +319,7 @@ private func refusedPull(_ source: ArraySource, _ options: PullOptions = PullOpt
         #expect(try store.faults() == [] && store.repository.collectGarbage().objectsRemoved == 0)
     }
 
-    /// A staged layer that is imported by itself is published.
+    /// Importing a staged layer publishes it.
     @Test func stagedLayersAlone() throws {
         let scratch = try StoreScratch()
         let store = ImageStore(try scratch.create())
@@ -344,7 +344,7 @@ private func refusedPull(_ source: ArraySource, _ options: PullOptions = PullOpt
     }
 }
 
-/// Layers of which the store does not know that they are what their names say.
+/// Layers that the store has not verified against their names.
 @Suite struct PullMarkTests {
     private let scratch: StoreScratch
     private let store: ImageStore
@@ -401,7 +401,7 @@ private func refusedPull(_ source: ArraySource, _ options: PullOptions = PullOpt
         }
     }
 
-    /// The mark belongs to one layer: another's stream under the name is not believed.
+    /// The mark belongs to one layer: the stream of another one under the name is not trusted.
     @Test func anothersStream() throws {
         let other = try #require(try store.repository.stream(StreamName.layer(alpha.diffID)))
         try scratch.replaceLink("streams/" + name, "../objects/" + ByteString(other.objectPath))
@@ -462,7 +462,7 @@ private func refusedPull(_ source: ArraySource, _ options: PullOptions = PullOpt
         }
     }
 
-    /// A layer's archive kept as an artifact has the name that the layer has.
+    /// A layer's archive that is stored as an artifact has the same name as the layer.
     @Test func aBlobThatIsALayer() throws {
         for imageFirst in [true, false] {
             let scratch = try StoreScratch()

@@ -11,12 +11,12 @@ import Testing
 @testable import ComposefsTransfer
 @testable import ComposefsTransports
 
-/// An image in memory that counts as one from afar. Counts what it hands out, and breaks where it is told to.
+/// An image in memory that counts as remote. It counts the bytes that it provides, and breaks transfers on request.
 private final class RemoteSource: ImageSource {
     struct Broken: Error {}
 
     private struct State {
-        /// Bytes of a blob after which the transfer breaks off, for this pull.
+        /// The number of bytes of a blob after which the transfer breaks, for this pull.
         var breaks: [ContentDigest: UInt64] = [:]
         var opened: [Opening] = []
         var sent: [ContentDigest: UInt64] = [:]
@@ -39,7 +39,7 @@ private final class RemoteSource: ImageSource {
     var sent: [ContentDigest: UInt64] { state.withLock { $0.sent } }
 
     func breakOff(_ digest: ContentDigest, at offset: UInt64?) { state.withLock { $0.breaks[digest] = offset } }
-    /// Nothing of the blob comes until it is let go.
+    /// No bytes of the blob arrive until it is released.
     func hold(_ digest: ContentDigest) { _ = state.withLock { $0.held.insert(digest) } }
     func letGo(_ digest: ContentDigest) { _ = state.withLock { $0.held.remove(digest) } }
     let cancellation = Cancellation()
@@ -164,7 +164,7 @@ extension StoreScratch {
         #expect(try store.faults() == [])
     }
 
-    /// All of the blob had come when the pull was killed.
+    /// The whole blob had been fetched when the pull was killed.
     @Test func completeBlobIsNotAskedForAgain() throws {
         do {
             let bytes = archives[0].bytes
@@ -178,7 +178,7 @@ extension StoreScratch {
         #expect(try store.faults() == [] && scratch.kept().isEmpty)
     }
 
-    /// What was kept is not the blob's beginning: it is noticed in the end, and costs one fetch of the whole.
+    /// A partial blob with wrong content is detected at the end, and costs one fetch of the whole blob.
     @Test(arguments: [0, 600, 100_000])
     func damagedRest(place: Int) throws {
         source.breakOff(digests[0], at: 150_000)
@@ -195,7 +195,7 @@ extension StoreScratch {
         #expect(try store.faults() == [] && scratch.kept().isEmpty)
     }
 
-    /// The blob itself is wrong: it is fetched once, and nothing is kept of it.
+    /// A wrong blob is fetched once, and nothing of it is kept.
     @Test func wrongBlob() throws {
         var bytes = archives[0].bytes
         bytes[100_000] ^= 1
@@ -203,7 +203,7 @@ extension StoreScratch {
         failedPull(PullOptions(jobs: 1))
         #expect(source.opened.filter { $0.digest == digests[0] }.count == 1)
         #expect(try scratch.kept() == [".blob-\(image.configDigest)"])
-        // Damaged and wrong: twice, not for ever.
+        // A damaged partial blob and a wrong blob: two fetches, not an endless loop.
         source.breakOff(digests[0], at: 150_000)
         failedPull(PullOptions(jobs: 1))
         source.breakOff(digests[0], at: nil)
@@ -232,7 +232,7 @@ extension StoreScratch {
     }
 }
 
-/// Pulls of the same image at once, with handles of their own as processes have them.
+/// Simultaneous pulls of the same image with separate handles, like those of processes.
 @Suite struct SharedPullTests {
     private let scratch: StoreScratch
 
@@ -254,7 +254,8 @@ extension StoreScratch {
         let error = Mutex<String?>(nil)
     }
 
-    /// Layers in opposite orders, so that each has what the other wants next; and one job each, so that waiting blocks everything.
+    /// Layers in opposite orders, so that each pull has the lease that the other needs next; and one job each, so that waiting blocks the
+    /// pull.
     @Test(arguments: [1, 2, 3])
     func oppositeOrders(jobs: Int) throws {
         let archives = (0..<6).map { archive("file\($0)", 200_000).adding("n\($0)", [UInt8($0)]) }
@@ -293,7 +294,7 @@ extension StoreScratch {
                 PullOptions(name: "other", jobs: 2) { if case .waiting = $0.phase { waiting.signal() } })
             guard result.newLayers == 0, result.presentLayers == 2 else { throw RemoteSource.Broken() }
         }
-        // It says so for each layer.
+        // It reports waiting for each layer.
         waiting.wait()
         waiting.wait()
         for digest in digests { source.letGo(digest) }
@@ -305,7 +306,7 @@ extension StoreScratch {
         #expect(try store.faults() == [] && store.tags().count == 2 && scratch.kept().isEmpty)
     }
 
-    /// The one that has the claim fails: the one that waits goes on from what it had.
+    /// The pull with the lease fails, and the waiting one continues from the partial blob.
     @Test func theOtherFails() throws {
         let archive = archive("a", 300_000)
         let digest = ContentDigest.of(archive.bytes)

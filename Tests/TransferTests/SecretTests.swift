@@ -6,7 +6,7 @@ import Testing
 @testable import ComposefsTransfer
 @testable import ComposefsTransports
 
-/// Users and passwords in references come back in no message.
+/// Users and passwords in references do not appear in any message.
 @Suite struct SecretTests {
     @Test(arguments: [
         ("user:secret@host/name:1", "***@host/name:1"), ("docker://user:secret@host/name", "docker://***@host/name"),

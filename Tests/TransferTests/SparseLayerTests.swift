@@ -11,7 +11,7 @@ import Testing
 @testable import ComposefsTransfer
 @testable import ComposefsTransports
 
-/// Layers with sparse files: the image has the whole file, and the layer's stream still gives the archive back byte for byte.
+/// Layers with sparse files: the image has the whole file, and the layer's stream still restores the archive byte for byte.
 @Suite struct SparseLayerTests {
     private static func record(_ key: String, _ value: String) -> [UInt8] {
         let rest = 3 + key.utf8.count + value.utf8.count
@@ -20,7 +20,7 @@ import Testing
         return Array("\(length) \(key)=\(value)\n".utf8)
     }
 
-    /// One PAX sparse file behind a directory.
+    /// One PAX sparse file after a directory.
     private static func archive(_ records: [(String, String)], _ stored: [UInt8]) -> [UInt8] {
         var layer = LayerArchive()
         layer.add("usr/", type: "5", mode: 0o755)
@@ -33,9 +33,9 @@ import Testing
     private static let one = [UInt8](repeating: 0x41, count: 512)
     private static func map(_ text: String) -> [UInt8] { Array(text.utf8) + [UInt8](repeating: 0, count: 512 - text.utf8.count) }
 
-    /// Archives, and what the sparse file holds.
+    /// Archives, and the content of the sparse file.
     private static let archives: [(archive: [UInt8], content: [UInt8])] = [
-        // As FreeBSD's images have it.
+        // As in FreeBSD's images.
         (
             archive(
                 [("major", "1"), ("minor", "0"), ("name", "usr/s"), ("realsize", "32768")], map("2\n0\n512\n32768\n0\n") + one),
@@ -45,7 +45,7 @@ import Testing
             archive([("major", "0"), ("minor", "1"), ("name", "usr/s"), ("size", "2000"), ("map", "1000,512,2000,0")], one),
             [UInt8](repeating: 0, count: 1000) + one + [UInt8](repeating: 0, count: 488)
         ),
-        // Little is stored of much, much of little, and nothing of something.
+        // A small part of a large file is stored, a large part of a small one, and nothing of another.
         (
             archive([("name", "usr/s"), ("size", "5000000"), ("map", "4000000,3")], [1, 2, 3]),
             [UInt8](repeating: 0, count: 4_000_000) + [1, 2, 3] + [UInt8](repeating: 0, count: 999_997)
@@ -84,7 +84,7 @@ import Testing
         #expect(tree.lookup(path: "usr/GNUSparseFile.0") == nil && tree.lookup(path: "usr/after") != nil)
         let info = try store.layerInfo(.of(archive))
         #expect(info.size == UInt64(archive.count) && info.entryCount == 3)
-        // Checked, and kept with the layer alone.
+        // It is checked, and the layer alone keeps it.
         #expect(try store.check(nil, ImageCheckOptions(deep: true)).isClean)
         #expect(try repository.check().problems.isEmpty)
         _ = try repository.collectGarbage()
@@ -92,7 +92,7 @@ import Testing
         if content.count > 64 { #expect(try repository.readObject(id, limit: content.count) == content) }
     }
 
-    /// Holes count for the layer's size; no archive may become more than that.
+    /// Holes count towards the layer's size, whose limit applies.
     @Test func limit() throws {
         let archive = Self.archive([("name", "usr/s"), ("size", "5000000"), ("map", "4000000,3")], [1, 2, 3])
         func attempt(_ limit: UInt64) throws {
@@ -125,7 +125,7 @@ import Testing
                 == true)
     }
 
-    /// The stream's own word for the content is not taken: a reference to something else does not become the file.
+    /// The stream's reference to the content is not trusted: one to another object does not become the file.
     @Test func referencesAreNotBelieved() throws {
         let (archive, _) = Self.archives[0]
         let scratch = try StoreScratch()

@@ -10,7 +10,7 @@ import Testing
 @testable import ComposefsImageStore
 @testable import ComposefsTransfer
 
-/// xoshiro256++ (Blackman, Vigna) seeded by SplitMix64: what fills the files of the reference's synthetic images.
+/// xoshiro256++ (Blackman, Vigna) seeded by SplitMix64: the content of files in the reference implementation's synthetic images.
 private struct SmallRandom {
     private var state: (UInt64, UInt64, UInt64, UInt64)
 
@@ -48,7 +48,7 @@ private struct SmallRandom {
     }
 }
 
-/// The five layers of the reference's base image.
+/// The five layers of the reference implementation's base image.
 enum BaseImage {
     static var layers: [LayerArchive] {
         var folders = LayerArchive()
@@ -106,14 +106,14 @@ enum BaseImage {
         let fixture = ByteString(#filePath.split(separator: "/").dropLast(2).map { "/" + $0 }.joined() + "/Fixtures/base-image.dump")
         let expected = try FileDescriptor.open(fixture, .readOnly).readAll(limit: 1 << 20)
         #expect(dumpfile(of: try store.tree(of: image)) == expected)
-        // One reference stands for V0 and V1: the newer.
+        // V0 and V1 share one reference, which is to the newer.
         #expect(image.imageID(.v2) == result.imageIDs[.v2] && image.imageID(.v1) == result.imageIDs[.v1])
         #expect(try store.faults().isEmpty)
         #expect(try store.repository.check().isOK)
     }
 
-    /// Ours writes config and manifest once, with the image's reference in them; so the two streams without it, which the reference leaves
-    /// behind, never come to be.
+    /// This implementation writes config and manifest once, with the reference to the image. The two streams without it, which the
+    /// reference implementation leaves behind, are never created.
     @Test func garbage() throws {
         let scratch = try StoreScratch()
         let store = ImageStore(try scratch.create())
@@ -138,13 +138,13 @@ enum BaseImage {
         let second = try pullImage(from: BaseImage.source("localhost/second:1", more: [own]), into: store.repository)
         #expect(second.newLayers == 1 && second.presentLayers == 5)
         try store.untag("localhost/base:1")
-        // What only the first had: config and manifest with their streams, and the EROFS image.
+        // Only those of the first: config and manifest with their streams, and the EROFS image.
         let removed = try store.repository.collectGarbage()
         #expect(removed.objectsRemoved == 5 && removed.streamsRemoved == 2 && removed.imagesRemoved == 1)
         #expect(try store.faults() == [])
         #expect(try store.repository.check().isOK)
         #expect(try store.repository.collectGarbage().objectsRemoved == 0)
-        // The other way round, what the second shares with nobody goes with it.
+        // Conversely, objects that only the second image has are removed with it.
         _ = try pullImage(from: BaseImage.source(), into: store.repository)
         try store.untag("localhost/second:1")
         let other = try store.repository.collectGarbage()
@@ -152,7 +152,7 @@ enum BaseImage {
         #expect(try store.faults() == [] && store.repository.check().isOK)
     }
 
-    /// Golden values of a pull with the reference's command: SHA-512, GNU headers.
+    /// Golden values of a pull with the reference implementation's command: SHA-512, GNU headers.
     @Test func oneLayerWithHardLink() throws {
         let scratch = try StoreScratch()
         let store = ImageStore(try scratch.create(.sha512, default: .v2, extra: [.v1]))

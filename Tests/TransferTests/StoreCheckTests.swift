@@ -10,9 +10,9 @@ import Testing
 @testable import ComposefsOCIModel
 @testable import ComposefsTransfer
 
-/// Every fault that the check of the OCI level knows, made by damage.
+/// Every fault that the check of the OCI level reports, caused by damage.
 @Suite struct StoreCheckTests {
-    /// An image of two layers, good as it is.
+    /// An intact image of two layers.
     private struct Fixture {
         let scratch = try? StoreScratch()
         let store: ImageStore
@@ -31,7 +31,7 @@ import Testing
         func stream(_ name: ByteString) throws -> ObjectID { try #require(try store.repository.stream(name)) }
         func target(_ id: ObjectID) -> ByteString { "../objects/" + ByteString(id.objectPath) }
 
-        /// Publishes the image again with other parts, under its name.
+        /// Publishes the image again under its name with other parts.
         func republish(
             source other: ArraySource? = nil, layers: [(identifier: ContentDigest, stream: ObjectID)]? = nil,
             images: [ErofsVersion: ObjectID]? = nil
@@ -52,7 +52,7 @@ import Testing
         let fixture = try Fixture()
         let report = try fixture.store.check()
         #expect(report.isClean && report.imagesChecked == 1 && report.imagesDamaged == 0)
-        // By any name; one that there is not is the caller's error.
+        // By any name. An unknown name is an error of the caller.
         #expect(try fixture.store.check(ByteString(fixture.source.digest.description), ImageCheckOptions(deep: true)).imagesChecked == 1)
         #expect(refusal { _ = try fixture.store.check("nothing") }?.hasPrefix("no image \"nothing\"") == true)
     }
@@ -72,7 +72,7 @@ import Testing
             ])
         let report = try fixture.store.check()
         #expect(report.imagesChecked == 2 && report.imagesDamaged == 1)
-        // No manifest's stream at all.
+        // Not the stream of a manifest.
         try scratch.replaceLink("streams/" + stream, fixture.target(image.layerStream(alpha) ?? image.configStream))
         #expect(try fixture.store.faults().first?.hasPrefix("fsck: image-read-failed: localhost/test:latest: \(stream): ") == true)
         try scratch.removeObject(image.manifestStream)
@@ -121,7 +121,7 @@ import Testing
             try fixture.store.faults() == [
                 "fsck: image-read-failed: localhost/test:latest: \(name): \(name): has no reference config:\(fixture.source.configDigest)"
             ])
-        // A stream with more than the one object.
+        // A stream with more than one object.
         var two = try fixture.store.repository.makeStreamBuilder(contentType: StreamContentType.manifest)
         for _ in 0..<2 { try two.external(content.id, size: content.size) }
         try scratch.replaceLink("streams/" + name, fixture.target(try two.finish().id))
@@ -156,7 +156,7 @@ import Testing
         var bytes = [UInt8](repeating: 0, count: 1000)
         bytes[999] = 1
         try fixture.files().replaceObject(content, bytes)
-        // The archive as it now is.
+        // The current archive.
         var archive = LayerArchive()
         archive.add("alpha", content: bytes)
         #expect(
@@ -168,7 +168,7 @@ import Testing
         let faults = try fixture.store.faults()
         #expect(faults.count == 1 && faults[0].hasPrefix("fsck: layer-check-failed: localhost/test:latest: \(alpha): "))
         #expect(faults[0].contains(content.hex))
-        // A damaged layer is told for every image that has it.
+        // A damaged layer is reported for every image that has it.
         try fixture.store.tag(fixture.source.digest, as: "second")
         #expect(try fixture.store.faults().filter { $0.contains("layer-check-failed: second: \(alpha)") }.count == 1)
         #expect(try fixture.store.check().imagesDamaged == 2)
@@ -260,7 +260,7 @@ import Testing
                 "fsck: ref-resolve-failed: config: streams/refs/oci/config leads to ../../oci-config-\(fixture.source.configDigest), which is no manifest",
                 "fsck: ref-resolve-failed: a/b: streams/refs/oci/a%2Fb leads to ../../oci-manifest-sha256:12, which is no manifest",
             ])
-        // They are no tags of anything.
+        // They are not tags.
         #expect(try fixture.store.tags().map(\.name) == ["@bad", "localhost/test:latest"])
     }
 
@@ -281,7 +281,7 @@ import Testing
         let stream = try #require(try store.repository.stream(StreamName.layer(digest)))
         try scratch.removeObject(stream)
         #expect(try store.faults() == ["fsck: layer-object-missing: localhost/artifact:latest: \(digest): object \(stream)"])
-        // A config's stream that does not know the second blob.
+        // A config's stream without the second blob.
         let first = try #require(image.layerStream(.of(blobs[0])))
         try store.publish(
             manifest: try Manifest(parsing: source.manifest), digest: source.digest, config: source.config,

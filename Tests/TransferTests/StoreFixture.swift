@@ -11,7 +11,7 @@ import Testing
 @testable import ComposefsOCIModel
 @testable import ComposefsTransports
 
-/// A repository in a directory of its own, removed when the value goes.
+/// A repository in a new directory, which is removed with the value.
 final class StoreScratch {
     private let folder: TestFolder
     var path: ByteString { folder.path }
@@ -60,7 +60,7 @@ final class StoreScratch {
         try directory().open(at: objectPath(stream), .readOnly).removeExtendedAttribute(LayerMark.attribute)
     }
 
-    /// How many objects there are.
+    /// The number of objects.
     func objectCount() throws -> Int {
         let root = try directory()
         guard try root.statusIfPresent(at: "objects") != nil else { return 0 }
@@ -71,7 +71,7 @@ final class StoreScratch {
     }
 }
 
-/// A ustar archive with the header fields of the golden values: octal digits and NUL, everything optional left zero.
+/// A ustar archive with the header fields of the golden values: octal digits and NUL, and zeros for everything optional.
 struct LayerArchive {
     private var entries: [UInt8] = []
 
@@ -130,7 +130,7 @@ struct LayerArchive {
         return block + content + [UInt8](repeating: 0, count: (512 - content.count % 512) % 512)
     }
 
-    /// One file of zeros, as the layers alpha, beta and gamma of the golden values.
+    /// One file of zeros, like the layers alpha, beta and gamma of the golden values.
     static func zeros(_ name: String, _ count: Int) -> LayerArchive {
         var archive = LayerArchive()
         archive.add(name, content: [UInt8](repeating: 0, count: count))
@@ -138,7 +138,7 @@ struct LayerArchive {
     }
 }
 
-/// An image in memory. What it hands out can be made to differ from what its documents say.
+/// An image in memory. The bytes that it provides can be made to differ from its documents.
 final class ArraySource: ImageSource {
     struct Layer {
         var blob: [UInt8]
@@ -164,7 +164,7 @@ final class ArraySource: ImageSource {
     private let blobs: Mutex<[ContentDigest: [UInt8]]>
     private let log = Mutex<[ContentDigest]>([])
 
-    /// - Parameter diffIDs: what the config says instead of the layers' own.
+    /// - Parameter diffIDs: The diff IDs in the config, instead of those of the layers.
     init(
         _ layers: [Layer], name: String = "localhost/test:latest", diffIDs: [ContentDigest]? = nil, labels: String = "",
         expected: Descriptor? = nil, configType: String? = MediaType.ociConfig
@@ -206,7 +206,7 @@ final class ArraySource: ImageSource {
     /// Blobs that were opened, in order.
     var opened: [ContentDigest] { log.withLock { $0 } }
 
-    /// Hands out other bytes in a blob's place; nil fails to open it.
+    /// Provides other bytes instead of a blob's; nil makes opening it fail.
     func replace(_ digest: ContentDigest, with bytes: [UInt8]?) { blobs.withLock { $0[digest] = bytes } }
 
     func rootManifest() -> SourceManifest { SourceManifest(bytes: manifest, mediaType: MediaType.ociManifest, expected: expected) }
@@ -225,7 +225,7 @@ final class ArraySource: ImageSource {
     }
 }
 
-/// Hands out its bytes in pieces of odd sizes.
+/// Provides its bytes in parts of unusual sizes.
 final class ArrayBlob: BlobReader {
     private let bytes: [UInt8]
     private var position = 0
@@ -244,7 +244,7 @@ final class ArrayBlob: BlobReader {
     }
 }
 
-/// The text of what `body` is refused with; nil where it is not.
+/// The text of the error that `body` throws, or nil.
 func refusal(_ body: () throws -> Void) -> String? {
     do {
         try body()
@@ -257,7 +257,7 @@ func refusal(_ body: () throws -> Void) -> String? {
 func objectID(_ hex: String) throws -> ObjectID { try #require(ObjectID(hex: hex)) }
 
 extension ImageStore {
-    /// A layer's archive as it is put together again.
+    /// A layer's reassembled archive.
     func archive(of stream: ObjectID) throws -> [UInt8] {
         var bytes: [UInt8] = []
         try readLayer(stream) { bytes += $0 }
@@ -270,7 +270,7 @@ extension ImageStore {
         return String(decoding: bytes, as: UTF8.self)
     }
 
-    /// What the check of one or of all images says, one line for each problem.
+    /// The report of checking one or all images, one line per problem.
     func faults(_ only: ByteString? = nil, deep: Bool = true, metadataOnly: Bool = false) throws -> [String] {
         try check(only, ImageCheckOptions(metadataOnly: metadataOnly, deep: deep)).problems.map(\.description)
     }

@@ -9,7 +9,7 @@ import Testing
 @testable import ComposefsImageStore
 @testable import ComposefsOCIModel
 
-/// What the golden values say of layers made by the reference.
+/// Golden values of layers made by the reference implementation.
 @Suite struct StoreLayerTests {
     private static let golden: [(name: String, count: Int, diffID: String, stream: String, length: UInt64)] = [
         (
@@ -39,7 +39,7 @@ import Testing
             #expect(try store.archive(of: stream) == archive.bytes)
             layers.append((archive.diffID, stream))
         }
-        // The config's stream refers to the layers only.
+        // The config's stream refers only to the layers.
         let source = ArraySource(Self.golden.map { ArraySource.Layer(LayerArchive.zeros($0.name, $0.count)) })
         #expect(source.configDigest.hex == "5118919cc453352968579aeed8fcc26c7a75759de579722a0f90ed5aaf85bd7d")
         try store.publish(
@@ -85,10 +85,10 @@ import Testing
                     diffID: archive.diffID, stream: stream, size: 15872, entryCount: 4, externalObjects: 3, externalSize: 12288,
                     inlineSize: 3584))
         #expect(try store.layerDigest(of: stream, .sha256) == archive.diffID)
-        // Once more: nothing is new.
+        // A second import stores nothing new.
         #expect(try store.importLayer(archive.diffID, from: ArrayBlob([])) == stream)
         #expect(try scratch.objectCount() == 4)
-        // Nothing keeps a layer alone.
+        // Nothing keeps a layer without an image.
         let garbage = try store.repository.collectGarbage()
         #expect(garbage.objectsRemoved == 4 && garbage.streamsRemoved == 1)
         #expect(refusal { _ = try store.layerStream(archive.diffID) } == "no layer \(archive.diffID) in the repository")
@@ -134,7 +134,7 @@ import Testing
         #expect(info.size == UInt64(archive.bytes.count) && info.inlineSize == info.size - 8190)
     }
 
-    /// Larger than all buffers together, with a file that spans many of them and many that end near a buffer's end.
+    /// Larger than all buffers together, with a file that spans many buffers and files that end near the end of a buffer.
     @Test func largeArchives() throws {
         let scratch = try StoreScratch()
         let store = ImageStore(try scratch.create())
@@ -187,13 +187,13 @@ import Testing
         #expect(refusal { _ = try store.archive(of: stream) } == "\(stream): re-assembles to 15776 bytes, but its header says 15872")
         try scratch.removeObject(object)
         #expect(refusal { _ = try store.archive(of: stream) }?.contains(object.hex) == true)
-        // The list of entries does not need the contents.
+        // Listing the entries does not need the contents.
         #expect(try store.dumpLines(of: stream).contains("/file4096 4096"))
         let document = try store.repository.storeObject(stream: StreamContentType.blob)
         #expect(refusal { _ = try store.dumpLines(of: document) } != nil)
     }
 
-    /// A stream may hold in line what should be an object; no layer of ours does.
+    /// A foreign stream may have content in line that should be an object.
     @Test func largeFilesInLine() throws {
         let scratch = try StoreScratch()
         let store = ImageStore(try scratch.create())

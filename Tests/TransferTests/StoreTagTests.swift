@@ -19,7 +19,7 @@ import Testing
             #expect(ImageTag.encode(name) == encoded)
             #expect(ImageTag.decode(encoded) == name)
         }
-        // What no encoder wrote stands for itself.
+        // Sequences that no encoder writes are literal.
         for (encoded, name) in [("%", "%"), ("%2", "%2"), ("%2f", "%2f"), ("%41", "%41"), ("%%2F", "%/")] as [(ByteString, ByteString)] {
             #expect(ImageTag.decode(encoded) == name)
         }
@@ -84,16 +84,16 @@ import Testing
                 refusal { _ = try meant(text) } == "no image \"\(text)\" in the repository", "\(text)")
         }
         #expect(refusal { _ = try store.resolve(ByteString([0xff])) } != nil)
-        // A tag comes before what its text might mean otherwise.
+        // A tag takes precedence over other meanings of its text.
         let digits = ByteString(String(first.digest.hex.prefix(8)))
         try store.tag(second.digest, as: digits)
         #expect(try store.resolve(digits) == TaggedImage(name: digits, manifestDigest: second.digest))
-        // Without a tag an image has its digest for a name.
+        // Without a tag, an image has its digest as its name.
         try store.untag(name)
         #expect(try meant(first.digest.description).name == ByteString(first.digest.description))
     }
 
-    /// What a registry configuration made of a short name is found by it again, where it is the only one.
+    /// An image that a registry configuration resolved from a short name is found by that name, if it is the only one.
     @Test func shortNamesOfOtherRegistries() throws {
         let scratch = try StoreScratch()
         let (store, first, second) = try twoImages(scratch)
@@ -104,7 +104,7 @@ import Testing
         for text: ByteString in ["app:v1", "team/app", "fedora:40", "example/fedora", "docker.io/fedora"] {
             #expect(throws: ImageStoreError.self) { try store.resolve(text) }
         }
-        // The same image twice is one; another one is not, and Docker Hub's comes first.
+        // The same image twice counts as one. If images differ, that of Docker Hub takes precedence.
         try store.tag(first.digest, as: "other.example/fedora:latest")
         #expect(try store.resolve("fedora").manifestDigest == first.digest)
         try store.tag(second.digest, as: "third.example/fedora:latest")
@@ -116,7 +116,7 @@ import Testing
     @Test func ambiguousDigits() throws {
         let scratch = try StoreScratch()
         let (store, first, second) = try twoImages(scratch)
-        // Streams whose digests begin alike; only the names are looked at.
+        // Streams with a common digest prefix. Only the names are read.
         let manifest = try #require(try store.repository.stream(StreamName.manifest(first.digest)))
         let prefix = "abcdef"
         var digests: [String] = []
@@ -152,7 +152,7 @@ import Testing
             try scratch.directory().readLink(at: "streams/refs/oci/a%2Fb%25c") == "../../oci-manifest-"
                 + ByteString(first.digest.description))
         #expect(try store.tags().map(\.name) == ["a/b%c", "docker.io/library/first:latest", "localhost/second:1"])
-        // A name in use moves.
+        // A name that is in use is moved.
         try store.tag(second.digest, as: "a/b%c")
         #expect(try store.resolve("a/b%c").manifestDigest == second.digest)
         try store.untag("a/b%c")
@@ -170,7 +170,7 @@ import Testing
         #expect(list.images[0].architecture == "amd64" && list.images[0].os == "linux" && list.images[0].isContainer)
         #expect(list.images[1].size == UInt64(LayerArchive.zeros("alpha", 1000).bytes.count + LayerArchive.zeros("beta", 2000).bytes.count))
         #expect(list.images[1].imageID == (try store.open("localhost/second:1").image.imageID(.v1)))
-        // What cannot be read is told, not left out.
+        // Unreadable images are reported, not skipped.
         try scratch.removeObject(try #require(try store.repository.stream(StreamName.config(second.configDigest))))
         let damaged = try store.list()
         #expect(damaged.images.count == 1 && damaged.broken.map(\.name) == ["localhost/second:1"])
@@ -186,7 +186,7 @@ import Testing
         try store.addReferrer(artifact.digest, to: first.digest)
         try store.addReferrer(second.digest, to: first.digest)
         try store.addReferrer(artifact.digest, to: first.digest)
-        // The subject need not be there, the artifact must.
+        // The subject need not be stored, but the artifact must be.
         try store.addReferrer(artifact.digest, to: absent)
         #expect(refusal { try store.addReferrer(absent, to: first.digest) }?.hasPrefix("no image \"\(absent)\"") == true)
         #expect(
@@ -207,7 +207,7 @@ import Testing
         #expect(try store.removeDanglingReferrers() == 1)
         #expect(try store.referrers(of: absent).isEmpty && store.referrers(of: first.digest) == [artifact.digest])
         #expect(try store.removeDanglingReferrers() == 0)
-        // A link of another name than its target, or to nothing, is no record.
+        // A link whose name differs from its target, or that dangles, is not a record.
         let folder = "streams/refs/oci-referrers/" + ByteString(first.digest.description) + "/"
         try scratch.replaceLink(folder + ByteString(absent.description), "../../../oci-manifest-" + ByteString(artifact.digest.description))
         try scratch.replaceLink(folder + "name", "../../../oci-manifest-" + ByteString(artifact.digest.description))

@@ -10,7 +10,7 @@ import Testing
 @testable import ComposefsTransfer
 
 @Suite struct StoreUpgradeTests {
-    /// An image as old stores have it: without an EROFS image.
+    /// An image as in old stores, without an EROFS image.
     private func publishOld(_ source: ArraySource, _ archives: [LayerArchive], in store: ImageStore) throws {
         let layers = try archives.map { (identifier: $0.diffID, stream: try store.importLayer($0.diffID, from: ArrayBlob($0.bytes))) }
         try store.publish(
@@ -32,13 +32,13 @@ import Testing
         )
         #expect(try store.upgrade() == ImageStore.UpgradeResult(upgraded: 0, alreadyCurrent: 2, artifacts: 1))
         #expect(try store.faults() == [])
-        // The streams of both configs and manifests as they were.
+        // The original streams of both configs and manifests.
         let garbage = try store.repository.collectGarbage()
         #expect(garbage.objectsRemoved == 4 && garbage.streamsRemoved == 0 && garbage.imagesRemoved == 0)
         #expect(try store.faults() == [] && store.repository.check().isOK)
     }
 
-    /// What a pull gives is what an upgrade gives.
+    /// An upgrade gives the same result as a pull.
     @Test func equalToAPull() throws {
         let (old, new) = (try StoreScratch(), try StoreScratch())
         let (upgraded, pulled) = (ImageStore(try old.create()), ImageStore(try new.create()))
@@ -63,7 +63,7 @@ import Testing
         #expect(image.imageID(.v2)?.hex == "c2450eb4a411b0fe92fdc1c52fb52233dd40c3de10e320f80052d66c4766e060")
         _ = try store.repository.collectGarbage()
         #expect(try store.faults() == [] && store.repository.imageIDs().count == 2)
-        // A missing object is made again.
+        // A missing object is created again.
         try scratch.removeObject(try #require(image.imageID(.v1)))
         #expect(try store.upgrade().upgraded == 1)
         #expect(try store.faults() == [])
@@ -99,7 +99,7 @@ import Testing
         #expect(refusal { _ = try store.upgrade() } == "\(name): is missing")
     }
 
-    /// An upgrade that was cut short after the streams and before the links of the images, as older releases went about it.
+    /// An upgrade by an older release that was interrupted after the streams and before the links of the images.
     @Test func imagesWithoutTheirLinks() throws {
         let scratch = try StoreScratch()
         let store = ImageStore(try scratch.create())
@@ -112,7 +112,7 @@ import Testing
         #expect(try store.upgrade() == ImageStore.UpgradeResult(upgraded: 0, alreadyCurrent: 1, artifacts: 0))
     }
 
-    /// One that was cut short between config and manifest: the image is whole, and the next upgrade completes it.
+    /// An upgrade that was interrupted between config and manifest: the image is complete, and the next upgrade finishes the work.
     @Test func cutShortBetweenConfigAndManifest() throws {
         let scratch = try StoreScratch()
         let store = ImageStore(try scratch.create())
@@ -123,7 +123,7 @@ import Testing
         _ = try store.upgrade()
         try root.unlink(at: path)
         try root.symlink(target: old, at: path)
-        // The old manifest leads to the old config, which knows no image; its name leads to the new one.
+        // The old manifest refers to the old config, which has no image; the config's name refers to the new one.
         #expect(try store.faults().map { $0.contains("image-ref-missing") } == [true])
         #expect(try store.upgrade() == ImageStore.UpgradeResult(upgraded: 1, alreadyCurrent: 0, artifacts: 0))
         #expect(try store.faults() == [])

@@ -8,19 +8,19 @@ import Testing
 private struct Broken: Error, Equatable { var origin: Int }
 private struct Refused: Error {}
 
-/// What one attempt at an origin gives: bytes, and then an end.
+/// The result of one attempt at an origin: bytes, followed by an end.
 private enum Answer {
     case all
-    /// So many bytes, then a failure.
+    /// A number of bytes, then a failure.
     case breaks(after: Int, Retry)
-    /// So many bytes, then the end of the connection, not of the blob.
+    /// A number of bytes, then the end of the connection before the end of the blob.
     case part(Int)
     case fails(Retry, concernsOrigin: Bool = true)
-    /// Other bytes, of the blob's size.
+    /// Other bytes of the blob's size.
     case lies
 }
 
-/// Origins with an answer for each attempt; the last one of an origin is given again and again.
+/// Origins with an answer for each attempt. The last answer of an origin is repeated.
 private final class ScriptedOrigins: BlobOrigins {
     let blob: [UInt8]
     var answers: [[Answer]]
@@ -150,7 +150,7 @@ private final class MemoryPartial: PartialBlob {
         guard case .retrying? = events.first else { return #expect(Bool(false), "\(events)") }
     }
 
-    /// Each 64 KiB give the attempts back: it may break off more often than the policy's limit.
+    /// Every 64 KiB reset the attempts, so the transfer may break more often than the policy's limit.
     @Test func progressRefillsTheBudget() throws {
         let origins = ScriptedOrigins(blob, [[.breaks(after: 66_000, .transient(after: nil))]])
         #expect(try readAll(BlobDownload(descriptor) { origins }) == blob)
@@ -172,7 +172,7 @@ private final class MemoryPartial: PartialBlob {
         let origins = ScriptedOrigins(blob, [[.fails(.never)], [.fails(.never)]])
         let download = BlobDownload(descriptor) { origins }
         #expect(throws: Broken(origin: 1)) { try download.connect() }
-        // What has failed stays so.
+        // A failed download stays failed.
         #expect(throws: Broken(origin: 1)) { try readAll(download) }
         #expect(origins.connects.count == 2)
         let own = ScriptedOrigins(blob, [[.fails(.never, concernsOrigin: false)], [.all]])
@@ -186,13 +186,13 @@ private final class MemoryPartial: PartialBlob {
         #expect(try verify(BlobDownload(descriptor, partial: partial) { origins }) == blob)
         #expect(origins.connects.map(\.offset) == [90_000])
         #expect(partial.bytes == blob && partial.clears == 0)
-        // All of it is there: no origin is asked.
+        // The whole blob is kept, so no origin is asked.
         let none = ScriptedOrigins(blob, [[.all]])
         #expect(try verify(BlobDownload(descriptor, partial: MemoryPartial(blob)) { none }) == blob)
         #expect(none.connects.isEmpty)
     }
 
-    /// Once: the kept bytes may be at fault, then the origin is.
+    /// The download restarts once: the first time the kept bytes may be wrong, the second time the origin is.
     @Test func damagedKeptBytesAreFetchedAnew() throws {
         let origins = ScriptedOrigins(blob, [[.all]])
         let partial = MemoryPartial(blob.prefix(90_000).map { ~$0 })
@@ -216,7 +216,7 @@ private final class MemoryPartial: PartialBlob {
         #expect(alone.connects.count == 1)
     }
 
-    /// Content that is the right one is the same everywhere; what cannot be stored says nothing of it.
+    /// Correct content is the same at every origin, so a failure to store it is no reason to try another one.
     @Test(arguments: [BlobDownload.Verdict.unusable, .unrelated, .tooLarge])
     func otherVerdicts(_ verdict: BlobDownload.Verdict) throws {
         let origins = ScriptedOrigins(blob, [[.lies], [.all]])

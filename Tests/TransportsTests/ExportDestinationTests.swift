@@ -8,7 +8,7 @@ import Testing
 private let layers: [[UInt8]] = [[UInt8](repeating: 7, count: 300_000), [1, 2, 3]]
 private let image = SourcesImage(layers)
 
-/// Puts an image into a destination; `meanwhile` runs before and after every piece.
+/// Writes an image to a destination. `meanwhile` runs before and after every part.
 private func export(_ image: SourcesImage, to destination: any ImageDestination, meanwhile: @escaping @Sendable () -> Void = {}) throws {
     meanwhile()
     for bytes in image.layers + [image.config] {
@@ -27,7 +27,7 @@ private func export(_ image: SourcesImage, to destination: any ImageDestination,
     meanwhile()
 }
 
-/// The paths below a directory with what is in them; symbolic links are shown, not followed.
+/// The paths below a directory with their contents. Symbolic links are listed, not followed.
 private func contents(_ directory: ByteString) throws -> [String: [UInt8]] {
     var found: [String: [UInt8]] = [:]
     func walk(_ path: ByteString, _ prefix: String) throws {
@@ -45,7 +45,8 @@ private func contents(_ directory: ByteString) throws -> [String: [UInt8]] {
 }
 
 @Suite struct ArchiveDestinationTests {
-    /// In a directory that others can write to, whatever shows there while an archive is made is exchanged for a link to what is not theirs.
+    /// In a directory that others can write to, every file that appears while an archive is written is replaced by a link to a file of the
+    /// user.
     @Test func exchangedNames() throws {
         let folder = try SourcesFolder()
         let other = SourcesImage([[9, 9, 9]], name: "foreign")
@@ -67,7 +68,7 @@ private func contents(_ directory: ByteString) throws -> [String: [UInt8]] {
         #expect(try contents(out).keys.sorted() == ["mark", "x.tar"])
     }
 
-    /// Bytes that are exchanged on the way are noticed, and no archive appears.
+    /// Bytes that are exchanged during writing are detected, and no archive appears.
     @Test func wrongBlobs() throws {
         let folder = try SourcesFolder()
         try folder.write("out/mark", [1])
@@ -77,7 +78,7 @@ private func contents(_ directory: ByteString) throws -> [String: [UInt8]] {
             try destination.putBlob(OutgoingBlob(expected: expected) { emit in try [UInt8]([1, 2, 4]).withUnsafeBytes { try emit($0) } })
         }
         #expect(!destination.hasBlob(Descriptor(mediaType: "x/y", digest: expected.digest, size: 3)))
-        // What failed leaves nothing in front of what comes next.
+        // A failed write leaves no bytes before the next one.
         try export(image, to: destination)
         #expect(try readImage("oci-archive:" + folder.at("out/x.tar")).0.layers == layers)
         #expect(try contents(folder.path + "/out").keys.sorted() == ["mark", "x.tar"])
@@ -94,7 +95,7 @@ private func contents(_ directory: ByteString) throws -> [String: [UInt8]] {
             ])
     }
 
-    /// A name as long as file systems take.
+    /// A name of the maximum length.
     @Test func longNames() throws {
         let folder = try SourcesFolder()
         let name = String(repeating: "n", count: 255)
@@ -104,7 +105,7 @@ private func contents(_ directory: ByteString) throws -> [String: [UInt8]] {
 }
 
 @Suite struct LayoutDestinationTests {
-    /// A link in the place of a directory or file of the layout leads nowhere, and the image is refused.
+    /// A link in place of a directory or file of the layout is not followed, and the image is refused.
     @Test(arguments: ["blobs", "blobs/sha256", "index.json", "oci-layout"]) func plantedLinks(name: String) throws {
         let folder = try SourcesFolder()
         let other = SourcesImage([[9]], name: "other")
@@ -123,7 +124,7 @@ private func contents(_ directory: ByteString) throws -> [String: [UInt8]] {
         #expect(try contents(folder.path + "/victim") == before)
     }
 
-    /// A directory is found once: one that takes its place later gets nothing.
+    /// A directory is opened once: one that replaces it later gets nothing.
     @Test func exchangedDirectory() throws {
         let folder = try SourcesFolder()
         try folder.write("victim/mark", [1])
@@ -137,7 +138,7 @@ private func contents(_ directory: ByteString) throws -> [String: [UInt8]] {
         #expect(try readImage("oci:\(aside):v1").0.manifest.bytes == image.manifest)
     }
 
-    /// A link to the layout is followed if it is one's own or root's, not if another user made it.
+    /// A link to the layout is followed if the user or root owns it, but not if another user does.
     @Test(.enabled(if: Host.effectiveUserID == 0)) func linksToLayouts() throws {
         let folder = try SourcesFolder()
         try folder.write("real/mark", [1])
@@ -152,7 +153,7 @@ private func contents(_ directory: ByteString) throws -> [String: [UInt8]] {
         #expect(try readImage("oci:" + folder.at("real:v1")).0.layers == layers)
     }
 
-    /// From the first moment on there is a layout that can be read, whatever becomes of the export.
+    /// The layout is readable at every moment, even if the export fails.
     @Test func wholeAtEveryMoment() throws {
         let folder = try SourcesFolder()
         let out = folder.path + "/out"
@@ -167,7 +168,7 @@ private func contents(_ directory: ByteString) throws -> [String: [UInt8]] {
         #expect(seen.all == ["\(out): index.json names no image"])
     }
 
-    /// What killed exports leave: temporary files alone, no index.
+    /// Remains of killed exports: only temporary files, no index.
     @Test func leftovers() throws {
         let folder = try SourcesFolder()
         try folder.write("out/.tmp-0123456789ab", [1])

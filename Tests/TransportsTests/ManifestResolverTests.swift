@@ -16,7 +16,7 @@ private func platform(_ text: String) throws -> Platform { try Platform(parsing:
     ])
     func normalised(_ text: String, _ expected: String) throws { #expect(try platform(text).description == expected) }
 
-    /// A system alone is meant for this machine's kind of processor.
+    /// An operating system alone is combined with this machine's architecture.
     @Test func systemsAlone() throws {
         let host = Platform.host
         #expect(try platform("linux") == host)
@@ -69,7 +69,7 @@ private final class MemorySource: ImageSource {
     func openBlob(_ descriptor: Descriptor) throws -> any BlobReader { DataBlobReader(try manifest(descriptor)) }
 }
 
-/// Gives the same answer to every question.
+/// Gives the same answer to every request.
 private final class StubbornSource: ImageSource {
     let root: SourceManifest
     let answer: [UInt8]
@@ -88,7 +88,7 @@ private final class StubbornSource: ImageSource {
 @Suite struct ModelsResolverTests {
     private let amd64 = Platform(os: "linux", architecture: "amd64")
 
-    /// A config that does not say what it is for.
+    /// A config without a platform.
     private let config = Array(#"{"rootfs":{"type":"layers"}}"#.utf8)
 
     /// A manifest without layers that differs by its annotation.
@@ -140,7 +140,7 @@ private final class StubbornSource: ImageSource {
         let middle = index([entry(empty, type: MediaType.ociIndex), entry(inner, type: MediaType.ociIndex)])
         let root = index([entry(middle, type: MediaType.ociIndex)])
         #expect(try resolve([wanted, other, inner, middle, empty], root: root) == "wanted")
-        // An entry that says it fits comes before one that says nothing.
+        // An entry with the right platform is preferred to one without a platform.
         let mixed = index([entry(inner, type: MediaType.ociIndex), entry(other, "linux/amd64")])
         #expect(try resolve([wanted, other, inner], root: mixed) == "other")
         #expect(try resolve([wanted, other], root: index([entry(wanted), entry(other)])) == "wanted")

@@ -42,7 +42,7 @@ private let image = SourcesImage(layers)
         let folder = try SourcesFolder()
         let bytes = archive()
         let end = bytes.count - 1024
-        // Every header's surroundings and then some.
+        // Around every header, and some other offsets.
         for count in stride(from: 0, to: end - 512, by: 509) {
             try folder.write("x.tar", Array(bytes[..<count]))
             #expect(sourceFault("oci-archive:" + folder.at("x.tar")) != nil)

@@ -6,7 +6,7 @@ import ComposefsTestSupport
 import ComposefsTransports
 import Testing
 
-/// A directory that vanishes with the value.
+/// A directory that is removed with the value.
 final class SourcesFolder {
     private let folder: TestFolder
     var path: ByteString { folder.path }
@@ -33,7 +33,7 @@ final class SourcesFolder {
     func remove(_ name: String) throws { try FileDescriptor.currentDirectory.unlink(at: path + "/" + ByteString(name)) }
 }
 
-/// One image with as many layers as there are contents.
+/// One image with a layer for each of the contents.
 struct SourcesImage {
     let layers: [[UInt8]]
     let config: [UInt8]
@@ -118,7 +118,7 @@ func readBlob(_ source: any ImageSource, _ descriptor: Descriptor) throws -> [UI
     }
 }
 
-/// Opens a reference and reads everything it leads to.
+/// Opens a reference and reads everything to which it refers.
 func readImage(
     _ reference: String, scratch: ByteString = "/tmp", limits: PullLimits = PullLimits()
 ) throws -> (SourcesImageRead, any ImageSource) {
@@ -135,7 +135,7 @@ struct SourcesImageRead {
     var layers: [[UInt8]]
 }
 
-/// The message of what a reference is refused with; nil where it is read.
+/// The message with which a reference is refused, or nil.
 func sourceFault(_ reference: String, scratch: ByteString = "/tmp", limits: PullLimits = PullLimits()) -> String? {
     do {
         _ = try readImage(reference, scratch: scratch, limits: limits)

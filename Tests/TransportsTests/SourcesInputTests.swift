@@ -58,7 +58,7 @@ private func packed(_ bytes: [UInt8], level: Int32 = 3) -> [UInt8] {
         #expect(sourceFault(reference + ":@2")?.contains("no entry @2, only 2") == true)
     }
 
-    /// Names of files with the characters that separate names from paths.
+    /// File names that contain the separators of references.
     @Test(arguments: ["a:1.tar", "a@1.tar", "a:@1.tar", "a:b:c", "@1", "a@sha256:b"]) func oddFileNames(name: String) throws {
         let folder = try SourcesFolder()
         try folder.write(name, dockerArchive([#"["team/app:1"]"#, "null"]))
@@ -68,7 +68,7 @@ private func packed(_ bytes: [UInt8], level: Int32 = 3) -> [UInt8] {
         #expect(sourceFault(reference)?.contains(#""team/app:1", @1"#) == true)
     }
 
-    /// One large layer that many names lead to is digested once.
+    /// A large layer with many names is hashed once.
     @Test func repeatedLayers() throws {
         let folder = try SourcesFolder()
         let content = [UInt8](repeating: 9, count: 3 << 20)
@@ -84,9 +84,9 @@ private func packed(_ bytes: [UInt8], level: Int32 = 3) -> [UInt8] {
     }
 }
 
-/// Archives that come through pipes, and what is refused of them.
+/// Archives from pipes, and which of them are refused.
 @Suite struct SourcesPipeTests {
-    /// Runs `body` while a thread of its own writes into the fifo.
+    /// Runs `body` while a new thread writes to the FIFO.
     private func feeding<Result>(_ fifo: String, _ bytes: [UInt8], pieces: Int = 65_536, _ body: () throws -> Result) throws -> Result {
         try FileDescriptor.currentDirectory.makeNode(at: ByteString(fifo), mode: S_IFIFO | 0o600)
         signal(SIGPIPE, SIG_IGN)
@@ -131,7 +131,7 @@ private func packed(_ bytes: [UInt8], level: Int32 = 3) -> [UInt8] {
         #expect(sourceFault("docker-archive:/dev/null")?.contains("no regular file and no pipe") == true)
     }
 
-    /// A pipe that nobody writes to is not waited for longer than the caller wants.
+    /// Waiting for a pipe without a writer ends after the caller's time limit.
     @Test func cancelledWait() throws {
         let folder = try SourcesFolder()
         try FileDescriptor.currentDirectory.makeNode(at: folder.path + "/fifo", mode: S_IFIFO | 0o600)
@@ -145,7 +145,7 @@ private func packed(_ bytes: [UInt8], level: Int32 = 3) -> [UInt8] {
         #expect(throws: CancellationError.self) { try reference.openLocalSource(scratch: scratch) }
     }
 
-    /// A compressed archive and a pipe are held to the limits of a layer before anything is written; an archive on disk takes no space.
+    /// The limits of a layer apply to a compressed archive and to a pipe before anything is written. An archive on disk needs no space.
     @Test func tooLarge() throws {
         let folder = try SourcesFolder()
         var limits = PullLimits()
@@ -160,7 +160,7 @@ private func packed(_ bytes: [UInt8], level: Int32 = 3) -> [UInt8] {
         #expect(sourceFault("docker-archive:" + folder.at("x.tar"), limits: limits) == nil)
     }
 
-    /// 2 GiB of zeros, one file after the other, none too large for a layer.
+    /// 2 GiB of zeros in several files, none of them too large for a layer.
     @Test func growsTooMuch() throws {
         let folder = try SourcesFolder()
         let piece = ustar([(path: "zeros", bytes: [UInt8](repeating: 0, count: 64 << 20))]).dropLast(1024)
@@ -174,7 +174,7 @@ private func packed(_ bytes: [UInt8], level: Int32 = 3) -> [UInt8] {
         #expect(fault?.contains("zstd -d") == true)
     }
 
-    /// On a file system of 16 MiB, an archive of which more than half would be taken.
+    /// On a file system of 16 MiB, an archive that would use more than half of it.
     @Test(.enabled(if: Host.effectiveUserID == 0)) func leavesRoom() throws {
         let folder = try SourcesFolder()
         let large = SourcesImage([(0..<12 << 20).map { UInt8(truncatingIfNeeded: $0 &* $0 >> 7) }])
@@ -189,7 +189,7 @@ private func packed(_ bytes: [UInt8], level: Int32 = 3) -> [UInt8] {
     }
 }
 
-/// Formats that are not read are named.
+/// Unsupported formats are named.
 @Suite struct SourcesForeignFormatTests {
     @Test(
         arguments: [
@@ -221,7 +221,7 @@ private func packed(_ bytes: [UInt8], level: Int32 = 3) -> [UInt8] {
     }
 }
 
-/// What `PATH:NAME` means where nothing is there yet: what is written is found again by the same text.
+/// The meaning of `PATH:NAME` before anything exists: the same text finds what was written.
 @Suite struct ImageLocationTests {
     @Test(
         arguments: [
@@ -239,7 +239,7 @@ private func packed(_ bytes: [UInt8], level: Int32 = 3) -> [UInt8] {
         #expect(foundName?.description == name)
     }
 
-    /// A path that cannot be looked at is not one that is missing: another reading would name another place to write to.
+    /// A path that cannot be inspected is not treated as missing: otherwise the reference would name another destination.
     @Test func unreadablePath() throws {
         let folder = try SourcesFolder()
         try folder.symlink("loop", "loop")

@@ -48,7 +48,7 @@ private let second = SourcesImage([Array("other layer".utf8)], name: "second")
         let reference = try layout([first.entry("a"), second.entry("a")], folder)
         #expect(sourceFault(reference + ":a") == "\(folder.at("l")): index.json names 2 different images \"a\"")
         #expect(try readImage(layout([first.entry("a"), first.entry("a")], folder) + ":a").0.manifest.bytes == first.manifest)
-        // Entries that differ in their platform are one image.
+        // Entries that differ only in their platform are one image.
         let platforms = ["amd64", "arm64"].map { ",\"platform\":{\"os\":\"linux\",\"architecture\":\"\($0)\"}" }
         let entries = [second.entry("a", more: platforms[1]), first.entry("a", more: platforms[0])]
         #expect(try readImage(layout(entries, folder) + ":a").0.manifest.bytes == first.manifest)
@@ -68,7 +68,7 @@ private let second = SourcesImage([Array("other layer".utf8)], name: "second")
     func namesThatAreNone(_ name: String) throws {
         let folder = try SourcesFolder()
         let reference = try layout([first.entry(name), second.entry("b")], folder)
-        // The one beside it stays usable.
+        // The other image remains usable.
         #expect(try readImage(reference + ":b").0.manifest.bytes == second.manifest)
         let error = try #require(sourceFault(try layout([first.entry(name)], folder)))
         #expect(error.contains("the reference name"))
@@ -109,7 +109,7 @@ private let second = SourcesImage([Array("other layer".utf8)], name: "second")
         #expect(sourceFault(reference)?.contains("has 4999 bytes, but its descriptor announces 5000") == true)
         try folder.remove(path)
         #expect(sourceFault(reference)?.contains("is missing") == true)
-        // A link, even to the right bytes, and a way out of the directory.
+        // A link, even to the right bytes, and a path out of the directory.
         try folder.write("l/blobs/copy", blob.bytes)
         try folder.symlink("../copy", path)
         #expect(sourceFault(reference)?.contains("symbolic link") == true)
@@ -130,7 +130,7 @@ private let second = SourcesImage([Array("other layer".utf8)], name: "second")
         try folder.remove("l/blobs")
         try folder.symlink(folder.at("blobs"), "l/blobs")
         #expect(sourceFault(reference)?.contains("outside") == true)
-        // Inside it a link is as good as a directory.
+        // A link within the layout is as good as a directory.
         try folder.remove("l/blobs")
         try FileDescriptor.currentDirectory.rename(at: ByteString(folder.at("blobs")), to: ByteString(folder.at("l/real")))
         try folder.symlink("real", "l/blobs")

@@ -36,7 +36,7 @@ private let digest = "sha256:" + String(repeating: "0a", count: 32)
         "quay.io/" + String(repeating: "a/", count: 130) + "a", "a@\(digest)@\(digest)",
     ])
     func refused(_ text: String) {
-        // A bare host name without a slash is a short name to every tool.
+        // All tools treat a host name without a slash as a short name.
         if text == "quay.io" {
             #expect((try? RegistryReference(parsing: text))?.canonical == "docker.io/library/quay.io:latest")
             return

@@ -7,7 +7,7 @@ import ComposefsOCIModel
 import ComposefsTransports
 import Testing
 
-/// RFC 4648; that it is right shows in the digests of what comes out.
+/// RFC 4648. The digests of the decoded data show that it is correct.
 private func base64(_ bytes: [UInt8]) -> String {
     let digits = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
     var text = ""
@@ -20,7 +20,7 @@ private func base64(_ bytes: [UInt8]) -> String {
 }
 
 @Suite struct SourcesStorageTests {
-    /// Two layers: one with small and large files, one with a link as a parent and a name that is not UTF-8.
+    /// Two layers: one with small and large files, and one with a link as a parent and a name that is not UTF-8.
     private struct Storage {
         let folder: SourcesFolder
         let lower: [UInt8]
@@ -37,7 +37,7 @@ private func base64(_ bytes: [UInt8]) -> String {
             lower = ustar([(path: "./bin/small", bytes: small), (path: "empty", bytes: []), (path: "large", bytes: large)])
             upper = ustar([(path: "lib/x", bytes: small), (path: "y", bytes: [9])])
             image = SourcesImage([lower, upper])
-            // What was pulled had other blobs; the storage keeps the manifest as it was.
+            // The pulled blobs differed. The storage keeps the original manifest.
             let compressed = SourcesImage([[1], [2]])
             var document = try JSONValue.parse(compressed.manifest)
             document["config"] = try JSONValue.parse(image.manifest)["config"]
@@ -126,7 +126,7 @@ private func base64(_ bytes: [UInt8]) -> String {
         }
     }
 
-    /// `NAME@ID`: the image with the id, which has a name in the same repository.
+    /// `NAME@ID`: the image with this ID, which has a name in the same repository.
     @Test func namesWithIdentifiers() throws {
         let storage = try Storage()
         for (name, canonical) in [
