@@ -94,7 +94,7 @@ struct CommandRegistriesTests {
             #expect(blocked.error.contains("\(host)/team/app:latest is blocked: \(folder.path)/registries.conf:2 blocks \(host)"))
             let mistaken = try pull("a = 1\nblocked = maybe\n")
             #expect(mistaken.status == 1)
-            #expect(mistaken.error.contains("\(folder.path)/registries.conf:2: maybe is no value"), "\(mistaken.error)")
+            #expect(mistaken.error.contains("\(folder.path)/registries.conf:2: maybe is not a value"), "\(mistaken.error)")
             let missing = try Cfsoci.run(
                 ["pull", "\(host)/team/app", "--repo", folder.path + "/repo", "--registries-conf", folder.path + "/nothing"])
             #expect(missing.error.contains("\(folder.path)/nothing does not exist"))

@@ -109,7 +109,7 @@ import Testing
         -> CertificateDirectories
     {
         CertificateDirectories(
-            given.map { ByteString($0) }, ConfigurationPlaces(Environment(environment, systemRoot: root, userID: user)))
+            given.map { ByteString($0) }, ConfigurationPaths(Environment(environment, systemRoot: root, userID: user)))
     }
 
     private func makeDirectories(_ root: String, _ path: String) throws {

@@ -127,7 +127,8 @@ import Testing
             #expect(asked.found == "\(hosts[1])/team/app:v1")
             #expect(asked.warnings.count == 1)
             #expect(
-                asked.warnings.first?.hasPrefix("what team/app means could not be recorded, and will be asked again: \(root)/var") == true)
+                asked.warnings.first?.hasPrefix(
+                    "cannot record the registry chosen for team/app, which will be asked for again: \(root)/var") == true)
             // It is not ours to throw away.
             if isDamaged { #expect(try text(path) == "[aliases\n") }
         }

@@ -19,7 +19,7 @@ private func configuration(_ texts: String...) throws -> RegistriesConfiguration
 private func reference(_ text: String) throws -> RegistryReference { try RegistryReference(parsing: text) }
 
 extension RegistriesConfiguration {
-    fileprivate func places(_ text: String) throws -> [String] {
+    fileprivate func endpoints(_ text: String) throws -> [String] {
         try endpoints(for: try reference(text)).map {
             "\($0.domain)/\($0.name)" + ($0.isMirror ? " mirror" : "") + ($0.isInsecure ? " insecure" : "")
         }
@@ -58,16 +58,16 @@ extension RegistriesConfiguration {
     @Test func theManualsExample() throws {
         let configuration = try configuration(example)
         #expect(
-            try configuration.places("example.com/foo/image:latest") == [
+            try configuration.endpoints("example.com/foo/image:latest") == [
                 "example-mirror-0.local/mirror-for-foo/image mirror", "example-mirror-1.local/mirrors/foo/image mirror insecure",
                 "internal-registry-for-example.com/bar/image",
             ])
-        #expect(try configuration.places("registry.com/image:latest") == ["mirror.registry.com/image mirror", "registry.com/image"])
-        #expect(try configuration.places("example.com/bar/image") == ["example.com/bar/image"])
+        #expect(try configuration.endpoints("registry.com/image:latest") == ["mirror.registry.com/image mirror", "registry.com/image"])
+        #expect(try configuration.endpoints("example.com/bar/image") == ["example.com/bar/image"])
         // A prefix ends where a component ends.
-        #expect(try configuration.places("example.com/foobar") == ["example.com/foobar"])
+        #expect(try configuration.endpoints("example.com/foobar") == ["example.com/foobar"])
         #expect(
-            try configuration.places("example.com/foo") == [
+            try configuration.endpoints("example.com/foo") == [
                 "example-mirror-0.local/mirror-for-foo mirror", "example-mirror-1.local/mirrors/foo mirror insecure",
                 "internal-registry-for-example.com/bar",
             ])
@@ -99,13 +99,13 @@ extension RegistriesConfiguration {
             prefix = "docker.io/library"
             location = "Hub.Example:5000/Mirror"
             """.replacingMirror)
-        #expect(try configuration.places("a.example/x") == ["a.example/x insecure"])
-        #expect(try configuration.places("a.example/team/app") == ["b.example/app"])
-        #expect(try configuration.places("a.example/team/app/sub:1") == ["b.example/app/sub"])
-        #expect(try configuration.places("a.example/other:v2") == ["c.example/other"])
-        #expect(try configuration.places("a.example/other:v1") == ["a.example/other insecure"])
-        #expect(try configuration.places("alpine") == ["hub.example:5000/mirror/alpine"])
-        let blocked = registryError { _ = try configuration.places("a.example/team/x") }
+        #expect(try configuration.endpoints("a.example/x") == ["a.example/x insecure"])
+        #expect(try configuration.endpoints("a.example/team/app") == ["b.example/app"])
+        #expect(try configuration.endpoints("a.example/team/app/sub:1") == ["b.example/app/sub"])
+        #expect(try configuration.endpoints("a.example/other:v2") == ["c.example/other"])
+        #expect(try configuration.endpoints("a.example/other:v1") == ["a.example/other insecure"])
+        #expect(try configuration.endpoints("alpine") == ["hub.example:5000/mirror/alpine"])
+        let blocked = registryError { _ = try configuration.endpoints("a.example/team/x") }
         #expect(blocked?.kind == .blocked)
         #expect(blocked?.description == "a.example/team/x:latest is blocked: /etc/0.conf:7 blocks a.example/team")
     }
@@ -120,12 +120,12 @@ extension RegistriesConfiguration {
             prefix = "*.b.example.com"
             location = "internal.net/ns"
             """)
-        #expect(try configuration.places("x.example.com/a") == ["x.example.com/a insecure"])
-        #expect(try configuration.places("x.y.example.com:5000/a") == ["x.y.example.com:5000/a insecure"])
-        #expect(try configuration.places("example.com/a") == ["example.com/a"])
-        #expect(try configuration.places("xexample.com/a") == ["xexample.com/a"])
-        #expect(try configuration.places("other.org/x.example.com/a") == ["other.org/x.example.com/a"])
-        #expect(try configuration.places("q.b.example.com/a:1") == ["internal.net/ns/a"])
+        #expect(try configuration.endpoints("x.example.com/a") == ["x.example.com/a insecure"])
+        #expect(try configuration.endpoints("x.y.example.com:5000/a") == ["x.y.example.com:5000/a insecure"])
+        #expect(try configuration.endpoints("example.com/a") == ["example.com/a"])
+        #expect(try configuration.endpoints("xexample.com/a") == ["xexample.com/a"])
+        #expect(try configuration.endpoints("other.org/x.example.com/a") == ["other.org/x.example.com/a"])
+        #expect(try configuration.endpoints("q.b.example.com/a:1") == ["internal.net/ns/a"])
     }
 
     @Test func mirrorsByKindOfReference() throws {
@@ -148,10 +148,12 @@ extension RegistriesConfiguration {
             pull-from-mirror = ""
             """)
         #expect(
-            try each.places("a.example/x:1") == ["all.example/x mirror", "tags.example/x mirror", "empty.example/x mirror", "a.example/x"])
+            try each.endpoints("a.example/x:1") == [
+                "all.example/x mirror", "tags.example/x mirror", "empty.example/x mirror", "a.example/x",
+            ])
         for text in ["a.example/x\(digest)", "a.example/x:1\(digest)"] {
             #expect(
-                try each.places(text) == ["all.example/x mirror", "digests.example/x mirror", "empty.example/x mirror", "a.example/x"])
+                try each.endpoints(text) == ["all.example/x mirror", "digests.example/x mirror", "empty.example/x mirror", "a.example/x"])
         }
         let digestsOnly = try configuration(
             """
@@ -160,8 +162,8 @@ extension RegistriesConfiguration {
             mirror-by-digest-only = true
             mirror = [{location = "m.example"}]
             """)
-        #expect(try digestsOnly.places("a.example/x:1") == ["a.example/x"])
-        #expect(try digestsOnly.places("a.example/x\(digest)") == ["m.example/x mirror", "a.example/x"])
+        #expect(try digestsOnly.endpoints("a.example/x:1") == ["a.example/x"])
+        #expect(try digestsOnly.endpoints("a.example/x\(digest)") == ["m.example/x mirror", "a.example/x"])
     }
 
     @Test func mirrorsAreRegistriesToo() throws {
@@ -178,7 +180,7 @@ extension RegistriesConfiguration {
             location = "blocked.example"
             blocked = true
             """)
-        #expect(try configuration.places("a.example/x") == ["m.example/x mirror insecure", "a.example/x"])
+        #expect(try configuration.endpoints("a.example/x") == ["m.example/x mirror insecure", "a.example/x"])
         let proxy = try #require(try configuration.endpoints(for: try reference("a.example/x")).first?.proxy)
         #expect("\(proxy) \(String(reflecting: proxy))" == "socks5h://p.example:1080 socks5h://p.example:1080")
         #expect(proxy.text == "socks5h://user:secret@p.example:1080")
@@ -213,8 +215,8 @@ extension RegistriesConfiguration {
             gone = ""
             """)
         #expect(configuration.shortNameMode == .enforcing)
-        #expect(try configuration.places("a.example/x") == ["a.example/x"])
-        #expect(try configuration.places("b.example/x") == ["b.example/x insecure"])
+        #expect(try configuration.endpoints("a.example/x") == ["a.example/x"])
+        #expect(try configuration.endpoints("b.example/x") == ["b.example/x insecure"])
         #expect(try configuration.meanings("kept:1") == ["k.example/kept:1"])
         #expect(try configuration.meanings("changed") == ["l.example/changed:latest"])
         #expect(try configuration.meanings("gone") == ["three.example/gone:latest"])
@@ -274,7 +276,7 @@ extension RegistriesConfiguration {
             """)
         #expect(configuration.searchRegistries == ["registry1.com", "registry2.com"])
         #expect(configuration.registries.map(\.isInsecure) == [false, true])
-        #expect(registryError { _ = try configuration.places("registry.untrusted.com/x") }?.kind == .blocked)
+        #expect(registryError { _ = try configuration.endpoints("registry.untrusted.com/x") }?.kind == .blocked)
     }
 
     @Test(arguments: [
@@ -324,7 +326,7 @@ extension RegistriesConfiguration {
         "unqualified-search-registries = ['a.example:5000/team', 'b.example/', 'localhost/x/y/']",
     ])
     func oddEntries(text: String) throws {
-        #expect(try configuration(text).places("registry.example/app") == ["registry.example/app"])
+        #expect(try configuration(text).endpoints("registry.example/app") == ["registry.example/app"])
     }
 
     @Test func whatOddEntriesMean() throws {
@@ -332,14 +334,14 @@ extension RegistriesConfiguration {
         let twice = try configuration(
             "[[registry]]\nprefix = 'p.example'\nlocation = 'x.example'\n"
                 + "[[registry]]\nprefix = 'p.example'\nlocation = 'y.example'\ninsecure = true")
-        #expect(try twice.places("p.example/app") == ["x.example/app"])
+        #expect(try twice.endpoints("p.example/app") == ["x.example/app"])
         let old = try configuration(
             "[registries.insecure]\nregistries = ['a.example/', '*.b.example', '10.0.0.0/8']\n"
                 + "[registries.block]\nregistries = ['c.example/']")
-        #expect(try old.places("a.example/app") == ["a.example/app insecure"])
-        #expect(try old.places("x.b.example/app") == ["x.b.example/app insecure"])
-        #expect(try old.places("10.1.2.3/app") == ["10.1.2.3/app"])
-        #expect(registryError { _ = try old.places("c.example/app") }?.kind == .blocked)
+        #expect(try old.endpoints("a.example/app") == ["a.example/app insecure"])
+        #expect(try old.endpoints("x.b.example/app") == ["x.b.example/app insecure"])
+        #expect(try old.endpoints("10.1.2.3/app") == ["10.1.2.3/app"])
+        #expect(registryError { _ = try old.endpoints("c.example/app") }?.kind == .blocked)
         #expect(try old.loginTarget("a.example").isInsecure)
         // A namespace after the host is searched, as people write it.
         let search = try configuration("unqualified-search-registries = ['a.example:5000/team', 'b.example/']")
@@ -353,7 +355,7 @@ extension RegistriesConfiguration {
 
     @Test func rewritingToNonsense() throws {
         let configuration = try configuration("[[registry]]\nprefix = \"a.example\"\nlocation = \"host\"")
-        let error = registryError { _ = try configuration.places("a.example/x") }
+        let error = registryError { _ = try configuration.endpoints("a.example/x") }
         #expect(
             error?.description
                 == "/etc/0.conf:1 turns a.example/x:latest into host/x:latest, which is not a reference to an image in a registry"

@@ -2,10 +2,10 @@ internal import ComposefsHTTPClient
 internal import ComposefsHashing
 internal import ComposefsTransports
 
-/// One repository that a blob is asked of: what one download has learned of it, whatever connections its bytes come on.
+/// One endpoint of a blob, with what one download has learned about it, on whatever connections the bytes arrive.
 final class BlobEndpoint {
     let repository: RemoteRepository
-    /// Among all endpoints of the image's reference.
+    /// Index among all endpoints of the image's reference.
     let index: Int
     fileprivate let client: RegistryClient
     fileprivate let digest: ContentDigest
@@ -23,13 +23,13 @@ final class BlobEndpoint {
         pace = MinimumRate(client.options)
     }
 
-    /// Begins the blob's bytes from an offset on: waits for the response, not for the body.
+    /// Requests the blob's bytes from an offset on. Waits for the response, not for the body.
     func connect(from offset: UInt64) throws(Failure) -> RegistryBlobConnection {
         let usesRange = offset > 0 && offset < size && !rangesAreRefused
         let response: HTTPResponse
         do throws(Failure) {
-            // A paused HTTP/2 stream makes curl buffer up to 32 MiB of it, and all streams share one TCP window: blobs have connections of
-            // their own, but for those that the ring buffer takes whole, which are never paused.
+            // libcurl buffers up to 32 MiB of a paused HTTP/2 stream, and all streams share one TCP window. So blobs get connections of
+            // their own, except those that fit into the ring buffer, which are never paused.
             response = try client.open(
                 repository, "/v2/\(repository.name)/blobs/\(digest)", headers: usesRange ? ["Range: bytes=\(offset)-\(size - 1)"] : [],
                 mayShareConnection: client.options.multiplexesBlobs || size - offset <= UInt64(HTTPResponse.sharedBodyLimit),
@@ -65,7 +65,7 @@ final class BlobEndpoint {
         return range.last + 1
     }
 
-    /// A server whose ranges are wrong is asked for the whole blob from now on, and what is known is skipped.
+    /// If the server's ranges are wrong, the next request is for the whole blob, and the known bytes are skipped.
     private func refusedRange(_ reason: RegistryError.Reason) -> Failure {
         rangesAreRefused = true
         return Failure(reason, retry: .transient(after: nil))
@@ -80,11 +80,11 @@ final class BlobEndpoint {
 final class RegistryBlobConnection: BlobConnection {
     private let endpoint: BlobEndpoint
     private let response: HTTPResponse
-    /// Where the reader is, in bytes from the blob's beginning.
+    /// The reader's position, in bytes from the start of the blob.
     private var offset: UInt64
-    /// Bytes before it that this response repeats.
+    /// Bytes before `offset` that this response repeats.
     private var toSkip: UInt64
-    /// Where the response ends, counted from the blob's beginning.
+    /// The end of the response, in bytes from the start of the blob.
     private let end: UInt64
 
     fileprivate init(_ endpoint: BlobEndpoint, _ response: HTTPResponse, at offset: UInt64, end: UInt64) {
@@ -116,7 +116,7 @@ final class RegistryBlobConnection: BlobConnection {
                 try expectEnd()
                 return 0
             }
-            // A part, as the server's Content-Range said.
+            // The response is a part of the blob, as its Content-Range says.
             if offset == end { return nil }
             let count = try receive(.init(rebasing: buffer[..<min(buffer.count, Int(clamping: end - offset))]))
             offset += UInt64(count)
@@ -138,7 +138,7 @@ final class RegistryBlobConnection: BlobConnection {
         return count
     }
 
-    /// All bytes are there: more are an error, a connection that breaks now is none.
+    /// All bytes have arrived: one more byte is an error, a connection that breaks now is not.
     private func expectEnd() throws(Failure) {
         var extra: UInt8 = 0
         let count = withUnsafeMutableBytes(of: &extra) { (try? response.read(into: $0)) ?? 0 }

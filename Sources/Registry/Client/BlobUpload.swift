@@ -3,12 +3,13 @@ internal import ComposefsHashing
 internal import ComposefsLinuxSystem
 internal import ComposefsTransports
 
-/// One blob on its way to a registry.
+/// The upload of one blob.
 ///
-/// A blob that is known beforehand goes in one PUT; one whose digest shows at its end streams through a PATCH and is named by a PUT. A
-/// broken PATCH goes on at the byte that the registry has, where it tells: the blob is made anew, and what it has is left out.
+/// A blob whose digest is known beforehand is sent in one PUT. Otherwise the bytes are streamed in a PATCH, and a PUT then names the
+/// digest. After a broken PATCH the upload continues at the byte that the registry reports: the blob is produced again, and the bytes
+/// before that one are skipped.
 struct BlobUpload {
-    /// An upload that moved on by this many bytes has its tries back.
+    /// After so many more bytes the retry budget is full again.
     private static let progressStep: UInt64 = 64 << 10
     private static let redirectLimit = 5
 
@@ -18,15 +19,15 @@ struct BlobUpload {
     private let request: RegistryError.Request
 
     private var location: HTTPURL?
-    /// Bytes that the registry has.
+    /// Bytes that the registry has received.
     private var offset: UInt64 = 0
     private var redirects = 0
-    /// Whether `location` is where the registry has just sent us, and has nothing of the blob yet.
+    /// Whether `location` is the target of a redirect, which has received nothing of the blob.
     private var isRedirected = false
-    /// Known once the blob has been made to its end.
+    /// Known when the blob has been produced to its end.
     private var made: SentBlob?
 
-    /// - Parameter location: of an upload that was begun already.
+    /// - Parameter location: of an upload that has been started already.
     init(_ client: RegistryClient, _ repository: RemoteRepository, _ blob: OutgoingBlob, location: HTTPURL?) {
         self.client = client
         self.repository = repository
@@ -36,17 +37,17 @@ struct BlobUpload {
         request = .upload(repository: repository.fullName)
     }
 
-    /// An attempt that failed: because of the registry, or of the blob.
+    /// A failed attempt: the registry is the cause, or the blob.
     private struct AttemptError: AttemptFailure {
         var error: any Error
         var retry = Retry.never
-        /// Making the blob failed.
+        /// Producing the blob failed.
         var isOfBlob = false
         var cancelled: (any Error)?
         var whenCancelled: AttemptError { AttemptError(error: cancelled ?? error) }
     }
 
-    /// - Throws: `RegistryError`, and what making the blob throws; then the upload is given up.
+    /// - Throws: `RegistryError`, and the error of producing the blob; in that case the upload is cancelled in the registry.
     mutating func run() throws -> SentBlob {
         let budget = client.retryBudget(of: repository)
         var isFirst = true
@@ -58,7 +59,7 @@ struct BlobUpload {
                         resume()
                         if offset >= mark + Self.progressStep { budget.refill() }
                         mark = offset
-                        // The answer to what completed the blob may have been lost.
+                        // The response that confirmed the blob may have been lost.
                         if let made, try client.hasBlob(repository, made.digest, size: made.size) { return made }
                     }
                     isFirst = false
@@ -96,7 +97,7 @@ struct BlobUpload {
         return try completed(answer, sent)
     }
 
-    /// Sends what the registry does not have yet; its answer, and what the whole blob was.
+    /// Sends the bytes that the registry does not have yet. Returns the response, and digest and size of the whole blob.
     private mutating func stream(to url: HTTPURL, method: String, size: UInt64?) throws -> (HTTPResponse, SentBlob) {
         let body = UploadBody()
         let sending = try client.beginSending(repository, to: url, method: method, body, size: size)
@@ -114,7 +115,7 @@ struct BlobUpload {
             made = sent
             body.finish()
         } catch is Stopped {
-            // An answer before the body's end is a refusal, whatever its status.
+            // A response before the end of the body is a refusal, whatever its status.
             throw refused(try client.finishSending(repository, sending, for: request))
         } catch {
             body.abort()
@@ -142,14 +143,14 @@ struct BlobUpload {
             return Failure(.uploadRedirected(request, location: next.display), retry: .transient(after: .zero))
         }
         var failure = client.unexpected(response, request)
-        // The upload is unknown, out of step or gone: a new one may do.
+        // The registry does not know the upload any more, or expects another offset: a new upload may work.
         if [400, 404, 409, 410, 416].contains(response.head.status), offset > 0 { failure.retry = .transient(after: nil) }
         if failure.retry == .never { return failure }
         if response.head.status != 401 { offset = 0 }
         return failure
     }
 
-    /// After a failure: what the registry has of the upload, or a new beginning.
+    /// After a failure: asks how much the registry has received, or starts anew.
     private mutating func resume() {
         offset = 0
         if isRedirected {
@@ -164,11 +165,11 @@ struct BlobUpload {
             range.hasPrefix("0-"), last < UInt64.max, let next = try? client.uploadLocation(repository, response)
         else { return }
         location = next
-        // "0-0" says one byte, but registries say it of none too: beginning anew costs next to nothing.
+        // "0-0" means one byte, but some registries report it for none. Starting anew costs almost nothing.
         if last == 0 { location = nil } else { offset = last + 1 }
     }
 
-    /// Tells the registry to forget the upload.
+    /// Cancels the upload in the registry.
     private func abandon() {
         guard let location else { return }
         if let response = try? client.send(repository, to: location, method: "DELETE", for: request) {
@@ -185,6 +186,6 @@ struct BlobUpload {
         return named
     }
 
-    /// The transfer has ended before the blob has.
+    /// The transfer has ended before the whole blob was sent.
     private struct Stopped: Error {}
 }

@@ -2,17 +2,17 @@ internal import ComposefsHTTPClient
 internal import ComposefsOCIModel
 internal import ComposefsTransports
 
-/// A foreign layer's bytes from one of the addresses in its descriptor. The reader compares size and digest.
+/// The bytes of a foreign layer, from one of the URLs in its descriptor. The reader checks size and digest.
 final class ForeignBlobConnection: BlobConnection {
     private let response: HTTPResponse
-    /// Bytes that the reader has already: such servers are not asked for parts.
+    /// Bytes that the reader already has. These servers are not asked for ranges.
     private var toSkip: UInt64
 
     init(_ client: RegistryClient, _ descriptor: Descriptor, _ address: String, skipping offset: UInt64) throws(Failure) {
         guard let url = HTTPURL(address) else {
             throw Failure(.invalidForeignURL(address))
         }
-        // Not the registry, so not its credentials either.
+        // This server is not the registry, so it does not get the registry's credentials.
         let server = RemoteRepository(domain: url.authority, name: "")
         let response = try client.session.open(url, for: server, headers: ["Accept-Encoding: identity"], mayShareConnection: false)
         guard response.head.status == 200 else {

@@ -1,10 +1,10 @@
 internal import ComposefsConcurrency
 
-/// What a server has to send, averaged over a window: one that sends just enough not to stall could hold a pull for ever.
+/// Measures whether a server sends enough, averaged over a window: a server that sends just enough not to stall could hold a pull forever.
 ///
-/// Only the time counts in which its bytes were waited for: neither a slow reader here nor a pause between two tries is its fault.
+/// Only the time spent waiting for its bytes counts. A slow reader and the pauses between attempts are not the server's fault.
 struct MinimumRate {
-    /// Bytes a second; 0 asks for nothing.
+    /// In bytes per second; 0 disables the check.
     private let rate: UInt64
     private let window: Duration
     private var waited = Duration.zero
@@ -15,7 +15,7 @@ struct MinimumRate {
         window = options.minimumRateWindow
     }
 
-    /// Runs `body`, which waits for the server and returns how many bytes it brought.
+    /// Runs `body`, which waits for the server and returns the number of bytes received.
     mutating func measure<Failure: Error>(_ body: () throws(Failure) -> Int) throws(Failure) -> Int {
         let start = MonotonicTime.now
         defer { waited += MonotonicTime.now - start }
@@ -24,7 +24,7 @@ struct MinimumRate {
         return count
     }
 
-    /// What came a second, in bytes, where a window is over and that was too little. After each window a new one begins.
+    /// The rate in bytes per second, if a window is over and the rate was too low; otherwise nil. A new window begins after each.
     mutating func isTooLow() -> UInt64? {
         guard rate > 0, waited >= window else { return nil }
         let (thousandfold, overflows) = received.multipliedReportingOverflow(by: 1000)

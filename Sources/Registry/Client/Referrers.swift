@@ -7,13 +7,14 @@ extension RegistryClient {
     private static let pageLimit = 100
     private static let referrerLimit = 10_000
     private static let indexType = "application/vnd.oci.image.index.v1+json"
-    /// What registries say of a path or a method that they do not know.
+    /// The statuses of registries for an unknown path or method.
     private static let statusesWithoutAPI = [400, 404, 405, 406, 410, 501]
 
-    /// The descriptors of manifests whose `subject` is `digest`, in the registry's order (distribution-spec, listing referrers).
-    /// Where the registry has no referrers API, the index that clients keep under the tag schema's tag; with neither there are none.
+    /// The descriptors of manifests whose `subject` is `digest`, in the registry's order (distribution-spec, listing referrers). If the
+    /// registry has no referrers API, those in the index that clients keep under the tag of the referrers tag schema; none if that is
+    /// missing too.
     ///
-    /// - Throws: the API's error where that does not say that there is no API, and there is no such index either.
+    /// - Throws: the API's error, unless it means that there is no API or the tag exists.
     func fetchReferrers(_ repository: RemoteRepository, of digest: ContentDigest) throws(RegistryError) -> [Descriptor] {
         let request = RegistryError.Request.referrers(of: "\(repository.fullName)@\(digest)")
         var path = "/v2/\(repository.name)/referrers/\(digest)"
@@ -24,7 +25,7 @@ extension RegistryClient {
             do throws(RegistryError) {
                 fetched = try retrying(repository) { () throws(Failure) in try fetchPage(repository, path, query, request) }
             } catch {
-                // Not each registry without the API says so with 404, and what stands before it may have another answer.
+                // Not every registry without the API returns 404, and a proxy in front of it may return something else.
                 guard page == 0, error.concernsOneThing else { throw error }
                 if let tagged = try fetchTaggedReferrers(repository, digest, orElse: error) { return tagged }
                 guard let status = error.status, Self.statusesWithoutAPI.contains(status) else { throw error }
@@ -40,7 +41,7 @@ extension RegistryClient {
 
     private struct Page {
         var entries: [Descriptor]
-        /// As the Link field has it; nil on the last page.
+        /// The value of the Link field; nil on the last page.
         var link: String?
         var url: HTTPURL
     }
@@ -63,7 +64,7 @@ extension RegistryClient {
     ) throws(RegistryError) -> (path: String, query: String?)? {
         guard let link = page.link else { return nil }
         guard let url = page.url.resolving(link), url.hasSameOrigin(as: page.url) else { throw foreignLink(link, page.url) }
-        // Behind a redirect the list has another path than the one that we know it by.
+        // After a redirect the list has another path than the requested one.
         if url.target.path == page.url.target.path { return (path, url.target.query) }
         guard url.target.path.hasPrefix("/v2/\(repository.name)/") else { throw foreignLink(link, page.url) }
         return url.target
@@ -76,10 +77,10 @@ extension RegistryClient {
     /// Distribution-spec, referrers tag schema: algorithm and digest joined by a dash.
     static func referrersTag(_ digest: ContentDigest) -> String { "\(digest.algorithm.rawValue.prefix(32))-\(digest.hex.prefix(64))" }
 
-    /// The index under that tag with one more entry; nil where it has the entry already.
+    /// The index under that tag with `entry` added; nil if it has the entry already.
     ///
-    /// - Throws: where the tag names something else, which may be somebody's image, or the subject itself: there are registries that take the
-    ///   tag for its digest.
+    /// - Throws: if the tag names another document, for example an image, or the subject itself: some registries resolve the tag as a
+    ///   digest.
     func taggedReferrers(
         _ repository: RemoteRepository, of subject: ContentDigest, adding entry: Descriptor
     ) throws(RegistryError) -> [UInt8]? {
@@ -108,9 +109,10 @@ extension RegistryClient {
         return index.compactBytes
     }
 
-    /// The index under the tag schema's tag; nil where there is none. What is no index is no list of referrers (distribution-spec).
+    /// The entries of the index under the tag of the referrers tag schema; nil if there is none. A document that is no index is not a list
+    /// of referrers (distribution-spec).
     ///
-    /// - Parameter failure: of the API, thrown where it says more than what is wrong with the tag.
+    /// - Parameter failure: of the API; thrown if it says more than the tag's own error.
     private func fetchTaggedReferrers(
         _ repository: RemoteRepository, _ digest: ContentDigest, orElse failure: RegistryError
     ) throws(RegistryError) -> [Descriptor]? {
@@ -126,7 +128,7 @@ extension RegistryClient {
     }
 
     private static func entries(_ bytes: [UInt8], _ origin: String) throws(RegistryError) -> [Descriptor] {
-        // Encoders of Go write a list without entries so.
+        // Go encodes an empty list as null.
         if let value = try? JSONValue.parse(bytes), value["schemaVersion"] == 2, value["manifests"]?.isNull == true { return [] }
         do { return try ImageIndex(parsing: bytes).manifests } catch {
             throw RegistryError(.invalidReferrers(url: origin, error))

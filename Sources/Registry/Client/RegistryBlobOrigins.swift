@@ -2,16 +2,16 @@ internal import ComposefsConcurrency
 internal import ComposefsOCIModel
 internal import ComposefsTransports
 
-/// Where a registry image's blob is downloaded from: its mirrors and its registry, in the order of the registries configuration, and then, for
-/// a foreign layer that none of them has, the addresses in its descriptor.
+/// The origins of a registry image's blob: its mirrors and its registry, in the order of the registries configuration, and then, for a
+/// foreign layer that none of them has, the URLs in its descriptor.
 final class RegistryBlobOrigins: BlobOrigins {
     private let client: RegistryClient
-    /// The image's; nil for a blob of one repository that is asked of nothing else.
+    /// The image's reference; nil for a blob of one repository without alternatives.
     private let reference: RegistryReference?
     private let descriptor: Descriptor
     private let endpoints: [BlobEndpoint]
     private let addresses: [String]
-    /// Of the endpoints, in order.
+    /// The errors of the endpoints, in order.
     private var failures: [(name: String, error: RegistryError)] = []
     private var addressFailures: [RegistryError] = []
 
@@ -19,13 +19,13 @@ final class RegistryBlobOrigins: BlobOrigins {
         self.client = client
         self.reference = reference
         self.descriptor = descriptor
-        endpoints = try client.places.endpoints(of: reference).map {
+        endpoints = try client.finder.endpoints(of: reference).map {
             BlobEndpoint(client, $0.endpoint, index: $0.index, digest: descriptor.digest, size: descriptor.size)
         }
         addresses = descriptor.isForeign && client.options.fetchesForeignLayers ? descriptor.urls : []
     }
 
-    /// A blob of one repository.
+    /// The origin of a blob of one repository.
     init(_ client: RegistryClient, _ repository: RemoteRepository, _ descriptor: Descriptor) {
         self.client = client
         reference = nil
@@ -44,8 +44,8 @@ final class RegistryBlobOrigins: BlobOrigins {
     func connect(_ origin: Int, from offset: UInt64) throws(OriginFailure) -> any BlobConnection {
         do throws(Failure) {
             if origin < endpoints.count { return try endpoints[origin].connect(from: offset) }
-            // Another failure than a missing blob is not got over elsewhere.
-            guard failures.last?.error.kind == .notFound else { throw Failure(PlaceFinder.joined(failures)) }
+            // The URLs of a foreign layer are used only if the blob is missing, not after other errors.
+            guard failures.last?.error.kind == .notFound else { throw Failure(EndpointFinder.joined(failures)) }
             return try ForeignBlobConnection(client, descriptor, addresses[origin - endpoints.count], skipping: offset)
         } catch {
             var failure = OriginFailure(error)
@@ -61,8 +61,8 @@ final class RegistryBlobOrigins: BlobOrigins {
             return
         }
         let endpoint = endpoints[origin]
-        // Of a single endpoint nothing is remembered: there is none to go to instead.
-        if let reference, endpoints.count > 1 { client.places.failed(reference, endpoint.index, error) }
+        // A single endpoint stays in use: there is no alternative.
+        if let reference, endpoints.count > 1 { client.finder.failed(reference, endpoint.index, error) }
         failures.append(("\(endpoint.repository.domain)/\(endpoint.repository.name)", error))
     }
 
@@ -70,17 +70,17 @@ final class RegistryBlobOrigins: BlobOrigins {
         let senders = origins.compactMap { $0 < endpoints.count ? endpoints[$0] : nil }
         guard let reference, let last = senders.last, senders.count == origins.count else { return nil }
         if senders.count > 1 {
-            // Any of them may have lied. The one that came last has not yet shown what it has from the beginning.
-            client.places.leave(reference, before: last.index)
+            // Any of them may have sent wrong bytes. The last one has not yet sent the blob from the beginning, so it is tried again.
+            client.finder.leave(reference, before: last.index)
         } else {
             guard endpoints.last.map({ $0.index > last.index }) == true else { return nil }
-            client.places.leave(reference, before: last.index + 1)
+            client.finder.leave(reference, before: last.index + 1)
         }
-        return client.places.warnOfLie(senders.map(\.repository), reason)
+        return client.finder.warnAboutContent(senders.map(\.repository), reason)
     }
 
     var failure: any Error {
-        let error = PlaceFinder.joined(failures)
+        let error = EndpointFinder.joined(failures)
         guard error.kind == .notFound, descriptor.isForeign else { return error }
         if !addressFailures.isEmpty {
             return RegistryError(.foreignLayerUnreachable(addressFailures))

@@ -5,18 +5,18 @@ internal import ComposefsJSON
 internal import ComposefsTransports
 internal import Synchronization
 
-/// A client of OCI distribution registries: one pool of connections, one set of tokens. Its calls block; make them from threads of your own,
-/// as many at once as you like.
+/// A client of OCI distribution registries, with one pool of connections and one set of tokens. Its calls block; any number of threads may
+/// make them at the same time.
 ///
-/// TLS: see `RegistryOptions.tlsVerify`. Where plain HTTP is allowed, TLS is tried first and what was found is kept for the client's life.
+/// TLS: see `RegistryOptions.tlsVerify`. If plain HTTP is allowed, TLS is tried first, and the client remembers the result for each host.
 public final class RegistryClient: Sendable {
     let session: RegistrySession
     let authorizer: Authorizer
-    /// How a server was found to speak, by whether it may do without TLS and by host.
+    /// The scheme that each host speaks, by host and by whether it may do without TLS.
     private let schemes = Mutex<[String: String]>([:])
-    let places: PlaceFinder
+    let finder: EndpointFinder
 
-    /// Credentials and proxies come from the process's environment unless the options say otherwise.
+    /// Credentials and proxies are taken from the process's environment unless the options say otherwise.
     ///
     /// - Parameter cancellation: ends transfers and pauses, as `cancel` does.
     public convenience init(
@@ -27,23 +27,23 @@ public final class RegistryClient: Sendable {
 
     init(_ options: RegistryOptions, environment: Environment, cancellation: Cancellation = Cancellation()) throws(RegistryError) {
         session = try RegistrySession(options, environment: environment, cancellation)
-        places = PlaceFinder(options, environment)
-        authorizer = Authorizer(session, CredentialStore(options, environment, places))
+        finder = EndpointFinder(options, environment)
+        authorizer = Authorizer(session, CredentialStore(options, environment, finder))
     }
 
     var options: RegistryOptions { session.options }
 
-    /// Whether the registry asked for credentials, and took them.
+    /// Whether the registry asked for credentials and accepted them.
     func hasAuthorization(for repository: RemoteRepository) -> Bool {
         ((try? authorizer.authorization(for: repository)) ?? nil) != nil
     }
 
-    /// Ends transfers and pauses between tries, and refuses new requests, with `RegistryError.Kind.cancelled`. For good.
+    /// Ends transfers and pauses between attempts, and refuses new requests, with `RegistryError.Kind.cancelled`. It is final.
     public func cancel() { session.cancel() }
 
     // MARK: Requests
 
-    /// Runs `body` again as the policy says.
+    /// Runs `body` as often as the retry policy allows.
     func retrying<Value>(_ repository: RemoteRepository, _ body: () throws(Failure) -> Value) throws(RegistryError) -> Value {
         do throws(Failure) {
             return try ComposefsTransports.retrying(retryBudget(of: repository), session.cancellation, body)
@@ -54,7 +54,10 @@ public final class RegistryClient: Sendable {
 
     func retryBudget(of repository: RemoteRepository) -> RetryBudget { RetryBudget(options.retry, hasAlternative: repository.isMirror) }
 
-    /// A request, GET where `method` is nil, for a path below the registry; throws for every status but 2xx.
+    /// Sends a request for a path below `/v2/` of the registry, a GET if `method` is nil. Authenticates if the registry asks for it.
+    ///
+    /// - Parameter request: for errors.
+    /// - Throws: for every status but 2xx.
     func open(
         _ repository: RemoteRepository, _ path: String, query: String? = nil, headers: [String], method: String? = nil,
         body: RequestBody = .none, mayShareConnection: Bool = true, for request: RegistryError.Request
@@ -81,7 +84,7 @@ public final class RegistryClient: Sendable {
         }
     }
 
-    /// Where a repository's API was found to be; nil before the first answer.
+    /// The URL of the API that serves a repository; nil before its first response.
     func baseURL(of repository: RemoteRepository) -> HTTPURL? {
         let host = repository.apiHost
         let key = (mayUsePlainHTTP(repository) ? "? " : "") + host
@@ -96,8 +99,8 @@ public final class RegistryClient: Sendable {
         }
     }
 
-    /// Whether a server on this machine is seen to have no TLS. Asked before anything is told to it, and without reading the system's
-    /// certificates, which takes longer than all other steps up to the first blob.
+    /// Whether a server on this machine speaks no TLS. Checked before any secret is sent, and without reading the system's certificates,
+    /// which takes longer than all other steps up to the first blob.
     private func isWithoutTLS(_ repository: RemoteRepository) -> Bool {
         guard session.tlsVerify(repository) == nil, let url = HTTPURL("https://\(repository.apiHost)/v2/"), url.isLoopback else {
             return false
@@ -133,7 +136,7 @@ public final class RegistryClient: Sendable {
                 // Reads the body too, so that the connection can be used again.
                 var refused = session.response(response, to: request)
                 if !response.url.hasSameOrigin(as: asked.url) {
-                    // Another registry, which wants an authorization of its own. Our secrets were left behind at the redirect.
+                    // The redirect led to another registry, which requires an authorization of its own. The first one's was not sent to it.
                     guard moves < Self.moveLimit, let other = asked.repository.behindRedirect(to: response.url) else {
                         throw Failure(.status(refused))
                     }
@@ -158,7 +161,7 @@ public final class RegistryClient: Sendable {
                 throw Failure(.status(refused))
             case 403, 404:
                 let refused = session.failure(status: response, for: request)
-                // A registry that lets strangers in may hide from them what those that it knows may read.
+                // A registry that allows anonymous access may hide from it what authenticated users may read.
                 guard authorization == nil, !wasIntroduced, moves == 0, authorizer.knowsCredentials(for: repository) else { throw refused }
                 wasIntroduced = true
                 authorization = try introduction(repository, url)
@@ -168,7 +171,7 @@ public final class RegistryClient: Sendable {
         }
     }
 
-    /// What the registry takes for credentials though it did not ask for any; nil where it never does.
+    /// An authorization for a registry that did not ask for one; nil if it never does.
     private func introduction(_ repository: RemoteRepository, _ url: HTTPURL) throws(Failure) -> String? {
         guard let root = url.resolving("/v2/") else { return nil }
         let response = try session.open(root, for: repository, headers: ["Accept-Encoding: identity"])
@@ -178,13 +181,13 @@ public final class RegistryClient: Sendable {
         return try authorizer.renew(repository, challenges, rejected: nil, from: root)
     }
 
-    /// Registries that one request is sent on to.
+    /// The number of registries that one request may be redirected to.
     private static let moveLimit = 3
 
-    /// Names, tags and digests have no byte that means something in a URL, and no empty, `.` or `..` segment.
+    /// Whether no byte of the path has a meaning in a URL, and no segment is empty, `.` or `..`.
     private static func isClean(_ path: String) -> Bool {
         if path == "/v2/" { return true }
-        // Uploads begin at a path that ends with a slash.
+        // The path for starting an upload ends with a slash.
         let path = path.hasSuffix("/blobs/uploads/") ? path.dropLast() : path[...]
         return path.split(separator: "/", omittingEmptySubsequences: false).dropFirst().allSatisfy { segment in
             !segment.isEmpty && segment != "." && segment != ".."
@@ -202,7 +205,7 @@ public final class RegistryClient: Sendable {
 
     // MARK: Manifests
 
-    /// The manifest types that are understood, in the order of preference.
+    /// The supported manifest types, most preferred first.
     private static let manifestTypes = [
         "application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.manifest.v1+json",
         "application/vnd.docker.distribution.manifest.list.v2+json", "application/vnd.docker.distribution.manifest.v2+json",
@@ -212,13 +215,14 @@ public final class RegistryClient: Sendable {
         var bytes: [UInt8]
         var mediaType: String?
 
-        /// Whether it is for people: JSON begins with a brace, whatever it is called.
+        /// Whether it is HTML, whatever tag it begins with. JSON begins with a brace.
         var isWebPage: Bool {
             mediaType == "text/html" && bytes.first { $0 != 0x20 && $0 != 0x09 && $0 != 0x0a && $0 != 0x0d } == UInt8(ascii: "<")
         }
     }
 
-    /// A manifest by tag or digest. Compared with `expected` and with the Docker-Content-Digest field where the registry sends one.
+    /// A manifest by tag or digest. Its digest is compared with `expected`, and with the Docker-Content-Digest field if the response has
+    /// one.
     func fetchManifest(
         _ repository: RemoteRepository, reference: String, expected: ContentDigest?, limit: Int
     ) throws(RegistryError) -> FetchedManifest {

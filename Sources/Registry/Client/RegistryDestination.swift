@@ -4,20 +4,20 @@ public import ComposefsOCIModel
 public import ComposefsTransports
 internal import Synchronization
 
-/// A repository in a registry, for a push.
+/// A repository in a registry, as the destination of a push.
 public final class RegistryDestination: ImageDestination {
     public let client: RegistryClient
     public let reference: RegistryReference
     private let repository: RemoteRepository
-    /// Uploads that the registry began where it was asked for a mount.
+    /// Uploads that the registry has started instead of mounting a blob.
     private let begun = Mutex<[HTTPURL]>([])
 
-    /// - Parameter reference: with a tag, under which the manifest will be known, or the digest that it must have. Neither mirrors nor
-    ///   rewriting of the registries configuration apply; whether the registry is blocked or insecure does.
+    /// - Parameter reference: its tag becomes the manifest's name; its digest, if any, has to be the manifest's. Mirrors and rewriting of
+    ///   the registries configuration do not apply; `blocked` and `insecure` do.
     public init(_ reference: RegistryReference, client: RegistryClient) throws(RegistryError) {
         self.reference = reference
         self.client = client
-        var repository = try client.places.configuration().pushTarget(for: reference)
+        var repository = try client.finder.configuration().pushTarget(for: reference)
         repository.isWritten = true
         self.repository = repository
     }
@@ -38,7 +38,7 @@ public final class RegistryDestination: ImageDestination {
             begun.withLock { $0.append(upload) }
             return false
         } catch {
-            // Whoever may not read there mounts nothing, and there are registries that know no mounts; the blob is sent instead.
+            // Without permission to read there, nothing is mounted, and some registries do not support mounts. The blob is sent instead.
             guard error.concernsOneThing else { throw error }
             return false
         }
@@ -59,10 +59,10 @@ public final class RegistryDestination: ImageDestination {
 
     public func finish() {}
 
-    /// Where the registry has no referrers API, clients keep an index under the tag schema's tag (distribution-spec, pushing manifests with
-    /// subject). Two that do it at the same time may lose one's entry; the specification offers no better way.
+    /// If the registry has no referrers API, clients keep an index under the tag of the referrers tag schema (distribution-spec, pushing
+    /// manifests with subject). Two clients that update it at the same time may lose an entry; the specification has no better way.
     ///
-    /// The artifact is there in any case: a list that cannot be kept is told of, and keeps the image from nothing.
+    /// The artifact has been pushed in any case: a list that cannot be updated causes a warning, not an error.
     private func addToTaggedReferrers(_ manifest: Manifest, _ digest: ContentDigest, of subject: ContentDigest) throws {
         let entry = Descriptor(
             mediaType: manifest.mediaType, digest: digest, size: UInt64(manifest.bytes.count), annotations: manifest.annotations,
@@ -74,8 +74,8 @@ public final class RegistryDestination: ImageDestination {
         } catch {
             guard error.concernsOneThing else { throw error }
             client.options.warn?(
-                "\(digest) was pushed, but cannot be found by the image that it refers to: the list of referrers "
-                    + "\(repository.fullName):\(tag) could not be kept: \(error.description)")
+                "\(digest) was pushed, but its subject does not list it: cannot update the list of referrers "
+                    + "\(repository.fullName):\(tag): \(error.description)")
         }
     }
 }

@@ -4,29 +4,29 @@ public import ComposefsTransports
 internal import Synchronization
 
 extension RegistryClient {
-    /// The manifest or index that `reference` names: by its digest where it has one, else by its tag. Compared with that digest and with the one
-    /// the registry announces.
+    /// The manifest or index that `reference` names: by its digest if it has one, else by its tag. The content is compared with that digest
+    /// and with the one that the registry announces.
     ///
-    /// Asked for are, in the order of the registries configuration, the mirrors and then the registry; for a short name without an alias, those
-    /// of all registries to search. The image's other parts are asked for where its manifest was found, and then further on.
+    /// The mirrors are asked first, in the order of the registries configuration, then the registry; for a short name without an alias,
+    /// each registry to search. The endpoint that has the manifest is asked first for the other parts of the image.
     public func manifest(_ reference: RegistryReference) throws(RegistryError) -> SourceManifest { try locate(reference).manifest }
 
-    /// The same, and what a short name turned out to be.
+    /// Like `manifest`, and returns the full reference that a short name stands for.
     public func locate(_ reference: RegistryReference) throws(RegistryError) -> (reference: RegistryReference, manifest: SourceManifest) {
-        let found = try places.locate(reference) { reference, repository throws(RegistryError) in try manifest(reference, repository) }
+        let found = try finder.locate(reference) { reference, repository throws(RegistryError) in try manifest(reference, repository) }
         return (found.reference, found.value)
     }
 
-    /// What a short name may mean, in the order that `manifest` tries, or does mean once that has found it; a reference that is complete is
-    /// itself. Asks nobody.
+    /// The references that a short name may stand for, in the order that `manifest` tries them, or the one that it has found. A full
+    /// reference stands for itself. Sends no request.
     public func candidates(for reference: RegistryReference) throws(RegistryError) -> [RegistryReference] {
-        try places.meanings(of: reference)
+        try finder.meanings(of: reference)
     }
 
     private func manifest(_ reference: RegistryReference, _ repository: RemoteRepository) throws(RegistryError) -> SourceManifest {
         let name = reference.digest?.description ?? reference.tag ?? "latest"
         let fetched = try fetchManifest(repository, reference: name, expected: reference.digest, limit: options.manifestLimit)
-        // Servers that keep manifests as plain files know no better: then the document's own type decides.
+        // Servers that serve manifests as plain files do not know the type: then the document's own type decides.
         let type = fetched.mediaType.flatMap { MediaType.isOfDocuments($0) ? $0 : nil }
         if fetched.isWebPage {
             throw RegistryError(.webPage(.manifest("\(repository.fullName)\(reference.digest == nil ? ":" : "@")\(name)")))
@@ -38,14 +38,14 @@ extension RegistryClient {
         return SourceManifest(bytes: fetched.bytes, mediaType: type, expected: expected)
     }
 
-    /// A manifest or index that an index of `reference`'s repository names. Compared with the descriptor's size and digest.
+    /// A manifest or index that an index in `reference`'s repository lists. Size and digest are compared with the descriptor.
     public func manifest(_ descriptor: Descriptor, of reference: RegistryReference) throws(RegistryError) -> [UInt8] {
         let name = "\(reference.domain)/\(reference.name)@\(descriptor.digest)"
         guard let size = Int(exactly: descriptor.size), size <= options.manifestLimit else {
             throw RegistryError(.manifestTooLarge(name, size: descriptor.size, limit: options.manifestLimit))
         }
         let digest = descriptor.digest
-        return try places.atEndpoints(of: reference) { repository throws(RegistryError) in
+        return try finder.atEndpoints(of: reference) { repository throws(RegistryError) in
             let bytes = try fetchManifest(repository, reference: digest.description, expected: digest, limit: options.manifestLimit).bytes
             guard bytes.count == size else {
                 throw RegistryError(.manifestSize(name, size: bytes.count, expected: size))
@@ -54,13 +54,13 @@ extension RegistryClient {
         }
     }
 
-    /// Begins the download of a config or layer, and waits for a registry that answers. The reader gives exactly as many bytes as the
-    /// descriptor says, or fails; it does not check the digest. It keeps the client alive, and takes at most 1 MiB of memory for bytes that were
-    /// not read yet.
+    /// Starts the download of a config or layer, and waits for an endpoint that responds. The reader returns exactly as many bytes as the
+    /// descriptor says, or fails; it does not check the digest. It keeps the client alive, and needs at most 1 MiB of memory for bytes that
+    /// are not read yet.
     ///
     /// - Parameters:
-    ///   - offset: bytes that the caller has already.
-    ///   - observer: receives the attempts that failed and what was done then.
+    ///   - offset: the number of bytes that the caller already has.
+    ///   - observer: receives failed attempts, and how the download continues.
     public func openBlob(
         _ descriptor: Descriptor, of reference: RegistryReference, from offset: UInt64 = 0, observer: BlobObserver? = nil
     ) throws -> BlobDownload {
@@ -71,20 +71,20 @@ extension RegistryClient {
         return download
     }
 
-    /// Manifests in `reference`'s repository whose `subject` is `digest`, in the registry's order; only those of one artifact type where
-    /// that is given.
+    /// The manifests in `reference`'s repository whose `subject` is `digest`, in the registry's order; only those with the given artifact
+    /// type, if it is not nil.
     public func referrers(
         of digest: ContentDigest, in reference: RegistryReference, artifactType: String? = nil
     ) throws(RegistryError) -> [Descriptor] {
-        // Mirrors often have images without what refers to them.
-        let all = try places.atEndpoints(of: reference, isEnough: { !$0.isEmpty }) { repository throws(RegistryError) in
+        // Mirrors often have images without their referrers.
+        let all = try finder.atEndpoints(of: reference, isEnough: { !$0.isEmpty }) { repository throws(RegistryError) in
             try fetchReferrers(repository, of: digest)
         }
         guard let artifactType else { return all }
         return all.filter { $0.artifactType == artifactType }
     }
 
-    /// What a document without a media type from the server calls itself; nil where it is no manifest, as its reader will find out.
+    /// The document's own media type, if the server sent none; nil if it is not a manifest, which its reader will find out.
     private static func ownType(_ bytes: [UInt8]) -> String? {
         switch try? ManifestDocument(parsing: bytes, mediaType: nil) {
         case .manifest(let manifest): manifest.mediaType
@@ -110,11 +110,11 @@ public final class RegistryImageSource: ImageSource {
 
     private let located = Mutex<RegistryReference?>(nil)
 
-    /// The reference in full: `docker.io/library/alpine:latest`. Mirrors do not change it. Of a short name that may mean several, the first
-    /// until the root manifest was found.
+    /// The full reference: `docker.io/library/alpine:latest`. Mirrors do not change it. For an ambiguous short name it is the first
+    /// candidate until the root manifest has been found.
     public var canonicalName: String { current.canonical }
 
-    /// The names that `client.candidates` gives, in full.
+    /// The full references from `client.candidates`.
     public var localNames: [String] { ((try? client.candidates(for: reference)) ?? [reference]).map(\.canonical) }
 
     public var pinnedDigest: ContentDigest? { reference.digest }

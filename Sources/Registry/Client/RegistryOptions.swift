@@ -2,56 +2,56 @@ public import ComposefsBytes
 public import ComposefsOCIModel
 public import ComposefsTransports
 
-/// How a `RegistryClient` connects and who it is.
+/// How a `RegistryClient` connects and authenticates.
 public struct RegistryOptions: Sendable {
-    /// True: TLS with a trusted certificate, always. False: any certificate, and plain HTTP where the server has no TLS. Nil, the default, is
-    /// true for all hosts but this machine (`localhost`, 127.0.0.0/8, `[::1]`): there a server without TLS is spoken to in plain HTTP.
+    /// True requires TLS with a trusted certificate. False accepts any certificate, and plain HTTP if the server speaks no TLS. Nil, the
+    /// default, is true for all hosts but this machine (`localhost`, 127.0.0.0/8, `[::1]`), which may speak plain HTTP.
     public var tlsVerify: Bool?
-    /// Used for every registry, before any file is looked at.
+    /// Used for every registry instead of stored credentials.
     public var credentials: RegistryCredentials?
-    /// Whether auth files and credential helpers are looked at; false is anonymous where `credentials` is nil.
+    /// Whether auth files and credential helpers are used. If it is false and `credentials` is nil, access is anonymous.
     public var usesStoredCredentials = true
-    /// An auth file as container tools write it, instead of the usual places. It has to exist.
+    /// An auth file in the format of containers-auth.json(5), instead of the default ones. It has to exist.
     public var authFile: ByteString?
-    /// A PEM file of certificate authorities instead of the system's; nil takes `SSL_CERT_FILE` where that is set.
+    /// A PEM file of certificate authorities instead of the system's; nil uses `SSL_CERT_FILE` if it is set.
     public var certificateAuthorities: String?
-    /// A directory with the certificates of every registry instead of `certs.d`: `*.crt` authorities besides the system's, `NAME.cert` and
-    /// `NAME.key` for the client. Of several such pairs the next one by name is shown where a server refuses one.
+    /// A directory with the certificates for every registry, instead of `certs.d`: `*.crt` authorities in addition to the system's,
+    /// `NAME.cert` and `NAME.key` for the client. If a server rejects one of several client certificates, the next one by name is tried.
     public var certificateDirectory: ByteString?
-    /// A registries.conf instead of those in the usual places, and without their drop-ins. It has to exist.
+    /// A registries.conf instead of the default ones and their drop-ins. It has to exist.
     public var registriesConfiguration: ByteString?
-    /// Asks somebody which of several registries a short name without an alias means; nil in return is none of them. Without it all are tried
-    /// in order, or with `short-name-mode = "enforcing"` none.
+    /// Chooses one of several references that a short name without an alias may stand for; nil chooses none. Without this closure all are
+    /// tried in order, or none if `short-name-mode` is `enforcing`.
     public var chooseRegistry: (@Sendable ([RegistryReference]) -> RegistryReference?)?
-    /// Whether what `chooseRegistry` answers is recorded once the image was found there, as the container tools do, for them too:
-    /// `/var/cache/containers/short-name-aliases.conf` of root, `$XDG_CACHE_HOME/containers/short-name-aliases.conf` of others.
+    /// Whether the answer of `chooseRegistry` is recorded when the image has been found there. Container tools read and write the same
+    /// file: `/var/cache/containers/short-name-aliases.conf` for root, `$XDG_CACHE_HOME/containers/short-name-aliases.conf` for others.
     public var recordsChoices = true
-    /// Is told, in one line, of what went wrong and was got over: a mirror that sent something else than it was asked for, a choice that could
-    /// not be recorded. From any thread.
+    /// Receives one-line warnings about problems that did not end the operation: a mirror that sent wrong content, a choice that could not
+    /// be recorded. Called on any thread.
     public var warn: (@Sendable (String) -> Void)?
-    /// For the name, the TCP connection and the TLS handshake together.
+    /// Bounds name resolution, the TCP connection and the TLS handshake together.
     public var connectTimeout = Duration.seconds(30)
-    /// A transfer that moves less than 1 KiB in this time, either way, is broken off (and tried again).
+    /// A transfer that moves fewer than 1 KiB in this time, in either direction, is ended (and tried again).
     public var stallTimeout = Duration.seconds(60)
-    /// How many bytes of a blob have to come a second, averaged over `minimumRateWindow`; 0 asks for nothing. One that comes more slowly is
-    /// given up, and not tried again but from a mirror: a server that sends just enough not to stall could hold a pull for ever. Only the time
-    /// counts in which bytes were waited for, whatever connections they came on.
+    /// The minimum rate of a blob in bytes per second, averaged over `minimumRateWindow`; 0 disables it. A slower download is ended and not
+    /// tried again except from another endpoint: a server that sends just enough not to stall could hold a pull forever. Only the time
+    /// spent waiting for bytes counts, on all connections of the blob together.
     public var minimumRate: UInt64 = 1024
-    /// Long enough that a network may be gone for a while: `retry` decides how often it is tried again meanwhile.
+    /// Long enough to survive a temporary loss of the network: meanwhile `retry` decides how often the download is tried again.
     public var minimumRateWindow = Duration.seconds(300)
-    /// For an answer to begin, counted from the last byte that was sent, and for a manifest or token to come as a whole; blobs may take as long
-    /// as they move on, see `minimumRate`.
+    /// Bounds the time from the last byte sent to the response, and the time to read a whole manifest or token. Blobs may take longer; see
+    /// `minimumRate`.
     public var requestTimeout = Duration.seconds(120)
-    /// The largest manifest or index, in bytes. A pull takes that of its `PullOptions`.
+    /// The largest manifest or index, in bytes. A pull uses the limit of its `PullOptions`.
     public var manifestLimit = 4 << 20
-    /// Whether blobs of more than 1 MiB are HTTP/2 streams of one connection too, as everything else is. Fewer connections, but a blob whose
-    /// reader is slower than the network then takes up to 32 MiB of memory instead of 1 MiB.
+    /// Whether blobs of more than 1 MiB share HTTP/2 connections too, as everything else does. That needs fewer connections, but a blob
+    /// whose reader is slower than the network then needs up to 32 MiB of memory instead of 1 MiB.
     public var multiplexesBlobs = false
-    /// Whether a foreign layer that its registry has not got is fetched from the addresses in its manifest: from hosts of the image's maker's
-    /// choice, without credentials. Digest and size are verified as always.
+    /// Whether a foreign layer that its registry does not have is fetched from the URLs in its descriptor: from hosts that the image's
+    /// author chooses, without credentials. Digest and size are verified as always.
     public var fetchesForeignLayers = false
     public var retry = RetryPolicy()
-    /// Programs append their version: `cfsoci/1.0`.
+    /// The User-Agent field. Programs append their version: `cfsoci/1.0`.
     public var userAgent = "cfsoci"
 
     public init() {}

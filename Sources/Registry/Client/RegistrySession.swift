@@ -3,8 +3,8 @@ internal import ComposefsHTTPClient
 internal import ComposefsJSON
 internal import ComposefsTransports
 
-/// HTTP requests on behalf of registries: decides about TLS, certificates and proxies from options and configuration, and turns failures and
-/// error statuses into `RegistryError`.
+/// HTTP requests on behalf of registries. Decides about TLS, certificates and proxies from options and configuration, and turns failures
+/// and error statuses into `RegistryError`.
 final class RegistrySession: Sendable {
     let options: RegistryOptions
     private let http: HTTPSession
@@ -20,14 +20,14 @@ final class RegistrySession: Sendable {
         settings.requestTimeout = options.requestTimeout
         settings.stallTimeout = options.stallTimeout
         do { http = try HTTPSession(settings, cancellation: cancellation) } catch { throw RegistryError(error) }
-        certificates = CertificateDirectories(options.certificateDirectory, ConfigurationPlaces(environment))
+        certificates = CertificateDirectories(options.certificateDirectory, ConfigurationPaths(environment))
         proxies = ProxySettings(environment)
         authorityFile = options.certificateAuthorities ?? environment["SSL_CERT_FILE"]
     }
 
     var cancellation: Cancellation { http.cancellation }
 
-    /// Ends pauses and running transfers, and refuses new ones. For good.
+    /// Ends pauses and running transfers, and refuses new ones. It is final.
     func cancel() { cancellation.cancel() }
 
     /// What the options say about TLS, or else the configuration of the registry; nil is the default of `RegistryOptions.tlsVerify`.
@@ -90,7 +90,7 @@ final class RegistrySession: Sendable {
     /// See `HTTPSession.speaksNoTLS`.
     func speaksNoTLS(_ url: HTTPURL, for registry: RemoteRepository) -> Bool { http.speaksNoTLS(url, policy(registry)) }
 
-    /// See `HTTPSession.begin`. Redirects are the caller's to follow.
+    /// See `HTTPSession.begin`. The caller follows redirects.
     func begin(
         _ url: HTTPURL, for registry: RemoteRepository, headers: [String], authorization: String?, method: String, body: UploadBody,
         size: UInt64?
@@ -117,7 +117,7 @@ final class RegistrySession: Sendable {
 
     // MARK: Failures
 
-    /// Not to be tried again: the next connection would not be faster.
+    /// It is not tried again: the next connection would not be faster.
     func tooSlow(_ rate: UInt64, _ url: HTTPURL) -> Failure {
         Failure(.tooSlow(url: url.display, rate: rate, window: options.minimumRateWindow, minimum: options.minimumRate))
     }
@@ -131,7 +131,7 @@ final class RegistrySession: Sendable {
         var error = self.response(response, to: request)
         error.credentials = credentials
         switch error.status {
-        // Of the 5xx, 501 and 505 say that it will never work.
+        // 501 and 505 are permanent.
         case 408, 425, 429, 500, 502...504, 506...599:
             let requested = response.head.retryAfter
             if let requested, requested > options.retry.maximumRetryAfter {

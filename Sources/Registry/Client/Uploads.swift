@@ -2,11 +2,12 @@ internal import ComposefsHTTPClient
 internal import ComposefsHashing
 internal import ComposefsTransports
 
-/// The requests that change something in a registry (distribution-spec, pushing).
+/// The requests that write to a registry (distribution-spec, pushing).
 extension RegistryClient {
     // MARK: Looking
 
-    /// HEAD of a blob: whether the registry has it in this repository. Where it does not say, the blob is sent, and the registry decides then.
+    /// Whether the registry has the blob in this repository, by a HEAD request. If the registry does not say, the answer is no: the blob is
+    /// sent, and the registry decides then.
     func hasBlob(_ repository: RemoteRepository, _ digest: ContentDigest, size: UInt64) throws(RegistryError) -> Bool {
         do throws(RegistryError) {
             return try retrying(repository) { () throws(Failure) in
@@ -15,7 +16,7 @@ extension RegistryClient {
                     for: .blob(repository: repository.fullName))
                 response.drain()
                 guard let length = response.head.contentLength else { return true }
-                // What stands before a registry may have dropped the body's length with the body.
+                // A proxy in front of the registry may have removed the length together with the body.
                 if length == 0, size > 0 { return false }
                 guard length == size else {
                     throw Failure(.storedSize(url: response.url.display, size: length, expected: size))
@@ -30,7 +31,7 @@ extension RegistryClient {
 
     // MARK: Uploads
 
-    /// Begins an upload, or mounts the blob from another repository; the upload's URL, or nil where the blob was mounted.
+    /// Starts an upload, or mounts the blob from another repository. Returns the upload's URL; nil if the blob was mounted.
     func beginUpload(
         _ repository: RemoteRepository, mounting digest: ContentDigest? = nil
     ) throws(Failure) -> HTTPURL? {
@@ -48,7 +49,7 @@ extension RegistryClient {
         return try uploadLocation(repository, response)
     }
 
-    /// The Location of an answer about an upload. The registry chooses it; secrets go only to the registry's own origin.
+    /// The Location field of a response about an upload. The registry chooses it; secrets are sent only to the registry's own origin.
     func uploadLocation(_ repository: RemoteRepository, _ response: HTTPResponse) throws(Failure) -> HTTPURL {
         guard let location = response.head["location"], !location.isEmpty, let url = response.url.resolving(location) else {
             throw Failure(.missingLocation(url: response.url.display, status: response.head.status))
@@ -59,7 +60,8 @@ extension RegistryClient {
         return url
     }
 
-    /// A request without a body to an upload's URL. Any status but 401 is returned; 401 is answered with a renewed authorization.
+    /// Sends a request without a body to an upload's URL. Returns any status but 401; after a 401 it renews the authorization and sends the
+    /// request again.
     func send(
         _ repository: RemoteRepository, to url: HTTPURL, method: String, for request: RegistryError.Request
     ) throws(Failure) -> HTTPResponse {
@@ -75,12 +77,12 @@ extension RegistryClient {
         throw Failure(.authorizationRejected(request, url: url.display))
     }
 
-    /// Begins a request to an upload's URL whose body is made while it is sent.
+    /// Starts a request to an upload's URL whose body is produced while it is sent.
     func beginSending(
         _ repository: RemoteRepository, to url: HTTPURL, method: String, _ body: UploadBody, size: UInt64?
     ) throws(Failure) -> (upload: HTTPUpload, authorization: String?) {
         let authorization = try uploadAuthorization(repository, url)
-        // Whoever waits for "100 Continue" from a server that does not say it, waits a second.
+        // Without an empty Expect field libcurl waits one second for "100 Continue", which many servers never send.
         let upload = try session.begin(
             url, for: repository, headers: ["Content-Type: application/octet-stream", "Accept-Encoding: identity", "Expect:"],
             authorization: authorization,
@@ -88,7 +90,7 @@ extension RegistryClient {
         return (upload, authorization)
     }
 
-    /// The answer to it. 401 renews the authorization and is a failure that another try may mend.
+    /// Its response. A 401 renews the authorization, and is a failure that another attempt may repair.
     func finishSending(
         _ repository: RemoteRepository, _ sending: (upload: HTTPUpload, authorization: String?),
         for request: RegistryError.Request
@@ -108,7 +110,7 @@ extension RegistryClient {
         isOwn(url, repository) ? try authorizer.authorization(for: repository) : nil
     }
 
-    /// Throws where there is no other authorization than the rejected one.
+    /// - Throws: if there is no other authorization than the rejected one.
     private func renewed(
         _ repository: RemoteRepository, after response: HTTPResponse, rejected: String?, _ request: RegistryError.Request
     ) throws(Failure) -> String {
@@ -130,7 +132,8 @@ extension RegistryClient {
 
     // MARK: Manifests
 
-    /// PUT of a manifest by tag or digest; whether the registry says that it knows the manifest as a referrer of its subject.
+    /// Sends a manifest, by tag or digest. Returns whether the registry says that it has recorded the manifest as a referrer of its
+    /// subject.
     func putManifest(
         _ repository: RemoteRepository, reference: String, _ bytes: [UInt8], mediaType: String, digest: ContentDigest
     ) throws(RegistryError) -> Bool {

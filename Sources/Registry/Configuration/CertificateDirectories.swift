@@ -3,15 +3,15 @@ internal import ComposefsHTTPClient
 internal import ComposefsLinuxSystem
 internal import Synchronization
 
-/// What TLS needs to know about one host besides the system's authorities.
+/// The certificates for one host, in addition to the system's authorities.
 struct HostCertificates: Sendable, Hashable {
-    /// Certificates of authorities, PEM, one file after the other.
+    /// Certificates of authorities: PEM files, concatenated.
     var authorities: [UInt8] = []
     /// In the order of their names.
     var clients: [ClientCertificate] = []
 }
 
-/// containers-certs.d(5): directories named for `HOST[:PORT]` with `*.crt` for authorities and `NAME.cert` beside `NAME.key` for the client.
+/// containers-certs.d(5): directories named `HOST[:PORT]`, with `*.crt` for authorities, and `NAME.cert` with `NAME.key` for the client.
 final class CertificateDirectories: Sendable {
     private static let fileLimit = 4 << 20
 
@@ -19,13 +19,13 @@ final class CertificateDirectories: Sendable {
     private let parents: [ByteString]
     private let known = Mutex<[String: HostCertificates]>([:])
 
-    /// - Parameter given: one directory for all registries, instead of those for hosts.
-    init(_ given: ByteString?, _ places: ConfigurationPlaces) {
+    /// - Parameter given: one directory for all registries, instead of one for each host.
+    init(_ given: ByteString?, _ paths: ConfigurationPaths) {
         self.given = given
-        parents = places.certificates
+        parents = paths.certificates
     }
 
-    /// For a registry, by the name that references give it.
+    /// The certificates for a registry, by its name in references.
     func certificates(forRegistry host: String) throws(RegistryError) -> HostCertificates {
         guard let given else { return try certificates(for: host) }
         return try cached(
@@ -38,9 +38,9 @@ final class CertificateDirectories: Sendable {
             })
     }
 
-    /// For another host that a registry sends us to: a store of blobs, a token server.
+    /// The certificates for another host that a registry redirects to: a blob storage, a token server.
     func certificates(for host: String) throws(RegistryError) -> HostCertificates {
-        // Names of directories: a host that is none of a reference's has none.
+        // A host that is not the name of a directory has no certificates.
         guard !host.isEmpty, !host.contains("/"), host != ".", host != ".." else { return HostCertificates() }
         return try cached(host) { () throws(RegistryError) in
             for parent in parents {
@@ -59,7 +59,7 @@ final class CertificateDirectories: Sendable {
         return found
     }
 
-    /// Nil where there is no such directory, or none for us.
+    /// Nil if there is no such directory or it cannot be accessed.
     private func read(_ path: ByteString) throws(RegistryError) -> HostCertificates? {
         let names: [ByteString]
         do throws(SystemError) {

@@ -1,9 +1,9 @@
 @preconcurrency internal import Glibc
 
-/// Environment variables and what else a process has of its surroundings, as a value, so that tests bring their own.
+/// Environment variables, user and root directory as a value, so that tests can use their own.
 struct Environment: Sendable {
     private let values: [String: String]
-    /// Before `/etc`, `/usr` and `/var` of configuration files.
+    /// Prefix of `/etc`, `/usr` and `/var` in the paths of configuration files.
     let systemRoot: String
     let userID: UInt32
 
@@ -13,7 +13,7 @@ struct Environment: Sendable {
         self.userID = userID
     }
 
-    /// The process's own, now.
+    /// The current environment of the process.
     static var ofProcess: Environment {
         var values: [String: String] = [:]
         var entry = environ
@@ -21,16 +21,16 @@ struct Environment: Sendable {
             let text = String(cString: line)
             entry += 1
             guard let sign = text.firstIndex(of: "=") else { continue }
-            // Of two the first counts, as for getenv(3).
+            // The first of two with the same name counts, as for getenv(3).
             let name = String(text[..<sign])
             if values[name] == nil { values[name] = String(text[text.index(after: sign)...]) }
         }
         return Environment(values)
     }
 
-    /// Nil where unset or empty.
+    /// Nil if unset or empty.
     subscript(name: String) -> String? { values[name].flatMap { $0.isEmpty ? nil : $0 } }
 
-    /// `NAME=value` lines for a child.
+    /// `NAME=value` lines for a child process.
     var lines: [String] { values.map { "\($0)=\($1)" } }
 }

@@ -1,8 +1,9 @@
 internal import ComposefsHTTPClient
 
-/// The proxies of the environment: `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`, in lower or upper case; the lower counts first.
+/// The proxies of the environment: `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`, in lower or upper case. Lower case takes
+/// precedence.
 struct ProxySettings: Sendable {
-    /// Hosts that are reached directly, as curl takes them: names with all below them, addresses, networks, `*`.
+    /// Hosts that are reached without a proxy, in the form of `CURLOPT_NOPROXY`: names including all subdomains, addresses, networks, `*`.
     let exceptions: String
     private let environment: Environment
 
@@ -11,11 +12,11 @@ struct ProxySettings: Sendable {
         exceptions = environment["no_proxy"] ?? environment["NO_PROXY"] ?? ""
     }
 
-    /// Nil where the URL is reached directly. This machine always is.
+    /// Nil if the URL is reached without a proxy. This machine always is.
     func proxy(for url: HTTPURL) throws(RegistryError) -> ProxyAddress? {
         guard !url.isLoopback else { return nil }
         var names = ["\(url.scheme)_proxy", "\(url.scheme)_proxy".uppercased(), "all_proxy", "ALL_PROXY"]
-        // In a CGI program HTTP_PROXY is a header field of whoever asks.
+        // In a CGI program HTTP_PROXY is a header field of the request.
         if environment["REQUEST_METHOD"] != nil { names.removeAll { $0 == "HTTP_PROXY" } }
         for name in names {
             guard let text = environment[name] else { continue }

@@ -1,20 +1,20 @@
 internal import ComposefsBytes
 internal import ComposefsLinuxSystem
 
-/// The answers that users gave when they were asked what a short name means, as the container tools keep them: short-name-aliases.conf, in the
-/// format of containers-registries.conf(5) with nothing in it but `[aliases]`.
+/// Short names and the repositories that users chose for them, in the file that container tools share: short-name-aliases.conf, in the
+/// format of containers-registries.conf(5), with a table `[aliases]` only.
 struct RecordedAliases {
     private static let limit = 1 << 20
 
     let path: ByteString
 
-    /// The aliases, empty ones too; none where there is no file.
+    /// The aliases, including empty ones; none if there is no file.
     func read() throws(RegistryError) -> [String: String] {
         guard let bytes = try readSmallFile(path, limit: Self.limit, .recordedAliases) else { return [:] }
         return try RegistriesFile(path, bytes).aliases
     }
 
-    /// Adds an alias, or changes it. Other entries stay.
+    /// Adds or changes an alias. Other entries stay.
     ///
     /// - Parameter target: `HOST[:PORT]/NAME`
     func record(_ name: String, as target: String) throws(RegistryError) {
@@ -23,7 +23,7 @@ struct RecordedAliases {
         } catch {
             throw RegistryError(.file(.recordedAliases, path, .unwritable(error)))
         }
-        // Two that are asked at the same time both are remembered.
+        // The lock keeps the entries of two processes that record a choice at the same time.
         try whileLocked(path + ".lock", [.readWrite, .create]) { () throws(RegistryError) in try change(name, target) }
     }
 
@@ -39,7 +39,7 @@ struct RecordedAliases {
     }
 
     private static func text(_ aliases: [String: String]) -> [UInt8] {
-        // Names and targets were checked: there is nothing in them that TOML would want escaped.
+        // Names and targets have been checked: they contain nothing that TOML has to escape.
         var text = "[aliases]\n"
         for (name, target) in aliases.sorted(by: { $0.key < $1.key }) { text += "  \"\(name)\" = \"\(target)\"\n" }
         return Array(text.utf8)

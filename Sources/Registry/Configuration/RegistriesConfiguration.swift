@@ -3,7 +3,7 @@ internal import ComposefsHTTPClient
 internal import ComposefsLinuxSystem
 internal import ComposefsOCIModel
 
-/// All that containers-registries.conf(5) and its drop-ins say: what short names mean, where images really are, and who mirrors them.
+/// The settings of containers-registries.conf(5) and its drop-ins: aliases of short names, locations and mirrors of images.
 struct RegistriesConfiguration: Sendable {
     private static let fileLimit = 1 << 20
     private static let dropInLimit = 1000
@@ -13,34 +13,34 @@ struct RegistriesConfiguration: Sendable {
     private(set) var credentialHelpers: [String]?
     private(set) var registries: [RegistryEntry] = []
     private(set) var aliases: [String: String] = [:]
-    /// The file that named the registries to search, for messages.
+    /// The file that names the registries to search, for messages.
     private var searchOrigin: ByteString?
 
     init() {}
 
     /// Reads the files of this machine and user.
     ///
-    /// - Parameter given: the only file to read.
+    /// - Parameter given: the only file to read, instead of all others.
     init(_ given: ByteString?, _ environment: Environment) throws(RegistryError) {
-        let places = ConfigurationPlaces(environment)
+        let paths = ConfigurationPaths(environment)
         if let named = given ?? environment["CONTAINERS_REGISTRIES_CONF"].map({ ByteString($0) }) {
             guard try add(named) else {
                 throw RegistryError(.file(.registriesConfiguration, named, .missing))
             }
         } else {
-            for path in places.registries {
+            for path in paths.registries {
                 if try add(path) { break }
             }
-            for path in try Self.dropIns(places.registryDropIns) { _ = try add(path) }
+            for path in try Self.dropIns(paths.registryDropIns) { _ = try add(path) }
         }
         if given == nil, let last = environment["CONTAINERS_REGISTRIES_CONF_OVERRIDE"] { _ = try add(ByteString(last)) }
-        // The recorded answers of the user come before all files. A damaged cache is no reason to pull nothing.
-        if let path = places.recordedAliases, let recorded = try? RecordedAliases(path: path).read() {
+        // The user's recorded choices take precedence over all files. A damaged cache must not prevent a pull.
+        if let path = paths.recordedAliases, let recorded = try? RecordedAliases(path: path).read() {
             for (name, target) in recorded where !target.isEmpty { aliases[name] = target }
         }
     }
 
-    /// Files by name over all directories, a name only from the first directory that has it.
+    /// The drop-ins of all directories, sorted by name. Of files with the same name, only the one in the first directory counts.
     private static func dropIns(_ directories: [ByteString]) throws(RegistryError) -> [ByteString] {
         var found: [ByteString: ByteString] = [:]
         for path in directories {
@@ -61,14 +61,14 @@ struct RegistriesConfiguration: Sendable {
         return found.sorted { $0.key < $1.key }.map(\.value)
     }
 
-    /// False where there is no such file.
+    /// False if there is no such file.
     private mutating func add(_ path: ByteString) throws(RegistryError) -> Bool {
         guard let bytes = try readSmallFile(path, limit: Self.fileLimit, .registriesConfiguration) else { return false }
         merge(try RegistriesFile(path, bytes), path)
         return true
     }
 
-    /// What the file says replaces what earlier ones said: each setting, each alias, each `[[registry]]` of the same prefix as a whole.
+    /// The file's settings replace earlier ones: each setting, each alias, and each `[[registry]]` with the same prefix as a whole.
     mutating func merge(_ file: RegistriesFile, _ path: ByteString) {
         if let search = file.searchRegistries {
             searchRegistries = search
@@ -85,7 +85,7 @@ struct RegistriesConfiguration: Sendable {
 
     // MARK: Short names
 
-    /// What a reference may mean, in the order to try. One, unless it is a short name without an alias.
+    /// The references that a reference may stand for, in the order to try: one, unless it is a short name without an alias.
     func meanings(of reference: RegistryReference) throws(RegistryError) -> [RegistryReference] {
         guard let name = reference.shortName else { return [reference] }
         func inRepository(_ repository: String) throws(RegistryError) -> RegistryReference {
@@ -104,9 +104,9 @@ struct RegistriesConfiguration: Sendable {
         return found
     }
 
-    /// Those of the meanings that the short-name mode lets be tried.
+    /// The references that the short-name mode allows to try.
     ///
-    /// - Parameter choose: asks somebody for one of several; nil where nobody is there.
+    /// - Parameter choose: chooses one of several; nil if there is no user to ask.
     func candidates(
         for reference: RegistryReference, choose: (([RegistryReference]) -> RegistryReference?)?
     ) throws(RegistryError) -> [RegistryReference] {
@@ -125,7 +125,7 @@ struct RegistriesConfiguration: Sendable {
 
     // MARK: Where images are
 
-    /// The entry with the longest prefix that the reference has.
+    /// The entry with the longest prefix that matches the reference.
     private func entry(for reference: RegistryReference) -> (entry: RegistryEntry, matched: Int)? {
         let text = reference.canonical
         var best: (entry: RegistryEntry, matched: Int)?
@@ -136,9 +136,9 @@ struct RegistriesConfiguration: Sendable {
         return best
     }
 
-    /// Where to read the image from, in the order to try: mirrors, then the registry itself.
+    /// The endpoints of a pull, in the order to try: mirrors, then the registry itself.
     ///
-    /// - Throws: where the registry is blocked or a rewritten reference is none.
+    /// - Throws: if the registry is blocked, or a rewritten reference is invalid.
     func endpoints(for reference: RegistryReference) throws(RegistryError) -> [RemoteRepository] {
         guard let (entry, matched) = entry(for: reference) else { return [RemoteRepository(reference)] }
         try refuse(reference, ifBlockedBy: entry)
@@ -150,7 +150,7 @@ struct RegistriesConfiguration: Sendable {
             case .tagOnly: if reference.digest != nil { continue }
             }
             let target = try Self.rewrite(reference, matched, mirror.location, entry)
-            // The mirror itself may be a registry with settings, or one that may not be used.
+            // The mirror's registry may have an entry of its own, with settings or blocked.
             let own = self.entry(for: target)?.entry
             if own?.isBlocked == true { continue }
             var endpoint = RemoteRepository(target)
@@ -164,12 +164,12 @@ struct RegistriesConfiguration: Sendable {
         primary.isInsecure = entry.isInsecure
         primary.proxy = entry.proxy
         endpoints.append(primary)
-        // Credentials that were given with the command are meant for the registry that was named with it.
+        // `RegistryOptions.credentials` are meant for the registry in the reference, not for its mirrors.
         for index in endpoints.indices { endpoints[index].takesGivenCredentials = endpoints[index].domain == reference.domain }
         return endpoints
     }
 
-    /// Where to write an image to: neither mirrors nor rewriting apply (containers-registries.conf(5)).
+    /// The endpoint of a push: neither mirrors nor rewriting apply (containers-registries.conf(5)).
     func pushTarget(for reference: RegistryReference) throws(RegistryError) -> RemoteRepository {
         var target = RemoteRepository(reference)
         guard let entry = entry(for: reference)?.entry else { return target }
@@ -179,7 +179,7 @@ struct RegistriesConfiguration: Sendable {
         return target
     }
 
-    /// The registry alone, to log in.
+    /// The registry without a repository, for a login.
     func loginTarget(_ host: String) throws(RegistryError) -> RemoteRepository {
         var target = RemoteRepository(domain: host, name: "")
         guard let entry = registries.first(where: { $0.match(host) == host.utf8.count }) else { return target }

@@ -4,9 +4,9 @@ internal import ComposefsOCIModel
 
 /// How short names without an alias are completed (containers-registries.conf(5)).
 enum ShortNameMode: String, Sendable {
-    /// Several registries to search are an error, unless somebody is there to choose.
+    /// If there are several registries to search, the user has to choose one.
     case enforcing
-    /// The same, but all registries are tried where nobody is there.
+    /// The same, but all registries are tried if there is no user to ask.
     case permissive
     /// All registries are tried in order.
     case disabled
@@ -30,28 +30,28 @@ struct MirrorEntry: Sendable {
 
 /// `[[registry]]`
 struct RegistryEntry: Sendable {
-    /// `HOST[:PORT]`, with a namespace, a repository, a tag or a digest behind it, or `*.DOMAIN`.
+    /// `HOST[:PORT]`, optionally followed by a namespace, a repository, a tag or a digest; or `*.DOMAIN`.
     var prefix: String
-    /// Nil where the reference is not rewritten.
+    /// Nil if the reference is not rewritten.
     var location: String?
     var isInsecure = false
     var isBlocked = false
     var proxy: ProxyAddress?
     var mirrors: [MirrorEntry] = []
     var file: ByteString
-    /// Where the entry begins, from 1.
+    /// The entry's first line, counted from 1.
     var line: Int
 
     /// `FILE:LINE`
     var origin: String { "\(file):\(line)" }
 
-    /// How many bytes of the reference's canonical text the prefix stands for; nil where it is not about the reference.
+    /// The number of bytes of the reference's canonical text that the prefix matches; nil if it does not match.
     func match(_ reference: String) -> Int? {
         let text = Array(reference.utf8)
         let wanted = Array(prefix.utf8)
         var end = wanted.count
         if prefix.hasPrefix("*.") {
-            // Any number of subdomains, at least one, then the rest of the host name in full.
+            // At least one subdomain, then the rest of the host name in full.
             let suffix = wanted.dropFirst()
             let host = text.prefix { $0 != UInt8(ascii: "/") && $0 != UInt8(ascii: ":") && $0 != UInt8(ascii: "@") }
             guard host.count > suffix.count, host.suffix(suffix.count).elementsEqual(suffix) else { return nil }
@@ -64,17 +64,17 @@ struct RegistryEntry: Sendable {
     }
 }
 
-/// What one file in the format of containers-registries.conf(5) says. Version 1 of the format is read as the version 2 that means the same.
+/// The content of one file in the format of containers-registries.conf(5). Version 1 of the format is read as the equivalent version 2.
 ///
-/// Entries that no reference can match, as networks among the insecure registries, are passed over, as by the other container tools: one odd
-/// entry must not keep all images away. What a matching entry makes of a reference is looked at when it does.
+/// Entries that match no reference, for example networks among the insecure registries, are ignored, as by other container tools: one odd
+/// entry must not prevent all pulls. The location of an entry is checked when the entry matches.
 struct RegistriesFile: Sendable {
-    /// Registries for short names, in order; nil where the file does not say.
+    /// Registries for short names, in order; nil if the file does not set them.
     var searchRegistries: [String]?
     var shortNameMode: ShortNameMode?
     var credentialHelpers: [String]?
     var registries: [RegistryEntry] = []
-    /// Short names to `HOST[:PORT]/NAME`; empty takes an alias of an earlier file away.
+    /// Short names and their `HOST[:PORT]/NAME`. An empty target removes the alias of an earlier file.
     var aliases: [String: String] = [:]
 
     private let path: ByteString
@@ -103,10 +103,10 @@ struct RegistriesFile: Sendable {
 
     // MARK: Tables
 
-    /// Of several tables for a prefix the first counts.
+    /// The first of several tables with the same prefix counts.
     private mutating func add(_ entry: RegistryEntry) throws(RegistryError) {
         guard let other = registries.first(where: { $0.prefix == entry.prefix }) else { return registries.append(entry) }
-        // Which of the two is meant decides whether the registry may be trusted, or used at all.
+        // The contradiction decides whether the registry may be trusted, or used at all.
         guard other.location != entry.location || (other.isInsecure, other.isBlocked) == (entry.isInsecure, entry.isBlocked) else {
             throw RegistryError(.registriesConfiguration(path, line: entry.line, .contradiction(prefix: entry.prefix)))
         }
@@ -114,14 +114,14 @@ struct RegistriesFile: Sendable {
 
     private func registry(_ table: TOMLValue) throws(RegistryError) -> RegistryEntry {
         var location = try self.location(table)
-        var prefix = try cleanPlace(try text(table, "prefix") ?? "", table["prefix"] ?? table)
+        var prefix = try cleanLocation(try text(table, "prefix") ?? "", table["prefix"] ?? table)
         if prefix.isEmpty { prefix = location ?? "" }
-        guard !prefix.isEmpty else { throw problem(table, .registryWithoutPlace) }
+        guard !prefix.isEmpty else { throw problem(table, .registryWithoutLocation) }
         if prefix.hasPrefix("*.") {
             guard !prefix.utf8.contains(where: { [UInt8(ascii: "/"), UInt8(ascii: ":"), UInt8(ascii: "@")].contains($0) }) else {
                 throw problem(table["prefix"] ?? table, .invalidWildcard(prefix: prefix))
             }
-            // Which is no place to be sent to.
+            // A wildcard cannot be rewritten to itself.
             if location == prefix { location = nil }
         } else if location == nil {
             throw problem(table, .prefixWithoutLocation)
@@ -151,13 +151,13 @@ struct RegistriesFile: Sendable {
 
     private func location(_ table: TOMLValue) throws(RegistryError) -> String? {
         guard let location = try text(table, "location") else { return nil }
-        let place = try cleanPlace(location, table["location"] ?? table).lowercasingHost
-        return place.isEmpty ? nil : place
+        let name = try cleanLocation(location, table["location"] ?? table).lowercasingHost
+        return name.isEmpty ? nil : name
     }
 
     private func proxy(_ table: TOMLValue) throws(RegistryError) -> ProxyAddress? {
         guard let text = try text(table, "proxy"), !text.isEmpty else { return nil }
-        // Not quoted: it may hold a password.
+        // The message does not quote the value, which may hold a password.
         guard let address = ProxyAddress(text) else {
             throw problem(table["proxy"], .invalidProxy)
         }
@@ -181,19 +181,19 @@ struct RegistriesFile: Sendable {
         guard let old = root["registries"] else { return }
         guard old.table != nil else { throw problem(old, .value(key: "registries", expected: "a table, as in [registries.search]")) }
         let search = try old["search"].flatMap { section throws(RegistryError) in try searchList(section, "registries") }
-        func places(_ name: String) throws(RegistryError) -> [String]? {
+        func names(_ name: String) throws(RegistryError) -> [String]? {
             guard let section = old[name], let texts = try strings(section, "registries") else { return nil }
-            var places: [String] = []
+            var names: [String] = []
             for text in texts {
-                let place = try cleanPlace(text, section["registries"]).lowercasingHost
-                guard !place.isEmpty else { throw problem(section["registries"], .emptyRegistry) }
-                places.append(place)
+                let name = try cleanLocation(text, section["registries"]).lowercasingHost
+                guard !name.isEmpty else { throw problem(section["registries"], .emptyRegistry) }
+                names.append(name)
             }
-            return places
+            return names
         }
-        let (insecure, blocked) = (try places("insecure"), try places("block"))
+        let (insecure, blocked) = (try names("insecure"), try names("block"))
         guard root["registry"] == nil, searchRegistries == nil else {
-            // Lists without entries, as they are left behind, contradict nothing.
+            // Empty lists contradict nothing.
             guard [search, insecure, blocked].allSatisfy({ $0?.isEmpty ?? true }) else {
                 throw problem(old, .exclusive("[registries.…] of version 1 of the format", "version 2"))
             }
@@ -201,39 +201,39 @@ struct RegistriesFile: Sendable {
         }
         guard search != nil || insecure != nil || blocked != nil else { return }
         searchRegistries = search ?? []
-        for place in Set((insecure ?? []) + (blocked ?? [])).sorted() {
+        for name in Set((insecure ?? []) + (blocked ?? [])).sorted() {
             registries.append(
                 RegistryEntry(
-                    prefix: place, location: place.hasPrefix("*.") ? nil : place, isInsecure: insecure?.contains(place) ?? false,
-                    isBlocked: blocked?.contains(place) ?? false, file: path, line: old.line))
+                    prefix: name, location: name.hasPrefix("*.") ? nil : name, isInsecure: insecure?.contains(name) ?? false,
+                    isBlocked: blocked?.contains(name) ?? false, file: path, line: old.line))
         }
     }
 
     // MARK: Values
 
-    /// A place without slashes at its end. What cannot be part of a reference will match none.
-    private func cleanPlace(_ text: String, _ value: TOMLValue?) throws(RegistryError) -> String {
-        var place = text[...]
-        while place.hasSuffix("/") { place.removeLast() }
+    /// A location or prefix without slashes at its end. One that cannot be part of a reference will not match any.
+    private func cleanLocation(_ text: String, _ value: TOMLValue?) throws(RegistryError) -> String {
+        var name = text[...]
+        while name.hasSuffix("/") { name.removeLast() }
         for scheme in ["http://", "https://"] where text.lowercased().hasPrefix(scheme) {
             throw problem(value, .registryWithScheme(text))
         }
-        return String(place)
+        return String(name)
     }
 
-    /// Registries for short names: each `HOST[:PORT]`, and a namespace behind it where the host cannot be taken for one.
+    /// Registries for short names: each is `HOST[:PORT]`, optionally followed by a namespace if the text cannot be taken for a host alone.
     private func searchList(_ table: TOMLValue, _ key: String) throws(RegistryError) -> [String]? {
         guard let texts = try strings(table, key) else { return nil }
-        var places: [String] = []
+        var names: [String] = []
         for text in texts {
-            let place = try cleanPlace(text, table[key])
-            let isNamespace = place.contains("/") && (try? RegistryReference(parsing: place + "/name")).map { $0.shortName == nil } ?? false
-            guard RegistryReference.isHost(place) || isNamespace else {
+            let name = try cleanLocation(text, table[key])
+            let isNamespace = name.contains("/") && (try? RegistryReference(parsing: name + "/name")).map { $0.shortName == nil } ?? false
+            guard RegistryReference.isHost(name) || isNamespace else {
                 throw problem(table[key], .invalidRegistry(text))
             }
-            places.append(place)
+            names.append(name)
         }
-        return places
+        return names
     }
 
     private func text(_ table: TOMLValue, _ key: String) throws(RegistryError) -> String? {
@@ -272,11 +272,11 @@ struct RegistriesFile: Sendable {
     }
 }
 
-/// Throws where the bytes are no file in the format of containers-registries.conf(5), or none that is understood.
+/// - Throws: if the bytes are not a valid file in the format of containers-registries.conf(5).
 package func checkRegistriesFile(_ bytes: [UInt8]) throws(RegistryError) { _ = try RegistriesFile("registries.conf", bytes) }
 
 extension String {
-    /// With the part before the first slash in lower case, as references have it.
+    /// The part before the first slash in lower case, as in references.
     fileprivate var lowercasingHost: String {
         let host = prefix { $0 != "/" }
         return host.lowercased() + self[host.endIndex...]

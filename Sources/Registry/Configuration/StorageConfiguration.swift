@@ -3,10 +3,10 @@ internal import ComposefsHTTPClient
 internal import ComposefsLinuxSystem
 internal import ComposefsOCIModel
 
-/// Where container tools keep their images on this machine: containers-storage.conf(5), its drop-ins, and the environment variables that
-/// overrule them.
+/// The directories in which container tools store images on this machine, from containers-storage.conf(5), its drop-ins, and environment
+/// variables.
 public struct StorageConfiguration: Sendable {
-    /// Where images are looked for; the first place that has one counts.
+    /// The directories to search for an image, in order.
     public private(set) var roots: [ByteString] = []
     private let environment: Environment
     private var settings = Settings()
@@ -20,9 +20,9 @@ public struct StorageConfiguration: Sendable {
         var additionalStores: [String] = []
     }
 
-    /// The process's.
+    /// Reads the configuration for this process.
     ///
-    /// - Throws: `RegistryError` for a file that cannot be used, and for another driver than overlay.
+    /// - Throws: `RegistryError` if a file cannot be used, or if the driver is not overlay.
     public init() throws { try self.init(.ofProcess) }
 
     init(_ environment: Environment) throws {
@@ -30,7 +30,7 @@ public struct StorageConfiguration: Sendable {
         do { try readFiles() } catch let error as SystemError {
             throw RegistryError(.storageFiles(error))
         }
-        // What the configuration says elsewhere, this says for one process.
+        // The environment variable overrides the configuration.
         if let driver = environment["STORAGE_DRIVER"] { settings.driver = driver }
         if let driver = settings.driver, !["", "overlay", "overlay2"].contains(driver) {
             throw RegistryError(.storageDriver(driver))
@@ -59,7 +59,7 @@ public struct StorageConfiguration: Sendable {
         }
     }
 
-    /// The place of read-only images that a driver's option names: `[DRIVER.]imagestore=DIR`, `additionalimagestore=DIR`.
+    /// The directory that an option of a driver names: `[DRIVER.]imagestore=DIR`, `additionalimagestore=DIR`.
     static func imageStore(ofOption option: ByteString) -> ByteString? {
         guard let sign = option.bytes.firstIndex(of: UInt8(ascii: "=")) else { return nil }
         let key = option.bytes[..<sign].drop { $0 == UInt8(ascii: " ") }
@@ -73,7 +73,7 @@ public struct StorageConfiguration: Sendable {
         roots.append(path)
     }
 
-    /// A path with its variables: `$HOME`, `${HOME}`, and `$UID`, which no environment need have.
+    /// Expands the variables of a path: `$HOME`, `${HOME}`, and `$UID`, which the environment need not have.
     private func expanded(_ path: String?) -> ByteString? {
         guard let path, !path.isEmpty else { return nil }
         var result: [UInt8] = []
@@ -104,7 +104,7 @@ public struct StorageConfiguration: Sendable {
     // MARK: Files
 
     private enum Origin {
-        /// For all users: what it says of the storage of containers is root's.
+        /// For all users: its graphroot applies to root only.
         case system
         case user
     }
@@ -113,7 +113,7 @@ public struct StorageConfiguration: Sendable {
 
     private mutating func readFiles() throws {
         if let path = environment["CONTAINERS_STORAGE_CONF"].map({ ByteString($0) }) {
-            // A file that is named and not there is a mistake.
+            // A file that is given explicitly has to exist.
             try read(FileDescriptor.open(path, .readOnly), path, .user)
         } else {
             for (path, origin) in mainFiles {
@@ -136,7 +136,7 @@ public struct StorageConfiguration: Sendable {
         [environment.systemRoot + "/usr/share/containers", environment.systemRoot + "/etc/containers"]
     }
 
-    /// The first that is there is read.
+    /// The first one that exists is read.
     private var mainFiles: [File] {
         var files: [File] = []
         if let userDirectory { files.append((path: ByteString(userDirectory + "/storage.conf"), origin: .user)) }
@@ -144,7 +144,7 @@ public struct StorageConfiguration: Sendable {
         return files
     }
 
-    /// In the order of their names; of two with one name the one nearer to the user counts.
+    /// Sorted by name. Of files with the same name, the one closer to the user counts.
     private func dropIns() throws -> [File] {
         var directories: [(path: String, origin: Origin)] = []
         for parent in systemDirectories {
@@ -195,7 +195,7 @@ public struct StorageConfiguration: Sendable {
         var listed: [String] = []
         var appends = false
         for element in elements {
-            // `{append=true}` in a drop-in keeps what earlier files list.
+            // `{append=true}` in a drop-in keeps the list of earlier files.
             if let flag = element["append"]?.boolean {
                 appends = flag
             } else if let path = element.string {

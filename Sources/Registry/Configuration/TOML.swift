@@ -8,7 +8,7 @@ struct TOMLValue {
         case string(String)
         case integer(Int64)
         case boolean(Bool)
-        /// A float, date or time: no setting that we know is one, so what it is exactly is not looked at.
+        /// A float, date or time. No setting has such a value, so it is not parsed further.
         case other
     }
 
@@ -33,7 +33,7 @@ struct TOMLError: Error {
 
 /// TOML 1.0 (toml.io).
 enum TOML {
-    /// Tables and arrays inside one another, whatever they are made by.
+    /// The limit of tables and arrays inside one another.
     static let depthLimit = 64
 
     /// The document's root table.
@@ -51,16 +51,16 @@ enum TOML {
     }
 }
 
-/// Puts the tables of a document together.
+/// Builds the tables of a document.
 struct TOMLDocument {
-    /// A table while it is filled, and who may still add to it.
+    /// A table that is being built, and what may still add to it.
     private final class Table {
         enum Origin {
-            /// Made by a header for a table inside it: `[a]` after `[a.b]` may define it once.
+            /// Created by a header of a table inside it: `[a]` after `[a.b]` may define it once.
             case implied
-            /// `[a]`, `[[a]]`, the root: complete with the next header, but for tables in it.
+            /// `[a]`, `[[a]]`, the root: complete at the next header, except for tables inside it.
             case header
-            /// `a.b = 1`: only other dotted keys below the same header add to it.
+            /// `a.b = 1`: only other dotted keys under the same header add to it.
             case dotted
             /// `{…}`: complete.
             case inline
@@ -139,10 +139,10 @@ struct TOMLDocument {
             case .tables(let list):
                 guard let last = list.elements.last else { throw problem("\(shown(path[...index])) is empty") }
                 table = last
-            default: throw problem("\(shown(path[...index])) is no table that can be added to", line)
+            default: throw problem("\(shown(path[...index])) cannot be extended", line)
             }
         }
-        guard let name = path.last else { throw problem("a table without a name", line) }
+        guard let name = path.last else { throw problem("the table has no name", line) }
         if isArray {
             let made = Table(.header, line: line, depth: try deeper(table, by: 2, line))
             let list: List
@@ -151,7 +151,7 @@ struct TOMLDocument {
                 list = List(line: line)
                 table.members[name] = .tables(list)
             case .tables(let existing): list = existing
-            default: throw problem("\(shown(path)) is something else already", line)
+            default: throw problem("\(shown(path)) is defined as something else", line)
             }
             list.elements.append(made)
             return made
@@ -172,7 +172,7 @@ struct TOMLDocument {
     }
 
     private func deeper(_ table: Table, by levels: Int, _ line: Int) throws(TOMLError) -> Int {
-        guard table.depth + levels <= TOML.depthLimit else { throw problem("tables are more than \(TOML.depthLimit) deep", line) }
+        guard table.depth + levels <= TOML.depthLimit else { throw problem("tables are nested more than \(TOML.depthLimit) deep", line) }
         return table.depth + levels
     }
 
@@ -182,7 +182,7 @@ struct TOMLDocument {
             switch table.members[key] {
             case nil: table = try add(.dotted, key, to: table, line)
             case .table(let next) where next.origin == .dotted: table = next
-            default: throw problem("\(shown(path[...index])) is no table that can be added to here", line)
+            default: throw problem("\(shown(path[...index])) cannot be extended here", line)
             }
         }
         guard let name = path.last, table.members[name] == nil else { throw problem("\(shown(path)) is defined twice", line) }
@@ -203,9 +203,9 @@ struct TOMLDocument {
 
     // MARK: Values
 
-    /// - Parameter depth: of what holds the value.
+    /// - Parameter depth: of the enclosing value.
     private mutating func value(depth: Int) throws(TOMLError) -> TOMLValue {
-        guard depth <= TOML.depthLimit else { throw problem("values are more than \(TOML.depthLimit) deep") }
+        guard depth <= TOML.depthLimit else { throw problem("values are nested more than \(TOML.depthLimit) deep") }
         let line = scanner.line
         switch scanner.peek {
         case UInt8(ascii: "["): return TOMLValue(content: .array(try array(depth: depth)), line: line)

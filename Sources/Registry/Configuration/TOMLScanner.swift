@@ -1,6 +1,6 @@
 internal import ComposefsHTTPClient
 
-/// The words of a TOML document that is known to be UTF-8.
+/// Scans the tokens of a TOML document that is valid UTF-8.
 struct TOMLScanner {
     private let bytes: [UInt8]
     private var position = 0
@@ -15,7 +15,7 @@ struct TOMLScanner {
 
     private func problem(_ reason: String) -> TOMLError { TOMLError(line: line, reason: reason) }
 
-    /// What is next, for messages.
+    /// The next character, for messages.
     private var next: String {
         guard position < bytes.count else { return "the end of the file" }
         if bytes[position] == 0x0a || bytes[position] == 0x0d { return "the end of the line" }
@@ -50,7 +50,7 @@ struct TOMLScanner {
         }
     }
 
-    /// A comment and the line end or the document's.
+    /// A comment, and the end of the line or of the document.
     mutating func endLine() throws(TOMLError) {
         skipBlanks()
         if peek == UInt8(ascii: "#") {
@@ -60,7 +60,7 @@ struct TOMLScanner {
             }
         }
         guard peek != nil else { return }
-        guard newline() else { throw problem("the line goes on with \(next)") }
+        guard newline() else { throw problem("unexpected text at the end of the line: \(next)") }
     }
 
     private mutating func newline() -> Bool {
@@ -77,7 +77,7 @@ struct TOMLScanner {
     /// One part of a key.
     mutating func key() throws(TOMLError) -> String {
         if peek == UInt8(ascii: "\"") || peek == UInt8(ascii: "'") {
-            guard !isTripled else { throw problem("a key is no text of several lines") }
+            guard !isTripled else { throw problem("a multi-line string cannot be a key") }
             return try string()
         }
         let start = position
@@ -113,7 +113,7 @@ struct TOMLScanner {
                     position += 1
                     return String(decoding: text, as: UTF8.self)
                 }
-                // Up to two quotes may stand before the three that end it.
+                // One or two quotes may precede the three that end the string.
                 var count = 0
                 while count < 5, peek(count) == quote { count += 1 }
                 position += count
@@ -128,17 +128,17 @@ struct TOMLScanner {
             } else if isLong, newline() {
                 text.append(0x0a)
             } else {
-                guard !Self.isControl(byte) else { throw problem("a string holds a control character or has no end on its line") }
+                guard !Self.isControl(byte) else { throw problem("a string contains a control character or is not terminated on its line") }
                 text.append(byte)
                 position += 1
             }
         }
-        throw problem("a string has no end")
+        throw problem("a string is not terminated")
     }
 
-    /// What follows a backslash.
+    /// The character that an escape stands for.
     private mutating func escape(_ text: inout [UInt8], _ isLong: Bool) throws(TOMLError) {
-        guard let byte = peek else { throw problem("a string has no end") }
+        guard let byte = peek else { throw problem("a string is not terminated") }
         switch byte {
         case UInt8(ascii: "b"): text.append(0x08)
         case UInt8(ascii: "t"): text.append(0x09)
@@ -149,7 +149,7 @@ struct TOMLScanner {
         case UInt8(ascii: "u"): return try scalar(digits: 4, &text)
         case UInt8(ascii: "U"): return try scalar(digits: 8, &text)
         default:
-            // A backslash at a line's end takes all white space up to the next text away.
+            // A backslash at the end of a line removes all white space up to the next text.
             guard isLong else { throw problem("an unknown escape in a string") }
             skipBlanks()
             guard newline() else { throw problem("an unknown escape in a string") }
@@ -164,12 +164,12 @@ struct TOMLScanner {
         var value: UInt32 = 0
         for _ in 0..<digits {
             guard let byte = peek, let digit = Character(Unicode.Scalar(byte)).hexDigitValue, byte < 0x80 else {
-                throw problem("\\u and \\U are followed by 4 and 8 hexadecimal digits")
+                throw problem("\\u and \\U need 4 and 8 hexadecimal digits")
             }
             value = value << 4 | UInt32(digit)
             position += 1
         }
-        guard let scalar = Unicode.Scalar(value) else { throw problem("an escape for no Unicode character") }
+        guard let scalar = Unicode.Scalar(value) else { throw problem("an escape that is not a Unicode character") }
         text += Array(String(Character(scalar)).utf8)
     }
 
@@ -180,7 +180,7 @@ struct TOMLScanner {
         while let byte = peek, Self.isBare(byte) || [UInt8(ascii: "+"), UInt8(ascii: "."), UInt8(ascii: ":")].contains(byte) {
             position += 1
         }
-        // A date and its time may be joined by a blank.
+        // A blank may separate a date and its time.
         if position - start == 10, bytes[start + 4] == UInt8(ascii: "-"), peek == 0x20, let hour = peek(1), (0x30...0x39).contains(hour) {
             position += 1
             while let byte = peek, Self.isBare(byte) || [UInt8(ascii: "+"), UInt8(ascii: "."), UInt8(ascii: ":")].contains(byte) {
@@ -196,12 +196,12 @@ struct TOMLScanner {
         default: break
         }
         if let number = Self.integer(word) { return .integer(number) }
-        // Floats, dates and times begin with a digit, after a sign at most, and are none of the integers' forms.
+        // Floats, dates and times begin with a digit, after an optional sign, and are not integers.
         let digits = word.first == "+" || word.first == "-" ? word.dropFirst() : word[...]
         let isOther =
             digits.first?.isNumber == true && !digits.hasPrefix("0x") && !digits.hasPrefix("0o") && !digits.hasPrefix("0b")
             && digits.contains { $0 == "." || $0 == ":" || $0 == "-" || $0 == "e" || $0 == "E" }
-        guard isOther else { throw problem("\(printable(word, limit: 40)) is no value; texts stand in quotes") }
+        guard isOther else { throw problem("\(printable(word, limit: 40)) is not a value; put strings in quotes") }
         return .other
     }
 

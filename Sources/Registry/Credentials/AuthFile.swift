@@ -8,7 +8,7 @@ struct AuthFile {
     private static let limit = 4 << 20
 
     let path: ByteString
-    /// All of the file, what we do not know too.
+    /// The whole document, including unknown members.
     private var root: JSONValue
 
     private var auths: [(key: String, value: JSONValue)] { Self.members(root, "auths") }
@@ -21,13 +21,13 @@ struct AuthFile {
         root[name]?.object.map { $0.map { (key: $0.key, value: $0.value) } } ?? []
     }
 
-    /// Nil where there is no such file.
+    /// Nil if there is no such file.
     init?(reading path: ByteString) throws(RegistryError) {
         guard let bytes = try readSmallFile(path, limit: Self.limit) else { return nil }
         try self.init(path, bytes)
     }
 
-    /// An empty file is one without entries.
+    /// An empty file has no entries.
     init(_ path: ByteString, _ bytes: [UInt8] = []) throws(RegistryError) {
         self.path = path
         guard !bytes.isEmpty else {
@@ -38,7 +38,7 @@ struct AuthFile {
         guard root.object != nil else { throw RegistryError(.invalidAuthFile(path, .notObject(root.kindName))) }
     }
 
-    /// A helper named for the repository or its registry, then the most specific entry, then the store for everything.
+    /// The credentials of a helper for the repository or its registry, else of the most specific entry, else of the default helper.
     func find(for repository: RemoteRepository, _ environment: Environment) throws(RegistryError) -> FoundCredentials? {
         for key in repository.credentialKeys + repository.serverNames {
             guard let helper = helpers.first(where: { $0.key == key })?.value else { continue }
@@ -48,7 +48,7 @@ struct AuthFile {
         for key in repository.credentialKeys {
             if let entry = auths.first(where: { $0.key == key }), let found = try credentials(in: entry) { return found }
         }
-        // Old files name a server by an URL.
+        // Old files name a server by its URL.
         for entry in auths where Self.normalized(entry.key) == repository.domain {
             if let found = try credentials(in: entry) { return found }
         }
@@ -66,7 +66,7 @@ struct AuthFile {
         return nil
     }
 
-    /// Nil where the entry is a mere placeholder, as docker leaves them beside a credential store.
+    /// Nil if the entry is a placeholder, which docker writes beside a credential helper.
     private func credentials(in entry: (key: String, value: JSONValue)) throws(RegistryError) -> FoundCredentials? {
         func text(_ name: String) -> String? { entry.value[name]?.string.flatMap { $0.isEmpty ? nil : $0 } }
         let found: RegistryCredentials
@@ -90,12 +90,12 @@ struct AuthFile {
 
     // MARK: Changes
 
-    /// The program that keeps the registry's credentials instead of the file.
+    /// The name of the helper that stores the registry's credentials instead of the file.
     func helper(for registry: LoginTarget) -> String? {
         helpers.first { $0.key == registry.key || registry.isWholeHost && registry.repository.serverNames.contains($0.key) }?.value ?? store
     }
 
-    /// Registries that have a helper of their own.
+    /// Registries with a helper of their own.
     var helperServers: [(server: String, helper: String)] { helpers.map { (server: $0.key, helper: $0.value) } }
 
     mutating func set(user: String, password: String, for registry: LoginTarget) {
@@ -104,7 +104,7 @@ struct AuthFile {
         root["auths"] = .object(auths)
     }
 
-    /// Whether there was an entry.
+    /// Returns whether there was an entry.
     mutating func remove(_ registry: LoginTarget) -> Bool {
         let names = auths.map(\.key).filter {
             $0 == registry.key || registry.isWholeHost && Self.normalized($0) == registry.repository.domain
@@ -115,14 +115,14 @@ struct AuthFile {
         return true
     }
 
-    /// How many entries there were.
+    /// Returns how many entries there were.
     mutating func removeAll() -> Int {
         let count = auths.count
         if root["auths"] != nil { root["auths"] = .object(JSONObject()) }
         return count
     }
 
-    /// Puts the file's new content in the old one's place, for its owner alone. A link stays and what it leads to is replaced.
+    /// Replaces the file, readable by its owner only. A symbolic link stays, and its target is replaced.
     func write() throws(RegistryError) {
         do throws(SystemError) { try replaceFile(path, with: root.prettyBytes + [0x0a]) } catch {
             throw RegistryError(.file(.authFile, path, .unwritable(error)))
@@ -131,17 +131,17 @@ struct AuthFile {
 
     // MARK: Text
 
-    /// For users. A password may be any text: keys in JSON, as some registries take them (`_json_key`), have several lines.
+    /// Control characters in a user. A password may contain them: some registries use JSON keys of several lines (`_json_key`).
     static func holdsControls(_ scalars: some Sequence<Unicode.Scalar>) -> Bool {
         scalars.contains { $0.value < 0x20 || $0.value == 0x7f }
     }
 
-    /// The domain that a key such as `https://index.docker.io/v1/` means.
+    /// The domain in a key such as `https://index.docker.io/v1/`.
     private static func normalized(_ key: String) -> String {
         var rest = key[...]
         for scheme in ["https://", "http://"] where rest.hasPrefix(scheme) { rest = rest.dropFirst(scheme.count) }
         let isURL = rest.startIndex != key.startIndex
-        // A path without a scheme is a namespace, and was compared as such.
+        // A key with a path and without a scheme is a namespace, which has been compared already.
         guard isURL || !rest.contains("/") || rest.hasSuffix("/v1/") || rest.hasSuffix("/v2/") else { return "" }
         let host = rest.prefix { $0 != "/" }.lowercased()
         return host == "index.docker.io" || host == "registry-1.docker.io" ? "docker.io" : host

@@ -3,7 +3,7 @@ internal import ComposefsHTTPClient
 internal import ComposefsJSON
 internal import ComposefsLinuxSystem
 
-/// Bearer tokens and Basic credentials by registry and scope, fetched once for all threads that need them.
+/// Bearer tokens and Basic credentials by registry and scope. Each is fetched once for all threads that need it.
 final class Authorizer: Sendable {
     private struct Key: Hashable {
         var apiHost: String
@@ -14,9 +14,9 @@ final class Authorizer: Sendable {
         var authorization: String
         var challenge: Challenge
         var registry: HTTPURL
-        /// Which of `scopes` it was given for.
+        /// The index into `scopes` that it was issued for.
         var candidate = 0
-        /// Nil does not expire.
+        /// Nil if it does not expire.
         var renewal: MonotonicTime?
     }
 
@@ -26,7 +26,7 @@ final class Authorizer: Sendable {
         var inFlight: Set<Key> = []
     }
 
-    /// What a token lives where its server does not say (token authentication specification).
+    /// The lifetime in seconds of a token whose server does not send one (token authentication specification).
     private static let defaultLifetime: Int64 = 60
     private static let responseLimit = 1 << 20
 
@@ -40,7 +40,7 @@ final class Authorizer: Sendable {
         self.store = store
     }
 
-    /// What worked last for this repository, renewed where it is about to expire; nil before the registry's first challenge.
+    /// The last accepted authorization for this repository, renewed if it is about to expire; nil before the registry's first challenge.
     func authorization(for repository: RemoteRepository) throws(Failure) -> String? {
         let key = Key(apiHost: repository.apiHost, scope: repository.scopes.joined(separator: " "))
         guard let entry = monitor.withLock({ state.entries[key] }) else { return nil }
@@ -48,9 +48,11 @@ final class Authorizer: Sendable {
         return try renew(repository, [entry.challenge], rejected: entry.authorization, from: entry.registry)
     }
 
-    /// Answers a 401. `rejected` is the value that the request carried: where another thread has renewed it since, its result is taken.
+    /// Answers a 401. `rejected` is the authorization that the request carried. If another thread has renewed it meanwhile, that result is
+    /// returned.
     ///
-    /// - Parameter isFresh: that value was got for this very request, so that its like will do no better: other scopes are asked for.
+    /// - Parameter isFresh: whether `rejected` was obtained for this very request. Another one like it would not help, so other scopes are
+    ///   requested.
     func renew(
         _ repository: RemoteRepository, _ challenges: [Challenge], rejected: String?, isFresh: Bool = false, from registry: HTTPURL
     ) throws(Failure) -> String {
@@ -83,7 +85,7 @@ final class Authorizer: Sendable {
 
     func knowsCredentials(for repository: RemoteRepository) -> Bool { ((try? store.find(for: repository)) ?? nil) != nil }
 
-    /// For errors about rejected requests.
+    /// The credentials that an error about a rejected request names.
     func credentials(for repository: RemoteRepository) -> RegistryError.Credentials {
         guard let found = try? store.find(for: repository) else { return .none(registry: repository.domain) }
         return .rejected(found.origin)
@@ -110,11 +112,11 @@ final class Authorizer: Sendable {
         throw Failure(.unsupportedChallenge(url: registry.display, schemes: challenges.map(\.scheme)))
     }
 
-    /// The scopes that a token may be asked for, the likeliest first.
+    /// The scopes that a token may be requested for, most likely first.
     ///
-    /// A challenge says what its one request needs, but not each registry fills it in: some leave it empty, name an example, or the same
-    /// repository for all. What names another repository comes after our own: it is right where a proxy knows the repository by another name.
-    /// A push asks for all that its requests will need.
+    /// A challenge states what its request needs, but not every registry fills it in correctly: some leave it empty, name an example, or
+    /// the same repository for all. A scope with another repository's name comes after the own one: it is right if a proxy has another name
+    /// for the repository. A push requests everything that its requests will need.
     static func scopes(_ challenge: Challenge, _ repository: RemoteRepository) -> [[String]] {
         let own = repository.scopes
         let asked = (challenge.parameters["scope"] ?? "").split(separator: " ").map(String.init)
@@ -124,7 +126,7 @@ final class Authorizer: Sendable {
         return isOurs ? [asked, own] : [own, asked]
     }
 
-    /// - Parameter candidate: the first of `scopes` to ask for; those after it are asked for where the token server refuses it.
+    /// - Parameter candidate: the index into `scopes` to begin with. The later ones are requested if the token server refuses it.
     private func fetchToken(
         _ challenge: Challenge, _ repository: RemoteRepository, _ found: FoundCredentials?, _ registry: HTTPURL, from candidate: Int
     ) throws(Failure) -> Entry {
@@ -132,7 +134,7 @@ final class Authorizer: Sendable {
         guard let base = HTTPURL(realm) else {
             throw Failure(.invalidTokenRealm(url: registry.display, realm: realm))
         }
-        // Plain HTTP stays on this machine, and never follows TLS.
+        // Plain HTTP is allowed only on this machine, and never after TLS.
         let isSafe = base.scheme == "https" || (registry.scheme == "http" && base.isLoopback)
         guard isSafe || session.tlsVerify(repository) == false else {
             throw Failure(.tokenWithoutTLS(host: registry.authority, realm: base.display))
@@ -181,13 +183,14 @@ final class Authorizer: Sendable {
                 credentials: isRefusal ? credentials(for: repository) : nil)
         }
         let body = try session.body(of: response, limit: Self.responseLimit, .token)
-        // Servers for old and new clients have both members, and some leave one of them empty.
+        // Servers send both members for old and new clients, and some leave one of them empty.
         guard let value = try? JSONValue.parse(body),
             let token = [value["token"], value["access_token"]].lazy.compactMap({ $0?.string }).first(where: { !$0.isEmpty }),
             Self.isFieldValue(token)
         else { throw unusableToken(response.url.display) }
         let lifetime = value["expires_in"]?.int64.flatMap { $0 > 0 ? $0 : nil } ?? Self.defaultLifetime
-        // A tenth early, at most ten seconds: a request that is under way when the token expires is refused otherwise.
+        // Renewed when a tenth of the lifetime remains, at most ten seconds: otherwise a request on its way could arrive with an expired
+        // token.
         let usable = Duration.seconds(min(lifetime, 86400 * 365)) - min(.seconds(10), .milliseconds(min(lifetime, 1000) * 100))
         return Entry(authorization: "Bearer " + token, challenge: challenge, registry: registry, renewal: .now + usable)
     }
@@ -200,6 +203,6 @@ final class Authorizer: Sendable {
         fields.map { "\($0)=\(percentEncoded($1))" }.joined(separator: "&")
     }
 
-    /// A line break in a token would start a header field of its own.
+    /// A line break in a token would begin another header field.
     private static func isFieldValue(_ text: String) -> Bool { !text.isEmpty && text.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7f } }
 }

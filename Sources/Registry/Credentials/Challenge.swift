@@ -5,7 +5,7 @@ struct Challenge: Equatable {
     /// Names in lower case.
     var parameters: [String: String] = [:]
 
-    /// All challenges of all fields, in order. What does not parse ends its field.
+    /// All challenges of all fields, in order. A syntax error ends the parsing of its field.
     static func parse(_ fields: [String]) -> [Challenge] { fields.flatMap { parse($0) } }
 
     private static func parse(_ field: String) -> [Challenge] {
@@ -20,7 +20,7 @@ struct Challenge: Equatable {
                 scanner.rest.removeFirst()
                 scanner.skip(isBlank)
                 guard let value = scanner.value() else { return challenges }
-                // The first counts, as a second could only be an attempt to confuse.
+                // The first of two parameters with the same name counts: the second could be an attack.
                 if challenges[last].parameters[word.lowercased()] == nil { challenges[last].parameters[word.lowercased()] = value }
             } else {
                 challenges.append(Challenge(scheme: word.lowercased()))
@@ -49,7 +49,7 @@ struct Challenge: Equatable {
             return String(decoding: start[start.startIndex..<rest.startIndex], as: UTF8.self)
         }
 
-        /// A token or quoted string; nil where a quote is open.
+        /// A token or quoted string; nil if the closing quote is missing.
         mutating func value() -> String? {
             guard rest.first == UInt8(ascii: "\"") else { return token() }
             rest.removeFirst()

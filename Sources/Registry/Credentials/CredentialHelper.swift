@@ -4,28 +4,28 @@ internal import ComposefsJSON
 internal import ComposefsLinuxSystem
 internal import Glibc
 
-/// `docker-credential-NAME get`: server name on standard input, a JSON object with the secret on standard output; `store` and `erase`: the same
-/// object and the server name on standard input.
+/// Runs `docker-credential-NAME`. `get` reads the server's name from standard input and writes a JSON object with the secret to standard
+/// output; `store` reads such an object, and `erase` the server's name.
 struct CredentialHelper {
     private static let oneAtATime = Monitor()
     private static let outputLimit = 1 << 20
-    /// A helper may ask its user for a passphrase.
+    /// A helper may ask the user for a passphrase.
     private static let timeout = Duration.seconds(120)
-    /// F_GETPIPE_SZ (linux/fcntl.h); Glibc's module leaves it out.
+    /// F_GETPIPE_SZ (linux/fcntl.h), which the Glibc module lacks.
     private static let getPipeSize: Int32 = 1032
 
     let name: String
     let environment: Environment
 
-    /// Nil where the helper knows nothing of the server.
+    /// Nil if the helper has no credentials for the server.
     func get(server: String) throws(RegistryError) -> RegistryCredentials? {
         let (status, output) = try ask("get", Array((server + "\n").utf8))
         guard status == 0 else {
-            // The protocol's only way to say "none": this text.
+            // The protocol reports missing credentials by this text only.
             if String(decoding: output, as: UTF8.self).contains("credentials not found") { return nil }
             throw error(.failed(action: "get", server: server, status: status))
         }
-        // Neither the output nor an error about it is shown: it holds the secret.
+        // The error does not quote the output, which contains the secret.
         guard let value = try? JSONValue.parse(output), let user = value["Username"]?.string, let secret = value["Secret"]?.string else {
             throw error(.invalidOutput(server: server))
         }
@@ -35,12 +35,12 @@ struct CredentialHelper {
 
     func store(server: String, user: String, password: String) throws(RegistryError) {
         let entry: JSONValue = ["ServerURL": .string(server), "Username": .string(user), "Secret": .string(password)]
-        // Nor is what it says shown: it may repeat the secret.
+        // The error does not quote the output, which may repeat the secret.
         let status = try ask("store", entry.compactBytes).status
         guard status == 0 else { throw error(.failed(action: "store", server: server, status: status)) }
     }
 
-    /// False where the helper knows nothing of the server.
+    /// False if the helper has no credentials for the server.
     func erase(server: String) throws(RegistryError) -> Bool {
         guard try get(server: server) != nil else { return false }
         let status = try ask("erase", Array(server.utf8)).status
@@ -60,7 +60,7 @@ struct CredentialHelper {
             throw error(.invalidName)
         }
         guard let path = search(program) else { throw error(.missing) }
-        // One at a time: a helper that inherited another's pipe would keep it open.
+        // Only one helper runs at a time: another one would inherit its pipe and keep it open.
         return try Self.oneAtATime.withLock { () throws(RegistryError) in try run(path, program, action, input: input) }
     }
 
@@ -86,7 +86,7 @@ struct CredentialHelper {
             return raw.allSatisfy { fcntl($0, F_SETFD, FD_CLOEXEC) == 0 }
         }
         guard makePipe(&toChild), makePipe(&fromChild) else { throw failure("pipe", errno) }
-        // Written before there is a reader that could be gone: it fits the pipe's buffer, and can raise no SIGPIPE.
+        // The input is written before the helper runs: it fits into the pipe's buffer, and cannot cause SIGPIPE.
         let room = fcntl(toChild.write, Self.getPipeSize)
         guard input.count <= room else {
             throw error(.inputTooLarge(size: input.count, limit: Int(room)))
@@ -99,10 +99,10 @@ struct CredentialHelper {
         posix_spawn_file_actions_adddup2(&actions, toChild.read, 0)
         posix_spawn_file_actions_adddup2(&actions, fromChild.write, 1)
         posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0)
-        // libcurl's connections are not closed by exec.
+        // exec does not close libcurl's connections.
         let closing = withUnsafeMutablePointer(to: &actions) { Host.closeDescriptors(from: 3, in: UnsafeMutableRawPointer($0)) }
         guard closing == 0 else { throw failure("start", closing) }
-        // What this process ignores or blocks is not the helper's business.
+        // The helper must not inherit ignored or blocked signals.
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
         defer { posix_spawnattr_destroy(&attributes) }
@@ -140,7 +140,7 @@ struct CredentialHelper {
         return (exitStatus, output)
     }
 
-    /// Nil at the deadline or past the limit.
+    /// Nil if the deadline or the limit is exceeded.
     private static func readAll(_ raw: Int32, until deadline: MonotonicTime) -> [UInt8]? {
         var output: [UInt8] = []
         var chunk = [UInt8](repeating: 0, count: 4096)

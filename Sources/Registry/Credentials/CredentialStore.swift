@@ -5,22 +5,22 @@ internal import ComposefsLinuxSystem
 struct CredentialStore: Sendable {
     private let options: RegistryOptions
     private let environment: Environment
-    private let places: PlaceFinder?
+    private let finder: EndpointFinder?
 
-    /// - Parameter places: what the registries configuration says about credential helpers.
-    init(_ options: RegistryOptions, _ environment: Environment, _ places: PlaceFinder? = nil) {
+    /// - Parameter finder: for the credential helpers in the registries configuration.
+    init(_ options: RegistryOptions, _ environment: Environment, _ finder: EndpointFinder? = nil) {
         self.options = options
         self.environment = environment
-        self.places = places
+        self.finder = finder
     }
 
-    /// Nil where nobody knows any: the request is made anonymously.
+    /// Nil if there are none: the request is then anonymous.
     func find(for repository: RemoteRepository) throws(RegistryError) -> FoundCredentials? {
         if let given = options.credentials, repository.takesGivenCredentials {
             return FoundCredentials(credentials: given, origin: .options)
         }
         guard options.usesStoredCredentials else { return nil }
-        for helper in try places?.configuration().credentialHelpers ?? [Self.files] {
+        for helper in try finder?.configuration().credentialHelpers ?? [Self.files] {
             if helper == Self.files {
                 if let found = try findInFiles(for: repository) { return found }
                 continue
@@ -34,7 +34,7 @@ struct CredentialStore: Sendable {
         return nil
     }
 
-    /// What credential-helpers of registries.conf calls the auth files.
+    /// The value of `credential-helpers` in registries.conf that stands for the auth files.
     private static let files = "containers-auth.json"
 
     private func findInFiles(for repository: RemoteRepository) throws(RegistryError) -> FoundCredentials? {
@@ -51,7 +51,7 @@ struct CredentialStore: Sendable {
         return nil
     }
 
-    /// The file that logging in writes unless another is named.
+    /// The file that a login writes by default.
     static func primaryPath(_ environment: Environment) -> ByteString {
         ByteString(
             environment["XDG_RUNTIME_DIR"].map { $0 + "/containers/auth.json" }
@@ -70,7 +70,7 @@ struct CredentialStore: Sendable {
     }
 }
 
-/// A whole file of at most `limit` bytes; nil where there is none.
+/// The content of a file of at most `limit` bytes; nil if there is no such file.
 func readSmallFile(
     _ path: ByteString, limit: Int, _ role: RegistryError.FileRole = .authFile
 ) throws(RegistryError) -> [UInt8]? {

@@ -1,10 +1,10 @@
 internal import ComposefsBytes
 internal import ComposefsLinuxSystem
 
-/// Puts new content in a file's place, durably, and makes it and its directories where they are missing, for their owner alone. A link stays and
-/// what it leads to is replaced.
+/// Replaces the content of a file durably. Creates the file and its directories if they are missing, accessible by the owner only. A
+/// symbolic link stays, and its target is replaced.
 ///
-/// - Parameter keepsMode: a file that is there keeps its permissions.
+/// - Parameter keepsMode: whether an existing file keeps its permissions.
 func replaceFile(_ path: ByteString, with content: [UInt8], keepsMode: Bool = false) throws(SystemError) {
     var target = path
     for _ in 0..<40 {
@@ -33,14 +33,14 @@ func replaceFile(_ path: ByteString, with content: [UInt8], keepsMode: Bool = fa
     try directory.sync()
 }
 
-/// Runs `body` while no other process that does so with the same file or directory runs its own. Where it cannot be opened or not be locked,
-/// nobody else is kept from what they want to do.
+/// Runs `body` while holding a lock on the file or directory, which excludes other processes that do the same. If it cannot be opened or
+/// locked, `body` runs without the lock.
 func whileLocked<Value>(
     _ path: ByteString, _ flags: OpenFlags, _ body: () throws(RegistryError) -> Value
 ) throws(RegistryError) -> Value {
     guard let file = try? FileDescriptor.open(path, flags, mode: 0o600) else { return try body() }
     _ = try? file.lock(.exclusive)
-    // A use at the end: behind its last one it would be closed, and the lock gone.
+    // Keeps the descriptor open, and with it the lock, until `body` has returned.
     defer { try? file.unlock() }
     return try body()
 }
@@ -50,7 +50,7 @@ func splitPath(_ path: ByteString) -> (directory: ByteString, name: ByteString) 
     return (slash == 0 ? "/" : ByteString(path.bytes[..<slash]), ByteString(path.bytes[(slash + 1)...]))
 }
 
-/// For the owner alone.
+/// Creates missing directories, accessible by the owner only.
 func makePrivateDirectories(_ path: ByteString) throws(SystemError) {
     guard path != "/", path != ".", try FileDescriptor.currentDirectory.statusIfPresent(at: path, follow: true) == nil else { return }
     try makePrivateDirectories(splitPath(path).directory)

@@ -1,7 +1,7 @@
 internal import ComposefsBytes
 internal import ComposefsHTTPClient
 
-/// Who we are to a registry. Prints without its secret.
+/// Credentials for a registry. Printing them does not show the secret.
 public enum RegistryCredentials: Sendable, Hashable, CustomStringConvertible, CustomDebugStringConvertible, CustomReflectable {
     case password(user: String, password: String)
     /// A refresh token, exchanged for bearer tokens (the OAuth2 flow of the token authentication specification).
@@ -20,40 +20,40 @@ public enum RegistryCredentials: Sendable, Hashable, CustomStringConvertible, Cu
     public var debugDescription: String { description }
     public var customMirror: Mirror { Mirror(self, children: [(label: String?, value: Any)]()) }
 
-    /// The value of an Authorization field with the Basic scheme (RFC 7617); nil where it is none of user and password.
+    /// The value of an Authorization field with the Basic scheme (RFC 7617); nil for tokens.
     var basicAuthorization: String? {
         guard case .password(let user, let password) = self else { return nil }
         return "Basic " + Base64.encode(Array("\(user):\(password)".utf8))
     }
 }
 
-/// Credentials, and where they were found.
+/// Credentials and their origin.
 struct FoundCredentials: Sendable {
     var credentials: RegistryCredentials
     var origin: RegistryError.CredentialOrigin
 }
 
-/// A repository as the network sees it.
+/// A repository at one endpoint, and how it is accessed.
 struct RemoteRepository: Hashable, Sendable {
     /// Host and port as references name them, in lower case: `docker.io`, `localhost:5000`, `[::1]:5000`.
     let domain: String
     /// `library/alpine`.
     let name: String
-    /// Any certificate, or no TLS at all, is good enough here, where the options say nothing else.
+    /// Whether any certificate, or no TLS at all, is accepted, unless `RegistryOptions.tlsVerify` decides.
     var isInsecure = false
     /// Instead of the environment's proxies.
     var proxy: ProxyAddress?
-    /// There is another place with the same image: not much is waited for this one.
+    /// Whether it is a mirror: there are other endpoints, so a few attempts are enough.
     var isMirror = false
-    /// Where only the registry is meant, to log in: the namespace whose credentials are tried.
+    /// The namespace whose credentials are tried, if only the registry is meant: for a login.
     var loginName = ""
-    /// Whether credentials that were given with the command are for this registry.
+    /// Whether `RegistryOptions.credentials` are meant for this registry.
     var takesGivenCredentials = true
-    /// Whether requests change anything there.
+    /// Whether it is the destination of a push.
     var isWritten = false
-    /// Another repository of the same registry that is read on the way, by its name.
+    /// The name of another repository of the same registry that a blob is mounted from.
     var alsoRead: String?
-    /// The registry that sent us here, by its domain: which authorities it trusts is trusted here too.
+    /// The domain of the registry that redirected here. The authorities that are trusted for it are trusted here too.
     var redirectedFrom: String?
 
     init(domain: String, name: String) {
@@ -64,10 +64,10 @@ struct RemoteRepository: Hashable, Sendable {
     /// `docker.io/library/alpine`.
     var fullName: String { "\(domain)/\(name)" }
 
-    /// The repository of the registry that a redirect led to, going by the URL; nil where that is none of the API.
+    /// The repository of another registry that a redirect led to, by the URL; nil if the URL does not belong to the API.
     ///
-    /// It is a registry with credentials of its own: those that were given with the command, and all that are kept for the first one, are not
-    /// for it.
+    /// The other registry needs credentials of its own: neither `RegistryOptions.credentials` nor those of the first registry are sent to
+    /// it.
     func behindRedirect(to url: HTTPURL) -> RemoteRepository? {
         let parts = url.target.path.split(separator: "/", omittingEmptySubsequences: false)
         guard parts.count >= 5, parts[0].isEmpty, parts[1] == "v2",
@@ -84,15 +84,15 @@ struct RemoteRepository: Hashable, Sendable {
         return other
     }
 
-    /// Where its API is. Docker Hub is the one registry that is not where its name says.
+    /// The host of its API. Docker Hub is the only registry whose API has another host than its name says.
     var apiHost: String { domain == "docker.io" ? "registry-1.docker.io" : domain }
-    /// What tokens are asked for; nothing in particular where only the registry is meant, to log in.
+    /// The scopes that a token is requested for; none if only the registry is meant: for a login.
     var scopes: [String] {
         guard !name.isEmpty else { return [] }
         return ["repository:\(name):pull" + (isWritten ? ",push" : "")] + (alsoRead.map { ["repository:\($0):pull"] } ?? [])
     }
 
-    /// Keys of auth files that may hold its credentials, the most specific first: the repository, each parent, the domain.
+    /// Keys of auth files that may hold its credentials, most specific first: the repository, each parent, the domain.
     var credentialKeys: [String] {
         var keys: [String] = []
         let name = name.isEmpty ? loginName : name
@@ -104,6 +104,6 @@ struct RemoteRepository: Hashable, Sendable {
         }
     }
 
-    /// What credential helpers and old auth files call the domain.
+    /// The names of the domain in credential helpers and old auth files.
     var serverNames: [String] { domain == "docker.io" ? ["https://index.docker.io/v1/", "index.docker.io", "docker.io"] : [domain] }
 }

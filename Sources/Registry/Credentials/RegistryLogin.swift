@@ -3,16 +3,16 @@ internal import ComposefsHTTPClient
 internal import ComposefsLinuxSystem
 internal import ComposefsOCIModel
 
-/// What somebody logs in to: a registry, or a namespace or repository of one with credentials of its own.
+/// The target of a login: a registry, or a namespace or repository with credentials of its own.
 public struct LoginTarget: Sendable, Hashable, CustomStringConvertible {
-    /// The key of auth files: `quay.io`, `quay.io/team`.
+    /// The key in auth files: `quay.io`, `quay.io/team`.
     let key: String
     let repository: RemoteRepository
 
     public var description: String { key }
     var isWholeHost: Bool { repository.name.isEmpty }
 
-    /// Reads `HOST[:PORT][/NAMESPACE…]`; a scheme before it is dropped, and Docker Hub's other names are understood.
+    /// Parses `HOST[:PORT][/NAMESPACE…]`. A scheme is dropped, and Docker Hub's other names are known.
     ///
     /// - Throws: `RegistryError.Kind.invalidRequest`.
     public init(parsing text: String) throws(RegistryError) {
@@ -24,7 +24,7 @@ public struct LoginTarget: Sendable, Hashable, CustomStringConvertible {
         var name = parts.count > 1 ? parts[1] : ""
         if host == "index.docker.io" || host == "registry-1.docker.io" { host = "docker.io" }
         if name == "v1" || name == "v2" { name = "" }
-        // A namespace has the form of a repository's name.
+        // A namespace has the syntax of a repository's name.
         guard RegistryReference.isHost(host), name.isEmpty || (try? RegistryReference(parsing: "registry.example/" + name))?.name == name
         else {
             throw RegistryError(.invalidLoginTarget(text))
@@ -35,12 +35,12 @@ public struct LoginTarget: Sendable, Hashable, CustomStringConvertible {
 }
 
 extension RegistryClient {
-    /// Asks the registry whether it takes the credentials in the options, or those that are found for it.
+    /// Asks the registry whether it accepts the credentials in the options, or the stored ones.
     ///
-    /// - Returns: false where the registry asked for none, so that nothing is known about them.
-    /// - Throws: `RegistryError.Kind.unauthorized` where it does not take them.
+    /// - Returns: false if the registry asks for no credentials, so that they were not checked.
+    /// - Throws: `RegistryError.Kind.unauthorized` if it rejects them.
     public func checkCredentials(for target: LoginTarget) throws(RegistryError) -> Bool {
-        var registry = try places.configuration().loginTarget(target.repository.domain)
+        var registry = try finder.configuration().loginTarget(target.repository.domain)
         registry.loginName = target.repository.name
         let repository = registry
         return try retrying(repository) { () throws(Failure) in
@@ -50,21 +50,21 @@ extension RegistryClient {
         }
     }
 
-    /// The registry that is meant where none is named: the first of those that short names are searched in, or Docker Hub.
+    /// The registry of a login that names none: the first registry for short names, or Docker Hub.
     public func defaultLoginTarget() throws(RegistryError) -> LoginTarget {
-        try LoginTarget(parsing: try places.configuration().searchRegistries?.first ?? "docker.io")
+        try LoginTarget(parsing: try finder.configuration().searchRegistries?.first ?? "docker.io")
     }
 }
 
-/// Where logins are kept: an auth file in the format of containers-auth.json(5), or the credential helper that it names for a registry.
+/// The store of logins: an auth file in the format of containers-auth.json(5), or the credential helper that it names for a registry.
 public struct LoginStore: Sendable {
     /// The auth file.
     public let path: ByteString
     private let options: RegistryOptions
     private let environment: Environment
 
-    /// - Parameter options: `authFile`, and where it is nil `REGISTRY_AUTH_FILE`, name the file; else it is
-    ///   `${XDG_RUNTIME_DIR}/containers/auth.json`, or `/run/containers/UID/auth.json`.
+    /// - Parameter options: `authFile` names the file. If it is nil, the file is `REGISTRY_AUTH_FILE`, or else
+    ///   `${XDG_RUNTIME_DIR}/containers/auth.json` or `/run/containers/UID/auth.json`.
     public init(_ options: RegistryOptions = RegistryOptions()) { self.init(options, .ofProcess) }
 
     init(_ options: RegistryOptions, _ environment: Environment) {
@@ -73,25 +73,25 @@ public struct LoginStore: Sendable {
         self.environment = environment
     }
 
-    /// The user whose password would be used for the registry, wherever it is kept; nil where there is none.
+    /// The user whose stored password would be used for the registry; nil if there is none.
     ///
-    /// - Throws: where an auth file or a helper cannot be used.
+    /// - Throws: if an auth file or a helper cannot be used.
     public func user(for target: LoginTarget) throws(RegistryError) -> String? {
         var options = options
-        // A file that logging in would make is no mistake here.
+        // A missing file is no error here: a login would create it.
         if options.authFile != nil || environment["REGISTRY_AUTH_FILE"] != nil, try AuthFile(reading: path) == nil { return nil }
         options.credentials = nil
-        let places = PlaceFinder(options, environment)
-        guard case .password(let user, _) = try CredentialStore(options, environment, places).find(for: target.repository)?.credentials
+        let finder = EndpointFinder(options, environment)
+        guard case .password(let user, _) = try CredentialStore(options, environment, finder).find(for: target.repository)?.credentials
         else {
             return nil
         }
         return user
     }
 
-    /// Keeps user and password, durably; everything else in the file stays.
+    /// Stores user and password durably. Other entries of the file stay.
     ///
-    /// - Returns: where they are now, for people.
+    /// - Returns: the file or helper that has them now, for messages.
     public func save(user: String, password: String, for target: LoginTarget) throws(RegistryError) -> String {
         guard !user.isEmpty, !user.utf8.contains(UInt8(ascii: ":")), !AuthFile.holdsControls(user.unicodeScalars),
             !password.utf8.contains(0)
@@ -109,9 +109,9 @@ public struct LoginStore: Sendable {
         }
     }
 
-    /// Forgets what this file, and the helper that it names, have for the registry.
+    /// Removes the credentials for the registry from this file and from the helper that it names.
     ///
-    /// - Returns: whether there was something.
+    /// - Returns: whether there were any.
     public func remove(_ target: LoginTarget) throws(RegistryError) -> Bool {
         let (inFile, helper) = try changing { file throws(RegistryError) in
             let found = file.remove(target)
@@ -125,7 +125,7 @@ public struct LoginStore: Sendable {
         return found
     }
 
-    /// Forgets everything in this file, and what its helpers have for the registries that it names.
+    /// Removes all credentials from this file, and from its helpers those for the registries that it names.
     ///
     /// - Returns: how many entries there were.
     public func removeAll() throws(RegistryError) -> Int {
@@ -139,13 +139,13 @@ public struct LoginStore: Sendable {
         return count
     }
 
-    /// Reads, changes and where `body` says so writes the file, while no other login does.
+    /// Reads the file, changes it, and writes it if `body` says so, while no other login does.
     private func changing<Value>(
         makesDirectory: Bool = false, _ body: (inout AuthFile) throws(RegistryError) -> (writes: Bool, value: Value)
     ) throws(RegistryError) -> Value {
-        // The directory is the lock: the file itself is replaced. Where there is none, or none that can be locked, nobody else writes.
+        // The lock is on the directory, since the file is replaced. Without the directory there is no other login.
         let parent = splitPath(path).directory
-        // What prevents that is told of when the file is written.
+        // Writing the file reports the error.
         if makesDirectory { try? makePrivateDirectories(parent) }
         return try whileLocked(parent, [.readOnly, .directory]) { () throws(RegistryError) in try change(body) }
     }

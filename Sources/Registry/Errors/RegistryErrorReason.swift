@@ -210,7 +210,7 @@ extension RegistryError {
         /// The value of `key` has another type or another value than `expected` says.
         case value(key: String, expected: String)
         /// A [[registry]] without prefix and location.
-        case registryWithoutPlace
+        case registryWithoutLocation
         /// A [[registry]] without location whose prefix has no wildcard.
         case prefixWithoutLocation
         case mirrorWithoutLocation

@@ -200,7 +200,7 @@ extension RegistryError.RegistriesFault {
         switch self {
         case .syntax(let message): message
         case .value(let key, let expected): "\(printable(key)) must be \(expected)"
-        case .registryWithoutPlace: "a [[registry]] needs a prefix or a location"
+        case .registryWithoutLocation: "a [[registry]] needs a prefix or a location"
         case .prefixWithoutLocation: "a [[registry]] without a location needs a prefix that begins with *."
         case .mirrorWithoutLocation: "a mirror needs a location"
         case .invalidWildcard(let prefix): "\(printable(prefix)): *. is allowed only in front of a domain, as in *.example.com"

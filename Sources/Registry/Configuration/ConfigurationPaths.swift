@@ -1,8 +1,8 @@
 internal import ComposefsBytes
 internal import ComposefsLinuxSystem
 
-/// Where the container tools keep their configuration, highest precedence first.
-struct ConfigurationPlaces: Sendable {
+/// The paths of the container tools' configuration, highest precedence first.
+struct ConfigurationPaths: Sendable {
     private let environment: Environment
 
     init(_ environment: Environment) { self.environment = environment }
@@ -25,11 +25,11 @@ struct ConfigurationPlaces: Sendable {
         directories(user: "registries.conf.d") { "registries\($0).conf.d" }.map { ByteString($0) }
     }
 
-    /// Directories of directories named for hosts.
+    /// Directories that contain a directory for each host.
     var certificates: [ByteString] {
-        var places = directories(user: "certs.d") { "certs\($0).d" }
-        places.insert(environment.systemRoot + "/etc/docker/certs.d", at: (places.lastIndex { $0.hasPrefix(etc) } ?? 0) + 1)
-        return places.map { ByteString($0) }
+        var paths = directories(user: "certs.d") { "certs\($0).d" }
+        paths.insert(environment.systemRoot + "/etc/docker/certs.d", at: (paths.lastIndex { $0.hasPrefix(etc) } ?? 0) + 1)
+        return paths.map { ByteString($0) }
     }
 
     private func directories(user name: String, _ system: (String) -> String) -> [String] {
@@ -46,7 +46,7 @@ struct ConfigurationPlaces: Sendable {
         return found
     }
 
-    /// Short names that container tools recorded when they asked their user.
+    /// The aliases that container tools record when a user chooses a registry.
     var recordedAliases: ByteString? {
         if environment.userID == 0 { return ByteString(environment.systemRoot + "/var/cache/containers/short-name-aliases.conf") }
         let cache = environment["XDG_CACHE_HOME"] ?? environment["HOME"].map { $0 + "/.cache" }

@@ -2,13 +2,13 @@ internal import ComposefsBytes
 internal import ComposefsOCIModel
 internal import Synchronization
 
-/// Where a client finds what a reference names: the registries configuration, read when it is first needed, and what was learned since.
-final class PlaceFinder: Sendable {
+/// Finds the endpoints for a reference: reads the registries configuration when it is first needed, and remembers which endpoints failed.
+final class EndpointFinder: Sendable {
     private struct State {
         var configuration: RegistriesConfiguration?
-        /// The reference that a short name turned out to be, by the short reference's canonical text.
+        /// The full reference of each resolved short name, by the short reference's canonical text.
         var resolved: [String: RegistryReference] = [:]
-        /// The first of a reference's endpoints that still is worth asking.
+        /// The index of the first endpoint that is still worth asking.
         var first: [RegistryReference: Int] = [:]
     }
 
@@ -32,7 +32,7 @@ final class PlaceFinder: Sendable {
 
     // MARK: Short names
 
-    /// What a short name may mean or, once that is known, does mean. Asks nobody.
+    /// The references that a short name may stand for, or the one that was found. Sends no request.
     func meanings(of reference: RegistryReference) throws(RegistryError) -> [RegistryReference] {
         if let known = resolved(reference) { return [known] }
         return try configuration().meanings(of: reference)
@@ -47,22 +47,22 @@ final class PlaceFinder: Sendable {
         if reference.shortName != nil { state.withLock { $0.resolved[reference.canonical] = found } }
     }
 
-    /// For the next time, and for the other container tools.
+    /// Records the choice for later, for other container tools too.
     private func record(_ reference: RegistryReference, _ chosen: RegistryReference) {
-        guard options.recordsChoices, let name = reference.shortName, let path = ConfigurationPlaces(environment).recordedAliases else {
+        guard options.recordsChoices, let name = reference.shortName, let path = ConfigurationPaths(environment).recordedAliases else {
             return
         }
         do throws(RegistryError) {
             try RecordedAliases(path: path).record(name, as: "\(chosen.domain)/\(chosen.name)")
         } catch {
-            options.warn?("what \(name) means could not be recorded, and will be asked again: \(error)")
+            options.warn?("cannot record the registry chosen for \(name), which will be asked for again: \(error)")
         }
     }
 
     // MARK: Endpoints
 
-    /// What a reference turned out to name, with what `body` made of it: the first of its candidates, and of that the first endpoint, that
-    /// has it. The endpoint is asked for the image's other parts too.
+    /// Runs `body` with each candidate of a reference, and with each endpoint of that, until one has it. That endpoint is asked first for
+    /// the other parts of the image. Returns the full reference and the value of `body`.
     func locate<Value>(
         _ reference: RegistryReference, _ body: (RegistryReference, RemoteRepository) throws(RegistryError) -> Value
     ) throws(RegistryError) -> (reference: RegistryReference, value: Value) {
@@ -85,7 +85,7 @@ final class PlaceFinder: Sendable {
                 let value = try atEndpoints(of: candidate, settles: true) { endpoint throws(RegistryError) in try body(candidate, endpoint)
                 }
                 resolve(reference, to: candidate)
-                // An answer that led to nothing is not remembered.
+                // A choice that led to no image is not recorded.
                 if wasAsked { record(reference, candidate) }
                 return (candidate, value)
             } catch {
@@ -96,21 +96,21 @@ final class PlaceFinder: Sendable {
         throw Self.joined(failures)
     }
 
-    /// Runs `body` with the endpoint that had the reference's manifest, and with those after it where it fails.
+    /// Runs `body` with the endpoint that had the reference's manifest, and if it fails with the ones after it.
     ///
-    /// - Parameter isEnough: a value that is not is taken only where no later endpoint has one that is.
+    /// - Parameter isEnough: a value that is not enough is returned only if no later endpoint has one that is.
     func atEndpoints<Value>(
         of reference: RegistryReference, settles: Bool = false, isEnough: (Value) -> Bool = { _ in true },
         _ body: (RemoteRepository) throws(RegistryError) -> Value
     ) throws(RegistryError) -> Value {
         var failures: [(name: String, error: RegistryError)] = []
-        var meagre: Value?
+        var insufficient: Value?
         let endpoints = try endpoints(of: reference)
         for (index, endpoint) in endpoints {
             do throws(RegistryError) {
                 let value = try body(endpoint)
                 guard isEnough(value) else {
-                    meagre = meagre ?? value
+                    insufficient = insufficient ?? value
                     continue
                 }
                 if settles { leave(reference, before: index) }
@@ -119,14 +119,14 @@ final class PlaceFinder: Sendable {
                 guard error.concernsOneEndpoint else { throw error }
                 failed(reference, index, error)
                 failures.append(("\(endpoint.domain)/\(endpoint.name)", error))
-                if error.kind == .digestMismatch, index != endpoints.last?.index { warnOfLie([endpoint], error.description) }
+                if error.kind == .digestMismatch, index != endpoints.last?.index { warnAboutContent([endpoint], error.description) }
             }
         }
-        if let meagre { return meagre }
+        if let insufficient { return insufficient }
         throw Self.joined(failures)
     }
 
-    /// The endpoints that are left, in order, with their places among all.
+    /// The remaining endpoints, in order, with their indices among all.
     func endpoints(of reference: RegistryReference) throws(RegistryError) -> [(index: Int, endpoint: RemoteRepository)] {
         let reference = try meanings(of: reference).first ?? reference
         let all = try configuration().endpoints(for: reference)
@@ -134,16 +134,16 @@ final class PlaceFinder: Sendable {
         return Array(zip(all.indices, all).dropFirst(max(0, first)).map { (index: $0.0, endpoint: $0.1) })
     }
 
-    /// Not to wait once more for each layer of an image where nobody answers, and not to fetch more from who sends something else.
+    /// Leaves an endpoint that does not respond, so that not every layer waits for it again, and one that sent wrong content.
     func failed(_ reference: RegistryReference, _ index: Int, _ error: RegistryError) {
         if [.connection, .timeout, .tls, .unauthorized, .digestMismatch].contains(error.kind) { leave(reference, before: index + 1) }
     }
 
     /// - Returns: the message.
     @discardableResult
-    func warnOfLie(_ mirrors: [RemoteRepository], _ reason: String) -> String {
+    func warnAboutContent(_ mirrors: [RemoteRepository], _ reason: String) -> String {
         let names = mirrors.map { "\($0.domain)/\($0.name)" }.joined(separator: " and ")
-        let message = "\(names) sent something else than was asked for, the next place is asked: \(reason)"
+        let message = "\(names) sent wrong content; trying the next endpoint: \(reason)"
         options.warn?(message)
         return message
     }
@@ -152,7 +152,7 @@ final class PlaceFinder: Sendable {
         state.withLock { $0.first[reference] = max($0.first[reference] ?? 0, index) }
     }
 
-    /// The last error, which is the registry's own, and what went wrong before.
+    /// The last error, which is the registry's own, with the earlier ones.
     static func joined(_ failures: [(name: String, error: RegistryError)]) -> RegistryError {
         guard let last = failures.last?.error else { return RegistryError(.noEndpoint) }
         guard failures.count > 1 else { return last }
