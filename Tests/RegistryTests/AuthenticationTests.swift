@@ -22,7 +22,7 @@ import Testing
             ], Array(#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#.utf8))
     }
 
-    /// A token server that gives tokens `t1`, `t2`, … and a registry that takes those in `valid`.
+    /// A token server that issues tokens `t1`, `t2`, …, and a registry that accepts those in `valid`.
     private func servers(
         answer: String = "", takes valid: @escaping @Sendable (String, Int) -> Bool
     ) -> (registry: ScriptedServer, tokens: ScriptedServer) {
@@ -47,7 +47,7 @@ import Testing
         let client = try makeClient()
         #expect(try fetch(client, registry) == Self.manifest)
         #expect(try fetch(client, registry) == Self.manifest)
-        // The second request brings its token along.
+        // The second request sends the token at once.
         #expect(registry.requests.map { $0.headers["authorization"] } == [nil, "Bearer t1", "Bearer t1"])
         #expect(tokens.requests.map(\.query) == ["service=reg.test&scope=repository%3Ateam%2Fapp%3Apull"])
         #expect(tokens.requests.first?.headers["authorization"] == nil)
@@ -79,7 +79,7 @@ import Testing
         )
     }
 
-    /// Registries that let strangers in, and hide from them what an account may read: nothing there asks for credentials but the API's root.
+    /// Registries that allow anonymous access, and hide from it what an account may read: only the root of the API asks for credentials.
     @Test(arguments: [403, 404])
     func hiddenFromStrangers(status: Int) throws {
         let registry = ScriptedServer { request in
@@ -91,7 +91,7 @@ import Testing
         #expect(try fetch(client, registry) == Self.manifest)
         #expect(try fetch(client, registry) == Self.manifest)
         #expect(registry.requests(to: "/v2/").count == 1)
-        // Without credentials there is nothing to tell.
+        // Without credentials the first error is final.
         #expect(registryError { _ = try fetch(try makeClient(), registry) }?.status == status)
         #expect(registry.requests(to: "/v2/").count == 1)
     }
@@ -113,7 +113,7 @@ import Testing
     }
 
     @Test func rejectedTokenIsRenewed() throws {
-        // t1 is good for one request.
+        // t1 is valid for one request.
         let (registry, tokens) = servers { authorization, number in
             (authorization == "Bearer t1" && number == 1) || authorization == "Bearer t2"
         }
@@ -201,7 +201,7 @@ import Testing
         #expect(error?.description == "http://\(tokens.host)/token: the response contains no usable token")
     }
 
-    /// Token servers that fill in the one member of two and leave the other empty, null or of another kind.
+    /// Token servers that fill in only one of the two members and leave the other empty, null or of another type.
     @Test(arguments: [
         #"{"token":"","access_token":"t"}"#, #"{"token":null,"access_token":"t"}"#, #"{"token":"t","access_token":""}"#,
         #"{"token":5,"access_token":"t"}"#, #"{"token":"t","expires_in":"300"}"#, #"{"token":"t","expires_in":null,"issued_at":"x"}"#,
@@ -246,7 +246,7 @@ import Testing
         #expect(error?.kind == .badResponse)
     }
 
-    /// A registry on this machine may not send our password in clear to another one.
+    /// A registry on this machine must not make the client send the password in clear text to another host.
     @Test func passwordLeavesTheMachineEncryptedOnly() throws {
         let registry = ScriptedServer { [self.challenge($0, realm: "http://192.0.2.1/token")] }
         defer { registry.stop() }
@@ -255,7 +255,7 @@ import Testing
         #expect(error?.description.contains("requests tokens from http://192.0.2.1/token without TLS") == true)
     }
 
-    /// The token expires while a blob is under way and the connection breaks: the blob goes on with a new one.
+    /// The token expires during a blob, and the connection breaks: the download continues with a new token.
     @Test func tokenExpiresInTheMiddleOfABlob() throws {
         let content = pattern(500_000)
         let digest = ContentDigest.of(content)

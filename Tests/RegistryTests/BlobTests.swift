@@ -8,7 +8,7 @@ import Testing
 
 @testable import ComposefsRegistry
 
-/// Downloads from servers that answer badly.
+/// Downloads from servers that misbehave.
 @Suite struct BlobTests {
     private static let blob = pattern(3_000_000)
     private static let blobDigest = ContentDigest.of(blob)
@@ -16,7 +16,7 @@ import Testing
     let digest = BlobTests.blobDigest
     var path: String { "/v2/team/app/blobs/\(digest)" }
 
-    /// Reads the whole blob from a server that behaves as `handler`.
+    /// Reads the whole blob from a server with this handler.
     private func download(
         _ adjust: @escaping (inout RegistryOptions) -> Void = { _ in }, _ handler: @escaping ScriptedServer.Handler
     ) throws -> (bytes: [UInt8], requests: [ScriptedServer.Request]) {
@@ -25,7 +25,7 @@ import Testing
         let client = try makeClient([:], adjust)
         let reader = try openDownload(client, server.repository(), digest: digest, size: UInt64(content.count))
         let bytes = try readAll(reader)
-        // The end stays the end.
+        // Reading after the end returns the end again.
         #expect(try readAll(reader) == [])
         return (bytes, server.requests(to: path))
     }
@@ -45,7 +45,7 @@ import Testing
         #expect(requests.first?.headers["range"] == nil)
     }
 
-    /// A reader far slower than the server gets everything; curl is paused and let go again many times.
+    /// A reader that is much slower than the server gets everything; libcurl is paused and resumed many times.
     @Test func slowReader() throws {
         let server = ScriptedServer { [content] _ in [.reply(200, [:], content)] }
         defer { server.stop() }
@@ -69,14 +69,14 @@ import Testing
         #expect(try readAll(reader) == [])
     }
 
-    /// Many at once, on threads of their own, through one pool.
+    /// Many downloads at the same time, on threads of their own, through one pool.
     @Test func manyAtOnce() throws {
         let server = ScriptedServer { [content] _ in [.reply(200, [:], content)] }
         defer { server.stop() }
         let client = try makeClient()
         var readers: [BlobDownload] = []
         for _ in 0..<8 { readers.append(try openDownload(client, server.repository(), digest: digest, size: UInt64(content.count))) }
-        // The last opened first: the others wait with full rings meanwhile, and must not block it.
+        // The last one is read first: the others wait with full ring buffers, and must not block it.
         for reader in readers.reversed() { #expect(try readAll(reader) == content) }
     }
 
@@ -111,7 +111,7 @@ import Testing
         #expect(bytes == content)
         let starts = requests.compactMap { Self.rangeStart($0, size: content.count) }
         #expect(starts.count == requests.count - 1 && starts.count >= 7)
-        // A reset may take bytes back that the kernel still held; an orderly end loses none.
+        // A reset may discard bytes that the kernel still held; a normal close loses none.
         if !byReset { #expect(starts == (1...7).map { $0 * step }) }
     }
 
@@ -143,7 +143,7 @@ import Testing
         #expect(bytes == content)
     }
 
-    /// A server may give less of a range than was asked for (RFC 9110 §15.3.7).
+    /// A server may send less of a range than was requested (RFC 9110 §15.3.7).
     @Test func rangeInParts() throws {
         let (bytes, requests) = try download { [content] request in
             guard let start = Self.rangeStart(request, size: content.count) else {
@@ -186,7 +186,7 @@ import Testing
         #expect(error?.description.contains("for 0.08 s") == true)
     }
 
-    /// A byte now and then is a stall as well.
+    /// A byte now and then is a stall too.
     @Test func trickle() {
         let error = failure({
             $0.stallTimeout = .milliseconds(120)
@@ -207,7 +207,7 @@ import Testing
         #expect(error?.description.contains("has \(length) bytes, but its descriptor says 3000000") == true)
     }
 
-    /// More than any integer holds: nobody waits for that.
+    /// A length that exceeds every integer type is refused at once.
     @Test func announcedLengthIsBeyondAllNumbers() {
         let begun = MonotonicTime.now
         let error = failure { [content] _ in [.reply(200, ["Content-Length": "99999999999999999999999"], content), .pause(.seconds(20))] }
@@ -227,14 +227,14 @@ import Testing
         #expect(error?.description.contains("ends after 2999999 of 3000000 bytes") == true)
     }
 
-    /// Everything is there; that the last chunk's end is missing matters to nobody.
+    /// The blob is complete; that the end of the last chunk is missing does not matter.
     @Test func bodyWithoutItsEnd() throws {
         let (bytes, requests) = try download { [content] _ in [.chunked([:], content, isEnded: false), .close] }
         #expect(bytes == content)
         #expect(requests.count == 1)
     }
 
-    /// HTTP/1.0 style: the end of the connection is the end of the body, or a break.
+    /// As in HTTP/1.0: the end of the connection is the end of the body, or a broken connection.
     @Test func bodyEndsWithConnection() throws {
         let (bytes, requests) = try download { [content] request in
             guard let start = Self.rangeStart(request, size: content.count) else {
@@ -305,7 +305,7 @@ import Testing
             guard request.headers["authorization"] == "Basic dTpzM2NyZXQ=" else {
                 return [.reply(401, ["WWW-Authenticate": "Basic realm=x"])]
             }
-            // First on the same host, where the credentials stay.
+            // First on the same host, which gets the credentials.
             if request.path.hasPrefix("/v2/") { return [.reply(307, ["Location": "/moved?x=1"])] }
             return [.reply(302, ["Location": "http://\(storage.host)/store/\(digest)?signature=s1gned"])]
         }
@@ -319,7 +319,7 @@ import Testing
         #expect(storage.requests.first?.query == "signature=s1gned")
     }
 
-    /// What a redirect signed may have expired: a broken blob is asked for at the registry again.
+    /// A signature in a redirect may have expired: after a break the blob is requested from the registry again.
     @Test func resumesThroughTheRegistry() throws {
         let (content, digest) = (content, digest)
         let storage = ScriptedServer { request in

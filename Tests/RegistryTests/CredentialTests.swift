@@ -4,7 +4,7 @@ import Testing
 
 @testable import ComposefsRegistry
 
-/// Where credentials are looked for, and which of several entries counts.
+/// Which files and helpers are searched for credentials, and which of several entries counts.
 @Suite struct CredentialTests {
     private let hub = RemoteRepository(domain: "docker.io", name: "library/alpine")
     private let quay = RemoteRepository(domain: "quay.io", name: "org/team/app")
@@ -42,13 +42,13 @@ import Testing
         #expect(try find(#"{"auths":{"quay.io":{"registrytoken":"tok"}}}"#, quay) == .registryToken("tok"))
         #expect(try find(#"{"auths":{"quay.io":{"username":"u","password":"p"}}}"#, quay) == user("u"))
         #expect(try find(#"{"auths":{"quay.io":{}}}"#, quay) == nil)
-        // A colon in the password, and NULs that docker pads with.
+        // A colon in the password, and the NULs that docker pads with.
         #expect(
             try find(#"{"auths":{"quay.io":{"auth":"\#(Base64.encode(Array("u:a:b\0\0".utf8)))"}}}"#, quay)
                 == .password(user: "u", password: "a:b"))
     }
 
-    /// As `base64` of coreutils and editors leave them in the file.
+    /// Line breaks as `base64` of coreutils and editors write them.
     @Test(arguments: ["dT\\npw", "dTpw\\n", "dTp\\r\\nw", "\\ndTpw\\r\\n\\n"])
     func lineEndsInEntries(auth: String) throws {
         #expect(try find(#"{"auths":{"quay.io":{"auth":"\#(auth)"}}}"#, quay) == user("u"))
@@ -95,7 +95,7 @@ import Testing
             #expect(try found(options) == user("option"))
             options.credentials = user("given")
             #expect(try found(options) == user("given"))
-            // One that is named has to be there, and ends the search.
+            // A file that is given explicitly has to exist, and is the only one.
             environment["REGISTRY_AUTH_FILE"] = directory + "/missing.json"
             #expect(registryError { _ = try found() }?.kind == .credentials)
             try writeFile(directory + "/empty.json", "{}")
@@ -118,7 +118,7 @@ import Testing
         }
     }
 
-    /// A helper that knows `known.example`, writes down what it was asked, and fails in several ways.
+    /// A helper that has credentials for `known.example`, records its input, and fails in several ways.
     private func withHelper(_ body: (String, Environment) throws -> Void) throws {
         try withTemporaryDirectory { directory in
             try writeFile(
@@ -141,7 +141,7 @@ import Testing
         }
     }
 
-    /// Connections of libcurl, for one, are not closed by exec.
+    /// exec does not close libcurl's connections, for example.
     @Test func helpersInheritNothing() throws {
         try withTemporaryDirectory { directory in
             try writeFile(
@@ -187,7 +187,7 @@ import Testing
                 try AuthFile("auth.json", Array(json.utf8)).find(for: repository, environment)?.credentials
             }
             let known = RemoteRepository(domain: "known.example", name: "a/b")
-            // A helper for the registry comes before the entry, the store for everything after it.
+            // A helper for the registry takes precedence over the entry, which takes precedence over the default helper.
             let me = RegistryCredentials.password(user: "me", password: "s3cret")
             #expect(try find(#"{"auths":{"known.example":\#(auth("file"))},"credHelpers":{"known.example":"test"}}"#, known) == me)
             #expect(try find(#"{"auths":{"known.example":\#(auth("file"))},"credsStore":"test"}"#, known) == user("file"))

@@ -2,8 +2,8 @@ import ComposefsTestSupport
 @preconcurrency import Glibc
 import Synchronization
 
-/// Passes connections on to another port of this machine, but never the last small piece of what the server says before it closes: that, an
-/// alert of TLS for example, is lost in a reset, as it is where the client was still writing.
+/// Forwards connections to another port of this machine, but never the last few bytes that the server sends before it closes: they, a TLS
+/// alert for example, are lost in a reset, as happens while the client is still writing.
 final class CuttingRelay: Sendable {
     let port: UInt16
     private let listener: Int32
@@ -73,7 +73,7 @@ final class CuttingRelay: Sendable {
                     return
                 }
                 held += buffer[..<count]
-                // An alert has 24 bytes in TLS 1.3, and 7 in the clear.
+                // An alert has 24 bytes in TLS 1.3, and 7 unencrypted.
                 if held.count <= 32 { continue }
                 guard send(client, held, held.count, Int32(MSG_NOSIGNAL)) == held.count else { return }
                 held = []

@@ -5,7 +5,7 @@ import Synchronization
 
 @testable import ComposefsRegistry
 
-/// A registry that takes pushes, in memory, as the distribution specification says, and misbehaves where a test wants it to.
+/// A registry in memory that accepts pushes as the distribution specification says, and misbehaves if a test wants it to.
 final class FakeRegistry: Sendable {
     struct State {
         /// By repository and digest.
@@ -14,11 +14,11 @@ final class FakeRegistry: Sendable {
         /// By repository and tag or digest.
         var manifests: [String: [UInt8]] = [:]
         var uploadCount = 0
-        /// Bytes of blobs that came over the wire.
+        /// The number of bytes of blobs that were sent.
         var received = 0
     }
 
-    /// What it does instead, for a request; nil for what is right.
+    /// The response to use instead, for a request; nil for the correct one.
     typealias Script = @Sendable (ScriptedServer.Request) -> [ScriptedServer.Action]?
 
     let server: ScriptedServer

@@ -6,7 +6,7 @@ import Testing
 
 @testable import ComposefsRegistry
 
-/// Layers that registries need not have: where they are, and that they are fetched from there only where that is wanted.
+/// Foreign layers, which registries need not have: errors name their URLs, and they are fetched from there only if that is enabled.
 @Suite struct ForeignLayerTests {
     private let bytes = [UInt8]("layer".utf8)
     private static let foreignType = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
@@ -46,11 +46,11 @@ import Testing
         #expect(error?.description.contains("http://***@\(server.host)/there") == true)
         #expect(error?.description.contains("word") == false && error?.description.contains("sig=1") == false)
         #expect(server.requests.allSatisfy { $0.path.hasPrefix("/v2/") })
-        // One without an address, whatever is wanted; and one that has an address only.
+        // One without a URL, with the option; and one with a URL, without the option.
         #expect(registryError { _ = try source(server, fetches: true).openBlob(layer([])) }?.kind == .foreignLayer)
         let plain = layer([url], type: "application/vnd.oci.image.layer.v1.tar")
         #expect(registryError { _ = try source(server, fetches: false).openBlob(plain) }?.kind == .foreignLayer)
-        // Any other blob is just not there.
+        // Another missing blob is just missing.
         let other = layer([], type: "application/vnd.oci.image.layer.v1.tar")
         #expect(registryError { _ = try source(server, fetches: true).openBlob(other) }?.kind == .notFound)
     }
@@ -64,7 +64,7 @@ import Testing
         let layer = layer(["ftp://example.com/x", place + "/gone", place + path])
         #expect(try readAll(source.openBlob(layer)) == bytes)
         #expect(try readAll(BlobDownload(layer, from: 2) { try source.origins(of: layer) }) == Array(bytes.dropFirst(2)))
-        // Credentials are for the registry alone.
+        // Credentials are sent to the registry only.
         let there = server.requests.filter { !$0.path.hasPrefix("/v2/") }
         #expect(!there.isEmpty && there.allSatisfy { $0.headers["authorization"] == nil })
         let nowhere = registryError { _ = try source.openBlob(self.layer([place + "/gone", "file:///etc/passwd"])) }
@@ -72,7 +72,7 @@ import Testing
         #expect(nowhere?.description.contains("file:///etc/passwd is not an http or https URL") == true)
     }
 
-    /// A registry that has it is not passed by.
+    /// A registry that has the layer is used.
     @Test func registryFirst() throws {
         let server = ScriptedServer { [bytes] request in request.path.hasPrefix("/v2/") ? [.reply(200, [:], bytes)] : [.reply(500)] }
         defer { server.stop() }

@@ -7,12 +7,12 @@ import Testing
 
 @testable import ComposefsRegistry
 
-/// A name in front of another registry (a domain of one's own, a gateway that counts pulls), which wants a token of its own.
+/// A host name in front of another registry (a vanity domain, a gateway that counts pulls). The other registry requires a token of its own.
 @Suite struct ForeignRegistryTests {
     private static let manifest = Array(#"{"schemaVersion":2}"#.utf8)
     private static let blob = pattern(300_000)
 
-    /// The registry behind: takes `Bearer back`, which its token server gives to whoever `isKnown` says.
+    /// The registry behind it: accepts `Bearer back`, which its token server issues if `isKnown` allows it.
     private func back(
         challenge: String? = nil, knows isKnown: @escaping @Sendable (ScriptedServer.Request) -> Bool = { _ in true }
     ) -> ScriptedServer {
@@ -30,7 +30,8 @@ import Testing
         }
     }
 
-    /// The name in front: everything is behind, under another name. Another spelling of the same machine is another host.
+    /// The host in front redirects everything to the other registry, under another name. Another spelling of the same machine counts as
+    /// another host.
     private func front(of back: ScriptedServer, status: Int = 307, wants authorization: String? = nil) -> ScriptedServer {
         ScriptedServer { request in
             if let authorization, request.headers["authorization"] != authorization {
@@ -53,14 +54,14 @@ import Testing
         let client = try makeClient { $0.retry.limit = 0 }
         #expect(try fetch(client, front) == Self.manifest)
         #expect(back.requests(to: "/token").map(\.query) == ["service=back&scope=repository%3Aorg%2Freal%3Apull"])
-        // Blobs too, and with the same token.
+        // Blobs too, with the same token.
         let reader = try openDownload(client, front.repository(), digest: .of(Self.blob), size: UInt64(Self.blob.count))
         #expect(try readAll(reader) == Self.blob)
         #expect(back.requests(to: "/token").count == 1)
         #expect(!front.requests.contains { $0.headers["authorization"] != nil })
     }
 
-    /// The secret of the first stays with the first, and its token does.
+    /// The first registry's secret and token are sent to the first registry only.
     @Test func secretsStayAtHome() throws {
         let back = back { $0.headers["authorization"] == nil && !$0.query.contains("account") }
         let front = front(of: back, wants: "Basic dTpzM2NyZXQ=")
@@ -72,7 +73,7 @@ import Testing
         #expect(!back.requests.contains { "\($0)".contains("dTpzM2NyZXQ") || "\($0)".contains("s3cret") })
     }
 
-    /// The second one's credentials are looked up for its own host.
+    /// The second registry's credentials are looked up for its own host.
     @Test func credentialsOfTheOther() throws {
         let back = back { $0.headers["authorization"] == "Basic YmFjazpwdw==" && $0.query.hasSuffix("&account=back") }
         let front = front(of: back, wants: "Basic ZnJvbnQ6cHc=")
@@ -104,7 +105,7 @@ import Testing
         }
     }
 
-    /// What no authorization mends ends, with the other registry's name.
+    /// If no authorization helps, the error names the other registry.
     @Test func refusedByTheOther() throws {
         let back = ScriptedServer { request in
             request.path == "/token"
@@ -119,7 +120,7 @@ import Testing
         #expect(back.requests.count < 12)
     }
 
-    /// A store of blobs is no registry: it is asked for no token, and gets none.
+    /// A blob storage is not a registry: no token is requested for it, and it gets none.
     @Test func storesOfBlobsAreNoRegistries() throws {
         let back = back()
         let front = ScriptedServer { _ in [.reply(307, ["Location": "http://localhost:\(back.port)/bucket/x?signature=y"])] }
@@ -131,7 +132,7 @@ import Testing
 
     // MARK: Scopes
 
-    /// A registry whose token server gives `token(query)`; it takes `Bearer good`.
+    /// A registry whose token server issues `token(query)`; it accepts `Bearer good`.
     private func pull(
         challenge scope: String?, written: Bool = false, token: @escaping @Sendable (String) -> ScriptedServer.Action
     ) throws -> [String] {
@@ -152,20 +153,20 @@ import Testing
     private static let useless = ScriptedServer.Action.reply(200, [:], Array(#"{"token":"useless"}"#.utf8))
     private static let own = "service=s&scope=repository%3Ateam%2Fapp%3Apull"
 
-    /// What a challenge asks for is not always what the request needs.
+    /// A challenge does not always ask for the scope that the request needs.
     @Test(arguments: [
         nil, "", " ", "repository:user/image:pull", "repository:<name>:pull", "registry:catalog:*", "repository::pull", "*", "pull",
         "repository:team/app2:pull", "aws",
     ])
     func scopesThatAreNotOurs(scope: String?) throws {
-        // Denied, as GitLab and GHCR do where the repository is not the account's.
+        // The token server denies it, as GitLab and GHCR do if the account does not own the repository.
         let denied = try pull(challenge: scope) { $0 == Self.own ? Self.good : .reply(403) }
         #expect(denied == [Self.own])
-        // Or ignored.
+        // The token server ignores it.
         #expect(try pull(challenge: scope) { $0 == Self.own ? Self.good : Self.useless } == [Self.own])
     }
 
-    /// A proxy that knows the repository by another name says so in the challenge, and its token server knows no other.
+    /// A proxy with another name for the repository says so in the challenge, and its token server knows only that name.
     @Test(arguments: [true, false])
     func repositoryOfAnotherName(denies: Bool) throws {
         let theirs = "service=s&scope=repository%3Alibrary%2Freal%3Apull"
@@ -178,7 +179,7 @@ import Testing
     @Test func challengesThatAskForMore() throws {
         let more = "service=s&scope=repository%3Ateam%2Fapp%3Apull%2Cpush"
         #expect(try pull(challenge: "repository:team/app:pull,push") { $0 == more ? Self.good : .reply(403) } == [more])
-        // An account that may only read.
+        // An account with read access only.
         #expect(try pull(challenge: "repository:team/app:pull,push") { $0 == Self.own ? Self.good : .reply(401) } == [more, Self.own])
         #expect(try pull(challenge: "repository:team/app:pull,push") { $0 == Self.own ? Self.good : Self.useless } == [more, Self.own])
         let both = "service=s&scope=repository%3Ateam%2Fapp%3Apull&scope=repository%3Ax%2Fy%3Apull"
@@ -192,7 +193,7 @@ import Testing
         }
     }
 
-    /// An empty service is none.
+    /// An empty service is left out.
     @Test func emptyService() throws {
         let tokens = ScriptedServer { _ in [Self.good] }
         let registry = ScriptedServer { request in
@@ -207,7 +208,7 @@ import Testing
 
     // MARK: Types
 
-    /// File servers know no media types of ours; the document does.
+    /// File servers do not know the OCI media types; the document's own type decides.
     @Test(arguments: [
         nil, "application/octet-stream", "text/plain; charset=utf-8", "binary/octet-stream", "application/json", "text/json", "text/html",
         "application/x-unknown", "APPLICATION/OCTET-STREAM", "application/x-gzip", "httpd/unix-directory", ";",
@@ -226,7 +227,7 @@ import Testing
         }
     }
 
-    /// A page to log in at is no manifest, and is told as what it is.
+    /// A login page is not a manifest, and the error says what it is.
     @Test func webPages() throws {
         let server = ScriptedServer { _ in [.reply(200, ["Content-Type": "text/html; charset=utf-8"], Array("<!DOCTYPE html><html>".utf8))]
         }
@@ -238,7 +239,8 @@ import Testing
         #expect(error?.description.contains("a web page (text/html), not a manifest") == true, "\(error?.description ?? "")")
     }
 
-    /// A type of manifests counts: who reads the document as another thing would get another image for the same digest.
+    /// A manifest type from the server counts: a client that reads the document as another type would get another image for the same
+    /// digest.
     @Test(arguments: [
         "application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.v2+json",
         "application/vnd.docker.distribution.manifest.v1+prettyjws",

@@ -6,7 +6,7 @@ import Testing
 
 @testable import ComposefsRegistry
 
-/// Every truncation and every flipped byte of what others send: an error or the right answer, never a trap or wrong bytes.
+/// Every truncation and every flipped byte of what servers send: an error or the correct result, never a trap or wrong bytes.
 @Suite struct HostileTests {
     private let manifest = Array(#"{"schemaVersion":2}"#.utf8)
 
@@ -17,7 +17,7 @@ import Testing
             + manifest
     }
 
-    /// Serves `variants` one after the other, each on its own connection, and hands over what the client makes of them.
+    /// Serves `variants` one after the other, each on a connection of its own, and passes the client's results to `body`.
     private func serve(_ variants: [[UInt8]], _ check: (Int, [UInt8]?) -> Void) throws {
         let server = ScriptedServer { request in [.send(variants[min(request.number, variants.count - 1)]), .close] }
         defer { server.stop() }
@@ -31,7 +31,7 @@ import Testing
             let before = served
             let result = try? client.fetchManifest(server.repository(), reference: "latest", expected: .of(manifest), limit: 1 << 16).bytes
             served = server.requests(to: "/v2/team/app/manifests/latest").count
-            // A redirect to itself, or a status that asks for a token, uses up several.
+            // A redirect to itself, or a status that asks for a token, consumes several.
             check(before, result)
             if served == before { served += 1 }
         }
@@ -66,7 +66,7 @@ import Testing
                 #expect(challenges.count <= 8)
             }
         }
-        // Long input takes time in proportion.
+        // The time is proportional to the input.
         _ = Challenge.parse([
             String(repeating: "a=b,", count: 10_000), String(repeating: "\"", count: 10_000), String(repeating: "x ", count: 10_000),
         ])
@@ -79,7 +79,7 @@ import Testing
             try AuthFile("x", bytes).find(for: repository, Environment(["PATH": "/nonexistent"]))?.credentials
         }
         #expect(try find(text) == .password(user: "u", password: "p"))
-        // A file that was only just made is one without entries.
+        // A file that was just created has no entries.
         #expect(try find([]) == nil)
         for end in text.indices.dropFirst() { #expect(throws: RegistryError.self) { try find(Array(text[..<end])) } }
         for index in text.indices {

@@ -6,7 +6,7 @@ import Testing
 
 @testable import ComposefsRegistry
 
-/// The public face: references and descriptors in, verified documents out.
+/// The public interface: references and descriptors in, verified documents out.
 @Suite struct ImageSourceTests {
     private let index = Array(#"{"schemaVersion":2,"manifests":[]}"#.utf8)
 
@@ -24,7 +24,7 @@ import Testing
         #expect(server.requests.map(\.path) == ["/v2/team/app/manifests/latest"])
     }
 
-    /// The digest wins over the tag, whatever hash it is of.
+    /// The digest takes precedence over the tag, whatever its algorithm.
     @Test(arguments: DigestAlgorithm.allCases)
     func rootByDigest(algorithm: DigestAlgorithm) throws {
         let digest = ContentDigest.of(index, algorithm)
@@ -56,7 +56,7 @@ import Testing
         defer { server.stop() }
         let source = try source("", server)
         #expect(try readAll(source.openBlob(Descriptor(mediaType: "a/b", digest: .of([1, 2, 3]), size: 3))) == [1, 2, 3])
-        // A size that no blob has is no reason to allocate.
+        // An impossible size must not cause an allocation.
         let huge = registryError { _ = try source.openBlob(Descriptor(mediaType: "a/b", digest: .of([1]), size: .max)) }
         #expect(huge?.kind == .sizeMismatch)
     }

@@ -58,7 +58,7 @@ import Testing
             #expect(after["auths"]?["a.example"] == ["auth": "bWU6cHc="])
             #expect(after["auths"]?["a.example/team"] == ["auth": "eW91Og=="])
             #expect(after.object?.keys == ["HttpHeaders", "auths", "credHelpers", "z"])
-            // Whoever could read it cannot any more.
+            // Other users cannot read it any more.
             #expect(mode(path) == S_IFREG | 0o600)
             #expect(try store(path).user(for: try target("a.example")) == "me")
             #expect(try store(path).user(for: try target("a.example/team/app")) == "you")
@@ -66,17 +66,17 @@ import Testing
             #expect(try store(path).remove(try target("a.example")))
             #expect(try !store(path).remove(try target("a.example")))
             #expect(try store(path).user(for: try target("a.example/team/app")) == "you")
-            // What a helper cannot do keeps nothing in the file.
+            // If the helper fails, nothing is stored in the file.
             #expect(
                 registryError { _ = try store(path).removeAll() }?.description.contains("docker-credential-none is not in PATH") == true)
             #expect(
                 try read(path) == ["HttpHeaders": ["X": .double(1.5)], "auths": [:], "credHelpers": ["c.example": "none"], "z": [1, nil]])
-            // Nothing lies about.
+            // No temporary file remains.
             #expect(try entries(directory + "/new/sub") == ["auth.json"])
         }
     }
 
-    /// Logins at the same time, the first of all among them, lose nothing.
+    /// Concurrent logins, including the first one, lose nothing.
     @Test func manyAtOnce() throws {
         try withTemporaryDirectory { directory in
             for round in 0..<5 {
@@ -128,7 +128,7 @@ import Testing
             #expect(mode(directory + "/first") & S_IFMT == S_IFLNK)
             #expect(mode(directory + "/second") & S_IFMT == S_IFLNK)
             #expect(try read(directory + "/real/auth.json")["auths"]?.object?.keys == ["a.example"])
-            // To nowhere: what it leads to is made.
+            // A dangling link: its target is created.
             #expect(symlink("later/auth.json", directory + "/third") == 0)
             _ = try store(directory + "/third").save(user: "me", password: "pw", for: try target("a.example"))
             #expect(mode(directory + "/later/auth.json") == S_IFREG | 0o600)
@@ -167,7 +167,7 @@ import Testing
         #expect(error?.kind == .credentials)
     }
 
-    /// Registries of Google take a key in JSON for a password: several lines, and more than a small pipe holds.
+    /// Google's registries use a JSON key as password: several lines, and more than a small pipe holds.
     @Test func passwordsOfSeveralLines() throws {
         try withTemporaryDirectory { directory in
             let key = "{\n  \"private_key\": \"" + String(repeating: "k", count: 6000) + "\"\n}\n"
@@ -194,7 +194,7 @@ import Testing
 
     @Test func helpersKeepWhatIsTheirs() throws {
         try withTemporaryDirectory { directory in
-            // A helper that keeps one entry a server in files.
+            // A helper that stores each server's entry in a file.
             try writeFile(
                 directory + "/docker-credential-files",
                 """
@@ -212,7 +212,7 @@ import Testing
             let store = store(path, ["PATH": directory + ":/usr/bin:/bin"])
             #expect(try store.save(user: "me", password: "secret", for: try target("a.example")) == "docker-credential-files")
             #expect(try store.save(user: "hub", password: "secret", for: try target("docker.io")) == "docker-credential-files")
-            // Neither the secret nor anything else went into the file.
+            // Neither the secret nor anything else was written to the file.
             #expect(try readSmallFile(ByteString(path), limit: 1000) == Array(text.utf8))
             #expect(try entries(directory).filter { $0.hasPrefix("store-") } == ["store-a.example", "store-https___index.docker.io_v1_"])
             #expect(try store.user(for: try target("a.example")) == "me")
@@ -277,7 +277,7 @@ import Testing
         }
         defer { server.stop() }
         #expect(try check(server.host + "/team") { $0.credentials = .password(user: "me", password: "pw") })
-        // No scope: only who it is matters.
+        // No scope: only the identity matters.
         #expect(server.requests(to: "/token").map(\.query) == ["service=s&account=me"])
         #expect(
             registryError { _ = try check(server.host) { $0.credentials = .password(user: "me", password: "no") } }?.kind == .unauthorized)

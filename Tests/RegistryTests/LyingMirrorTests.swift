@@ -11,7 +11,7 @@ import Testing
 
 @testable import ComposefsRegistry
 
-/// Whole pulls where a mirror sends something else than it was asked for: the next place is asked, in order, and nothing of it stays.
+/// Whole pulls from a mirror that sends wrong content: the next endpoint is tried, in order, and no wrong byte stays.
 @Suite struct LyingMirrorTests {
     private let image = TestImage.shared
 
@@ -22,7 +22,7 @@ import Testing
         var events: [PullEvent]
         var warnings: [String]
 
-        /// Why layers were tried again.
+        /// Why layers were fetched again.
         var reasons: [String] {
             events.compactMap { if $0.layerIndex != nil, case .retrying(let reason, _) = $0.phase { reason } else { nil } }
         }
@@ -32,7 +32,7 @@ import Testing
         ScriptedServer { [image] request in answers(request) ?? image.answer(request) }
     }
 
-    /// The layer's bytes with one of them changed, to whoever asks for the layer.
+    /// The layer's bytes with one of them changed, as the response to each request for the layer.
     private func damaging(_ index: Int, at position: Int = 200_000) -> Answers {
         { [image] request in
             guard request.path == image.path(ofLayer: index) else { return nil }
@@ -79,9 +79,9 @@ import Testing
             #expect(try pulled.result.get().manifestDigest == image.digest)
             #expect(first.requests(to: image.path(ofLayer: 1)).count == 1)
             #expect(second.requests(to: image.path(ofLayer: 1)).count == 1)
-            // From the beginning: what the first sent is no beginning of anything.
+            // From the beginning: the first mirror's bytes are not the beginning of the layer.
             #expect(second.requests(to: image.path(ofLayer: 1)).allSatisfy { $0.headers["range"] == nil })
-            // Who lied once is not asked again: the smallest layer comes last.
+            // A mirror that sent wrong content is not asked again: the smallest layer comes last.
             #expect(first.requests(to: image.path(ofLayer: 2)).isEmpty)
             #expect(primary.requests.isEmpty)
             #expect(pulled.reasons.count == 1 && pulled.reasons.allSatisfy { $0.contains("\(first.host)/team/app") })
@@ -90,7 +90,7 @@ import Testing
         }
     }
 
-    /// An archive that cannot be read is told from a damaged one only at its end, which is not waited for.
+    /// A tar archive that cannot be parsed differs from a damaged one only at its end. The pull does not wait for it.
     @Test(arguments: [0, 130, 260]) func aDamagedHeaderComesFromTheNext(position: Int) throws {
         let (mirror, primary) = (server(damaging(0, at: position)), server())
         defer { for server in [mirror, primary] { server.stop() } }
@@ -141,7 +141,7 @@ import Testing
         let other = TestImage(sizes: [10])
         let mirror = server { [image] request in
             guard request.path.contains("/manifests/") else { return nil }
-            // By tag the server itself says that it is something else.
+            // By tag, the server itself announces another digest.
             let digest = byDigest ? other.digest : image.digest
             return [
                 .reply(200, ["Content-Type": TestImage.manifestType, "Docker-Content-Digest": digest.description], other.manifest)
@@ -158,7 +158,8 @@ import Testing
         }
     }
 
-    /// A lying mirror that breaks off, too: what is continued elsewhere is a mixture, so the one that went on is asked for all of it.
+    /// A mirror with wrong content that breaks off: the continuation elsewhere gives a mixture, so the endpoint that continued sends the
+    /// whole blob.
     @Test func aMixtureIsFetchedFromOnePlace() throws {
         let path = image.path(ofLayer: 0)
         let first = server { [image] request in
@@ -178,7 +179,7 @@ import Testing
         }
     }
 
-    /// What an earlier pull kept of a liar's bytes is dropped as well.
+    /// The partial blob of an earlier pull from such a mirror is removed too.
     @Test func keptBytesOfALiarAreDropped() throws {
         let (mirror, primary) = (server(damaging(0, at: 600)), server())
         defer { for server in [mirror, primary] { server.stop() } }

@@ -5,7 +5,7 @@ import Testing
 
 @testable import ComposefsRegistry
 
-/// Manifests from servers that answer well and badly.
+/// Manifests from correct and incorrect servers.
 @Suite struct ManifestTests {
     private let manifest = Array(#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json"}"#.utf8)
     /// `printf '{"schemaVersion":2,…}' | sha256sum`
@@ -51,7 +51,7 @@ import Testing
         #expect(malformed?.kind == .badResponse)
     }
 
-    /// By digest, the content alone decides: a field that repeats the question proves nothing.
+    /// By digest, only the content decides: a field that repeats the request proves nothing.
     @Test func wrongContentForDigest() throws {
         let asked = try #require(ContentDigest(digest))
         let right = try fetch(digest, expected: asked) { [manifest] _ in [.reply(200, [:], manifest)] }
@@ -110,7 +110,7 @@ import Testing
         #expect(error?.description.contains("\n") == false)
     }
 
-    /// An error body that never ends is not read to its end.
+    /// An endless error body is not read to its end.
     @Test func endlessErrorBody() {
         let error = registryError {
             _ = try fetch { _ in

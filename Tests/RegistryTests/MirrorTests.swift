@@ -13,9 +13,9 @@ private let manifestType = "application/vnd.oci.image.manifest.v1+json"
 private let manifest = Array(#"{"schemaVersion":2,"mediaType":"\#(manifestType)","layers":[]}"#.utf8)
 private let blob = pattern(1_500_000)
 
-/// Several registries, and a configuration that says which mirrors which.
+/// Several registries, and a configuration of mirrors.
 @Suite struct MirrorTests {
-    /// A registry that has everything, save what `action` answers otherwise.
+    /// A registry that has everything, except for requests that `action` handles.
     private func registry(
         _ action: @escaping @Sendable (ScriptedServer.Request) -> [ScriptedServer.Action]? = { _ in nil }
     ) -> ScriptedServer {
@@ -66,7 +66,7 @@ private let blob = pattern(1_500_000)
         defer { for server in [empty, full, primary] { server.stop() } }
         try withClient(text(location: primary.host, mirrors: [empty.host + "/x", full.host + "/cache/hub", primary.host])) { client in
             let source = try pull(client)
-            // The name stays the user's.
+            // The image keeps the name that the user gave.
             #expect(source.canonicalName == "a.example/team/app:v1")
         }
         #expect(paths(empty) == ["/v2/x/team/app/manifests/v1"])
@@ -81,14 +81,14 @@ private let blob = pattern(1_500_000)
         defer { for server in [broken, primary] { server.stop() } }
         try withClient(text(location: primary.host, mirrors: [down.host, broken.host])) { client in _ = try pull(client) }
         #expect(paths(primary) == [manifestPath, blobPath])
-        // A mirror has few tries.
+        // A mirror gets few attempts.
         #expect(broken.requests.count == 3)
     }
 
     @Test func aMirrorThatBreaksInABlobIsContinuedElsewhere() throws {
         let mirror = registry { request in
             guard request.path.contains("/blobs/") else { return nil }
-            // Less than what gives a blob its tries back, so that it is over after the first part.
+            // Too little progress to refill the retry budget, so the mirror is given up after the first part.
             if request.number == 0 {
                 return [.send(Array("HTTP/1.1 200 OK\r\nContent-Length: \(blob.count)\r\n\r\n".utf8) + blob[..<500_000]), .reset]
             }
@@ -98,7 +98,7 @@ private let blob = pattern(1_500_000)
         defer { for server in [mirror, primary] { server.stop() } }
         try withClient(text(location: primary.host, mirrors: [mirror.host])) { client in
             _ = try pull(client)
-            // The next layer does not wait for it any more.
+            // The next layer does not ask it any more.
             let source = RegistryImageSource(try RegistryReference(parsing: "a.example/team/app:v1"), client: client)
             let before = mirror.requests.count
             #expect(try readAll(try source.openBlob(descriptor)) == blob)
@@ -106,7 +106,7 @@ private let blob = pattern(1_500_000)
         }
         let ranges = primary.requests(to: blobPath).map { $0.headers["range"] }
         #expect(ranges.count == 2)
-        // Not from the beginning again.
+        // It continues, and does not start again.
         let first = try #require(ranges.first ?? nil)
         #expect(first.hasPrefix("bytes=") && first.hasSuffix("-1499999") && first != "bytes=0-1499999")
         #expect(ranges.last == .some(nil))
@@ -131,7 +131,7 @@ private let blob = pattern(1_500_000)
             #expect(try source.rootManifest().bytes == manifest)
             #expect(source.canonicalName == "a.example/team/app:v1@\(digest)")
         }
-        // By the digest, not the tag.
+        // By digest, not by tag.
         #expect(paths(mirror) == ["/v2/team/app/manifests/\(digest)"])
         #expect(paths(primary) == ["/v2/team/app/manifests/\(digest)"])
     }
@@ -147,7 +147,8 @@ private let blob = pattern(1_500_000)
         }
     }
 
-    /// Mirrors often have the images and not what refers to them. One that has some is believed; where no other answers, an empty list is one.
+    /// Mirrors often have images without their referrers. A mirror with referrers is believed; an empty list counts only if no other
+    /// endpoint has more.
     @Test func referrersThatAMirrorLacksComeFromTheNext() throws {
         let digest = ContentDigest.of(manifest)
         func list(_ names: String...) -> [UInt8] {
@@ -211,7 +212,7 @@ private let blob = pattern(1_500_000)
             #expect(try source.rootManifest().bytes == manifest)
             #expect(source.canonicalName == "\(second.host)/team/app:v1")
             #expect(try readAll(try source.openBlob(descriptor)) == blob)
-            // And so for whoever asks the client itself.
+            // The same when the client is used directly.
             let short = try RegistryReference(parsing: "team/app:v1")
             #expect(try client.candidates(for: short).map(\.canonical) == ["\(second.host)/team/app:v1"])
             #expect(try readAll(try client.openBlob(descriptor, of: short)) == blob)
@@ -220,7 +221,7 @@ private let blob = pattern(1_500_000)
         #expect(paths(second) == [manifestPath, blobPath, blobPath])
     }
 
-    /// Somebody is asked once, and only when a registry has to be.
+    /// The user is asked once, and only if a registry has to be chosen.
     @Test func shortNamesAreChosen() throws {
         let (first, second) = (registry(), registry())
         defer { for server in [first, second] { server.stop() } }
@@ -249,7 +250,7 @@ private let blob = pattern(1_500_000)
     }
 
     @Test func insecureAllowsPlainHTTPThereAlone() throws {
-        // TLS is required everywhere by the option's default on other hosts; here by the option itself.
+        // On other hosts TLS is required by default; here the option requires it.
         let server = registry()
         defer { server.stop() }
         try withClient("[[registry]]\nlocation = \"\(server.host)\"\ninsecure = true") { client in

@@ -42,14 +42,14 @@ import Testing
     private struct Pulled {
         var result: Result<PullResult, any Error>
         var requests: [ScriptedServer.Request]
-        /// The registry's error, wherever it is inside.
+        /// The registry's error, wherever it is nested.
         var registryError: RegistryError?
         var pullError: PullError?
 
         func requests(to path: String) -> [ScriptedServer.Request] { requests.filter { $0.path == path } }
     }
 
-    /// Pulls from a server that answers as `handler` says, and rightly where that has nothing to say; then looks at the store.
+    /// Pulls from a server with this handler; requests for which it returns nil get the correct response. Then checks the store.
     private func pull(
         tag: String = "v1", _ adjust: (inout RegistryOptions) -> Void = { _ in },
         _ handler: @escaping @Sendable (ScriptedServer.Request) -> [ScriptedServer.Action]?
@@ -71,7 +71,7 @@ import Testing
                 while case .layer(_, _, _, let inner)? = cause as? PullError { cause = inner }
                 pulled.registryError = cause as? RegistryError
                 pulled.pullError = cause as? PullError
-                // Whoever reads it gets one line without what could not be meant for him.
+                // The message is one line without control characters.
                 #expect(!"\(error)".contains("\n") && !"\(error)".contains("s3cret"))
             }
             pulled.requests = server.requests
@@ -96,7 +96,7 @@ import Testing
     // MARK: Tokens
 
     @Test func tokensExpire() throws {
-        // Each token is good for two answers, and every answer to a layer breaks off once.
+        // Each token is valid for two requests, and every response with a layer breaks off once.
         let uses = Mutex<[String: Int]>([:])
         let pulled = try pull { [image] request in
             if request.path == "/token" { return [.reply(200, [:], Array(#"{"token":"t\#(request.number)","expires_in":300}"#.utf8))] }
@@ -117,9 +117,9 @@ import Testing
         let tokens = pulled.requests(to: "/token")
         #expect(tokens.count >= 3)
         #expect(tokens.allSatisfy { $0.query == "service=s&scope=repository%3Ateam%2Fapp%3Apull" })
-        // Nobody goes on with a token that was refused: each was shown at most once more, by a request that was under way beside.
+        // No thread keeps using a rejected token: each was sent at most once more, by a concurrent request.
         #expect(uses.withLock { $0.filter { !$0.key.isEmpty }.values.allSatisfy { $0 <= 4 } })
-        // What had come before the token was refused did not come again.
+        // Bytes that arrived before the token was rejected were not sent again.
         for index in 0..<2 {
             #expect(pulled.requests(to: image.path(ofLayer: index)).filter { $0.rangeStart > 0 }.allSatisfy { $0.rangeStart == 50_000 })
         }
@@ -172,7 +172,7 @@ import Testing
         for (index, layer) in image.layers.enumerated() {
             let starts = pulled.requests(to: image.path(ofLayer: index)).map(\.rangeStart)
             #expect(starts == starts.sorted())
-            // In order each byte came once; a reset may take back what the kernel still held.
+            // With normal closes each byte was sent once; a reset may discard what the kernel still held.
             if !byReset { #expect(starts == Array(stride(from: 0, to: layer.count, by: 80_000))) }
         }
     }
@@ -214,7 +214,7 @@ import Testing
 
     // MARK: Wrong content
 
-    /// Longer, shorter, announced and not: one request, since another one would bring the same.
+    /// Longer or shorter, announced or not: one request, since another one would return the same.
     @Test(arguments: [-1, 1, -90_000, 90_000], [true, false])
     func wrongLength(difference: Int, isAnnounced: Bool) throws {
         let path = image.path(ofLayer: 1)
@@ -250,7 +250,7 @@ import Testing
 
     @Test func wrongManifest() throws {
         let other = TestImage(sizes: [10])
-        // By tag, with the digest of what it should be; by digest, as if it were right.
+        // By tag, with the digest of the correct content; by digest, as if it were correct.
         let byTag = try pull { [image] request in
             guard request.path.contains("/manifests/") else { return nil }
             return [
@@ -301,7 +301,7 @@ import Testing
 
     // MARK: Encodings and types
 
-    /// Asked for identity, the server packs documents all the same.
+    /// The server compresses documents although the request asks for identity.
     @Test func encodedManifest() throws {
         let good = try pull { [image] request in
             #expect(request.headers["accept-encoding"] == "identity")
@@ -310,13 +310,13 @@ import Testing
             return [.reply(200, headers.merging(["Content-Encoding": "gzip"]) { $1 }, gzipped(image.manifest))]
         }
         expectSuccess(good)
-        // Says so, but does not.
+        // The header says gzip, but the body is not.
         let plain = try pull { [image] request in
             guard request.path.contains("/manifests/") else { return nil }
             return [.reply(200, ["Content-Type": TestImage.manifestType, "Content-Encoding": "gzip"], image.manifest)]
         }
         expectSuccess(plain)
-        // Cut, and far more than it seems.
+        // Truncated, and much larger than it seems.
         let bomb = gzipped([UInt8](repeating: 0x20, count: (4 << 20) + 1))
         for (body, kind) in [(Array(gzipped(image.manifest).dropLast(4)), RegistryError.Kind.badResponse), (bomb, .tooLarge)] {
             let bad = try pull { request in
@@ -327,7 +327,7 @@ import Testing
         }
     }
 
-    /// Stores of blobs often call packed layers so: the bytes count. Bytes that really are others do not.
+    /// Blob storages often label compressed layers so: the bytes are used as they are. Bytes that really differ are an error.
     @Test func encodedBlobs() throws {
         let named = try pull { [image] request in
             image.blob(request.path).map { [.reply(200, ["Content-Encoding": "gzip"], $0)] }
@@ -342,7 +342,7 @@ import Testing
     @Test(arguments: [
         ("application/vnd.oci.image.index.v1+json", false), ("application/vnd.docker.distribution.manifest.v1+prettyjws", false),
         ("application/vnd.oci.image.layer.v1.tar", false), ("application/json", true), ("text/plain; charset=utf-8", true),
-        // Of a file server that knows no better: the document is a manifest all the same.
+        // From a file server without media types: the document is a manifest all the same.
         ("text/html", true),
         ("", true),
     ])
@@ -405,7 +405,7 @@ import Testing
 
     // MARK: Changes
 
-    /// The tag means another image by the second time it is asked for: it is asked for once.
+    /// The tag names another image at the second request: it is requested only once.
     @Test func tagMoves() throws {
         let other = TestImage(sizes: [10])
         let pulled = try pull { request in

@@ -14,7 +14,7 @@ import Testing
                         "scope": "repository:samalba/my-app:pull,push",
                     ])
             ])
-        // RFC 9110 §11.6.1's own example, and a token68.
+        // The example of RFC 9110 §11.6.1, and a token68.
         #expect(
             Challenge.parse([#"Basic realm="simple", Newauth realm="apps", type=1, title="Login to \"apps\"""#]) == [
                 Challenge(scheme: "basic", parameters: ["realm": "simple"]),

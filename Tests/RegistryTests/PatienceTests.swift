@@ -7,13 +7,13 @@ import Testing
 
 @testable import ComposefsRegistry
 
-/// How long the client waits, how often it tries, and where it goes on.
+/// How long the client waits, how often it tries again, and from which offset it continues.
 @Suite struct PatienceTests {
     private let manifest = Array(#"{"schemaVersion":2}"#.utf8)
     private let blob = pattern(300_000)
     private var digest: ContentDigest { .of(blob) }
 
-    /// An answer that comes byte by byte, fast enough to be no stall.
+    /// A response that arrives byte by byte, too fast to be a stall.
     @Test(arguments: [true, false])
     func slowAnswers(inHead: Bool) throws {
         let drops = (0..<100).flatMap { _ in [ScriptedServer.Action.pause(.milliseconds(10)), .send(Array("X: y\r\n".utf8))] }
@@ -61,7 +61,7 @@ import Testing
         return .send(Array("HTTP/1.1 \(status)\r\nContent-Length: \(blob.count - start)\r\n\r\n".utf8))
     }
 
-    /// Reads the blob with a minimum of 100 kB/s over 300 ms; how many requests there were.
+    /// Reads the blob with a minimum of 100 kB/s over 300 ms. Returns the number of requests.
     private func readAtARate(
         pause: Duration = .zero, rate: UInt64 = 100_000, _ handler: @escaping ScriptedServer.Handler
     ) throws -> Int {
@@ -88,24 +88,24 @@ import Testing
         return server.requests(to: "/v2/team/app/blobs/\(digest)").count
     }
 
-    /// More than a stall, and not enough: an error, and no other try.
+    /// More than a stall, but not enough: an error, without another attempt.
     @Test func trickles() throws {
         let started = ContinuousClock.now
         let error = registryError { _ = try readAtARate { _ in [head()] + pieces(100, .milliseconds(10), upTo: 100_000) } }
         #expect(error?.kind == .timeout)
         #expect(error?.description.contains("bytes per second in 0.3 s; the minimum is 100000") == true, "\(error?.description ?? "")")
         #expect(ContinuousClock.now - started < .seconds(4))
-        // With nothing asked for it goes on.
+        // Without a minimum it continues.
         #expect(try readAtARate(rate: 0) { _ in [head()] + pieces(5_000, .milliseconds(10), upTo: blob.count) } == 1)
     }
 
-    /// A server that is fast enough on the average may pause, and a reader here may be slow.
+    /// A server with a sufficient average may pause, and the reader may be slow.
     @Test func fastEnough() throws {
         #expect(try readAtARate { _ in [head()] + pieces(60_000, .milliseconds(150), upTo: blob.count) } == 1)
         #expect(try readAtARate(pause: .milliseconds(100)) { _ in [.reply(200, [:], blob)] } == 1)
     }
 
-    /// What connections bring together counts, where each begins with as much progress as gives it its tries back.
+    /// All connections count together, even if each makes enough progress to refill the retry budget.
     @Test func tricklesOverSeveralConnections() throws {
         let server = ScriptedServer { [self] request in
             let start = request.rangeStart
@@ -141,7 +141,7 @@ import Testing
         #expect(server.requests(to: "/v2/team/app/manifests/latest").count == 1)
     }
 
-    /// Doubled each time, at least half of that, never more than the longest; and what the server asks for.
+    /// Doubled each time, at least half of that, never more than the maximum; or the time that the server asks for.
     @Test func pauses() throws {
         var policy = RetryPolicy()
         policy.limit = 20
@@ -185,7 +185,7 @@ import Testing
         #expect(bytes == [] && requests.isEmpty)
     }
 
-    /// Servers without ranges, in all their ways: the whole is fetched, and what the caller has is passed over.
+    /// Servers without ranges, in all their ways: the whole blob is fetched, and the known bytes are skipped.
     @Test(arguments: [0, 1, 2, 3])
     func rangesRefused(way: Int) throws {
         let (bytes, _, _) = try read(from: 100_001) { [blob] request in

@@ -5,13 +5,13 @@ import Testing
 struct Program {
     let pid: pid_t
 
-    /// The program's path in PATH; nil where it is not installed.
+    /// The program's path in PATH; nil if it is not installed.
     static func find(_ name: String) -> String? {
         let path = getenv("PATH").map { String(cString: $0) } ?? "/usr/bin"
         return path.split(separator: ":").map { "\($0)/\(name)" }.first { access($0, X_OK) == 0 }
     }
 
-    /// Output goes to `log`.
+    /// The output is written to `log`.
     init(_ arguments: [String], log: String) throws {
         let path = try #require(Program.find(arguments[0]))
         var actions = posix_spawn_file_actions_t()

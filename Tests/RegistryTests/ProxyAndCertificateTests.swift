@@ -37,7 +37,7 @@ import Testing
         #expect(error?.description.contains("secret") == false)
     }
 
-    /// A proxy for plain HTTP sees requests with their whole URL.
+    /// A proxy for plain HTTP receives requests with the full URL.
     @Test func requestsGoThroughIt() throws {
         let server = ScriptedServer { request in
             request.headers["proxy-authorization"] == nil
@@ -48,7 +48,7 @@ import Testing
         let client = try makeClient(["http_proxy": "http://me:secret@\(server.host)", "https_proxy": "http://me:secret@\(server.host)"]) {
             $0.tlsVerify = false
         }
-        // TLS through the tunnel fails, as the proxy has none: then plain HTTP.
+        // TLS through the tunnel fails, as the proxy does not speak it: then plain HTTP.
         #expect(try client.manifest(reference).bytes == Array("{}".utf8))
         let plain = server.requests.filter { $0.method == "GET" }
         #expect(plain.map(\.path) == ["http://registry.invalid/v2/team/app/manifests/v1"])
@@ -72,7 +72,7 @@ import Testing
         #expect(error?.kind == .connection)
         #expect(error?.description.contains("(status 407)") == true, "\(error?.description ?? "")")
         #expect(error?.description.contains("secret") == false)
-        // Another try would be refused again.
+        // Another attempt would be refused again.
         #expect(server.requests.count <= 2)
     }
 
@@ -86,7 +86,7 @@ import Testing
         #expect(error?.description.contains("secret") == false)
     }
 
-    /// A proxy of the configuration counts on this machine too.
+    /// A proxy from the configuration is used on this machine too.
     @Test func proxyOfOneRegistry() throws {
         let server = ScriptedServer { _ in [.reply(200, ["Content-Type": "application/json"], Array("{}".utf8))] }
         let other = ScriptedServer { _ in [.reply(200, ["Content-Type": "application/json"], Array("{ }".utf8))] }
@@ -152,7 +152,7 @@ import Testing
             let found = try directories("/nonexistent", given: root + "/d").certificates(forRegistry: "any")
             #expect(found.authorities == Array("A\nB\n".utf8))
             #expect(found.clients == ["y", "z"].map { ClientCertificate(certificate: "\(root)/d/\($0).cert", key: "\(root)/d/\($0).key") })
-            // One that is complete makes no other one right.
+            // A complete pair does not excuse an incomplete one.
             try writeFile(root + "/d/a.key", "k")
             let alone = registryError { _ = try directories("/nonexistent", given: root + "/d").certificates(forRegistry: "any") }
             #expect(alone?.description == "\(root)/d/a.key has no certificate: NAME.key belongs to NAME.cert in the same directory")

@@ -9,8 +9,8 @@ import Testing
 
 @testable import ComposefsRegistry
 
-/// The distribution registry where one has to prove something to get in: certificates of both sides, tokens of a server that is not the
-/// registry, and registries in front of registries.
+/// The distribution registry with access control: certificates of both sides, a separate token server, and registries in front of
+/// registries.
 @Suite(
     .enabled("docker-registry, skopeo and openssl are not all installed") {
         ["docker-registry", "skopeo", "openssl"].allSatisfy { Program.find($0) != nil }
@@ -18,7 +18,7 @@ import Testing
 struct RealRegistryAccessTests {
     private let image = TestImage.shared
 
-    /// Runs a registry whose configuration ends with `settings`, first without them to be filled.
+    /// Runs a registry whose configuration ends with `settings`. It is filled first without them.
     private func withRegistry(
         _ directory: String, http: String = "", settings: String = "", fill: Bool = true, _ body: (_ host: String) throws -> Void
     ) throws {
@@ -74,7 +74,7 @@ struct RealRegistryAccessTests {
         Issue.record("docker-registry does not start")
     }
 
-    /// The image as `skopeo copy` takes it from `dir:`.
+    /// The image in a form that `skopeo copy` reads from `dir:`.
     private func writeDirectoryImage(_ path: String) throws {
         try makeDirectory(path)
         try writeFile(path + "/version", "Directory Transport Version: 1.1\n")
@@ -98,7 +98,7 @@ struct RealRegistryAccessTests {
         try Program.run(["openssl"] + arguments, log: directory + "/log")
     }
 
-    /// An authority, and certificates of it for the server and the client.
+    /// An authority, and its certificates for the server and the client.
     private func makeCertificates(_ directory: String) throws {
         let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
         try openssl(
@@ -132,7 +132,7 @@ struct RealRegistryAccessTests {
                 #expect(unknown?.kind == .tls)
                 #expect(unknown?.description.contains("the certificate of \(host) is not trusted") == true)
 
-                // The authority alone: the registry wants to know who we are.
+                // With the authority alone: the registry asks for a client certificate.
                 let home = directory + "/home"
                 for path in ["", "/.config", "/.config/containers", "/.config/containers/certs.d", "/.config/containers/certs.d/\(host)"] {
                     try makeDirectory(home + path)
@@ -145,14 +145,15 @@ struct RealRegistryAccessTests {
                 try copy("client.pem", place + "/client.cert")
                 try copy("client.key", place + "/client.key")
                 try readImage(try makeClient(["HOME": home]), reference)
-                // The same by the option, beside which certs.d does not count.
+                // The same with the option, which replaces certs.d.
                 try readImage(try makeClient { $0.certificateDirectory = ByteString(place) }, reference)
                 try makeDirectory(directory + "/empty")
                 let empty = registryError {
                     try readImage(try makeClient(["HOME": home]) { $0.certificateDirectory = ByteString(directory + "/empty") }, reference)
                 }
                 #expect(empty?.kind == .tls)
-                // Of several the registry takes one: those before it, of another authority, are refused. As other tools do, all are tried.
+                // The registry accepts one of several; the earlier ones, of another authority, are rejected. All are tried, as other tools
+                // do.
                 try openssl(
                     [
                         "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=else",
@@ -167,7 +168,7 @@ struct RealRegistryAccessTests {
                 let pushed = pattern(100_000)
                 _ = try destination.hasBlob(Descriptor(mediaType: "", digest: .of(pushed), size: 100_000))
                 _ = try destination.putBlob(OutgoingBlob(pushed, digest: .of(pushed)))
-                // All are refused.
+                // All are rejected.
                 for name in ["valid.cert", "valid.key"] { #expect(unlink(place + "/" + name) == 0) }
                 for (from, to) in [("another.cert", "b.cert"), ("another.key", "b.key")] {
                     let bytes = try #require(try readSmallFile(ByteString(place + "/" + from), limit: 1 << 16))
@@ -177,7 +178,7 @@ struct RealRegistryAccessTests {
                 #expect(refused?.kind == .connection || refused?.kind == .tls, "\(refused?.description ?? "")")
                 for name in ["b.cert", "b.key", "another.cert", "another.key"] { #expect(unlink(place + "/" + name) == 0) }
                 try copy("client.pem", place + "/client.cert")
-                // A key that is not the certificate's.
+                // A key of another certificate.
                 try copy("server.key", place + "/client.key")
                 let wrong = registryError { try readImage(try makeClient(["HOME": home]), reference) }
                 #expect(wrong?.kind == .tls)
@@ -186,7 +187,7 @@ struct RealRegistryAccessTests {
         }
     }
 
-    /// A refusal of which nothing is seen but a broken connection leads to the next certificate, too, and every time.
+    /// A rejection that shows only as a broken connection leads to the next certificate too, every time.
     @Test func refusalsThatAreLost() throws {
         try withTemporaryDirectory { directory in
             try makeCertificates(directory)
@@ -219,7 +220,7 @@ struct RealRegistryAccessTests {
                     }
                 }
                 for _ in 0..<10 { try readImage(try client(), "\(relay.host)/team/app:v1") }
-                // Where all are refused each was shown once.
+                // If all are rejected, each was sent once.
                 for name in ["valid.cert", "valid.key"] { #expect(unlink(place + "/" + name) == 0) }
                 let before = relay.connections
                 let refused = registryError { try readImage(try client(), "\(relay.host)/team/app:v1") }
@@ -231,7 +232,7 @@ struct RealRegistryAccessTests {
 
     // MARK: Tokens
 
-    /// RFC 7515's encoding.
+    /// The encoding of RFC 7515.
     private func base64URL(_ bytes: [UInt8]) -> String {
         String(
             Base64.encode(bytes).compactMap { character -> Character? in
@@ -244,7 +245,7 @@ struct RealRegistryAccessTests {
             })
     }
 
-    /// A JSON web token that the registry takes from its token server, signed with RS256 by the key whose certificate is in `x5c`.
+    /// A JSON web token that the registry accepts from its token server, signed with RS256 by the key whose certificate is in `x5c`.
     private func makeToken(_ directory: String, claims: JSONValue) throws -> String {
         let certificate = try #require(try readSmallFile(ByteString(directory + "/token.der"), limit: 1 << 16))
         let header: JSONValue = ["typ": "JWT", "alg": "RS256", "x5c": [.string(Base64.encode(certificate))]]
@@ -293,7 +294,7 @@ struct RealRegistryAccessTests {
                 // One token for the manifest and all blobs.
                 #expect(tokens.requests.map(\.query) == ["service=registry&scope=repository%3Ateam%2Fapp%3Apull&account=aladdin"])
                 #expect(try client.checkCredentials(for: try LoginTarget(parsing: host)))
-                // What the token does not cover is refused, and asked for once more, not for ever.
+                // A request that the token does not cover is refused, and repeated once, not forever.
                 let other = registryError { try readImage(client, "\(host)/team/secret:v1") }
                 #expect(other?.kind == .unauthorized)
                 #expect(tokens.requests.count <= 4)
@@ -309,7 +310,7 @@ struct RealRegistryAccessTests {
 
     // MARK: Mirrors
 
-    /// A registry as mirror of another, found by an alias and named by a registries.conf in the user's home.
+    /// A registry as the mirror of another one, found by an alias and configured by a registries.conf in the user's home.
     @Test func mirrorOfARegistry() throws {
         try withTemporaryDirectory { directory in
             for path in ["/a", "/b", "/home", "/home/.config", "/home/.config/containers"] { try makeDirectory(directory + path) }

@@ -18,7 +18,7 @@ import Testing
         ["docker-registry", "skopeo", "openssl"].allSatisfy { Program.find($0) != nil }
     })
 struct RealRegistryTests {
-    /// A layout with one image of several large layers, written by hand. Returns manifest and blobs, config first.
+    /// A layout with one image of several large layers, written by this test. Returns manifest and blobs, config first.
     private func makeLayout(_ directory: String) throws -> (manifest: [UInt8], blobs: [[UInt8]]) {
         try makeDirectory(directory)
         try makeDirectory(directory + "/blobs")
@@ -51,7 +51,7 @@ struct RealRegistryTests {
         return server.port
     }
 
-    /// Runs a registry with `http` added to its configuration, pushes the image, and gives both to `body`.
+    /// Runs a registry with `http` added to its configuration, pushes the image, and passes both to `body`.
     private func withRegistry(
         _ directory: String, tls: Bool, htpasswd: Bool, _ body: (String, [UInt8], [[UInt8]]) throws -> Void
     ) throws {
@@ -76,7 +76,7 @@ struct RealRegistryTests {
         let registry = try Program(["docker-registry", "serve", directory + "/config.yml"], log: directory + "/log")
         defer { registry.stop() }
         let (manifest, blobs) = try makeLayout(directory + "/layout")
-        // The registry is up when it answers.
+        // The registry is ready when it responds.
         let host = "127.0.0.1:\(port)"
         let probe = try makeClient {
             $0.tlsVerify = false; $0.retry.limit = 100; $0.retry.unreachableLimit = 100; $0.retry.baseDelay = .milliseconds(40)
@@ -110,7 +110,7 @@ struct RealRegistryTests {
         let deadline = MonotonicTime.now + .seconds(20)
         done.withLock { while results.withLock({ $0.count }) < blobs.count, done.wait(until: deadline) {} }
         #expect(results.withLock { $0.values.filter { $0 }.count } == blobs.count)
-        // The way a pull goes.
+        // In the order of a pull.
         let source = RegistryImageSource(try RegistryReference(parsing: "\(host)/team/app:v1"), client: client)
         let resolved = try resolveManifest(source, platform: Platform(os: "linux", architecture: "amd64"))
         #expect(resolved.digest == digest)
@@ -131,7 +131,7 @@ struct RealRegistryTests {
         }
     }
 
-    /// Go speaks HTTP/2 over TLS. Blobs have connections of their own unless told otherwise.
+    /// Go speaks HTTP/2 over TLS. Blobs have connections of their own by default.
     @Test func tlsWithPassword() throws {
         try withTemporaryDirectory { directory in
             try withRegistry(directory, tls: true, htpasswd: true) { host, manifest, blobs in
@@ -146,11 +146,11 @@ struct RealRegistryTests {
                 try checkImage(multiplexing, host, manifest, blobs)
                 for (client, usesHTTP1) in [(multiplexing, false), (try makeClient(trusting), true)] {
                     let repository = RemoteRepository(domain: host, name: "team/app")
-                    // Read in the order opposite to the one they were opened in: a reader that waits must not hold up the others.
+                    // Read in reverse order of opening: a waiting reader must not block the others.
                     let readers = try blobs.dropFirst().map {
                         try openDownload(client, repository, digest: .of($0), size: UInt64($0.count))
                     }
-                    // What the ring takes whole is never paused, so it may share a connection.
+                    // A blob that fits into the ring buffer is never paused, so it may share a connection.
                     for (reader, blob) in zip(readers, blobs.dropFirst()) {
                         #expect(
                             (reader.currentConnection as? RegistryBlobConnection)?.usesHTTP1
@@ -158,7 +158,7 @@ struct RealRegistryTests {
                     }
                     for (reader, blob) in zip(readers, blobs.dropFirst()).reversed() { #expect(try readAll(reader) == blob) }
                 }
-                // An untrusted certificate is no reason to try without TLS.
+                // After an untrusted certificate, plain HTTP is not tried.
                 let untrusted = registryError { try checkImage(try makeClient(environment), host, manifest, blobs) }
                 #expect(untrusted?.kind == .tls)
                 #expect(untrusted?.description.contains("the certificate of \(host) is not trusted") == true)

@@ -7,7 +7,7 @@ import Testing
 
 @testable import ComposefsRegistry
 
-/// What a user answers when asked for the meaning of a short name is remembered where the container tools look for it.
+/// The registry that a user chooses for a short name is recorded in the file of the container tools.
 @Suite struct RecordedAliasTests {
     private let image = TestImage.shared
 
@@ -17,7 +17,7 @@ import Testing
         var found: String?
     }
 
-    /// Looks for `team/app:v1` in two registries, choosing the second.
+    /// Searches two registries for `team/app:v1`, and chooses the second.
     private func locate(_ root: String, user: UInt32 = 0, _ hosts: [String], _ adjust: (inout RegistryOptions) -> Void = { _ in }) throws
         -> Asked
     {
@@ -71,7 +71,7 @@ import Testing
             let first = try locate(root, user: user, hosts)
             #expect(first.questions == 1 && first.found == "\(hosts[1])/team/app:v1" && first.warnings == [])
             let path = root + place + "/short-name-aliases.conf"
-            // Without the tag: it is the name that was asked for.
+            // Without the tag: the alias is for the name.
             #expect(try text(path) == "[aliases]\n  \"team/app\" = \"\(hosts[1])/team/app\"\n")
             #expect(mode(path) == 0o600)
             #expect(mode(root + place) == 0o700)
@@ -96,7 +96,7 @@ import Testing
         }
     }
 
-    /// What was not found there is asked again; so is what nobody wants recorded.
+    /// A choice that led to no image is asked for again, and so is one that must not be recorded.
     @Test func answersThatAreNotRecorded() throws {
         try withServers { root, hosts throws in
             let path = root + "/var/cache/containers/short-name-aliases.conf"
@@ -106,13 +106,13 @@ import Testing
             #expect(try text(path) == nil)
             #expect(try locate(root, hosts) { $0.recordsChoices = false }.found != nil)
             #expect(try text(path) == nil)
-            // Nobody was asked.
+            // The user was not asked.
             #expect(try locate(root, [hosts[1]]).questions == 0)
             #expect(try text(path) == nil)
         }
     }
 
-    /// The image comes all the same.
+    /// The pull succeeds all the same.
     @Test(arguments: [false, true]) func whatCannotBeRecordedIsTold(isDamaged: Bool) throws {
         try withServers { root, hosts in
             let path = root + "/var/cache/containers/short-name-aliases.conf"
@@ -129,7 +129,7 @@ import Testing
             #expect(
                 asked.warnings.first?.hasPrefix(
                     "cannot record the registry chosen for team/app, which will be asked for again: \(root)/var") == true)
-            // It is not ours to throw away.
+            // A damaged file of other tools is not replaced.
             if isDamaged { #expect(try text(path) == "[aliases\n") }
         }
     }

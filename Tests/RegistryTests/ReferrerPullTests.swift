@@ -11,7 +11,7 @@ import Testing
 
 @testable import ComposefsRegistry
 
-/// An image pulled and pushed with what refers to it, where some of that cannot be had or is not taken: the image comes to no harm.
+/// An image pulled and pushed with its referrers, some of which cannot be fetched or are refused: the image is complete all the same.
 @Suite struct ReferrerPullTests {
     private static let image = TestImage.shared
     private static let empty = Array("{}".utf8)
@@ -40,7 +40,7 @@ import Testing
         #"{"schemaVersion":2,"mediaType":"\#(indexType)","manifests":[\#(descriptor(TestImage.manifestType, image.manifest, #","platform":{"os":"\#(Platform.host.os)","architecture":"\#(Platform.host.architecture)"}"#))]}"#
             .utf8)
 
-    /// A registry with an image and artifacts, by what they refer to.
+    /// A registry with an image and artifacts, by their subjects.
     private func serve(
         root: [UInt8] = image.manifest, _ referrers: [(subject: [UInt8], artifacts: [[UInt8]])],
         instead script: @escaping @Sendable (ScriptedServer.Request) -> [ScriptedServer.Action]? = { _ in nil }
@@ -88,7 +88,7 @@ import Testing
         }
     }
 
-    /// One that is listed and gone takes the others along no more than the image.
+    /// A referrer that is listed but missing affects neither the others nor the image.
     @Test(arguments: [404, 410, 403, 400, 500])
     func listedAndGone(status: Int) throws {
         let (gone, other) = (Self.artifact("gone", of: Self.image.manifest), Self.artifact("other", of: Self.image.manifest))
@@ -112,7 +112,7 @@ import Testing
         let other = Self.artifact("other", of: Self.image.manifest, blob: Self.image.config)
         let asked = Mutex(0)
         let server = serve([(Self.image.manifest, [gone, other])]) { request in
-            // The config is the same of both: only the first request for it fails.
+            // Both have the same config: only the first request for it fails.
             guard which == "config", request.path.hasSuffix("/blobs/\(ContentDigest.of(Self.empty))") else { return nil }
             return asked.withLock { count in
                 count += 1
@@ -127,7 +127,7 @@ import Testing
         }
     }
 
-    /// What is there and is not what it is said to be is an error: somebody lies, or the registry is damaged.
+    /// Content that differs from its descriptor is an error: the registry is damaged or malicious.
     @Test func damaged() throws {
         let artifact = Self.artifact("one", of: Self.image.manifest)
         let server = serve([(Self.image.manifest, [artifact])]) {
@@ -149,7 +149,7 @@ import Testing
         }
     }
 
-    /// The tag of the list is the image itself, and the API is not there: nothing refers to it.
+    /// The tag of the list resolves to the image itself, and there is no API: there are no referrers.
     @Test func theTagIsTheSubject() throws {
         let server = serve([]) {
             if $0.path.contains("/manifests/sha256-") {
@@ -160,14 +160,14 @@ import Testing
         try pull(server) { result, _ in #expect(result.referrers == [] && result.referrersUnavailable.isEmpty) }
     }
 
-    /// Signatures of images for several platforms refer to the index.
+    /// Signatures of multi-platform images refer to the index.
     @Test func ofTheIndex() throws {
         let signature = Self.artifact("signature", of: Self.index, Self.indexType)
         let own = Self.artifact("own", of: Self.image.manifest)
         let note = Self.artifact("note", of: signature)
         try pull(serve(root: Self.index, [(Self.index, [signature]), (Self.image.manifest, [own]), (signature, [note])])) { result, store in
             #expect(Set(result.referrers) == [.of(signature), .of(own), .of(note)])
-            // The index itself has no place in the store: what refers to it belongs to the image that was taken from it, and lives as long.
+            // The store does not keep the index itself: its referrers belong to the image that was chosen from it, and live as long.
             let (direct, indirect) = (try store.referrers(of: Self.image.digest), try store.referrers(of: .of(signature)))
             #expect(Set(direct) == [.of(signature), .of(own)])
             #expect(indirect == [.of(note)])
@@ -198,7 +198,7 @@ import Testing
 
     // MARK: Pushes
 
-    /// Pushes the image with an artifact to a registry that does something else than it should; what it was told, and what is there then.
+    /// Pushes the image with an artifact to a registry that misbehaves. Returns the warnings and the registry's content.
     private func push(
         tellsSubject: Bool = false, _ script: @escaping FakeRegistry.Script
     ) throws -> (result: PushResult, warnings: [String], registry: FakeRegistry, artifact: [UInt8]) {
@@ -222,7 +222,7 @@ import Testing
 
     private var tag: String { "sha256-\(Self.image.digest.hex)" }
 
-    /// The list's tag names something else: it is left alone, and the image gets its name.
+    /// The tag of the list names another document: it is not replaced, and the image gets its name.
     @Test(arguments: ["subject", "text", "403", "405", "500"])
     func tagsThatAreNoLists(kind: String) throws {
         let (result, warnings, registry, artifact) = try push { request in
@@ -239,7 +239,7 @@ import Testing
         #expect(warnings.count == 1 && warnings.first?.contains(tag) == true, "\(warnings)")
     }
 
-    /// A registry that takes no list, as one whose tags cannot be changed.
+    /// A registry that accepts no list, for example because its tags are immutable.
     @Test(arguments: [400, 403, 405, 409, 412])
     func listsThatAreNotTaken(status: Int) throws {
         let (result, warnings, _, artifact) = try push { request in
@@ -249,7 +249,7 @@ import Testing
         #expect(warnings.count == 1 && warnings.first?.contains(tag) == true, "\(warnings)")
     }
 
-    /// A registry that knows no artifacts.
+    /// A registry that accepts no artifacts.
     @Test(arguments: [400, 403, 405, 415, 422])
     func artifactsThatAreNotTaken(status: Int) throws {
         let (result, _, registry, artifact) = try push { request in
@@ -262,7 +262,7 @@ import Testing
         #expect(registry.contents.manifests["team/app:\(tag)"] == nil)
     }
 
-    /// The list is kept where the registry lets it be.
+    /// The list is updated if the registry allows it.
     @Test func theListIsKept() throws {
         let (result, warnings, registry, artifact) = try push { _ in nil }
         #expect(result.referrers == [.of(artifact)] && result.referrersRefused.isEmpty && warnings == [])

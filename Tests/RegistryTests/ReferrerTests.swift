@@ -96,7 +96,7 @@ import Testing
         #expect(names == [])
     }
 
-    /// As encoders of Go write a list without entries.
+    /// As Go encodes an empty list.
     @Test func noEntriesAtAll() throws {
         #expect(try list { _ in [.reply(200, [:], Array(#"{"schemaVersion":2,"manifests":null}"#.utf8))] }.names == [])
     }

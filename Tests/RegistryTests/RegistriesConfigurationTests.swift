@@ -30,7 +30,7 @@ extension RegistriesConfiguration {
 
 /// Facts from containers-registries.conf(5).
 @Suite struct RegistriesConfigurationTests {
-    /// The manual's own example.
+    /// The example of the manual page.
     private let example = """
         unqualified-search-registries = ["example.com"]
 
@@ -74,7 +74,7 @@ extension RegistriesConfiguration {
         #expect(try configuration.meanings("image") == ["example.com/image:latest"])
         let endpoints = try configuration.endpoints(for: try reference("example.com/foo/image"))
         #expect(endpoints.map { $0.proxy?.text } == ["http://proxy.example.com:8000", nil, nil])
-        // Credentials for example.com go to none of the other hosts.
+        // Credentials for example.com are sent to none of the other hosts.
         #expect(endpoints.allSatisfy { !$0.takesGivenCredentials })
         #expect(try configuration.endpoints(for: try reference("registry.com/image")).map(\.takesGivenCredentials) == [false, true])
     }
@@ -233,7 +233,7 @@ extension RegistriesConfiguration {
             try permissive.meanings("alpine:3\(digest)") == ["docker.io/library/alpine:3\(digest)", "q.example:5000/alpine:3\(digest)"])
         #expect(try permissive.meanings("fedora:40") == ["r.example/f/fedora:40"])
         #expect(try permissive.meanings("fedora\(digest)") == ["r.example/f/fedora\(digest)"])
-        // A name with a registry is no short name, nor is docker://NAME.
+        // Neither a name with a registry nor docker://NAME is a short name.
         #expect(try permissive.meanings("docker.io/fedora") == ["docker.io/library/fedora:latest"])
         guard case .registry(let qualified) = try parseReference("docker://fedora") else {
             Issue.record("no registry reference")
@@ -245,7 +245,7 @@ extension RegistriesConfiguration {
         let error = registryError { _ = try enforcing.meanings("alpine") }
         #expect(error?.kind == .configuration)
         #expect(error?.description.contains("docker.io/library/alpine:latest or q.example:5000/alpine:latest") == true)
-        // One registry is no ambiguity.
+        // One registry is not ambiguous.
         #expect(
             try configuration(#"unqualified-search-registries = ["q.example"]"#, #"short-name-mode = "enforcing""#).meanings("a/b") == [
                 "q.example/a/b:latest"
@@ -309,8 +309,7 @@ extension RegistriesConfiguration {
         #expect(error?.description.contains("\n") == false)
     }
 
-    /// What skopeo takes or passes over: entries that no reference can match, or that say the same twice, are no reason to pull nothing.
-    /// Each was given to skopeo 1.9.3.
+    /// What skopeo 1.9.3 accepts or ignores: entries that match no reference, or repeat another one, must not prevent a pull.
     @Test(arguments: [
         "[registries.insecure]\nregistries = ['172.30.0.0/16', 'fd00::/8', '*', 'a b', 'host/path:5000']",
         "[registries.search]\nregistries = []\n[registries.insecure]\nregistries = ['172.30.0.0/16']\n[registries.block]\nregistries = []",
@@ -330,7 +329,7 @@ extension RegistriesConfiguration {
     }
 
     @Test func whatOddEntriesMean() throws {
-        // The first of two tables for a prefix counts.
+        // The first of two tables with the same prefix counts.
         let twice = try configuration(
             "[[registry]]\nprefix = 'p.example'\nlocation = 'x.example'\n"
                 + "[[registry]]\nprefix = 'p.example'\nlocation = 'y.example'\ninsecure = true")
@@ -343,7 +342,7 @@ extension RegistriesConfiguration {
         #expect(try old.endpoints("10.1.2.3/app") == ["10.1.2.3/app"])
         #expect(registryError { _ = try old.endpoints("c.example/app") }?.kind == .blocked)
         #expect(try old.loginTarget("a.example").isInsecure)
-        // A namespace after the host is searched, as people write it.
+        // A namespace after the host is allowed.
         let search = try configuration("unqualified-search-registries = ['a.example:5000/team', 'b.example/']")
         #expect(try search.meanings("app:1") == ["a.example:5000/team/app:1", "b.example/app:1"])
     }
@@ -356,10 +355,8 @@ extension RegistriesConfiguration {
     @Test func rewritingToNonsense() throws {
         let configuration = try configuration("[[registry]]\nprefix = \"a.example\"\nlocation = \"host\"")
         let error = registryError { _ = try configuration.endpoints("a.example/x") }
-        #expect(
-            error?.description
-                == "/etc/0.conf:1 turns a.example/x:latest into host/x:latest, which is not a reference to an image in a registry"
-        )
+        let expected = "/etc/0.conf:1 turns a.example/x:latest into host/x:latest, which is not a reference to an image in a registry"
+        #expect(error?.description == expected)
     }
 
     @Test func pushingGoesToTheRegistryItself() throws {
@@ -395,7 +392,7 @@ extension RegistriesConfiguration {
             #expect(try names() == ["home"])
             #expect(try names(["XDG_CONFIG_HOME": root + "/nowhere"]) == ["etc"])
 
-            // Drop-ins by name, wherever they are; a name counts in the first directory that has it.
+            // Drop-ins are sorted by name over all directories; of files with the same name, the one in the first directory counts.
             for path in ["usr/share", "etc"] {
                 for kind in ["", ".rootful", ".rootless"] { try makeDirectory("\(root)/\(path)/containers/registries\(kind).conf.d") }
             }
@@ -416,7 +413,7 @@ extension RegistriesConfiguration {
             try makeDirectory("\(root)/home/.config/containers/registries.conf.d")
             try put("home/.config/containers/registries.conf.d/70.conf", "home70")
             #expect(try names() == ["home70"])
-            // Neither other names nor directories nor dangling links.
+            // Other names, directories and dangling links are ignored.
             try put("home/.config/containers/registries.conf.d/80.conf.bak", "no")
             try makeDirectory("\(root)/home/.config/containers/registries.conf.d/90.conf")
             #expect(symlink("nothing", "\(root)/home/.config/containers/registries.conf.d/95.conf") == 0)
@@ -446,7 +443,7 @@ extension RegistriesConfiguration {
                 let environment = Environment(["HOME": "/nonexistent", "XDG_CACHE_HOME": root + "/cache"], systemRoot: root, userID: user)
                 #expect(try RegistriesConfiguration(nil, environment).meanings("a") == ["\(name).example/a:latest"])
             }
-            // A damaged cache is no reason to pull nothing.
+            // A damaged cache does not prevent a pull.
             try writeFile(root + "/cache/containers/short-name-aliases.conf", "[aliases")
             let environment = Environment(["XDG_CACHE_HOME": root + "/cache"], systemRoot: root, userID: 1000)
             #expect(try RegistriesConfiguration(nil, environment).meanings("a") == ["etc.example/a:latest"])
@@ -455,6 +452,6 @@ extension RegistriesConfiguration {
 }
 
 extension String {
-    /// References are in lower case; a location's host may be in upper case, its path may not.
+    /// References are in lower case. The host of a location may have upper case, its path may not.
     fileprivate var replacingMirror: String { split(separator: "Mirror", omittingEmptySubsequences: false).joined(separator: "mirror") }
 }

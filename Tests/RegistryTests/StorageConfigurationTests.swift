@@ -4,9 +4,9 @@ import Testing
 
 @testable import ComposefsRegistry
 
-/// Facts from containers-storage.conf(5) and of the library that reads it.
+/// Facts from containers-storage.conf(5) and from the library that reads it.
 @Suite struct StorageConfigurationTests {
-    /// Files below a directory that stands for the system's root, with a home in it.
+    /// Writes files below a directory that stands for the root of the file system, with a home in it.
     private func roots(
         _ files: [String: String], _ variables: [String: String] = [:], userID: UInt32 = 0
     ) throws -> [String] {
@@ -53,7 +53,7 @@ import Testing
                 ["CONTAINERS_STORAGE_CONF_OVERRIDE": "ROOT/over.conf"]) == ["/over"])
     }
 
-    /// The system's storage is root's. Other users have theirs at home, or where the system's file says.
+    /// The system's storage belongs to root. Other users have theirs at home, or in the directory that the system's file names.
     @Test func otherUsers() throws {
         let etc = "[storage]\ngraphroot = \"/etc-root\"\n"
         #expect(try roots(["etc/containers/storage.conf": etc], userID: 1000) == usual)

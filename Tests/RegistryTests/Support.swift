@@ -8,7 +8,7 @@ import Testing
 
 @testable import ComposefsRegistry
 
-/// Options with short pauses, so that retries take no time; the process's environment plays no part.
+/// A client with short pauses, so that retries take no time, and without the process's environment.
 func makeClient(_ environment: [String: String] = [:], _ adjust: (inout RegistryOptions) -> Void = { _ in }) throws -> RegistryClient {
     var options = RegistryOptions()
     options.retry.baseDelay = .milliseconds(5)
@@ -26,7 +26,7 @@ extension ScriptedServer {
     func repository(_ name: String = "team/app") -> RemoteRepository { RemoteRepository(domain: host, name: name) }
 }
 
-/// Bytes without a period that a wrong offset could hide behind.
+/// Bytes without a period, so that a wrong offset shows.
 func pattern(_ count: Int) -> [UInt8] {
     var state: UInt64 = 0x9e37_79b9_7f4a_7c15
     return (0..<count).map { _ in
@@ -35,7 +35,7 @@ func pattern(_ count: Int) -> [UInt8] {
     }
 }
 
-/// The download of a blob of one repository, which has begun to answer.
+/// The download of a blob of one repository, whose response has begun.
 func openDownload(
     _ client: RegistryClient, _ repository: RemoteRepository, digest: ContentDigest, size: UInt64, from offset: UInt64 = 0,
     observer: BlobObserver? = nil
@@ -59,7 +59,7 @@ func readAll(_ reader: any BlobReader, pieces: Int = 50_000) throws -> [UInt8] {
     }
 }
 
-/// The response of a registry that is busy.
+/// The response of a busy registry.
 let unavailable = RegistryError.Response(request: .manifest("a.example/b:c"), url: "https://a.example/v2/b/manifests/c", status: 503)
 
 /// The registry error that `body` ends with.
@@ -75,7 +75,7 @@ func registryError(_ body: () throws -> Void) -> RegistryError? {
     }
 }
 
-/// A directory that is gone after the test.
+/// A directory that is removed after the test.
 func withTemporaryDirectory<Value>(_ body: (String) throws -> Value) throws -> Value {
     let folder = try TestFolder("cfsoci-registry", mode: 0o700)
     return try withExtendedLifetime(folder) { try body(folder.path.description) }

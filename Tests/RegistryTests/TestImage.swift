@@ -71,7 +71,7 @@ struct TestImage: Sendable {
 }
 
 extension ScriptedServer.Request {
-    /// Where the Range field begins; 0 without one.
+    /// The start of the Range field; 0 without one.
     var rangeStart: Int {
         guard let range = headers["range"], range.hasPrefix("bytes=") else { return 0 }
         return Int(range.dropFirst(6).prefix { $0 != "-" }) ?? 0
@@ -79,7 +79,7 @@ extension ScriptedServer.Request {
 }
 
 extension TestImage {
-    /// What a registry that knows its business answers.
+    /// The response of a correct registry.
     func answer(_ request: ScriptedServer.Request) -> [ScriptedServer.Action] {
         if request.path.contains("/manifests/") {
             return [.reply(200, ["Content-Type": Self.manifestType, "Docker-Content-Digest": digest.description], manifest)]
@@ -94,7 +94,7 @@ extension TestImage {
         return .reply(206, ["Content-Range": "bytes \(start)-\(blob.count - 1)/\(blob.count)"], Array(blob[start...]))
     }
 
-    /// The same, broken off after some bytes.
+    /// The same, ending with a broken connection after some bytes.
     func part(of blob: [UInt8], _ request: ScriptedServer.Request, first count: Int, then end: ScriptedServer.Action) -> [ScriptedServer
         .Action]
     {

@@ -9,11 +9,11 @@ import Testing
 
 @testable import ComposefsRegistry
 
-/// Blobs and manifests on their way to registries of every mood.
+/// Uploads of blobs and manifests to registries that behave in different ways.
 struct UploadTests {
     private static let blob = pattern(3_000_000)
 
-    /// A blob that is handed out in pieces of all sizes; counts how often it is made.
+    /// A blob that is produced in chunks of many sizes; counts how often it is produced.
     private func outgoing(_ bytes: [UInt8], isKnown: Bool, _ made: Counter = Counter()) -> OutgoingBlob {
         OutgoingBlob(expected: isKnown ? SentBlob(digest: .of(bytes), size: UInt64(bytes.count)) : nil) { emit in
             made.add()
@@ -41,7 +41,7 @@ struct UploadTests {
     }
 
     private func put(_ destination: RegistryDestination, _ blob: OutgoingBlob) throws -> SentBlob {
-        // As a push does: it asks first, and by that learns whether there is TLS.
+        // As a push does: it asks for the blob first, and so finds out whether there is TLS.
         _ = try destination.hasBlob(Descriptor(mediaType: "", digest: .of([1, 2, 3] as [UInt8]), size: 3))
         return try destination.putBlob(blob)
     }
@@ -76,7 +76,7 @@ struct UploadTests {
         }
     }
 
-    /// A connection that breaks costs what was on its way.
+    /// A broken connection costs only the bytes in flight.
     @Test func aBrokenStreamGoesOnWhereItBroke() throws {
         let registry = FakeRegistry(breaking: { $0.method == "PATCH" && $0.number < 3 ? 700_000 : nil })
         defer { registry.server.stop() }
@@ -89,7 +89,7 @@ struct UploadTests {
         #expect(registry.count("POST", "uploads") == 1)
     }
 
-    /// Without word of what it has, a registry gets everything again.
+    /// A registry that does not report what it has gets everything again.
     @Test(arguments: [404, 500, 204]) func aBrokenStreamBeginsAnew(status: Int) throws {
         let registry = FakeRegistry(
             breaking: { $0.method == "PATCH" && $0.path.hasSuffix("u1") ? 700_000 : nil },
@@ -110,7 +110,7 @@ struct UploadTests {
         #expect(registry.count("POST", "uploads") == 2)
     }
 
-    /// The blob is complete, and the answer that says so is lost.
+    /// The blob is complete, and the response that confirms it is lost.
     @Test func aLostAnswer() throws {
         let box = Mutex(0)
         let registry = FakeRegistry()
@@ -140,7 +140,7 @@ struct UploadTests {
         #expect(registry.contents.blobs["team/app@\(sent.digest)"] == Self.blob)
     }
 
-    /// An answer before the body's end ends the upload: nothing is sent to one who does not want it.
+    /// A response before the end of the body ends the upload: no more bytes are sent.
     @Test func refusalsEndTheUpload() throws {
         let registry = FakeRegistry(
             breaking: { $0.method == "PATCH" ? 100_000 : nil },
@@ -155,7 +155,7 @@ struct UploadTests {
         defer { registry.server.stop() }
         let made = Counter()
         let error = registryError { _ = try put(try destination(registry), outgoing(Self.blob, isKnown: false, made)) }
-        // The reset that follows an answer to an unread body may come before the answer does.
+        // The reset after a response to an unread body may arrive before the response.
         #expect(error?.status == 413 || error?.kind == .connection)
         #expect(registry.contents.blobs.isEmpty)
     }
@@ -168,7 +168,7 @@ struct UploadTests {
         #expect(registry.count("POST", "uploads") == 1)
     }
 
-    /// What fails while the blob is made leaves no upload behind, and is told as it is.
+    /// If producing the blob fails, no upload remains, and the error is passed on.
     @Test(arguments: [true, false]) func failuresOfTheMaker(isKnown: Bool) throws {
         struct Damage: Error {}
         let registry = FakeRegistry()
@@ -181,7 +181,7 @@ struct UploadTests {
         #expect(registry.contents.blobs.isEmpty)
     }
 
-    /// A store that is damaged does not get its damage into a registry.
+    /// The damage of a store is not pushed to a registry.
     @Test func aBlobThatIsNotWhatItShouldBe() throws {
         let registry = FakeRegistry()
         defer { registry.server.stop() }
@@ -195,7 +195,7 @@ struct UploadTests {
 
     // MARK: Other hosts
 
-    /// The registry may have uploads sent elsewhere; credentials stay.
+    /// The registry may redirect uploads to another host, which does not get the credentials.
     @Test(arguments: [true, false]) func uploadsElsewhere(byRedirect: Bool) throws {
         let other = FakeRegistry()
         defer { other.server.stop() }
@@ -207,7 +207,7 @@ struct UploadTests {
             return nil
         })
         defer { registry.server.stop() }
-        // The other host knows the upload.
+        // The other host accepts the upload.
         _ = try makeClient().beginUpload(RemoteRepository(domain: other.server.host, name: "team/app"))
         let target = try destination(registry) { $0.credentials = .password(user: "u", password: "p") }
         let sent = try put(target, outgoing(Self.blob, isKnown: false))
@@ -216,7 +216,7 @@ struct UploadTests {
         #expect(registry.server.requests.contains { $0.headers["authorization"] != nil })
     }
 
-    /// What breaks at the place that the registry has named is not sent there once more from its beginning: that has some of it already.
+    /// An upload that breaks at the target of a redirect is not sent there again from its beginning, since part of it may have arrived.
     @Test(arguments: [true, false]) func breaksElsewhere(isKnown: Bool) throws {
         let isBroken = Mutex(true)
         let other = FakeRegistry(script: { request in
@@ -230,7 +230,7 @@ struct UploadTests {
         defer { other.server.stop() }
         let elsewhere = "http://\(other.server.host)/v2/team/app/blobs/uploads/u1?state=0"
         let registry = FakeRegistry(script: { request in
-            // Once only: the second upload is taken here.
+            // Only once: the second upload is accepted here.
             guard ["PATCH", "PUT"].contains(request.method), isBroken.withLock({ $0 }) else { return nil }
             return [.reply(307, ["Location": elsewhere])]
         })
@@ -242,7 +242,7 @@ struct UploadTests {
 
     // MARK: Tokens
 
-    /// Tokens are asked for with the right to push, and renewed where they expire in the middle.
+    /// Tokens are requested with the right to push, and renewed if they expire during the push.
     @Test func tokensThatExpire() throws {
         let issued = Mutex(0)
         let tokens = ScriptedServer { request in
@@ -255,7 +255,7 @@ struct UploadTests {
         defer { tokens.stop() }
         let used = Mutex(0)
         let registry = FakeRegistry(script: { request in
-            // Each token is good for two requests.
+            // Each token is valid for two requests.
             let valid = used.withLock { "Bearer t\($0 / 2 + 1)" }
             if request.headers["authorization"] == valid {
                 used.withLock { $0 += 1 }
@@ -291,7 +291,7 @@ struct UploadTests {
         #expect(try !target.mountBlob(blob, from: try RegistryReference(parsing: "example.org/other/image:v1")))
     }
 
-    /// The upload that a registry begins in place of a mount is used, not begun again.
+    /// The upload that a registry starts instead of a mount is used; no other one is started.
     @Test func aMountThatIsRefused() throws {
         let registry = FakeRegistry(mounts: false)
         defer { registry.server.stop() }
@@ -313,7 +313,7 @@ struct UploadTests {
         #expect(error?.kind == .sizeMismatch)
     }
 
-    /// Registries that do not answer the question, or what stands before them: the blob is sent.
+    /// Registries, or proxies in front of them, that do not answer the question: the blob is sent.
     @Test(arguments: [400, 403, 405, 410, 501, 200])
     func noAnswerToTheQuestion(status: Int) throws {
         let registry = FakeRegistry(script: { request in
@@ -324,7 +324,7 @@ struct UploadTests {
         #expect(try !target.hasBlob(Descriptor(mediaType: "", digest: .of(Self.blob), size: UInt64(Self.blob.count))))
     }
 
-    /// Registries that know no mounts, and say so.
+    /// Registries that do not support mounts, and say so.
     @Test(arguments: [400, 403, 405, 501])
     func mountsThatAreNotKnown(status: Int) throws {
         let registry = FakeRegistry(script: { $0.query.contains("mount=") ? [.reply(status)] : nil })
@@ -376,7 +376,7 @@ struct UploadTests {
         #expect(error?.kind == .digestMismatch)
     }
 
-    /// Registries without the referrers API: the index under the subject's tag is ours to keep.
+    /// For registries without the referrers API the client keeps the index under the subject's tag.
     @Test func referrersByTag() throws {
         for tellsSubject in [true, false] {
             let registry = FakeRegistry(tellsSubject: tellsSubject)
@@ -396,7 +396,7 @@ struct UploadTests {
 
     private func isUpload(_ request: ScriptedServer.Request) -> Bool { request.path.contains("/uploads/u") }
 
-    /// A registry that takes a blob and then says nothing.
+    /// A registry that receives a blob and then does not respond.
     @Test(arguments: [true, false]) func noAnswerEnds(isKnown: Bool) throws {
         let registry = FakeRegistry(script: { request in
             ["PUT", "PATCH"].contains(request.method) && request.path.contains("/uploads/u") ? [.pause(.seconds(3)), .close] : nil
@@ -415,10 +415,10 @@ struct UploadTests {
         #expect(registry.server.requests.count { ["PUT", "PATCH"].contains($0.method) && isUpload($0) } == 2)
     }
 
-    /// Looking at what came takes a registry longer than a transfer may stand still.
+    /// A registry may need longer to check a blob than a transfer may stall.
     @Test(arguments: [true, false]) func aRegistryMayThink(isKnown: Bool) throws {
         let registry = FakeRegistry(script: { request in
-            // The handler's own thread: the right answer comes late.
+            // The handler's own thread: the correct response comes late.
             if ["PUT", "PATCH"].contains(request.method), request.path.contains("/uploads/u") { usleep(900_000) }
             return nil
         })
@@ -431,9 +431,9 @@ struct UploadTests {
         #expect(registry.contents.blobs["team/app@\(sent.digest)"] == Self.blob)
     }
 
-    /// A registry that reads no more in the middle of a blob.
+    /// A registry that stops reading in the middle of a blob.
     @Test(arguments: [true, false]) func aRegistryThatStopsReadingIsLeft(isKnown: Bool) throws {
-        // More than fits into both sockets' buffers and the ring.
+        // More than fits into both socket buffers and the ring buffer.
         let large = [UInt8](repeating: 0x5a, count: 24 << 20)
         let registry = FakeRegistry(
             breaking: { ["PUT", "PATCH"].contains($0.method) && $0.path.contains("/uploads/u") ? 100_000 : nil },

@@ -11,9 +11,9 @@ import Testing
 
 @testable import ComposefsRegistry
 
-/// Pushes of a stored image to a registry in memory: what is sent, what is not, and what a failure leaves.
+/// Pushes of a stored image to a registry in memory: what is sent, what is not, and the state after a failure.
 struct WholePushTests {
-    /// A ustar archive of one file, written by hand.
+    /// A ustar archive of one file, written by this test.
     private func archive(_ name: String, _ content: [UInt8]) -> [UInt8] {
         var header = [UInt8](repeating: 0, count: 512)
         func put(_ text: String, _ offset: Int) { for (index, byte) in text.utf8.enumerated() { header[offset + index] = byte } }
@@ -95,7 +95,7 @@ struct WholePushTests {
             let registry = FakeRegistry()
             defer { registry.server.stop() }
             let first = try pushImage(image, of: store, to: try destination(registry))
-            // One layer comes twice, and is sent once.
+            // One layer occurs twice, and is sent once.
             #expect(registry.count("PUT", "uploads") == 3)
             #expect(first.isUnchanged)
             #expect(registry.contents.manifests["team/app:v1"] == source.document)
@@ -108,7 +108,7 @@ struct WholePushTests {
         }
     }
 
-    /// Everything of the manifest but what the packing changes stays, in its order.
+    /// Everything in the manifest except what compression changes stays, in its order.
     @Test func aRewrittenManifest() throws {
         try withImage { image, store, source in
             let registry = FakeRegistry()
@@ -128,7 +128,7 @@ struct WholePushTests {
             #expect(String(decoding: pushed, as: UTF8.self) == expected)
             #expect(result.manifestDigest == .of(pushed))
             #expect(!result.isUnchanged)
-            // The next push knows what it would make, and asks for it.
+            // The next push knows the digest that it would produce, and asks for it.
             let again = try pushImage(image, of: store, to: try destination(registry), PushOptions(compression: .gzip, level: 1))
             #expect(again.bytesSent == 0)
             #expect(again.manifestDigest == result.manifestDigest)
@@ -142,14 +142,14 @@ struct WholePushTests {
             for layer in source.layers { registry.add(layer, to: "other/image") }
             let result = try pushImage(image, of: store, to: try destination(registry))
             #expect(result.layers.map(\.outcome) == [.mounted, .mounted, .mounted])
-            // The config was not there, and used the upload that the registry began instead.
+            // The registry did not have the config, and started an upload instead of the mount, which was used.
             #expect(registry.count("PUT", "uploads") == 1)
             #expect(registry.contents.received == source.config.count)
             #expect(registry.count("POST", "uploads") == 3)
         }
     }
 
-    /// Whatever fails, and however long: the name does not appear.
+    /// Whatever fails, and however long it takes: the name does not appear.
     @Test(arguments: ["POST", "PATCH", "PUT", "manifests"]) func failuresLeaveNoName(what: String) throws {
         try withImage { image, store, _ in
             let registry = FakeRegistry(script: { request in
@@ -165,7 +165,7 @@ struct WholePushTests {
         }
     }
 
-    /// A reference by digest is kept to.
+    /// A reference by digest requires that digest.
     @Test func byDigest() throws {
         try withImage { image, store, source in
             let registry = FakeRegistry()
