@@ -19,8 +19,10 @@
 @_exported public import ComposefsTransports
 
 @_exported public import enum ComposefsCompression.CompressionFormat
+@_exported public import struct ComposefsConcurrency.Cancellation
 @_exported public import struct ComposefsHTTPClient.HTTPError
 @_exported public import struct ComposefsLinuxSystem.FileDescriptor
 @_exported public import struct ComposefsLinuxSystem.MountAttributes
 @_exported public import enum ComposefsLinuxSystem.OwnershipFault
+@_exported public import struct ComposefsLinuxSystem.ProcessIdentity
 @_exported public import struct ComposefsLinuxSystem.SystemError

@@ -31,6 +31,10 @@ extension Store {
         var options = options
         if options.source == MountOptions().source { options.source = MountOptions.source(ofImage: ByteString(opened.id.hex)) }
         try mountImage(opened.file, objects: objects, verity: repository.isSecure ? .required : .none, at: target, options: options)
+        // Without it a collection finds the mount, and not its image, and stops: no reason to have no mount.
+        if options.source != MountOptions.source(ofImage: ByteString(opened.id.hex)) {
+            try? repository.leaseMount(of: opened.id, at: target)
+        }
         return opened.id
     }
 

@@ -62,6 +62,11 @@ extension Host {
         return (exact.isEmpty ? similar : exact).sorted().map { process($0) ?? ProcessIdentity(number: $0, name: "", start: 0) }
     }
 
+    /// The device of a file's status as the kernel's tables write it, `major:minor` (gnu_dev_major(3), gnu_dev_minor(3)).
+    public static func deviceName(_ device: UInt64) -> ByteString {
+        ByteString("\((device >> 8 & 0xfff) | (device >> 32 & ~0xfff)):\((device & 0xff) | (device >> 12 & ~0xff & 0xffff_ffff))")
+    }
+
     /// As in st_dev (gnu_dev_makedev(3)).
     private static func deviceNumber(major: UInt64, minor: UInt64) -> UInt64 {
         (minor & 0xff) | (major & 0xfff) << 8 | (minor & ~0xff) << 12 | (major & ~0xfff) << 32

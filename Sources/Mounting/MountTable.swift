@@ -4,6 +4,8 @@ internal import ComposefsLinuxSystem
 /// One line of `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
 struct MountEntry: Sendable, Hashable {
     var id: UInt64
+    /// The file system's device, `major:minor`.
+    var device: ByteString
     /// The mount point, seen from the process's root directory.
     var target: ByteString
     /// The file system's type, with a subtype after a dot.
@@ -21,6 +23,7 @@ struct MountEntry: Sendable, Hashable {
             fields.count > hyphen + 3
         else { return nil }
         self.id = id
+        device = ByteString(fields[2])
         target = FileDescriptor.unescape(fields[4])
         type = FileDescriptor.unescape(fields[hyphen + 1])
         source = FileDescriptor.unescape(fields[hyphen + 2])

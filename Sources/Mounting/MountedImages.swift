@@ -5,6 +5,8 @@ public import ComposefsLinuxSystem
 public struct ImageMount: Sendable, Hashable {
     /// The mount's source in the kernel's tables: `composefs:` and an image, the image's file, or a loop device.
     public var source: ByteString
+    /// The device that the kernel gave the file system, `major:minor`, as its directories' st_dev.
+    public var device: ByteString
     /// The file system's type.
     public var type: ByteString
     /// The mount point, seen from the root directory of `process`.
@@ -60,7 +62,8 @@ public func imageMounts() throws(SystemError) -> [ImageMount] {
             }
             mounts.append(
                 ImageMount(
-                    source: mount.source, type: mount.type, directory: mount.target, process: process, isElsewhere: space != own,
+                    source: mount.source, device: mount.device, type: mount.type, directory: mount.target, process: process,
+                    isElsewhere: space != own,
                     layers: mount.layers))
         }
     }

@@ -261,6 +261,6 @@ extension Repository {
             try system { () throws(SystemError) in try root.unlink(at: path) }
         }
         try Self.removeTree(Layout.staging, in: root)
-        try removeLeases(plan.leases)
+        if !plan.leases.isEmpty { try removeLeases(plan.leases) }
     }
 }

@@ -1,6 +1,7 @@
 public import ComposefsBytes
 public import ComposefsHashing
 public import ComposefsLinuxSystem
+internal import ComposefsMounting
 
 /// What uses an image, whether or not a reference keeps it.
 public struct ImageUse: Hashable, Sendable, CustomStringConvertible {
@@ -46,6 +47,8 @@ public struct ImageUses: Sendable {
     var objects: Set<ObjectID> = []
     /// Mounts by a name that may have been another image's when they were made: every image may be meant.
     var anyImage: [ImageUse] = []
+    /// Devices of mounts whose leases tell the image.
+    var leasedDevices: Set<ByteString> = []
     /// Leases, by their names, that no process holds any more.
     var staleLeases: Set<ByteString> = []
     /// Uses whose image cannot be told: what it is, and why not. Nothing may be removed then.
@@ -73,8 +76,9 @@ extension Repository {
     ///   may be taken for unused then.
     public func imageUses() throws(RepositoryError) -> ImageUses {
         var uses = ImageUses()
-        try addLeases(to: &uses)
-        try addMounts(to: &uses)
+        let mounts = try system { () throws(SystemError) in try imageMounts() }
+        try addLeases(mounts, to: &uses)
+        try addMounts(mounts, to: &uses)
         try addBooted(to: &uses)
         return uses
     }

@@ -2,6 +2,7 @@ public import ComposefsBytes
 public import ComposefsHashing
 internal import ComposefsJSON
 internal import ComposefsLinuxSystem
+internal import ComposefsMounting
 internal import Synchronization
 
 // Leases: what a process that serves an image (FUSE) leaves in the repository instead of holding its lock, so that a collection need not wait for it.
@@ -10,8 +11,12 @@ internal import Synchronization
 // `images/refs/.leases/RANDOM` keeps the image for programs that know no leases. Both are made with the repository's shared lock held, which the
 // process gives up only then, and removed at its end. A process that was killed leaves them; the next collection removes them.
 //
-// A lease is live when its lock is held, or when the process that it names is running: one of the two is enough, so that a lease which is damaged or
-// forged can only keep more. One that is live and cannot be read stops a collection; one that is not live cannot, whatever is in it.
+// The kernel's mounts need no lease as long as their source tells the image. One with another source has a lease that names the mount's device, and
+// that no process holds.
+//
+// A lease is live when its lock is held, when the process that it names is running, or when something is mounted with the device that it names: one is
+// enough, so that a lease which is damaged or forged can only keep more. One that is live and cannot be read stops a collection; one that is not live
+// cannot, whatever is in it.
 
 /// Keeps an image for this process, from its making to `end` or its own end.
 public final class ImageLease: Sendable {
@@ -27,6 +32,9 @@ public final class ImageLease: Sendable {
     }
 
     deinit { end() }
+
+    /// Leaves the lease where it is.
+    func leave() { hasEnded.store(true, ordering: .sequentiallyConsistent) }
 
     /// Gives the image up. What it kept stays until garbage is collected.
     public func end() {
@@ -46,8 +54,25 @@ extension Repository {
     /// - Parameter directory: where the image is served; for messages.
     /// - Throws: `RepositoryError.readOnly`, `.untrusted` and others when nothing can be written here; then only this handle keeps the image.
     public func lease(_ image: ObjectID, at directory: ByteString) throws(RepositoryError) -> ImageLease {
+        try writeLease(Lease(image: image, process: Host.process(Host.processID), boot: Host.bootID(), directory: directory))
+    }
+
+    /// Keeps an image that the kernel has mounted with a source which does not tell it, as long as it is mounted. This handle must have been open since
+    /// before the mount was made.
+    ///
+    /// - Parameter directory: the mount point.
+    /// - Throws: as `lease`; then collections stop as long as the image is mounted.
+    public func leaseMount(of image: ObjectID, at directory: ByteString) throws(RepositoryError) {
+        let (path, device) = try system { () throws(SystemError) in
+            let root = try FileDescriptor.open(directory, [.pathOnly, .directory])
+            return (root.kernelPath, Host.deviceName(try root.status().device))
+        }
+        try writeLease(Lease(image: image, boot: Host.bootID(), directory: path, device: device)).leave()
+    }
+
+    private func writeLease(_ lease: Lease) throws(RepositoryError) -> ImageLease {
         try requireWritable()
-        let content = Lease(image: image, process: Host.process(Host.processID), boot: Host.bootID(), directory: directory).text
+        let (image, content) = (lease.image, lease.text)
         return try system { () throws(SystemError) in
             // Another process that ends may remove an empty directory in between.
             for _ in 0..<16 {
@@ -83,7 +108,8 @@ extension Repository {
     }
 
     /// What leases say, and which of them nobody holds any more.
-    func addLeases(to uses: inout ImageUses) throws(RepositoryError) {
+    func addLeases(_ mounts: [ImageMount], to uses: inout ImageUses) throws(RepositoryError) {
+        let devices = Set(mounts.map(\.device))
         var names: Set<ByteString> = []
         for entry in try entries(of: Layout.leases) ?? [] {
             let path = Layout.leases + "/" + entry.name
@@ -96,7 +122,8 @@ extension Repository {
                 let lease = (try? file.readAll(limit: Lease.sizeLimit)).flatMap { Lease(parsing: $0) }
                 // A file system without such locks tells nothing, and then what the lease says decides.
                 let isHeld = try !file.lock(.shared, wait: false)
-                guard isHeld || lease?.isProcessRunning == true else {
+                let isMounted = lease?.isMounted(devices) == true
+                guard isHeld || isMounted || lease?.isProcessRunning == true else {
                     uses.staleLeases.insert(entry.name)
                     continue
                 }
@@ -107,6 +134,7 @@ extension Repository {
                     uses.unknown.append((path, "this lease is held by \(holder), and does not say of which image"))
                     continue
                 }
+                if isMounted, let device = lease.device { uses.leasedDevices.insert(device) }
                 uses.add(lease.image, ImageUse(.mounted, lease.directory, process: process ?? lease.process))
             } catch {
                 switch error.errno {
@@ -149,12 +177,15 @@ struct Lease: Hashable {
     var process: ProcessIdentity?
     var boot: String?
     var directory: ByteString
+    /// Of a mount by the kernel, `major:minor`.
+    var device: ByteString?
 
-    init(image: ObjectID, process: ProcessIdentity?, boot: String?, directory: ByteString) {
+    init(image: ObjectID, process: ProcessIdentity? = nil, boot: String?, directory: ByteString, device: ByteString? = nil) {
         self.image = image
         self.process = process
         self.boot = boot
         self.directory = directory
+        self.device = device
     }
 
     /// Nil for what is no lease of this version.
@@ -170,6 +201,7 @@ struct Lease: Hashable {
         }
         boot = document["boot"]?.string
         directory = ByteString(document["directory"]?.string ?? "")
+        device = document["device"]?.string.map { ByteString($0) }
     }
 
     var text: [UInt8] {
@@ -180,8 +212,15 @@ struct Lease: Hashable {
             members.append(("program", .string(process.name.utf8Text ?? process.name.description)))
         }
         if let boot { members.append(("boot", .string(boot))) }
+        if let device { members.append(("device", .string(device.description))) }
         members.append(("directory", .string(directory.utf8Text ?? directory.description)))
         return JSONValue.object(JSONObject(members)).serialized() + [UInt8(ascii: "\n")]
+    }
+
+    /// Whether something has the device, in this boot.
+    func isMounted(_ devices: Set<ByteString>) -> Bool {
+        guard let device, let boot, boot == Host.bootID() else { return false }
+        return devices.contains(device)
     }
 
     /// Whether the very process is there, in this boot.

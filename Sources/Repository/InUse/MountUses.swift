@@ -7,8 +7,7 @@ internal import ComposefsMounting
 // Images that are mounted. The kernel keeps no table of the files that EROFS reads; what tells of them is the source that each tool gives its
 // mount: `composefs:` and the identifier (cfsoci, cfsctl), the path of the image's file (mount.composefs), a loop device.
 extension Repository {
-    func addMounts(to uses: inout ImageUses) throws(RepositoryError) {
-        let mounts = try system { () throws(SystemError) in try imageMounts() }
+    func addMounts(_ mounts: [ImageMount], to uses: inout ImageUses) throws(RepositoryError) {
         let loops = Dictionary(loopDeviceFiles(), uniquingKeysWith: { first, _ in first })
         let objects = try system { () throws(SystemError) in try root.statusIfPresent(at: Layout.objects) }
         // A mount that other namespaces show at the same place, having inherited it, is told once, and of the caller's namespace first.
@@ -18,6 +17,8 @@ extension Repository {
                 // A server's lease says more.
                 let isKnown = (uses.images[id] ?? []).contains { $0.kind == .mounted && $0.place == mount.directory }
                 if !isKnown { uses.add(id, use) }
+            } else if uses.leasedDevices.contains(mount.device) {
+                continue
             } else if mount.image != nil, mount.isServed || Self.shows(objects, mount) {
                 uses.anyImage.append(use)
             } else if Self.shows(objects, mount) {
