@@ -287,8 +287,12 @@ extension Repository {
 
     /// The entries of a directory in ascending order of their names; nil if the directory does not exist.
     static func entries(of path: ByteString, in root: borrowing RootedDirectory) throws(RepositoryError) -> [DirectoryEntry]? {
-        try system { () throws(SystemError) in
-            try root.entries(of: path)?.sorted { $0.name < $1.name }
+        do throws(SystemError) {
+            return try root.entries(of: path)?.sorted { $0.name < $1.name }
+        } catch {
+            // The kernel says ENOTDIR of a link as well, and the user has to look for the link.
+            let isLink = error.errno == .notDirectory && (try? root.statusIfPresent(at: path))?.kind == .symbolicLink
+            throw .system(isLink ? SystemError(operation: error.operation, path: error.path, errno: .tooManySymbolicLinks) : error)
         }
     }
 
