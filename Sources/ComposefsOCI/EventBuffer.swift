@@ -87,3 +87,18 @@ extension CopyEvent: WaitingEvent {
     /// Of an event that tells how far a layer is. Between two such events of one layer there is no other of it.
     private var countedLayer: Int? { if case .layer(let index, .objects) = self { index } else { nil } }
 }
+
+extension StoreCheckEvent: WaitingEvent {
+    package func join(_ queue: inout [StoreCheckEvent]) {
+        // Of counts that follow each other the last says everything. They come from several threads, and not in order.
+        if case .objects(let done, _) = self, case .objects(let before, _)? = queue.last {
+            if done > before { queue[queue.count - 1] = self }
+        } else if case .repair(.pull(let event)) = self, event.phase == .bytes, case .repair(.pull(let before))? = queue.last,
+            before.phase == .bytes, before.component == event.component
+        {
+            queue[queue.count - 1] = self
+        } else {
+            queue.append(self)
+        }
+    }
+}

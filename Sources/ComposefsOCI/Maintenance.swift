@@ -40,15 +40,28 @@ extension Store {
         _ image: ByteString? = nil, _ options: ImageCheckOptions = ImageCheckOptions(),
         progress: (@Sendable (_ done: Int, _ total: Int) -> Void)? = nil
     ) throws -> StoreReport {
+        guard let progress else { return try checkSynchronously(image, options, observer: nil) }
+        return try checkSynchronously(image, options) { event in
+            if case .objects(let done, let total) = event { progress(done, total) }
+        }
+    }
+
+    /// The same, with all that is told meanwhile.
+    public func checkSynchronously(
+        _ image: ByteString?, _ options: ImageCheckOptions, observer: (@Sendable (StoreCheckEvent) -> Void)?
+    ) throws -> StoreReport {
         // A name that means nothing is told before all objects are read.
         if let image { _ = try images.resolve(image) }
-        let repository = try repository.check(metadataOnly: options.metadataOnly, progress: progress)
+        let found = try self.repository.check(metadataOnly: options.metadataOnly, subset: options.subset) { done, total in
+            observer?(.objects(done: done, total: total))
+        }
+        observer?(.images)
         // Where a directory is none, there are no images to look at, and that is said already.
-        guard !repository.problems.contains(where: { $0.kind == .unexpectedFileType && ["streams", "streams/refs"].contains($0.path) })
-        else { return StoreReport(repository: repository, images: ImageReport()) }
-        var report = try images.check(image, options)
+        guard !found.problems.contains(where: { $0.kind == .unexpectedFileType && ["streams", "streams/refs"].contains($0.path) })
+        else { return StoreReport(repository: found, images: ImageReport()) }
+        var report = try images.check(image, options, verified: found.verified)
         report.problems += try images.checkPackingMarks(image, options)
-        return StoreReport(repository: repository, images: report)
+        return StoreReport(repository: found, images: report)
     }
 
     /// Removes everything that no tag or other reference keeps and that is not in use, and what interrupted operations left. Waits until no other

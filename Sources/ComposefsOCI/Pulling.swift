@@ -25,7 +25,7 @@ extension Store {
         _ reference: String, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
     ) throws -> PullResult {
         try cancellable(options.cancellation) {
-            try pullImage(from: try openSource(reference, options, registry), into: repository, options)
+            try pullImage(from: try openSource(reference, options, registry), into: repository, recording(reference, options))
         }
     }
 
@@ -42,7 +42,8 @@ extension Store {
         _ reference: String, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
     ) throws -> [PullResult] {
         try cancellable(options.cancellation) {
-            try ComposefsTransfer.pullAllPlatforms(from: try openSource(reference, options, registry), into: repository, options)
+            try ComposefsTransfer.pullAllPlatforms(
+                from: try openSource(reference, options, registry), into: repository, recording(reference, options))
         }
     }
 
@@ -53,7 +54,14 @@ extension Store {
         try await onOwnThread(options.cancellation) { try pullAllPlatforms(reference, options.with($0), registry: registry) }
     }
 
-    private func openSource(_ text: String, _ options: PullOptions, _ registry: RegistryOptions) throws -> any ImageSource {
+    /// The options, with where the image comes from, for a later repair.
+    private func recording(_ reference: String, _ options: PullOptions) throws -> PullOptions {
+        var options = options
+        if options.recordedReference == nil { options.recordedReference = try parseReference(reference).recorded(reference) }
+        return options
+    }
+
+    func openSource(_ text: String, _ options: PullOptions, _ registry: RegistryOptions) throws -> any ImageSource {
         let reference = try parseReference(text)
         if case .registry(let reference) = reference {
             var registry = registry

@@ -1,20 +1,24 @@
 public import ComposefsBytes
 import ComposefsEROFS
-import ComposefsHashing
+package import ComposefsHashing
 import ComposefsOCIModel
-import ComposefsRepository
+public import ComposefsRepository
 import ComposefsSplitStream
 
 /// How far `ImageStore.check` goes.
 public struct ImageCheckOptions: Sendable {
     /// Leave out all that reads objects: content digests and the re-assembly of layers.
     public var metadataOnly: Bool
-    /// Also merge the layers anew and compare the EROFS images' identifiers.
+    /// Re-assemble the layers of this part only.
+    public var subset: CheckSubset?
+    /// Also re-assemble layers whose objects are all known to be good and that were verified before they got their names, merge the layers
+    /// anew and compare the EROFS images' identifiers.
     public var deep: Bool
 
-    public init(metadataOnly: Bool = false, deep: Bool = false) {
+    public init(metadataOnly: Bool = false, deep: Bool = false, subset: CheckSubset? = nil) {
         self.metadataOnly = metadataOnly
         self.deep = deep
+        self.subset = subset
     }
 }
 
@@ -62,13 +66,21 @@ extension ImageStore {
     /// - Parameter only: the image, as `resolve` takes it; nil for all tags.
     /// - Throws: `ImageStoreError` where `only` means nothing; faults are in the report.
     public func check(_ only: ByteString? = nil, _ options: ImageCheckOptions = ImageCheckOptions()) throws -> ImageReport {
-        var check = ImageCheck(store: self, options: options)
+        try check(only, options, verified: [])
+    }
+
+    /// - Parameter verified: objects that were read just now and are what their names say.
+    package func check(_ only: ByteString?, _ options: ImageCheckOptions, verified: Set<ObjectID>) throws -> ImageReport {
+        var check = ImageCheck(LayerCheck(store: self, options: options, verified: verified))
         if let only {
             let found = try resolve(only)
+            check.readLayers(of: [found.manifestDigest])
             check.visit(found.name, found.manifestDigest)
             try check.visitReferrers(of: found.manifestDigest)
         } else {
-            for reference in try repository.streamReferences(under: ImageTag.directory) {
+            let tags = try repository.streamReferences(under: ImageTag.directory)
+            check.readLayers(of: tags.compactMap { StreamName.digest(in: $0.entry, after: StreamName.manifestPrefix) })
+            for reference in tags {
                 let name = ImageTag.decode(reference.name)
                 if name.bytes.first == UInt8(ascii: "@") {
                     check.report.problems.append(
@@ -91,15 +103,26 @@ extension ImageStore {
 }
 
 private struct ImageCheck {
-    let store: ImageStore
-    let options: ImageCheckOptions
+    private let layerCheck: LayerCheck
     var report = ImageReport()
-    /// Layers are shared: each is read once. Nil where it is good.
-    private var layers: [ContentDigest: (kind: String, detail: String)?] = [:]
+    /// Layers are shared: each is read once. Nil if it is good.
+    private var layers: [ContentDigest: LayerCheck.Problem?] = [:]
+    private var store: ImageStore { layerCheck.store }
+    private var options: ImageCheckOptions { layerCheck.options }
 
-    init(store: ImageStore, options: ImageCheckOptions) {
-        self.store = store
-        self.options = options
+    init(_ layerCheck: LayerCheck) { self.layerCheck = layerCheck }
+
+    /// Reads the layers of images on several threads, before the images are looked at one after the other.
+    mutating func readLayers(of manifests: [ContentDigest]) {
+        var found: [LayerCheck.Layer] = []
+        for digest in Set(manifests) {
+            guard let image = (try? store.image(digest)) ?? nil else { continue }
+            for identifier in image.layerIdentifiers {
+                if let stream = image.layerStream(identifier) { found.append(.init(identifier: identifier, stream: stream)) }
+            }
+        }
+        let problems = layerCheck.run(found)
+        for layer in found where layers[layer.identifier] == nil { layers[layer.identifier] = .some(problems[layer]) }
     }
 
     mutating func visit(_ name: ByteString, _ digest: ContentDigest) {
@@ -165,7 +188,7 @@ private struct ImageCheck {
                 StreamName.digest(in: name, after: StreamName.layerPrefix) ?? StreamName.digest(in: name, after: StreamName.blobPrefix)
             // What is missing is told by the repository's own check.
             guard let digest, layers[digest] == nil, let stream = try? store.repository.stream(name),
-                (try? LayerMark.text(on: stream, in: store.repository)) != nil, let problem = examine(digest, stream)
+                (try? LayerMark.text(on: stream, in: store.repository)) != nil, let problem = layerCheck.examine(digest, stream)
             else { continue }
             add(problem.kind, name, problem.detail)
         }
@@ -234,34 +257,11 @@ private struct ImageCheck {
         add(problem.kind.replacingPrefix("layer", with: "kept-blob"), name, problem.detail)
     }
 
-    private mutating func check(layer identifier: ContentDigest, _ stream: ObjectID) -> (kind: String, detail: String)? {
+    private mutating func check(layer identifier: ContentDigest, _ stream: ObjectID) -> LayerCheck.Problem? {
         if let known = layers[identifier] { return known }
-        let found = examine(identifier, stream)
+        let found = layerCheck.examine(identifier, stream)
         layers[identifier] = .some(found)
         return found
-    }
-
-    private func examine(_ identifier: ContentDigest, _ stream: ObjectID) -> (kind: String, detail: String)? {
-        do {
-            guard try store.repository.objectSize(stream) != nil else {
-                return ("layer-object-missing", "\(identifier): object \(stream)")
-            }
-            if !options.metadataOnly {
-                let digest = try store.layerDigest(of: stream, identifier.algorithm)
-                guard digest == identifier else { return ("layer-digest-mismatch", "\(identifier): the stream re-assembles to \(digest)") }
-            }
-            guard let mark = try LayerMark.text(on: stream, in: store.repository), mark != ByteString(identifier.description) else {
-                return nil
-            }
-            // One stream serves the same archive under the names that different digest algorithms give it.
-            if let other = mark.utf8Text.flatMap({ ContentDigest($0) }), other.algorithm != identifier.algorithm {
-                if options.metadataOnly { return nil }
-                if try store.layerDigest(of: stream, other.algorithm) == other { return nil }
-            }
-            return ("layer-mark-mismatch", "\(identifier): \(LayerMark.attribute) of object \(stream) says \(mark)")
-        } catch {
-            return ("layer-check-failed", "\(identifier): \(error)")
-        }
     }
 
     private mutating func checkImages(_ name: ByteString, _ image: StoredImage, rebuild: Bool) {

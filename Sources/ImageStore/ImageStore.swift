@@ -28,6 +28,8 @@ public struct ImageStore: Sendable {
 
     /// Stores config and manifest streams and publishes them with the content of `publication` and the tag, in one durable step.
     ///
+    /// - Parameter source: where the image came from, for a repair: see `SourceHint`.
+    ///
     /// Everything that the streams refer to must be in the repository and verified. The order of references is fixed (config, then layers
     /// as the config lists them, then images), so the same image always results in the same objects.
     ///
@@ -36,13 +38,13 @@ public struct ImageStore: Sendable {
     package func publish(
         manifest: Manifest, digest: ContentDigest, config: [UInt8], layers: [(identifier: ContentDigest, stream: ObjectID)],
         images: [ErofsVersion: ObjectID], boot: [(key: String, id: ObjectID)] = [],
-        keptBlobs: [(digest: ContentDigest, stream: ObjectID)] = [], tag: ByteString?,
+        keptBlobs: [(digest: ContentDigest, stream: ObjectID)] = [], tag: ByteString?, source: ByteString? = nil,
         _ publication: Repository.Publication = Repository.Publication()
     ) throws -> (manifestStream: ObjectID, configStream: ObjectID) {
         var publication = publication
         let streams = try store(
             manifest: manifest, digest: digest, config: config, layers: layers, images: images, boot: boot, keptBlobs: keptBlobs, tag: tag,
-            &publication)
+            source: source, &publication)
         try repository.publish(publication)
         return streams
     }
@@ -52,7 +54,7 @@ public struct ImageStore: Sendable {
     package func store(
         manifest: Manifest, digest: ContentDigest, config: [UInt8], layers: [(identifier: ContentDigest, stream: ObjectID)],
         images: [ErofsVersion: ObjectID], boot: [(key: String, id: ObjectID)] = [],
-        keptBlobs: [(digest: ContentDigest, stream: ObjectID)] = [], tag: ByteString?,
+        keptBlobs: [(digest: ContentDigest, stream: ObjectID)] = [], tag: ByteString?, source: ByteString? = nil,
         _ publication: inout Repository.Publication
     ) throws -> (manifestStream: ObjectID, configStream: ObjectID) {
         var configStream = try repository.makeStreamBuilder(contentType: StreamContentType.config)
@@ -82,6 +84,7 @@ public struct ImageStore: Sendable {
         try addContent(manifest.bytes, to: &manifestStream)
         let manifestID = try manifestStream.finish().id
 
+        if let source { for stream in [configID, manifestID] { try SourceHint.set(source, on: stream, in: repository) } }
         publication.stream(StreamName.config(manifest.config.digest), configID)
         publication.stream(StreamName.manifest(digest), manifestID)
         if let tag { publication.streamReference(ImageTag.referencePath(tag), to: StreamName.manifest(digest)) }

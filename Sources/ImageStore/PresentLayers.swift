@@ -140,7 +140,7 @@ extension ImageStore {
             guard try repository.faulty(objects).isEmpty, (try? layerDigest(of: stream, digest.algorithm)) == digest else { return false }
         }
         // The next check need not read anything: the record is newer than the objects.
-        try LayerMark.set(digest, on: stream, in: repository)
+        if !repository.isReadOnly { try LayerMark.set(digest, on: stream, in: repository) }
         return true
     }
 

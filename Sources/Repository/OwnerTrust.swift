@@ -35,7 +35,10 @@ extension Repository {
         }
         try look(at: "", root.descriptor)
         let metadata = try system { () throws(SystemError) in try root.openIfPresent(at: Layout.metadata, [.pathOnly, .noFollow]) }
-        if let metadata { try look(at: Layout.metadata, metadata) }
+        // A symbolic link has no permissions, and none is followed.
+        if let metadata, try system({ () throws(SystemError) in try metadata.status().kind }) != .symbolicLink {
+            try look(at: Layout.metadata, metadata)
+        }
         for name in [Layout.streams, Layout.images, Layout.damaged] { _ = try directory(name) }
         // A list instead of recursion: depth is bounded by the longest path only.
         var pending = [Layout.objects, Layout.streamReferences, Layout.imageReferences, Layout.staging, Layout.leases]

@@ -3,15 +3,15 @@ internal import ComposefsLinuxSystem
 internal import Synchronization
 
 /// Calls `body` for each element on our own threads. The results have the order of the elements, and only they take memory.
-func parallelMap<Element: Sendable, Value: Sendable>(
-    _ elements: [Element], threads: Int, progress: (@Sendable (_ done: Int, _ total: Int) -> Void)? = nil,
+package func parallelMap<Element: Sendable, Value: Sendable>(
+    _ elements: [Element], threads: Int, batch: Int? = nil, progress: (@Sendable (_ done: Int, _ total: Int) -> Void)? = nil,
     _ body: @escaping @Sendable (Element) -> Value
 ) -> [Value] {
     let shared = ParallelResults<Value>()
     let threads = max(1, min(threads, elements.count))
     let pool = WorkerPool(threads: threads)
     // A job takes a few elements at a time until none is left: one job for each element would cost a lock for each.
-    let batch = max(1, min(64, elements.count / (threads * 4)))
+    let batch = batch ?? max(1, min(64, elements.count / (threads * 4)))
     for _ in 0..<max(1, pool.threadCount) {
         pool.submit {
             while true {

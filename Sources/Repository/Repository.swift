@@ -67,6 +67,8 @@ public final class Repository: Sendable {
     let signing = Signing()
 
     public var algorithm: VerityAlgorithm { metadata.algorithm }
+    /// Whether this handle never writes.
+    package var isReadOnly: Bool { options.readOnly }
     public var erofsFormats: ErofsFormats { metadata.formats }
 
     init(path: ByteString, root: consuming RootedDirectory, metadata: RepositoryMetadata, isSecure: Bool, options: OpenOptions) {

@@ -115,7 +115,7 @@ extension Repository {
         return slash == 0 ? "/" : ByteString(Array(bytes[..<slash]))
     }
 
-    private static func openRoot(_ path: ByteString, _ options: OpenOptions) throws(RepositoryError) -> RootedDirectory {
+    static func openRoot(_ path: ByteString, _ options: OpenOptions) throws(RepositoryError) -> RootedDirectory {
         let root = RootedDirectory(try system { () throws(SystemError) in try FileDescriptor.open(path, [.readOnly, .directory]) })
         try lock(root, path, .shared, options.wait, options.cancellation, options.willWait)
         return root
@@ -139,7 +139,7 @@ extension Repository {
     }
 
     /// Whether a file has fs-verity of any algorithm.
-    private static func hasVerity(_ root: borrowing RootedDirectory, _ path: ByteString) throws(RepositoryError) -> Bool {
+    static func hasVerity(_ root: borrowing RootedDirectory, _ path: ByteString) throws(RepositoryError) -> Bool {
         let file = try system { () throws(SystemError) in try root.open(at: path, [.readOnly, .noFollow]) }
         return try system { () throws(SystemError) in try measuredVerity(file) != nil }
     }
@@ -176,8 +176,12 @@ extension Repository {
     /// The file's bytes; nil if there is no file.
     static func metadataBytes(_ root: borrowing RootedDirectory) throws(RepositoryError) -> [UInt8]? {
         // Not blocking: a FIFO of this name must not block the caller.
-        let opened = try system { () throws(SystemError) in
-            try root.openIfPresent(at: Layout.metadata, [.readOnly, .noFollow, .nonBlocking])
+        let opened: FileDescriptor?
+        do throws(SystemError) {
+            opened = try root.openIfPresent(at: Layout.metadata, [.readOnly, .noFollow, .nonBlocking])
+        } catch {
+            guard error.errno == .tooManySymbolicLinks else { throw .system(error) }
+            throw .metadata("is a symbolic link")
         }
         guard let file = opened else { return nil }
         let status = try system { () throws(SystemError) in try file.status() }
@@ -274,7 +278,7 @@ extension Repository {
         return try make(path, root, written, options)
     }
 
-    private static func firstObject(_ root: borrowing RootedDirectory) throws(RepositoryError) -> (ByteString, VerityAlgorithm)? {
+    static func firstObject(_ root: borrowing RootedDirectory) throws(RepositoryError) -> (ByteString, VerityAlgorithm)? {
         for index in 0...255 {
             let directory = Layout.objects + "/" + ByteString(Hex.encode(CollectionOfOne(UInt8(index))))
             for entry in try entries(of: directory, in: root) ?? [] {

@@ -203,7 +203,7 @@ import Testing
         let id = try #require(try store.succeed(["inspect", "t"]).json()["imageIds"]?["v1"]?.string)
         unlink(store.path + "/objects/" + id.prefix(2) + "/" + id.dropFirst(2))
         let result = try store.run(["mount", "t", "/nowhere"])
-        #expect(result.status == 1 && result.error.contains("`cfsoci rm t`, `cfsoci gc` and another pull bring the image anew"))
+        #expect(result.status == 1 && result.error.contains("`cfsoci fsck --repair t` fetches what is damaged again"))
     }
 }
 
@@ -253,9 +253,8 @@ import Testing
         #expect(found.status == 2)
         #expect(
             found.lines.suffix(2) == [
-                "next step for docker.io/library/app:1: cfsoci rm docker.io/library/app:1, then cfsoci gc, then pull it again: "
-                    + "cfsoci pull docker.io/library/app:1",
-                "next step for t: cfsoci rm t, then cfsoci gc, then pull it again: cfsoci pull REFERENCE t",
+                "next step for docker.io/library/app:1: cfsoci fsck --repair docker.io/library/app:1 fetches it again",
+                "next step for t: cfsoci fsck --repair t fetches it again",
             ])
         #expect(found.lines.contains { $0.hasPrefix("status: ") })
         // After following the advice, the store is intact.
@@ -273,7 +272,7 @@ import Testing
         try writeFile(image, bytes)
         let changed = try store.run(["fsck"])
         #expect(changed.status == 2)
-        #expect(changed.lines.last == "next step for t: cfsoci rm t, then cfsoci gc, then pull it again: cfsoci pull REFERENCE t")
+        #expect(changed.lines.last == "next step for t: cfsoci fsck --repair t fetches it again")
         #expect(try store.run(["mount", "t", "/nowhere"]).error.contains("cfsoci: t: object \(damaged) is damaged"))
         try writeFile(image, good)
         // Only the EROFS image, which follows from the layers.

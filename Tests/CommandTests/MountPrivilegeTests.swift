@@ -172,7 +172,7 @@ struct MountPrivilegeTests {
         bytes[1200] ^= 1
         try writeFile(path, bytes)
         let remedy =
-            "; `cfsoci fsck tool` lists the damage; `cfsoci rm tool`, `cfsoci gc` and another pull bring the image anew\n"
+            "; `cfsoci fsck tool` lists the damage; `cfsoci fsck --repair tool` fetches what is damaged again\n"
         for arguments in [["mount", "tool", place.kernel], ["mount", "--fuse", "tool", place.fuse]] {
             let result = try place.store.run(arguments)
             #expect(result.status == 1)

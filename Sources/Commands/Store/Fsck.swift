@@ -4,8 +4,14 @@ import ComposefsOCI
 
 struct Fsck: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Look for damage in all of the repository, or in one image. Changes nothing; exit status 2 where there is some.",
-        discussion: "For each damaged image the next step is told.")
+        abstract: "Look for damage in all of the repository, or in one image, and repair it. Exit status 2 if there is some left.",
+        discussion: """
+            For each damaged image the next step is told. Without --repair nothing is changed.
+
+            --repair sets aside what is damaged, then fetches each image that is not whole again from where it was pulled from, only the \
+            layers that are needed; what follows from the layers is made anew. Damaged files are in the directory .damaged of the repository \
+            until `cfsoci gc`. A repair that was interrupted is continued by the next one.
+            """)
 
     @Argument(help: "Only this image, besides the repository itself.")
     var image: ByteString?
@@ -13,44 +19,127 @@ struct Fsck: ParsableCommand {
     @Flag(help: "Leave out what reads all objects.")
     var metadataOnly = false
 
-    @Flag(help: "Also merge the layers anew and compare the EROFS images.")
+    @Flag(help: "Also re-assemble every layer, merge the layers anew and compare the EROFS images.")
     var deep = false
+
+    @Option(help: ArgumentHelp("Read only this part of the objects and layers, such as 3/7: one each night, in turn.", valueName: "n/m"))
+    var subset: String?
+
+    @Flag(help: "Repair what is damaged.")
+    var repair = false
+
+    @Option(
+        help: ArgumentHelp(
+            "With --repair: fetch damaged images from there: a reference as for pull, an OCI layout, or another repository.",
+            valueName: "reference|layout|repo"))
+    var from: ByteString?
+
+    @Flag(help: "With --repair: say what would be done, and change nothing.")
+    var dryRun = false
+
+    @Flag(help: "With --repair: remove references that lead to nothing and cannot be repaired.")
+    var pruneDangling = false
 
     @Flag(help: "Print JSON.")
     var json = false
+
+    @OptionGroup(title: "Registry options") var registry: RegistryArguments
 
     @OptionGroup var global: GlobalOptions
 
     func validate() throws {
         guard !(metadataOnly && deep) else { throw ValidationError("--metadata-only and --deep exclude each other") }
+        guard repair || from == nil && !dryRun && !pruneDangling else {
+            throw ValidationError("--from, --dry-run and --prune-dangling go with --repair only")
+        }
+        guard !repair || !metadataOnly && subset == nil else {
+            throw ValidationError("--repair reads everything: it excludes --metadata-only and --subset")
+        }
+        guard !metadataOnly || subset == nil else { throw ValidationError("--metadata-only and --subset exclude each other") }
+        if subset != nil { _ = try parsedSubset() }
+    }
+
+    private func parsedSubset() throws -> CheckSubset? {
+        guard let subset else { return nil }
+        let parts = subset.split(separator: "/", omittingEmptySubsequences: false).map { Int($0) }
+        guard parts.count == 2, let index = parts[0], let count = parts[1], let parsed = CheckSubset(index, of: count) else {
+            throw ValidationError("--subset takes N/M, with N from 1 to M")
+        }
+        return parsed
     }
 
     func run() throws {
+        if repair { return try runRepair() }
         let store: Store
         do {
             store = try global.openStore(readOnly: true)
         } catch let error as RepositoryError {
-            switch error {
-            // The one file that everything else depends on.
-            case .metadata, .unsupportedVersion, .incompatibleFeatures, .algorithmMismatch, .verityLost:
-                try UnusableRepository(what: describe(error)).show(asJSON: json)
-                throw DamageFound(message: nil)
-            default: throw error
-            }
+            guard isOfMetadata(error) else { throw error }
+            try UnusableRepository(what: describe(error)).show(asJSON: json)
+            throw DamageFound(message: nil)
         }
-        let found = try check(store)
+        let display = ProgressDisplay(global, CheckState())
+        defer { display.end() }
+        let found = try check(store) { display.show($0) }
+        display.end()
         try CheckedStore(report: found, steps: steps(found, store.images)).show(asJSON: json)
         if !found.isClean { throw DamageFound(message: nil) }
     }
 
-    private func check(_ store: Store) throws -> StoreReport {
-        let options = ImageCheckOptions(metadataOnly: metadataOnly, deep: deep)
+    /// Whether it is the one file that everything else depends on.
+    private func isOfMetadata(_ error: RepositoryError) -> Bool {
+        switch error {
+        case .metadata, .unsupportedVersion, .incompatibleFeatures, .algorithmMismatch, .verityLost: true
+        default: false
+        }
+    }
+
+    private func runRepair() throws {
+        let path = try global.repositoryPath()
+        var options = StoreRepairOptions()
+        options.registry = try registry.options(global)
+        let display = ProgressDisplay(global, CheckState())
+        defer { display.end() }
+        var actions: [RepairAction] = []
+        if let metadata = try Repository.repairMetadata(path, global.openOptions(readOnly: dryRun), isDryRun: dryRun) {
+            actions.append(.metadataWritten(fault: metadata.fault))
+            for action in actions { display.show(.repair(.did(action))) }
+        }
+        let store: Store
         do {
-            return try store.checkSynchronously(image, options)
+            store = try global.openStore(readOnly: dryRun)
+        } catch let error as RepositoryError {
+            // What is to be repaired first is not repaired in a dry run, and nothing more can be said.
+            guard dryRun, !actions.isEmpty, isOfMetadata(error) || error.isOldFormat else { throw error }
+            display.end()
+            for action in actions { try Output.print(action.line(isPlan: true)) }
+            throw DamageFound(message: nil)
+        }
+        options.image = image
+        options.isDryRun = dryRun
+        options.prunesDangling = pruneDangling
+        options.from = from
+        options.observer = { display.show($0) }
+        var result = try store.repair(options)
+        display.end()
+        result.repair.actions = actions + result.repair.actions
+        let found = result.after ?? result.before
+        let checked = CheckedStore(report: found, steps: steps(found, store.images))
+        try RepairedStore(repair: result.repair, checked: checked).show(asJSON: json)
+        if !result.isClean { throw DamageFound(message: nil) }
+    }
+
+    private func check(_ store: Store, _ observer: @escaping @Sendable (StoreCheckEvent) -> Void) throws -> StoreReport {
+        let options = ImageCheckOptions(metadataOnly: metadataOnly, deep: deep, subset: try parsedSubset())
+        do {
+            return try store.checkSynchronously(image, options, observer: observer)
         } catch let error as ImageStoreError {
             // An image that create-image made is checked with the repository: it has nothing besides its EROFS image.
             guard case .noSuchImage = error, let image, try store.images.hasName(image) else { throw error }
-            return StoreReport(repository: try store.repository.check(metadataOnly: metadataOnly), images: ImageReport())
+            let found = try store.repository.check(metadataOnly: metadataOnly, subset: options.subset) {
+                observer(.objects(done: $0, total: $1))
+            }
+            return StoreReport(repository: found, images: ImageReport())
         }
     }
 
@@ -61,14 +150,14 @@ struct Fsck: ParsableCommand {
         var kinds: [ByteString: Set<String>] = [:]
         for problem in found.images.problems { kinds[problem.image, default: []].insert(problem.kind) }
         for problem in found.images.problems where !steps.contains(where: { $0.name == problem.image }) {
-            steps.append(.init(name: problem.image, text: FsckAdvice.step(forTag: problem.image, kinds[problem.image] ?? [])))
+            steps.append(.init(name: problem.image, text: FsckAdvice.step(forTag: problem.image, kinds[problem.image] ?? [], images)))
         }
         guard !found.repository.isOK else { return steps }
         let faults = ImageFaults(found.repository)
         // What cannot be listed is among the faults already, and must not hide them.
         for tag in (try? images.tags()) ?? [] where kinds[tag.name] == nil {
             guard let stored = try? images.image(tag.manifestDigest), stored.allImageIDs.contains(where: faults.concern) else { continue }
-            steps.append(.init(name: tag.name, text: FsckAdvice.step(forTag: tag.name, [])))
+            steps.append(.init(name: tag.name, text: FsckAdvice.step(forTag: tag.name, [], images)))
         }
         let (named, broken) = (try? images.namedImages()) ?? ([], [])
         let names = broken.map(\.name) + named.filter { faults.concern($0.imageID) }.map(\.name)
@@ -116,6 +205,7 @@ struct CheckedStore: CommandReport {
         lines.append(count == 0 ? "status: ok" : "status: \(count) error(s)")
         for problem in repository.problems { lines.append("  - \(problem)") }
         for problem in images.problems { lines.append("  - \(problem)") }
+        for step in FsckAdvice.steps(for: repository.problems, areImagesDamaged: !steps.isEmpty) { lines.append("next step: \(step)") }
         for step in steps { lines.append("next step for \(Output.printable(step.name)): \(step.text)") }
         return lines
     }
@@ -125,11 +215,16 @@ struct CheckedStore: CommandReport {
         let errors: [JSONValue] = images.problems.map { problem in
             ["type": .string(problem.kind), "image": .string(problem.image.description), "detail": .string(problem.detail)]
         }
-        return [
+        let steps: [JSONValue] = steps.map { ["image": .string($0.name.jsonText), "step": .string($0.text)] }
+        let others = FsckAdvice.steps(for: report.repository.problems, areImagesDamaged: !steps.isEmpty)
+        var document: JSONValue = [
             "ok": .bool(report.isClean), "repository": report.repository.json, "imagesChecked": .count(images.imagesChecked),
             "imagesDamaged": .count(images.imagesDamaged), "referrersChecked": .count(images.referrersChecked),
             "referrersDamaged": .count(images.referrersDamaged), "imageErrors": .array(errors),
         ]
+        let nextSteps: [JSONValue] = others.map { ["step": .string($0)] } + steps
+        if !nextSteps.isEmpty { document["nextSteps"] = .array(nextSteps) }
+        return document
     }
 }
 
@@ -137,7 +232,12 @@ struct CheckedStore: CommandReport {
 private struct UnusableRepository: CommandReport {
     var what: String
 
-    var lines: [String] { ["meta.json: error", "status: 1 error(s)", "  - fsck: metadata-parse-failed: \(what)"] }
+    var lines: [String] {
+        [
+            "meta.json: error", "status: 1 error(s)", "  - fsck: metadata-parse-failed: \(what)",
+            "next step: cfsoci fsck --repair writes meta.json anew, unless a newer release has made the repository",
+        ]
+    }
 
     var json: JSONValue {
         [
@@ -147,4 +247,8 @@ private struct UnusableRepository: CommandReport {
             ],
         ]
     }
+}
+
+extension RepositoryError {
+    fileprivate var isOldFormat: Bool { if case .oldFormat = self { true } else { false } }
 }

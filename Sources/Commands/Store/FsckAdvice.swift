@@ -9,7 +9,7 @@ enum FsckAdvice {
     private static let nameFaults: Set<String> = ["invalid-ref-name", "ref-resolve-failed"]
 
     /// The next step for a tagged image with these kinds of faults.
-    static func step(forTag name: ByteString, _ kinds: Set<String>) -> String {
+    static func step(forTag name: ByteString, _ kinds: Set<String>, _ images: ImageStore) -> String {
         let shown = Output.printable(name)
         // What is no tag: a record of a referrer, or the stream of a layer.
         if name.hasPrefix("oci-referrers/") {
@@ -21,7 +21,8 @@ enum FsckAdvice {
         if name.hasPrefix("oci-layer-") || name.hasPrefix("oci-blob-") { return "cfsoci gc removes it, unless an image needs it" }
         if !kinds.isEmpty, kinds.isSubset(of: nameFaults) { return "cfsoci untag \(shown) removes the name" }
         if !kinds.isEmpty, kinds.isSubset(of: imageFaults) { return "cfsoci upgrade makes the EROFS images anew from the layers" }
-        return "cfsoci rm \(shown), then cfsoci gc, then pull it again: \(pull(name))"
+        let from = images.isOriginKnown(name) ? "" : " --from REFERENCE"
+        return "cfsoci fsck --repair \(shown)\(from) fetches it again"
     }
 
     /// The next step for an image that create-image made.
@@ -30,12 +31,24 @@ enum FsckAdvice {
         return "cfsoci untag \(shown), then cfsoci gc, then make it again: cfsoci create-image DIR \(shown)"
     }
 
-    /// A tag that is a registry's reference tells what to pull; else only the user knows where the image came from.
-    private static func pull(_ name: ByteString) -> String {
-        let shown = Output.printable(name)
-        guard let text = name.utf8Text, let reference = try? RegistryReference(parsing: text), reference.canonical == text else {
-            return "cfsoci pull REFERENCE \(shown)"
+    /// What to do about faults of the repository that are no image's: one line for each kind.
+    ///
+    /// - Parameter areImagesDamaged: whether the next steps for images are told besides, which mend their objects.
+    static func steps(for problems: [FsckProblem], areImagesDamaged: Bool) -> [String] {
+        var steps: [String] = []
+        func add(_ step: String) { if !steps.contains(step) { steps.append(step) } }
+        for problem in problems {
+            let path = Output.printable(problem.path)
+            switch problem.kind {
+            case .strayFile, .unexpectedFileType, .objectInvalidName:
+                add("\(path) belongs to no repository: look at it, then move or remove it")
+            case .metadataParseFailed, .metadataDamaged, .metadataAlgorithmMismatch: add("cfsoci fsck --repair writes meta.json anew")
+            case .brokenSymlink where problem.path.hasPrefix("streams/refs/") || problem.path.hasPrefix("images/refs/"):
+                if !areImagesDamaged { add("cfsoci fsck --repair --prune-dangling removes references that lead to nothing") }
+            default:
+                if !areImagesDamaged { add("cfsoci fsck --repair sets aside what is damaged; what no image needs, cfsoci gc removes") }
+            }
         }
-        return "cfsoci pull \(shown)"
+        return steps
     }
 }

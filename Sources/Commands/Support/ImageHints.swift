@@ -47,7 +47,7 @@ enum ImageHints {
                 return FsckAdvice.step(forName: image)
             }
             let name = Output.printable(image)
-            return "`cfsoci fsck \(name)` lists the damage; `cfsoci rm \(name)`, `cfsoci gc` and another pull bring the image anew"
+            return "`cfsoci fsck \(name)` lists the damage; `cfsoci fsck --repair \(name)` fetches what is damaged again"
         }
         if error is ServerEnded {
             return "repeat the command; with --foreground it shows what happens"

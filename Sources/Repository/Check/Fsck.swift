@@ -1,7 +1,9 @@
 internal import ComposefsBytes
+internal import ComposefsConcurrency
 internal import ComposefsHashing
 internal import ComposefsLinuxSystem
 internal import ComposefsSplitStream
+internal import Synchronization
 
 extension Repository {
     /// Looks for damage in everything that the repository holds; repairs nothing. Faults are collected, only a directory that cannot be
@@ -9,10 +11,12 @@ extension Repository {
     ///
     /// - Parameters:
     ///   - metadataOnly: leaves out reading all objects; streams and images are still read and verified.
+    ///   - subset: reads these objects only; everything else is done as without it.
     ///   - threads: how many read at once; nil for one a processor.
     ///   - progress: called with the number of objects read and of all, from several threads.
     public func check(
-        metadataOnly: Bool = false, threads: Int? = nil, progress: (@Sendable (_ done: Int, _ total: Int) -> Void)? = nil
+        metadataOnly: Bool = false, subset: CheckSubset? = nil, threads: Int? = nil,
+        progress: (@Sendable (_ done: Int, _ total: Int) -> Void)? = nil
     ) throws(RepositoryError) -> FsckReport {
         let threads = max(1, threads ?? Host.processorCount)
         let inventory = try Inventory(self)
@@ -23,7 +27,20 @@ extension Repository {
             report.notes.append(
                 "\(inventory.setAside.count) damaged files are set aside in \(Layout.damaged)/; garbage collection removes them")
         }
-        if !metadataOnly { checkObjects(inventory, threads, progress, &report) }
+        // Streams and images are few and large: they are looked at beside the objects, not after them.
+        let links = LinkFaults()
+        let beside = WorkerPool(threads: 1)
+        let verifiesStreams = metadataOnly || subset != nil
+        beside.submit {
+            let objects = inventory.objects
+            let streams = parallelMap(inventory.streams, threads: metadataOnly ? threads : 1) {
+                self.problems(ofStream: $0, objects, verify: verifiesStreams)
+            }
+            let images = parallelMap(inventory.images, threads: metadataOnly ? threads : 1) { self.problems(ofImage: $0, objects) }
+            links.found.withLock { $0 = (streams, images) }
+        }
+        if !metadataOnly { checkObjects(inventory, subset, threads, progress, &report) }
+        beside.shutdown()
         checkStrays(inventory, &report)
         for (path, kind) in inventory.notDirectories {
             report.add(FsckProblem(.unexpectedFileType, path, detail: "\(Self.name(of: kind)), not a directory"))
@@ -33,10 +50,16 @@ extension Repository {
             report.notes.append("streams/ is missing: there are objects, but no layer, config or manifest that names them")
         }
         for path in inventory.notLinks { checkNotLink(path, &report) }
-        checkStreams(inventory, threads, verify: metadataOnly, &report)
-        checkImages(inventory, threads, &report)
+        let (streams, images) = links.found.withLock { $0 }
+        add(streamProblems: streams, &report)
+        add(imageProblems: images, &report)
         checkReferences(inventory, &report)
         return report
+    }
+
+    /// The faults of the entries of `streams/` and `images/`, of each entry by itself.
+    private final class LinkFaults: Sendable {
+        let found = Mutex<(streams: [[FsckProblem]], images: [[FsckProblem]])>(([], []))
     }
 
     // MARK: meta.json
@@ -80,13 +103,37 @@ extension Repository {
 
     // MARK: Objects
 
+    /// Objects that a thread reads before it asks for more. Bytes.
+    private static let chunkBytes: UInt64 = 4 << 20
+    private static let chunkObjects = 128
+
     private func checkObjects(
-        _ inventory: Inventory, _ threads: Int, _ progress: (@Sendable (Int, Int) -> Void)?, _ report: inout FsckReport
+        _ inventory: Inventory, _ subset: CheckSubset?, _ threads: Int, _ progress: (@Sendable (Int, Int) -> Void)?,
+        _ report: inout FsckReport
     ) {
-        let ids = inventory.objects.keys.sorted()
-        report.objectsChecked = ids.count
-        let problems = parallelMap(ids, threads: threads, progress: progress, { self.problem(ofObject: $0) })
-        let faulty = zip(ids, problems).compactMap { (id, problem) in problem.map { (id: id, problem: $0) } }
+        let chosen = inventory.objects.filter { object in subset.map { object.key.withUnsafeBytes($0.contains) } ?? true }
+        report.objectsChecked = chosen.count
+        // The largest first, so that none is left to be read alone at the end.
+        var chunks: [[ObjectID]] = []
+        var room: UInt64 = 0
+        for (id, size) in chosen.sorted(by: { ($0.value, $0.key) > ($1.value, $1.key) }) {
+            if room < size || chunks.last.map({ $0.count >= Self.chunkObjects }) ?? true {
+                chunks.append([])
+                room = Self.chunkBytes
+            }
+            chunks[chunks.count - 1].append(id)
+            room -= min(room, size)
+        }
+        let done = Counter()
+        let total = chosen.count
+        let found = parallelMap(chunks, threads: threads, batch: 1) { chunk in
+            let faulty = self.problems(ofObjects: chunk)
+            progress?(done.value.add(chunk.count, ordering: .relaxed).newValue, total)
+            return faulty
+        }
+        let faulty = found.flatMap(\.self).sorted { $0.id < $1.id }
+        report.verified = Set(chosen.keys)
+        for (id, _) in faulty { report.verified.remove(id) }
         // An object gets its name after its fs-verity: no interruption leaves one without.
         let torn = faulty.filter { $0.problem.kind != .objectOpenFailed && $0.problem.kind != .objectVerityMissing }
         let leftOver = leftOvers(torn.map(\.id), inventory)
@@ -99,6 +146,22 @@ extension Repository {
             report.objectsCorrupted += 1
             report.add(problem)
         }
+    }
+
+    private final class Counter: Sendable {
+        let value = Atomic<Int>(0)
+    }
+
+    private func problems(ofObjects ids: [ObjectID]) -> [(id: ObjectID, problem: FsckProblem)] {
+        // One of each for many objects: most are small.
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 4096)
+        defer { buffer.deallocate() }
+        var hasher = VerityHasher(algorithm)
+        var found: [(id: ObjectID, problem: FsckProblem)] = []
+        for id in ids {
+            if let problem = problem(ofObject: id, &hasher, buffer) { found.append((id, problem)) }
+        }
+        return found
     }
 
     /// Those of some damaged objects that are no damage: an operation that ended without a sync stored them, as its marker tells, and nothing
@@ -131,7 +194,9 @@ extension Repository {
     }
 
     /// Reads all of an object. With verity the kernel checks every block against its own digest meanwhile, and that is compared too.
-    private func problem(ofObject id: ObjectID) -> FsckProblem? {
+    private func problem(
+        ofObject id: ObjectID, _ hasher: inout VerityHasher, _ buffer: UnsafeMutableRawBufferPointer
+    ) -> FsckProblem? {
         let path = Layout.objectPath(id)
         do throws(RepositoryError) {
             let file = try openForReading(id, at: path)
@@ -142,9 +207,23 @@ extension Repository {
                 guard measured == id else { return FsckProblem(.objectDigestMismatch, path, object: measured) }
             }
             do throws(SystemError) {
-                let actual = try hash(file, algorithm)
-                return actual == id ? nil : FsckProblem(.objectDigestMismatch, path, object: actual)
+                let status = try file.status()
+                var offset: UInt64 = 0
+                while true {
+                    let count = try file.pread(into: buffer, at: offset)
+                    guard count > 0 else { break }
+                    hasher.update(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
+                    offset += UInt64(count)
+                    // Whoever makes a file longer meanwhile is told of by the next check.
+                    if count < buffer.count, offset >= status.size { break }
+                }
+                let actual = hasher.finalize()
+                guard actual == id else { return FsckProblem(.objectDigestMismatch, path, object: actual) }
+                if !isSecure { activity.intact.insert(id, status) }
+                return nil
             } catch {
+                // What was read of it must not count for the next one.
+                _ = hasher.finalize()
                 return FsckProblem(.objectVerityFailed, path, detail: "\(error)")
             }
         } catch {
@@ -199,10 +278,9 @@ extension Repository {
 
     // MARK: Streams
 
-    private func checkStreams(_ inventory: Inventory, _ threads: Int, verify: Bool, _ report: inout FsckReport) {
-        let objects = inventory.objects
-        report.streamsChecked += inventory.streams.count
-        for problems in parallelMap(inventory.streams, threads: threads, { self.problems(ofStream: $0, objects, verify: verify) }) {
+    private func add(streamProblems: [[FsckProblem]], _ report: inout FsckReport) {
+        report.streamsChecked += streamProblems.count
+        for problems in streamProblems {
             if problems.contains(where: { $0.kind != .missingObjectReference && $0.kind != .missingNamedReference }) {
                 report.streamsCorrupted += 1
             }

@@ -4,16 +4,15 @@ internal import ComposefsFileTree
 internal import ComposefsHashing
 
 extension Repository {
-    func checkImages(_ inventory: Inventory, _ threads: Int, _ report: inout FsckReport) {
-        let objects = inventory.objects
-        report.imagesChecked += inventory.images.count
-        for problems in parallelMap(inventory.images, threads: threads, { self.problems(ofImage: $0, objects) }) {
+    func add(imageProblems: [[FsckProblem]], _ report: inout FsckReport) {
+        report.imagesChecked += imageProblems.count
+        for problems in imageProblems {
             if problems.contains(where: { $0.kind != .imageMissingObject }) { report.imagesCorrupted += 1 }
             for problem in problems { report.add(problem) }
         }
     }
 
-    private func problems(ofImage link: Inventory.Link, _ objects: [ObjectID: UInt64]) -> [FsckProblem] {
+    func problems(ofImage link: Inventory.Link, _ objects: [ObjectID: UInt64]) -> [FsckProblem] {
         let path = Layout.images + "/" + link.name
         var problems: [FsckProblem] = []
         guard let id = check(link, path, objects, &problems) else { return problems }

@@ -75,6 +75,9 @@ public struct FsckReport: Sendable {
     /// What is worth knowing but no fault: left-overs of interrupted operations.
     public var notes: [String] = []
 
+    /// Objects that were read and are what their names say.
+    package var verified: Set<ObjectID> = []
+
     public init() {}
 
     public var isOK: Bool { problems.isEmpty }
@@ -87,5 +90,25 @@ public struct FsckReport: Sendable {
         default: break
         }
         problems.append(problem)
+    }
+}
+
+/// A part of what a check reads, so that a large repository can be checked in slices: the parts of one count together are all of it.
+public struct CheckSubset: Hashable, Sendable {
+    /// From 1 to `count`.
+    public let index: Int
+    public let count: Int
+
+    /// Nil unless 1 ≤ `index` ≤ `count`.
+    public init?(_ index: Int, of count: Int) {
+        guard count >= 1, (1...count).contains(index) else { return nil }
+        (self.index, self.count) = (index, count)
+    }
+
+    /// Digests are as good as random, so each part has about as many objects as the others.
+    package func contains(_ digest: UnsafeRawBufferPointer) -> Bool {
+        guard digest.count >= 8 else { return index == 1 }
+        let number = UInt64(littleEndian: digest.loadUnaligned(as: UInt64.self))
+        return number % UInt64(count) == UInt64(index - 1)
     }
 }

@@ -187,7 +187,7 @@ struct ImagePull {
         let published = try profile.measure(.sync) {
             try store.publish(
                 manifest: manifest, digest: resolved.digest, config: config.bytes, layers: streams.map { ($0.diffID, $0.stream) },
-                images: images, keptBlobs: keptBlobs, tag: name, publication)
+                images: images, keptBlobs: keptBlobs, tag: name, source: recordedReference, publication)
         }
         try repository.clearStaged(config.diffIDs.map(StreamName.layer) + keptBlobs.map { StreamName.blob($0.digest) })
         return result(resolved, name, published, layers, images: images, config: config)
@@ -250,13 +250,19 @@ struct ImagePull {
         for (digest, stream) in streams where try !store.isLayerName(digest) { publication.stream(StreamName.layer(digest), stream) }
         let published = try profile.measure(.sync) {
             try store.publish(
-                manifest: manifest, digest: digest, config: configBytes, layers: streams, images: [:], tag: tag, publication)
+                manifest: manifest, digest: digest, config: configBytes, layers: streams, images: [:], tag: tag, source: recordedReference,
+                publication)
         }
         try repository.clearStaged(manifest.layers.map { StreamName.layer($0.digest) })
         return (layers, published)
     }
 
     // MARK: Below
+
+    /// What is kept of where the image came from: of a registry the reference in full, as it turned out to be.
+    private var recordedReference: ByteString? {
+        options.recordedReference.map { $0.isEmpty ? ByteString("docker://" + source.canonicalName) : $0 }
+    }
 
     private var layerPull: LayerPull {
         LayerPull(source: source, repository: repository, options: options, reporter: reporter, profile: profile)

@@ -24,6 +24,9 @@ public struct PullOptions: Sendable {
     /// for the image and for each artifact, besides those for what they consist of. They come after the image: it is there, too, where one
     /// of them cannot be had. Of an image that is here nobody is asked.
     public var storesReferrers = false
+    /// The reference that the image comes from, in full, for a later repair: it is kept with the image, as a hint that decides nothing. Empty for
+    /// the source's canonical name in a registry; nil keeps none. `Store.pull` sets it.
+    public var recordedReference: ByteString?
     /// How large the image may be.
     public var limits = PullLimits()
     /// Whether an image is refused at the start that can hardly fit on the file system.

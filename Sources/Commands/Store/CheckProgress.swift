@@ -1,0 +1,50 @@
+import ComposefsCommandSupport
+import ComposefsJSON
+import ComposefsOCI
+
+/// How far a check or a repair is: one line for what happens now.
+struct CheckState: ProgressPicture {
+    private var text = "listing objects"
+
+    mutating func apply(_ event: StoreCheckEvent, at time: Duration) {
+        switch event {
+        case .objects(let done, let total): text = "reading objects: \(done) of \(total)"
+        default: if let line = event.line { text = line }
+        }
+    }
+
+    func lines(width: Int, height: Int, time: Duration) -> [ProgressLine] { ProgressRenderer.oneLine(text, width: width) }
+}
+
+extension StoreCheckEvent: ShownEvent {
+    var isFrequent: Bool {
+        switch self {
+        case .objects: true
+        case .repair(.pull(let event)): event.isFrequent
+        default: false
+        }
+    }
+
+    var line: String? {
+        switch self {
+        case .objects(let done, let total): done == total ? "objects read: \(total)" : nil
+        case .images: "checking images"
+        case .again: "checking again"
+        case .repair(.mending(let image)): "repairing \(Output.printable(image))"
+        case .repair(.did(let action)): action.line(isPlan: false)
+        case .repair(.pull(let event)): event.line
+        }
+    }
+
+    var json: JSONValue {
+        switch self {
+        case .objects(let done, let total):
+            ["event": "objects", "objectsDone": .count(done), "objectsTotal": .count(total)]
+        case .images: ["event": "images"]
+        case .again: ["event": "again"]
+        case .repair(.mending(let image)): ["event": "mending", "image": .string(image.jsonText)]
+        case .repair(.did(let action)): ["event": "repaired", "action": action.json]
+        case .repair(.pull(let event)): event.json
+        }
+    }
+}

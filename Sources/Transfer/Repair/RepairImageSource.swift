@@ -1,0 +1,77 @@
+import ComposefsBytes
+import ComposefsHashing
+import ComposefsOCIModel
+import ComposefsTransports
+import Synchronization
+
+/// An image to be stored anew: its documents from what is left of them in the store, everything else from a place that is opened when it is
+/// needed. So what need not be fetched is not, and what is fetched is of the very image, wherever the reference leads now.
+final class RepairImageSource: ImageSource {
+    private let image: ByteString
+    private let digest: ContentDigest
+    private let manifest: [UInt8]?
+    private let documents: [ContentDigest: [UInt8]]
+    private let place: RepairSource?
+    private let opened = Mutex<Result<any ImageSource, any Error>?>(nil)
+
+    let canonicalName: String
+    let pinnedDigest: ContentDigest?
+
+    /// - Parameters:
+    ///   - manifest: its bytes, where they are here.
+    ///   - documents: configs that are here.
+    ///   - place: where the rest is; nil where nothing is known.
+    init(
+        _ image: ByteString, _ digest: ContentDigest, manifest: [UInt8]?, documents: [ContentDigest: [UInt8]], from place: RepairSource?
+    ) {
+        self.image = image
+        self.digest = digest
+        self.manifest = manifest
+        self.documents = documents
+        self.place = place
+        canonicalName = digest.description
+        pinnedDigest = digest
+    }
+
+    /// Whether anything was needed that is not here.
+    var isOpened: Bool { opened.withLock { $0 != nil } }
+
+    private func remote() throws -> any ImageSource {
+        if let known = opened.withLock({ $0 }) { return try known.get() }
+        let result = Result { () throws -> any ImageSource in
+            guard let place else { throw RepairError.noSource(image: image) }
+            return try place.open()
+        }
+        // Two threads may open it at the same time; one of the two is used.
+        return try opened.withLock { known in
+            if let known { return try known.get() }
+            known = result
+            return try result.get()
+        }
+    }
+
+    func rootManifest() throws -> SourceManifest {
+        let bytes = try manifest ?? fetchManifest()
+        return SourceManifest(bytes: bytes, expected: Descriptor(mediaType: "", digest: digest, size: UInt64(bytes.count)))
+    }
+
+    private func fetchManifest() throws -> [UInt8] {
+        let found = try resolveManifest(remote(), platform: .host)
+        guard found.digest == digest else {
+            throw OCIError.notFound(source: place?.name ?? image, "is another image now, \(found.digest); manifest \(digest) is needed")
+        }
+        return found.manifest.bytes
+    }
+
+    func manifest(_ descriptor: Descriptor) throws -> [UInt8] { try remote().manifest(descriptor) }
+
+    func openBlob(_ descriptor: Descriptor) throws -> any BlobReader {
+        if let bytes = documents[descriptor.digest] { return DataBlobReader(bytes) }
+        return try remote().openBlob(descriptor)
+    }
+
+    func origins(of descriptor: Descriptor) throws -> any BlobOrigins {
+        if let bytes = documents[descriptor.digest] { return LocalOrigin { DataBlobReader(bytes) } }
+        return try remote().origins(of: descriptor)
+    }
+}

@@ -1,0 +1,476 @@
+import ComposefsBytes
+import ComposefsConcurrency
+import ComposefsEROFS
+import ComposefsHashing
+public import ComposefsImageStore
+import ComposefsLinuxSystem
+import ComposefsOCIModel
+public import ComposefsRepository
+import ComposefsSplitStream
+import ComposefsTransports
+
+extension ImageStore {
+    /// Repairs what checks of both levels found. What has a wrong name is set aside; then each image that is not whole is stored anew, from what is
+    /// left of it here and, for the rest, from where it came from. Each step is atomic and durable, and a repair that was cut short is continued
+    /// by the next one.
+    ///
+    /// - Parameters:
+    ///   - faults: what `Repository.check` found, with all objects read.
+    ///   - imageFaults: what `check` found.
+    /// - Throws: `RepositoryError` where the repository cannot be written to or listed. Why an image cannot be repaired is in the report.
+    public func repair(_ faults: FsckReport, _ imageFaults: ImageReport, _ options: RepairOptions) throws -> RepairReport {
+        var repair = StoreRepair(store: self, options: options)
+        return try repair.run(faults, imageFaults)
+    }
+}
+
+private struct StoreRepair {
+    let store: ImageStore
+    let options: RepairOptions
+    private var report = RepairReport()
+    /// Made when it is needed: it reads all objects.
+    private var catalog: StoreCatalog?
+    /// Manifests that were looked at, and whether they are whole now.
+    private var known: [ContentDigest: Bool] = [:]
+    private var repository: Repository { store.repository }
+
+    init(store: ImageStore, options: RepairOptions) {
+        self.store = store
+        self.options = options
+        report.isDryRun = options.isDryRun
+    }
+
+    private mutating func did(_ action: RepairAction) {
+        report.actions.append(action)
+        options.observer?(.did(action))
+    }
+
+    mutating func run(_ faults: FsckReport, _ imageFaults: ImageReport) throws -> RepairReport {
+        let only = try options.image.map { try store.hasName($0) ? nil : try store.resolve($0) } ?? nil
+        let name = only == nil ? options.image : nil
+        var faulty: [ByteString: [String]] = [:]
+        for problem in imageFaults.problems { faulty[problem.image, default: []].append(problem.description) }
+        // Before anything is moved: hints are on the very files that may be damaged.
+        let targets = try findTargets().filter { target in
+            only.map { target.digest == $0.manifestDigest } ?? name.map { target.name == $0 } ?? true
+        }
+        if !options.isDryRun { try repository.beginPull() }
+        try setAside(faults, imageFaults)
+        try bringObjects(faults)
+        try relinkReferences(faults)
+        for target in targets { try mend(target, faulty[target.name] ?? []) }
+        try lookForDangling()
+        try removeTemporaries()
+        return report
+    }
+
+    // MARK: What there is
+
+    /// An image that shall be whole.
+    private struct Target {
+        enum Kind {
+            case tag
+            case referrer(of: ContentDigest)
+            case named(ObjectID)
+        }
+
+        var kind: Kind
+        var name: ByteString
+        var digest: ContentDigest?
+        var recorded: ByteString?
+        /// As it was before the repair, where it can be read.
+        var image: StoredImage?
+    }
+
+    private func findTargets() throws -> [Target] {
+        var targets = try store.tags().map { target(.tag, $0.name, $0.manifestDigest) }
+        for reference in try repository.streamReferences(under: "oci-referrers") {
+            let parts = reference.name.bytes.split(separator: UInt8(ascii: "/")).map {
+                ByteString(Array($0)).utf8Text.flatMap { ContentDigest($0) }
+            }
+            guard parts.count == 2, let subject = parts[0], let artifact = parts[1] else { continue }
+            targets.append(target(.referrer(of: subject), "oci-referrers/" + reference.name, artifact))
+        }
+        for reference in try repository.imageReferences() {
+            guard let id = ObjectID(hex: reference.entry.bytes), id.algorithm == repository.algorithm else { continue }
+            targets.append(Target(kind: .named(id), name: reference.name, digest: nil, recorded: nil, image: nil))
+        }
+        return targets
+    }
+
+    private func target(_ kind: Target.Kind, _ name: ByteString, _ digest: ContentDigest) -> Target {
+        let image = (try? store.image(digest)) ?? nil
+        let streams = [(try? store.usableStream(StreamName.manifest(digest))) ?? nil, image?.configStream].compactMap(\.self)
+        return Target(
+            kind: kind, name: name, digest: digest, recorded: SourceHint.text(on: streams, in: repository), image: image)
+    }
+
+    // MARK: Wrong names
+
+    private mutating func setAside(_ faults: FsckReport, _ imageFaults: ImageReport) throws {
+        var entries: Set<ByteString> = []
+        for problem in faults.problems {
+            switch problem.kind {
+            case .objectOpenFailed, .objectDigestMismatch, .objectVerityMissing, .objectVerityFailed:
+                guard let id = ObjectID(objectPath: problem.path.bytes.dropFirst(8)) else { continue }
+                if options.isDryRun {
+                    did(.setAside(path: problem.path, to: nil))
+                } else if let place = try repository.setAsideDamaged(id) {
+                    did(.setAside(path: problem.path, to: place))
+                }
+            case .entryNotSymlink: entries.insert(problem.path)
+            // A link that leads to something else than its name means. What leads to a damaged object is right again with the object.
+            case .linkMismatch where isEntry(problem.path): entries.insert(problem.path)
+            case .streamOpenFailed, .streamReadFailed: if try leadsToIntact(problem.path) { entries.insert(problem.path) }
+            default: break
+            }
+        }
+        for problem in imageFaults.problems
+        where problem.image.hasPrefix(StreamName.layerPrefix) || problem.image.hasPrefix(StreamName.blobPrefix) {
+            if problem.kind == "layer-digest-mismatch" { entries.insert("streams/" + problem.image) }
+        }
+        for path in entries.sorted() {
+            let place = options.isDryRun ? nil : try repository.setAsideEntry(path)
+            if options.isDryRun || place != nil { did(.setAside(path: path, to: place)) }
+        }
+    }
+
+    private func isEntry(_ path: ByteString) -> Bool {
+        (path.hasPrefix("streams/") || path.hasPrefix("images/")) && path.bytes.count { $0 == UInt8(ascii: "/") } == 1
+    }
+
+    /// Whether a stream's link leads to an object that is what its own name says, so that the link is at fault.
+    private func leadsToIntact(_ path: ByteString) throws -> Bool {
+        guard isEntry(path), let id = try store.usableStream(ByteString(Array(path.bytes.dropFirst(8)))) else { return false }
+        return try repository.isIntact(id)
+    }
+
+    // MARK: From another repository
+
+    private mutating func bringObjects(_ faults: FsckReport) throws {
+        guard let source = options.repository?.repository, source.algorithm == repository.algorithm else { return }
+        var wanted: Set<ObjectID> = []
+        for problem in faults.problems {
+            switch problem.kind {
+            case .objectOpenFailed, .objectDigestMismatch, .objectVerityMissing, .objectVerityFailed:
+                if let id = ObjectID(objectPath: problem.path.bytes.dropFirst(8)) { wanted.insert(id) }
+            case .missingObjectReference, .missingNamedReference, .imageMissingObject: if let id = problem.object { wanted.insert(id) }
+            case .brokenSymlink where problem.path.hasPrefix("images/"):
+                if let id = ObjectID(hex: problem.path.bytes.dropFirst(7)) { wanted.insert(id) }
+            case .brokenSymlink where problem.path.hasPrefix("streams/") && isEntry(problem.path):
+                if let id = try store.usableStream(ByteString(Array(problem.path.bytes.dropFirst(8)))) { wanted.insert(id) }
+            default: break
+            }
+        }
+        // What is brought may lead to more that is missing.
+        var count = 0
+        var seen: Set<ObjectID> = []
+        while !wanted.isEmpty {
+            seen.formUnion(wanted)
+            let ids = try wanted.sorted().filter { try repository.isIntact($0) == false && source.isIntact($0) }
+            if !ids.isEmpty, !options.isDryRun {
+                _ = try ObjectImporter(from: source, to: repository).run(ids, threads: Host.processorCount)
+            }
+            count += ids.count
+            var more: Set<ObjectID> = []
+            for id in ids {
+                if let stream = try? source.openStream(id) { more.formUnion(stream.objectReferences + stream.namedReferences.map(\.id)) }
+            }
+            wanted = more.subtracting(seen)
+        }
+        guard count > 0 else { return }
+        if !options.isDryRun { try repository.publish(Repository.Publication()) }
+        did(.objectsBrought(count: count))
+    }
+
+    // MARK: References
+
+    /// A reference whose text is damaged, but which can be read as one to what is here.
+    private mutating func relinkReferences(_ faults: FsckReport) throws {
+        for problem in faults.problems where problem.kind == .linkMismatch || problem.kind == .brokenSymlink {
+            let isStream = problem.path.hasPrefix("streams/refs/")
+            guard isStream || problem.path.hasPrefix("images/refs/") else { continue }
+            let prefix: ByteString = isStream ? "streams/refs/" : "images/refs/"
+            let name = ByteString(Array(problem.path.bytes.dropFirst(prefix.count)))
+            guard let reference = try isStream ? repository.streamReference(name) : repository.imageReference(name) else { continue }
+            let names = isStream ? try repository.streamNames() : try repository.imageIDs().map { ByteString($0.hex) }
+            let near = names.filter { Self.isNear(reference.entry, $0) }
+            guard near.count == 1, let entry = near.first else { continue }
+            if !options.isDryRun { try repository.relink(problem.path, to: entry) }
+            did(.linkWritten(path: problem.path, target: (isStream ? "streams/" : "images/") + entry))
+        }
+    }
+
+    /// Whether two names of one length differ in two bytes at most. Digests never do by chance.
+    private static func isNear(_ text: ByteString, _ other: ByteString) -> Bool {
+        guard text.count == other.count, text.count >= 64 else { return false }
+        return zip(text.bytes, other.bytes).count { $0 != $1 } <= 2
+    }
+
+    // MARK: Images
+
+    private mutating func mend(_ target: Target, _ faults: [String]) throws {
+        if case .named(let id) = target.kind { return try mend(named: target.name, id) }
+        guard let digest = target.digest else { return }
+        let isWhole = try known[digest] ?? (faults.isEmpty && isWhole(digest))
+        var result = RepairedImage(name: target.name, manifestDigest: digest, wasWhole: isWhole, isWhole: isWhole)
+        if !isWhole {
+            options.observer?(.mending(image: target.name))
+            do {
+                try store(target, digest)
+                if !options.isDryRun {
+                    if let fault = try fault(of: digest) { throw RepairError.stillDamaged(image: target.name, fault) }
+                    result.isWhole = true
+                }
+            } catch {
+                // Nothing more can be written, of no image.
+                if case RepositoryError.readOnly = error { throw error }
+                try options.cancellation.check()
+                result.failure = error
+            }
+        }
+        known[digest] = result.isWhole
+        report.images.append(result)
+    }
+
+    private func isWhole(_ digest: ContentDigest) throws -> Bool {
+        guard let image = (try? store.image(digest)) ?? nil else { return false }
+        return try store.isWhole(image)
+    }
+
+    /// What the check says of an image that was stored anew.
+    private func fault(of digest: ContentDigest) throws -> String? {
+        guard try isWhole(digest) else { return "objects are still missing or damaged" }
+        return try store.check(ByteString(digest.description)).problems.first { !$0.image.hasPrefix("oci-referrers/") }?.description
+    }
+
+    private mutating func mend(named name: ByteString, _ id: ObjectID) throws {
+        var isWhole = try isWhole(named: id)
+        var result = RepairedImage(name: name, manifestDigest: nil, wasWhole: isWhole, isWhole: isWhole)
+        if !isWhole, try repository.isIntact(id), try !store.hasIntactImage(id) {
+            if !options.isDryRun {
+                _ = try repository.linkImage(id)
+                try repository.publish(Repository.Publication())
+            }
+            let hex = ByteString(id.hex)
+            did(.linkWritten(path: "images/" + hex, target: "objects/" + ByteString(id.objectPath)))
+            isWhole = try self.isWhole(named: id)
+        }
+        result.isWhole = isWhole
+        if !isWhole { result.failure = RepairError.notRebuildable(image: name) }
+        report.images.append(result)
+    }
+
+    private func isWhole(named id: ObjectID) throws -> Bool {
+        guard try store.hasIntactImage(id), let objects = try? repository.imageObjects(id) else { return false }
+        return try repository.faulty(objects).isEmpty
+    }
+
+    // MARK: Storing anew
+
+    private mutating func store(_ target: Target, _ digest: ContentDigest) throws {
+        let places = options.sources(target.recorded, target.name, digest)
+        if options.isDryRun { return try plan(target, digest, places) }
+        if case .tag = target.kind, let other = options.repository, let image = (try? other.image(digest)) ?? nil {
+            if (try? copyImage(image, from: other, named: target.name, into: store)) != nil {
+                return did(.fetched(image: target.name, from: other.repository.path, layers: nil))
+            }
+        }
+        let documents = try findDocuments(target, digest)
+        try relink(target, documents)
+        var reasons: [String] = []
+        for place in places.map(Optional.some) + (places.isEmpty ? [nil] : []) {
+            let source = RepairImageSource(
+                target.name, digest, manifest: documents.manifest?.bytes, documents: documents.configs, from: place)
+            do {
+                let layers = try pull(target, digest, source, keepsBlobs: keepsBlobs(target, digest, documents))
+                did(
+                    source.isOpened
+                        ? .fetched(image: target.name, from: place?.name ?? "", layers: layers) : .regenerated(image: target.name))
+                return
+            } catch {
+                if places.isEmpty { throw Self.cause(error) }
+                reasons.append("\(place?.name.withoutSecrets ?? ""): \(error)")
+            }
+        }
+        throw RepairError.unavailable(image: target.name, reasons: reasons)
+    }
+
+    /// Of a layer that cannot be fetched: that nobody knows where from.
+    private static func cause(_ error: any Error) -> any Error {
+        if case PullError.layer(_, _, _, let cause) = error, cause is RepairError { return cause }
+        return error
+    }
+
+    private struct Documents {
+        var manifest: Manifest?
+        var configs: [ContentDigest: [UInt8]] = [:]
+        var layers: [ContentDigest] = []
+    }
+
+    private mutating func findDocuments(_ target: Target, _ digest: ContentDigest) throws -> Documents {
+        var found = Documents()
+        let image = (try? store.image(digest)) ?? nil
+        if let manifest = image?.manifest ?? target.image?.manifest {
+            found.manifest = manifest
+        } else if let bytes = try readCatalog().document(digest) {
+            found.manifest = try? Manifest(parsing: bytes)
+        }
+        guard let manifest = found.manifest else { return found }
+        let config =
+            try image?.configBytes ?? target.image?.configBytes ?? store.storedConfig(manifest.config.digest)
+            ?? readCatalog().document(manifest.config.digest)
+        if let config {
+            found.configs[manifest.config.digest] = config
+            found.layers = (try? manifest.imageConfig(from: config))?.diffIDs ?? manifest.layers.map(\.digest)
+        }
+        return found
+    }
+
+    private mutating func readCatalog() throws -> StoreCatalog {
+        if let catalog { return catalog }
+        let made = try StoreCatalog(store)
+        catalog = made
+        return made
+    }
+
+    /// Layers that are here, and whose names are lost or lead elsewhere, get them again.
+    private mutating func relink(_ target: Target, _ documents: Documents) throws {
+        let lost = try documents.layers.filter { layer in
+            guard let linked = try store.usableStream(StreamName.layer(layer)) else { return true }
+            return try !repository.isIntact(linked)
+        }
+        guard !lost.isEmpty else { return }
+        for name in try readCatalog().relinkLayers(lost) {
+            guard let stream = try store.usableStream(name) else { continue }
+            did(.linkWritten(path: "streams/" + name, target: "objects/" + ByteString(stream.objectPath)))
+        }
+    }
+
+    /// Whether the image kept the blobs of its layers. If its manifest's stream is lost, the blobs' streams say so; if its document is, the stream does.
+    private func keepsBlobs(_ target: Target, _ digest: ContentDigest, _ documents: Documents) throws -> Bool {
+        if let image = target.image { return !image.keptBlobs.isEmpty }
+        if let stream = try store.usableStream(StreamName.manifest(digest)), let reader = try? repository.openStream(stream) {
+            return !ReferenceKey.blobs(in: reader.namedReferences).isEmpty
+        }
+        return try documents.manifest?.layers.contains { try store.usableStream(StreamName.blob($0.digest)) != nil } ?? false
+    }
+
+    /// Returns how many layers were read.
+    private func pull(
+        _ target: Target, _ digest: ContentDigest, _ source: RepairImageSource, keepsBlobs: Bool
+    ) throws -> Int {
+        var pull = PullOptions()
+        pull.policy = .always
+        pull.name = target.name
+        pull.limits = .unlimited
+        pull.cancellation = options.cancellation
+        pull.keepsBlobs = keepsBlobs
+        pull.recordedReference = target.recorded
+        if let observer = options.observer { pull.observer = { observer(.pull($0)) } }
+        switch target.kind {
+        case .named: return 0
+        case .tag:
+            let result = try pullImage(from: source, into: repository, pull)
+            try keepImages(of: target, digest)
+            return result.newLayers
+        case .referrer(let subject):
+            let resolved = try resolveManifest(source, platform: .host, limits: pull.limits)
+            let puller = ImagePull(source: source, repository: repository, options: pull, reporter: PullReporter(nil))
+            return try repository.storeAsOne {
+                let config = try puller.readConfig(resolved.manifest.config)
+                var publication = Repository.Publication()
+                ImageStore.record(digest, of: subject, in: &publication)
+                return try puller.storeArtifact(
+                    resolved.manifest, digest, config, tag: nil, publication, PullReporter(nil)
+                ).0.new
+            }
+        }
+    }
+
+    /// EROFS images that a pull does not make, and that the image had: those for booting, and those of formats that the repository does not make
+    /// any more.
+    private func keepImages(of target: Target, _ digest: ContentDigest) throws {
+        guard let before = target.image, let now = try store.image(digest), now.isContainer else { return }
+        let lacks = before.bootImages.map(\.id) + [before.imageID(.v2), before.imageID(.v1)].compactMap(\.self)
+        guard !Set(lacks).isSubset(of: now.allImageIDs) else { return }
+        try repository.storeAsOne {
+            let layers = try store.layers(of: now)
+            var publication = Repository.Publication()
+            var images = Dictionary(
+                uniqueKeysWithValues: [ErofsVersion.v1, .v2].compactMap { version in now.imageID(version).map { (version, $0) } })
+            for version in [ErofsVersion.v1, .v2] where images[version] == nil {
+                guard let old = before.imageID(version) else { continue }
+                if try !store.hasIntactImage(old) {
+                    let bytes = try writeErofs(store.tree(of: now), version: version)
+                    guard bytes.withUnsafeBytes({ VerityHasher.objectID(of: $0, repository.algorithm) }) == old else { continue }
+                    publication.image(try repository.storeImage(bytes).id)
+                }
+                images[version] = old
+            }
+            var boot = try store.makeBootImages(of: layers, like: before, &publication)
+            for old in before.bootImages where try !boot.contains(where: { $0.key == old.key }) && store.hasIntactImage(old.id) {
+                boot.append(old)
+            }
+            try store.publish(
+                manifest: now.manifest, digest: digest, config: now.configBytes, layers: layers.map { ($0.diffID, $0.stream) },
+                images: images,
+                boot: boot, tag: target.name, source: target.recorded, publication)
+        }
+    }
+
+    private mutating func plan(_ target: Target, _ digest: ContentDigest, _ places: [RepairSource]) throws {
+        if let other = options.repository, (try? other.image(digest)) ?? nil != nil {
+            return did(.fetched(image: target.name, from: other.repository.path, layers: nil))
+        }
+        let documents = try findDocuments(target, digest)
+        let lost = try documents.layers.filter { layer in
+            guard let stream = try store.usableStream(StreamName.layer(layer)) else { return true }
+            let type = target.image?.isContainer == false ? StreamContentType.blob : StreamContentType.layer
+            return try !store.isWhole(stream, type)
+        }
+        if documents.manifest != nil, !documents.configs.isEmpty, lost.isEmpty { return did(.regenerated(image: target.name)) }
+        guard let place = places.first else { throw RepairError.noSource(image: target.name) }
+        did(.fetched(image: target.name, from: place.name, layers: documents.layers.isEmpty ? nil : lost.count))
+    }
+
+    // MARK: What is left
+
+    private mutating func lookForDangling() throws {
+        let found = try repository.check(metadataOnly: true).problems.filter { $0.kind == .brokenSymlink }.map(\.path)
+        // References first: an entry that nothing refers to is garbage.
+        for path in found.sorted(by: { !isEntry($0) && isEntry($1) }) {
+            guard options.prunesDangling else {
+                report.dangling.append(path)
+                continue
+            }
+            if !options.isDryRun { try repository.removeLink(path) }
+            did(.danglingRemoved(path: path))
+        }
+    }
+
+    private mutating func removeTemporaries() throws {
+        let all = try repository.temporaries()
+        guard !all.isEmpty else { return }
+        guard let removed = options.isDryRun ? all : try repository.removeTemporaries() else {
+            report.isBusy = true
+            return
+        }
+        for path in removed { did(.temporaryRemoved(path: path)) }
+    }
+}
+
+extension PullLimits {
+    /// For what was taken once: what its owner allowed is not asked again.
+    static let unlimited = {
+        var limits = PullLimits()
+        limits.layerBytes = 1 << 60
+        limits.layerEntries = 1 << 40
+        limits.imageEntries = 1 << 40
+        limits.treeBytes = 1 << 60
+        limits.pathBytes = 1 << 20
+        limits.xattrBytes = 1 << 20
+        limits.manifestBytes = UInt64(ImageLimits.largestManifest)
+        return limits
+    }()
+}
