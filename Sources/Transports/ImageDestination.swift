@@ -1,31 +1,33 @@
 public import ComposefsHashing
 public import ComposefsOCIModel
 
-/// Where a push goes: a registry, a layout, an archive. Synchronous; called from the push's own threads, several at once.
+/// The destination of a push: a registry, a layout or an archive. Its methods block, and several threads of the push call them at once.
 public protocol ImageDestination: Sendable {
-    /// For messages and results: `docker.io/library/alpine:latest`, `oci:DIR:TAG`.
+    /// The name in messages and results, for example `docker.io/library/alpine:latest` or `oci:DIR:TAG`.
     var displayName: String { get }
 
-    /// The repository, where the destination is one of a registry: blobs may be mounted from others of the same registry.
+    /// The reference if the destination is a registry: blobs can be mounted from other repositories of the same registry. Else nil.
     var registryReference: RegistryReference? { get }
 
-    /// Whether images in Docker's format are taken as they are. Else they become OCI images: other readers of layouts do not find them. True by
-    /// default.
+    /// Whether the destination accepts images in Docker's format. If not, they are converted to OCI images, because other readers of
+    /// layouts do not find them. True by default.
     var takesDockerFormat: Bool { get }
 
     /// Whether the destination has a blob with the descriptor's digest and size.
     func hasBlob(_ blob: Descriptor) throws -> Bool
 
-    /// Takes a blob over from another repository of the same registry; false where the registry does not do it.
+    /// Mounts a blob from another repository of the same registry (distribution-spec, "Mounting a blob"). False if the registry does not.
     func mountBlob(_ blob: Descriptor, from source: RegistryReference) throws -> Bool
 
-    /// Takes a blob's bytes, and checks its digest and size where they are known.
+    /// Stores a blob, and verifies its digest and size if they are known.
+    ///
+    /// - Throws: `PushError.blobDigest`, and errors of the destination.
     func putBlob(_ blob: OutgoingBlob) throws -> SentBlob
 
-    /// Takes a manifest whose blobs are there. `isNamed`: it becomes what the destination's tag stands for, durably.
+    /// Stores a manifest whose blobs the destination has. With `isNamed`, the destination's tag refers to it afterwards, durably.
     func putManifest(_ manifest: Manifest, digest: ContentDigest, isNamed: Bool) throws
 
-    /// Called once, after everything has been put.
+    /// Completes the push. Called once, after everything has been stored.
     func finish() throws
 }
 
@@ -33,15 +35,17 @@ extension ImageDestination {
     public var takesDockerFormat: Bool { true }
 }
 
-/// A blob that can be made as often as need be.
+/// A blob to be sent. Its bytes can be produced repeatedly, so that an upload can be retried.
 public struct OutgoingBlob: Sendable {
-    /// Hands out the bytes from the first to the last; the same ones at every call. Rethrows what the receiver throws.
+    /// Emits the blob from beginning to end, with the same bytes in every call. Rethrows what `emit` throws.
     public typealias Producer = @Sendable (_ emit: (UnsafeRawBufferPointer) throws -> Void) throws -> Void
 
-    /// Nil where it shows only when the bytes have been made.
+    /// Digest and size; nil if they are known only after the bytes have been produced.
     public var expected: SentBlob?
+    /// Produces the bytes.
     public var produce: Producer
 
+    /// A blob that `produce` produces.
     public init(expected: SentBlob?, produce: @escaping Producer) {
         self.expected = expected
         self.produce = produce
@@ -55,10 +59,10 @@ public struct OutgoingBlob: Sendable {
     }
 }
 
-/// A blob that is where it should be.
+/// Digest and size of a blob that was stored.
 public struct SentBlob: Hashable, Sendable {
     public var digest: ContentDigest
-    /// In bytes.
+    /// The size in bytes.
     public var size: UInt64
 
     public init(digest: ContentDigest, size: UInt64) {
@@ -67,7 +71,7 @@ public struct SentBlob: Hashable, Sendable {
     }
 }
 
-/// Counts and digests a blob while it is produced, and compares in the end. For destinations.
+/// Computes the size and digest of a blob while it is produced, and compares them with the expected ones at the end. For destinations.
 package struct BlobCheck: ~Copyable {
     package private(set) var size: UInt64 = 0
     private let expected: SentBlob?

@@ -3,24 +3,24 @@ import ComposefsHashing
 package import ComposefsLinuxSystem
 import ComposefsOCIModel
 
-/// The files of a layout, wherever they are: in a directory or in an archive.
+/// The files of a layout, in a directory or in an archive.
 protocol ImageFiles: Sendable {
-    /// For messages.
+    /// The name in messages.
     var name: ByteString { get }
 
-    /// A regular file by its path, relative and without `.` or `..`; nil where there is none.
+    /// Opens a regular file by its relative path, which contains neither `.` nor `..`; nil if it does not exist.
     func open(_ path: ByteString) throws -> ImageFile?
 }
 
-/// A part of an open file that is a file of its own.
+/// A file, or a part of an archive that is one file.
 package struct ImageFile: Sendable {
     package let file: OpenFile
-    /// Where it begins in `file`, in bytes.
+    /// The offset of the first byte in `file`.
     package let offset: UInt64
-    /// In bytes.
+    /// The size in bytes.
     package let size: UInt64
 
-    /// The whole of an open regular file.
+    /// An open regular file as a whole.
     package init(_ file: OpenFile) {
         self.file = file
         offset = 0
@@ -33,7 +33,7 @@ package struct ImageFile: Sendable {
         self.size = size
     }
 
-    /// Fills `buffer` from `position` on; fewer bytes only at the end.
+    /// Fills `buffer` from `position` on and returns the number of bytes; fewer only at the end.
     package func read(at position: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws -> Int {
         guard position < size else { return 0 }
         let count = Int(min(UInt64(buffer.count), size - position))
@@ -42,8 +42,8 @@ package struct ImageFile: Sendable {
         return try file.read(at: start, into: UnsafeMutableRawBufferPointer(rebasing: buffer[..<count]))
     }
 
-    /// All of it, in pieces, in memory that is used again.
-    func forEachPiece(_ body: (UnsafeRawBufferPointer) throws -> Void) throws {
+    /// Reads the file from beginning to end and calls `body` with consecutive blocks. The memory is valid only during the call.
+    func forEachBlock(_ body: (UnsafeRawBufferPointer) throws -> Void) throws {
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 256 * 1024, alignment: 4096)
         defer { buffer.deallocate() }
         var position: UInt64 = 0
@@ -55,23 +55,27 @@ package struct ImageFile: Sendable {
         }
     }
 
+    /// Reads the whole file into memory.
     package func readAll() throws -> [UInt8] {
         var bytes: [UInt8] = []
-        try forEachPiece { bytes.append(contentsOf: $0) }
+        try forEachBlock { bytes.append(contentsOf: $0) }
         return bytes
     }
 }
 
 extension ImageFiles {
-    /// The whole of a small file.
+    /// Reads a whole file; nil if it does not exist.
+    ///
+    /// - Parameter limit: the largest size that is read, in bytes.
     func read(_ path: ByteString, limit: Int) throws -> [UInt8]? {
         guard let file = try open(path) else { return nil }
         guard file.size <= UInt64(limit) else {
-            throw OCIError.damaged(source: name, "\(path) has \(file.size) bytes; at most \(limit) are read")
+            throw OCIError.damaged(source: name, "\(path) has \(file.size) bytes; the limit is \(limit)")
         }
         return try file.readAll()
     }
 
+    /// Opens the file of a blob and compares its size with the descriptor.
     func requireFile(_ path: ByteString, for descriptor: Descriptor) throws -> ImageFile {
         guard let file = try open(path) else {
             let note = descriptor.isForeign ? ": " + descriptor.foreignNote : ""
@@ -84,29 +88,31 @@ extension ImageFiles {
         return file
     }
 
-    /// A manifest or index among the blobs.
+    /// Reads a manifest or index from the blobs. The caller verifies the digest.
     func manifest(_ path: ByteString, _ descriptor: Descriptor) throws -> [UInt8] {
         guard descriptor.size <= UInt64(ImageLimits.largestManifest) else {
             throw OCIError.damaged(
                 source: name,
-                "the manifest \(descriptor.digest) has \(descriptor.size) bytes; at most \(ImageLimits.largestManifest) are read")
+                "the manifest \(descriptor.digest) has \(descriptor.size) bytes; the limit is \(ImageLimits.largestManifest)")
         }
         return try requireFile(path, for: descriptor).readAll()
     }
 
+    /// Opens a blob. The caller verifies the digest.
     func blob(_ path: ByteString, _ descriptor: Descriptor) throws -> any BlobReader {
         if let data = descriptor.data { return DataBlobReader(data) }
         return FileBlobReader(try requireFile(path, for: descriptor))
     }
 }
 
-/// Files beneath a directory. No link leads out of it, the last component is none, and only regular files are opened.
+/// Files in a directory. Symbolic links must not lead out of it, the last component must not be one, and only regular files are opened.
 struct DirectoryFiles: ImageFiles {
     let name: ByteString
     private let directory: SharedDirectory
     private let resolve: ResolveFlags
 
-    /// - Parameter asRoot: whether `/` and `..` in links and paths are taken as they are in a container, instead of refused.
+    /// - Parameter asRoot: whether the directory is the root for absolute paths and `..` (RESOLVE_IN_ROOT of openat2(2)), instead of
+    ///   refusing them (RESOLVE_BENEATH).
     init(_ path: ByteString, asRoot: Bool = false) throws {
         name = path
         resolve = [asRoot ? .inRoot : .beneath, .noMagicLinks]
@@ -116,29 +122,29 @@ struct DirectoryFiles: ImageFiles {
     func open(_ path: ByteString) throws -> ImageFile? {
         let file: FileDescriptor
         do throws(SystemError) {
-            // Without non-blocking mode a fifo of that name would hold us for ever.
+            // In blocking mode, opening a FIFO of that name would never return.
             file = try directory.descriptor.open(at: path, [.readOnly, .noFollow, .nonBlocking], resolve: resolve)
         } catch {
             switch error.errno {
             case .noEntry, .notDirectory: return nil
             case .tooManySymbolicLinks: throw OCIError.damaged(source: name, "\(path) is a symbolic link, not a file")
-            case .crossDevice: throw OCIError.damaged(source: name, "\(path) lies outside of the directory")
-            case .noDeviceOrAddress: throw OCIError.damaged(source: name, "\(path) is no regular file")
+            case .crossDevice: throw OCIError.damaged(source: name, "\(path) is outside of the directory")
+            case .noDeviceOrAddress: throw OCIError.damaged(source: name, "\(path) is not a regular file")
             default: throw error
             }
         }
-        guard try file.status().kind == .regular else { throw OCIError.damaged(source: name, "\(path) is no regular file") }
+        guard try file.status().kind == .regular else { throw OCIError.damaged(source: name, "\(path) is not a regular file") }
         return ImageFile(try OpenFile(file))
     }
 }
 
-/// A directory that several threads open files in.
+/// An open directory that several threads share.
 final class SharedDirectory: Sendable {
     let descriptor: FileDescriptor
     init(descriptor: consuming FileDescriptor) { self.descriptor = descriptor }
 }
 
-/// A blob that is a file or a part of one.
+/// Reads a blob that is a file or a part of one.
 package final class FileBlobReader: BlobReader {
     private let file: ImageFile
     private var position: UInt64 = 0
@@ -155,7 +161,7 @@ package final class FileBlobReader: BlobReader {
     }
 }
 
-/// A blob in memory.
+/// Reads a blob in memory.
 package final class DataBlobReader: BlobReader {
     private let data: [UInt8]
     private var position = 0

@@ -3,23 +3,25 @@ public import ComposefsHashing
 package import ComposefsLinuxSystem
 public import ComposefsOCIModel
 
-/// Where a pull comes from.
+/// A reference to an image, with its transport.
 public enum ImageReference: Hashable, Sendable {
     /// `oci:DIR[:TAG]`: an OCI image layout.
     case layout(ImageLocation)
-    /// `oci-archive:FILE[:TAG]`: a tar archive of one, compressed or not.
+    /// `oci-archive:FILE[:TAG]`: a tar archive of an OCI image layout, possibly compressed.
     case ociArchive(ImageLocation)
-    /// `docker-archive:FILE[:TAG]`: what `docker save` writes.
+    /// `docker-archive:FILE[:TAG]`: an archive in the format of `docker save`.
     case dockerArchive(ImageLocation)
-    /// `dir:DIR`: manifest and blobs side by side, as `skopeo copy` writes them.
+    /// `dir:DIR`: a directory with manifest and blobs, in the format of `skopeo copy`.
     case directory(ByteString)
     /// `containers-storage:NAME`: the storage of podman, buildah and cri-o on this machine.
     case containersStorage(String)
-    /// `docker://…`, or no prefix at all.
+    /// `docker://…`, or a reference without a prefix.
     case registry(RegistryReference)
 }
 
-/// Reads `TRANSPORT:WHERE` or a registry reference.
+/// Parses `TRANSPORT:LOCATION` or a registry reference.
+///
+/// - Throws: `OCIError.invalidReference`.
 public func parseReference(_ text: String) throws(OCIError) -> ImageReference {
     func rest(_ prefix: String) throws(OCIError) -> String? {
         guard text.hasPrefix(prefix) else { return nil }
@@ -28,33 +30,35 @@ public func parseReference(_ text: String) throws(OCIError) -> ImageReference {
         return rest
     }
     for scheme in ["https://", "http://", "oci://"] where text.hasPrefix(scheme) && !text.hasPrefix(scheme + "/") {
-        throw .invalidReference(ByteString(text), "references to registries have no \(scheme); write docker://HOST/NAME:TAG")
+        throw .invalidReference(ByteString(text), "a registry reference does not begin with \(scheme); write docker://HOST/NAME:TAG")
     }
     if let rest = try rest("oci:") { return .layout(ImageLocation(rest)) }
     if let rest = try rest("oci-archive:") { return .ociArchive(ImageLocation(rest)) }
     if let rest = try rest("docker-archive:") { return .dockerArchive(ImageLocation(rest)) }
     if let rest = try rest("dir:") { return .directory(ByteString(rest)) }
     if let rest = try rest("containers-storage:") { return .containersStorage(rest) }
-    // As to other container tools, a name without a registry is Docker Hub's here.
+    // As in other container tools, a name without a registry refers to Docker Hub after docker://.
     if let rest = try rest("docker://") { return .registry(try RegistryReference(parsing: rest).qualified) }
     for transport in ["docker-daemon:", "ostree:", "sif:", "tarball:"] where text.hasPrefix(transport) {
         throw .invalidReference(
-            ByteString(text), "\(transport) is not supported; copy the image to oci-archive:FILE with skopeo and pull that")
+            ByteString(text), "\(transport) is not supported; copy the image to oci-archive:FILE with skopeo and pull the archive")
     }
     return .registry(try RegistryReference(parsing: text))
 }
 
-/// A file or directory and, after a colon, a name of an image in it: `PATH`, `PATH:NAME`, `PATH:@N` or `PATH@DIGEST`.
+/// A file or directory, optionally with the name of an image in it: `PATH`, `PATH:NAME`, `PATH:@N` or `PATH@DIGEST`.
 ///
-/// Paths and names may both hold colons (`DIR:docker.io/team/app:1`), so what is there decides, for reading and for writing alike. Where
-/// nothing is, the path ends at the first colon behind a directory that is there: what is written there is found again by the same text.
+/// Both paths and names may contain colons (`DIR:docker.io/team/app:1`). The existing files decide where the path ends, for reading and for
+/// writing. If no reading of the text names an existing file, the path ends at the first colon after an existing directory. So the same
+/// text finds an image after it has been written.
 public struct ImageLocation: Hashable, Sendable {
     /// A name of an image in a layout or archive.
     public enum Name: Hashable, Sendable, CustomStringConvertible {
+        /// `PATH:NAME`
         case tag(String)
         /// `PATH@sha256:…`
         case digest(ContentDigest)
-        /// `PATH:@N`: by its place, counted from 0.
+        /// `PATH:@N`: by its position, counted from 0.
         case index(Int)
 
         public var description: String {
@@ -66,17 +70,19 @@ public struct ImageLocation: Hashable, Sendable {
         }
     }
 
+    /// The text without the transport.
     public let text: ByteString
 
+    /// - Parameter text: the reference without the transport.
     public init(_ text: String) { self.text = ByteString(text) }
 
     private typealias Reading = (path: ByteString, name: Name?)
 
-    /// Readings that are looked for at most.
+    /// The most readings that are looked up.
     private static let readingLimit = 64
 
-    /// Every way to read the text. First comes the one at the last colon, unless a slash follows it, then the whole text as a path, then
-    /// the other colons from the right to the left.
+    /// All readings of the text, in order of preference: the split at the last colon, unless a slash follows it; the whole text as a path;
+    /// the splits at the other colons, from right to left.
     private var readings: [Reading] {
         let bytes = text.bytes
         var splits: [Reading] = []
@@ -106,10 +112,10 @@ public struct ImageLocation: Hashable, Sendable {
         if case .tag(let tag)? = name { tag.utf8.contains(UInt8(ascii: "/")) } else { false }
     }
 
-    /// The first reading whose path is there; else the one that makes it in the deepest directory that is there.
+    /// The first reading whose path exists; if there is none, the one whose parent is the deepest existing directory.
     ///
-    /// - Throws: `SystemError` if a path cannot be looked at: it must not be taken for missing, since another reading names another image
-    ///   or another directory to write to.
+    /// - Throws: `SystemError` if a path cannot be looked up. It must not count as missing, because another reading names another image or
+    ///   another directory to write to.
     package func located() throws(SystemError) -> (path: ByteString, name: Name?) {
         let readings = readings
         for reading in readings where try Self.exists(reading.path) { return reading }
@@ -132,7 +138,7 @@ public struct ImageLocation: Hashable, Sendable {
             return try FileDescriptor.currentDirectory.statusIfPresent(at: path, follow: true) != nil
         } catch {
             switch error.errno {
-            // Of the other readings, most are no paths that anyone would make.
+            // Most of the readings are not plausible paths.
             case .notDirectory, .nameTooLong: return false
             default: throw error
             }

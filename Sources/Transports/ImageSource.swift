@@ -2,49 +2,50 @@ public import ComposefsConcurrency
 public import ComposefsHashing
 public import ComposefsOCIModel
 
-/// An image in a registry, a layout or an archive. Synchronous; called from the pull's own threads, several at once.
+/// The source of a pull: an image in a registry, a layout or an archive. Its methods block, and several threads of the pull call them at
+/// once.
 ///
-/// What a source returns is not trusted: the caller compares size and digest with the descriptor.
+/// What a source returns is not trusted. The caller compares size and digest with the descriptor.
 public protocol ImageSource: Sendable {
-    /// The manifest or index that the reference names.
+    /// Reads the manifest or index that the reference names.
     func rootManifest() throws -> SourceManifest
 
-    /// A manifest or index that an index names; at most `ImageLimits.largestManifest`.
+    /// Reads a manifest or index that an index lists, of at most `ImageLimits.largestManifest` bytes.
     func manifest(_ descriptor: Descriptor) throws -> [UInt8]
 
-    /// The bytes of a config or a layer, from the first to the last.
+    /// Opens a config or a layer at its first byte.
     func openBlob(_ descriptor: Descriptor) throws -> any BlobReader
 
-    /// Where a download finds the bytes of a config or a layer: `openBlob`, by default.
+    /// The origins from which a config or a layer is downloaded; by default one, `openBlob`.
     func origins(of descriptor: Descriptor) throws -> any BlobOrigins
 
-    /// Whether blobs come from afar: then no two pulls of a store fetch the same one, and what a pull that was killed has fetched is kept for
-    /// the next. False by default.
+    /// Whether blobs come over the network. If so, no two pulls of a store fetch the same blob at the same time, and partial blobs of an
+    /// interrupted pull are kept for the next one. False by default.
     var isRemote: Bool { get }
 
-    /// Manifests that refer to this one as their `subject`, only those of one artifact type if it is given; maybe others too. None by
+    /// Lists the manifests whose `subject` is this one; with an artifact type, only those. The list may contain others too. Empty by
     /// default.
     func referrers(of digest: ContentDigest, artifactType: String?) throws -> [Descriptor]
 
-    /// The name that a pull tags by default.
+    /// The default tag of a pull.
     var canonicalName: String { get }
 
-    /// Names under which an earlier pull may have left the image: the canonical one by default.
+    /// The tags under which an earlier pull may have stored the image; by default only the canonical name.
     var localNames: [String] { get }
 
-    /// The digest, if the reference has one, of the manifest or index that it names. Nil by default.
+    /// The digest in the reference, which names a manifest or index; nil if it has none. Nil by default.
     var pinnedDigest: ContentDigest? { get }
 }
 
-/// An error of a source or destination that tells how far it reaches.
-public protocol PlaceError: Error {
-    /// The source or destination answers, and only does not have, give or take this one thing: others may fare better. False if nothing more
-    /// is to be expected of it, and if content is not what it is said to be.
-    var concernsOneThing: Bool { get }
+/// An error of a source or destination that says what it affects.
+public protocol TransportError: Error {
+    /// Whether the error affects only this one document or blob: the source or destination responds, but does not have, provide or accept
+    /// it. False if further requests will fail too, and if content does not match its digest.
+    var concernsOneItem: Bool { get }
 }
 
-extension OCIError: PlaceError {
-    public var concernsOneThing: Bool { if case .notFound = self { true } else { false } }
+extension OCIError: TransportError {
+    public var concernsOneItem: Bool { if case .notFound = self { true } else { false } }
 }
 
 extension ImageSource {
@@ -54,9 +55,13 @@ extension ImageSource {
     public func referrers(of digest: ContentDigest, artifactType: String?) throws -> [Descriptor] { [] }
     public func origins(of descriptor: Descriptor) throws -> any BlobOrigins { LocalOrigin { try openBlob(descriptor) } }
 
-    /// The download of a config or a layer.
+    /// The download of a config or a layer, with retries.
     ///
-    /// - Parameter partial: what is kept of the blob.
+    /// - Parameters:
+    ///   - descriptor: of the blob.
+    ///   - partial: the partial blob, if bytes are kept.
+    ///   - cancellation: ends the download, with `CancellationError`.
+    ///   - observer: receives the download's events.
     public func download(
         _ descriptor: Descriptor, partial: (any PartialBlob)? = nil, _ cancellation: Cancellation = Cancellation(),
         _ observer: BlobObserver? = nil
@@ -65,12 +70,13 @@ extension ImageSource {
     }
 }
 
-/// The document that a reference names, and what its source promised about it.
+/// The document that a reference names, with what the source states about it.
 public struct SourceManifest: Sendable {
+    /// The document.
     public var bytes: [UInt8]
-    /// If the source says one.
+    /// The media type, if the source states one.
     public var mediaType: String?
-    /// If the reference was by digest, or the source has a descriptor of the document. Not checked yet.
+    /// The document's descriptor, if the reference has a digest or the source has a descriptor. The bytes have not been compared with it.
     public var expected: Descriptor?
 
     public init(bytes: [UInt8], mediaType: String? = nil, expected: Descriptor? = nil) {
@@ -80,8 +86,8 @@ public struct SourceManifest: Sendable {
     }
 }
 
-/// A blob's bytes from beginning to end. Used by one thread at a time.
+/// Reads a blob from beginning to end. Used by one thread at a time.
 public protocol BlobReader: AnyObject {
-    /// Fills the front of `buffer`; 0 is the end.
+    /// Reads the next bytes into the front of `buffer` and returns their number; 0 at the end.
     func read(into buffer: UnsafeMutableRawBufferPointer) throws -> Int
 }

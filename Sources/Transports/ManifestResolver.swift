@@ -2,18 +2,26 @@ public import ComposefsConcurrency
 public import ComposefsHashing
 public import ComposefsOCIModel
 
-/// The manifest that a reference means on one platform.
+/// The manifest that a reference resolves to for one platform.
 public struct ResolvedManifest: Hashable, Sendable {
+    /// The manifest, verified.
     public var manifest: Manifest
+    /// The digest of the manifest.
     public var digest: ContentDigest
-    /// Of the entry that named it; nil where the source named the manifest itself and promised nothing.
+    /// The index entry of the manifest; nil if the reference names the manifest itself and the source has no descriptor of it.
     public var descriptor: Descriptor?
-    /// The index that the reference names, where it names one.
+    /// The index that the reference names; nil if it names the manifest itself.
     public var index: ContentDigest?
 }
 
-/// Follows a reference through indexes to one manifest. Digest and size of every document are compared with what named it.
+/// Resolves a reference, through indexes, to the manifest for one platform. Digest and size of every document are compared with the
+/// descriptor that names it.
 ///
+/// - Parameters:
+///   - source: the image's source.
+///   - platform: the wanted platform.
+///   - limits: sizes of manifests and depth of indexes.
+///   - cancellation: ends the resolution, with `CancellationError`.
 /// - Throws: `OCIError`, `LimitExceeded`, `CancellationError`, or what the source throws.
 public func resolveManifest(
     _ source: any ImageSource, platform: Platform, limits: PullLimits = PullLimits(), _ cancellation: Cancellation = Cancellation()
@@ -30,10 +38,10 @@ public func resolveManifest(
     }
 }
 
-/// Follows a reference to the manifests of all platforms, in the order that indexes list them, each once. Attestations are left out, and what
-/// needs more than its platform's system can do (`os.features`).
+/// Resolves a reference to the manifests for all platforms, each once, in the order of the indexes. Attestations and manifests that require
+/// `os.features` are left out.
 ///
-/// - Throws: as above.
+/// - Throws: as `resolveManifest`.
 package func resolveAllManifests(
     _ source: any ImageSource, limits: PullLimits, _ cancellation: Cancellation = Cancellation()
 ) throws -> (isIndex: Bool, manifests: [ResolvedManifest]) {
@@ -47,7 +55,7 @@ package func resolveAllManifests(
             let runnable = index.manifests.filter {
                 $0.isOfKnownKind && !$0.isMarkedAsAttestation && $0.platform?.isOrdinary != false
             }
-            // Where nothing else is listed, those of an unknown platform may be images.
+            // If nothing else is listed, manifests of an unknown platform can be images.
             let listed = runnable.filter { !$0.isAttestation }
             for entry in listed.isEmpty ? runnable : listed {
                 switch try reader.read(entry, depth: depth) {
@@ -81,6 +89,9 @@ private func readRoot(_ source: any ImageSource, _ limits: PullLimits) throws ->
     }
 }
 
+/// Compares the announced size of a manifest or index with the limits.
+///
+/// - Parameter document: the name of the document in the error.
 package func checkSize(_ size: UInt64, _ document: String, _ limits: PullLimits) throws(LimitExceeded) {
     let allowed = min(limits.manifestBytes, UInt64(ImageLimits.largestManifest))
     guard size <= allowed else { throw LimitExceeded(.manifestBytes, allowed: allowed, found: size, place: document) }
@@ -88,26 +99,26 @@ package func checkSize(_ size: UInt64, _ document: String, _ limits: PullLimits)
 
 private func check(_ bytes: [UInt8], _ expected: Descriptor, _ kind: String = "manifest") throws(OCIError) {
     guard UInt64(bytes.count) == expected.size else {
-        throw .malformed(document: "\(kind) \(expected.digest)", "\(bytes.count) bytes, but its descriptor announces \(expected.size)")
+        throw .malformed(document: "\(kind) \(expected.digest)", "has \(bytes.count) bytes, but its descriptor announces \(expected.size)")
     }
     let digest = ContentDigest.of(bytes, expected.digest.algorithm)
     guard digest == expected.digest else {
-        throw .malformed(document: "\(kind) \(expected.digest)", "the bytes' digest is \(digest); they were damaged or exchanged")
+        throw .malformed(document: "\(kind) \(expected.digest)", "the content has the digest \(digest): it is damaged or was exchanged")
     }
 }
 
-/// Reads what indexes list, each document once: an index that names another many times costs no more than one that names it once.
+/// Reads the documents that indexes list. Each document is read once, so an index that lists another one many times causes no extra reads.
 private struct IndexReader {
     let source: any ImageSource
     let limits: PullLimits
     let cancellation: Cancellation
     var visited: Set<ContentDigest> = []
 
-    /// Nil where the document was read before.
+    /// Reads and verifies the document of an entry; nil if it was read before.
     mutating func read(_ entry: Descriptor, depth: UInt64) throws -> ManifestDocument? {
         guard visited.insert(entry.digest).inserted else { return nil }
         guard visited.count <= ImageLimits.indexCount else {
-            throw OCIError.unsupported(document: "index", "more than \(ImageLimits.indexCount) documents would have to be read")
+            throw OCIError.unsupported(document: "index", "lists more than \(ImageLimits.indexCount) documents, the limit")
         }
         let deepest = min(limits.indexDepth, UInt64(ImageLimits.deepestIndex))
         guard depth < deepest || !MediaType.isIndex(entry.mediaType) else {
@@ -126,11 +137,12 @@ private struct IndexReader {
         return try manifest.imageConfig(from: try manifest.config.data ?? read(manifest.config))
     }
 
-    /// A config, verified.
+    /// Reads and verifies a config.
     private func read(_ config: Descriptor) throws -> [UInt8] {
         guard config.size <= UInt64(ImageLimits.configBytes) else {
             throw OCIError.malformed(
-                document: "config \(config.digest)", "\(config.size) bytes are announced; at most \(ImageLimits.configBytes) are read")
+                document: "config \(config.digest)",
+                "the descriptor announces \(config.size) bytes; the limit is \(ImageLimits.configBytes)")
         }
         return try source.download(config, cancellation).verified { blob in
             var bytes: [UInt8] = []
@@ -146,22 +158,22 @@ private struct IndexReader {
     }
 }
 
-/// The manifest that fits a platform best.
+/// Searches an index for the manifest that matches a platform best.
 ///
-/// Entries that say that they are for the very platform come first. Otherwise the configs of those that say nothing are looked at, indexes included,
-/// depth first; the best of all is taken. Artifacts that are listed beside the image, and entries of kinds that are not known, are passed over: an
-/// artifact is taken where the index lists no image at all, or none but this platform's artifacts.
+/// An entry that states exactly the wanted platform is selected first. Otherwise, entries without a platform are examined through their
+/// configs, depth first and including nested indexes, and the best match is selected. Artifacts and entries of unknown kinds that are
+/// listed beside the image are ignored. An artifact is selected if the index lists no images, or if only artifacts match the platform.
 private struct IndexSearch {
     var reader: IndexReader
     let platform: Platform
-    /// What images there are for, by what the indexes and the configs say.
+    /// The platforms of the images, as stated by indexes and configs.
     var platforms: [String] = []
     private var best: (rank: Int, manifest: ResolvedManifest)?
-    /// The first of them; whether its entry says that it is for the platform.
+    /// The first artifact, and whether its entry states the platform.
     private var artifact: (manifest: ResolvedManifest, isForPlatform: Bool)?
     private var hasSchema1 = false
 
-    /// For an image whose config does not say what it is for.
+    /// The rank of an image whose config states no platform.
     private static let unknownRank = Int.max
 
     init(reader: IndexReader, platform: Platform) {
@@ -181,7 +193,7 @@ private struct IndexSearch {
         for name in index.platforms { add(name) }
         if index.manifests.contains(where: { MediaType.isDockerSchema1($0.mediaType) }) { hasSchema1 = true }
         let candidates = index.candidates(for: platform)
-        // Those that call themselves artifacts are not read before the others are known to be none.
+        // Entries with an artifact type are read only after all others have been found not to match.
         for isArtifact in [false, true] {
             for (rank, entry) in candidates.fitting where (entry.artifactType != nil) == isArtifact {
                 if isArtifact, best != nil { return }
@@ -200,20 +212,20 @@ private struct IndexSearch {
                 if best?.rank == 0 { return }
             }
             for entry in candidates.unsaid where (entry.artifactType != nil) == isArtifact {
-                try look(at: entry, depth: depth)
+                try examine(entry, depth: depth)
                 if best?.rank == 0 { return }
             }
         }
-        // Most of them are attestations, which are told by their manifests.
+        // Most of these are attestations, which only their manifests show.
         guard best == nil else { return }
         for entry in candidates.unknown {
-            try look(at: entry, depth: depth, isUnknown: true)
+            try examine(entry, depth: depth, isUnknown: true)
             if best?.rank == 0 { return }
         }
     }
 
-    /// An entry that does not say what it is for.
-    private mutating func look(at entry: Descriptor, depth: UInt64, isUnknown: Bool = false) throws {
+    /// Examines an entry that does not state its platform.
+    private mutating func examine(_ entry: Descriptor, depth: UInt64, isUnknown: Bool = false) throws {
         switch try reader.read(entry, depth: depth) {
         case .manifest(let manifest)?:
             let resolved = ResolvedManifest(manifest: manifest, digest: entry.digest, descriptor: entry)
@@ -232,7 +244,7 @@ private struct IndexSearch {
         }
     }
 
-    /// Where manifest and entry say it, the config need not be fetched.
+    /// Whether the manifest is an image. The config is fetched only if the media types do not show it.
     private func isImage(_ manifest: Manifest) throws -> Bool {
         guard manifest.mayBeImage else { return false }
         return try manifest.isImageByItsTypes || reader.config(of: manifest) != nil

@@ -1,13 +1,13 @@
 public import ComposefsBytes
 
 extension ImageReference {
-    /// Opens what the reference names on this machine.
+    /// Opens the image that the reference names, unless it is in a registry.
     ///
     /// - Parameters:
     ///   - scratch: for archives that are compressed or come through a pipe.
-    ///   - storageRoots: where the storage of container tools is, asked for where it is needed; nil for the usual places.
+    ///   - storageRoots: returns the storages of container tools; nil for the default locations. Called only for `containers-storage:`.
     /// - Returns: nil for a reference to a registry.
-    /// - Throws: `OCIError`, `SystemError`.
+    /// - Throws: `OCIError`, `SystemError`, `LimitExceeded`, `CancellationError`.
     public func openLocalSource(
         scratch: ArchiveScratch, storageRoots: () throws -> [ByteString]? = { nil }
     ) throws -> (any ImageSource)? {

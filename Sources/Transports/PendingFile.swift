@@ -1,10 +1,12 @@
 import ComposefsBytes
 import ComposefsLinuxSystem
 
-/// A file that gets its name when it is complete, in the place of what had the name before. Until then it has none, or on file systems
-/// without O_TMPFILE a passing one; its lock tells that a process is still at it.
+/// A file that gets its name when it is complete, and then replaces an existing file of that name.
+///
+/// Until then the file has no name (O_TMPFILE), or a temporary name on file systems without O_TMPFILE. Its lock shows that a process is
+/// still writing it.
 struct PendingFile: ~Copyable {
-    /// How passing names look: prefix, random letters, suffix.
+    /// The form of temporary names: prefix, random letters, suffix.
     struct Naming: Sendable {
         var prefix: ByteString
         var suffix: ByteString = ""
@@ -25,17 +27,18 @@ struct PendingFile: ~Copyable {
 
     /// Open for reading and writing.
     let file: FileDescriptor
-    private let passingName: ByteString
+    private let temporaryName: ByteString
     private var isNamed: Bool
     private static let attempts = 16
 
     /// - Parameters:
-    ///   - directory: where it gets its name, and where the passing one is.
-    ///   - mode: less the umask.
+    ///   - directory: the directory of the file, also under its temporary name.
+    ///   - naming: the form of the temporary name.
+    ///   - mode: the file's permissions, before the umask is applied.
     init(in directory: borrowing FileDescriptor, _ naming: Naming, mode: UInt32 = 0o644) throws(SystemError) {
         let made = try Self.make(in: directory, naming, mode)
         file = FileDescriptor(owning: made.file)
-        passingName = made.name
+        temporaryName = made.name
         isNamed = made.isNamed
     }
 
@@ -53,7 +56,7 @@ struct PendingFile: ~Copyable {
             let name = naming.make()
             do throws(SystemError) {
                 let file = try directory.open(at: name, [.readWrite, .create, .exclusive, .noFollow], mode: mode)
-                // One that looks for abandoned files may have come between making and locking it.
+                // `removeAbandoned` in another process may have removed the file before it was locked.
                 guard try file.lock(.exclusive, wait: false), let named = try directory.statusIfPresent(at: name),
                     named.isSameFile(as: try file.status())
                 else { continue }
@@ -65,32 +68,32 @@ struct PendingFile: ~Copyable {
         throw SystemError(operation: "create a temporary file in", path: directory.kernelPath, errno: .exists)
     }
 
-    /// Makes the content durable and gives it the name. The name itself is durable once the directory has been synced.
+    /// Makes the content durable and gives the file its name. The name is durable once the caller has synced the directory.
     ///
-    /// - Throws: ESTALE if it is another user's file that has the name now: in a directory that others can write to, they can put theirs in
-    ///   the place of the passing name at any moment.
+    /// - Throws: ESTALE if a file of another user has the name afterwards. In a directory that other users can write to, they can replace
+    ///   the file under its temporary name at any time.
     mutating func publish(in directory: borrowing FileDescriptor, as name: ByteString) throws(SystemError) {
         try file.syncData()
         if !isNamed {
-            // Through a second name: linking does not replace what is there.
-            guard try directory.link(temporary: file, at: passingName) else { throw SystemError("link", passingName, .exists) }
+            // The temporary name is necessary because link(2) does not replace an existing file.
+            guard try directory.link(temporary: file, at: temporaryName) else { throw SystemError("link", temporaryName, .exists) }
             isNamed = true
         }
-        try directory.rename(at: passingName, to: name)
+        try directory.rename(at: temporaryName, to: name)
         isNamed = false
         guard let named = try directory.statusIfPresent(at: name) else { return }
         let own = try file.status()
         guard named.isSameFile(as: own) || named.uid == own.uid else { throw SystemError("rename to", name, .stale) }
     }
 
-    /// Takes the passing name away, if it has one.
+    /// Removes the temporary name, if the file has one.
     mutating func abandon(in directory: borrowing FileDescriptor) {
         guard isNamed else { return }
         isNamed = false
-        try? directory.unlink(at: passingName)
+        try? directory.unlink(at: temporaryName)
     }
 
-    /// Removes what processes have left that were killed. Those that run hold their locks; other users' files are theirs.
+    /// Removes temporary files of processes that were killed. Running processes hold locks on theirs. Files of other users stay.
     static func removeAbandoned(in directory: borrowing FileDescriptor, _ naming: Naming) {
         guard let entries = try? directory.entries() else { return }
         for entry in entries where naming.matches(entry.name) {

@@ -334,8 +334,8 @@ struct PushTests {
         _ = try launch("mkdir", [folder.path + "/full"])
         try writeFile(folder.path + "/full/letter", [1])
         for (target, words) in [
-            ("oci:\(folder.path)/full", "something else than an OCI layout"), ("oci:\(folder.path)/no/such", "No such file"),
-            ("docker-archive:\(folder.path)/x.tar", "nothing can be written there"), ("oci-archive:\(folder.path)", "is no file"),
+            ("oci:\(folder.path)/full", "not empty and not an OCI layout"), ("oci:\(folder.path)/no/such", "No such file"),
+            ("docker-archive:\(folder.path)/x.tar", "is not a destination"), ("oci-archive:\(folder.path)", "is not a regular file"),
             ("example.org/a/b", "use push for a registry"),
         ] {
             let result = try Cfsoci.run(repo + ["export", "image", target])

@@ -104,12 +104,12 @@ private let configKey = "composefs.config.fsverity-sha512-12"
         for text in ["", "xyz", String(id.dropLast()), id.uppercased(), String(id.prefix(64))] {
             wrong.config = [:]
             wrong.manifest = [mergedKey: text]
-            #expect(expectRefusal(try pull(wrong)).hasSuffix("manifest, annotation \(mergedKey): is no sha512 digest in hex"))
+            #expect(expectRefusal(try pull(wrong)).hasSuffix("manifest, annotation \(mergedKey): is not a sha512 digest in hexadecimal"))
         }
         wrong.manifest = [mergedKey: id, mergedKey + ".sig": "no base64"]
-        #expect(expectRefusal(try pull(wrong)).hasSuffix("annotation \(mergedKey).sig: is no base64"))
+        #expect(expectRefusal(try pull(wrong)).hasSuffix("annotation \(mergedKey).sig: is not base64"))
         wrong.manifest = [mergedKey: id, mergedKey + ".sig": ""]
-        #expect(expectRefusal(try pull(wrong)).hasSuffix("has 0 bytes; the kernel takes 1 to 16128"))
+        #expect(expectRefusal(try pull(wrong)).hasSuffix("has 0 bytes; the kernel accepts 1 to 16128"))
         // A digest without its annotation is ignored.
         wrong.manifest = [mergedKey + ".sig": "no base64"]
         #expect(try pull(wrong).status == 0)
@@ -328,7 +328,7 @@ private let verityDirectory = getenv("CFSOCI_TEST_VERITY_DIR").map { String(cStr
         let object = try #require(ObjectID(hex: id))
         #expect(
             expectRefusal(try run(["pull", "oci:" + base + "/layout", "t", "--image-signatures", "require"]))
-                == "the image's composefs seal: it has no signature of its EROFS image \(id)")
+                == "the image's composefs seal: it has no signature for its EROFS image \(id)")
 
         // In the manifest's annotations.
         let known = try sign("known", object)

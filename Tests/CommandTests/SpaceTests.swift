@@ -31,8 +31,8 @@ import Testing
         let mount = folder.path + "/mount"
         #expect(mkdir(mount, 0o755) == 0)
         for (size, text) in [
-            ("size=8m", "mount/repo: the 2 missing layers take 12.6 MB at least, about 32.7 MB when they are unpacked, and "),
-            ("nr_inodes=8", "inodes at least, and "),
+            ("size=8m", "mount/repo: the 2 missing layers need at least 12.00 MiB, and about 31.21 MiB unpacked; "),
+            ("nr_inodes=8", "the image needs at least "),
         ] {
             guard try launch("mount", ["-t", "tmpfs", "-o", size, "tmpfs", mount]).status == 0 else { return }
             defer { _ = try? launch("umount", [mount]) }
@@ -94,12 +94,12 @@ import Testing
         let result = try Cfsoci.run(arguments + ["--keep-blobs"])
         #expect(result.status == 1)
         #expect(
-            result.error.contains("the 1 missing layers take 12.6 MB at least, about 22.7 MB when they are unpacked"), "\(result.error)")
+            result.error.contains("the 1 missing layers need at least 12.00 MiB, and about 21.60 MiB unpacked"), "\(result.error)")
         try Cfsoci.succeed(arguments)
         // Only the blob is missing now, and there is not enough space for it.
         let blob = try Cfsoci.run(arguments + ["--keep-blobs"])
         #expect(blob.status == 1)
-        #expect(blob.error.contains("the 1 missing layers take 6.29 MB at least, about 6.29 MB when"), "\(blob.error)")
+        #expect(blob.error.contains("the 1 missing layers need at least 6.00 MiB, and about 6.00 MiB unpacked"), "\(blob.error)")
     }
 
     @Test func options() throws {

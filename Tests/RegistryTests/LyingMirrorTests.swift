@@ -85,7 +85,7 @@ import Testing
             #expect(first.requests(to: image.path(ofLayer: 2)).isEmpty)
             #expect(primary.requests.isEmpty)
             #expect(pulled.reasons.count == 1 && pulled.reasons.allSatisfy { $0.contains("\(first.host)/team/app") })
-            #expect(pulled.reasons.first?.contains("have another digest") == true)
+            #expect(pulled.reasons.first?.contains("has another digest") == true)
             #expect(pulled.warnings.count == 1 && pulled.warnings.first?.contains("\(first.host)/team/app") == true)
         }
     }
@@ -186,17 +186,17 @@ import Testing
         try withTemporaryDirectory { directory in
             let name = ByteString(ContentDigest.of(image.layers[0]).description)
             let pulled = try pull([mirror, primary], into: directory) { repository in
-                let claim = try #require(try repository.claimBlob(name, size: UInt64(image.layers[0].count)))
-                claim.keep(limit: 1 << 30)
+                let lease = try #require(try repository.leaseBlob(name, size: UInt64(image.layers[0].count)))
+                lease.keep(limit: 1 << 30)
                 var wrong = Array(image.layers[0][..<300_000])
                 wrong[600] ^= 1
-                wrong.withUnsafeBytes { claim.append($0) }
+                wrong.withUnsafeBytes { lease.append($0) }
             }
             #expect(try pulled.result.get().manifestDigest == image.digest)
             #expect(mirror.requests(to: image.path(ofLayer: 0)).map { $0.headers["range"] != nil } == [true, false])
             #expect(primary.requests(to: image.path(ofLayer: 0)).map { $0.headers["range"] != nil } == [false])
             let repository = try Repository.open(ByteString(directory + "/repo"))
-            #expect(repository.claimedBytes(name) == 0)
+            #expect(repository.partialBlobLength(name) == 0)
         }
     }
 }

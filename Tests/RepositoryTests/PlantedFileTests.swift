@@ -38,11 +38,11 @@ import Testing
             try lock?.lock(.exclusive)
         }
         do {
-            let claim = try #require(try repository.claimBlob(name, size: 10))
-            claim.keep(limit: 1000)
-            [UInt8](repeating: 9, count: 5).withUnsafeBytes { claim.append($0) }
-            #expect(claim.length == 5)
-            #expect(try repository.claimBlob(name, size: 10) == nil)
+            let lease = try #require(try repository.leaseBlob(name, size: 10))
+            lease.keep(limit: 1000)
+            [UInt8](repeating: 9, count: 5).withUnsafeBytes { lease.append($0) }
+            #expect(lease.length == 5)
+            #expect(try repository.leaseBlob(name, size: 10) == nil)
         }
         #expect(try scratch.read("victim") == [1, 2, 3])
         let status = try root.status(at: path)

@@ -3,7 +3,7 @@ import ComposefsLinuxSystem
 import ComposefsRepository
 import Testing
 
-/// Blobs that are being fetched: one claim each, and what is kept of them.
+/// Blobs that are being fetched: one lease each, and what is kept of them.
 @Suite struct StagingBlobTests {
     private let name: ByteString = "sha256:0123"
 
@@ -13,78 +13,78 @@ import Testing
         }
     }
 
-    private func append(_ bytes: [UInt8], to claim: BlobClaim) { bytes.withUnsafeBytes { claim.append($0) } }
+    private func append(_ bytes: [UInt8], to lease: BlobLease) { bytes.withUnsafeBytes { lease.append($0) } }
 
-    private func kept(_ claim: BlobClaim) throws -> [UInt8] {
+    private func kept(_ lease: BlobLease) throws -> [UInt8] {
         var all: [UInt8] = []
         var buffer = [UInt8](repeating: 0, count: 7)
         while true {
-            let count = try buffer.withUnsafeMutableBytes { try claim.read(into: $0, at: UInt64(all.count)) }
+            let count = try buffer.withUnsafeMutableBytes { try lease.read(into: $0, at: UInt64(all.count)) }
             if count == 0 { return all }
             all += buffer[..<count]
         }
     }
 
-    @Test func oneClaimAtATime() throws {
+    @Test func oneLeaseAtATime() throws {
         let scratch = try Scratch()
         let one = try scratch.create()
         let two = try scratch.open()
         do {
-            let claim = try #require(try one.claimBlob(name, size: 10))
+            let lease = try #require(try one.leaseBlob(name, size: 10))
             // Neither the same handle nor another one, which is like another process's.
-            #expect(try one.claimBlob(name, size: 10) == nil)
-            #expect(try two.claimBlob(name, size: 10) == nil)
-            #expect(try two.claimBlob("sha256:4567", size: 10) != nil)
-            _ = consume claim
+            #expect(try one.leaseBlob(name, size: 10) == nil)
+            #expect(try two.leaseBlob(name, size: 10) == nil)
+            #expect(try two.leaseBlob("sha256:4567", size: 10) != nil)
+            _ = consume lease
         }
         // Nothing was kept, nothing is left.
         #expect(try files(scratch).isEmpty)
-        #expect(try two.claimBlob(name, size: 10) != nil)
-        for bad: ByteString in ["", "a/b", "refs"] { #expect(failure { _ = try one.claimBlob(bad, size: 1) } != nil) }
+        #expect(try two.leaseBlob(name, size: 10) != nil)
+        for bad: ByteString in ["", "a/b", "refs"] { #expect(failure { _ = try one.leaseBlob(bad, size: 1) } != nil) }
     }
 
     @Test func whatCameIsKept() throws {
         let scratch = try Scratch()
         do {
-            let claim = try #require(try scratch.create().claimBlob(name, size: 20))
-            append([9, 9], to: claim)
-            #expect(claim.length == 0, "kept without being told to")
-            claim.keep(limit: 100)
-            append(Array(0..<9), to: claim)
-            append(Array(9..<12), to: claim)
-            #expect(claim.length == 12)
+            let lease = try #require(try scratch.create().leaseBlob(name, size: 20))
+            append([9, 9], to: lease)
+            #expect(lease.length == 0, "kept without a call of keep")
+            lease.keep(limit: 100)
+            append(Array(0..<9), to: lease)
+            append(Array(9..<12), to: lease)
+            #expect(lease.length == 12)
         }
         #expect(try files(scratch) == [".blob-sha256:0123": "12"])
         let repository = try scratch.open()
-        #expect(repository.claimedBytes(name) == 12)
+        #expect(repository.partialBlobLength(name) == 12)
         do {
-            let claim = try #require(try repository.claimBlob(name, size: 20))
-            #expect(try kept(claim) == Array(0..<12))
-            claim.keep(limit: 100)
-            append(Array(12..<20), to: claim)
-            #expect(try kept(claim) == Array(0..<20))
+            let lease = try #require(try repository.leaseBlob(name, size: 20))
+            #expect(try kept(lease) == Array(0..<12))
+            lease.keep(limit: 100)
+            append(Array(12..<20), to: lease)
+            #expect(try kept(lease) == Array(0..<20))
             repository.dropBlob(name)
-            #expect(claim.length == 20, "dropped under its claim")
+            #expect(lease.length == 20, "dropped under its lease")
         }
         repository.dropBlob(name)
         #expect(try files(scratch).isEmpty)
-        #expect(repository.claimedBytes(name) == 0)
+        #expect(repository.partialBlobLength(name) == 0)
     }
 
-    /// Whoever locked the file before it was removed must not believe to have the claim.
+    /// A process that locked the file before it was removed must not conclude that it has the lease.
     @Test func removedWhileOthersWant() throws {
         let scratch = try Scratch()
         let repository = try scratch.create()
-        let claim = try #require(try repository.claimBlob(name, size: 5))
-        claim.keep(limit: 100)
-        append([1, 2, 3], to: claim)
-        claim.remove()
-        append([4], to: claim)
-        let next = try #require(try repository.claimBlob(name, size: 5))
+        let lease = try #require(try repository.leaseBlob(name, size: 5))
+        lease.keep(limit: 100)
+        append([1, 2, 3], to: lease)
+        lease.remove()
+        append([4], to: lease)
+        let next = try #require(try repository.leaseBlob(name, size: 5))
         #expect(next.length == 0)
-        // The old claim's end takes nothing from the new one.
-        _ = consume claim
-        #expect(try repository.claimBlob(name, size: 5) == nil)
+        // The old lease's end takes nothing from the new one.
+        _ = consume lease
+        #expect(try repository.leaseBlob(name, size: 5) == nil)
         _ = consume next
     }
 
@@ -92,29 +92,29 @@ import Testing
         let scratch = try Scratch()
         let repository = try scratch.create()
         do {
-            let claim = try #require(try repository.claimBlob(name, size: 5))
-            claim.keep(limit: 100)
-            append([1, 2, 3, 4, 5], to: claim)
+            let lease = try #require(try repository.leaseBlob(name, size: 5))
+            lease.keep(limit: 100)
+            append([1, 2, 3, 4, 5], to: lease)
         }
-        #expect(try repository.claimBlob(name, size: 4)?.length == 0)
+        #expect(try repository.leaseBlob(name, size: 4)?.length == 0)
     }
 
     @Test func bounds() throws {
         let scratch = try Scratch()
         let repository = try scratch.create()
-        func keep(_ name: ByteString, _ count: Int, limit: UInt64) throws -> BlobClaim {
-            let claim = try #require(try repository.claimBlob(name, size: UInt64(count)))
-            claim.keep(limit: limit)
-            append([UInt8](repeating: 1, count: count), to: claim)
-            return claim
+        func keep(_ name: ByteString, _ count: Int, limit: UInt64) throws -> BlobLease {
+            let lease = try #require(try repository.leaseBlob(name, size: UInt64(count)))
+            lease.keep(limit: limit)
+            append([UInt8](repeating: 1, count: count), to: lease)
+            return lease
         }
         // Larger than all that may be kept, and larger than the disk.
         #expect(try keep("a", 101, limit: 100).length == 0)
         do {
-            let claim = try #require(try repository.claimBlob("a", size: 1 << 60))
-            claim.keep(limit: .max)
-            append([1], to: claim)
-            #expect(claim.length == 0)
+            let lease = try #require(try repository.leaseBlob("a", size: 1 << 60))
+            lease.keep(limit: .max)
+            append([1], to: lease)
+            #expect(lease.length == 0)
         }
         #expect(try files(scratch).isEmpty)
         // The oldest blob makes room, unless a process holds its lease.
@@ -126,7 +126,7 @@ import Testing
         try root.setTime(at: folder + "/.blob-new", seconds: 2000, nanoseconds: 0)
         let third = try keep("third", 40, limit: 100)
         #expect(try files(scratch) == [".blob-new": "40", ".blob-third": "40"])
-        let new = try #require(try repository.claimBlob("new", size: 40))
+        let new = try #require(try repository.leaseBlob("new", size: 40))
         #expect(try keep("fourth", 40, limit: 100).length == 0)
         #expect(try files(scratch) == [".blob-new": "40", ".blob-third": "40"])
         _ = consume third
@@ -137,19 +137,19 @@ import Testing
     @Test func noRoomForMore() throws {
         let scratch = try Scratch()
         let repository = try scratch.create()
-        func claim(size: UInt64, limit: UInt64) throws -> BlobClaim {
-            let claim = try #require(try repository.claimBlob(name, size: size))
-            claim.keep(limit: limit)
-            return claim
+        func lease(size: UInt64, limit: UInt64) throws -> BlobLease {
+            let lease = try #require(try repository.leaseBlob(name, size: size))
+            lease.keep(limit: limit)
+            return lease
         }
-        append([1, 2, 3], to: try claim(size: 20, limit: 100))
+        append([1, 2, 3], to: try lease(size: 20, limit: 100))
         do {
-            let bounded = try claim(size: 20, limit: 10)
+            let bounded = try lease(size: 20, limit: 10)
             append([4], to: bounded)
             #expect(try kept(bounded) == [1, 2, 3])
         }
         do {
-            let short = try claim(size: 1 << 60, limit: .max)
+            let short = try lease(size: 1 << 60, limit: .max)
             #expect(try kept(short) == [1, 2, 3])
             // Read by now: the pull needs the space more.
             append([4], to: short)
@@ -161,9 +161,9 @@ import Testing
     @Test func goesWithTheBootAndWithTheGarbage() throws {
         let scratch = try Scratch()
         func leave(_ repository: Repository) throws {
-            let claim = try #require(try repository.claimBlob(name, size: 5))
-            claim.keep(limit: 100)
-            append([1, 2], to: claim)
+            let lease = try #require(try repository.leaseBlob(name, size: 5))
+            lease.keep(limit: 100)
+            append([1, 2], to: lease)
         }
         let repository = try scratch.create()
         try leave(repository)
@@ -175,7 +175,7 @@ import Testing
         _ = consume repository
         let boot = ".staging/" + ByteString(try #require(Host.bootID()))
         try scratch.directory().rename(at: boot, to: ".staging/12345678-0000-0000-0000-000000000000")
-        #expect(try scratch.open().claimBlob(name, size: 5)?.length == 0)
+        #expect(try scratch.open().leaseBlob(name, size: 5)?.length == 0)
     }
 
     /// A pull on one handle and a collection on the same one.

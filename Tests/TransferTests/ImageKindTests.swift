@@ -64,7 +64,7 @@ import Testing
     @Test func brokenConfigs() throws {
         for type in ["application/octet-stream", nil, MediaType.ociConfig] {
             let source = ArraySource([ArraySource.Layer(Self.blob)], diffIDs: [], configType: type)
-            #expect(refusal { _ = try pull(source) } == "the manifest has 1 layers, but the config 0 diff IDs")
+            #expect(refusal { _ = try pull(source) } == "the manifest has 1 layers, but the config has 0 diff IDs")
         }
         let manifest = try Manifest(parsing: ArraySource([ArraySource.Layer(Self.blob)], configType: "application/json").manifest)
         for (text, part) in [

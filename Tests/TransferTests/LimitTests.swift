@@ -160,20 +160,21 @@ import Testing
         #expect(said(1_500_000, status) == nil)
         #expect(
             said(1_500_001, status)
-                == "/repo: the 3 missing layers take 1.43 MiB at least, about 3.72 MiB when they are unpacked, and 1.43 MiB are free")
+                == "/repo: the 3 missing layers need at least 1.43 MiB, and about 3.72 MiB unpacked; 1.43 MiB are free")
         // Kept blobs are not decompressed, and need their size in addition.
         #expect(said(700_000, status, blobs: 800_000) == nil)
         #expect(
-            said(700_001, status, blobs: 800_000)?.hasPrefix("/repo: the 3 missing layers take 1.43 MiB at least, about 2.50 MiB when")
+            said(700_001, status, blobs: 800_000)?.hasPrefix(
+                "/repo: the 3 missing layers need at least 1.43 MiB, and about 2.50 MiB unpacked")
                 == true
         )
-        #expect(said(.max, status, blobs: .max)?.contains("take 16.00 EiB at least") == true)
+        #expect(said(.max, status, blobs: .max)?.contains("need at least 16.00 EiB") == true)
         #expect(said(2_000_000, status, isPrivileged: true) == nil)
         #expect(said(2_000_001, status, isPrivileged: true) != nil)
-        #expect(said(.max, status)?.contains("take 16.00 EiB at least") == true)
+        #expect(said(.max, status)?.contains("need at least 16.00 EiB") == true)
         let few = try self.status(free: 1 << 40, available: 1 << 40, inodes: 8)
         #expect(said(1, few, layers: 2) == nil)
-        #expect(said(1, few) == "/repo: the image takes 9 inodes at least, and 8 are free")
+        #expect(said(1, few) == "/repo: the image needs at least 9 inodes; 8 are free")
         // A file system that does not count inodes.
         #expect(said(1, try self.status(free: 1 << 40, available: 1 << 40, inodes: 0, of: 0)) == nil)
     }

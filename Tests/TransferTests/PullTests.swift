@@ -76,7 +76,7 @@ private func refusedPull(_ source: ArraySource, _ options: PullOptions = PullOpt
         source.replace(second, with: bytes)
         #expect(
             try refusedPull(source)
-                == "layer 2 of 3 (\(second)): blob \(second): the bytes have another digest; they were damaged or exchanged")
+                == "layer 2 of 3 (\(second)): blob \(second): the content has another digest: it is damaged or was exchanged")
         // The same if the archive cannot be read.
         bytes[0] ^= 1
         source.replace(second, with: bytes)
@@ -96,7 +96,8 @@ private func refusedPull(_ source: ArraySource, _ options: PullOptions = PullOpt
             source.replace(second, with: beta.bytes + [UInt8](repeating: 0, count: extra))
             #expect(
                 try refusedPull(source)
-                    == "layer 2 of 3 (\(second)): blob \(second): more than the \(beta.bytes.count) bytes that its descriptor announces")
+                    == "layer 2 of 3 (\(second)): blob \(second): is longer than the \(beta.bytes.count) bytes that its descriptor announces"
+            )
         }
         source.replace(second, with: nil)
         #expect(try refusedPull(source) == "layer 2 of 3 (\(second)): the source has no blob \(second)")
@@ -111,24 +112,25 @@ private func refusedPull(_ source: ArraySource, _ options: PullOptions = PullOpt
         let swapped = try refusedPull(source(diffIDs: [beta.diffID, alpha.diffID, gamma.diffID]), PullOptions(jobs: 1))
         #expect(swapped.contains("the uncompressed archive's digest is ") && swapped.contains("but the config's diff ID is "))
         #expect(swapped.hasPrefix("layer 1 of 3 (") || swapped.hasPrefix("layer 2 of 3 ("))
-        #expect(try refusedPull(source(diffIDs: [alpha.diffID, beta.diffID])) == "the manifest has 3 layers, but the config 2 diff IDs")
-        #expect(try refusedPull(source(diffIDs: [])) == "the manifest has 3 layers, but the config 0 diff IDs")
+        #expect(
+            try refusedPull(source(diffIDs: [alpha.diffID, beta.diffID])) == "the manifest has 3 layers, but the config has 2 diff IDs")
+        #expect(try refusedPull(source(diffIDs: [])) == "the manifest has 3 layers, but the config has 0 diff IDs")
         #expect(
             try refusedPull(source(diffIDs: [alpha, beta, gamma, alpha].map(\.diffID)))
-                == "the manifest has 3 layers, but the config 4 diff IDs")
+                == "the manifest has 3 layers, but the config has 4 diff IDs")
     }
 
     @Test func configs() throws {
         let source = source()
         let digest = source.configDigest
         source.replace(digest, with: source.config.reversed())
-        #expect(try refusedPull(source) == "blob \(digest): the bytes have another digest; they were damaged or exchanged")
+        #expect(try refusedPull(source) == "blob \(digest): the content has another digest: it is damaged or was exchanged")
         source.replace(digest, with: source.config.dropLast())
         #expect(
             try refusedPull(source)
                 == "blob \(digest): ends after \(source.config.count - 1) of \(source.config.count) bytes; fetch it again")
         source.replace(digest, with: source.config + [0x20])
-        #expect(try refusedPull(source) == "blob \(digest): more than the \(source.config.count) bytes that its descriptor announces")
+        #expect(try refusedPull(source) == "blob \(digest): is longer than the \(source.config.count) bytes that its descriptor announces")
         #expect(source.opened.allSatisfy { $0 == digest })
     }
 
@@ -139,7 +141,7 @@ private func refusedPull(_ source: ArraySource, _ options: PullOptions = PullOpt
         }
         let size = UInt64(ArraySource([layer(alpha)]).manifest.count)
         let exchanged = try refusedPull(expecting(digest, size))
-        #expect(exchanged.contains("\(digest)") && exchanged.contains("they were damaged or exchanged"))
+        #expect(exchanged.contains("\(digest)") && exchanged.contains("it is damaged or was exchanged"))
         #expect(try refusedPull(expecting(digest, size + 1)).contains("\(size) bytes, but its descriptor announces \(size + 1)"))
     }
 
@@ -194,9 +196,9 @@ private func refusedPull(_ source: ArraySource, _ options: PullOptions = PullOpt
         source.replace(digest, with: blob.dropLast())
         #expect(try refusedPull(source) == "layer 2 of 2 (\(digest)): blob \(digest): ends after 299999 of 300000 bytes; fetch it again")
         source.replace(digest, with: blob.dropLast() + [4])
-        #expect(try refusedPull(source).contains("blob \(digest): the bytes have another digest"))
+        #expect(try refusedPull(source).contains("blob \(digest): the content has another digest"))
         source.replace(digest, with: blob + [3])
-        #expect(try refusedPull(source).contains("blob \(digest): more than the 300000 bytes"))
+        #expect(try refusedPull(source).contains("blob \(digest): is longer than the 300000 bytes"))
     }
 }
 

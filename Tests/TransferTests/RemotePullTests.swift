@@ -168,10 +168,10 @@ extension StoreScratch {
     @Test func completeBlobIsNotAskedForAgain() throws {
         do {
             let bytes = archives[0].bytes
-            let claim = try #require(
-                try store.repository.claimBlob(ByteString(digests[0].description), size: UInt64(bytes.count)))
-            claim.keep(limit: 1 << 30)
-            bytes.withUnsafeBytes { claim.append($0) }
+            let lease = try #require(
+                try store.repository.leaseBlob(ByteString(digests[0].description), size: UInt64(bytes.count)))
+            lease.keep(limit: 1 << 30)
+            bytes.withUnsafeBytes { lease.append($0) }
         }
         _ = try pull()
         #expect(source.sent[digests[0]] == nil)

@@ -161,11 +161,11 @@ private func contents(_ directory: ByteString) throws -> [String: [UInt8]] {
         try export(image, to: LayoutDestination(directory: ImageLocation("\(out):v1"))) {
             seen.add(sourceFault("oci:\(out)"))
         }
-        #expect(seen.all == ["\(out): index.json names no image"])
+        #expect(seen.all == ["\(out): index.json lists no image"])
         try export(SourcesImage([[3]], name: "second"), to: LayoutDestination(directory: ImageLocation("\(out):v2"))) {
             seen.add(sourceFault("oci:\(out):v1"))
         }
-        #expect(seen.all == ["\(out): index.json names no image"])
+        #expect(seen.all == ["\(out): index.json lists no image"])
     }
 
     /// Remains of killed exports: only temporary files, no index.

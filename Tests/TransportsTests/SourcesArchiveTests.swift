@@ -51,7 +51,7 @@ private let image = SourcesImage(layers)
         #expect(sourceFault("oci-archive:" + folder.at("x.tar")) == nil)
         try folder.write("x.tar", "not an archive, but long enough to be looked at as one")
         #expect(sourceFault("oci-archive:" + folder.at("x.tar"))?.contains("tar archive") == true)
-        #expect(sourceFault("oci-archive:" + folder.at(""))?.contains("no regular file") == true)
+        #expect(sourceFault("oci-archive:" + folder.at(""))?.contains("neither a regular file") == true)
     }
 
     @Test func theLaterOfTwoCounts() throws {
@@ -111,7 +111,7 @@ private let image = SourcesImage(layers)
 
     @Test func severalImages() throws {
         let both = "[" + manifest(#"["a:1"]"#) + "," + manifest(#"["b:1"]"#) + "]"
-        #expect(try fault(both)?.contains(#"there is "a:1", "b:1""#) == true)
+        #expect(try fault(both)?.contains(#"the archive has "a:1", "b:1""#) == true)
         #expect(try fault(both, ":a:1") == nil)
         #expect(try fault(both, ":1")?.contains("names several images") == true)
         #expect(try fault("[" + manifest("null") + "]") == nil)
@@ -162,10 +162,11 @@ private let image = SourcesImage(layers)
         #expect(try fault("[{}]")?.contains(#"Config" is missing"#) == true)
         #expect(try fault("1],\"x\":[")?.contains("manifest.json") == true)
         #expect(try fault("[" + manifest("null", config: "d.json") + "]")?.contains("the config d.json is missing") == true)
-        #expect(try fault("[" + manifest("null", config: "../c.json") + "]")?.contains("no path in the archive") == true)
+        #expect(try fault("[" + manifest("null", config: "../c.json") + "]")?.contains("is not a path in the archive") == true)
         #expect(try fault("[" + manifest("null", config: "0.tar") + "]")?.contains("config: ") == true)
         #expect(
-            try fault("[" + manifest("null", layers: #"["0.tar"]"#) + "]")?.contains("lists 1 layers, but the config 4 diff IDs") == true)
+            try fault("[" + manifest("null", layers: #"["0.tar"]"#) + "]")?.contains("lists 1 layers, but the config lists 4 diff IDs")
+                == true)
         #expect(
             try fault("[" + manifest("null", layers: #"["0.tar","1.tar","2.tar","x.tar"]"#) + "]")?.contains("the layer x.tar is missing")
                 == true)
@@ -211,6 +212,6 @@ private let image = SourcesImage(layers)
         try folder.remove(ContentDigest.of(layers[0]).hex)
         #expect(sourceFault("dir:\(folder.path)")?.contains("\(ContentDigest.of(layers[0])) is missing") == true)
         try folder.remove("manifest.json")
-        #expect(sourceFault("dir:\(folder.path)")?.contains("there is no manifest.json") == true)
+        #expect(sourceFault("dir:\(folder.path)")?.contains("manifest.json is missing") == true)
     }
 }

@@ -41,7 +41,7 @@ private func packed(_ bytes: [UInt8], level: Int32 = 3) -> [UInt8] {
             #expect(source.canonicalName == (place == 2 ? "docker.io/team/app:1" : reference + ":@\(place)"))
         }
         let fault = sourceFault(reference)
-        #expect(fault?.contains(#"there is @0, @1, "team/app:1""#) == true, "\(fault ?? "none")")
+        #expect(fault?.contains(#"the archive has @0, @1, "team/app:1""#) == true, "\(fault ?? "none")")
         #expect(sourceFault(reference + ":@3")?.contains("no image @3 among 3") == true)
         #expect(sourceFault(reference + ":@")?.contains("there is no image") == true)
         #expect(sourceFault(reference + ":@-1")?.contains("there is no image") == true)
@@ -128,7 +128,7 @@ private func packed(_ bytes: [UInt8], level: Int32 = 3) -> [UInt8] {
         #expect(cut?.contains("the archive ends inside the file's content") == true, "\(cut ?? "none")")
         let empty = try feeding(folder.at("empty"), []) { sourceFault("docker-archive:" + folder.at("empty")) }
         #expect(empty?.contains("is empty") == true, "\(empty ?? "none")")
-        #expect(sourceFault("docker-archive:/dev/null")?.contains("no regular file and no pipe") == true)
+        #expect(sourceFault("docker-archive:/dev/null")?.contains("neither a regular file nor a pipe") == true)
     }
 
     /// Waiting for a pipe without a writer ends after the caller's time limit.
@@ -183,7 +183,7 @@ private func packed(_ bytes: [UInt8], level: Int32 = 3) -> [UInt8] {
         #expect(system("mount -t tmpfs -o size=16m none \(folder.at("small"))") == 0)
         defer { _ = system("umount \(folder.at("small"))") }
         let fault = sourceFault("oci-archive:" + folder.at("x.tar.zst"), scratch: folder.path + "/small")
-        #expect(fault?.contains("half of what is free") == true, "\(fault ?? "none")")
+        #expect(fault?.contains("half of the free space") == true, "\(fault ?? "none")")
         let reference = try parseReference("oci-archive:" + folder.at("x.tar.zst"))
         #expect(throws: Never.self) { try reference.openLocalSource(scratch: ArchiveScratch(folder.path + "/small", checksSpace: false)) }
     }
@@ -208,7 +208,7 @@ private func packed(_ bytes: [UInt8], level: Int32 = 3) -> [UInt8] {
             for transport in ["docker-archive", "oci-archive"] {
                 let fault = sourceFault("\(transport):" + folder.at(file))
                 #expect(fault?.contains("is in \(name) format") == true, "\(fault ?? "none")")
-                #expect(fault?.contains("unpack it first") == true)
+                #expect(fault?.contains("Decompress it first") == true)
             }
         }
     }

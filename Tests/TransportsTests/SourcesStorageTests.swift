@@ -138,7 +138,7 @@ private func base64(_ bytes: [UInt8]) -> String {
             #expect(image.config == storage.image.config)
             #expect(source.canonicalName == canonical)
         }
-        #expect(storage.fault("other:1@\(Storage.id)")?.contains("has no such name, but docker.io/library/app:1") == true)
+        #expect(storage.fault("other:1@\(Storage.id)")?.contains("does not have this name; it has docker.io/library/app:1") == true)
         #expect(storage.fault("app:1@\(String(repeating: "cd", count: 32))")?.contains("no such image") == true)
         #expect(storage.fault("app:1@ababa")?.contains("no such image") == true)
         let message = storage.fault("app:9")
@@ -156,12 +156,12 @@ private func base64(_ bytes: [UInt8]) -> String {
         for name in ["none", "app:2", "ababa", "abad00"] { #expect(storage.fault(name)?.contains("no such image") == true) }
         try storage.folder.write(
             "root/overlay-images/images.json", #"[{"id":"abcdef00","names":[]},{"id":"abcdef01","names":[]}]"#)
-        #expect(storage.fault("abcdef")?.contains("more than one image id") == true)
+        #expect(storage.fault("abcdef")?.contains("more than one image ID") == true)
         #expect(
             sourceFault("containers-storage:[overlay@\(storage.folder.path)/none]app")?.contains("no storage with the overlay driver")
                 == true)
         #expect(sourceFault("containers-storage:[vfs@/x]app")?.contains("only the overlay driver") == true)
-        #expect(sourceFault("containers-storage:[overlay@x]app")?.contains("no absolute path") == true)
+        #expect(sourceFault("containers-storage:[overlay@x]app")?.contains("not an absolute path") == true)
         try storage.folder.write("other/vfs-images/images.json", "[]")
         #expect(sourceFault("containers-storage:[overlay@\(storage.folder.path)/other]app")?.contains("driver vfs") == true)
     }
@@ -169,15 +169,15 @@ private func base64(_ bytes: [UInt8]) -> String {
     @Test func damagedIndexes() throws {
         let storage = try Storage()
         try storage.writeLayers(lowerDigest: .of(storage.upper))
-        #expect(storage.fault()?.contains("is not known to be the archive") == true)
+        #expect(storage.fault()?.contains("the storage does not record the layer") == true)
         try storage.writeLayers(size: "-1")
-        #expect(storage.fault()?.contains("is not known to be the archive") == true)
+        #expect(storage.fault()?.contains("the storage does not record the layer") == true)
         try storage.writeLayers(parent: Storage.layerID(2))
         #expect(storage.fault()?.contains("has no layer") == true)
         try storage.writeLayers(parent: "../../x")
         #expect(storage.fault()?.contains("has no layer") == true)
         try storage.writeLayers(parent: "")
-        #expect(storage.fault()?.contains("has 1 layers of it, but its config 2 diff IDs") == true)
+        #expect(storage.fault()?.contains("has 1 layers of the image, but its config lists 2 diff IDs") == true)
         for text in ["{}", "[1]", #"[{"id":"../x"}]"#, #"[{"id":""}]"#, "["] {
             try storage.folder.write("root/overlay-images/images.json", text)
             #expect(storage.fault()?.contains("images.json") == true)
@@ -188,7 +188,7 @@ private func base64(_ bytes: [UInt8]) -> String {
         let storage = try Storage()
         let large = "root/overlay/\(Storage.layerID(1))/diff/large"
         try storage.folder.write(large, [UInt8](repeating: 3, count: 299_999))
-        #expect(storage.fault()?.contains("the file large has 299999 bytes, but 300000") == true)
+        #expect(storage.fault()?.contains("the file large has 299999 bytes, but the layer's archive has 300000") == true)
         try storage.folder.remove(large)
         #expect(storage.fault()?.contains("the file large is missing") == true)
         try storage.folder.symlink("/etc/passwd", large)

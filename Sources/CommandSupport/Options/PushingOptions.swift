@@ -61,7 +61,7 @@ package enum ReferrerChoice: String, ExpressibleByArgument, CaseIterable {
 
     package var policy: PushOptions.Referrers {
         switch self {
-        case .keep: .whereUnchanged
+        case .keep: .ifUnchanged
         case .rewrite: .rewritten
         case .none: .none
         }

@@ -26,7 +26,7 @@ extension RegistryClient {
                 fetched = try retrying(repository) { () throws(Failure) in try fetchPage(repository, path, query, request) }
             } catch {
                 // Not every registry without the API returns 404, and a proxy in front of it may return something else.
-                guard page == 0, error.concernsOneThing else { throw error }
+                guard page == 0, error.concernsOneItem else { throw error }
                 if let tagged = try fetchTaggedReferrers(repository, digest, orElse: error) { return tagged }
                 guard let status = error.status, Self.statusesWithoutAPI.contains(status) else { throw error }
                 return []
@@ -123,7 +123,7 @@ extension RegistryClient {
         } catch {
             if error.kind == .notFound { return nil }
             let hasNoAPI = failure.status.map { Self.statusesWithoutAPI.contains($0) } ?? false
-            throw error.concernsOneThing && !hasNoAPI ? failure : error
+            throw error.concernsOneItem && !hasNoAPI ? failure : error
         }
     }
 

@@ -39,7 +39,7 @@ public final class RegistryDestination: ImageDestination {
             return false
         } catch {
             // Without permission to read there, nothing is mounted, and some registries do not support mounts. The blob is sent instead.
-            guard error.concernsOneThing else { throw error }
+            guard error.concernsOneItem else { throw error }
             return false
         }
     }
@@ -72,7 +72,7 @@ public final class RegistryDestination: ImageDestination {
             guard let index = try client.taggedReferrers(repository, of: subject, adding: entry) else { return }
             _ = try client.putManifest(repository, reference: tag, index, mediaType: MediaType.ociIndex, digest: .of(index))
         } catch {
-            guard error.concernsOneThing else { throw error }
+            guard error.concernsOneItem else { throw error }
             client.options.warn?(
                 "\(digest) was pushed, but its subject does not list it: cannot update the list of referrers "
                     + "\(repository.fullName):\(tag): \(error.description)")

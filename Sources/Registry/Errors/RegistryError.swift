@@ -149,8 +149,8 @@ public struct RegistryError: Error, Sendable {
     }
 }
 
-extension RegistryError: PlaceError {
-    public var concernsOneThing: Bool { [.unauthorized, .forbidden, .notFound, .server, .badResponse].contains(kind) }
+extension RegistryError: TransportError {
+    public var concernsOneItem: Bool { [.unauthorized, .forbidden, .notFound, .server, .badResponse].contains(kind) }
 }
 
 extension RegistryError {

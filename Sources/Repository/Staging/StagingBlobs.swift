@@ -12,7 +12,7 @@ internal import ComposefsLinuxSystem
 extension Repository {
     private static let blobPrefix: ByteString = ".blob-"
     /// How often the lock is attempted when another process removes the file between our opening and locking it.
-    private static let claimAttempts = 64
+    private static let leaseAttempts = 64
 
     /// Takes the lease of a blob. As long as it exists, no other caller gets it. Nil if another caller has it.
     ///
@@ -21,13 +21,13 @@ extension Repository {
     /// - Parameters:
     ///   - name: the digest, as `sha256:…`.
     ///   - size: of the whole blob, in bytes.
-    package func claimBlob(_ name: ByteString, size: UInt64) throws(RepositoryError) -> BlobClaim? {
+    package func leaseBlob(_ name: ByteString, size: UInt64) throws(RepositoryError) -> BlobLease? {
         try Layout.checkEntryName(name)
         try beginPull()
         let directory = stagingDirectory()
         let path = directory + "/" + Self.blobPrefix + name
         do throws(SystemError) {
-            for _ in 0..<Self.claimAttempts {
+            for _ in 0..<Self.leaseAttempts {
                 try removeStranger(at: path)
                 let file: FileDescriptor
                 do throws(SystemError) {
@@ -47,9 +47,9 @@ extension Repository {
                 // The previous holder may have removed the file; our lock would then be on a file that no other process can find.
                 let own = try file.status()
                 guard let named = try root.statusIfPresent(at: path), named.inode == own.inode, named.device == own.device,
-                    Self.isClaim(own)
+                    Self.isPartialBlob(own)
                 else { continue }
-                return BlobClaim(self, path: path, directory: directory, file: file, length: own.size, blobSize: size)
+                return BlobLease(self, path: path, directory: directory, file: file, length: own.size, blobSize: size)
             }
             throw SystemError("lock", path, .busy)
         } catch {
@@ -58,13 +58,13 @@ extension Repository {
     }
 
     /// Whether a file was made by this user's pulls. A file with a second name could be one outside of the repository.
-    private static func isClaim(_ status: FileStatus) -> Bool {
+    private static func isPartialBlob(_ status: FileStatus) -> Bool {
         status.kind == .regular && status.links == 1 && status.uid == Host.effectiveUserID
     }
 
     /// Removes an entry that is not a file of ours, even if it is locked: no pull waits for it.
     private func removeStranger(at path: ByteString) throws(SystemError) {
-        guard let status = try root.statusIfPresent(at: path), !Self.isClaim(status), status.links > 0 else { return }
+        guard let status = try root.statusIfPresent(at: path), !Self.isPartialBlob(status), status.links > 0 else { return }
         do throws(SystemError) {
             guard status.kind == .directory else { return try root.unlink(at: path) }
             do throws(RepositoryError) {
@@ -80,7 +80,7 @@ extension Repository {
     }
 
     /// How many bytes of a blob this or another process has fetched so far.
-    package func claimedBytes(_ name: ByteString) -> UInt64 {
+    package func partialBlobLength(_ name: ByteString) -> UInt64 {
         let path = stagingDirectory() + "/" + Self.blobPrefix + name
         return (try? root.statusIfPresent(at: path))?.size ?? 0
     }
@@ -89,7 +89,7 @@ extension Repository {
     package func dropBlob(_ name: ByteString) {
         guard let status = try? root.statusIfPresent(at: stagingDirectory() + "/" + Self.blobPrefix + name), status.kind == .regular
         else { return }
-        if let claim = try? claimBlob(name, size: 0) { claim.remove() }
+        if let lease = try? leaseBlob(name, size: 0) { lease.remove() }
     }
 
     /// Whether `size` bytes of the blob `own` can be kept within `limit` for all partial blobs. The oldest ones without a lease are removed
@@ -119,8 +119,8 @@ extension Repository {
     fileprivate func removeBlob(at path: ByteString) { try? root.unlink(at: path) }
 }
 
-/// The lease of one pull on a blob, and the partial blob. See `Repository.claimBlob`. Used by one thread at a time.
-package final class BlobClaim: @unchecked Sendable {
+/// The lease of one pull on a blob, and the partial blob. See `Repository.leaseBlob`. Used by one thread at a time.
+package final class BlobLease: @unchecked Sendable {
     /// How often the limits are checked again while a blob grows.
     private static let step: UInt64 = 64 << 20
     /// The space that a blob's missing bytes take, relative to their number: they are kept once, and stored uncompressed.

@@ -12,17 +12,18 @@ import ComposefsSplitStream
 import ComposefsTransports
 import Synchronization
 
-/// How to copy.
+/// Options of a copy.
 public struct CopyOptions: Sendable {
-    /// The tag; nil for the one that the image was named by.
+    /// The tag; nil for the name by which the image was found.
     public var name: ByteString?
-    /// How many threads bring objects; nil for one each processor, at least two.
+    /// The number of threads that copy objects; nil for one per processor, and at least two.
     public var jobs: Int?
-    /// Ends the copy, with `CancellationError`, before the next object or the next bytes; the store stays as it was.
+    /// Ends the copy with `CancellationError`, before the next object or the next bytes. Nothing is published then.
     public var cancellation = Cancellation()
-    /// Told what happens; must not block. Bytes are not counted.
+    /// Receives the copy's events; see `CopyObserver`.
     public var observer: CopyObserver?
 
+    /// Default options, except for the parameters.
     public init(name: ByteString? = nil, jobs: Int? = nil, observer: CopyObserver? = nil) {
         self.name = name
         self.jobs = jobs
@@ -30,52 +31,71 @@ public struct CopyOptions: Sendable {
     }
 }
 
-/// What a copy tells while it runs.
+/// A progress event of a copy.
 public enum CopyEvent: Hashable, Sendable {
-    /// All layers, by diff ID or an artifact's blob's digest.
+    /// The layers are known: their diff IDs, or the digests of an artifact's blobs.
     case began(layers: [ContentDigest])
+    /// A phase of a layer; its index is counted from 0, with the lowest layer first.
     case layer(index: Int, LayerPhase)
+    /// All layers are stored; their trees are being merged.
     case merging
+    /// Everything is being made durable, and then visible.
     case publishing
+    /// The tag refers to the image.
     case done
 
+    /// The phase of a layer.
     public enum LayerPhase: Hashable, Sendable {
+        /// The store has it.
         case present
+        /// It is being copied.
         case started
-        /// So many of its objects are here.
+        /// The number of its objects that the store has.
         case objects(done: Int, total: Int)
+        /// It is in the store.
         case stored
     }
 }
 
-/// Receives a copy's events, from several threads.
+/// Receives a copy's events, on several threads, possibly several at the same time. It must not block.
 public typealias CopyObserver = @Sendable (CopyEvent) -> Void
 
-/// What a copy brought.
+/// The result of a copy.
 public struct CopyResult: Sendable {
+    /// The digest of the manifest.
     public var manifestDigest: ContentDigest
+    /// The digest of the config.
     public var configDigest: ContentDigest
-    /// The identifier of the repository's default format; nil for an artifact.
+    /// The image ID in the repository's default format; nil for an artifact.
     public var imageID: ObjectID?
+    /// The tag that refers to the image.
     public var name: ByteString
+    /// The number of distinct layers that were copied.
     public var newLayers = 0
+    /// The number of distinct layers that the store had.
     public var presentLayers = 0
-    /// Of the new layers' objects, where the algorithms are the same.
+    /// The objects of the new layers, if both repositories have the same algorithm.
     public var objects = ObjectImporter.Counts()
-    /// Of the new layers, where they were made anew because the algorithms differ.
+    /// Objects and bytes of the new layers, if they were imported again because the algorithms differ.
     public var statistics = LayerStatistics()
-    /// Artifacts that belong to the image and came along.
+    /// The referrers that were copied.
     public var referrers: [ContentDigest] = []
 }
 
-/// Copies an image from one repository into another: its layers, verified object by object and as a whole; its EROFS images, made anew in the
-/// formats that the target has; images for booting; and the artifacts that belong to it, with theirs. Everything becomes visible with the
-/// tag in one durable step. An image that is here already gets the tag.
+/// Copies an image from one repository into another: its layers, verified object by object and as a whole; its EROFS images, created again
+/// in the formats of the target; boot images; and its referrers, with their own referrers. Everything becomes visible in one durable step,
+/// with the tag. An image that the target has gets the tag.
 ///
-/// Objects are shared, linked or copied (`ObjectImporter`). Where the repositories have different algorithms, layers are re-assembled and
-/// stored anew.
+/// Objects are reflinked, hard-linked or copied (`ObjectImporter`). If the repositories have different algorithms, layers are re-assembled
+/// and imported.
 ///
-/// - Throws: `ImageStoreError`, `PullError.diffID`, `RepositoryError`; in `PullError.layer` where a layer is at fault.
+/// - Parameters:
+///   - image: the image in the source.
+///   - source: the store to read.
+///   - name: the tag, unless the options have one.
+///   - store: the store to write.
+///   - options: tag, threads, cancellation and observer.
+/// - Throws: `ImageStoreError`, `RepositoryError`, `CancellationError`; a layer's error is the cause of a `PullError.layer`.
 public func copyImage(
     _ image: StoredImage, from source: ImageStore, named name: ByteString, into store: ImageStore, _ options: CopyOptions = CopyOptions()
 ) throws -> CopyResult {
@@ -106,9 +126,9 @@ private struct ImageCopy: Sendable {
         var result = CopyResult(manifestDigest: image.manifestDigest, configDigest: image.configDigest, name: name)
         var staged: [ByteString] = []
         report(.began(layers: image.layerIdentifiers))
-        try bring(image, tag: name, &publication, &result, &staged, isMain: true)
+        try add(image, tag: name, &publication, &result, &staged, isMain: true)
         var seen: Set<ContentDigest> = [image.manifestDigest]
-        try bringReferrers(of: image.manifestDigest, &publication, &result, &staged, &seen)
+        try copyReferrers(of: image.manifestDigest, &publication, &result, &staged, &seen)
         report(.publishing)
         try repository.publish(publication)
         try repository.clearStaged(staged)
@@ -118,8 +138,8 @@ private struct ImageCopy: Sendable {
 
     private func report(_ event: CopyEvent) { options.observer?(event) }
 
-    /// Records may form chains of any length, and circles.
-    private func bringReferrers(
+    /// Copies the referrers of an image, and theirs. Records can form chains of any length, and circles.
+    private func copyReferrers(
         of first: ContentDigest, _ publication: inout Repository.Publication, _ result: inout CopyResult, _ staged: inout [ByteString],
         _ seen: inout Set<ContentDigest>
     ) throws {
@@ -128,7 +148,7 @@ private struct ImageCopy: Sendable {
             for artifact in try source.referrers(of: subject) {
                 guard let image = try source.image(artifact) else { continue }
                 if seen.insert(artifact).inserted {
-                    try bring(image, tag: nil, &publication, &result, &staged, isMain: false)
+                    try add(image, tag: nil, &publication, &result, &staged, isMain: false)
                     result.referrers.append(artifact)
                     pending.append(artifact)
                 }
@@ -137,7 +157,7 @@ private struct ImageCopy: Sendable {
         }
     }
 
-    private func bring(
+    private func add(
         _ image: StoredImage, tag: ByteString?, _ publication: inout Repository.Publication, _ result: inout CopyResult,
         _ staged: inout [ByteString], isMain: Bool
     ) throws {
@@ -146,20 +166,20 @@ private struct ImageCopy: Sendable {
         for (index, identifier) in identifiers.enumerated() where streams[identifier] == nil {
             try options.cancellation.check()
             let isArchive = image.isContainer
-            @Sendable func tell(_ phase: CopyEvent.LayerPhase) { if isMain { report(.layer(index: index, phase)) } }
+            @Sendable func reportLayer(_ phase: CopyEvent.LayerPhase) { if isMain { report(.layer(index: index, phase)) } }
             if let stream = try isArchive ? store.presentLayer(identifier) : store.presentBlob(identifier) {
                 streams[identifier] = stream
                 if isMain { result.presentLayers += 1 }
-                tell(.present)
+                reportLayer(.present)
                 continue
             }
             guard let stream = image.layerStream(identifier) else { throw ImageStoreError.noSuchLayer(identifier) }
-            tell(.started)
+            reportLayer(.started)
             do {
                 streams[identifier] =
                     isArchive
-                    ? try bringLayer(identifier, stream, &result) { tell(.objects(done: $0, total: $1)) }
-                    : try bringBlob(identifier, stream, &result)
+                    ? try copyLayer(identifier, stream, &result) { reportLayer(.objects(done: $0, total: $1)) }
+                    : try copyBlob(identifier, stream, &result)
             } catch {
                 throw PullError.layer(number: index + 1, of: identifiers.count, identifier, cause: error)
             }
@@ -167,7 +187,7 @@ private struct ImageCopy: Sendable {
             let name = StreamName.layer(identifier)
             if let stream = streams[identifier] { try repository.stage(name, stream) }
             staged.append(name)
-            tell(.stored)
+            reportLayer(.stored)
         }
         let layers = identifiers.compactMap { identifier in streams[identifier].map { (identifier: identifier, stream: $0) } }
         for layer in layers where try image.isContainer || !store.isLayerName(layer.identifier) {
@@ -181,11 +201,11 @@ private struct ImageCopy: Sendable {
         }
         _ = try store.store(
             manifest: image.manifest, digest: image.manifestDigest, config: image.configBytes, layers: layers, images: images, boot: boot,
-            keptBlobs: try bringKeptBlobs(of: image, &result, &staged), tag: tag, &publication)
+            keptBlobs: try copyKeptBlobs(of: image, &result, &staged), tag: tag, &publication)
     }
 
-    /// The blobs that layers came in, where the source keeps them.
-    private func bringKeptBlobs(
+    /// Copies the original blobs of layers that the source keeps.
+    private func copyKeptBlobs(
         of image: StoredImage, _ result: inout CopyResult, _ staged: inout [ByteString]
     ) throws -> [(digest: ContentDigest, stream: ObjectID)] {
         var kept: [(digest: ContentDigest, stream: ObjectID)] = []
@@ -194,7 +214,7 @@ private struct ImageCopy: Sendable {
                 kept.append((blob.digest, stream))
                 continue
             }
-            let stream = try bringBlob(blob.digest, blob.stream, &result)
+            let stream = try copyBlob(blob.digest, blob.stream, &result)
             try LayerMark.set(blob.digest, on: stream, in: repository)
             try repository.stage(StreamName.blob(blob.digest), stream)
             staged.append(StreamName.blob(blob.digest))
@@ -205,7 +225,7 @@ private struct ImageCopy: Sendable {
 
     // MARK: Layers
 
-    /// The source has taken the image: what its owner allowed is not asked again.
+    /// Limits that do not apply in practice: the image was checked against limits when the source stored it.
     private static let limits = {
         var limits = PullLimits()
         limits.layerBytes = 1 << 60
@@ -217,7 +237,7 @@ private struct ImageCopy: Sendable {
 
     private var isSameAlgorithm: Bool { source.repository.algorithm == repository.algorithm }
 
-    private func bringLayer(
+    private func copyLayer(
         _ diffID: ContentDigest, _ stream: ObjectID, _ result: inout CopyResult, _ progress: @escaping @Sendable (Int, Int) -> Void
     ) throws -> ObjectID {
         guard isSameAlgorithm else {
@@ -230,15 +250,15 @@ private struct ImageCopy: Sendable {
             try LayerMark.set(diffID, on: imported.stream, in: repository)
             return imported.stream
         }
-        result.objects += try bringObjects(of: stream, StreamContentType.layer, progress)
-        // The source's word that the stream is this layer's is not enough: it may have been written by anybody.
+        result.objects += try copyObjects(of: stream, StreamContentType.layer, progress)
+        // The source is not trusted, so the stream's content is compared with the diff ID.
         let actual = try store.layerDigest(of: stream, diffID.algorithm)
         guard actual == diffID else { throw PullError.diffID(expected: diffID, actual: actual) }
         try LayerMark.set(diffID, on: stream, in: repository)
         return stream
     }
 
-    private func bringBlob(_ digest: ContentDigest, _ stream: ObjectID, _ result: inout CopyResult) throws -> ObjectID {
+    private func copyBlob(_ digest: ContentDigest, _ stream: ObjectID, _ result: inout CopyResult) throws -> ObjectID {
         guard isSameAlgorithm else {
             let size = try source.repository.openStream(stream, contentType: StreamContentType.blob).totalSize
             let descriptor = Descriptor(mediaType: "", digest: digest, size: size)
@@ -246,7 +266,7 @@ private struct ImageCopy: Sendable {
             result.statistics += imported.statistics
             return imported.stream
         }
-        result.objects += try bringObjects(of: stream, StreamContentType.blob) { _, _ in }
+        result.objects += try copyObjects(of: stream, StreamContentType.blob) { _, _ in }
         let actual = try store.blobDigest(of: stream, digest.algorithm)
         guard actual == digest else {
             throw ImageStoreError.damaged(stream: StreamName.layer(digest), "holds content with the digest \(actual)")
@@ -254,22 +274,22 @@ private struct ImageCopy: Sendable {
         return stream
     }
 
-    /// What a stream of the source holds, re-assembled.
+    /// The content of one of the source's streams, re-assembled.
     private func archive(_ stream: ObjectID, _ descriptor: Descriptor) -> BlobDownload {
         BlobDownload(descriptor, options.cancellation) { [source] in
             LocalOrigin { try LayerArchiveReader(source.repository, stream) }
         }
     }
 
-    private func bringObjects(
+    private func copyObjects(
         of stream: ObjectID, _ type: UInt64, _ progress: @escaping @Sendable (Int, Int) -> Void
     ) throws -> ObjectImporter.Counts {
         let importer = try ObjectImporter(from: source.repository, to: repository)
         let objects = try source.repository.openStream(stream, contentType: type).objectReferences
-        let told = Mutex(MonotonicTime.now)
+        let lastReport = Mutex(MonotonicTime.now)
         var counts = try importer.run(objects, threads: threads, options.cancellation) { done, total in
-            // Ten times a second is often enough.
-            let isDue = told.withLock { last in
+            // Progress is reported at most ten times a second.
+            let isDue = lastReport.withLock { last in
                 guard done == total || MonotonicTime.now - last >= .milliseconds(100) else { return false }
                 last = .now
                 return true
@@ -294,7 +314,7 @@ private struct ImageCopy: Sendable {
         var images: [ErofsVersion: ObjectID] = [:]
         let tree = try self.store.containerTree(of: streams)
         for version in repository.erofsFormats.all { images[version] = try store(tree, version) }
-        // What the target made of the image before, stays.
+        // Images that the target created for this image before stay.
         let known = try? self.store.image(image.manifestDigest)
         if images[.v2] == nil, let old = known?.imageID(.v2) { images[.v2] = old }
         if images[.v1] == nil, images[.v0] == nil, let old = known?.imageID(.v1) { images[.v1] = old }

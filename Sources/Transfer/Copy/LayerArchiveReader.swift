@@ -4,13 +4,13 @@ import ComposefsRepository
 import ComposefsSplitStream
 import ComposefsTransports
 
-/// A stored layer's archive, re-assembled as it is read.
+/// Reads a stored layer's archive, which is re-assembled during reading.
 final class LayerArchiveReader: BlobReader {
     private let repository: Repository
     private var stream: SplitStreamReader<OpenFile>
     private var object: OpenFile?
     private var position: UInt64 = 0
-    /// Of an inline chunk: what was not read yet.
+    /// The current inline data, of which the caller has the first `taken` bytes.
     private var inline: [UInt8] = []
     private var taken = 0
 

@@ -5,7 +5,10 @@ import ComposefsSplitStream
 package import ComposefsTransports
 
 extension ImageStore {
-    /// Stores a blob of any size, verified: one object, and a stream that names it, which has no name yet.
+    /// Stores and verifies a blob of any size: one object, and a stream that refers to it. The stream is not published.
+    ///
+    /// - Parameter onBytes: called with the number of bytes received so far.
+    /// - Throws: `PullError`, `RepositoryError`, and errors of the blob's reader.
     package func importBlob(
         _ blob: any BlobReader, _ descriptor: Descriptor, profile: PullProfile = PullProfile(), onBytes: (UInt64) -> Void = { _ in }
     ) throws -> LayerPipeline.Imported {

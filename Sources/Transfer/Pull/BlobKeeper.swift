@@ -3,7 +3,7 @@ import ComposefsImageStore
 import ComposefsRepository
 import ComposefsSplitStream
 
-/// Keeps a layer's blob, as it comes, while the layer is imported. A pass over the blob that begins again has a keeper of its own.
+/// Stores a layer's original blob while the layer is imported. Each pass over the blob has its own keeper.
 final class BlobKeeper {
     private let repository: Repository
     private var writer: ObjectWriter?
@@ -13,10 +13,10 @@ final class BlobKeeper {
         writer = try repository.makeObjectWriter()
     }
 
-    /// Takes the blob's next bytes, still compressed and not verified yet.
+    /// Appends the blob's next bytes, which are compressed and not verified yet.
     func append(_ bytes: UnsafeRawBufferPointer) throws { try writer?.append(bytes) }
 
-    /// Stores the blob once its digest is known to be right, and stages its stream.
+    /// Stores the blob and stages its stream. The caller has verified the digest.
     func finish(_ digest: ContentDigest) throws {
         guard let writer = writer.take() else { return }
         let object = try writer.finish()

@@ -8,24 +8,29 @@ import ComposefsOCIModel
 import ComposefsRepository
 import ComposefsTransports
 
-/// The fs-verity digests that an image states of its own documents and EROFS images, and their signatures for the kernel, as in the OCI
-/// sealing specification of composefs.
+/// The fs-verity digests that an image states for its own documents and EROFS images, and their signatures for the kernel, according to the
+/// OCI sealing specification of composefs.
 ///
-/// Annotations hold both: those of the manifest for `merged` and `merged.bootable`, those of the config's descriptor for `config`. Artifacts
-/// that refer to the manifest can hold them, too: each of their layers is a signature in DER, and its annotation states what is signed.
-/// `composefs.PART.erofs.v1.fsverity-ALGORITHM-12` holds the digest of an EROFS image in hex, `composefs.PART.fsverity-ALGORITHM-12` that of
-/// a document; the same key with the suffix `.sig` holds the signature in base64.
+/// Annotations contain both: those of the manifest for `merged` and `merged.bootable`, those of the config's descriptor for `config`. An
+/// artifact that refers to the manifest can contain them too: each of its layers is a signature in DER, and the layer's annotation states
+/// the signed digest. The annotation `composefs.PART.erofs.v1.fsverity-ALGORITHM-12` is the digest of an EROFS image in hexadecimal,
+/// `composefs.PART.fsverity-ALGORITHM-12` that of a document; the same key with the suffix `.sig` is the signature in base64.
 struct ImageSeal {
     static let artifactType = "application/vnd.composefs.metadata.v1"
     static let signatureType = "application/vnd.composefs.signature.v1+pkcs7"
-    /// Artifacts that are read for one image, and layers of each.
+    /// The most artifacts that are read for one image, and the most layers of each.
     private static let limit = 16
 
     /// The digests that the image states.
     private(set) var digests: [SealedPart: ObjectID] = [:]
+    /// The signatures, by the digest that they sign.
     private(set) var signatures: [ObjectID: [UInt8]] = [:]
+    /// The repository's algorithm. Annotations of other algorithms are ignored.
     let algorithm: VerityAlgorithm
 
+    /// Reads the annotations of the manifest.
+    ///
+    /// - Throws: `PullError.seal` if an annotation is not valid.
     init(_ manifest: Manifest, _ algorithm: VerityAlgorithm) throws {
         self.algorithm = algorithm
         for part in [SealedPart.merged, .bootable] { try add(part, manifest.annotations, .manifest) }
@@ -67,8 +72,8 @@ struct ImageSeal {
 
     // MARK: Artifacts
 
-    /// Adds the digests and signatures of an artifact that refers to the image. Artifacts of other types and entries of other algorithms are
-    /// ignored.
+    /// Adds the digests and signatures of an artifact that refers to the image. Artifacts of other types and entries of other algorithms
+    /// are ignored.
     mutating func add(
         artifact manifest: Manifest, subject: ContentDigest, readBlob: (Descriptor) throws -> [UInt8]
     ) throws {
@@ -88,13 +93,13 @@ struct ImageSeal {
         }
     }
 
-    /// Adds the artifacts that the source has for the image. Their manifests are as large as manifests may be: `PullLimits.manifestBytes`.
+    /// Adds the artifacts that the source has for the image. `PullLimits.manifestBytes` limits their manifests.
     mutating func addArtifacts(
         of source: any ImageSource, subject: ContentDigest, _ limits: PullLimits, _ cancellation: Cancellation
     ) throws {
         try cancellation.check()
         for descriptor in try source.referrers(of: subject, artifactType: Self.artifactType).prefix(Self.limit) {
-            // An artifact that is skipped silently could be the one that states another digest.
+            // A large artifact is an error: a skipped one could state another digest.
             try checkSize(descriptor.size, "artifact \(descriptor.digest)", limits)
             let bytes = try source.manifest(descriptor)
             guard ContentDigest.of(bytes, descriptor.digest.algorithm) == descriptor.digest else {
@@ -120,11 +125,14 @@ struct ImageSeal {
     // MARK: Checking
 
     /// Compares the stated digest of a part, if there is one, with its actual digest.
+    ///
+    /// - Throws: `PullError.seal` if they differ.
     func check(_ part: SealedPart, _ id: ObjectID?) throws {
         guard let stated = digests[part], let id, stated != id else { return }
         throw PullError.seal(.mismatch(part, stated: stated, actual: id))
     }
 
+    /// Compares the stated digest of a document, if there is one, with the digest of its bytes.
     func check(_ part: SealedPart, _ bytes: [UInt8]) throws {
         guard digests[part] != nil else { return }
         try check(part, bytes.withUnsafeBytes { VerityHasher.objectID(of: $0, algorithm) })
@@ -132,7 +140,7 @@ struct ImageSeal {
 }
 
 extension SealedPart {
-    /// The annotation that holds the digest.
+    /// The key of the annotation with the digest.
     fileprivate func annotation(_ algorithm: VerityAlgorithm) -> String {
         let isImage = self == .merged || self == .bootable
         return "composefs.\(rawValue)\(isImage ? ".erofs.v1" : "").\(RepositoryMetadata.name(of: algorithm))"

@@ -7,19 +7,23 @@ import ComposefsRepository
 import ComposefsTransports
 
 extension ImageStore {
-    /// Stores an image whose layers are in the repository already, from `importLayer` or earlier pulls: its manifest and config as they
-    /// are, its EROFS images, and its tag, in one durable step. An artifact's blobs may come from `storeBlob`.
+    /// Stores an image whose layers are in the repository, from `importLayer` or earlier pulls: its manifest and config, its EROFS images
+    /// and its tag, in one durable step. `storeBlob` stores the blobs of an artifact.
     ///
-    /// This is a pull with the documents at hand, and everything is verified as in one.
+    /// This is a pull that reads no source, so everything is verified as in a pull.
     ///
-    /// - Throws: `ImageStoreError.noSuchLayer`, inside a `PullError.layer`, where a layer is missing; else as `pullImage`.
+    /// - Parameters:
+    ///   - manifest: the manifest's bytes, which are stored unchanged.
+    ///   - config: the config's bytes, which are stored unchanged.
+    ///   - name: the tag.
+    /// - Throws: `PullError.layer` with the cause `ImageStoreError.noSuchLayer` if a layer is missing; else as `pullImage`.
     public func storeImage(manifest: [UInt8], config: [UInt8], as name: ByteString) throws -> PullResult {
         let source = StoredLayers(store: self, manifest: manifest, config: config, digest: try Manifest(parsing: manifest).config.digest)
         return try pullImage(from: source, into: repository, PullOptions(name: name))
     }
 }
 
-/// Documents from the caller, blobs from the store.
+/// A source with the caller's documents and the store's blobs.
 private struct StoredLayers: ImageSource {
     let store: ImageStore
     let manifest: [UInt8]

@@ -1,11 +1,12 @@
 import ComposefsConcurrency
 import ComposefsLinuxSystem
 
-/// A block of a layer's uncompressed bytes, filled once and then shared by all that read from it. Its memory returns to the pool with the
-/// last reference.
+/// A buffer with uncompressed bytes of a layer. It is filled once and then shared by all readers. Its memory returns to the pool when the
+/// last reference is released.
 final class LayerBuffer: @unchecked Sendable {
-    // Written by the thread that fills it, before any other sees it; only read from then on.
+    // The reader thread fills it before it passes the buffer on. Afterwards it is only read.
     let memory: UnsafeMutableRawBufferPointer
+    /// The number of bytes that are filled.
     var count = 0
     private let pool: LayerBufferPool
 
@@ -19,16 +20,17 @@ final class LayerBuffer: @unchecked Sendable {
     var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(rebasing: memory[..<count]) }
 }
 
-/// As many buffers as one layer may hold at once: this, not the layer's size, bounds the memory of an import.
+/// The buffers of one layer. Their number limits the memory of an import, whatever the layer's size.
 final class LayerBufferPool: Sendable {
-    /// Memory of a buffer that is free again, or the permission to allocate some.
+    /// The memory of a free buffer, or the permission to allocate one.
     private enum Ticket: @unchecked Sendable {
         case fresh
         case used(UnsafeMutableRawBufferPointer)
     }
 
+    /// In bytes.
     static let bufferSize = 256 * 1024
-    /// A file that is not large spans at most three buffers, so eight always let the import go on.
+    /// A file that is not large spans at most three buffers, so with eight the import can always continue.
     static let buffersPerLayer = 8
 
     private let tickets: BoundedQueue<Ticket>
@@ -45,7 +47,7 @@ final class LayerBufferPool: Sendable {
         }
     }
 
-    /// Waits for a free buffer; nil once cancelled.
+    /// Waits for a free buffer; nil after `cancel`.
     func take() -> LayerBuffer? {
         guard let ticket = tickets.pop() else { return nil }
         switch ticket {
@@ -54,6 +56,7 @@ final class LayerBufferPool: Sendable {
         }
     }
 
+    /// Wakes waiting threads; no further buffer is returned.
     func cancel() { tickets.close() }
 
     fileprivate func giveBack(_ memory: UnsafeMutableRawBufferPointer) {
@@ -61,7 +64,7 @@ final class LayerBufferPool: Sendable {
     }
 }
 
-/// Part of a buffer.
+/// A contiguous part of a buffer that belongs to one file.
 struct Chunk: Sendable {
     let buffer: LayerBuffer
     let start: Int

@@ -2,7 +2,7 @@ import ComposefsCompression
 import ComposefsHashing
 import ComposefsOCIModel
 
-/// The third stage of a layer's way: a verified blob's bytes in, buffers of the uncompressed layer out.
+/// The third stage of a pull: its input is a verified blob, its output buffers of the uncompressed layer.
 struct LayerDecompressor: ~Copyable {
     private var blob: VerifiedBlob
     private let buffers: LayerBufferPool
@@ -11,10 +11,10 @@ struct LayerDecompressor: ~Copyable {
     private var decompressor: Decompressor?
     private var reported: UInt64 = 0
     private var isAtEnd = false
-    /// Progress is reported after so many bytes.
+    /// Progress is reported each time that this many bytes have arrived.
     private static let reportStep: UInt64 = 256 * 1024
 
-    /// - Parameter onBytes: called with the number of the blob's bytes that have come since the last call.
+    /// - Parameter onBytes: called with the number of the blob's bytes that have arrived since the last call.
     init(
         _ blob: consuming VerifiedBlob, into buffers: LayerBufferPool, _ profile: PullProfile, onBytes: @escaping @Sendable (UInt64) -> Void
     ) {
@@ -24,9 +24,9 @@ struct LayerDecompressor: ~Copyable {
         self.onBytes = onBytes
     }
 
-    /// The next buffer, full but for the last one; nil at the end, and when the pool is cancelled.
+    /// Returns the next buffer; nil at the end, and if the pool is cancelled. All buffers but the last are full.
     ///
-    /// - Throws: what reading, verifying or decompressing throws. Size and digest are verified once nil has been returned without an error.
+    /// - Throws: errors of reading, verification and decompression. When nil has been returned at the end, size and digest are verified.
     mutating func next() throws -> LayerBuffer? {
         guard !isAtEnd, let buffer = buffers.take() else { return nil }
         while buffer.count < buffer.memory.count {
@@ -54,7 +54,7 @@ struct LayerDecompressor: ~Copyable {
                 reported = blob.received
             }
         }
-        // The content decides: registries are known to label one compression as another.
+        // The content determines the format, because media types in registries are not always right.
         if decompressor == nil { decompressor = Decompressor(CompressionFormat.detect(blob.input)) }
     }
 }

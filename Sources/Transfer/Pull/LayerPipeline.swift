@@ -9,41 +9,45 @@ import ComposefsTar
 import ComposefsTransports
 import Synchronization
 
-/// One layer's way, from wherever its blob is to a verified split stream that nothing refers to yet:
+/// The stages that turn a layer's blob into a verified split stream, to which nothing refers yet:
 ///
 /// ```
 ///   download ─▶ verify ─▶ decompress ═▶ split ═▶ store
 ///   BlobDownload  VerifiedBlob  LayerDecompressor   LayerSplitter   ObjectBatch, LargeObject
 /// ```
 ///
-/// Each stage takes what the one before it gives. The double arrows lead to another thread: a reader thread downloads, verifies and
-/// decompresses into buffers; the caller's thread computes the diff ID and takes the archive apart; the object pool hashes and writes the
-/// contents of files. A layer has a fixed number of buffers, so its size does not decide about memory.
+/// The output of each stage is the input of the next one. A double arrow is a change of threads: a reader thread downloads, verifies and
+/// decompresses into buffers; the caller's thread computes the diff ID and splits the archive; the object pool hashes and writes the
+/// contents of files. A layer has a fixed number of buffers, so memory use does not depend on its size.
 package struct LayerPipeline: Sendable {
     let repository: Repository
     /// Stores objects; shared by all layers of a pull.
     let objectPool: WorkerPool
-    /// One thread for each layer that is on its way at the same time.
+    /// One thread for each layer that is imported at the same time.
     let readerPool: WorkerPool
     let profile: PullProfile
     let limits: PullLimits
 
+    /// A layer or blob that has been stored.
     package struct Imported: Sendable {
         var stream: ObjectID
         var statistics: LayerStatistics
     }
 
+    /// Imports one layer and blocks until it is stored.
+    ///
     /// - Parameters:
-    ///   - blob: the download, or another reader of a blob.
-    ///   - descriptor: the blob's size and digest; nil if nothing is known of it beforehand.
-    ///   - keeper: takes the blob as it comes.
-    ///   - onBytes: called, on the reader's thread, with the number of bytes of the blob that have come since the last call.
-    /// - Throws: what the blob, the archive or the store refused; nothing but unreferenced objects is left behind then.
+    ///   - blob: the download, or another reader of the blob.
+    ///   - descriptor: the blob's size and digest; nil if they are not known.
+    ///   - diffID: the expected digest of the uncompressed archive.
+    ///   - keeper: stores the original blob.
+    ///   - onBytes: called on the reader thread, with the number of the blob's bytes that have arrived since the last call.
+    /// - Throws: errors of the blob, the archive and the store. Only unreferenced objects remain then.
     func run(
         _ blob: any BlobReader, _ descriptor: Descriptor?, diffID: ContentDigest, keeper: BlobKeeper? = nil,
         onBytes: @escaping @Sendable (UInt64) -> Void = { _ in }
     ) throws -> Imported {
-        // Run by this thread, the reader would wait for ever for room in the queue.
+        // Without a thread of its own, the reader would block forever when the queue is full.
         guard readerPool.threadCount > 0 else { throw SystemError(operation: "start a thread", errno: .tryAgain) }
         let reading = Reading(blob, keeper)
         let hasEnded = Semaphore(0)
@@ -53,20 +57,20 @@ package struct LayerPipeline: Sendable {
             hasEnded.signal()
         }
         defer {
-            // The blob belongs to the reader until that has stopped.
+            // The reader thread uses the blob until it has stopped.
             reading.cancel()
             hasEnded.wait()
         }
         return try split(reading, diffID: diffID)
     }
 
-    /// Waits for what is being stored and ends the threads. After a failure some objects of the layer may still be on their way.
+    /// Waits for pending objects, of which there can be some after a failure, and ends the threads.
     func shutdown() {
         readerPool.shutdown()
         objectPool.shutdown()
     }
 
-    /// The stages on this thread: buffers in, the split stream out.
+    /// Runs the stages of this thread, from buffers to the split stream.
     private func split(_ reading: Reading, diffID: ContentDigest) throws -> Imported {
         var splitter = try LayerSplitter(repository, pool: objectPool, profile: profile, limits: limits)
         var parser = TarParser()
@@ -82,8 +86,8 @@ package struct LayerPipeline: Sendable {
             do {
                 try profile.measure(.split) { try parser.feed(buffer.bytes, to: &splitter) }
             } catch {
-                // A damaged blob is the better explanation of an archive that cannot be read; but waiting for the rest of a hostile
-                // one is not worth it.
+                // If the blob is damaged, that error explains more than the parser's. The check does not wait for the rest of the blob,
+                // which may be hostile.
                 throw reading.failure ?? Self.explain(error, foreign)
             }
             try splitter.endOfBuffer()
@@ -96,20 +100,20 @@ package struct LayerPipeline: Sendable {
         return Imported(stream: stream.id, statistics: statistics)
     }
 
-    /// An archive that cannot even begin to be read is in the other format that its first bytes are of.
+    /// The error to report for an archive whose first block cannot be parsed: if it has a known other format, the error names that.
     private static func explain(_ error: any Error, _ foreign: ForeignFormat?) -> any Error {
         guard let foreign, let fault = error as? TarError, fault.offset < 512 else { return error }
         return OCIError.unsupported(
             document: "the layer's blob",
-            "is in \(foreign.rawValue) format, and only layers without compression, with gzip or with zstd are read")
+            "is in \(foreign.rawValue) format; only uncompressed layers and layers compressed with gzip or zstd are supported")
     }
 }
 
-/// The reader thread's side of a layer's way, and what leads from it to the splitter.
+/// The state of the reader thread, and the queue between it and the splitter.
 private final class Reading: @unchecked Sendable {
     let buffers = LayerBufferPool()
     let queue = BoundedQueue<LayerBuffer>(capacity: LayerBufferPool.buffersPerLayer)
-    // Both are used by the reader thread only.
+    // Only the reader thread uses these two.
     let blob: any BlobReader
     let keeper: BlobKeeper?
     private let outcome = Mutex<(any Error)?>(nil)
@@ -119,7 +123,7 @@ private final class Reading: @unchecked Sendable {
         self.keeper = keeper
     }
 
-    /// Why the queue ended early; nil if it ended with a verified blob.
+    /// The error that ended the queue early; nil if it ended with a verified blob.
     var failure: (any Error)? { outcome.withLock { $0 } }
 
     func run(_ decompressor: consuming LayerDecompressor) {
@@ -131,7 +135,7 @@ private final class Reading: @unchecked Sendable {
         queue.close()
     }
 
-    /// Lets a reader go on that waits for a buffer or for room in the queue.
+    /// Wakes the reader thread if it waits for a buffer or for room in the queue.
     func cancel() {
         buffers.cancel()
         queue.cancel()
@@ -139,7 +143,7 @@ private final class Reading: @unchecked Sendable {
 }
 
 extension BlobDownload.Verdict {
-    /// What the error of an import says of the blob.
+    /// What the error of an import says about the blob.
     static func ofImport(_ error: any Error) -> Self {
         switch error {
         case is RepositoryError, is SystemError: .unrelated
@@ -150,4 +154,4 @@ extension BlobDownload.Verdict {
     }
 }
 
-extension BlobClaim: PartialBlob {}
+extension BlobLease: PartialBlob {}

@@ -9,19 +9,21 @@ import ComposefsSplitStream
 import ComposefsTransports
 import Synchronization
 
-/// A layer to be in the store: an archive with a diff ID, or an artifact's blob that is stored as it is.
+/// A layer that a pull has to store: an archive with a diff ID, or an artifact's blob, which is stored unchanged.
 struct LayerTask: Sendable {
+    /// The index in the manifest, counted from 0.
     var index: Int
     var descriptor: Descriptor
+    /// Nil for a blob that is stored unchanged.
     var diffID: ContentDigest?
-    /// The blob of a layer that is in the store, to be kept beside it.
+    /// Whether this is the original blob of a stored layer, to be kept beside it.
     var isKeptBlob = false
-    /// What names the layer in the store.
+    /// The digest that identifies the layer in the store.
     var identifier: ContentDigest { diffID ?? descriptor.digest }
     var streamName: ByteString { isKeptBlob ? StreamName.blob(descriptor.digest) : StreamName.layer(identifier) }
 }
 
-/// An image's layers, all of them in the store.
+/// The layers of an image, all of which are in the store.
 struct PulledLayers: Sendable {
     var streams: [ContentDigest: ObjectID] = [:]
     var new = 0
@@ -29,7 +31,7 @@ struct PulledLayers: Sendable {
     var statistics = LayerStatistics()
 }
 
-/// Brings an image's layers into the store, several at once: what is there already is not read again.
+/// Stores the missing layers of an image, several at the same time.
 struct LayerPull: Sendable {
     let source: any ImageSource
     let repository: Repository
@@ -46,7 +48,10 @@ struct LayerPull: Sendable {
         self.profile = profile
     }
 
-    /// - Parameter count: of the image's layers, for messages.
+    /// Stores all missing layers of `tasks`.
+    ///
+    /// - Parameter count: the number of the image's layers, for messages.
+    /// - Throws: the first `PullError.layer`.
     func run(_ tasks: [LayerTask], count: Int) throws -> PulledLayers {
         var found = PulledLayers()
         var missing: [ContentDigest: LayerTask] = [:]
@@ -65,7 +70,7 @@ struct LayerPull: Sendable {
             }
         }
         guard !missing.isEmpty else { return found }
-        // The largest first, so that none is left to run alone at the end.
+        // The largest first, so that no large layer runs alone at the end.
         let order = missing.values.sorted { ($0.descriptor.size, $1.index) > ($1.descriptor.size, $0.index) }
         try checkLimits(order, count)
         let jobs = max(1, min(options.jobs ?? max(2, Host.processorCount), order.count))
@@ -74,7 +79,7 @@ struct LayerPull: Sendable {
             repository: repository, objectPool: WorkerPool(threads: Host.processorCount), readerPool: WorkerPool(threads: jobs),
             profile: profile, limits: options.limits)
         defer {
-            // No thread of ours works on after the pull has ended, however it ended.
+            // No thread continues after the pull has ended, even with an error.
             layerPool.shutdown()
             pipeline.shutdown()
         }
@@ -84,9 +89,9 @@ struct LayerPull: Sendable {
         let finished = Semaphore(0)
         for _ in 0..<jobs {
             layerPool.submit {
-                while let (task, claim) = queue.next() {
+                while let (task, lease) = queue.next() {
                     do {
-                        let layer = try bring(task, claim, pipeline)
+                        let layer = try fetch(task, lease, pipeline)
                         layers.withLock { $0.add(layer, task.identifier) }
                     } catch {
                         queue.fail(task, error)
@@ -100,8 +105,8 @@ struct LayerPull: Sendable {
         return layers.withLock { $0 }
     }
 
-    /// The blobs of layers that are in the store now: what was not kept while they were imported, because they were there already or another
-    /// pull brought them, is fetched.
+    /// Stores the original blobs of layers, if the options say so. Blobs that were not kept during an import, because the store already had
+    /// the layer or another pull stored it, are fetched now.
     func keepBlobs(_ layers: [LayerTask], count: Int) throws -> [(digest: ContentDigest, stream: ObjectID)] {
         guard options.keepsBlobs else { return [] }
         var kept: [ContentDigest: ObjectID] = [:]
@@ -118,7 +123,7 @@ struct LayerPull: Sendable {
         return kept.map { (digest: $0.key, stream: $0.value) }
     }
 
-    /// What can be refused before a byte is read.
+    /// Checks sizes against limits and free space before the first byte is read.
     private func checkLimits(_ missing: [LayerTask], _ count: Int) throws {
         var (packed, kept): (UInt64, UInt64) = (0, 0)
         for task in missing {
@@ -127,10 +132,10 @@ struct LayerPull: Sendable {
                 let cause = LimitExceeded(.layerBytes, allowed: options.limits.layerBytes, found: size)
                 throw PullError.layer(number: task.index + 1, of: count, task.descriptor.digest, cause: cause)
             }
-            let partial = source.isRemote ? repository.claimedBytes(ByteString(task.descriptor.digest.description)) : 0
+            let partial = source.isRemote ? repository.partialBlobLength(ByteString(task.descriptor.digest.description)) : 0
             let rest = size - min(size, partial)
             if task.diffID == nil { kept = kept.saturatingAdd(rest) } else { packed = packed.saturatingAdd(rest) }
-            // What of it is on this disk goes when it has been unpacked; the blob is written anew.
+            // The partial blob is removed after the import, and the kept blob is written again.
             if keepsBlob(of: task) { kept = kept.saturatingAdd(size) }
         }
         guard options.checksSpace else { return }
@@ -140,31 +145,31 @@ struct LayerPull: Sendable {
         try space.check(repository.path)
     }
 
-    /// Whether the blob is kept beside what is made of it. An archive that is not packed is its own blob: the split stream gives it back.
+    /// Whether the original blob is kept beside the layer. An uncompressed blob is not: it can be re-assembled from the split stream.
     private func keepsBlob(of task: LayerTask) -> Bool {
         guard options.keepsBlobs, let diffID = task.diffID else { return false }
         return task.descriptor.digest != diffID
     }
 
-    /// The layer's stream, where the store has one whose content is known to be the layer's.
+    /// The layer's stream, if the store has one whose content has been verified.
     private func presentLayer(_ task: LayerTask) throws -> ObjectID? {
         let check: ReuseCheck = options.policy == .always ? .content : .objects
         if task.isKeptBlob { return try store.presentKeptBlob(task.identifier, check) }
         return if let diffID = task.diffID { try store.presentLayer(diffID, check) } else { try store.presentBlob(task.identifier) }
     }
 
-    /// One layer, from its source or from another pull that has brought it meanwhile.
-    private func bring(_ task: LayerTask, _ claim: BlobClaim?, _ pipeline: LayerPipeline) throws -> BroughtLayer {
-        if let claim, let stream = try presentLayer(task) {
-            claim.remove()
+    /// Stores one layer, unless another pull has stored it in the meantime.
+    private func fetch(_ task: LayerTask, _ lease: BlobLease?, _ pipeline: LayerPipeline) throws -> FetchedLayer {
+        if let lease, let stream = try presentLayer(task) {
+            lease.remove()
             reporter.layer(task.index, .skipped(.present))
             return .present(stream)
         }
-        claim?.keep(limit: options.keptBytesLimit)
-        let download = source.download(task.descriptor, partial: claim, options.cancellation) { report($0, task) }
+        lease?.keep(limit: options.keptBytesLimit)
+        let download = source.download(task.descriptor, partial: lease, options.cancellation) { report($0, task) }
         let imported = try download.verified(by: BlobDownload.Verdict.ofImport) { try importLayer(task, $0, pipeline) }
-        // It is staged: only now may another pull get the claim.
-        claim?.remove()
+        // The layer is staged now, so another pull that gets the lease finds it.
+        lease?.remove()
         return .new(imported)
     }
 
@@ -204,14 +209,14 @@ struct LayerPull: Sendable {
     }
 }
 
-private enum BroughtLayer {
+private enum FetchedLayer {
     case new(LayerPipeline.Imported)
-    /// Another pull was faster.
+    /// Another pull has stored the layer.
     case present(ObjectID)
 }
 
 extension PulledLayers {
-    fileprivate mutating func add(_ layer: BroughtLayer, _ identifier: ContentDigest) {
+    fileprivate mutating func add(_ layer: FetchedLayer, _ identifier: ContentDigest) {
         switch layer {
         case .new(let imported):
             streams[identifier] = imported.stream

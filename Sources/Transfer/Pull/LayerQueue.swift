@@ -7,12 +7,12 @@ import ComposefsRepository
 import ComposefsTransports
 import Synchronization
 
-/// The layers that no thread of a pull has begun yet. Each thread takes the first one that no other pull is fetching, here or in another
-/// process; when there are only such, it waits for any of them.
+/// The layers that a pull has not started yet. Each thread takes the first layer that no other pull, in this or another process, is
+/// fetching. If other pulls are fetching all remaining layers, the thread waits for one of them.
 ///
-/// There is no deadlock between pulls that want the same layers, in whatever order: a thread that holds a claim is importing that layer and
-/// asks for no other claim until it has given it back, so whoever has a claim never waits for one. What it needs besides (its pull's
-/// threads for reading and for objects, the source) no other pull has. And who dies loses all claims to the kernel.
+/// Pulls that need the same layers cannot deadlock, in whatever order they take them. A thread that holds a lease imports that layer and
+/// requests no other lease before it has released this one, so a thread with a lease never waits for a lease. Everything else that it needs
+/// (reader threads, object pool, source) belongs to its own pull. The kernel releases the leases of a process that ends.
 final class LayerQueue: Sendable {
     private struct State {
         var pending: [LayerTask]
@@ -21,8 +21,8 @@ final class LayerQueue: Sendable {
     }
 
     private enum Choice {
-        case layer(LayerTask, BlobClaim?)
-        /// Others are at all that are left.
+        case layer(LayerTask, BlobLease?)
+        /// Other pulls are fetching all remaining layers.
         case busy(LayerTask)
         case end
     }
@@ -34,7 +34,7 @@ final class LayerQueue: Sendable {
     private let count: Int
     private let state: Mutex<State>
 
-    /// - Parameter count: of the image's layers, for messages.
+    /// - Parameter count: the number of the image's layers, for messages.
     init(
         _ order: [LayerTask], isRemote: Bool, repository: Repository, reporter: PullReporter, count: Int, _ cancellation: Cancellation
     ) {
@@ -46,23 +46,23 @@ final class LayerQueue: Sendable {
         state = Mutex(State(pending: order))
     }
 
-    /// Why the pull cannot succeed any more: the first reason of several.
+    /// The first error, after which the pull cannot succeed; nil if there was none.
     var failure: (any Error)? { state.withLock { $0.failure } }
 
-    /// After a failure no new layer is begun; those that run come to their end, for the next pull.
+    /// Records the failure of a layer. No further layer is started; layers in progress are completed, for the next pull.
     func fail(_ task: LayerTask, _ cause: any Error) {
         let failure = PullError.layer(number: task.index + 1, of: count, task.descriptor.digest, cause: cause)
         state.withLock { $0.failure = $0.failure ?? failure }
     }
 
-    /// The next layer, with the claim on its blob where the source is remote. Waits while other pulls are at all that are left; nil when none
-    /// is left, or after a failure.
-    func next() -> (LayerTask, BlobClaim?)? {
+    /// Returns the next layer, with the lease on its blob if the source is remote. Waits while other pulls are fetching all remaining
+    /// layers. Nil if no layer remains, and after a failure.
+    func next() -> (LayerTask, BlobLease?)? {
         var blocked: LayerTask?
         do {
-            return try pollingForClaim(cancellation) { () -> (LayerTask, BlobClaim?)?? in
+            return try pollingForLease(cancellation) { () -> (LayerTask, BlobLease?)?? in
                 switch choose() {
-                case .layer(let task, let claim): return .some((task, claim))
+                case .layer(let task, let lease): return .some((task, lease))
                 case .end: return .some(nil)
                 case .busy(let task):
                     blocked = task
@@ -79,11 +79,11 @@ final class LayerQueue: Sendable {
         let (choice, waiting) = state.withLock { state -> (Choice, [Int]) in
             guard state.failure == nil, let first = state.pending.first else { return (.end, []) }
             guard isRemote else { return (.layer(state.pending.removeFirst(), nil), []) }
-            for (place, task) in state.pending.enumerated() {
+            for (position, task) in state.pending.enumerated() {
                 do {
-                    if let claim = try repository.claimBlob(ByteString(task.descriptor.digest.description), size: task.descriptor.size) {
-                        state.pending.remove(at: place)
-                        return (.layer(task, claim), [])
+                    if let lease = try repository.leaseBlob(ByteString(task.descriptor.digest.description), size: task.descriptor.size) {
+                        state.pending.remove(at: position)
+                        return (.layer(task, lease), [])
                     }
                 } catch {
                     state.failure = PullError.layer(number: task.index + 1, of: count, task.descriptor.digest, cause: error)

@@ -8,11 +8,11 @@ package import ComposefsRepository
 import ComposefsSplitStream
 import ComposefsTar
 
-/// The fourth stage of a layer's way: uncompressed bytes in; out go the contents of files, to become objects, and everything else, to the
-/// split stream, in the archive's order.
+/// The fourth stage of a pull: its input are the buffers of an uncompressed layer. The contents of files become objects; all other bytes
+/// are written to the split stream, in the archive's order.
 ///
-/// Objects are stored by the worker pool while the archive is read on; the split stream needs their identifiers in order, so what
-/// follows an object that is not stored yet waits in `operations`.
+/// The worker pool stores objects while the parser continues. The split stream needs their identifiers in order, so `operations` holds
+/// everything that follows an object that has not been stored yet.
 struct LayerSplitter: TarHandler, ~Copyable {
     private enum Operation {
         case inline(Int)
@@ -20,14 +20,15 @@ struct LayerSplitter: TarHandler, ~Copyable {
         case boundary
     }
 
-    /// Files up to this size are stored as a whole by one job; larger ones chunk by chunk.
+    /// One job stores a whole file up to this size, in bytes. Larger files are stored chunk by chunk.
     static let largeFileSize: UInt64 = 1024 * 1024
     private static let batchSize = 256 * 1024
-    /// What may wait in memory for an object to be stored. Buffers bound the objects' own bytes only.
+    /// The most inline bytes that wait in memory for objects to be stored. (The buffers limit the bytes of the objects.)
     private static let waitingLimit = 4 << 20
 
-    /// The buffer that the parser is being fed from.
+    /// The buffer that is being parsed.
     var buffer: LayerBuffer?
+    /// The split stream.
     var stream: StreamBuilder
     private(set) var statistics = LayerStatistics()
 
@@ -43,10 +44,10 @@ struct LayerSplitter: TarHandler, ~Copyable {
     private var file: [Chunk] = []
     private var large: LargeObject?
 
-    /// Sparse files, whose whole content is stored at the end, and the bytes that they come to.
+    /// Sparse files, whose expanded content is stored at the end, and the sum of their expanded sizes.
     private var sparse: [(entry: TarEntry, content: SparseContent)] = []
     private var sparseBytes: UInt64 = 0
-    /// The one whose content is being read.
+    /// The sparse file whose content is being read.
     private var pendingSparse: TarEntry?
     private var sparseSegments = 0
     private static let sparseSegmentLimit = 1 << 20
@@ -66,8 +67,8 @@ struct LayerSplitter: TarHandler, ~Copyable {
         self.init(repository, pool, profile, limits, stream)
     }
 
-    // Apart from the one that throws: Swift 6.2 destroys properties with default values twice in an initializer of a noncopyable type
-    // that throws.
+    // Separate from the initializer that throws: in a throwing initializer of a noncopyable type, Swift 6.2 destroys properties with
+    // default values twice.
     private init(
         _ repository: Repository, _ pool: WorkerPool, _ profile: PullProfile, _ limits: PullLimits, _ stream: consuming StreamBuilder
     ) {
@@ -78,7 +79,7 @@ struct LayerSplitter: TarHandler, ~Copyable {
         self.stream = stream
     }
 
-    // MARK: From the parser
+    // MARK: Called by the parser
 
     mutating func inline(_ bytes: UnsafeRawBufferPointer) throws {
         statistics.inlineBytes += UInt64(bytes.count)
@@ -132,7 +133,7 @@ struct LayerSplitter: TarHandler, ~Copyable {
         }
     }
 
-    /// Holes count as the zeros that a reader of the file gets.
+    /// Checks the limits for a sparse file. Holes count with their size.
     private mutating func check(_ sparse: TarSparse, _ entry: TarEntry) throws(LimitExceeded) {
         let place = LimitExceeded.entry(entry.path, at: entry.headerOffset)
         let (sum, overflow) = sparseBytes.addingReportingOverflow(sparse.realSize)
@@ -148,7 +149,7 @@ struct LayerSplitter: TarHandler, ~Copyable {
     mutating func external(_ bytes: UnsafeRawBufferPointer, isLast: Bool) throws {
         guard let buffer, let base = buffer.memory.baseAddress, let start = bytes.baseAddress, start >= UnsafeRawPointer(base),
             start + bytes.count <= UnsafeRawPointer(base) + buffer.count
-        else { preconditionFailure("the parser hands on bytes of a file that are not in the buffer it was fed") }
+        else { preconditionFailure("the parser has passed external bytes that are not in the current buffer") }
         let chunk = Chunk(buffer: buffer, start: start - UnsafeRawPointer(base), count: bytes.count)
         if let object = large {
             object.append(chunk, isLast: isLast)
@@ -174,34 +175,34 @@ struct LayerSplitter: TarHandler, ~Copyable {
         }
     }
 
-    // MARK: From the layer's loop
+    // MARK: Called by the pipeline
 
-    /// Called when a buffer has been fed: no finished file may keep it longer than its job needs.
+    /// Called after a buffer has been parsed. Submits the finished files, so that they do not hold the buffer longer than necessary.
     mutating func endOfBuffer() throws {
         submitBatch()
         buffer = nil
-        try writeWhatIsKnown()
-        // All that is outstanding ends by itself, unless the rest of a large file is still to come; and behind that nothing waits yet.
+        try writeCompleted()
+        // All outstanding jobs complete without further input, except for an unfinished large file, which no inline bytes follow yet.
         while waiting.count - firstWaiting > Self.waitingLimit, large == nil, outstanding > 0 { try awaitObject() }
     }
 
     private mutating func awaitObject() throws {
         progress.wait()
         outstanding -= 1
-        try writeWhatIsKnown()
+        try writeCompleted()
     }
 
     /// Waits for all objects and completes the split stream.
     consuming func finish() throws -> (stream: StoredObject, statistics: LayerStatistics) {
         try endOfBuffer()
         while outstanding > 0 { try awaitObject() }
-        try writeWhatIsKnown()
+        try writeCompleted()
         try storeSparseFiles()
         let statistics = statistics
         return (try stream.finish(), statistics)
     }
 
-    // MARK: Below
+    // MARK: Internals
 
     private mutating func storeSparseFiles() throws {
         for (entry, content) in sparse {
@@ -226,7 +227,7 @@ struct LayerSplitter: TarHandler, ~Copyable {
         }
     }
 
-    private mutating func writeWhatIsKnown() throws {
+    private mutating func writeCompleted() throws {
         while firstOperation < operations.count {
             switch operations[firstOperation] {
             case .inline(let count):
@@ -240,7 +241,7 @@ struct LayerSplitter: TarHandler, ~Copyable {
                     return
                 }
                 if let failure = pending.failure { throw failure }
-                precondition(index < pending.results.count, "a job has stored fewer objects than it was given files")
+                precondition(index < pending.results.count, "a job has stored fewer objects than files")
                 let stored = pending.results[index]
                 try stream.external(stored.id, size: stored.size)
                 statistics.add(stored)
@@ -251,7 +252,7 @@ struct LayerSplitter: TarHandler, ~Copyable {
         compact()
     }
 
-    /// Drops what has been written from the front of both lists.
+    /// Removes written entries from the front of both lists.
     private mutating func compact() {
         if firstOperation == operations.count {
             operations.removeAll(keepingCapacity: true)
@@ -267,20 +268,21 @@ struct LayerSplitter: TarHandler, ~Copyable {
     }
 }
 
-/// What a layer brought.
+/// Objects and bytes of stored layers.
 public struct LayerStatistics: Sendable, Hashable {
-    /// Objects that were not in the store.
+    /// The number of objects that were not in the store.
     public var newObjects = 0
-    /// Objects that were in the store, each counted as often as it occurs.
+    /// The number of objects that were in the store, counted with every occurrence.
     public var presentObjects = 0
-    /// Content bytes of new objects.
+    /// The size of the new objects, in bytes.
     public var storedBytes: UInt64 = 0
-    /// Bytes kept in the split streams themselves, before compression.
+    /// The size of the inline data in the split streams, before compression, in bytes.
     public var inlineBytes: UInt64 = 0
 
+    /// Counts of zero.
     public init() {}
 
-    /// Objects in all, new and present.
+    /// The number of all objects, new and present.
     public var objects: Int { newObjects + presentObjects }
 
     package mutating func add(_ object: StoredObject) {

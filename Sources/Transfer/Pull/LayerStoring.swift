@@ -7,17 +7,23 @@ import ComposefsRepository
 public import ComposefsTransports
 
 extension ImageStore {
-    /// Stores one layer that comes without an image: a tar archive, compressed or not, of any size. Its diff ID is verified, and it is
-    /// published, durably. Returns the split stream's object.
+    /// Stores and publishes one layer without an image, durably.
     ///
-    /// Nothing keeps the layer yet: garbage collection takes it unless an image is pulled that has it.
+    /// No reference keeps the layer: garbage collection removes it unless an image that contains it is stored before.
+    ///
+    /// - Parameters:
+    ///   - diffID: the digest of the uncompressed archive, which is verified.
+    ///   - blob: a tar archive of any size, possibly compressed.
+    ///   - limits: limits for the archive.
+    /// - Returns: the object of the split stream.
+    /// - Throws: `PullError.diffID`, `LimitExceeded`, `OCIError`, `TarError`, `RepositoryError`, and errors of the blob's reader.
     public func importLayer(
         _ diffID: ContentDigest, from blob: any BlobReader, limits: PullLimits = PullLimits()
     ) throws -> ObjectID {
         let name = StreamName.layer(diffID)
         var publication = Repository.Publication()
         if let stream = try presentLayer(diffID) {
-            // A pull that did not come to its end may have stored it without publishing it.
+            // An interrupted pull may have stored the layer without publishing it.
             if try usableStream(name) != stream {
                 publication.stream(name, stream)
                 try repository.publish(publication)

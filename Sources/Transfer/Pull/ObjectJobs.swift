@@ -4,9 +4,9 @@ import ComposefsLinuxSystem
 import ComposefsRepository
 import Synchronization
 
-// The last stage of a layer's way: files' contents are hashed and become objects, on the worker pool.
+// The last stage of a pull: the worker pool hashes the contents of files and stores them as objects.
 
-/// Objects that the worker pool is storing. The layer's own thread makes it and reads the results once `isDone`.
+/// Objects that the worker pool stores. The layer's thread creates the value and reads the results when `isDone` is true.
 final class PendingObjects: @unchecked Sendable {
     private(set) var results: [StoredObject] = []
     private(set) var failure: (any Error)?
@@ -14,7 +14,7 @@ final class PendingObjects: @unchecked Sendable {
 
     var isDone: Bool { done.load(ordering: .acquiring) }
 
-    /// Called exactly once, by the worker. Everything written before it is visible to a thread that has seen `isDone`.
+    /// Called exactly once, by the worker. A thread that has seen `isDone` also sees everything that was written before.
     func complete(_ outcome: Result<[StoredObject], any Error>) {
         switch outcome {
         case .success(let results): self.results = results
@@ -24,7 +24,7 @@ final class PendingObjects: @unchecked Sendable {
     }
 }
 
-/// Small files that one job stores, so that the queue is asked once for many of them.
+/// Small files that one job stores together, which saves queue operations.
 struct ObjectBatch: Sendable {
     struct File: Sendable {
         var chunks: Range<Int>
@@ -59,8 +59,8 @@ struct ObjectBatch: Sendable {
     }
 }
 
-/// A file too large to hold: its chunks are hashed and written one after the other, by whichever worker is free, never by two at once,
-/// and no worker ever waits for the next chunk.
+/// A large file. Its chunks are hashed and written one after the other, by any free worker and never by two at the same time. No worker
+/// waits for the next chunk.
 final class LargeObject: @unchecked Sendable {
     private struct State {
         var chunks: [Chunk] = []
@@ -70,7 +70,7 @@ final class LargeObject: @unchecked Sendable {
 
     let pending = PendingObjects()
     private let state = Mutex(State())
-    // Touched only by the running job.
+    // Only the running job uses it.
     private var writer: ObjectWriter?
     private let repository: Repository
     private let pool: WorkerPool
@@ -105,7 +105,7 @@ final class LargeObject: @unchecked Sendable {
             if chunks.isEmpty { return }
             let started = PullProfile.now()
             defer { profile.add(.verity, PullProfile.now() - started) }
-            // After a failure the rest is only let go.
+            // After a failure the remaining chunks are only released.
             if pending.isDone { continue }
             do {
                 if writer == nil { writer = try repository.makeObjectWriter() }

@@ -5,16 +5,21 @@ import ComposefsOCIModel
 public import ComposefsRepository
 public import ComposefsTransports
 
-/// Pulls an index's images for all platforms.
+/// Pulls the images of an index for all platforms.
 ///
-/// The index itself is not kept: repositories have no place for one. Each image gets a tag of its own, the name and its platform
-/// (`docker.io/library/alpine:latest-linux-arm64`), so that it is kept, listed and removed like any other; the one for `options.platform`
-/// gets the plain name too. Attestations are left out. A reference that names no index is pulled under the plain name only.
+/// The index itself is not stored, because the repository format has no index streams. Each image gets its own tag, which consists of the
+/// name and the platform (`docker.io/library/alpine:latest-linux-arm64`), so that it is kept, listed and removed like other images. The
+/// image for `options.platform` gets the plain name too. Attestations are left out. If the reference does not name an index, the image gets
+/// the plain name only.
 ///
-/// The source is always asked, whatever `options.policy`.
+/// The source is always read, whatever `options.policy` says.
 ///
-/// - Returns: the image for `options.platform` first, where there is one; the others in the index's order.
-/// - Throws: see `pullImage`. What was pulled before the failure stays.
+/// - Parameters:
+///   - source: the source of the index.
+///   - repository: the repository that stores the images.
+///   - options: as for `pullImage`; `name` replaces the name before the platform.
+/// - Returns: first the image for `options.platform`, if there is one; then the others in the order of the index.
+/// - Throws: as `pullImage`. Images that were pulled before the failure stay.
 public func pullAllPlatforms(
     from source: any ImageSource, into repository: Repository, _ options: PullOptions = PullOptions()
 ) throws -> [PullResult] {
@@ -32,21 +37,21 @@ public func pullAllPlatforms(
     var images: [(manifest: ResolvedManifest, platform: Platform)] = []
     var artifacts: [(manifest: ResolvedManifest, platform: Platform)] = []
     for manifest in manifests {
-        let said = manifest.descriptor?.platform.flatMap { $0.isUnknown || $0.os.isEmpty && $0.architecture.isEmpty ? nil : $0 }
-        if let said, manifest.manifest.isImageByItsTypes {
-            images.append((manifest, said))
+        let stated = manifest.descriptor?.platform.flatMap { $0.isUnknown || $0.os.isEmpty && $0.architecture.isEmpty ? nil : $0 }
+        if let stated, manifest.manifest.isImageByItsTypes {
+            images.append((manifest, stated))
             continue
         }
-        // Where the index does not say, the image itself does. What is neither is no image.
+        // If the index does not state the platform, the config does.
         let unread = ImagePull(source: source, repository: repository, options: options, reporter: reporter)
         if let config = try unread.config(of: manifest.manifest) {
-            if let platform = said ?? (config.platform.isUnknown ? nil : config.platform) { images.append((manifest, platform)) }
-        } else if let said {
-            artifacts.append((manifest, said))
+            if let platform = stated ?? (config.platform.isUnknown ? nil : config.platform) { images.append((manifest, platform)) }
+        } else if let stated {
+            artifacts.append((manifest, stated))
         }
     }
     var named: [(manifest: ResolvedManifest, platform: Platform, name: ByteString)] = []
-    // Artifacts for a platform are beside its image, not instead of it.
+    // Artifacts with a platform are pulled only if there are no images.
     for (manifest, platform) in images.isEmpty ? artifacts : images {
         let full = name + "-" + platform.tagSuffix
         guard !named.contains(where: { $0.name == full }) else { continue }
@@ -63,7 +68,7 @@ public func pullAllPlatforms(
 }
 
 extension Platform {
-    /// `linux-arm64`, `linux-arm-v6`, `windows-amd64-10.0.20348.2527`: what a tag may hold.
+    /// The platform as a suffix of a tag: `linux-arm64`, `linux-arm-v6`, `windows-amd64-10.0.20348.2527`.
     var tagSuffix: ByteString {
         let platform = normalized
         let parts = [platform.os, platform.architecture, platform.variant, platform.osVersion].compactMap { $0 }.filter { !$0.isEmpty }

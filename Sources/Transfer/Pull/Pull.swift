@@ -12,16 +12,20 @@ import ComposefsSplitStream
 public import ComposefsTransports
 import Synchronization
 
-/// Brings an image from a source into a repository: every layer as a split stream over verified objects, the EROFS image of the merged
-/// tree, config and manifest, and one tag that keeps them all alive.
+/// Pulls an image from a source into a repository: each layer as a split stream with verified objects, the EROFS image of the merged tree,
+/// config and manifest, and a tag that keeps all of them.
 ///
-/// Nothing that a reader of the store can see changes before everything is verified and durable; then the tag appears. A pull that is
-/// killed leaves the layers it had finished for the next one.
+/// Readers of the store see no change until everything is verified and durable; then the tag appears. If a pull is killed, the next one
+/// uses the layers that it had completed.
 ///
-/// Synchronous, on threads of its own.
+/// Blocks the caller's thread; the work runs on other threads.
 ///
-/// - Throws: `OCIError` where a document or reference is refused, `PullError` where content is, `ImageStoreError.invalidTag`,
-///   `RepositoryError`, and what the source throws. A layer's failure comes as `PullError.layer`, with the cause inside.
+/// - Parameters:
+///   - source: the source of the image.
+///   - repository: the repository that stores it.
+///   - options: platform, policy, tag, limits, cancellation and observer.
+/// - Throws: `OCIError` if a document or reference is refused, `PullError` if content is refused, `ImageStoreError.invalidTag`,
+///   `RepositoryError`, `CancellationError`, and errors of the source. A layer's error is the cause of a `PullError.layer`.
 public func pullImage(
     from source: any ImageSource, into repository: Repository, _ options: PullOptions = PullOptions()
 ) throws -> PullResult {
@@ -47,7 +51,7 @@ struct ImagePull {
             resolved = try resolveManifest(source, platform: options.platform, limits: options.limits, options.cancellation)
         } catch {
             guard options.policy == .newer, let local else { throw error }
-            // A caller that ends the pull does not want another image instead.
+            // A cancelled pull must not return another image instead.
             try options.cancellation.check()
             return try use(local, .unreachable(reason: "\(error)"))
         }
@@ -56,13 +60,13 @@ struct ImagePull {
             if options.storesReferrers { try pullReferrers(of: resolved, &result) }
             return result
         }
-        // Only now: of a short name the registry is known now.
+        // The canonical name of a short name is known only after the manifest has been resolved.
         return try take(resolved, options.name ?? ByteString(source.canonicalName))
     }
 
-    /// Pulls a manifest that is known.
+    /// Pulls a manifest that has been resolved.
     ///
-    /// - Parameter other: a second name for the image.
+    /// - Parameter other: an additional tag for the image.
     func take(_ resolved: ResolvedManifest, _ name: ByteString, other: ByteString? = nil) throws -> PullResult {
         try ImageTag.check(name)
         let manifest = resolved.manifest
@@ -98,18 +102,18 @@ struct ImagePull {
         reporter.image(.done)
     }
 
-    // MARK: What is here
+    // MARK: Images in the store
 
-    /// The image that is here, where the policy lets it be looked for.
+    /// The stored image of the reference, if the policy permits its use; nil if it has to be pulled.
     private func localImage() throws -> StoredImage? {
         guard source.isRemote, options.policy != .always else { return nil }
-        // Another variant of the platform may be had from the registry.
+        // The registry may have a variant that matches the platform better.
         let found = try store.localImage(of: source) { candidate in
             let rank = options.platform.rank(of: candidate)
             return options.policy == .never ? rank != nil : rank == 0
         }
         guard let found, options.policy != .never else { return found }
-        // What cannot be mounted is stored again: its images are made anew, and cost nothing but time.
+        // An image whose EROFS images are missing is stored again, which creates them.
         if found.isContainer {
             for version in repository.erofsFormats.all {
                 if let id = found.imageID(version), try !repository.hasImage(id) { return nil }
@@ -119,7 +123,7 @@ struct ImagePull {
             let kept = Set(found.keptBlobs.map(\.digest) + found.layerIdentifiers)
             guard found.manifest.layers.allSatisfy({ kept.contains($0.digest) }) else { return nil }
         }
-        // Who signs, or wants a signature, is not served by an image without one.
+        // If signatures are required or created, an image without one is pulled again.
         guard options.imageSignatures == .require || repository.signsObjects, found.isContainer else { return found }
         guard let image = found.imageID(repository.erofsFormats.default) else { return nil }
         return try repository.signature(ofObject: image) == nil ? nil : found
@@ -203,7 +207,8 @@ struct ImagePull {
 
     // MARK: Signatures that come with the image
 
-    /// What the image says of itself, its documents compared already, and its signatures made known to the repository.
+    /// Reads the digests and signatures that the image states, compares its documents with them, and passes the signatures to the
+    /// repository.
     private func readSeal(_ resolved: ResolvedManifest, _ configBytes: [UInt8]) throws -> ImageSeal? {
         if options.imageSignatures == .require, !repository.isSecure {
             throw PullError.seal(.noVerity)
@@ -257,7 +262,7 @@ struct ImagePull {
         return (layers, published)
     }
 
-    // MARK: Below
+    // MARK: Internals
 
     /// What is kept of where the image came from: of a registry the reference in full, as it turned out to be.
     private var recordedReference: ByteString? {
@@ -268,8 +273,8 @@ struct ImagePull {
         LayerPull(source: source, repository: repository, options: options, reporter: reporter, profile: profile)
     }
 
-    /// The config. From a remote source it crosses the wire once, however many pulls want it: what the store has is not read again, and what
-    /// one pull has fetched is kept for the others until it is published.
+    /// Reads and verifies the config. A remote source transfers it once for all pulls that need it at the same time: a stored config is not
+    /// read again, and a fetched one is kept as a partial blob until it is published.
     func readConfig(_ descriptor: Descriptor) throws -> [UInt8] {
         if let data = descriptor.data { return try read(DataBlobReader(data), descriptor) }
         guard source.isRemote else { return try readConfig(descriptor, nil) }
@@ -277,21 +282,21 @@ struct ImagePull {
             throw PullError.blobTooLarge(descriptor.digest, announced: descriptor.size, limit: ImageLimits.configBytes)
         }
         let digest = descriptor.digest
-        // No other claim is held meanwhile, see `LayerQueue`.
-        let claim = try pollingForClaim(options.cancellation) {
-            try repository.claimBlob(ByteString(digest.description), size: descriptor.size)
+        // This thread holds no other lease; see `LayerQueue`.
+        let lease = try pollingForLease(options.cancellation) {
+            try repository.leaseBlob(ByteString(digest.description), size: descriptor.size)
         }
-        // Only now: the pull that had the claim before may have published it.
+        // Checked with the lease, because its previous holder may have published the config.
         if let stored = store.storedConfig(digest) {
-            claim.remove()
+            lease.remove()
             return stored
         }
-        claim.keep(limit: options.keptBytesLimit)
-        return try readConfig(descriptor, claim)
+        lease.keep(limit: options.keptBytesLimit)
+        return try readConfig(descriptor, lease)
     }
 
-    private func readConfig(_ descriptor: Descriptor, _ claim: BlobClaim?) throws -> [UInt8] {
-        try source.download(descriptor, partial: claim, options.cancellation).verified(by: BlobDownload.Verdict.ofImport) {
+    private func readConfig(_ descriptor: Descriptor, _ lease: BlobLease?) throws -> [UInt8] {
+        try source.download(descriptor, partial: lease, options.cancellation).verified(by: BlobDownload.Verdict.ofImport) {
             try read($0, descriptor)
         }
     }

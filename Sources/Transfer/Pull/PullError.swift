@@ -3,52 +3,53 @@ public import ComposefsHashing
 public import ComposefsOCIModel
 public import ComposefsTransports
 
-/// Why a pull was refused. The store is as it was before, but for objects that nothing refers to.
+/// Why a pull failed. The store is unchanged, except for unreferenced objects.
 public enum PullError: Error, CustomStringConvertible {
-    /// More bytes came than the descriptor announces.
+    /// The blob is longer than its descriptor announces; in bytes.
     case blobTooLong(ContentDigest, announced: UInt64)
-    /// Fewer bytes came than the descriptor announces.
+    /// The blob is shorter than its descriptor announces; in bytes.
     case blobTooShort(ContentDigest, announced: UInt64, received: UInt64)
-    /// The bytes are not the ones that the descriptor names.
+    /// The blob does not have the digest of its descriptor.
     case blobDigest(ContentDigest)
-    /// A document that has to be held in memory is announced with more bytes than are read.
+    /// The descriptor of a document announces more bytes than are read into memory.
     case blobTooLarge(ContentDigest, announced: UInt64, limit: Int)
-    /// The uncompressed archive is not the one that the config lists.
+    /// The uncompressed archive does not have the diff ID that the config lists.
     case diffID(expected: ContentDigest, actual: ContentDigest)
-    /// Manifest and config do not list the same number of layers.
+    /// Manifest and config list different numbers of layers.
     case layerCount(layers: Int, diffIDs: Int)
-    /// A fault in the fs-verity digests and signatures that the image states of itself, or none of them although they are required.
+    /// A fault of the fs-verity digests and signatures that the image states, or a required signature is missing.
     case seal(SealFault)
-    /// The file system has not even room for the compressed layers: their bytes, an estimate of what they become, and what is free.
+    /// The free space is smaller than the compressed layers: the repository, the number of layers, their compressed size, an estimate of
+    /// their uncompressed size, and the free space, in bytes.
     case noSpace(ByteString, layers: Int, atLeast: UInt64, about: UInt64, free: UInt64)
-    /// The file system has too few inodes for the image's own files.
+    /// The file system has fewer free inodes than the image needs.
     case noInodes(ByteString, atLeast: UInt64, free: UInt64)
-    /// More artifacts refer to the image than are stored with one.
+    /// More artifacts refer to the image than are stored with an image.
     case tooManyReferrers(ContentDigest, limit: Int)
-    /// The policy is to ask nobody, and no image is here under this name, or only one for another platform.
+    /// The policy is never to pull, and the store has no image of this name, or only one for another platform.
     case notPresent(ByteString, wanted: Platform, found: Platform?)
-    /// A layer, by its place counted from 1 and the digest of its blob, could not be taken.
+    /// A layer could not be stored: its number, counted from 1, the number of layers, the digest of its blob, and the cause.
     indirect case layer(number: Int, of: Int, ContentDigest, cause: any Error)
 
     public var description: String {
         switch self {
         case .blobTooLong(let digest, let announced):
-            "blob \(digest): more than the \(announced) bytes that its descriptor announces"
+            "blob \(digest): is longer than the \(announced) bytes that its descriptor announces"
         case .blobTooShort(let digest, let announced, let received):
             "blob \(digest): ends after \(received) of \(announced) bytes; fetch it again"
-        case .blobDigest(let expected): "blob \(expected): the bytes have another digest; they were damaged or exchanged"
+        case .blobDigest(let expected): "blob \(expected): the content has another digest: it is damaged or was exchanged"
         case .blobTooLarge(let digest, let announced, let limit):
-            "blob \(digest): \(announced) bytes are announced, over the limit of \(limit)"
+            "blob \(digest): its descriptor announces \(announced) bytes; the limit is \(limit)"
         case .diffID(let expected, let actual):
             "the uncompressed archive's digest is \(actual), but the config's diff ID is \(expected)"
         case .layerCount(let layers, let diffIDs):
-            "the manifest has \(layers) layers, but the config \(diffIDs) diff IDs"
+            "the manifest has \(layers) layers, but the config has \(diffIDs) diff IDs"
         case .seal(let fault): "the image's composefs seal: \(fault)"
         case .noSpace(let repository, let layers, let least, let about, let free):
-            "\(repository): the \(layers) missing layers take \(humanBytes(least)) at least, about \(humanBytes(about)) when they are "
-                + "unpacked, and \(humanBytes(free)) are free"
+            "\(repository): the \(layers) missing layers need at least \(humanBytes(least)), and about \(humanBytes(about)) unpacked; "
+                + "\(humanBytes(free)) are free"
         case .noInodes(let repository, let least, let free):
-            "\(repository): the image takes \(least) inodes at least, and \(free) are free"
+            "\(repository): the image needs at least \(least) inodes; \(free) are free"
         case .tooManyReferrers(let digest, let limit):
             "more than \(limit) artifacts refer to \(digest) and to each other"
         case .notPresent(let name, let wanted, let found):
@@ -59,8 +60,8 @@ public enum PullError: Error, CustomStringConvertible {
     }
 }
 
-extension PullError: PlaceError {
-    public var concernsOneThing: Bool {
-        if case .layer(_, _, _, let cause as any PlaceError) = self { cause.concernsOneThing } else { false }
+extension PullError: TransportError {
+    public var concernsOneItem: Bool {
+        if case .layer(_, _, _, let cause as any TransportError) = self { cause.concernsOneItem } else { false }
     }
 }

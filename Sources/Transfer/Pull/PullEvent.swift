@@ -1,26 +1,27 @@
 public import ComposefsHashing
 public import ComposefsOCIModel
 
-/// What a pull tells while it runs: what it is about, what happens to it, and how far it is.
+/// A progress event of a pull: the component that it concerns, the phase, and the number of bytes.
 ///
-/// A pull of an image tells `resolving`, `resolved`, then for every layer either `skipped` or `queued`, so that what there is to do is known
-/// before the first byte comes. A queued layer is `started` and tells `bytes` until it is `verified` and `stored`. In the end come `merging`,
-/// `writingImage`, `publishing`, maybe `tagMoved`, and `done`. A pull that takes what is here tells only that all layers are. One of
-/// all platforms is resolved once and tells the rest for each. A pull that fails tells nothing more.
+/// A pull reports `resolving` and `resolved`, then `skipped` or `queued` for every layer, so that the amount of work is known before the
+/// first byte arrives. A queued layer reports `started`, then `bytes` until it is `verified` and `stored`. At the end the pull reports
+/// `merging`, `writingImage`, `publishing`, `tagMoved` if the tag referred to another manifest, and `done`. A pull that uses a stored image
+/// reports all layers as skipped. A pull of all platforms reports `resolving` once, and the other events for each image. After a failure
+/// there are no further events.
 public struct PullEvent: Hashable, Sendable {
-    /// What an event is about.
+    /// The component that an event concerns.
     public enum Component: Hashable, Sendable {
         /// The image as a whole.
         case image
-        /// One of its layers, counted from 0, the lowest first, as the manifest lists them, and the digest of its blob.
+        /// A layer: its index in the manifest, counted from 0 with the lowest layer first, and the digest of its blob.
         case layer(index: Int, digest: ContentDigest)
     }
 
-    /// What the pull knows when it has the manifest.
+    /// What a pull knows after it has read the manifest.
     public struct Resolution: Hashable, Sendable {
-        /// Of the platform's manifest, verified.
+        /// The digest of the platform's manifest, which is verified.
         public var manifest: ContentDigest
-        /// All layers, the lowest first.
+        /// The descriptors of all layers, the lowest first.
         public var layers: [Descriptor]
 
         public init(manifest: ContentDigest, layers: [Descriptor]) {
@@ -29,58 +30,60 @@ public struct PullEvent: Hashable, Sendable {
         }
     }
 
-    /// Why a layer is not read.
+    /// Why a layer is skipped.
     public enum Skip: Hashable, Sendable {
         /// The store has it, verified.
         case present
-        /// It is the same as another layer of this image, by that layer's index.
+        /// It is the same as another layer of this image, which has this index.
         case repeated(of: Int)
     }
 
-    /// What happens.
+    /// The phase of the component.
     public enum Phase: Hashable, Sendable {
-        // Of the image.
+        // Phases of the image.
         /// The reference is being looked up.
         case resolving(reference: String)
         /// The manifest is known and verified.
         case resolved(Resolution)
         /// All layers are stored; their trees are being merged.
         case merging
-        /// The EROFS images are being made.
+        /// The EROFS images are being created.
         case writingImage
         /// Everything is being made durable, and then visible.
         case publishing
-        /// The tag stood for another manifest before.
+        /// The tag referred to another manifest before.
         case tagMoved(from: ContentDigest, to: ContentDigest)
-        /// The tag is there.
+        /// The tag refers to the image.
         case done
 
-        // Of a layer.
-        /// It will be read when its turn comes.
+        // Phases of a layer.
+        /// It will be read.
         case queued
         /// Its blob is being read.
         case started
-        /// More of the blob has come: `bytesDone`.
+        /// More bytes of the blob have arrived; see `bytesDone`.
         case bytes
-        /// The blob's digest and the diff ID are right.
+        /// The blob's digest and the diff ID have been verified.
         case verified
-        /// It is in the store, for this pull or the next one.
+        /// It is in the store. The next pull uses it even if this one fails.
         case stored
         /// It is not read.
         case skipped(Skip)
-        /// Another pull of this store is reading it; this one waits for that.
+        /// Another pull of this store is reading it, and this one waits.
         case waiting
-        /// The transfer broke off and is tried again after a pause.
+        /// The transfer was interrupted and is retried after a pause.
         case retrying(reason: String, delay: Duration)
-        /// The transfer goes on at this byte of the blob.
+        /// The transfer continues at this byte of the blob.
         case resumed(from: UInt64)
     }
 
+    /// The component that the event concerns.
     public var component: Component
+    /// The phase of the component.
     public var phase: Phase
-    /// Bytes of the blob that have come; for the image, of all layers together. What is skipped counts as come.
+    /// The bytes of the blob that have arrived; for the image, the sum over all layers. Skipped layers count as a whole.
     public var bytesDone: UInt64
-    /// The blob's size in bytes; for the image, of all layers together. 0 for the image before it is resolved.
+    /// The blob's size in bytes; for the image, the sum over all layers, which is 0 until it is resolved.
     public var bytesTotal: UInt64
 
     public init(_ component: Component, _ phase: Phase, bytesDone: UInt64 = 0, bytesTotal: UInt64 = 0) {
@@ -90,9 +93,10 @@ public struct PullEvent: Hashable, Sendable {
         self.bytesTotal = bytesTotal
     }
 
-    /// The layer's index; nil where the event is about the image.
+    /// The layer's index; nil if the event concerns the image.
     public var layerIndex: Int? { if case .layer(let index, _) = component { index } else { nil } }
 }
 
-/// Receives a pull's events, from the pull's threads and maybe several at a time; those of one layer come in order. It must not block.
+/// Receives a pull's events, on the pull's threads, possibly several at the same time. Events of one layer come in order. It must not
+/// block.
 public typealias PullObserver = @Sendable (PullEvent) -> Void

@@ -2,41 +2,44 @@ public import ComposefsBytes
 public import ComposefsConcurrency
 public import ComposefsOCIModel
 
-/// How an image is pulled.
+/// Options of a pull.
 public struct PullOptions: Sendable {
-    /// Which manifest of an index is taken; this machine's where nothing else is said.
+    /// The platform that is selected from an index; by default this machine's.
     public var platform: Platform
-    /// When a registry is asked.
+    /// When the registry is asked for the manifest.
     public var policy = PullPolicy.missing
-    /// The tag; nil takes the source's canonical name.
+    /// The tag; nil for the source's canonical name.
     public var name: ByteString?
-    /// How many layers are read at the same time; nil for one a processor, two at least.
+    /// The number of layers that are read at the same time; nil for one per processor, and at least two.
     public var jobs: Int?
-    /// What unfinished blobs may take in the repository, all together, in bytes, so that a pull that was killed can be continued; 0 keeps
-    /// none. Only blobs that come from afar are kept, and none where space is short.
+    /// The limit for all partial blobs in the repository together, in bytes; 0 keeps none. Partial blobs let the next pull continue an
+    /// interrupted download. They are kept only for remote sources, and only if there is enough free space.
     public var keptBytesLimit: UInt64 = 8 << 30
-    /// Whether the blobs that layers come in are kept beside what is made of them, so that they can be pushed and exported as they are. They
-    /// take the space that they take in a registry. An artifact's blobs are kept in any case.
+    /// Whether the original blobs of layers are kept too, so that they can be pushed and exported unchanged. They take as much space as in
+    /// a registry. An artifact's blobs are always kept.
     public var keepsBlobs = false
-    /// What is done with fs-verity digests and signatures that come with the image.
+    /// The use of fs-verity digests and signatures that the image states.
     public var imageSignatures = ImageSignatures.use
-    /// Whether artifacts that refer to the image, such as signatures and bills of materials, are stored as its referrers too. Costs requests: one
-    /// for the image and for each artifact, besides those for what they consist of. They come after the image: it is there, too, where one
-    /// of them cannot be had. Of an image that is here nobody is asked.
+    /// Whether artifacts that refer to the image, such as signatures and bills of materials, are stored as its referrers too.
+    ///
+    /// This takes one request for the image and one for each artifact, in addition to those for their content. Referrers are stored after
+    /// the image, so the image is stored even if a referrer is not available. A stored image that the policy reuses without a request gets
+    /// no referrers.
     public var storesReferrers = false
-    /// The reference that the image comes from, in full, for a later repair: it is kept with the image, as a hint that decides nothing. Empty for
-    /// the source's canonical name in a registry; nil keeps none. `Store.pull` sets it.
+    /// The full reference of the source, which is recorded with the image for a later repair: a hint that decides nothing. Empty for the
+    /// canonical name of a registry's image; nil records none. `Store.pull` sets it.
     public var recordedReference: ByteString?
-    /// How large the image may be.
+    /// Limits for the size of the image.
     public var limits = PullLimits()
-    /// Whether an image is refused at the start that can hardly fit on the file system.
+    /// Whether an image that cannot fit on the file system is refused before the first layer is read.
     public var checksSpace = true
-    /// Ends the pull, with `CancellationError`, before the next bytes are read and in the middle of a wait. Layers that are finished are kept
-    /// for the next pull. A `RegistryClient` has one of its own: give it the same, and transfers end at once.
+    /// Ends the pull with `CancellationError`, before the next read or during a wait. Completed layers are kept for the next pull. A
+    /// `RegistryClient` has its own cancellation: pass it the same value, so that transfers end immediately.
     public var cancellation = Cancellation()
-    /// Receives what happens, from the pull's threads: see `PullObserver`.
+    /// Receives the pull's events; see `PullObserver`.
     public var observer: PullObserver?
 
+    /// Default options, except for the parameters.
     public init(platform: Platform = .host, name: ByteString? = nil, jobs: Int? = nil, observer: PullObserver? = nil) {
         self.platform = platform
         self.name = name
@@ -45,14 +48,14 @@ public struct PullOptions: Sendable {
     }
 }
 
-/// What a pull does with what an image says of its own fs-verity digests, and with the kernel's signatures of them: annotations of its
-/// manifest, and artifacts that refer to it (OCI sealing specification of composefs).
+/// The use of the fs-verity digests that an image states for itself, and of their signatures for the kernel. They are in annotations of the
+/// manifest and in artifacts that refer to it (OCI sealing specification of composefs).
 public enum ImageSignatures: String, Sendable, Hashable, CaseIterable {
-    /// Nothing.
+    /// Digests and signatures are ignored.
     case ignore
-    /// Digests are compared; signatures are put on the objects that they are of, where the repository has fs-verity and the kernel knows
-    /// their certificate. Artifacts are looked for where that costs no request: in a layout, and among the store's referrers.
+    /// Digests are compared. Objects get their signatures if the repository has fs-verity and the kernel knows the certificate. Artifacts
+    /// are used if that needs no request: from a layout, and from the store's referrers.
     case use
-    /// The same, a registry is asked for artifacts too, and an image whose EROFS image ends up without a signature is refused.
+    /// As `use`; in addition a registry is asked for artifacts, and an image whose EROFS image has no signature is refused.
     case require
 }

@@ -6,47 +6,48 @@ import ComposefsOCIModel
 import ComposefsRepository
 import ComposefsTransports
 
-/// When a registry is asked. Sources on this machine (layouts, archives, containers-storage) are always read, whatever the policy.
+/// When a registry is asked for the manifest. Sources on this machine (layouts, archives, containers-storage) are always read.
 ///
-/// An image counts as being here where a tag with the reference's full name (`docker.io/library/alpine:latest`, also where the pull shall
-/// tag it otherwise) stands for one of the very platform that is wanted, or, for a reference by digest, where the manifest is stored; and
-/// all that belongs to it is there.
+/// The store has an image of a reference if all of its content is stored and
+/// - a tag with the reference's full name (`docker.io/library/alpine:latest`, even if `PullOptions.name` is another one) refers to an image
+///   for exactly the wanted platform, or
+/// - the reference has a digest, and the manifest with that digest is stored.
 public enum PullPolicy: String, Sendable, Hashable, CaseIterable {
-    /// Only for an image that is not here: one that is costs no request at all. The default.
+    /// Only if the store does not have the image. This is the default; it makes no request for a stored image.
     case missing
-    /// Always for the manifest. Where that is the one that is here, the pull is done. Where the registry does not answer as it should and an
-    /// image is here, that one is taken, and the result says why (`PullResult.Outcome.unreachable`). Once another manifest is known, it must
-    /// come whole.
+    /// Always. If the registry's manifest is the stored one, nothing else is read. If the registry fails before the manifest is known and
+    /// the store has an image, that image is used, and the result states the reason (`PullResult.Outcome.unreachable`). After another
+    /// manifest is known, every failure is an error.
     case newer
-    /// Always for the manifest, and everything is looked at anew: layers that are here are not fetched again, what is missing or damaged is.
+    /// Always, and stored layers are verified: missing and damaged ones are fetched again, the others are not.
     case always
-    /// Never: an image that is not here is an error.
+    /// Never. An image that the store does not have is an error.
     case never
 }
 
 extension PullResult {
-    /// How a pull came to its image.
+    /// Where the image of a pull comes from.
     public enum Outcome: Hashable, Sendable {
         /// The source was read.
         case pulled
-        /// The image was here, and nobody was asked.
+        /// The store had the image, and no source was asked.
         case present
-        /// The registry was asked, and means the image that was here.
+        /// The registry has the same image as the store.
         case current
-        /// The registry could not be asked; this is the image that was here.
+        /// The registry failed; this is the stored image.
         case unreachable(reason: String)
     }
 }
 
 extension ImageStore {
-    /// What a tag stands for; nil where there is no such tag.
+    /// The digest of the manifest that a tag refers to; nil if there is no such tag.
     package func tagged(_ name: ByteString) throws -> ContentDigest? {
         guard (try? ImageTag.check(name)) != nil else { return nil }
         let reference: Reference?
         do throws(RepositoryError) {
             reference = try repository.streamReference(ImageTag.referencePath(name))
         } catch {
-            // What is no link stands for nothing, and a pull replaces it.
+            // A file that is not a link is not a tag, and a pull replaces it.
             guard case .invalidLink = error else { throw error }
             return nil
         }
@@ -54,11 +55,11 @@ extension ImageStore {
         return StreamName.digest(in: reference.entry, after: StreamName.manifestPrefix)
     }
 
-    /// The image that an earlier pull of the same reference has left, whole.
+    /// The complete image that an earlier pull of the same reference has stored; nil if there is none.
     ///
-    /// - Parameter fits: whether an image for this platform will do.
+    /// - Parameter fits: whether an image for this platform may be used.
     func localImage(of source: any ImageSource, fits: (Platform) -> Bool) throws -> StoredImage? {
-        // Who names a manifest by its digest means that one, for whatever platform it is.
+        // A reference with the digest of a manifest names that manifest, whatever its platform.
         if let digest = source.pinnedDigest, let image = try whole(digest) { return image }
         for name in source.localNames {
             guard let digest = try tagged(ByteString(name)), let image = try whole(digest) else { continue }
@@ -68,7 +69,7 @@ extension ImageStore {
         return nil
     }
 
-    /// A stored image, unless something of it is missing or damaged: then another pull puts that right.
+    /// A stored image; nil if part of it is missing or damaged, so that a pull repairs it.
     private func whole(_ digest: ContentDigest) throws -> StoredImage? {
         guard let image = try? image(digest), try isWhole(image) else { return nil }
         return image

@@ -1,7 +1,7 @@
 import ComposefsLinuxSystem
 import Synchronization
 
-/// Where the threads of a pull spend their time, in nanoseconds of elapsed time summed over threads.
+/// The time that a pull spends in each phase: elapsed nanoseconds, summed over its threads.
 package final class PullProfile: Sendable {
     enum Phase: Int, CaseIterable {
         case read, inflate, digest, verity, files, split, merge, image, sync
@@ -11,7 +11,7 @@ package final class PullProfile: Sendable {
 
     private let sums = Mutex([UInt64](repeating: 0, count: Phase.allCases.count))
 
-    /// Nanoseconds of a clock that only moves forward.
+    /// Nanoseconds on the monotonic clock.
     static func now() -> UInt64 { Host.monotonicNanoseconds() }
 
     func add(_ phase: Phase, _ nanoseconds: UInt64) { sums.withLock { $0[phase.rawValue] &+= nanoseconds } }
@@ -22,7 +22,7 @@ package final class PullProfile: Sendable {
         return try body()
     }
 
-    /// Seconds by phase, in the order of the work.
+    /// Seconds per phase, in the order of the work.
     var seconds: [(phase: String, seconds: Double)] {
         let sums = sums.withLock { $0 }
         return Phase.allCases.map { ($0.name, Double(sums[$0.rawValue]) / 1e9) }

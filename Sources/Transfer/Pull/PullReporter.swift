@@ -2,7 +2,7 @@ import ComposefsBytes
 import ComposefsOCIModel
 import Synchronization
 
-/// Makes a pull's events: adds to each what it is about and how many bytes there are.
+/// Creates a pull's events: adds the component and the numbers of bytes, and passes them to the observer.
 final class PullReporter: Sendable {
     private struct Layers {
         var descriptors: [Descriptor] = []
@@ -14,13 +14,13 @@ final class PullReporter: Sendable {
 
     init(_ observer: PullObserver?) { self.observer = observer }
 
-    /// The image is resolved; from now on layers have numbers.
+    /// Reports that the image is resolved. Events of layers may follow.
     func resolved(_ resolution: PullEvent.Resolution) {
         layers.withLock { $0 = Layers(descriptors: resolution.layers, done: Array(repeating: 0, count: resolution.layers.count)) }
         image(.resolved(resolution))
     }
 
-    /// Something happens to the image.
+    /// Reports a phase of the image.
     func image(_ phase: PullEvent.Phase) {
         guard let observer else { return }
         let (done, total) = layers.withLock { layers in
@@ -29,8 +29,10 @@ final class PullReporter: Sendable {
         observer(PullEvent(.image, phase, bytesDone: done, bytesTotal: total))
     }
 
-    /// Something happens to a layer. `done` are the bytes of its blob that have come, where that changes; what is skipped or verified has come
-    /// whole, and what is resumed has come up to there.
+    /// Reports a phase of a layer.
+    ///
+    /// - Parameter done: the bytes of the blob that have arrived, if the number changes. Skipped and verified layers count as a whole, and
+    ///   resumed ones up to their offset.
     func layer(_ index: Int, _ phase: PullEvent.Phase, done: UInt64? = nil) {
         guard let observer else { return }
         let found = layers.withLock { layers -> (descriptor: Descriptor, done: UInt64)? in

@@ -4,76 +4,76 @@ public import ComposefsHashing
 public import ComposefsOCIModel
 public import ComposefsRepository
 
-/// What a pull brought.
+/// The result of a pull.
 public struct PullResult: Sendable {
-    /// Of the platform's manifest, also where the reference named an index.
+    /// The digest of the platform's manifest, even if the reference names an index.
     public var manifestDigest: ContentDigest
-    /// The manifest stream's object, which has the image's layers and config below it.
+    /// The object of the manifest stream, which refers to the image's layers and config.
     public var manifestStream: ObjectID
-    /// Of the config's bytes.
+    /// The digest of the config.
     public var configDigest: ContentDigest
-    /// The config stream's object.
+    /// The object of the config stream.
     public var configStream: ObjectID
-    /// EROFS image identifiers by format version; empty for an artifact.
+    /// The image IDs of the EROFS images, by format version; empty for an artifact.
     public var imageIDs: [ErofsVersion: ObjectID]
-    /// The identifier of the repository's default format; nil for an artifact.
+    /// The image ID in the repository's default format; nil for an artifact.
     public var imageID: ObjectID?
-    /// The name that now stands for the image.
+    /// The tag that refers to the image.
     public var name: ByteString
-    /// A second name, which a pull of all platforms gives to the one that is wanted here.
+    /// The additional tag that a pull of all platforms gives to the image for `PullOptions.platform`.
     public var otherName: ByteString?
-    /// The layers from bottom to top, as manifest and config list them.
+    /// The layers, the lowest first, as manifest and config list them.
     public var layers: [PulledLayer]
-    /// Layers that this pull stored, each distinct one counted once.
+    /// The number of distinct layers that this pull stored.
     public var newLayers: Int
-    /// Layers that the store had, verified, each distinct one counted once.
+    /// The number of distinct layers that the store had, verified.
     public var presentLayers: Int
-    /// Of the new layers.
+    /// Objects and bytes of the new layers.
     public var statistics: LayerStatistics
-    /// What was signed, by the repository's signer or with signatures that came with the image.
+    /// The numbers of objects that were signed, by the repository's signer or with the image's signatures.
     public var signatures = SignatureCounts()
-    /// Artifacts that refer to the image, or to one of these, and are stored as such now; where `PullOptions.storesReferrers` asks for them.
+    /// The stored artifacts that refer to the image, or to one of these, if `PullOptions.storesReferrers` is set.
     public var referrers: [ContentDigest] = []
-    /// Those that are nothing that can be stored: indexes, or manifests of a kind that is not known.
+    /// Referrers that cannot be stored: indexes, and manifests of unknown kinds.
     public var referrersLeftOut: [ContentDigest] = []
-    /// Those that the source lists and does not have or give, and lists that it does not give. The image is whole without them.
+    /// Referrers, and lists of them, that the source does not provide. The image is complete without them.
     public var referrersUnavailable: [ReferrerProblem] = []
     /// The image's config; nil for an artifact.
     public var config: ImageConfig?
-    /// Where the pull's threads spent their time: elapsed seconds by phase, summed over threads.
+    /// The elapsed seconds per phase, summed over the pull's threads.
     public var profile: [(phase: String, seconds: Double)]
-    /// How it came to this image.
+    /// Where the image comes from.
     public var outcome = Outcome.pulled
-    /// What the name stood for before, where that was another image: the tag has moved.
+    /// The manifest that the tag referred to before, if it was another one.
     public var previousManifestDigest: ContentDigest?
 
     /// Whether the image has a root file system; an artifact has none.
     public var isContainer: Bool { config != nil }
-    /// How a container of the image is run; empty for an artifact.
+    /// How a container of the image is to be run; empty for an artifact.
     public var runtime: RuntimeConfig { config?.runtime ?? RuntimeConfig() }
-    /// What the image is made for; nil for an artifact.
+    /// The platform that the image is for; nil for an artifact.
     public var platform: Platform? { config?.platform }
 }
 
-/// Why an artifact that refers to an image could not be had or sent.
+/// A referrer that could not be pulled or pushed.
 public struct ReferrerProblem: Hashable, Sendable {
-    /// What it refers to.
+    /// The manifest that it refers to.
     public var subject: ContentDigest
-    /// Nil where it is not known what there is.
+    /// The digest of the referrer; nil if the referrers could not be listed.
     public var digest: ContentDigest?
-    /// One line.
+    /// The reason, in one line.
     public var reason: String
 }
 
-/// A layer of an image that was pulled.
+/// A layer of a pulled image.
 public struct PulledLayer: Hashable, Sendable {
-    /// Of the uncompressed archive; nil for an artifact's blob.
+    /// The digest of the uncompressed archive; nil for an artifact's blob.
     public var diffID: ContentDigest?
-    /// Of the blob, as the source has it.
+    /// The digest of the source's blob.
     public var digest: ContentDigest
     /// The blob's size in bytes.
     public var size: UInt64
-    /// As the manifest has it; the content's real compression may be another.
+    /// The media type in the manifest. The actual compression can differ.
     public var mediaType: String
 
     package static func list(_ manifest: Manifest, _ config: ImageConfig?) -> [PulledLayer] {

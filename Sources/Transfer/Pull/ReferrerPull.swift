@@ -7,22 +7,22 @@ import ComposefsRepository
 import ComposefsTransports
 
 extension ImagePull {
-    /// Artifacts that are stored with one image.
+    /// The most referrers that are stored with one image.
     private static let referrerLimit = 128
 
-    /// Stores the artifacts that refer to an image in the store, those that refer to them, and so on. Each is recorded as a referrer in the same
-    /// step in which it appears, and lives as long as its subject. Progress tells nothing of them.
+    /// Stores the artifacts that refer to a stored image, the artifacts that refer to those, and so on. Each is published together with its
+    /// record as a referrer, and is kept as long as its subject. They cause no progress events.
     ///
-    /// Signatures of images for several platforms refer to the index that the image was found in. The store has no place for that, so they
-    /// are recorded as the image's own; their documents stay as they are.
+    /// Signatures of images for several platforms refer to the index. The store has no indexes, so they are recorded as referrers of the
+    /// image; their documents do not change.
     ///
-    /// What is listed and cannot be had is left out, and told of: the image is whole without it.
+    /// Listed referrers that the source does not provide are left out and reported in the result. The image is complete without them.
     func pullReferrers(of resolved: ResolvedManifest, _ result: inout PullResult) throws {
         let image = resolved.digest
-        // What they refer to, and for what they are recorded.
+        // The subject of referrers, and the manifest for which they are recorded.
         var pending = [(subject: image, owner: image)]
         if let index = resolved.index, index != image { pending.append((index, image)) }
-        // Whoever lists them may go in circles.
+        // The lists may be circular.
         var seen = Set(pending.map(\.subject))
         let limit = Self.referrerLimit + seen.count
         while let (subject, owner) = pending.popLast() {
@@ -43,12 +43,12 @@ extension ImagePull {
         }
     }
 
-    /// What `body` returns; nil, and a problem in the result, where the source does not have or give it.
+    /// Returns what `body` returns. If the source does not provide it, adds a problem to the result and returns nil.
     private func orProblem<Value>(
         _ subject: ContentDigest, _ digest: ContentDigest?, _ result: inout PullResult, _ body: () throws -> Value
     ) throws -> Value? {
-        do { return try body() } catch let error as any PlaceError where error.concernsOneThing {
-            // A caller that ends the pull wants no list of problems.
+        do { return try body() } catch let error as any TransportError where error.concernsOneItem {
+            // Cancellation is not a problem of the referrer.
             try options.cancellation.check()
             result.referrersUnavailable.append(ReferrerProblem(subject: subject, digest: digest, reason: "\(error)"))
             return nil
@@ -57,7 +57,7 @@ extension ImagePull {
 
     private enum Referrer {
         case stored
-        /// Nothing that has a place in the store.
+        /// It is of a kind that the store does not support.
         case unknown
         /// It does not refer to this subject.
         case other
@@ -90,7 +90,7 @@ extension ImagePull {
         return try repository.storeAsOne {
             let config = try readConfig(manifest.config)
             defer { repository.dropBlob(ByteString(manifest.config.digest.description)) }
-            // A root file system would have to be merged and made an image of.
+            // Images with a root file system are not stored as referrers.
             guard try manifest.imageConfig(from: config) == nil else { return .unknown }
             var publication = Repository.Publication()
             ImageStore.record(digest, of: owner, in: &publication)

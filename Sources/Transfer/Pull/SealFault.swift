@@ -1,7 +1,7 @@
 import ComposefsBytes
 public import ComposefsHashing
 
-/// What an image can state the fs-verity digest of, as the OCI sealing specification of composefs names it.
+/// The parts of an image whose fs-verity digests it can state, with their names in the OCI sealing specification of composefs.
 public enum SealedPart: String, Sendable, CaseIterable {
     /// The manifest, byte for byte.
     case manifest
@@ -13,13 +13,13 @@ public enum SealedPart: String, Sendable, CaseIterable {
     case bootable = "merged.bootable"
 }
 
-/// Where a stated digest or a signature stands.
+/// The location of a stated digest or a signature.
 public enum SealLocation: Sendable, Hashable, CustomStringConvertible {
     /// The manifest's annotations.
     case manifest
     /// The annotations of the config's descriptor in the manifest.
     case configDescriptor
-    /// A layer's annotations, or content, in an artifact that refers to the manifest.
+    /// An artifact that refers to the manifest: the annotations or the content of one of its layers.
     case artifact(ContentDigest)
 
     public var description: String {
@@ -31,39 +31,39 @@ public enum SealLocation: Sendable, Hashable, CustomStringConvertible {
     }
 }
 
-/// What is wrong with the fs-verity digests and signatures that an image states of itself.
+/// A fault of the fs-verity digests and signatures that an image states for itself.
 public enum SealFault: Sendable, Hashable, CustomStringConvertible {
     /// The value of the annotation is not a digest of the repository's algorithm in lower-case hexadecimal.
     case invalidDigest(SealLocation, annotation: String, VerityAlgorithm)
     /// The value of the annotation is not base64.
     case invalidBase64(SealLocation, annotation: String)
-    /// The signature is empty or longer than the kernel accepts; sizes in bytes. The annotation is nil for an artifact's layer.
+    /// The signature is empty or longer than the kernel accepts; in bytes. The annotation is nil for an artifact's layer.
     case signatureSize(SealLocation, annotation: String?, UInt64, limit: Int)
-    /// Two places state different digests of the same part.
+    /// The image states two different digests for one part.
     case contradiction(SealedPart, ObjectID, ObjectID)
-    /// The part has another digest than the one that is stated.
+    /// The actual digest of the part differs from the stated one.
     case mismatch(SealedPart, stated: ObjectID, actual: ObjectID)
     /// A signature is required, but the repository has no fs-verity.
     case noVerity
-    /// A signature is required, but the image has none of its EROFS image.
+    /// A signature is required, but the image has none for its EROFS image.
     case noSignature(ObjectID)
-    /// A signature is required, but the kernel does not know the certificate that belongs to it.
+    /// A signature is required, but the kernel does not know its certificate.
     case unknownCertificate(ObjectID)
 
     public var description: String {
         switch self {
         case .invalidDigest(let location, let annotation, let algorithm):
-            "\(location), annotation \(ByteString(annotation)): is no \(algorithm.name) digest in hex"
-        case .invalidBase64(let location, let annotation): "\(location), annotation \(ByteString(annotation)): is no base64"
+            "\(location), annotation \(ByteString(annotation)): is not a \(algorithm.name) digest in hexadecimal"
+        case .invalidBase64(let location, let annotation): "\(location), annotation \(ByteString(annotation)): is not base64"
         case .signatureSize(let location, let annotation, let size, let limit):
-            "\(location)\(annotation.map { ", annotation \(ByteString($0))" } ?? ""): the signature has \(size) bytes; the kernel takes 1 to "
-                + "\(limit)"
+            "\(location)\(annotation.map { ", annotation \(ByteString($0))" } ?? ""): the signature has \(size) bytes; the kernel accepts 1 "
+                + "to \(limit)"
         case .contradiction(let part, let one, let other):
-            "two different fs-verity digests are stated for its \(part.rawValue): \(one) and \(other)"
+            "it states two different fs-verity digests for its \(part.rawValue): \(one) and \(other)"
         case .mismatch(let part, let stated, let actual):
             "the stated fs-verity digest of its \(part.rawValue) is \(stated), but it is \(actual)"
         case .noVerity: "a signature is required, but the repository has no fs-verity"
-        case .noSignature(let image): "it has no signature of its EROFS image \(image)"
+        case .noSignature(let image): "it has no signature for its EROFS image \(image)"
         case .unknownCertificate: "the certificate of its signature is not in the kernel's .fs-verity keyring"
         }
     }

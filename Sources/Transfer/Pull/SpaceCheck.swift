@@ -1,24 +1,24 @@
 import ComposefsBytes
 import ComposefsLinuxSystem
 
-/// Whether an image's missing layers can fit, before the first of them is read.
+/// Checks, before the first layer is read, whether an image's missing layers can fit.
 ///
-/// What they will take is not known: the manifest tells compressed sizes only, and files that the store has already take nothing. So only
-/// what can hardly fit is refused, which is where not even the compressed bytes have room. For the message, an image takes `growth` times
-/// that: so much do gzip and zstd make of the usual root file system. Blobs that are kept as they are take their size besides.
+/// The space that they need is not known: the manifest states only compressed sizes, and files that the store has take no space. So a pull
+/// is refused only if the compressed bytes do not fit. The estimate in the message is `growth` times the compressed size, the usual ratio
+/// of gzip and zstd for a root file system. Kept blobs add their own size.
 struct SpaceCheck {
-    /// Bytes of the blobs that are to be unpacked, less what of them is on this disk already.
+    /// The size of the blobs to unpack, in bytes, without the partial blobs that the repository has.
     var compressedBytes: UInt64
-    /// Bytes of the blobs that are to be stored as they come.
+    /// The size of the blobs to store unchanged, in bytes.
     var blobBytes: UInt64
     var layers: Int
-    /// Nil where the file system reports no size, as ramfs and a tmpfs without a limit do.
+    /// Nil if the file system reports no size, like ramfs and a tmpfs without a limit.
     var freeBytes: UInt64?
-    /// Nil where the file system does not count inodes.
+    /// Nil if the file system does not count inodes.
     var freeInodes: UInt64?
 
     static let growth = 2.6
-    /// Config, manifest, EROFS image, with their streams.
+    /// The inodes for config, manifest and EROFS image with their streams.
     private static let inodesBesides: UInt64 = 6
 
     init(compressedBytes: UInt64, blobBytes: UInt64 = 0, layers: Int, _ status: FileSystemStatus, isPrivileged: Bool) {

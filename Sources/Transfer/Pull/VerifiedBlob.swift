@@ -4,16 +4,16 @@ import ComposefsHashing
 import ComposefsOCIModel
 import ComposefsTransports
 
-/// The second stage of a blob's way: its bytes as they come, digested and counted. One byte more than announced is refused at once, one
-/// less, or another digest, at the end.
+/// The second stage of a pull: computes the size and digest of a blob while it is read. A blob that is too long is refused at the first
+/// extra byte, one that is too short or has another digest at the end.
 package struct VerifiedBlob: ~Copyable {
-    /// What has been read and not been consumed yet.
+    /// The bytes that have been read but not consumed.
     var input: UnsafeRawBufferPointer
     private(set) var received: UInt64 = 0
     private(set) var isAtEnd = false
     private let buffer: UnsafeMutableRawBufferPointer
     private let blob: any BlobReader
-    /// Nil where nothing is known of the blob beforehand.
+    /// Nil if size and digest are not known.
     private let descriptor: Descriptor?
     private let keeper: BlobKeeper?
     private var hasher: DigestHasher?
@@ -31,7 +31,9 @@ package struct VerifiedBlob: ~Copyable {
 
     deinit { buffer.deallocate() }
 
-    /// Reads the next bytes into `input`, which must have been consumed.
+    /// Reads the next bytes into `input`. The caller has consumed the previous ones.
+    ///
+    /// - Throws: `PullError.blobTooLong`, and errors of the blob's reader.
     mutating func fill() throws {
         guard !isAtEnd else { return }
         let count = try profile.measure(.read) { try blob.read(into: buffer) }
@@ -48,14 +50,16 @@ package struct VerifiedBlob: ~Copyable {
         try keeper?.append(input)
     }
 
-    /// What `fill` has read, taken as a whole; valid until the next `fill`.
+    /// Consumes and returns all bytes that `fill` has read. They are valid until the next `fill`.
     mutating func takeAll() -> UnsafeRawBufferPointer {
         let all = input
         input = UnsafeRawBufferPointer(rebasing: buffer[..<0])
         return all
     }
 
-    /// Throws unless everything was read, the size is the announced one and the digest is the descriptor's.
+    /// Compares size and digest with the descriptor. Called at the end of the blob.
+    ///
+    /// - Throws: `PullError.blobTooShort`, `PullError.blobDigest`.
     mutating func finish() throws {
         guard let descriptor else { return }
         guard received == descriptor.size else {
@@ -64,7 +68,10 @@ package struct VerifiedBlob: ~Copyable {
         guard let actual = hasher?.finalize(), actual == descriptor.digest else { throw PullError.blobDigest(descriptor.digest) }
     }
 
-    /// All of a blob that is small enough to hold.
+    /// Reads and verifies the whole blob.
+    ///
+    /// - Parameter limit: the largest size that is read into memory, in bytes.
+    /// - Throws: `PullError`, and errors of the blob's reader.
     consuming func readAll(limit: Int) throws -> [UInt8] {
         if let descriptor, descriptor.size > UInt64(limit) {
             throw PullError.blobTooLarge(descriptor.digest, announced: descriptor.size, limit: limit)
@@ -81,7 +88,9 @@ package struct VerifiedBlob: ~Copyable {
 }
 
 extension ImageSource {
-    /// All of a blob that is small enough to hold, verified.
+    /// Downloads, verifies and returns a blob.
+    ///
+    /// - Parameter limit: the largest size that is read into memory, in bytes.
     func readBlob(_ descriptor: Descriptor, limit: Int, _ cancellation: Cancellation = Cancellation()) throws -> [UInt8] {
         try download(descriptor, cancellation).verified { blob in
             try VerifiedBlob(blob: blob, descriptor: descriptor, profile: PullProfile()).readAll(limit: limit)

@@ -8,22 +8,25 @@ import ComposefsRepository
 import ComposefsTransports
 import Synchronization
 
-/// A stored layer's archive on its way out: re-assembled byte for byte, compared with its diff ID, and packed.
+/// Produces the blob of a stored layer: re-assembles the archive byte for byte, compares it with the diff ID, and compresses it.
 struct LayerPacking: Sendable {
     let store: ImageStore
     let stream: ObjectID
     let diffID: ContentDigest
     let format: CompressionFormat
     let level: Int32
-    /// Packs blocks; shared by all layers of a push.
+    /// Compresses blocks; shared by all layers of a push.
     let pool: WorkerPool
-    /// Told how many bytes of the archive have been read.
+    /// Called with the number of bytes of the archive that have been read so far.
     let onBytes: @Sendable (UInt64) -> Void
 
-    /// Of the archive; large enough that the dictionaries cost nothing, small enough that a few of them cost no memory.
+    /// The size of a block of the archive, in bytes: large enough that dictionaries cost little, small enough that several blocks fit in
+    /// memory.
     private static let blockSize = 512 << 10
 
-    /// Every call makes the same bytes. Memory: about one block and a half for each thread of the pool.
+    /// Emits the blob. Every call emits the same bytes. Takes memory for about one and a half blocks per thread of the pool.
+    ///
+    /// - Throws: `PushError.diffID` at the end if the stored layer is damaged, `RepositoryError`, and what `emit` throws.
     func produce(_ emit: (UnsafeRawBufferPointer) throws -> Void) throws {
         switch format {
         case .none: try read(emit)
@@ -32,14 +35,15 @@ struct LayerPacking: Sendable {
         }
     }
 
-    /// What `produce` makes, without anybody taking it.
+    /// The digest and size of the blob that `produce` emits.
     func measure() throws -> SentBlob {
         var check = BlobCheck(nil)
         try produce { check.update($0) }
         return try check.finish()
     }
 
-    /// The archive. The last bytes have been given out when it shows that it is the wrong one: nobody must have believed them yet.
+    /// Reads the archive. A wrong diff ID is detected only after the last bytes have been passed on, so the receiver must not publish them
+    /// before this method returns.
     private func read(_ body: (UnsafeRawBufferPointer) throws -> Void) throws {
         var hasher = DigestHasher(diffID.algorithm)
         var done: UInt64 = 0
@@ -88,7 +92,7 @@ struct LayerPacking: Sendable {
     }
 }
 
-/// Blocks that are being packed by the pool, and come out in their order.
+/// Blocks that the pool compresses, and that are emitted in order.
 private struct GzipBlocks {
     private final class Packed: Sendable {
         let done = Semaphore(0)
@@ -100,7 +104,7 @@ private struct GzipBlocks {
     private let limit: Int
     private var block: [UInt8] = []
     private var dictionary: [UInt8] = []
-    private var underWay: [Packed] = []
+    private var pending: [Packed] = []
 
     init(level: Int32, pool: WorkerPool) {
         self.level = level
@@ -108,13 +112,13 @@ private struct GzipBlocks {
         limit = max(1, pool.threadCount) + 1
     }
 
-    /// Bytes of the block that is being filled.
+    /// The number of bytes in the current block.
     var filled: Int { block.count }
 
     mutating func append(_ bytes: UnsafeRawBufferPointer) { block.append(contentsOf: bytes) }
 
     mutating func submit(isLast: Bool, _ emit: (UnsafeRawBufferPointer) throws -> Void) throws {
-        if underWay.count >= limit { try emitFirst(emit) }
+        if pending.count >= limit { try emitFirst(emit) }
         let packed = Packed()
         pool.submit { [block, dictionary, level] in
             var compressor = GzipBlockCompressor(level: level)
@@ -124,18 +128,18 @@ private struct GzipBlocks {
             packed.bytes.withLock { $0 = bytes }
             packed.done.signal()
         }
-        underWay.append(packed)
+        pending.append(packed)
         dictionary = Array(block.suffix(GzipMember.dictionarySize))
         block = []
         block.reserveCapacity(512 << 10)
     }
 
     mutating func drain(_ emit: (UnsafeRawBufferPointer) throws -> Void) throws {
-        while !underWay.isEmpty { try emitFirst(emit) }
+        while !pending.isEmpty { try emitFirst(emit) }
     }
 
     private mutating func emitFirst(_ emit: (UnsafeRawBufferPointer) throws -> Void) throws {
-        let first = underWay.removeFirst()
+        let first = pending.removeFirst()
         first.done.wait()
         let bytes = first.bytes.withLock { bytes in
             defer { bytes = [] }
@@ -145,19 +149,19 @@ private struct GzipBlocks {
     }
 }
 
-/// Remembers what a layer was packed to, in an extended attribute of its stream's object, so that a destination that has that blob need not be
-/// sent it again. As with `LayerMark`, a file system without user attributes costs time only.
+/// A hint in an extended attribute of a layer's stream object: the blob that the layer was compressed to. If a destination has that blob,
+/// it need not be sent again. On a file system without user attributes a push only takes more time, as with `LayerMark`.
 ///
-/// A hint, no proof: before the blob's digest goes into a manifest, the layer is packed again and compared.
+/// The hint is not trusted: before the blob's digest is written into a manifest, the layer is compressed again and compared.
 struct PackingMark: Equatable {
     static let prefix = "user.cfsoci.packed."
 
-    /// Of the library that packed it, with its release: what another release made is not what this one would make.
+    /// The name and version of the compression library. Another version can produce other bytes.
     var encoder: String
     var diffID: ContentDigest
     var blob: SentBlob
 
-    /// `1 ENCODER DIFF_ID DIGEST SIZE`
+    /// Parses `1 ENCODER DIFF_ID DIGEST SIZE`.
     init?(_ text: String) {
         let fields = text.split(separator: " ", omittingEmptySubsequences: false).map(String.init)
         guard fields.count == 5, fields[0] == "1", let diffID = ContentDigest(fields[2]), let digest = ContentDigest(fields[3]),
@@ -178,7 +182,7 @@ struct PackingMark: Equatable {
 
     private static func attribute(_ packing: LayerPacking) -> String { prefix + "\(packing.format.name)-\(packing.level)" }
 
-    /// How the attribute says that the layer was packed.
+    /// The format and level in the attribute's name; nil if it is not the name of a hint.
     static func packing(_ attribute: ByteString) -> (format: CompressionFormat, level: Int32)? {
         guard let name = attribute.utf8Text, name.hasPrefix(prefix) else { return nil }
         let parts = name.dropFirst(prefix.count).split(separator: "-", maxSplits: 1)
@@ -191,7 +195,7 @@ struct PackingMark: Equatable {
 
     static func set(_ blob: SentBlob, for packing: LayerPacking) {
         let repository = packing.store.repository
-        // Reading does not ask whose the repository is, and a mark is not worth the question.
+        // Writing requires a trusted owner. Without one, the push continues without the hint.
         guard (try? repository.requireTrustedOwner()) != nil, let file = try? repository.openObject(packing.stream, verify: false)
         else { return }
         try? file.setExtendedAttribute(.init(attribute(packing)), .init(PackingMark(blob, packing).text))

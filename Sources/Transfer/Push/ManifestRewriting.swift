@@ -4,8 +4,10 @@ import ComposefsJSON
 import ComposefsOCIModel
 
 extension Manifest {
-    /// The manifest with other blobs for its layers, and another subject where one is given; itself where nothing changes. Everything else
-    /// stays, members in their order.
+    /// The manifest with other blobs for its layers and, if given, another subject. Other members and their order stay. Returns the
+    /// manifest itself if nothing changes.
+    ///
+    /// - Throws: `OCIError`, `JSONError`.
     func replacing(layers: [Descriptor], subject: Descriptor? = nil) throws -> Manifest {
         let changes = zip(self.layers, layers).contains { !$0.namesSameBlob(as: $1) }
         let subjectChanges = subject.map { subject in !(self.subject.map { $0.namesSameBlob(as: subject) } ?? false) } ?? false
@@ -28,8 +30,8 @@ extension Manifest {
 }
 
 extension Manifest {
-    /// The manifest of the same image in OCI's format; itself where it is no other. Blobs stay as they are: docker's configs are OCI configs with
-    /// more members.
+    /// The manifest of the same image in OCI format; the manifest itself if it is not in Docker's. Blobs do not change: Docker's configs
+    /// are OCI configs with additional members.
     func convertedToOCI(isImage: Bool) throws -> Manifest {
         guard mediaType == MediaType.dockerManifest else { return self }
         var document = try JSONValue.parse(bytes)
@@ -49,7 +51,7 @@ extension Descriptor {
 }
 
 extension JSONValue {
-    /// A descriptor of another blob. What was only true of the old one's bytes goes: copies of them, and where they can be had.
+    /// The descriptor, changed to name another blob. `data` and `urls`, which describe the old blob, are removed.
     fileprivate func naming(_ blob: Descriptor) -> JSONValue {
         var value = self
         value["mediaType"] = .string(blob.mediaType)
@@ -60,7 +62,7 @@ extension JSONValue {
         return value
     }
 
-    /// Annotations that tell where in the packed bytes something is (zstd:chunked, eStargz): a reader that believed them would read rubbish.
+    /// Removes annotations with offsets into the compressed bytes (zstd:chunked, eStargz), which are wrong for another blob.
     fileprivate mutating func dropWhatDescribesPacking() {
         guard var annotations = self["annotations"]?.object else { return }
         let prefixes = [
@@ -74,15 +76,15 @@ extension JSONValue {
 }
 
 extension LayerMediaType {
-    /// The media type of a layer that was packed anew: of the same family, docker's or OCI's. A layer that registries need not have
-    /// ("foreign") becomes an ordinary one: they refuse the others unless they know the address, and the bytes there may not be these.
+    /// The media type of a layer that was compressed again, of the same family (Docker or OCI). A non-distributable layer becomes an
+    /// ordinary one, because registries accept non-distributable layers only with a URL, and the blob at that URL can be another one.
     static func repacked(_ type: String, as compression: CompressionFormat) -> String {
         let isDocker = type.hasPrefix("application/vnd.docker.")
         let base = isDocker ? MediaType.dockerLayer : "application/vnd.oci.image.layer.v1.tar"
         return compression == .none ? base : base + (isDocker ? "." : "+") + compression.name
     }
 
-    /// OCI's name for a layer of docker's; other types are what they are.
+    /// The OCI media type for a layer type of Docker. Other types are returned unchanged.
     static func oci(_ type: String) -> String {
         guard let layer = LayerMediaType(type), MediaType.bare(type).hasPrefix("application/vnd.docker.") else { return type }
         let base = "application/vnd.oci.image.layer." + (layer.isDistributable ? "" : "nondistributable.") + "v1.tar"

@@ -9,10 +9,14 @@ import ComposefsRepository
 import ComposefsTransports
 
 extension ImageStore {
-    /// Compares what the store remembers of packed layers (`PackingMark`) with what the layers are packed to. Nothing believes those marks, so a
-    /// wrong one does no harm, but nobody wrote it in good faith.
+    /// Compares the hints about compressed layers (`PackingMark`) with the blobs that the layers are compressed to. A wrong hint has no
+    /// effect on a push, but cfsoci never writes one, so it is reported.
     ///
-    /// - Parameter only: the image, as `resolve` takes it; nil for all layers.
+    /// - Parameters:
+    ///   - only: the image, as for `resolve`; nil for all layers.
+    ///   - options: with `metadataOnly`, layers are not compressed, and only the form of the hints is checked.
+    /// - Returns: the problems, of the kind `packing-mark-mismatch`.
+    /// - Throws: `ImageStoreError`, `RepositoryError`.
     public func checkPackingMarks(_ only: ByteString? = nil, _ options: ImageCheckOptions = ImageCheckOptions()) throws -> [ImageProblem] {
         let layers =
             if let only {
@@ -25,7 +29,7 @@ extension ImageStore {
         var problems: [ImageProblem] = []
         for layer in layers {
             let name = StreamName.layer(layer)
-            // What is missing or cannot be read is told by the other checks.
+            // Other checks report missing and unreadable streams.
             guard let stream = try? repository.stream(name), let file = try? repository.openObject(stream, verify: false),
                 let attributes = try? file.extendedAttributes()
             else { continue }
@@ -47,14 +51,14 @@ extension ImageStore {
             return "cannot be read"
         }
         guard mark.diffID == layer else {
-            // One stream serves the same archive under the names that different digest algorithms give it.
-            return mark.diffID.algorithm == layer.algorithm ? "is of the layer \(mark.diffID)" : nil
+            // The same stream has a name for each digest algorithm.
+            return mark.diffID.algorithm == layer.algorithm ? "belongs to the layer \(mark.diffID)" : nil
         }
         let packing = LayerPacking(store: self, stream: stream, diffID: layer, format: format, level: level, pool: pool, onBytes: { _ in })
         guard !options.metadataOnly, PackingMark.isOfThisEncoder(mark, format), let made = try? packing.measure(), made != mark.blob else {
             return nil
         }
-        return "names the blob \(mark.blob.digest), but the layer is packed to \(made.digest)"
+        return "names the blob \(mark.blob.digest), but compressing the layer results in \(made.digest)"
     }
 }
 

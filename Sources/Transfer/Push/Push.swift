@@ -10,16 +10,21 @@ import ComposefsSplitStream
 public import ComposefsTransports
 import Synchronization
 
-/// Sends a stored image to a destination: blobs first, then the manifest by its digest, referrers, and in the end the name. A push that fails
-/// leaves blobs that nothing refers to, and the name as it was.
+/// Pushes a stored image to a destination: first the blobs, then the manifest by its digest, its referrers, and finally the tag. A push
+/// that fails leaves unreferenced blobs at the destination, and the tag unchanged.
 ///
-/// Layers are re-assembled byte for byte and compared with their diff IDs on the way. Where all of them go as the blobs that they came in
-/// (because the destination has those, or the store keeps them), the manifest goes as it is; else it names the new blobs, and nothing else
-/// in it changes. An artifact's blobs are its own, so its manifest never changes.
+/// Layers are re-assembled byte for byte and compared with their diff IDs. If the original blobs of all layers can be used (because the
+/// destination has them or the store keeps them), the manifest is sent unchanged. Otherwise it refers to the new blobs, and nothing else in
+/// it changes. The manifest of an artifact never changes, because its blobs are stored unchanged.
 ///
-/// Synchronous, on threads of its own. Memory is bounded by the number of layers that are sent at once.
+/// Blocks the caller's thread; the work runs on other threads. The number of layers that are sent at the same time limits the memory.
 ///
-/// - Throws: `PushError`, `ImageStoreError`, `RepositoryError`, and what the destination throws.
+/// - Parameters:
+///   - image: the image.
+///   - store: the store of the image.
+///   - destination: the registry, layout or archive.
+///   - options: compression, referrers, cancellation and observer.
+/// - Throws: `PushError`, `ImageStoreError`, `RepositoryError`, `CancellationError`, and errors of the destination.
 public func pushImage(
     _ image: StoredImage, of store: ImageStore, to destination: any ImageDestination, _ options: PushOptions = PushOptions()
 ) throws -> PushResult {
@@ -35,9 +40,9 @@ private final class ImagePush: Sendable {
     let store: ImageStore
     let destination: any ImageDestination
     let options: PushOptions
-    /// Packs blocks of all layers.
+    /// Compresses blocks of all layers.
     let pool: WorkerPool
-    /// Where in the same registry a blob may be had.
+    /// Other repositories of the same registry that may have a blob.
     let mounts: [ContentDigest: [RegistryReference]]
     private let bytesSent = Mutex<UInt64>(0)
 
@@ -52,13 +57,13 @@ private final class ImagePush: Sendable {
         self.mounts = mounts
     }
 
-    /// The deepest chain of referrers of referrers that is followed.
+    /// The longest chain of referrers of referrers that is pushed.
     private static let referrerDepth = 8
 
     func run(_ image: StoredImage) throws -> PushResult {
         let reporter = PushReporter(options.observer)
-        let layers = try placeLayers(of: image, reporter)
-        try place(config: image)
+        let layers = try sendLayers(of: image, reporter)
+        try send(config: image)
         let packed = try image.manifest.replacing(layers: layers.map(\.descriptor))
         let manifest = destination.takesDockerFormat ? packed : try packed.convertedToOCI(isImage: image.isContainer)
         let digest = manifest.bytes == image.manifest.bytes ? image.manifestDigest : .of(manifest.bytes, image.manifestDigest.algorithm)
@@ -67,11 +72,11 @@ private final class ImagePush: Sendable {
         }
         reporter.image(.manifest)
         var referrers = Referrers()
-        // By its digest first, where something is still to come: the name appears when all is there.
+        // If there are referrers, the manifest is first sent by its digest. The tag is set after everything has been sent.
         if try options.referrers != .none && !store.referrers(of: image.manifestDigest).isEmpty {
             try put(manifest, digest, isNamed: false)
             reporter.image(.referrers)
-            try placeReferrers(of: image.manifestDigest, as: manifest, digest, &referrers, depth: 0)
+            try sendReferrers(of: image.manifestDigest, as: manifest, digest, &referrers, depth: 0)
         }
         try put(manifest, digest, isNamed: true)
         try destination.finish()
@@ -85,27 +90,27 @@ private final class ImagePush: Sendable {
 
     // MARK: Layers
 
-    /// One of the different layers of an image.
+    /// A distinct layer of an image.
     private struct Task: Sendable {
         var index: Int
         var identifier: ContentDigest
         var descriptor: Descriptor
         var stream: ObjectID
         var isArchive: Bool
-        /// The stream of the original blob, where the store keeps that.
+        /// The stream of the original blob, if the store keeps it.
         var keptBlob: ObjectID?
     }
 
-    private typealias Placed = (descriptor: Descriptor, outcome: PushedLayer)
+    private typealias SentLayer = (descriptor: Descriptor, outcome: PushedLayer)
 
-    private func placeLayers(of image: StoredImage, _ reporter: PushReporter) throws -> [Placed] {
+    private func sendLayers(of image: StoredImage, _ reporter: PushReporter) throws -> [SentLayer] {
         let count = image.manifest.layers.count
         let identifiers = image.layerIdentifiers
         guard identifiers.count == count else {
             throw ImageStoreError.damaged(
                 stream: StreamName.config(image.configDigest), "lists \(identifiers.count) diff IDs, the manifest \(count) layers")
         }
-        // A layer that comes twice is sent once; its second descriptor may be of other bytes, though.
+        // A repeated layer is sent once, but its second descriptor can name another blob.
         var tasks: [Task] = []
         for (index, identifier) in identifiers.enumerated() {
             let descriptor = image.manifest.layers[index]
@@ -118,21 +123,21 @@ private final class ImagePush: Sendable {
         }
         let sizes = try tasks.map { try store.repository.openStream($0.stream).totalSize }
         reporter.began(tasks.map { ($0.index, $0.identifier) }, sizes: sizes, layers: identifiers)
-        // The largest first, so that none is left to be sent alone at the end.
+        // The largest first, so that no large layer is sent alone at the end.
         let order = zip(tasks, sizes).sorted { ($0.1, $1.0.index) > ($1.1, $0.0.index) }.map(\.0)
         let jobs = max(1, min(options.jobs ?? max(2, Host.processorCount), order.count))
         let senders = WorkerPool(threads: jobs)
         defer { senders.shutdown() }
-        let state = Mutex<(placed: [Int: Placed], failure: (any Error)?)>(([:], nil))
+        let state = Mutex<(sent: [Int: SentLayer], failure: (any Error)?)>(([:], nil))
         let finished = Semaphore(0)
         for task in order {
             senders.submit { [self] in
                 defer { finished.signal() }
                 guard state.withLock({ $0.failure == nil }) else { return }
                 do {
-                    let placed = try place(task, reporter)
-                    state.withLock { $0.placed[task.index] = placed }
-                    reporter.layer(task.index, .finished(placed.outcome))
+                    let sent = try send(task, reporter)
+                    state.withLock { $0.sent[task.index] = sent }
+                    reporter.layer(task.index, .finished(sent.outcome))
                 } catch {
                     let failure = PushError.layer(number: task.index + 1, of: count, task.identifier, cause: error)
                     state.withLock { $0.failure = $0.failure ?? failure }
@@ -144,23 +149,23 @@ private final class ImagePush: Sendable {
             if let failure = state.failure { throw failure }
             return identifiers.indices.compactMap { index in
                 tasks.first { $0.identifier == identifiers[index] && $0.descriptor.namesSameBlob(as: image.manifest.layers[index]) }
-                    .flatMap { state.placed[$0.index] }
+                    .flatMap { state.sent[$0.index] }
             }
         }
     }
 
-    private func place(_ task: Task, _ reporter: PushReporter) throws -> Placed {
+    private func send(_ task: Task, _ reporter: PushReporter) throws -> SentLayer {
         reporter.layer(task.index, .started)
         let original = task.descriptor
         guard task.isArchive else {
-            let outcome = try place(original) { [store] emit in try store.readLayer(task.stream, emit) }
+            let outcome = try send(original) { [store] emit in try store.readLayer(task.stream, emit) }
             return (original, outcome)
         }
         let layerType = LayerMediaType(original.mediaType)
         let packed = layerType?.compression ?? .gzip
         let format = options.compression ?? packed
         let kept = task.keptBlob.map { stream -> OutgoingBlob.Producer in { [store] emit in try store.readLayer(stream, emit) } }
-        if format == packed, let outcome = try place(original, kept) {
+        if format == packed, let outcome = try send(original, kept) {
             var descriptor = original
             if layerType?.isDistributable == false, destination.registryReference != nil {
                 descriptor.mediaType = LayerMediaType.repacked(original.mediaType, as: packed)
@@ -183,9 +188,9 @@ private final class ImagePush: Sendable {
             expected = SentBlob(digest: task.identifier, size: try store.repository.openStream(task.stream).totalSize)
         }
         if let expected {
-            if let outcome = try place(descriptor(expected), nil) { return (descriptor(expected), outcome) }
-        } else if let known = PackingMark.find(for: packing), let outcome = try place(descriptor(known), nil),
-            // Anybody may have written the mark. It saves the sending, not the proof that this blob is the layer.
+            if let outcome = try send(descriptor(expected), nil) { return (descriptor(expected), outcome) }
+        } else if let known = PackingMark.find(for: packing), let outcome = try send(descriptor(known), nil),
+            // The hint is not trusted: it saves the transfer, but the layer is compressed to prove that this blob is the layer.
             try packing.measure() == known
         {
             return (descriptor(known), outcome)
@@ -197,8 +202,9 @@ private final class ImagePush: Sendable {
 
     // MARK: Blobs
 
-    /// A blob that is known to the last byte: looked for, mounted or, where there is something to send, sent. Nil where it is not there.
-    private func place(_ blob: Descriptor, _ produce: OutgoingBlob.Producer?) throws -> PushedLayer? {
+    /// Makes the destination have a blob whose digest is known: it is present, mounted, or sent if `produce` is given. Nil if it is none of
+    /// these.
+    private func send(_ blob: Descriptor, _ produce: OutgoingBlob.Producer?) throws -> PushedLayer? {
         try options.cancellation.check()
         if try destination.hasBlob(blob) { return .present }
         for source in mounts[blob.digest] ?? [] where try destination.mountBlob(blob, from: source) { return .mounted }
@@ -207,13 +213,13 @@ private final class ImagePush: Sendable {
         return .sent
     }
 
-    private func place(_ blob: Descriptor, _ produce: @escaping OutgoingBlob.Producer) throws -> PushedLayer {
-        try place(blob, .some(produce)) ?? .sent
+    private func send(_ blob: Descriptor, _ produce: @escaping OutgoingBlob.Producer) throws -> PushedLayer {
+        try send(blob, .some(produce)) ?? .sent
     }
 
-    private func place(config image: StoredImage) throws {
+    private func send(config image: StoredImage) throws {
         let bytes = image.configBytes
-        _ = try place(image.manifest.config) { emit in try bytes.withUnsafeBytes { try emit($0) } }
+        _ = try send(image.manifest.config) { emit in try bytes.withUnsafeBytes { try emit($0) } }
     }
 
     private func put(_ expected: SentBlob?, _ produce: @escaping OutgoingBlob.Producer) throws -> SentBlob {
@@ -240,18 +246,18 @@ private final class ImagePush: Sendable {
         var sent: [ContentDigest] = []
         var leftOut: [ContentDigest] = []
         var refused: [ReferrerProblem] = []
-        /// By their digests in the store: records may lead in circles.
+        /// The digests in the store, because records of referrers can be circular.
         var seen: Set<ContentDigest> = []
     }
 
-    private func placeReferrers(
+    private func sendReferrers(
         of subject: ContentDigest, as manifest: Manifest, _ digest: ContentDigest, _ referrers: inout Referrers, depth: Int
     ) throws {
         guard depth < Self.referrerDepth else { return }
         let descriptor = Descriptor(mediaType: manifest.mediaType, digest: digest, size: UInt64(manifest.bytes.count))
         for artifact in try store.referrers(of: subject) where referrers.seen.insert(artifact).inserted {
             guard let image = try store.image(artifact) else { continue }
-            // One that only our store knows to belong to the subject would belong to nothing in a registry.
+            // If only the store's record connects the artifact with the subject, a registry would not list it.
             let isAsItWas = image.manifest.subject?.digest == digest
             guard isAsItWas || options.referrers == .rewritten else {
                 referrers.leftOut.append(artifact)
@@ -259,31 +265,31 @@ private final class ImagePush: Sendable {
             }
             let pushed: Manifest
             do {
-                let layers = try placeLayers(of: image, PushReporter(nil))
-                try place(config: image)
+                let layers = try sendLayers(of: image, PushReporter(nil))
+                try send(config: image)
                 pushed = try image.manifest.replacing(layers: layers.map(\.descriptor), subject: isAsItWas ? nil : descriptor)
                 try put(pushed, pushed.digest(inPlaceOf: image.manifest, artifact), isNamed: false)
-            } catch let error as any PlaceError where error.concernsOneThing {
-                // There are registries that know no artifacts. The image is whole without them.
+            } catch let error as any TransportError where error.concernsOneItem {
+                // Some registries do not support artifacts. The image is complete without them.
                 referrers.refused.append(ReferrerProblem(subject: digest, digest: artifact, reason: "\(error)"))
                 continue
             }
             let pushedDigest = pushed.digest(inPlaceOf: image.manifest, artifact)
             referrers.sent.append(pushedDigest)
-            try placeReferrers(of: artifact, as: pushed, pushedDigest, &referrers, depth: depth + 1)
+            try sendReferrers(of: artifact, as: pushed, pushedDigest, &referrers, depth: depth + 1)
         }
     }
 }
 
 extension Manifest {
-    /// The digest of what a stored manifest became on its way out.
+    /// The digest of the manifest that is sent instead of a stored one.
     fileprivate func digest(inPlaceOf stored: Manifest, _ storedDigest: ContentDigest) -> ContentDigest {
         bytes == stored.bytes ? storedDigest : .of(bytes, storedDigest.algorithm)
     }
 }
 
 extension ImageStore {
-    /// Other repositories of a destination's registry that blobs of images here came from, going by the tags.
+    /// Other repositories of the destination's registry from which stored images came, according to their tags, by blob.
     fileprivate func mountSources(for destination: RegistryReference) throws -> [ContentDigest: [RegistryReference]] {
         var sources: [ContentDigest: [RegistryReference]] = [:]
         for tag in try tags() {
@@ -291,7 +297,7 @@ extension ImageStore {
                 reference.domain == destination.domain, reference.name != destination.name, let image = try? image(tag.manifestDigest)
             else { continue }
             for blob in image.manifest.layers + [image.manifest.config] {
-                // A registry that does not mount from two does not mount from a hundred.
+                // Two repositories are enough: if the registry mounts from neither, it probably mounts from none.
                 let known = sources[blob.digest] ?? []
                 if known.count < 2, !known.contains(where: { $0.name == reference.name }) {
                     sources[blob.digest, default: []].append(reference)
@@ -302,7 +308,7 @@ extension ImageStore {
     }
 }
 
-/// Makes a push's events.
+/// Creates a push's events and passes them to the observer.
 private final class PushReporter: Sendable {
     private struct Layer {
         var identifier: ContentDigest

@@ -4,33 +4,36 @@ public import ComposefsHashing
 public import ComposefsOCIModel
 package import ComposefsTransports
 
-/// How to push.
+/// Options of a push.
 public struct PushOptions: Sendable {
-    /// What happens to the image's referrers (signatures, bills of materials) that the store has records of.
+    /// How the recorded referrers of the image (signatures, bills of materials) are pushed.
     public enum Referrers: Sendable, Hashable {
-        /// They go along where the manifest's digest stays: a signature of another manifest is none.
-        case whereUnchanged
-        /// They go along in any case; where the manifest's digest changes, their `subject` does, and so their own digests.
+        /// They are pushed if the manifest's digest does not change. A signature is not valid for another manifest.
+        case ifUnchanged
+        /// They are always pushed. If the manifest's digest changes, their `subject` and thus their own digests change too.
         case rewritten
+        /// They are not pushed.
         case none
     }
 
-    /// How layers are packed; nil as the manifest says, layer by layer. Layers whose original blob the destination has, can mount, or
-    /// the store keeps, stay as they are where it is packed so.
+    /// The compression of layers; nil for the one that the manifest states for each layer. A layer's original blob is used if it has this
+    /// compression and the destination has it or can mount it, or the store keeps it.
     public var compression: CompressionFormat?
-    /// Of gzip 1 to 9 (default 6), of zstd 1 to 22 (default 3).
+    /// The compression level: 1 to 9 for gzip (default 6), 1 to 22 for zstd (default 3).
     public var level: Int?
-    /// How many layers are sent at the same time; nil for one each processor, at least two.
+    /// The number of layers that are sent at the same time; nil for one per processor, and at least two.
     public var jobs: Int?
+    /// How referrers are pushed.
     public var referrers: Referrers
-    /// Ends the push, with `CancellationError`, before the next bytes are sent; the name stays as it was. A `RegistryClient` has one of its
-    /// own: give it the same, and transfers end at once.
+    /// Ends the push with `CancellationError`, before the next bytes are sent. The tag stays unchanged. A `RegistryClient` has its own
+    /// cancellation: pass it the same value, so that transfers end immediately.
     public var cancellation = Cancellation()
-    /// Told what happens; must not block.
+    /// Receives the push's events; see `PushObserver`.
     public var observer: PushObserver?
 
+    /// Default options, except for the parameters.
     public init(
-        compression: CompressionFormat? = nil, level: Int? = nil, jobs: Int? = nil, referrers: Referrers = .whereUnchanged,
+        compression: CompressionFormat? = nil, level: Int? = nil, jobs: Int? = nil, referrers: Referrers = .ifUnchanged,
         observer: PushObserver? = nil
     ) {
         self.compression = compression
@@ -40,7 +43,7 @@ public struct PushOptions: Sendable {
         self.observer = observer
     }
 
-    /// The levels that a compression has.
+    /// The valid levels of a compression format; nil if it has none.
     public static func levels(of format: CompressionFormat) -> ClosedRange<Int>? {
         switch format {
         case .none: nil
@@ -49,6 +52,9 @@ public struct PushOptions: Sendable {
         }
     }
 
+    /// The chosen or default level.
+    ///
+    /// - Throws: `PushError.level`.
     package func level(of format: CompressionFormat) throws(PushError) -> Int32 {
         guard let levels = Self.levels(of: format) else { return 0 }
         let chosen = level ?? (format == .gzip ? 6 : 3)
@@ -57,75 +63,86 @@ public struct PushOptions: Sendable {
     }
 }
 
-/// What became of a layer.
+/// How the destination got a layer.
 public enum PushedLayer: Hashable, Sendable {
     /// The destination had it.
     case present
-    /// The registry took it over from another repository of its own.
+    /// The registry mounted it from another of its repositories.
     case mounted
+    /// It was sent.
     case sent
 }
 
-/// What a push did.
+/// The result of a push.
 public struct PushResult: Sendable {
-    /// Of the manifest as it was pushed.
+    /// The digest of the pushed manifest.
     public var manifestDigest: ContentDigest
-    /// Of the manifest in the store; another one where layers were packed anew.
+    /// The digest of the manifest in the store. It differs if layers were compressed again.
     public var sourceDigest: ContentDigest
+    /// The digest of the config.
     public var configDigest: ContentDigest
-    /// As the pushed manifest lists them, the lowest first, and what became of each.
+    /// The layers of the pushed manifest, the lowest first, and how the destination got each.
     public var layers: [(descriptor: Descriptor, outcome: PushedLayer)]
-    /// Of all blobs that were sent, config and referrers' included, in bytes.
+    /// The size of all blobs that were sent, including the config and referrers, in bytes.
     public var bytesSent: UInt64
-    /// Referrers that went along.
+    /// The digests of the pushed referrers.
     public var referrers: [ContentDigest]
-    /// Referrers, by their digests in the store, that did not.
+    /// Referrers that were not pushed because they belong to the stored manifest only, by their digests in the store.
     public var referrersLeftOut: [ContentDigest]
-    /// Referrers, by their digests in the store, that the destination does not take.
+    /// Referrers that the destination refused, by their digests in the store.
     public var referrersRefused: [ReferrerProblem]
-    /// Whether an image in Docker's format was made an OCI image of, because the destination takes no others. Its digest is another one then.
+    /// Whether an image in Docker's format was converted to an OCI image, because the destination accepts no others. This changes its
+    /// digest.
     public var isConverted = false
 
     /// Whether the manifest is the stored one, byte for byte.
     public var isUnchanged: Bool { manifestDigest == sourceDigest }
 }
 
-/// What a push tells while it runs, in the manner of `PullEvent`.
+/// A progress event of a push; see `PullEvent`.
 public struct PushEvent: Hashable, Sendable {
-    /// What an event is about.
+    /// The component that an event concerns.
     public enum Component: Hashable, Sendable {
+        /// The image as a whole.
         case image
-        /// One of its layers, counted from 0, the lowest first, and the diff ID, or an artifact's blob's digest.
+        /// A layer: its index, counted from 0 with the lowest layer first, and its diff ID, or the digest of an artifact's blob.
         case layer(index: Int, digest: ContentDigest)
     }
 
-    /// What happens.
+    /// The phase of the component.
     public enum Phase: Hashable, Sendable {
-        // Of the image.
-        /// All layers are known.
+        // Phases of the image.
+        /// The layers are known; their identifiers.
         case began(layers: [ContentDigest])
-        /// All layers are there.
+        /// The destination has all layers; the manifest is sent.
         case manifest
-        /// The artifacts that belong to the image follow.
+        /// The referrers are sent.
         case referrers
+        /// The push is complete.
         case done
 
-        // Of a layer.
+        // Phases of a layer.
+        /// It will be sent.
         case queued
+        /// It is being sent.
         case started
-        /// More of the layer was sent.
+        /// More bytes of the layer were sent; see `bytesDone`.
         case bytes
-        /// It is there; nothing had to be sent where it was present or mounted.
+        /// The destination has it. Nothing was sent if it was present or mounted.
         case finished(PushedLayer)
     }
 
+    /// The component that the event concerns.
     public var component: Component
+    /// The phase of the component.
     public var phase: Phase
-    /// Bytes of the uncompressed layer that were sent; for the image, of all layers together. What needs not be sent counts as sent.
+    /// The bytes of the uncompressed layer that were sent; for the image, the sum over all layers. A layer that need not be sent counts as
+    /// sent.
     public var bytesDone: UInt64
-    /// The uncompressed layer's size in bytes; for the image, of all layers together.
+    /// The size of the uncompressed layer in bytes; for the image, the sum over all layers.
     public var bytesTotal: UInt64
 }
 
-/// Receives a push's events, from the push's threads and maybe several at a time; those of one layer come in order. It must not block.
+/// Receives a push's events, on the push's threads, possibly several at the same time. Events of one layer come in order. It must not
+/// block.
 public typealias PushObserver = @Sendable (PushEvent) -> Void

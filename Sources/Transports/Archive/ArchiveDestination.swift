@@ -4,13 +4,15 @@ import ComposefsLinuxSystem
 public import ComposefsOCIModel
 import Synchronization
 
-/// A tar archive of an OCI image layout. Blobs wait in files without names beside it until all are there; then they go into the archive, and
-/// it gets its name, in one step. An archive of that name is replaced.
+/// A tar archive of an OCI image layout (image-spec image-layout.md).
 ///
-/// Nothing that could be exchanged has a name before: in a directory that others can write to, no path is looked up twice. Each blob is
-/// digested again while it goes into the archive.
+/// Blobs are stored in unnamed files in the archive's directory until the last one has arrived. `finish` then writes the archive and gives
+/// it its name in one step. An existing archive of that name is replaced.
 ///
-/// Entries are in a fixed order and have no times and no owners, so the same image always gives the same archive.
+/// Until then no file has a name, and no path is looked up twice, so other users who can write to the directory cannot exchange a file.
+/// Each blob is verified again while it is copied into the archive.
+///
+/// Entries have a fixed order and neither times nor owners: the same image always results in the same archive.
 public final class ArchiveDestination: ImageDestination {
     /// The name of the image in the archive; nil for an image without one.
     private let name: String?
@@ -22,11 +24,13 @@ public final class ArchiveDestination: ImageDestination {
     public var registryReference: RegistryReference? { nil }
 
     private struct State {
-        var blobs: [ContentDigest: BlobSpools.Place] = [:]
+        var blobs: [ContentDigest: BlobSpools.Location] = [:]
         var index = LayoutIndexDocument()
     }
 
-    /// `oci-archive:FILE[:NAME]`
+    /// Opens the destination that `oci-archive:FILE[:NAME]` names.
+    ///
+    /// - Throws: `OCIError` if FILE is not a regular file or NAME is not a valid name; `SystemError`.
     public init(_ location: ImageLocation) throws {
         let (path, name) = try location.located()
         self.name = try LayoutIndex.writtenName(name, in: location)
@@ -35,13 +39,13 @@ public final class ArchiveDestination: ImageDestination {
         self.fileName = fileName
         directory = SharedDirectory(descriptor: try FileDescriptor.open(parent, [.readOnly, .directory]))
         if let status = try directory.descriptor.statusIfPresent(at: fileName, follow: true), status.kind != .regular {
-            throw OCIError.unsupported(document: path.description, "is there already and is no file")
+            throw OCIError.unsupported(document: path.description, "exists and is not a regular file")
         }
         PendingFile.removeAbandoned(in: directory.descriptor, Self.naming(fileName))
         spools = try BlobSpools(in: directory)
     }
 
-    /// Names may have 255 bytes.
+    /// The prefix is cut so that the whole name has at most 255 bytes (NAME_MAX).
     private static func naming(_ fileName: ByteString) -> PendingFile.Naming {
         PendingFile.Naming(prefix: ByteString(fileName.bytes.prefix(200)) + ".tmp-", suffix: ".tar")
     }
@@ -53,15 +57,15 @@ public final class ArchiveDestination: ImageDestination {
     public var takesDockerFormat: Bool { false }
 
     public func putBlob(_ blob: OutgoingBlob) throws -> SentBlob {
-        let (sent, place) = try spools.write(blob)
-        state.withLock { $0.blobs[sent.digest] = place }
+        let (sent, location) = try spools.write(blob)
+        state.withLock { $0.blobs[sent.digest] = location }
         return sent
     }
 
     public func putManifest(_ manifest: Manifest, digest: ContentDigest, isNamed: Bool) throws {
         let blob = Descriptor(mediaType: manifest.mediaType, digest: digest, size: UInt64(manifest.bytes.count))
         if !hasBlob(blob) { _ = try putBlob(OutgoingBlob(manifest.bytes, digest: digest)) }
-        // A referrer is found by looking through index.json.
+        // Readers find referrers through index.json only.
         guard isNamed || manifest.subject != nil else { return }
         let name = isNamed ? name : nil
         state.withLock { $0.index.add(manifest, blob, name: name, isReferrer: !isNamed) }
@@ -91,7 +95,7 @@ public final class ArchiveDestination: ImageDestination {
             guard !sorted.isEmpty else { continue }
             let parent = ByteString("blobs/\(algorithm.rawValue)/")
             try archive.writeAll(TarHeaderWriter.directory(parent))
-            for (digest, place) in sorted { try add(parent + ByteString(digest.hex), digest, place, archive) }
+            for (digest, location) in sorted { try add(parent + ByteString(digest.hex), digest, location, archive) }
         }
         try archive.writeAll([UInt8](repeating: 0, count: 2 * TarHeaderWriter.blockSize))
     }
@@ -102,15 +106,15 @@ public final class ArchiveDestination: ImageDestination {
     }
 
     private func add(
-        _ name: ByteString, _ digest: ContentDigest, _ place: BlobSpools.Place, _ archive: borrowing FileDescriptor
+        _ name: ByteString, _ digest: ContentDigest, _ location: BlobSpools.Location, _ archive: borrowing FileDescriptor
     ) throws {
-        try archive.writeAll(TarHeaderWriter.file(name, size: place.size))
-        var check = BlobCheck(SentBlob(digest: digest, size: place.size))
-        try spools.read(place) { bytes in
+        try archive.writeAll(TarHeaderWriter.file(name, size: location.size))
+        var check = BlobCheck(SentBlob(digest: digest, size: location.size))
+        try spools.read(location) { bytes in
             check.update(bytes)
             try archive.writeAll(bytes)
         }
         _ = try check.finish()
-        try archive.writeAll(TarHeaderWriter.padding(place.size))
+        try archive.writeAll(TarHeaderWriter.padding(location.size))
     }
 }

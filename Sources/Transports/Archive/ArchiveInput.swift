@@ -3,22 +3,24 @@ import ComposefsConcurrency
 import ComposefsLinuxSystem
 import ComposefsOCIModel
 
-/// An archive as it comes: a file, or a pipe that can be read once.
+/// An open archive: a regular file, or a pipe or socket that can be read only once.
 final class ArchiveInput {
     let path: ByteString
     let descriptor: FileDescriptor
-    /// Whether any byte can be read at any time. A pipe or a socket gives each byte once.
+    /// Whether the archive can be read at any offset. A pipe or a socket delivers each byte once.
     let isRegular: Bool
     private let cancellation: Cancellation
 
-    /// How long a pipe is waited for between two looks at whether the caller still wants it, in milliseconds.
-    private static let patience: Int32 = 100
+    /// How long one wait for a pipe takes before the cancellation is checked again, in milliseconds.
+    private static let pollInterval: Int32 = 100
 
+    /// - Parameter cancellation: ends reading and waiting, with `CancellationError`.
+    /// - Throws: `SystemError` if the path cannot be opened, `OCIError` if it is neither a regular file, a pipe nor a socket.
     init(_ path: ByteString, _ cancellation: Cancellation) throws {
         let descriptor = try Self.open(path)
         let kind = try descriptor.status().kind
         guard [.regular, .fifo, .socket].contains(kind) else {
-            throw OCIError.damaged(source: path, "is no regular file and no pipe")
+            throw OCIError.damaged(source: path, "is neither a regular file nor a pipe")
         }
         self.path = path
         self.cancellation = cancellation
@@ -28,16 +30,16 @@ final class ArchiveInput {
 
     private static func open(_ path: ByteString) throws(SystemError) -> FileDescriptor {
         do throws(SystemError) {
-            // Without non-blocking mode, opening a fifo waits for its writer and cannot be interrupted.
+            // In blocking mode, opening a FIFO waits for its writer and cannot be cancelled.
             return try FileDescriptor.open(path, [.readOnly, .nonBlocking])
         } catch {
-            // A socket cannot be opened anew (ENXIO), nor can a pipe that another user made.
+            // A socket (ENXIO) and a pipe of another user (EACCES) cannot be opened again through /dev/fd.
             guard let inherited = inheritedDescriptor(path), [.noDeviceOrAddress, .accessDenied].contains(error.errno) else { throw error }
             return try FileDescriptor.duplicate(of: inherited)
         }
     }
 
-    /// The descriptor that a path like `/dev/stdin` or `/dev/fd/3` stands for.
+    /// The descriptor that a path such as `/dev/stdin` or `/dev/fd/3` refers to.
     private static func inheritedDescriptor(_ path: ByteString) -> Int32? {
         if path == "/dev/stdin" { return 0 }
         for prefix in ["/dev/fd/", "/proc/self/fd/"] as [ByteString] where path.hasPrefix(prefix) {
@@ -48,11 +50,13 @@ final class ArchiveInput {
         return nil
     }
 
-    /// Reads the next bytes; 0 at the end.
+    /// Reads the next bytes and returns their number; 0 at the end.
+    ///
+    /// - Throws: `SystemError`, `CancellationError`.
     func read(into buffer: UnsafeMutableRawBufferPointer) throws -> Int {
         while true {
             try cancellation.check()
-            guard try isRegular || descriptor.waitForInput(milliseconds: Self.patience) else { continue }
+            guard try isRegular || descriptor.waitForInput(milliseconds: Self.pollInterval) else { continue }
             do throws(SystemError) {
                 return try descriptor.read(into: buffer)
             } catch {
@@ -61,7 +65,7 @@ final class ArchiveInput {
         }
     }
 
-    /// Fills the front of the buffer with at least `count` bytes; fewer only at the end.
+    /// Reads at least `count` bytes into the front of the buffer and returns their number; fewer only at the end.
     func read(into buffer: UnsafeMutableRawBufferPointer, atLeast count: Int) throws -> Int {
         var filled = 0
         while filled < count {

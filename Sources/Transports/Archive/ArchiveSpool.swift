@@ -5,18 +5,22 @@ import ComposefsLinuxSystem
 public import ComposefsOCIModel
 import ComposefsTar
 
-/// Where an archive is written to that cannot be read in place because it is compressed or comes through a pipe, and how much of it is
-/// taken.
+/// The scratch space and the limits for archives that cannot be read in place because they are compressed or come through a pipe.
 public struct ArchiveScratch: Sendable {
-    /// The directory; the file has no name there.
+    /// The directory of the scratch file. The file has no name in it.
     public var directory: ByteString
-    /// No file of the archive may be larger than a layer.
+    /// `layerBytes` limits the size of each file of the archive.
     public var limits: PullLimits
-    /// Whether an archive is refused that leaves no room for the image.
+    /// Whether an archive that would leave no room for the image is refused.
     public var checksSpace: Bool
-    /// Ends reading, and the wait for a pipe too.
+    /// Ends reading and the wait for a pipe.
     public var cancellation: Cancellation
 
+    /// - Parameters:
+    ///   - directory: the directory of the scratch file.
+    ///   - limits: `layerBytes` limits the size of each file of the archive.
+    ///   - checksSpace: whether an archive that would leave no room for the image is refused.
+    ///   - cancellation: ends reading and the wait for a pipe.
     public init(
         _ directory: ByteString, limits: PullLimits = PullLimits(), checksSpace: Bool = true,
         cancellation: Cancellation = Cancellation()
@@ -28,10 +32,10 @@ public struct ArchiveScratch: Sendable {
     }
 }
 
-/// Writes an archive to an unnamed file, decompressed, and notes its entries on the way.
+/// Writes a decompressed copy of an archive to an unnamed file, and indexes its entries at the same time.
 ///
-/// A few kilobytes can decompress to any amount, so it stops at the first byte too many: of a file (`PullLimits.layerBytes`), of what is
-/// free, of what compressed archives of images become, and of all together.
+/// A few kilobytes can decompress to any size. Writing therefore stops at the first byte that exceeds the limit for one file
+/// (`PullLimits.layerBytes`), half of the free space, a plausible compression ratio, or `largestArchive`.
 struct ArchiveSpool: ~Copyable {
     private let input: ArchiveInput
     private let scratch: ArchiveScratch
@@ -41,18 +45,19 @@ struct ArchiveSpool: ~Copyable {
     private var written: UInt64 = 0
     private let allowance: Allowance
 
-    /// Bytes that are written at most, whatever the file system has.
+    /// The most bytes that are written, however large the file system is.
     private static let largestArchive: UInt64 = 256 << 30
 
     private struct Allowance {
-        /// Half of what is free: the image takes the other half. Nil if that is not known, or not asked for.
+        /// Half of the free space, in bytes: the image needs the other half. Nil if it is unknown or is not checked.
         var space: UInt64?
-        /// What compressed archives become is not looked at below this.
-        static let unsuspicious: UInt64 = 1 << 30
-        /// Root file systems become three times as large, and ten is much.
-        static let growth: UInt64 = 100
+        /// The compression ratio is not checked below this size, in bytes.
+        static let ratioCheckStart: UInt64 = 1 << 30
+        /// The largest plausible compression ratio. Root file systems reach about 3, seldom 10.
+        static let largestRatio: UInt64 = 100
     }
 
+    /// Copies `input` and returns the open copy with its index.
     static func write(_ input: ArchiveInput, to scratch: ArchiveScratch) throws -> (OpenFile, TarIndex) {
         let directory = try FileDescriptor.open(scratch.directory, [.readOnly, .directory])
         let status = try directory.fileSystemStatus()
@@ -86,8 +91,8 @@ struct ArchiveSpool: ~Copyable {
         var decompressor = Decompressor(format)
         do {
             while count > 0 {
-                var piece = UnsafeRawBufferPointer(rebasing: buffer[..<count])
-                while case let produced = try decompressor.decompress(&piece, into: output), produced > 0 {
+                var chunk = UnsafeRawBufferPointer(rebasing: buffer[..<count])
+                while case let produced = try decompressor.decompress(&chunk, into: output), produced > 0 {
                     try take(UnsafeRawBufferPointer(rebasing: output[..<produced]), format, from: decompressor.consumed)
                 }
                 count = try input.read(into: buffer)
@@ -105,19 +110,19 @@ struct ArchiveSpool: ~Copyable {
         written += UInt64(bytes.count)
         let path = input.path
         guard written <= Self.largestArchive else {
-            throw OCIError.unsupported(document: path.description, "the archive has more than \(Self.largestArchive) bytes")
+            throw OCIError.unsupported(document: path.description, "the archive is larger than \(Self.largestArchive) bytes")
         }
         if let space = allowance.space, written > space {
             throw OCIError.unsupported(
                 document: path.description,
-                "the archive has more than \(space) bytes decompressed, half of what is free at \(scratch.directory); the image would not "
-                    + "fit beside it. Decompress it on another file system and pull it from there")
+                "the decompressed archive is larger than \(space) bytes, half of the free space at \(scratch.directory); the image would "
+                    + "not fit beside it. Decompress the archive on another file system and pull it from there")
         }
-        if format != .none, written > max(Allowance.unsuspicious, consumed.multiplied(by: Allowance.growth)) {
+        if format != .none, written > max(Allowance.ratioCheckStart, consumed.multiplied(by: Allowance.largestRatio)) {
             throw OCIError.unsupported(
                 document: path.description,
-                "more than \(Allowance.growth) times its size comes out of the archive, which no image is expected to do; if it is right, "
-                    + "decompress it with \(format == .gzip ? "gzip -d" : "zstd -d") and pull what comes out")
+                "the archive decompresses to more than \(Allowance.largestRatio) times its size, which is not plausible for an image; "
+                    + "if it is correct, decompress it with \(format == .gzip ? "gzip -d" : "zstd -d") and pull the result")
         }
         index.notePrefix(bytes)
         try parser.feed(bytes, to: &index)

@@ -3,11 +3,13 @@ import ComposefsHashing
 import ComposefsLinuxSystem
 import Synchronization
 
-/// Blobs in files without names, on their way into an archive. There are as many files as blobs are written at once, each with one blob after
-/// the other in it, so that descriptors do not run out whatever an image has.
+/// Blobs in unnamed files, before they are written into an archive.
+///
+/// There are as many files as blobs are written at once. Each file holds several blobs, one after the other, so the number of open
+/// descriptors does not depend on the number of blobs.
 final class BlobSpools: Sendable {
-    /// Where a blob is.
-    struct Place: Sendable {
+    /// The file and the offset of a blob.
+    struct Location: Sendable {
         fileprivate var spool: Int
         fileprivate var offset: UInt64
         /// In bytes.
@@ -21,14 +23,14 @@ final class BlobSpools: Sendable {
 
     private struct State {
         var spools: [Spool] = []
-        /// Spools that nothing is written to now, with their sizes.
+        /// Spools that no thread is writing to, with their sizes in bytes.
         var idle: [(spool: Int, size: UInt64)] = []
     }
 
     private let directory: SharedDirectory
     private let state = Mutex(State())
 
-    /// - Throws: where no file can be made in the directory.
+    /// - Throws: `SystemError` if no file can be created in the directory.
     init(in directory: SharedDirectory) throws {
         self.directory = directory
         let first = Spool(try directory.descriptor.openUnnamed())
@@ -38,8 +40,10 @@ final class BlobSpools: Sendable {
         }
     }
 
-    /// Writes one blob; nothing of it stays if it fails.
-    func write(_ blob: OutgoingBlob) throws -> (sent: SentBlob, place: Place) {
+    /// Writes one blob and verifies it. If that fails, the bytes written so far are removed.
+    ///
+    /// - Throws: `PushError.blobDigest` if the blob is not the expected one, `SystemError`, and what the blob's producer throws.
+    func write(_ blob: OutgoingBlob) throws -> (sent: SentBlob, location: Location) {
         let (number, start) = try take()
         let file = state.withLock { $0.spools[number] }
         var check = BlobCheck(blob.expected)
@@ -52,7 +56,7 @@ final class BlobSpools: Sendable {
             }
             let sent = try check.finish()
             giveBack(number, size: position)
-            return (sent: sent, place: Place(spool: number, offset: start, size: sent.size))
+            return (sent: sent, location: Location(spool: number, offset: start, size: sent.size))
         } catch {
             try? file.file.truncate(to: start)
             giveBack(number, size: start)
@@ -71,19 +75,19 @@ final class BlobSpools: Sendable {
 
     private func giveBack(_ spool: Int, size: UInt64) { state.withLock { $0.idle.append((spool: spool, size: size)) } }
 
-    /// Reads a blob from beginning to end in pieces.
-    func read(_ place: Place, _ body: (UnsafeRawBufferPointer) throws -> Void) throws {
-        let spool = state.withLock { $0.spools[place.spool] }
+    /// Reads a blob from beginning to end and calls `body` with consecutive parts of it. A blob that became shorter ends early.
+    func read(_ location: Location, _ body: (UnsafeRawBufferPointer) throws -> Void) throws {
+        let spool = state.withLock { $0.spools[location.spool] }
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 4096)
         defer { buffer.deallocate() }
         var position: UInt64 = 0
-        while position < place.size {
-            let wanted = Int(min(UInt64(buffer.count), place.size - position))
-            let piece = UnsafeMutableRawBufferPointer(rebasing: buffer[..<wanted])
-            let count = try spool.file.pread(into: piece, at: place.offset + position)
-            // Fewer bytes than were written show in the digest.
+        while position < location.size {
+            let wanted = Int(min(UInt64(buffer.count), location.size - position))
+            let part = UnsafeMutableRawBufferPointer(rebasing: buffer[..<wanted])
+            let count = try spool.file.pread(into: part, at: location.offset + position)
+            // The digest detects missing bytes.
             guard count > 0 else { return }
-            try body(UnsafeRawBufferPointer(rebasing: piece[..<count]))
+            try body(UnsafeRawBufferPointer(rebasing: part[..<count]))
             position += UInt64(count)
         }
     }

@@ -4,15 +4,20 @@ import ComposefsHashing
 import ComposefsJSON
 public import ComposefsOCIModel
 
-/// `docker-archive:FILE[:TAG|:@N]`, as `docker save` and `podman save` write it: `manifest.json` names configs, tags and layers by path.
+/// An image in `docker-archive:FILE[:TAG|:@N]`, the format of `docker save` and `podman save`: `manifest.json` lists configs, tags and
+/// layers by path.
 ///
-/// The archive holds no manifest of the image, so one is made (docker image manifest v2, schema 2): the same bytes for the same archive.
+/// The archive has no image manifest, so this type creates one (docker image manifest v2, schema 2): the same bytes for the same archive.
 public struct DockerArchiveSource: ImageSource {
     private let files: TarFiles
     private let root: [UInt8]
     private let paths: [ContentDigest: ByteString]
     public let canonicalName: String
 
+    /// Opens the archive and creates the image's manifest, which may read all layers.
+    ///
+    /// - Parameter scratch: for an archive that is compressed or comes through a pipe.
+    /// - Throws: `OCIError`, `SystemError`, `LimitExceeded`, `CancellationError`.
     public init(_ location: ImageLocation, scratch: ArchiveScratch) throws {
         let (path, name) = try location.located()
         files = try TarFiles(path, scratch: scratch)
@@ -20,20 +25,22 @@ public struct DockerArchiveSource: ImageSource {
             let isOld = try files.open("repositories") != nil
             throw OCIError.notFound(
                 source: path,
-                isOld ? "was written by a docker older than 1.10; load and save it again" : "is no docker archive: no manifest.json")
+                isOld
+                    ? "was written by a version of docker older than 1.10; load it and save it again"
+                    : "is not a docker archive: manifest.json is missing")
         }
         let images = try Self.parse(bytes, path)
         let image = try Self.select(name, images, path)
         (root, paths) = try Self.makeManifest(image, files)
-        var place = ""
-        if case .index? = name, let name { place = ":\(name)" }
-        canonicalName = image.tags.first.map(Self.canonical) ?? "docker-archive:\(path)" + place
+        var suffix = ""
+        if case .index? = name, let name { suffix = ":\(name)" }
+        canonicalName = image.tags.first.map(Self.canonical) ?? "docker-archive:\(path)" + suffix
     }
 
     public func rootManifest() -> SourceManifest { SourceManifest(bytes: root, mediaType: MediaType.dockerManifest) }
 
     public func manifest(_ descriptor: Descriptor) throws -> [UInt8] {
-        throw OCIError.notFound(source: files.name, "the archive holds no manifest \(descriptor.digest)")
+        throw OCIError.notFound(source: files.name, "the archive has no manifest \(descriptor.digest)")
     }
 
     public func openBlob(_ descriptor: Descriptor) throws -> any BlobReader {
@@ -66,7 +73,7 @@ public struct DockerArchiveSource: ImageSource {
 
     private static func path(_ text: String, _ document: String) throws(OCIError) -> ByteString {
         guard let path = normalizedPath(ByteString(text), relativeTo: []) else {
-            throw .malformed(document: document, "\(quoted(text)) is no path in the archive")
+            throw .malformed(document: document, "\(quoted(text)) is not a path in the archive")
         }
         return path
     }
@@ -74,13 +81,13 @@ public struct DockerArchiveSource: ImageSource {
     private static func canonical(_ tag: String) -> String { (try? RegistryReference(parsing: tag))?.canonical ?? tag }
 
     private static func select(_ name: ImageLocation.Name?, _ images: [Image], _ source: ByteString) throws(OCIError) -> Image {
-        // An image without a name has its place.
-        let names = images.enumerated().flatMap { place, image in image.tags.isEmpty ? ["@\(place)"] : image.tags.map { quoted($0) } }
-        let available = names.isEmpty ? "there is none at all" : "there is \(names.prefix(20).joined(separator: ", "))"
+        // Images without a tag are listed by their index.
+        let names = images.enumerated().flatMap { index, image in image.tags.isEmpty ? ["@\(index)"] : image.tags.map { quoted($0) } }
+        let available = names.isEmpty ? "the archive has no images" : "the archive has \(names.prefix(20).joined(separator: ", "))"
         guard let name else {
-            guard let first = images.first else { throw .notFound(source: source, "the archive holds no image") }
+            guard let first = images.first else { throw .notFound(source: source, "the archive has no image") }
             guard images.count == 1 else {
-                throw .ambiguous(source: source, "there are several images; name one of them after a colon: \(available)")
+                throw .ambiguous(source: source, "\(available); name one of them after a colon")
             }
             return first
         }
@@ -88,16 +95,17 @@ public struct DockerArchiveSource: ImageSource {
         switch name {
         case .tag(let text): tag = text
         case .digest: throw .notFound(source: source, "images in docker archives have no digest; \(available)")
-        case .index(let place):
-            guard images.indices.contains(place) else {
-                throw .notFound(source: source, "there is no image @\(place) among \(images.count), counted from @0; \(available)")
+        case .index(let index):
+            guard images.indices.contains(index) else {
+                throw .notFound(
+                    source: source, "there is no image @\(index) among \(images.count), counted from @0; \(available)")
             }
-            return images[place]
+            return images[index]
         }
         let wanted = canonical(tag)
         let found =
             images.filter { $0.tags.contains { canonical($0) == wanted } }
-            // `FILE:TAG` with the tag alone, where that says enough.
+            // `FILE:TAG` with the tag alone, if only one image has it.
             .nonEmpty ?? images.filter { $0.tags.contains { $0.hasSuffix(":" + tag) } }
         guard var image = found.first else { throw .notFound(source: source, "there is no image \(quoted(tag)); \(available)") }
         guard found.count == 1 else { throw .ambiguous(source: source, "\(quoted(tag)) names several images: \(available)") }
@@ -114,12 +122,13 @@ public struct DockerArchiveSource: ImageSource {
         let config = try ImageConfig(parsing: configBytes)
         guard config.diffIDs.count == image.layers.count else {
             throw OCIError.damaged(
-                source: files.name, "manifest.json lists \(image.layers.count) layers, but the config \(config.diffIDs.count) diff IDs")
+                source: files.name,
+                "manifest.json lists \(image.layers.count) layers, but the config lists \(config.diffIDs.count) diff IDs")
         }
         let configDigest = ContentDigest.of(configBytes)
         var paths = [configDigest: image.config]
         var layers: [JSONValue] = []
-        // Layers that are the same file, through links or by name, are read once.
+        // Layers that are the same file, by name or through links, are read once.
         var described: [UInt64: (type: String, digest: ContentDigest)] = [:]
         for (path, diffID) in zip(image.layers, config.diffIDs) {
             guard let file = try files.open(path) else { throw OCIError.notFound(source: files.name, "the layer \(path) is missing") }
@@ -138,8 +147,8 @@ public struct DockerArchiveSource: ImageSource {
         ["mediaType": .string(type), "size": JSONValue(size), "digest": .string(digest.description)]
     }
 
-    /// An uncompressed layer's digest is its diff ID; a compressed one has to be read, unless its path names the digest.
-    /// Whoever reads the blob finds out whether that is true.
+    /// The media type and the digest of a layer's blob. The digest of an uncompressed layer is its diff ID. A compressed layer has to be
+    /// read, unless its path states the digest. The digest is verified when the blob is read.
     private static func describe(
         _ file: ImageFile, _ path: ByteString, _ diffID: ContentDigest, _ described: inout [UInt64: (type: String, digest: ContentDigest)]
     ) throws -> (type: String, digest: ContentDigest) {
@@ -159,7 +168,7 @@ public struct DockerArchiveSource: ImageSource {
         }
         if let known = described[file.offset] { return known }
         var hasher = DigestHasher(.sha256)
-        try file.forEachPiece { hasher.update($0) }
+        try file.forEachBlock { hasher.update($0) }
         let found = (type: type, digest: hasher.finalize())
         described[file.offset] = found
         return found
@@ -167,6 +176,6 @@ public struct DockerArchiveSource: ImageSource {
 }
 
 extension Array {
-    /// Itself, or nil where there is nothing in it.
+    /// The array, or nil if it is empty.
     fileprivate var nonEmpty: [Element]? { isEmpty ? nil : self }
 }

@@ -4,13 +4,14 @@ import ComposefsLinuxSystem
 import ComposefsOCIModel
 import ComposefsTar
 
-/// The files of an archive, found by an index that is made once and reads headers only.
+/// The files of a tar archive, found through an index. The index is created once, from the headers.
 struct TarFiles: ImageFiles {
     let name: ByteString
     private let file: OpenFile
     private let entries: [ByteString: TarIndex.Entry]
 
-    /// - Parameter scratch: where a compressed archive is expanded to, or one that comes through a pipe.
+    /// - Parameter scratch: for an archive that is compressed or comes through a pipe.
+    /// - Throws: `OCIError`, `SystemError`, `LimitExceeded`, `CancellationError`.
     init(_ path: ByteString, scratch: ArchiveScratch) throws {
         name = path
         let input = try ArchiveInput(path, scratch.cancellation)
@@ -32,7 +33,7 @@ struct TarFiles: ImageFiles {
         }
     }
 
-    /// Reads headers and steps over contents.
+    /// Reads the headers and skips the contents.
     private static func scan(_ file: OpenFile, _ path: ByteString, _ index: inout TarIndex) throws {
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 64 * 1024, alignment: 4096)
         defer { buffer.deallocate() }
@@ -45,7 +46,7 @@ struct TarFiles: ImageFiles {
                 if position == 0 { index.notePrefix(UnsafeRawBufferPointer(rebasing: buffer[..<count])) }
                 var at = 0
                 while at < count {
-                    // One block at a time: the parser must stand at the first byte of a content to step over it.
+                    // One block at a time: the parser can skip content only at its first byte.
                     let step = min(512 - Int((position + UInt64(at)) % 512), count - at)
                     try parser.feed(UnsafeRawBufferPointer(rebasing: buffer[at..<(at + step)]), to: &index)
                     at += step
@@ -54,7 +55,7 @@ struct TarFiles: ImageFiles {
                         let size = try parser.skipExternal()
                         let (end, overflow) = (position + UInt64(at)).addingReportingOverflow(size)
                         guard !overflow, end <= file.byteCount else {
-                            throw OCIError.damaged(source: path, "the archive ends inside a file's content")
+                            throw OCIError.damaged(source: path, "the archive ends inside the content of a file")
                         }
                         position = end
                         continue reading

@@ -1,18 +1,20 @@
 import ComposefsBytes
 
-/// Headers of a ustar archive (POSIX.1-1988), without times and owners. Names have less than 100 bytes.
+/// Headers of a ustar archive (POSIX.1-1988), without times and owners. Names must be shorter than 100 bytes.
 enum TarHeaderWriter {
     static let blockSize = 512
 
     static func directory(_ name: ByteString) -> [UInt8] { header(name, size: 0, isDirectory: true) }
     static func file(_ name: ByteString, size: UInt64) -> [UInt8] { header(name, size: size, isDirectory: false) }
 
-    /// What fills the last block of a file.
+    /// The zeros that fill the last block of a file.
+    ///
+    /// - Parameter size: of the file, in bytes.
     static func padding(_ size: UInt64) -> [UInt8] {
         [UInt8](repeating: 0, count: Int((UInt64(blockSize) - size % UInt64(blockSize)) % UInt64(blockSize)))
     }
 
-    /// A size of 8 GiB or more is a binary number, as GNU and star have it.
+    /// A size of 8 GiB or more is stored as a binary number (base-256), as GNU tar and star do.
     private static func header(_ name: ByteString, size: UInt64, isDirectory: Bool) -> [UInt8] {
         var header = [UInt8](repeating: 0, count: blockSize)
         func put(_ bytes: some Sequence<UInt8>, _ offset: Int) {

@@ -3,28 +3,28 @@ import ComposefsCompression
 import ComposefsOCIModel
 import ComposefsTar
 
-/// Notes where each file's content is in an archive. A later entry of the same name counts.
+/// The offset and size of each file's content in an archive. If several entries have one name, the last one counts.
 struct TarIndex: TarHandler {
     enum Entry: Sendable {
         case file(offset: UInt64, size: UInt64)
-        /// A hard or symbolic link, to a path from the archive's root.
+        /// A hard or symbolic link; the target is a path relative to the archive's root.
         case link(ByteString)
     }
 
     let source: ByteString
     private(set) var entries: [ByteString: Entry] = [:]
-    /// Set when the content of the last entry comes next.
+    /// Set when the next bytes are the content of the last entry.
     var isAtContent = false
-    /// The most that a file may have; nil if the archive is on a disk already.
+    /// The most bytes that one file may have; nil if the archive is read in place and takes no additional space.
     private let largestFile: UInt64?
     private var nameBytes = 0
     /// The archive's first bytes.
     private var prefix: [UInt8] = []
 
-    /// What an archive may cost in memory: entries, and bytes of names.
+    /// Limits for the memory that the index takes: the number of entries, and the bytes of their names.
     private static let entryLimit = 1 << 20
     private static let nameLimit = 128 << 20
-    /// What a format's magic number takes.
+    /// The number of bytes that identify a format.
     static let prefixBytes = 16
 
     init(source: ByteString, largestFile: UInt64? = nil) {
@@ -32,20 +32,20 @@ struct TarIndex: TarHandler {
         self.largestFile = largestFile
     }
 
-    /// Keeps the archive's first bytes for `explain`.
+    /// Keeps the archive's first bytes, which `explain` needs.
     mutating func notePrefix(_ bytes: UnsafeRawBufferPointer) {
         if prefix.count < Self.prefixBytes { prefix.append(contentsOf: bytes.prefix(Self.prefixBytes - prefix.count)) }
     }
 
-    /// What is wrong with the archive. If it is none at all, its format is named, if that is known.
+    /// The error to report for an archive that cannot be parsed. If the file is not an archive but has a known format, the error names it.
     func explain(_ error: TarError) -> OCIError {
         guard error.offset < 512, let format = prefix.withUnsafeBytes({ ForeignFormat.detect($0) }) else {
             return .damaged(source: source, error.description)
         }
         return .unsupported(
             document: source.description,
-            "is in \(format.rawValue) format, and only archives without compression, with gzip or with zstd are read; unpack it first, with "
-                + format.command)
+            "is in \(format.rawValue) format; only uncompressed archives and archives compressed with gzip or zstd are supported. "
+                + "Decompress it first, with \(format.command)")
     }
 
     // MARK: TarHandler
@@ -64,7 +64,7 @@ struct TarIndex: TarHandler {
         let found: Entry?
         switch entry.kind {
         case .regular where entry.sparse != nil:
-            throw OCIError.unsupported(document: "\(source), \(path)", "it is a sparse file, which only layers may have")
+            throw OCIError.unsupported(document: "\(source), \(path)", "is a sparse file, which is supported only inside layers")
         case .regular:
             let (offset, overflow) = entry.headerOffset.addingReportingOverflow(512)
             found = overflow ? nil : .file(offset: offset, size: entry.size)
@@ -83,13 +83,13 @@ struct TarIndex: TarHandler {
         guard entries.count < Self.entryLimit, nameBytes <= Self.nameLimit else {
             throw OCIError.unsupported(
                 document: source.description,
-                "the archive has more than \(Self.entryLimit) files, or more than \(Self.nameLimit) bytes of names")
+                "the archive has more than \(Self.entryLimit) files or more than \(Self.nameLimit) bytes of names")
         }
         entries[path] = found
     }
 }
 
-/// A path from the archive's root without `.`, `..` and doubled slashes. Nil where it leads out of the archive or names its root.
+/// The path relative to the archive's root, without `.`, `..` and repeated slashes. Nil if it leads out of the archive or names its root.
 func normalizedPath(_ path: ByteString, relativeTo parent: [[UInt8]]) -> ByteString? {
     var parts = path.bytes.first == UInt8(ascii: "/") ? [] : parent
     for part in path.bytes.split(separator: UInt8(ascii: "/")) {

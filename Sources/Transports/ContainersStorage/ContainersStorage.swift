@@ -3,22 +3,22 @@ import ComposefsHashing
 import ComposefsLinuxSystem
 import ComposefsOCIModel
 
-/// The image storage that podman, buildah, skopeo and cri-o share (containers/storage), with the overlay driver. Read only.
+/// The image storage that podman, buildah, skopeo and cri-o share (containers/storage), with the overlay driver. It is only read.
 struct ContainersStorage: Sendable {
     struct Image: Sendable {
         var id: String
         var digest: ContentDigest?
         var names: [String]
-        /// The uppermost layer; nil where the image has none.
+        /// The uppermost layer; nil if the image has no layers.
         var topLayer: String?
     }
 
     struct Layer: Sendable {
         var id: String
         var parent: String?
-        /// Of the uncompressed archive.
+        /// The digest of the uncompressed archive.
         var digest: ContentDigest?
-        /// Of the uncompressed archive, in bytes.
+        /// The size of the uncompressed archive, in bytes.
         var size: UInt64?
     }
 
@@ -28,13 +28,14 @@ struct ContainersStorage: Sendable {
 
     private static let indexLimit = 256 << 20
 
-    /// - Returns: nil where there is no storage at `root`.
+    /// - Returns: nil if there is no storage at `root`.
+    /// - Throws: `OCIError` if the storage has another driver, is damaged or cannot be read by this user; `SystemError`.
     init?(_ root: ByteString) throws {
         guard let directory = try? DirectoryFiles(root) else { return nil }
         self.root = root
         guard let bytes = try Self.readIndex(directory, "overlay-images/images.json") else {
             for driver in ["vfs", "btrfs", "zfs"] where try Self.readIndex(directory, ByteString("\(driver)-images/images.json")) != nil {
-                throw OCIError.unsupported(document: root.description, "the storage driver \(driver); only overlay is supported")
+                throw OCIError.unsupported(document: root.description, "the storage driver \(driver) is not supported, only overlay")
             }
             return nil
         }
@@ -57,7 +58,7 @@ struct ContainersStorage: Sendable {
         do {
             return try directory.read(path, limit: indexLimit)
         } catch let error as SystemError where error.errno == .accessDenied {
-            throw OCIError.damaged(source: directory.name, "may not be read by this user; try it inside `podman unshare`")
+            throw OCIError.damaged(source: directory.name, "this user may not read the storage; run the command inside `podman unshare`")
         }
     }
 
@@ -69,7 +70,7 @@ struct ContainersStorage: Sendable {
         return elements
     }
 
-    /// An id is a part of paths.
+    /// An identifier becomes part of a path, so only letters and digits are accepted.
     private static func identifier(_ fields: DocumentFields, _ key: String) throws(OCIError) -> String {
         let text = try fields.requiredString(key)
         guard !text.isEmpty, text.utf8.allSatisfy({ ByteClass.isLowerAlphanumeric($0) }) else {
@@ -78,14 +79,16 @@ struct ContainersStorage: Sendable {
         return text
     }
 
-    /// A document that is kept with an image: its manifest, its config.
+    /// A document that the storage keeps with an image: its manifest or config. Nil if it is missing.
+    ///
+    /// - Parameter limit: the largest size that is read, in bytes.
     func item(_ key: String, of image: Image, limit: Int) throws -> [UInt8]? {
         let isPlain = key.utf8.allSatisfy { ByteClass.isAlphanumeric($0) || $0 == UInt8(ascii: ".") }
         let file = isPlain ? key : "=" + Base64.encode(Array(key.utf8))
         return try DirectoryFiles(root).read(ByteString("overlay-images/\(image.id)/\(file)"), limit: limit)
     }
 
-    /// Where storages are unless a configuration says otherwise; the first that has an image wins.
+    /// The locations of storages if no configuration states them, in the order in which they are searched.
     static func defaultRoots() -> [ByteString] {
         var roots: [ByteString] = []
         func add(_ path: ByteString?, _ suffix: ByteString = "") {

@@ -4,10 +4,10 @@ import ComposefsJSON
 import ComposefsLinuxSystem
 public import ComposefsOCIModel
 
-/// `containers-storage:[[DRIVER@ROOT+RUNROOT]]NAME[@ID]`: an image in the storage of podman, buildah, skopeo and cri-o.
+/// An image in `containers-storage:[[DRIVER@ROOT+RUNROOT]]NAME[@ID]`, the storage of podman, buildah, skopeo and cri-o.
 ///
-/// The storage keeps layers unpacked, with what is needed to put their uncompressed archives together again. The manifest that is
-/// returned names those archives; it is the stored one where that does so too.
+/// The storage keeps layers unpacked, with tar-split data from which their uncompressed archives are re-assembled. The manifest that this
+/// source returns refers to those archives. It is the stored manifest if that refers to the same archives.
 public struct StorageSource: ImageSource {
     private let storage: ContainersStorage
     private let image: ContainersStorage.Image
@@ -21,7 +21,10 @@ public struct StorageSource: ImageSource {
         var size: UInt64
     }
 
-    /// - Parameter roots: where storages are, unless the text names one; nil for the places where they usually are.
+    /// - Parameters:
+    ///   - text: the reference without `containers-storage:`.
+    ///   - roots: the storages to search, unless the text names one; nil for the default locations.
+    /// - Throws: `OCIError`, `SystemError`.
     public init(_ text: String, roots configured: [ByteString]? = nil) throws {
         var name = Substring(text)
         var roots = configured ?? ContainersStorage.defaultRoots()
@@ -30,33 +33,33 @@ public struct StorageSource: ImageSource {
             name = name[name.index(after: end)...]
         }
         let storages = try roots.compactMap { try ContainersStorage($0) }
-        let place = ByteString("containers-storage:" + name)
+        let reference = ByteString("containers-storage:" + name)
         guard !storages.isEmpty else {
             throw OCIError.notFound(
-                source: place,
-                "no storage with the overlay driver at \(roots.map(\.description).joined(separator: " or ")); write "
-                    + "containers-storage:[overlay@DIR]NAME for another place, or set it in storage.conf")
+                source: reference,
+                "no storage with the overlay driver at \(roots.map(\.description).joined(separator: " or ")); for another location write "
+                    + "containers-storage:[overlay@DIR]NAME, or set it in storage.conf")
         }
         guard let (storage, image, matched) = try Self.find(String(name), storages) else {
             throw OCIError.notFound(
-                source: place,
-                "no such image in \(storages.map(\.root.description).joined(separator: " or ")); write containers-storage:[overlay@DIR]NAME "
-                    + "for another place, or set it in storage.conf")
+                source: reference,
+                "no such image in \(storages.map(\.root.description).joined(separator: " or ")); for another location write "
+                    + "containers-storage:[overlay@DIR]NAME, or set it in storage.conf")
         }
         self.storage = storage
         self.image = image
         guard let bytes = try storage.item("manifest", of: image, limit: ImageLimits.largestManifest) else {
-            throw OCIError.damaged(source: place, "the storage has no manifest of image \(image.id)")
+            throw OCIError.damaged(source: reference, "the storage has no manifest of image \(image.id)")
         }
         let manifest = try Manifest(parsing: bytes)
         guard let configBytes = try storage.item(manifest.config.digest.description, of: image, limit: ImageLimits.configBytes) else {
-            throw OCIError.damaged(source: place, "the storage has no config of image \(image.id)")
+            throw OCIError.damaged(source: reference, "the storage has no config of image \(image.id)")
         }
         guard let config = try manifest.imageConfig(from: configBytes) else {
-            throw OCIError.unsupported(document: place.description, "artifacts in the storage are not supported")
+            throw OCIError.unsupported(document: reference.description, "artifacts in the storage are not supported")
         }
-        let chain = try Self.chain(image, storages, place)
-        (root, layers) = try Self.makeManifest(manifest, config, chain, place)
+        let chain = try Self.chain(image, storages, reference)
+        (root, layers) = try Self.makeManifest(manifest, config, chain, reference)
         canonicalName = matched ?? image.names.first ?? "containers-storage:\(image.id)"
     }
 
@@ -72,7 +75,7 @@ public struct StorageSource: ImageSource {
             let files = try DirectoryFiles(layer.storage)
             guard let index = try files.open(ByteString("overlay-layers/\(layer.id).tar-split.gz")) else {
                 throw OCIError.notFound(
-                    source: storage.root, "the layer \(layer.id) has no tar-split data, without which its archive cannot be made again")
+                    source: storage.root, "the layer \(layer.id) has no tar-split data, without which its archive cannot be re-assembled")
             }
             let content = try DirectoryFiles(layer.storage + ByteString("/overlay/\(layer.id)/diff"), asRoot: true)
             return try TarSplitReader(index, content)
@@ -85,7 +88,7 @@ public struct StorageSource: ImageSource {
 
     // MARK: Finding
 
-    /// `DRIVER@ROOT+RUNROOT:OPTIONS`, of which the root is used.
+    /// The root in `DRIVER@ROOT+RUNROOT:OPTIONS`. The other parts are not used.
     private static func explicitRoot(_ text: Substring, _ whole: String) throws(OCIError) -> ByteString {
         var path = text
         if let at = path.firstIndex(of: "@") {
@@ -95,11 +98,11 @@ public struct StorageSource: ImageSource {
             path = path[path.index(after: at)...]
         }
         path = path.prefix { $0 != "+" && $0 != ":" }
-        guard path.hasPrefix("/") else { throw .invalidReference(ByteString(whole), "the storage's root is no absolute path") }
+        guard path.hasPrefix("/") else { throw .invalidReference(ByteString(whole), "the storage's root is not an absolute path") }
         return ByteString(path.utf8)
     }
 
-    /// By name, completed as podman does it, by digest, or by id or its beginning; by name and id if both are given.
+    /// Finds an image by name (completed as podman does), by digest, or by ID or its beginning; by name and ID if both are given.
     private static func find(
         _ text: String, _ storages: [ContainersStorage]
     ) throws(OCIError) -> (ContainersStorage, ContainersStorage.Image, String?)? {
@@ -108,10 +111,11 @@ public struct StorageSource: ImageSource {
             guard let (storage, image) = try find(id: id, storages) else { return nil }
             let wanted = repositories(name)
             let matching = image.names.filter { stored in repositories(stored).contains { wanted.contains($0) } }
-            // The tag need not be the image's any more; the repository must be.
+            // The tag may have moved to another image, but the repository must be the same.
             guard !matching.isEmpty else {
                 throw .notFound(
-                    source: ByteString(text), "the image \(image.id) has no such name, but \(image.names.joined(separator: ", "))")
+                    source: ByteString(text), "the image \(image.id) does not have this name; it has \(image.names.joined(separator: ", "))"
+                )
             }
             let exact = names(name)
             return (storage, image, matching.first { exact.contains($0) } ?? matching.first)
@@ -134,7 +138,7 @@ public struct StorageSource: ImageSource {
     /// The spellings under which a name may be stored.
     private static func names(_ text: String) -> [String] {
         guard let reference = try? RegistryReference(parsing: text) else { return [text] }
-        // A short name is looked for among what was built here, too.
+        // A short name can also be that of an image that was built on this machine.
         let local = (try? RegistryReference(parsing: "localhost/" + text)).map { [$0.canonical] } ?? []
         return [text, reference.canonical] + local
     }
@@ -143,7 +147,7 @@ public struct StorageSource: ImageSource {
         names(text).compactMap { try? RegistryReference(parsing: $0) }.map { "\($0.domain)/\($0.name)" }
     }
 
-    /// An image's id or the beginning of one.
+    /// Whether the text can be an image's ID or the beginning of one.
     private static func isIdentifier(_ text: Substring) -> Bool {
         (6...64).contains(text.utf8.count) && text.utf8.allSatisfy { Hex.value(of: $0) != nil }
     }
@@ -153,13 +157,13 @@ public struct StorageSource: ImageSource {
     ) throws(OCIError) -> (ContainersStorage, ContainersStorage.Image)? {
         for storage in storages {
             let found = storage.images.filter { $0.id.hasPrefix(id) }
-            guard found.count < 2 else { throw .ambiguous(source: ByteString(id.utf8), "more than one image id begins with this") }
+            guard found.count < 2 else { throw .ambiguous(source: ByteString(id.utf8), "more than one image ID begins with this") }
             if let image = found.first { return (storage, image) }
         }
         return nil
     }
 
-    /// The layers of an image, the lowest first, and where each is.
+    /// The layers of an image, the lowest first, each with the root of its storage.
     private static func chain(
         _ image: ContainersStorage.Image, _ storages: [ContainersStorage], _ source: ByteString
     ) throws(OCIError) -> [(layer: ContainersStorage.Layer, root: ByteString)] {
@@ -181,7 +185,8 @@ public struct StorageSource: ImageSource {
         _ manifest: Manifest, _ config: ImageConfig, _ chain: [(layer: ContainersStorage.Layer, root: ByteString)], _ source: ByteString
     ) throws(OCIError) -> (SourceManifest, [ContentDigest: StoredLayer]) {
         guard chain.count == config.diffIDs.count, chain.count == manifest.layers.count else {
-            throw .damaged(source: source, "the storage has \(chain.count) layers of it, but its config \(config.diffIDs.count) diff IDs")
+            throw .damaged(
+                source: source, "the storage has \(chain.count) layers of the image, but its config lists \(config.diffIDs.count) diff IDs")
         }
         let type = manifest.mediaType == MediaType.dockerManifest ? MediaType.dockerLayer : "application/vnd.oci.image.layer.v1.tar"
         var layers: [ContentDigest: StoredLayer] = [:]
@@ -190,7 +195,8 @@ public struct StorageSource: ImageSource {
         for (index, (diffID, (layer, root))) in zip(config.diffIDs, chain).enumerated() {
             guard layer.digest == diffID, let size = layer.size else {
                 throw .damaged(
-                    source: source, "the layer \(layer.id) is not known to be the archive \(diffID); pull the image anew with podman")
+                    source: source,
+                    "the storage does not record the layer \(layer.id) as the archive \(diffID); pull the image again with podman")
             }
             layers[diffID] = StoredLayer(storage: root, id: layer.id, size: size)
             descriptors.append(["mediaType": .string(type), "digest": .string(diffID.description), "size": JSONValue(size)])

@@ -3,9 +3,10 @@ import ComposefsCompression
 import ComposefsJSON
 import ComposefsOCIModel
 
-/// Puts a layer's archive together again, byte for byte: headers and padding from its tar-split file, contents from the unpacked layer.
+/// Re-assembles a layer's archive byte for byte: headers and padding from its tar-split file, contents from the unpacked layer.
 ///
-/// A tar-split file is gzipped JSON, one entry a line: type 2 is a piece of the archive in base64, type 1 a file whose content comes next.
+/// A tar-split file (github.com/vbatts/tar-split) is gzipped JSON with one entry per line: type 2 is a segment of the archive in base64,
+/// type 1 a file whose content comes next.
 final class TarSplitReader: BlobReader {
     private static let lineLimit = 64 << 20
 
@@ -14,16 +15,16 @@ final class TarSplitReader: BlobReader {
     private var decompressor: Decompressor
     private let packed: UnsafeMutableRawBufferPointer
     private let unpacked: UnsafeMutableRawBufferPointer
-    /// Read from the index and not decompressed yet.
+    /// Bytes of the index that have been read but not decompressed.
     private var input: UnsafeRawBufferPointer
     private var position: UInt64 = 0
-    /// Decompressed and not looked at yet.
+    /// Bytes of the index that have been decompressed but not parsed.
     private var lines: [UInt8] = []
     private var lineStart = 0
     private var isAtEnd = false
-    /// A piece of the archive that was not handed out yet.
-    private var piece: [UInt8] = []
-    private var pieceStart = 0
+    /// A segment of the archive, of which the caller has the bytes before `segmentStart`.
+    private var segment: [UInt8] = []
+    private var segmentStart = 0
     private var file: ImageFile?
     private var filePosition: UInt64 = 0
 
@@ -45,20 +46,22 @@ final class TarSplitReader: BlobReader {
 
     func read(into buffer: UnsafeMutableRawBufferPointer) throws -> Int {
         guard !buffer.isEmpty else { return 0 }
-        // Small pieces and small files are gathered, so that whoever reads does not get them one by one.
+        // Small segments and small files are combined, so that one read returns many of them.
         var filled = 0
         while filled < buffer.count {
             let rest = UnsafeMutableRawBufferPointer(rebasing: buffer[filled...])
-            if pieceStart < piece.count {
-                let count = min(rest.count, piece.count - pieceStart)
-                piece.withUnsafeBytes { rest.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[pieceStart..<(pieceStart + count)])) }
-                pieceStart += count
+            if segmentStart < segment.count {
+                let count = min(rest.count, segment.count - segmentStart)
+                segment.withUnsafeBytes {
+                    rest.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[segmentStart..<(segmentStart + count)]))
+                }
+                segmentStart += count
                 filled += count
             } else if let open = file {
                 let count = try open.read(at: filePosition, into: rest)
                 filePosition += UInt64(count)
                 filled += count
-                if filePosition == open.size { file = nil } else if count == 0 { throw damaged("a file became shorter") }
+                if filePosition == open.size { file = nil } else if count == 0 { throw damaged("a file became shorter while it was read") }
             } else {
                 guard let line = try nextLine() else { break }
                 try take(line)
@@ -76,12 +79,12 @@ final class TarSplitReader: BlobReader {
             guard let bytes = Base64.decode((try fields.string("payload") ?? "").utf8) else {
                 throw fields.malformed("payload", "is not base64")
             }
-            piece = bytes
-            pieceStart = 0
+            segment = bytes
+            segmentStart = 0
         case 1:
             let size = try fields.has("size") ? fields.size("size") : 0
             guard size > 0 else { return }
-            // Names that are not UTF-8 come in base64.
+            // A name that is not UTF-8 is in base64.
             let name: ByteString
             if let raw = try fields.string("name_raw") {
                 guard let bytes = Base64.decode(raw.utf8) else { throw fields.malformed("name_raw", "is not base64") }
@@ -90,14 +93,14 @@ final class TarSplitReader: BlobReader {
                 name = ByteString(try fields.requiredString("name"))
             }
             guard let found = try content.open(name) else { throw damaged("the file \(name) is missing") }
-            guard found.size == size else { throw damaged("the file \(name) has \(found.size) bytes, but \(size) in the layer's archive") }
+            guard found.size == size else { throw damaged("the file \(name) has \(found.size) bytes, but the layer's archive has \(size)") }
             file = found
             filePosition = 0
         default: throw fields.malformed("type", "is neither 1 nor 2")
         }
     }
 
-    /// Without its newline; nil at the end.
+    /// The next line without its newline; nil at the end.
     private func nextLine() throws -> ArraySlice<UInt8>? {
         var searched = lineStart
         while true {

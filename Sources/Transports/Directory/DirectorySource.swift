@@ -3,20 +3,21 @@ import ComposefsHashing
 import ComposefsLinuxSystem
 public import ComposefsOCIModel
 
-/// `dir:DIR`, as `skopeo copy` writes it: `manifest.json` and every blob under the hex of its digest.
+/// An image in `dir:DIR`, the format of `skopeo copy`: `manifest.json`, and each blob in a file named by the hexadecimal of its digest.
 public struct DirectorySource: ImageSource {
     private let files: DirectoryFiles
     private let root: [UInt8]
     public let canonicalName: String
 
+    /// - Throws: `OCIError` if the directory has another format, `SystemError`.
     public init(_ path: ByteString) throws {
         files = try DirectoryFiles(path)
-        // Older tools wrote no version.
+        // Old versions of skopeo wrote no version file.
         if let version = try files.read("version", limit: 4096), !ByteString(version).hasPrefix("Directory Transport Version: 1.") {
-            throw OCIError.unsupported(document: "\(path)/version", "not a version of the directory format that is known")
+            throw OCIError.unsupported(document: "\(path)/version", "is not a known version of the directory format")
         }
         guard let bytes = try files.read("manifest.json", limit: ImageLimits.largestManifest) else {
-            throw OCIError.notFound(source: path, "there is no manifest.json; is it a directory that skopeo wrote?")
+            throw OCIError.notFound(source: path, "is not a directory in skopeo's format: manifest.json is missing")
         }
         root = bytes
         canonicalName = "dir:\(path)"
@@ -32,7 +33,7 @@ public struct DirectorySource: ImageSource {
         try files.blob(ByteString(Self.name(descriptor)), descriptor)
     }
 
-    /// Only algorithms other than sha256 are named.
+    /// The name contains the algorithm unless it is sha256.
     private static func name(_ descriptor: Descriptor) -> String {
         let digest = descriptor.digest
         return digest.algorithm == .sha256 ? digest.hex : "\(digest.algorithm.rawValue)-\(digest.hex)"

@@ -1,38 +1,39 @@
 public import ComposefsConcurrency
 public import ComposefsOCIModel
 
-/// The beginning of a blob that an earlier download has kept, and that this one adds to. Its bytes are not trusted: they pass through the
-/// same verification as those from an origin.
+/// A partial blob: the beginning of a blob that an earlier download has kept and that this download extends. Its bytes are not trusted.
+/// They pass through the same verification as the bytes of an origin.
 public protocol PartialBlob: AnyObject {
-    /// In bytes.
+    /// The number of bytes that are kept.
     var length: UInt64 { get }
-    /// Fills the front of `buffer` with what is kept from `offset` on; 0 at its end.
+    /// Reads kept bytes from `offset` on into the front of `buffer`. Returns their number; 0 at the end of the partial blob.
     func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws -> Int
-    /// Keeps the next bytes, if it can.
+    /// Keeps the next bytes. A failure is not reported: the download does not depend on them.
     func append(_ bytes: UnsafeRawBufferPointer)
-    /// Forgets all bytes.
+    /// Removes all kept bytes.
     func clear()
 }
 
-/// What happens to a blob on its way.
+/// An event of a blob's download.
 public enum BlobEvent: Sendable, Hashable {
-    /// The transfer broke off; the next attempt comes after the delay.
+    /// The transfer was interrupted; the next attempt begins after the delay.
     case retrying(reason: String, delay: Duration)
-    /// The transfer goes on at this byte.
+    /// The transfer continues at this byte of the blob.
     case resumed(from: UInt64)
 }
 
 /// Receives the events of a blob's download, on the thread that reads it. It must not block.
 public typealias BlobObserver = @Sendable (BlobEvent) -> Void
 
-/// The bytes of one blob, from wherever they come: first what an earlier download has kept, then the first origin that has the rest.
+/// The bytes of one blob, independent of where they come from: first the partial blob, then the first origin that has the rest.
 ///
-/// A connection that breaks is continued where it broke, as often as the origin's budget allows; then the next origin goes on. The reader
-/// sees each byte once and in order. It verifies size and digest itself, and if it refuses the content, `verified` begins again.
+/// After an interruption the download continues at the same byte, as often as the origin's retry budget allows, and then from the next
+/// origin. The reader receives each byte once and in order. It verifies size and digest itself; if it refuses the content, `verified`
+/// starts another pass.
 ///
 /// Used by one thread at a time.
 public final class BlobDownload: BlobReader {
-    /// A blob that grew by this many bytes has its attempts back.
+    /// The retry budget is refilled each time that this many more bytes have arrived.
     private static let progressStep: UInt64 = 64 << 10
 
     private let descriptor: Descriptor
@@ -42,16 +43,16 @@ public final class BlobDownload: BlobReader {
     private let cancellation: Cancellation
     private let observer: BlobObserver?
 
-    /// What the current pass over the blob's bytes has come to.
+    /// The state of the current pass over the blob's bytes.
     private struct Pass {
-        /// Bytes from the blob's beginning that the reader has.
+        /// The offset of the next byte, from the blob's beginning.
         var offset: UInt64
-        /// Where the kept bytes end; they come first.
+        /// The end of the kept bytes, which are read first.
         var keptEnd: UInt64
-        /// Whether what comes is kept in turn.
+        /// Whether received bytes are appended to the partial blob.
         var keeps = true
         var origins: (any BlobOrigins)?
-        /// Ends the pauses: on behalf of the caller, or of the origins.
+        /// Ends pauses between attempts, when the caller or the origins cancel.
         var pauses = Cancellation()
         var links: [Cancellation.Registration] = []
         var origin = 0
@@ -59,21 +60,23 @@ public final class BlobDownload: BlobReader {
         var connection: (any BlobConnection)?
         var hasFetched = false
         var hasConnected = false
-        /// The origins whose bytes the reader has, in order.
+        /// The origins that have sent bytes in this pass, in order.
         var senders: [Int] = []
         var progressMark: UInt64
         var isAtEnd = false
-        /// Why reading has ended early.
+        /// The error that ended reading.
         var failure: (any Error)?
     }
 
     private var pass: Pass
 
     /// - Parameters:
-    ///   - offset: bytes that the caller has already.
-    ///   - partial: what is kept of the blob; with it, `offset` is 0.
-    ///   - cancellation: ends the download at the next read, and its pauses at once.
-    ///   - origins: called for each pass over the blob: the origins that are left then.
+    ///   - descriptor: of the blob.
+    ///   - offset: the first byte to read; the caller has those before it.
+    ///   - partial: the partial blob, if bytes are kept; `offset` is 0 then.
+    ///   - cancellation: ends the download at the next read, and pauses immediately.
+    ///   - observer: receives the download's events.
+    ///   - origins: called once in each pass; returns the origins that remain.
     public init(
         _ descriptor: Descriptor, from offset: UInt64 = 0, partial: (any PartialBlob)? = nil, _ cancellation: Cancellation = Cancellation(),
         _ observer: BlobObserver? = nil, origins: @escaping () throws -> any BlobOrigins
@@ -96,6 +99,9 @@ public final class BlobDownload: BlobReader {
 
     // MARK: Reading
 
+    /// Reads the blob's next bytes into the front of `buffer` and returns their number; 0 at the end.
+    ///
+    /// - Throws: `CancellationError`, or the error of the last origin. After an error, every further call throws it again.
     public func read(into buffer: UnsafeMutableRawBufferPointer) throws -> Int {
         if let failure = pass.failure { throw failure }
         guard !pass.isAtEnd, !buffer.isEmpty else { return 0 }
@@ -111,7 +117,9 @@ public final class BlobDownload: BlobReader {
         }
     }
 
-    /// Waits for an origin that begins to answer, instead of for the first read. A caller that has all of the blob waits for none.
+    /// Connects to an origin now instead of at the first read. Does nothing if no bytes are missing.
+    ///
+    /// - Throws: as `read`.
     public func connect() throws {
         do {
             try perform { origins throws(OriginFailure) in _ = try connection(to: origins) }
@@ -121,15 +129,15 @@ public final class BlobDownload: BlobReader {
         }
     }
 
-    /// The connection that the next bytes come from, for tests.
+    /// The current connection, for tests.
     package var currentConnection: (any BlobConnection)? { pass.connection }
 
-    /// Nil behind the kept bytes.
+    /// Reads from the partial blob; nil at its end.
     private func readKept(_ buffer: UnsafeMutableRawBufferPointer) throws -> Int? {
         guard let partial, pass.keeps, pass.offset < pass.keptEnd else { return nil }
         let count = (try? partial.read(into: buffer, at: pass.offset)) ?? 0
         guard count > 0 else {
-            // The disk lost it. What has been read is good for this download, but nothing can be appended any more.
+            // The kept bytes cannot be read. This download continues from an origin, but appends nothing: there would be a gap.
             pass.keeps = false
             partial.clear()
             return nil
@@ -167,7 +175,7 @@ public final class BlobDownload: BlobReader {
         }
     }
 
-    /// Runs `attempt` with the current origin as often as its budget allows, and then with the next one.
+    /// Runs `attempt` with the current origin as often as its retry budget allows, then with the next one.
     private func perform<Value>(_ attempt: (any BlobOrigins) throws(OriginFailure) -> Value) throws -> Value {
         let origins = try currentOrigins()
         while pass.origin < origins.count {
@@ -205,7 +213,7 @@ public final class BlobDownload: BlobReader {
         observer?(.retrying(reason: "\(failure.error)", delay: pause))
     }
 
-    /// Nil if nothing is missing. An empty blob is asked for once.
+    /// The connection for the next bytes; nil if none are missing. An empty blob is requested once.
     private func connection(to origins: any BlobOrigins) throws(OriginFailure) -> (any BlobConnection)? {
         if let connection = pass.connection { return connection }
         if pass.offset == descriptor.size, descriptor.size > 0 { return nil }
@@ -221,24 +229,29 @@ public final class BlobDownload: BlobReader {
         pass.connection = nil
     }
 
-    // MARK: Beginning again
+    // MARK: Another pass
 
-    /// What an error says of the content that was read.
+    /// What the error of a reader says about the content.
     public enum Verdict: Sendable {
-        /// The content is wrong: kept bytes or an origin are at fault.
+        /// The content is wrong: the partial blob or an origin is at fault.
         case refused
-        /// The content is the right one, and cannot be taken. The kept bytes are of no use.
+        /// The content is what the descriptor names, but it cannot be used. The kept bytes are removed.
         case unusable
-        /// The content is too large for a limit that may be another one the next time.
+        /// The content exceeds a limit. The kept bytes stay, because the next pull may have a higher limit.
         case tooLarge
-        /// Nothing: it could not be stored, for example.
+        /// The error says nothing about the content; for example, it could not be stored.
         case unrelated
     }
 
-    /// Runs `body`, which reads and verifies the blob. If it refuses the content, the kept bytes may be at fault: they are dropped, and the
-    /// whole blob is fetched, once. After that its origin is: the blob is fetched from the next one, as long as there is one.
+    /// Runs `body`, which reads and verifies the blob.
     ///
-    /// - Parameter verdict: what an error of `body` says of the content; errors of reading itself are not asked about.
+    /// If `body` refuses the content, the partial blob may be at fault: it is removed, and the whole blob is fetched again, once. If the
+    /// content is refused without a partial blob, the origin is at fault, and the blob is fetched from the next origin, if there is one.
+    ///
+    /// - Parameters:
+    ///   - verdict: what an error of `body` says about the content. It is not called for errors of `read`.
+    ///   - body: reads the blob to its end and throws if the content is wrong. It may run more than once.
+    /// - Throws: the last error of `body`.
     public func verified<Result>(
         by verdict: (any Error) -> Verdict = { _ in .refused }, _ body: (BlobDownload) throws -> Result
     ) throws -> Result {
@@ -260,7 +273,7 @@ public final class BlobDownload: BlobReader {
         }
         switch verdict {
         case .refused, .tooLarge:
-            // Any origin could send too much of something else.
+            // An oversized blob can also come from an origin that sends other content.
             if let warning = pass.origins?.sentOtherContent(pass.senders, "\(error)") {
                 observer?(.retrying(reason: warning, delay: .zero))
                 restart()

@@ -1,47 +1,54 @@
 public import ComposefsConcurrency
 
-/// Where the bytes of one blob may be had: origins, in the order in which they are asked. Made for one download and used by one thread at a
-/// time.
+/// The origins of one blob (for example mirrors and the registry), in the order in which they are tried.
+///
+/// Created for one download; used by one thread at a time. An origin is identified by its index.
 public protocol BlobOrigins: AnyObject {
+    /// The number of origins.
     var count: Int { get }
 
-    /// Ends the waits of these origins; nil if only the caller does.
+    /// Ends pauses in addition to the caller's cancellation; nil if there is no such value.
     var cancellation: Cancellation? { get }
 
-    /// The attempts that an origin is worth.
+    /// The attempts for one origin.
     func retryBudget(of origin: Int) -> RetryBudget
 
-    /// Begins the blob's bytes from an offset on: one attempt.
+    /// Makes one attempt to read the blob from `offset` on.
     func connect(_ origin: Int, from offset: UInt64) throws(OriginFailure) -> any BlobConnection
 
-    /// An origin has failed for good; the next one is asked.
+    /// Reports that an origin has failed finally, and the next one is tried.
     func gaveUp(_ origin: Int, _ error: any Error)
 
-    /// What these origins sent, together, is not the blob. Returns a warning, one line, if another download may find the right bytes
-    /// elsewhere; nil if there is no other origin.
+    /// Reports that the bytes that these origins sent, together, are not the blob.
+    ///
+    /// - Returns: a warning of one line if another pass can use other origins; nil if there are none.
     func sentOtherContent(_ origins: [Int], _ reason: String) -> String?
 
-    /// The error of a download that all origins have failed.
+    /// The error to throw if all origins have failed.
     var failure: any Error { get }
 }
 
-/// Bytes of a blob on their way from one origin.
+/// A connection to one origin, from which a blob is read.
 public protocol BlobConnection: AnyObject {
-    /// Fills the front of `buffer`. Returns the number of bytes, 0 at the end of the blob, nil at the end of this connection: the rest
-    /// comes with the next one.
+    /// Reads the next bytes into the front of `buffer`.
+    ///
+    /// - Returns: their number; 0 at the end of the blob; nil if this connection ends before the blob does, and another one has to be
+    ///   opened.
     func read(into buffer: UnsafeMutableRawBufferPointer) throws(OriginFailure) -> Int?
 
-    /// No more bytes are wanted.
+    /// Closes the connection. No call follows.
     func close()
 }
 
-/// Why an origin did not give a blob, or the rest of it.
+/// Why an origin did not provide a blob, or the rest of it.
 public struct OriginFailure: AttemptFailure {
+    /// The cause.
     public var error: any Error
+    /// Whether another attempt with the same origin makes sense.
     public var retry: Retry
-    /// Whether another origin may do better.
+    /// Whether another origin may succeed.
     public var concernsOrigin: Bool
-    /// The error to report if the caller cancels instead of waiting for another attempt.
+    /// The error to report if the download is cancelled during the pause before the next attempt.
     public var cancelled: any Error
 
     public init(_ error: any Error, retry: Retry = .never, concernsOrigin: Bool = false, cancelled: any Error = CancellationError()) {
@@ -54,15 +61,15 @@ public struct OriginFailure: AttemptFailure {
     public var whenCancelled: OriginFailure { OriginFailure(cancelled) }
 }
 
-/// The only origin of a blob that is on this machine. What cannot be read is not asked for again.
+/// The only origin of a blob on this machine. A failure is final: there is no retry.
 public final class LocalOrigin: BlobOrigins {
     private let open: (_ offset: UInt64) throws -> any BlobReader
     private var error: (any Error)?
 
-    /// - Parameter open: returns the blob's bytes from the offset on.
+    /// - Parameter open: opens the blob at the offset.
     public init(openingAt open: @escaping (_ offset: UInt64) throws -> any BlobReader) { self.open = open }
 
-    /// - Parameter open: returns the blob's bytes from the first one on. Those before an offset are read and dropped.
+    /// - Parameter open: opens the blob at its beginning. To start at an offset, the bytes before it are read and discarded.
     public convenience init(_ open: @escaping () throws -> any BlobReader) {
         self.init(openingAt: { offset in
             let reader = try open()
@@ -87,7 +94,7 @@ public final class LocalOrigin: BlobOrigins {
     public func sentOtherContent(_ origins: [Int], _ reason: String) -> String? { nil }
     public var failure: any Error { error ?? CancellationError() }
 
-    /// The verification of the blob notices an early end.
+    /// Reads and discards `count` bytes. An early end is detected when the blob is verified.
     private static func skip(_ count: UInt64, of reader: any BlobReader) throws {
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 64 * 1024, alignment: 16)
         defer { buffer.deallocate() }

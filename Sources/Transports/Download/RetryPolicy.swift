@@ -1,15 +1,16 @@
-/// How often and how fast a request is made again.
+/// How often, and after which pauses, a request is retried.
 public struct RetryPolicy: Sendable {
-    /// Attempts after the first, as long as nothing moves on. A blob that received at least 64 KiB more starts anew.
+    /// The most retries without progress. The count restarts each time that 64 KiB more of a blob have arrived.
     public var limit = 5
-    /// Attempts after the first if the host cannot be reached at all.
+    /// The most retries while the host cannot be reached.
     public var unreachableLimit = 2
-    /// The first pause; doubled each time.
+    /// The first pause; it doubles with each retry.
     public var baseDelay = Duration.milliseconds(500)
-    /// The longest pause of our own choice.
+    /// The longest pause that does not come from the server.
     public var maximumDelay = Duration.seconds(30)
-    /// The longest `Retry-After` that is waited for; a longer one is an error at once.
+    /// The longest `Retry-After` to wait for. A longer one is an error immediately.
     public var maximumRetryAfter = Duration.seconds(300)
 
+    /// The default policy.
     public init() {}
 }

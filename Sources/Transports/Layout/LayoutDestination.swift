@@ -3,13 +3,14 @@ public import ComposefsHashing
 import ComposefsLinuxSystem
 public import ComposefsOCIModel
 
-/// An OCI image layout in a directory (image-spec image-layout.md), made where it is missing. What other images the layout has, stays.
+/// An OCI image layout in a directory (image-spec image-layout.md). The directory is created if it does not exist. Other images of the
+/// layout stay.
 ///
-/// Blobs get their names when they are complete and verified; `index.json` is replaced last, in one step, after everything is durable. A
-/// layout that is read meanwhile, or whose export was killed, is a whole one at every moment.
+/// A blob gets its name when it is complete and verified. `index.json` is replaced last, in one step, after everything is durable. So the
+/// layout is valid at every moment, for readers and after a crash.
 ///
-/// The directory is found once. Below it every name is opened from the directory that holds it and no symbolic link is followed: one that
-/// another user put there leads nowhere.
+/// The path of the directory is resolved once. Names below it are opened relative to their directory, and symbolic links are not followed,
+/// so links of other users have no effect.
 public final class LayoutDestination: ImageDestination {
     /// The name of the image in the layout; nil for an image without one.
     private let name: String?
@@ -20,9 +21,9 @@ public final class LayoutDestination: ImageDestination {
 
     private static let naming = PendingFile.Naming(prefix: ".tmp-")
 
-    /// `oci:DIR[:NAME]`
+    /// Opens or creates the layout that `oci:DIR[:NAME]` names.
     ///
-    /// - Throws: `OCIError` where the directory holds something else than a layout, or the name can be no layout's; `SystemError`.
+    /// - Throws: `OCIError` if the directory is not empty and not a layout, or if the name is not valid in a layout; `SystemError`.
     public init(directory location: ImageLocation) throws {
         let (path, name) = try location.located()
         self.name = try LayoutIndex.writtenName(name, in: location)
@@ -31,14 +32,14 @@ public final class LayoutDestination: ImageDestination {
         let isMade = try FileDescriptor.currentDirectory.makeDirectoryIfMissing(at: path, mode: 0o755)
         let directory = try FileDescriptor.openDirectoryToWrite(path)
         if isMade, try directory.status().uid != Host.effectiveUserID {
-            throw OCIError.damaged(source: path, "another user has put a directory in the place of the one that was made")
+            throw OCIError.damaged(source: path, "another user has replaced the directory that was created")
         }
         self.directory = SharedDirectory(descriptor: directory)
         try prepare()
     }
 
-    /// Makes the directory a layout and removes what exports have left in it that were killed. One export at a time: another one may have
-    /// made the directory just now.
+    /// Makes the directory a layout, and removes temporary files of exports that were killed. The directory is locked, because another
+    /// export may have created it at the same time.
     private func prepare() throws {
         let lock = try lockDirectory()
         defer { try? lock.unlock() }
@@ -49,18 +50,18 @@ public final class LayoutDestination: ImageDestination {
                 if let blobs = try openBlobs(algorithm) { PendingFile.removeAbandoned(in: blobs, Self.naming) }
             }
         } else {
-            // Other exports' files that have passing names are not there for long.
+            // Temporary files of other exports do not count.
             guard try lock.entries().allSatisfy({ Self.naming.matches($0.name) }) else {
                 throw OCIError.unsupported(
-                    document: path.description, "is a directory with something else than an OCI layout in it; name a new or empty one")
+                    document: path.description, "the directory is not empty and not an OCI layout; name a new or empty one")
             }
-            // First of all, so that what is left of an export that fails is a layout that the next one goes on with.
+            // Written first, so that a failed export leaves a layout that the next one can use.
             try write("oci-layout", LayoutIndex.marker)
         }
         if try read("index.json", limit: LayoutIndexDocument.limit) == nil { try write("index.json", LayoutIndexDocument().bytes) }
     }
 
-    /// The directory, locked as long as the descriptor is open.
+    /// Locks the directory. The lock ends when the returned descriptor is closed.
     private func lockDirectory() throws -> FileDescriptor {
         let lock = try directory.descriptor.open(at: ".", [.readOnly, .directory])
         try lock.lock(.exclusive)
@@ -69,19 +70,21 @@ public final class LayoutDestination: ImageDestination {
 
     // MARK: Files
 
-    /// A regular file of the directory itself; nil if there is none.
+    /// Reads a regular file in the directory itself; nil if it does not exist.
     private func read(_ name: ByteString, limit: Int) throws -> [UInt8]? {
         guard let file = try open(name, in: directory.descriptor, name) else { return nil }
         let size = try file.status().size
         guard size <= UInt64(limit) else {
-            throw OCIError.damaged(source: path, "\(name) has \(size) bytes; at most \(limit) are read")
+            throw OCIError.damaged(source: path, "\(name) has \(size) bytes; the limit is \(limit)")
         }
         return try file.readAll(limit: limit)
     }
 
-    /// - Parameter place: the name from the layout's directory on, for messages.
+    /// Opens a regular file, or a directory if `flags` say so; nil if it does not exist.
+    ///
+    /// - Parameter location: the path relative to the layout's directory, for messages.
     private func open(
-        _ name: ByteString, in directory: borrowing FileDescriptor, _ place: ByteString, _ flags: OpenFlags = []
+        _ name: ByteString, in directory: borrowing FileDescriptor, _ location: ByteString, _ flags: OpenFlags = []
     ) throws -> FileDescriptor? {
         let file: FileDescriptor?
         do throws(SystemError) {
@@ -91,13 +94,13 @@ public final class LayoutDestination: ImageDestination {
             case .tooManySymbolicLinks, .notDirectory:
                 let isLink = try directory.statusIfPresent(at: name)?.kind == .symbolicLink
                 throw OCIError.damaged(
-                    source: path, "\(place) is \(isLink ? "a symbolic link, and none is followed here" : "no directory")")
+                    source: path, "\(location) is \(isLink ? "a symbolic link, which is not followed" : "not a directory")")
             default: throw error
             }
         }
         guard let file else { return nil }
         guard try file.status().kind == (flags.contains(.directory) ? .directory : .regular) else {
-            throw OCIError.damaged(source: path, "\(place) is no regular file")
+            throw OCIError.damaged(source: path, "\(location) is not a \(flags.contains(.directory) ? "directory" : "regular file")")
         }
         return file
     }
@@ -109,7 +112,7 @@ public final class LayoutDestination: ImageDestination {
         }
     }
 
-    /// A file that gets its name, which `body` returns, when it is complete; nothing is left of one that is not.
+    /// Writes a file, which gets the name that `body` returns when it is complete. If `body` throws, the file is removed.
     private func write<Value>(
         in parent: borrowing FileDescriptor, _ body: (borrowing FileDescriptor) throws -> (name: ByteString, Value)
     ) throws -> Value {
@@ -126,7 +129,7 @@ public final class LayoutDestination: ImageDestination {
 
     // MARK: Blobs
 
-    /// The directory of an algorithm's blobs; nil if it is missing.
+    /// The directory of an algorithm's blobs; nil if it does not exist.
     private func openBlobs(_ algorithm: DigestAlgorithm) throws -> FileDescriptor? {
         guard let blobs = try open("blobs", in: directory.descriptor, "blobs", .directory) else { return nil }
         let name = ByteString(algorithm.rawValue)
@@ -140,15 +143,15 @@ public final class LayoutDestination: ImageDestination {
             try blobs.makeDirectoryIfMissing(at: name, mode: 0o755)
         }
         guard let directory = try openBlobs(algorithm) else {
-            throw OCIError.damaged(source: path, "another program removes blobs/\(name) while the image is written")
+            throw OCIError.damaged(source: path, "another program has removed blobs/\(name) while the image was written")
         }
         return directory
     }
 
-    /// A blob counts as there when its bytes are right: a damaged one is written anew.
+    /// Whether the layout has the blob undamaged. A damaged blob is written again.
     ///
-    /// It is read from the device, after what is still to be written has been: whoever wrote it may have synced nothing, or may have been told
-    /// that it is lost, and the page cache does not know.
+    /// The file is synced and then read from the device, not from the page cache. The program that wrote it may not have synced it, or a
+    /// write error may have been reported to another process, and then the page cache differs from the device.
     public func hasBlob(_ blob: Descriptor) throws -> Bool {
         let name = ByteString(blob.digest.hex)
         guard let blobs = try openBlobs(blob.digest.algorithm), let status = try blobs.statusIfPresent(at: name), status.kind == .regular,
@@ -160,7 +163,7 @@ public final class LayoutDestination: ImageDestination {
             try file.syncData()
             try file.readFromDevice { hasher.update($0) }
         } catch {
-            // It cannot be read, or not be written; or something else has taken its place.
+            // The file cannot be read or written, or another kind of file has its name.
             switch error.errno {
             case .inputOutput, .noEntry, .invalidArgument, .tooManySymbolicLinks: return false
             default: throw error
@@ -189,13 +192,13 @@ public final class LayoutDestination: ImageDestination {
     public func putManifest(_ manifest: Manifest, digest: ContentDigest, isNamed: Bool) throws {
         let blob = Descriptor(mediaType: manifest.mediaType, digest: digest, size: UInt64(manifest.bytes.count))
         if try !hasBlob(blob) { _ = try putBlob(OutgoingBlob(manifest.bytes, digest: digest)) }
-        // A referrer is found by looking through index.json.
+        // Readers find referrers through index.json only.
         guard isNamed || manifest.subject != nil else { return }
         try addToIndex(manifest, blob, name: isNamed ? name : nil, isReferrer: !isNamed)
     }
 
     private func addToIndex(_ manifest: Manifest, _ blob: Descriptor, name: String?, isReferrer: Bool) throws {
-        // Two that write different images into one layout must not lose one.
+        // Two exports into one layout must not overwrite each other's entries.
         let lock = try lockDirectory()
         var index = LayoutIndexDocument()
         if let bytes = try read("index.json", limit: LayoutIndexDocument.limit) {
@@ -207,7 +210,7 @@ public final class LayoutDestination: ImageDestination {
         try lock.sync()
     }
 
-    /// The blobs' own data is synced by then; their names are not.
+    /// Syncs the names of blobs. Their data has been synced before.
     private func syncDirectories() throws {
         for algorithm in DigestAlgorithm.allCases { if let blobs = try openBlobs(algorithm) { try blobs.sync() } }
         if let blobs = try open("blobs", in: directory.descriptor, "blobs", .directory) { try blobs.sync() }

@@ -3,7 +3,7 @@ import ComposefsHashing
 import ComposefsJSON
 import ComposefsOCIModel
 
-/// A layout's index.json (image-spec image-index.md), as it is changed: what else is in it stays.
+/// A layout's index.json (image-spec image-index.md) that is modified. Its other content stays.
 struct LayoutIndexDocument {
     private var document: JSONValue = ["schemaVersion": 2, "mediaType": .string(MediaType.ociIndex), "manifests": []]
 
@@ -13,7 +13,10 @@ struct LayoutIndexDocument {
     /// An index without manifests.
     init() {}
 
-    /// - Parameter name: of the file, for messages.
+    /// Parses an existing index.json.
+    ///
+    /// - Parameter name: the file's name, for messages.
+    /// - Throws: `OCIError`, `JSONError`.
     init(parsing bytes: [UInt8], name: String) throws {
         _ = try ImageIndex(parsing: bytes, mediaType: nil, document: name, limit: Self.limit)
         document = try JSONValue.parse(bytes)
@@ -21,23 +24,23 @@ struct LayoutIndexDocument {
 
     var bytes: [UInt8] { document.compactBytes }
 
-    /// Adds a manifest; the name moves to it, if there is one.
+    /// Adds a manifest. If another entry has the name, that entry is removed.
     mutating func add(_ manifest: Manifest, _ blob: Descriptor, name: String?, isReferrer: Bool) {
         var entry: JSONValue = [
             "mediaType": .string(blob.mediaType), "digest": .string(blob.digest.description), "size": JSONValue(blob.size),
         ]
-        // By their artifact type readers tell referrers from the image that is meant if no name says it.
+        // Readers use the artifact type to distinguish referrers from the image if there is no name.
         let type = isReferrer ? manifest.artifactType ?? manifest.config.mediaType : manifest.layoutArtifactType
         if let type, !type.isEmpty { entry["artifactType"] = .string(type) }
         if let name { entry["annotations"] = [Self.nameKey: .string(name)] }
         var entries = document["manifests"]?.array ?? []
-        // The same manifest without a name is not needed twice.
+        // One entry without a name is enough for a manifest.
         entries.removeAll { old in
             let oldName = old["annotations"]?[Self.nameKey]
             return name != nil && oldName == name.map { .string($0) } || oldName == nil && old["digest"] == entry["digest"]
         }
         if name != nil || !entries.contains(where: { $0["digest"] == entry["digest"] }) {
-            // An image without a name comes first, where readers look that know nothing of artifact types.
+            // An image without a name comes first, because readers that ignore artifact types use the first entry.
             if name == nil, !isReferrer { entries.insert(entry, at: 0) } else { entries.append(entry) }
         }
         document["manifests"] = .array(entries)
@@ -45,25 +48,27 @@ struct LayoutIndexDocument {
 }
 
 extension LayoutIndex {
-    /// The file that says that a directory is a layout.
+    /// The content of `oci-layout`, which identifies a layout.
     static let marker = Array(#"{"imageLayoutVersion":"1.0.0"}"#.utf8)
 
-    /// The name by which a destination's image is to be found.
+    /// The name of the image in a destination; nil for none.
+    ///
+    /// - Throws: `OCIError.invalidReference` if the location has a digest or an index, or if the name is not valid.
     static func writtenName(_ name: ImageLocation.Name?, in location: ImageLocation) throws(OCIError) -> String? {
         switch name {
         case nil: return nil
         case .tag(let name):
-            if let fault = fault(inName: name) { throw .invalidReference(ByteString(name), "is no reference name: \(fault)") }
+            if let fault = fault(inName: name) { throw .invalidReference(ByteString(name), "is not a valid reference name: it \(fault)") }
             return name
         case .digest, .index:
             throw .invalidReference(
-                location.text, "an image that is written has neither digest nor place for a name; write a path, or PATH:NAME")
+                location.text, "a destination cannot be named by a digest or a position; write PATH or PATH:NAME")
         }
     }
 }
 
 extension Manifest {
-    /// What a descriptor of this manifest says of its kind (image-spec: the config's media type where there is no `artifactType`); nil for an
-    /// image, which needs none.
+    /// The `artifactType` for a descriptor of this manifest (image-spec manifest.md: the config's media type if the manifest has no
+    /// `artifactType`); nil for an image.
     package var layoutArtifactType: String? { artifactType ?? (mayBeImage ? nil : config.mediaType) }
 }

@@ -11,13 +11,18 @@ public struct LayoutSource: ImageSource {
     private let entries: [Descriptor]
     public let canonicalName: String
 
-    /// `oci:DIR[:NAME]`
+    /// Opens the image that `oci:DIR[:NAME]` names.
+    ///
+    /// - Throws: `OCIError`, `SystemError`.
     public init(directory location: ImageLocation) throws {
         let (path, name) = try location.located()
         try self.init(try DirectoryFiles(path), name, transport: "oci")
     }
 
-    /// `oci-archive:FILE[:NAME]`
+    /// Opens the image that `oci-archive:FILE[:NAME]` names.
+    ///
+    /// - Parameter scratch: for an archive that is compressed or comes through a pipe.
+    /// - Throws: `OCIError`, `SystemError`, `LimitExceeded`, `CancellationError`.
     public init(archive location: ImageLocation, scratch: ArchiveScratch) throws {
         let (path, name) = try location.located()
         try self.init(try TarFiles(path, scratch: scratch), name, transport: "oci-archive")
@@ -27,7 +32,7 @@ public struct LayoutSource: ImageSource {
         self.files = files
         try Self.checkMarker(files)
         guard let bytes = try files.read("index.json", limit: Self.indexLimit) else {
-            throw OCIError.notFound(source: files.name, "is no OCI layout: there is no index.json")
+            throw OCIError.notFound(source: files.name, "is not an OCI layout: index.json is missing")
         }
         let index = try ImageIndex(parsing: bytes, mediaType: nil, document: "\(files.name)/index.json", limit: Self.indexLimit)
         entries = index.manifests
@@ -38,7 +43,7 @@ public struct LayoutSource: ImageSource {
         case .all:
             root = SourceManifest(bytes: bytes, mediaType: MediaType.ociIndex)
         }
-        // A whole reference in the layout says more than the layout's path.
+        // A full reference in the layout is a better name than the layout's path.
         if case .tag(let tag)? = name, tag.utf8.contains(UInt8(ascii: "/")), let reference = try? RegistryReference(parsing: tag) {
             canonicalName = reference.canonical
         } else {
@@ -50,7 +55,7 @@ public struct LayoutSource: ImageSource {
 
     static func checkMarker(_ files: some ImageFiles) throws {
         guard let bytes = try files.read("oci-layout", limit: 4096) else {
-            throw OCIError.notFound(source: files.name, "is no OCI layout: there is no file oci-layout")
+            throw OCIError.notFound(source: files.name, "is not an OCI layout: the file oci-layout is missing")
         }
         try checkMarker(bytes, source: files.name)
     }
@@ -59,7 +64,7 @@ public struct LayoutSource: ImageSource {
         let fields = try DocumentFields(parsing: bytes, document: "\(source)/oci-layout", limit: 4096)
         let version = try fields.requiredString("imageLayoutVersion")
         guard version.hasPrefix("1.") else {
-            throw OCIError.unsupported(document: "\(source)/oci-layout", "layout version \(quoted(version)), only 1.0.0 is known")
+            throw OCIError.unsupported(document: "\(source)/oci-layout", "layout version \(quoted(version)) is not supported, only 1.0.0")
         }
     }
 
@@ -71,7 +76,7 @@ public struct LayoutSource: ImageSource {
 
     public func manifest(_ descriptor: Descriptor) throws -> [UInt8] { try files.manifest(Self.path(descriptor), descriptor) }
 
-    /// Those that index.json names, whatever their subject is.
+    /// All artifacts that index.json lists, whatever their subject is.
     public func referrers(of digest: ContentDigest, artifactType: String?) throws -> [Descriptor] {
         entries.filter { $0.artifactType != nil && (artifactType == nil || $0.artifactType == artifactType) }
     }
@@ -83,14 +88,14 @@ extension ImageLocation.Name {
     package var isDigest: Bool { if case .digest = self { true } else { false } }
 }
 
-/// The names in a layout's index.json.
+/// Selects an image by its name in a layout's index.json.
 struct LayoutIndex {
     let source: ByteString
     let index: ImageIndex
 
     enum Selection: Equatable {
         case entry(Descriptor)
-        /// The file itself is the index of one image for several platforms.
+        /// index.json itself is the index of one image for several platforms.
         case all
     }
 
@@ -99,35 +104,40 @@ struct LayoutIndex {
         self.index = index
     }
 
+    /// Selects the entry that `name` names; without a name, the only image.
+    ///
+    /// - Throws: `OCIError.notFound`, `.ambiguous`, `.malformed`.
     func select(_ name: ImageLocation.Name?) throws(OCIError) -> Selection {
         let entries: [Descriptor]
         switch name {
         case .digest(let digest):
             guard let entry = index.manifests.first(where: { $0.digest == digest }) else {
-                throw .notFound(source: source, "index.json names no manifest \(digest); \(available)")
+                throw .notFound(source: source, "index.json lists no manifest \(digest); \(available)")
             }
             return .entry(entry)
-        case .index(let place):
-            guard index.manifests.indices.contains(place) else {
-                throw .notFound(source: source, "index.json has no entry @\(place), only \(index.manifests.count), counted from @0")
+        case .index(let position):
+            guard index.manifests.indices.contains(position) else {
+                throw .notFound(source: source, "index.json has no entry @\(position), only \(index.manifests.count), counted from @0")
             }
-            return .entry(index.manifests[place])
+            return .entry(index.manifests[position])
         case .tag(let tag):
-            if let fault = Self.fault(inName: tag) { throw .notFound(source: source, "\(quoted(tag)) is no reference name: \(fault)") }
+            if let fault = Self.fault(inName: tag) {
+                throw .notFound(source: source, "\(quoted(tag)) is not a valid reference name: it \(fault)")
+            }
             entries = index.manifests.filter { $0.layoutNames.contains { $0.utf8.elementsEqual(tag.utf8) } }
             guard !entries.isEmpty else { throw .notFound(source: source, "there is no image \(quoted(tag)); \(available)") }
         case nil:
-            // Signatures and the like are beside the image, not instead of it; unless there is nothing else.
+            // Artifacts such as signatures are listed beside the image. They are selected only if there is no image.
             let images = index.manifests.filter { $0.artifactType == nil }
             entries = images.allSatisfy(\.isAttestation) ? index.manifests : images
-            guard !entries.isEmpty else { throw .notFound(source: source, "index.json names no image") }
+            guard !entries.isEmpty else { throw .notFound(source: source, "index.json lists no image") }
         }
-        // Entries of kinds that are not known are beside an image, too.
+        // Entries of unknown kinds are also listed beside an image.
         let known = entries.filter(\.isOfKnownKind)
         let images = (known.isEmpty ? entries : known).filter { !$0.isAttestation }
-        guard let first = images.first ?? entries.first else { throw .notFound(source: source, "index.json names no image") }
+        guard let first = images.first ?? entries.first else { throw .notFound(source: source, "index.json lists no image") }
         if images.dropFirst().allSatisfy({ $0.digest == first.digest }) {
-            // The name goes on to be shown, logged and tagged by others, whether it was asked for or not.
+            // The name is displayed, logged and used as a tag, even if the caller did not request it.
             for name in first.layoutNames {
                 if let fault = Self.fault(inName: name) {
                     throw .malformed(document: "\(source)/index.json", "the reference name \(quoted(name)) \(fault)")
@@ -139,9 +149,9 @@ struct LayoutIndex {
             return .all
         }
         if case .tag(let tag)? = name {
-            throw .ambiguous(source: source, "index.json names \(images.count) different images \(quoted(tag))")
+            throw .ambiguous(source: source, "index.json has \(images.count) different images with the name \(quoted(tag))")
         }
-        throw .ambiguous(source: source, "there are several images; name one of them after a colon: \(available)")
+        throw .ambiguous(source: source, "\(available); name one of them after a colon")
     }
 
     private static func differOnlyInPlatform(_ entries: [Descriptor]) -> Bool {
@@ -155,16 +165,17 @@ struct LayoutIndex {
         for entry in index.manifests {
             if let name = entry.layoutNames.first { names.append(quoted(name)) } else { names.append("@\(entry.digest)") }
         }
-        guard !names.isEmpty else { return "there is none at all" }
+        guard !names.isEmpty else { return "the layout has no images" }
         let shown = names.prefix(20).joined(separator: ", ")
-        return names.count > 20 ? "there are \(shown) and \(names.count - 20) more" : "there is \(shown)"
+        return names.count > 20 ? "the layout has \(shown) and \(names.count - 20) more" : "the layout has \(shown)"
     }
 
-    /// What keeps a name from ever being used. Looser than the image-spec's grammar, which says SHOULD: nothing that could be
-    /// a path to somewhere else or change what a terminal or a log shows.
+    /// Why a name is refused, as the predicate of a sentence; nil if it is accepted. The image-spec's grammar is only a recommendation
+    /// (SHOULD in annotations.md), so this check is less strict: it refuses paths and characters that change the display of a terminal or a
+    /// log.
     static func fault(inName name: String) -> String? {
         if name.utf8.isEmpty { return "is empty" }
-        if name.utf8.contains(where: { $0 < 0x20 || $0 == 0x7f }) { return "holds control characters" }
+        if name.utf8.contains(where: { $0 < 0x20 || $0 == 0x7f }) { return "contains control characters" }
         if name.utf8.count > 1024 { return "is longer than 1024 bytes" }
         let components = name.utf8.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false)
         let isPath = components.contains { $0.isEmpty || $0.elementsEqual(".".utf8) || $0.elementsEqual("..".utf8) }
@@ -173,7 +184,7 @@ struct LayoutIndex {
 }
 
 extension Descriptor {
-    /// The names of an entry of index.json: the specified one first, then the whole reference that containerd and docker add.
+    /// The names of an entry of index.json: first the one of the image-spec, then the full reference that containerd and docker add.
     var layoutNames: [String] {
         Self.nameKeys.compactMap { annotations[$0] }
     }
