@@ -1,5 +1,5 @@
-// One import gives a program everything that the command does. Of LinuxSystem only what the other modules' interfaces speak of: its
-// names are too common to be given to everybody.
+// One import provides everything that the command uses. Modules with common names are not exported as a whole: of Concurrency, Compression
+// and LinuxSystem, only the types in the interfaces of the other modules are.
 @_exported public import ComposefsBoot
 @_exported public import ComposefsBytes
 @_exported public import ComposefsDumpfile
