@@ -1,9 +1,9 @@
 import ComposefsConcurrency
 
-// Every call that takes long has two forms of one name: one that blocks the caller's thread, and an async one that runs it on a thread of its
-// own. Both end early when the `Cancellation` in their options is cancelled; the async one also with its task.
+// Pulls, pushes and copies have two forms of one name: one blocks the caller's thread, the other is async and runs the work on its own
+// thread. Both end early when the `Cancellation` in their options is cancelled. The async form also ends when its task is cancelled.
 
-/// Runs `body`; what it throws once it is cancelled is `CancellationError`, however deep in it the end was noticed.
+/// Runs `body`. If it throws any error after the cancellation, that is reported as `CancellationError`.
 func cancellable<Value>(_ cancellation: Cancellation, _ body: () throws -> Value) throws -> Value {
     do {
         return try body()
@@ -12,7 +12,9 @@ func cancellable<Value>(_ cancellation: Cancellation, _ body: () throws -> Value
     }
 }
 
-/// Runs `body` on a thread of its own, with a value that is cancelled with the caller's and with the task.
+/// Runs `body` on its own thread. The value that it receives is cancelled together with `cancellation` and with the task.
+///
+/// - Throws: `CancellationError` after a cancellation; else what `body` throws.
 func onOwnThread<Value: Sendable>(
     _ cancellation: Cancellation, _ body: @escaping @Sendable (Cancellation) throws -> Value
 ) async throws -> Value {

@@ -5,13 +5,13 @@ import ComposefsLinuxSystem
 public import ComposefsTransfer
 
 extension Store {
-    /// Copies an image, with the artifacts that belong to it, out of another store into this one; see `copyImage`.
+    /// Copies an image and its referrers from another store into this one; see `copyImage`. Blocks the caller's thread.
     ///
     /// - Parameters:
-    ///   - image: what `ImageStore.resolve` of the other store takes.
-    ///   - source: the other store; it stays open meanwhile, so no garbage is collected there.
-    ///   - options: the tag where it shall be another one, and who is told of the progress.
-    /// - Throws: `ImageStoreError`, `PullError`, `RepositoryError`; `CancellationError` if it was cancelled.
+    ///   - image: the image's name in the other store, as for `ImageStore.resolve`.
+    ///   - source: the other store. It stays open during the copy, so its garbage collection waits.
+    ///   - options: the tag, the number of threads, the cancellation and the observer.
+    /// - Throws: `ImageStoreError`, `PullError`, `RepositoryError`; `CancellationError` after a cancellation.
     public func copy(_ image: ByteString, from source: Store, _ options: CopyOptions = CopyOptions()) throws -> CopyResult {
         try cancellable(options.cancellation) {
             let found = try source.images.open(image)
@@ -19,7 +19,7 @@ extension Store {
         }
     }
 
-    /// The same on a thread of its own. Cancelling the task ends the copy.
+    /// Copies an image on another thread; otherwise as the blocking form. Cancelling the task ends the copy.
     public func copy(_ image: ByteString, from source: Store, _ options: CopyOptions = CopyOptions()) async throws -> CopyResult {
         try await onOwnThread(options.cancellation) { cancellation in
             var options = options

@@ -1,15 +1,15 @@
 package import ComposefsTransfer
 import Synchronization
 
-/// An event that may have to wait for its reader.
+/// An event that can wait in a queue until it is read.
 package protocol WaitingEvent: Sendable {
-    /// Goes behind the events that wait already. Of those it takes away what nobody needs to know any more.
+    /// Adds the event to the end of the queue, and removes events that it makes obsolete.
     func join(_ queue: inout [Self])
 }
 
-/// Events between the threads that do something and a reader: reading slowly, or not at all, holds nobody up.
+/// A queue of events between working threads and one reader. A slow reader, or none, does not block the threads.
 package final class EventBuffer<Event: WaitingEvent>: Sendable {
-    /// Tells, without saying how often, that there are events.
+    /// Yields a value after events were added; one value can stand for several events.
     let changes: AsyncStream<Void>
     private let changed: AsyncStream<Void>.Continuation
     private let queue = Mutex<[Event]>([])
@@ -18,15 +18,16 @@ package final class EventBuffer<Event: WaitingEvent>: Sendable {
 
     var count: Int { queue.withLock { $0.count } }
 
+    /// Adds an event; never blocks.
     package func add(_ event: Event) {
         queue.withLock { event.join(&$0) }
         changed.yield()
     }
 
-    /// The oldest event that was not taken yet.
+    /// Removes and returns the oldest event.
     func take() -> Event? { queue.withLock { $0.isEmpty ? nil : $0.removeFirst() } }
 
-    /// All that were not taken yet, the oldest first.
+    /// Removes and returns all events, the oldest first.
     package func takeAll() -> [Event] {
         queue.withLock { queue in
             defer { queue.removeAll(keepingCapacity: true) }
@@ -34,7 +35,7 @@ package final class EventBuffer<Event: WaitingEvent>: Sendable {
         }
     }
 
-    /// No event comes any more; those that are here can still be taken.
+    /// Ends `changes`. Events in the queue can still be taken.
     func finish() { changed.finish() }
 }
 
@@ -42,10 +43,10 @@ extension PullEvent: WaitingEvent {
     package func join(_ queue: inout [PullEvent]) {
         switch phase {
         case .bytes:
-            // Only where nothing else of the layer came between.
+            // Replaces the previous count unless another event of the layer came in between.
             if let last = queue.lastIndex(where: { $0.component == component }), queue[last].phase == .bytes { return queue[last] = self }
         case .retrying, .waiting, .resumed:
-            // A resumption belongs to the retry before it; a new try makes all before it pointless.
+            // A resumption belongs to the retry before it. A new attempt makes all events of the previous one obsolete.
             let keepsRetry = if case .resumed = phase { true } else { false }
             queue.removeAll { $0.component == component && $0.phase.isPassing(keepsRetry: keepsRetry) }
         default: break
@@ -55,7 +56,7 @@ extension PullEvent: WaitingEvent {
 }
 
 extension PullEvent.Phase {
-    /// Whether an event tells of a state that a newer try has ended.
+    /// Whether the event describes a state that a newer attempt has ended.
     fileprivate func isPassing(keepsRetry: Bool) -> Bool {
         switch self {
         case .bytes, .resumed: true
@@ -84,7 +85,7 @@ extension CopyEvent: WaitingEvent {
         }
     }
 
-    /// Of an event that tells how far a layer is. Between two such events of one layer there is no other of it.
+    /// The layer's index in an event with a number of objects; nil for others. No other event of the layer comes between two of these.
     private var countedLayer: Int? { if case .layer(let index, .objects) = self { index } else { nil } }
 }
 

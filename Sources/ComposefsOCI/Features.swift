@@ -4,12 +4,13 @@ import ComposefsFileTree
 import ComposefsHashing
 public import ComposefsMounting
 
-/// Finds out what this host can do for a repository in a directory, each thing by doing it. Nothing is left behind.
+/// Determines what this host supports for a repository in a directory. Each feature is tested by using it; nothing remains afterwards.
 ///
-/// - Throws: `SystemError` where the path is no directory that can be opened.
+/// - Parameter path: an existing directory.
+/// - Throws: `SystemError` if the path is not a directory or cannot be opened.
 public func probeFeatures(at path: ByteString) throws -> HostFeatures { try probeFeatures(at: path, try featureSample()) }
 
-/// An image with two files, and objects of which one is not what the image says.
+/// An image with two files, and their objects, one of which has other content than the image states.
 private func featureSample() throws -> FeatureSample {
     var tree = FileTree(root: Metadata(permissions: 0o755))
     func add(_ name: ByteString, _ letter: UInt8, actually other: UInt8) throws -> (name: ByteString, object: ByteString, content: [UInt8])

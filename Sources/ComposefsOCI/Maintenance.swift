@@ -4,16 +4,17 @@ public import ComposefsImageStore
 import ComposefsLinuxSystem
 public import ComposefsRepository
 
-/// What a check of a whole store found, on both levels.
+/// The result of a check of a store, on both levels.
 public struct StoreReport: Sendable {
-    /// Objects, streams, images, references, `meta.json`.
+    /// Faults of objects, streams, images, references and `meta.json`.
     public var repository: FsckReport
-    /// Manifests, configs, layers and what they refer to.
+    /// Faults of manifests, configs, layers and the content that they refer to.
     public var images: ImageReport
 
-    /// Whether neither level has a fault.
+    /// Whether no fault was found on either level.
     public var isClean: Bool { repository.isOK && images.isClean }
 
+    /// A report from the reports of both levels.
     public init(repository: FsckReport, images: ImageReport) {
         self.repository = repository
         self.images = images
@@ -21,13 +22,13 @@ public struct StoreReport: Sendable {
 }
 
 extension Store {
-    /// Looks for damage in all of the repository and in every tagged image, or in one; repairs nothing.
+    /// Checks the repository, and all tagged images or one image, for damage. Repairs nothing.
     ///
     /// - Parameters:
-    ///   - image: only this one (`ImageStore.resolve`), besides the repository itself; nil for all.
-    ///   - options: what to leave out and what to do in addition.
-    ///   - progress: called with the number of objects read and of all, from several threads.
-    /// - Throws: where something cannot be listed, or `image` names nothing; faults are in the report.
+    ///   - image: the only image to check, as for `ImageStore.resolve`; nil for all. The repository is checked in either case.
+    ///   - options: checks to leave out or to add.
+    ///   - progress: called with the number of objects that have been read and the number of all objects, on several threads.
+    /// - Throws: `ImageStoreError` if `image` does not exist, `RepositoryError` if a directory cannot be listed. Faults are in the report.
     public func check(
         _ image: ByteString? = nil, _ options: ImageCheckOptions = ImageCheckOptions(),
         progress: (@Sendable (_ done: Int, _ total: Int) -> Void)? = nil
@@ -35,7 +36,7 @@ extension Store {
         try await onOwnThread { try checkSynchronously(image, options, progress: progress) }
     }
 
-    /// The same on the caller's thread.
+    /// As `check`, but blocks the caller's thread.
     public func checkSynchronously(
         _ image: ByteString? = nil, _ options: ImageCheckOptions = ImageCheckOptions(),
         progress: (@Sendable (_ done: Int, _ total: Int) -> Void)? = nil
@@ -46,17 +47,17 @@ extension Store {
         }
     }
 
-    /// The same, with all that is told meanwhile.
+    /// The same, with events for objects and images.
     public func checkSynchronously(
         _ image: ByteString?, _ options: ImageCheckOptions, observer: (@Sendable (StoreCheckEvent) -> Void)?
     ) throws -> StoreReport {
-        // A name that means nothing is told before all objects are read.
+        // An unknown name is reported before all objects are read.
         if let image { _ = try images.resolve(image) }
         let found = try self.repository.check(metadataOnly: options.metadataOnly, subset: options.subset) { done, total in
             observer?(.objects(done: done, total: total))
         }
         observer?(.images)
-        // Where a directory is none, there are no images to look at, and that is said already.
+        // If `streams` is not a directory, there are no images to check; the repository's report has the fault.
         guard !found.problems.contains(where: { $0.kind == .unexpectedFileType && ["streams", "streams/refs"].contains($0.path) })
         else { return StoreReport(repository: found, images: ImageReport()) }
         var report = try images.check(image, options, verified: found.verified)
@@ -64,15 +65,15 @@ extension Store {
         return StoreReport(repository: found, images: report)
     }
 
-    /// Removes everything that no tag or other reference keeps and that is not in use, and what interrupted operations left. Waits until no other
-    /// handle of the repository is open, here or in another process. See `Repository.collectGarbage`.
+    /// Removes everything that no tag or other reference keeps and that is not in use, and the remains of interrupted operations. Waits
+    /// until no other handle of the repository is open, in this and other processes. See `Repository.collectGarbage`.
     ///
     /// - Parameters:
-    ///   - dryRun: only say what would be removed.
+    ///   - dryRun: whether only to report what would be removed.
     ///   - extraRoots: names in `streams/` or `images/` that are kept too.
     ///   - wait: how long to wait for other handles.
-    ///   - cancellation: ends the waiting. Cancelling the task does, too.
-    /// - Throws: `RepositoryError`; `.busy` after the time limit. `CancellationError`.
+    ///   - cancellation: ends waiting. Cancelling the task does so too.
+    /// - Throws: `RepositoryError`, which is `.busy` after the time limit; `CancellationError` after a cancellation.
     public func collectGarbage(
         dryRun: Bool = false, extraRoots: [ByteString] = [], wait: LockWait = .forever, cancellation: Cancellation = Cancellation()
     ) async throws -> GarbageReport {
@@ -81,7 +82,9 @@ extension Store {
         }
     }
 
-    /// Runs what waits for others on a thread of its own; the task's cancellation is its.
+    /// Runs work that waits for other handles on its own thread. Cancelling the task cancels it.
+    ///
+    /// - Throws: `CancellationError` after a cancellation; else what `body` throws.
     func waiting<Result: Sendable>(_ cancellation: Cancellation, _ body: @escaping @Sendable () throws -> Result) async throws -> Result {
         do {
             return try await withTaskCancellationHandler {

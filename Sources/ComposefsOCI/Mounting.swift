@@ -7,20 +7,21 @@ public import ComposefsMounting
 import ComposefsRepository
 
 extension Store {
-    /// Mounts an image's root file system. The EROFS image is verified against its identifier first; in a secure repository that is the
-    /// kernel's digest of the very file that is mounted, and the kernel verifies every other file when it is opened. The mount is not bound
-    /// to this process; `unmount` of module Mounting ends it.
+    /// Mounts an image's root file system. The mount outlives this process; `unmount` of module Mounting ends it.
+    ///
+    /// The EROFS image is verified against its image ID first. In a secure repository, the kernel measures the file that is mounted, and
+    /// verifies every other file when it is opened.
     ///
     /// - Parameters:
-    ///   - image: a tag, a digest or the first digits of one (`ImageStore.resolve`), an EROFS image's identifier, or its name below
-    ///     `images/refs`. With `@` and an identifier behind it, what is found must have that identifier.
+    ///   - image: a tag, a digest or the beginning of one (see `ImageStore.resolve`), an image ID, or a name in `images/refs`. `@` and an
+    ///     image ID may follow; the image must have that ID then.
     ///   - target: an existing directory.
-    ///   - bootable: the image for booting instead of the container's.
-    ///   - digest: the identifier that the EROFS image must have.
-    ///   - options: upper and work directory, owner map; their `source` is replaced by the image's identifier unless it was changed.
-    /// - Returns: the EROFS image's identifier.
-    /// - Throws: `ImageStoreError` where there is no such image or it is another one, `RepositoryError` where it is damaged, `MountError`
-    ///   where the kernel or the caller's rights do not suffice.
+    ///   - bootable: whether to mount the boot image instead of the container image.
+    ///   - digest: the image ID that the EROFS image must have.
+    ///   - options: upper and work directory, owner map, attributes. If `source` has its default value, it is replaced by the image ID.
+    /// - Returns: the image ID.
+    /// - Throws: `ImageStoreError` if there is no such image or it has another ID, `RepositoryError` if it is damaged, `MountError` if the
+    ///   kernel does not support the mount or the caller may not mount.
     @discardableResult
     public func mount(
         _ image: ByteString, at target: ByteString, bootable: Bool = false, digest: ObjectID? = nil,
@@ -38,7 +39,7 @@ extension Store {
         return opened.id
     }
 
-    /// The EROFS image that IMAGE means, open and verified; see `mount`.
+    /// Opens and verifies the EROFS image that `image` names. Parameters and errors are those of `mount`.
     public func openMountable(_ image: ByteString, bootable: Bool = false, digest: ObjectID? = nil) throws -> OpenedImage {
         let (image, id, wanted) = try mountable(image, bootable: bootable)
         let opened = try repository.openImage(id)
@@ -49,7 +50,7 @@ extension Store {
         return opened
     }
 
-    /// IMAGE, its name in `images/`, and the identifier that stands behind an `@`, unless something is called so as a whole.
+    /// The name without `@ID`, the image's name in `images/`, and the ID. If an image has the whole text as its name, there is no ID.
     private func mountable(_ image: ByteString, bootable: Bool) throws -> (image: ByteString, name: ByteString, wanted: ObjectID?) {
         do {
             return (image, try imageName(image, bootable: bootable), nil)
@@ -62,7 +63,7 @@ extension Store {
         }
     }
 
-    /// The name in `images/` of what IMAGE means.
+    /// The name in `images/` of the EROFS image that `image` names.
     private func imageName(_ image: ByteString, bootable: Bool) throws -> ByteString {
         if ObjectID(hex: image.bytes) != nil { return image }
         do {
@@ -75,24 +76,24 @@ extension Store {
             }
             return ByteString(id.hex)
         } catch let error as ImageStoreError {
-            // Images that were made from a directory have only a name below images/refs. Damage behind it is reported when it is opened.
+            // Images that were created from a directory have only a name in images/refs. Damage is reported when the image is opened.
             guard case .noSuchImage = error, try (try? repository.image(image)) != nil || images.hasName(image) else { throw error }
             return image
         }
     }
 }
 
-/// Mounts an image that is a file by itself, with objects from anywhere: what `mount.composefs` does.
+/// Mounts an image file outside of a repository, with objects from any directories, as `mount.composefs` does.
 ///
 /// - Parameters:
-///   - path: the image's file, or a block device that holds one.
-///   - objects: directories of objects, at least one.
-///   - digest: what the image's fs-verity digest must be; nil trusts the image. The kernel is asked for it, of the very file that is
-///     mounted; only with `verity` `.none` is the file read and its digest computed here.
-///   - verity: whether the kernel checks each file.
+///   - path: the image file, or a block device with an image.
+///   - objects: the directories of objects, at least one.
+///   - digest: the fs-verity digest that the image must have; nil trusts the image. The kernel measures the file that is mounted; only if
+///     `verity` is `.none`, the file is read and its digest computed in this process.
+///   - verity: whether the kernel verifies each file.
 ///   - target: an existing directory.
 ///   - options: upper and work directory, owner map, attributes.
-/// - Returns: whether the kernel checks each file.
+/// - Returns: whether the kernel verifies each file.
 /// - Throws: `MountError`.
 @discardableResult
 public func mountImageFile(
@@ -100,11 +101,11 @@ public func mountImageFile(
     _ options: MountOptions = MountOptions()
 ) throws(MountError) -> Bool {
     guard let first = objects.first else { throw .options(.noObjects) }
-    // Before the image is looked for, and until the kernel's table shows the mount: no collection comes in between.
+    // Held from before the image is opened until the kernel's mount table shows the mount, so that no garbage collection runs in between.
     let locks = repositoryLocks(objects)
     defer { withExtendedLifetime(locks) {} }
     let image = try open(path, [.readOnly, .nonBlocking])
-    // Of others a read may never end.
+    // Reading other kinds of files may block forever.
     guard let kind = try? image.status().kind, kind == .regular || kind == .blockDevice else { throw .noImageFile(path) }
     let directory = try open(first, [.readOnly, .directory])
     if let digest {
@@ -127,7 +128,7 @@ public func mountImageFile(
     }
 }
 
-/// The shared locks of the repositories whose objects these are. A directory of objects that is in no repository has none.
+/// The shared locks of the repositories of these object directories. A directory outside of a repository has no lock.
 private func repositoryLocks(_ objects: [ByteString]) -> [OpenFile] {
     objects.compactMap { path in
         guard let directory = try? FileDescriptor.open(path + "/..", [.readOnly, .directory]),
@@ -145,7 +146,7 @@ private func open(_ path: ByteString, _ flags: OpenFlags) throws(MountError) -> 
     }
 }
 
-/// Asked of the kernel; nil where there is none.
+/// The digest that the kernel measures; nil if the file has no fs-verity.
 private func measuredDigest(_ file: borrowing FileDescriptor) throws(SystemError) -> ObjectID? {
     do throws(SystemError) {
         guard let measured = try file.measureVerity(), let algorithm = VerityAlgorithm(rawValue: measured.algorithm) else { return nil }

@@ -3,56 +3,65 @@ public import ComposefsConcurrency
 import ComposefsImageStore
 public import ComposefsRepository
 
-/// What `Store.prune` removed, or would remove.
+/// The result of `Store.prune`: what was removed, or would be removed by a run that is not dry.
 public struct PruneReport: Hashable, Sendable {
-    /// Why an image keeps its tags though it was not asked for.
+    /// Why an image keeps its tags.
     public enum Use: String, Hashable, Sendable {
-        /// It is mounted, in whatever mount namespace.
+        /// It is mounted, in any mount namespace.
         case mounted
-        /// The kernel's command line names it: this system runs from it.
+        /// The kernel's command line names it, so this system was booted from it.
         case booted
-        /// It is among the deployments beside the repository (`state/deploy`).
+        /// It has a deployment beside the repository (`state/deploy`).
         case deployed
         /// A boot loader's entry names it.
         case bootEntry = "boot-entry"
     }
 
+    /// A tag that was kept.
     public struct Kept: Hashable, Sendable {
+        /// The tag.
         public var name: ByteString
+        /// The first reason.
         public var use: Use
-        /// All that uses the image.
+        /// All uses of the image.
         public var uses: [ImageUse]
     }
 
-    /// Tags that went, ascending.
+    /// The removed tags, in ascending order.
     public var tagsRemoved: [ByteString] = []
-    /// Tags that stayed because their images are in use.
+    /// Tags that were kept because their images are in use.
     public var tagsKept: [Kept] = []
-    /// Records of artifacts whose subjects are not here any more.
+    /// The number of removed records of referrers whose subjects are not stored any more.
     public var referrersRemoved = 0
+    /// The result of the garbage collection.
     public var garbage = GarbageReport()
 }
 
 extension Store {
-    /// Removes what is of no use: all that no tag keeps, as `collectGarbage`, and records of artifacts that belong to no image that is here.
+    /// Removes records of referrers whose subjects are not stored, and then everything that no tag keeps, as `collectGarbage` does.
     ///
     /// - Parameters:
-    ///   - all: the tags too, of all images that are not in use: not mounted, booted or deployed, and in no boot entry. Artifacts count as not in use,
-    ///     unless they belong to an image that stays. Names below `images/refs` are never touched.
-    ///   - dryRun: only say what would be removed.
+    ///   - all: whether to remove also the tags of all images that are not in use, that is, not mounted, booted, deployed or named by a
+    ///     boot entry. An artifact is in use only if it belongs to an image that is kept. Names in `images/refs` are never removed.
+    ///   - dryRun: whether only to report what would be removed.
     ///   - wait: how long to wait for other handles of the repository.
-    ///   - cancellation: ends the waiting. Cancelling the task does, too.
-    /// - Throws: `RepositoryError`, `ImageStoreError`; `.busy` and `.system` of the former as `collectGarbage`; `CancellationError`.
+    ///   - cancellation: ends waiting. Cancelling the task does so too.
+    /// - Throws: `RepositoryError`, which is `.busy` after the time limit; `ImageStoreError`; `CancellationError` after a cancellation.
     public func prune(
         all: Bool = false, dryRun: Bool = false, wait: LockWait = .forever, cancellation: Cancellation = Cancellation()
     ) async throws -> PruneReport {
         try await waiting(cancellation) { try pruneSynchronously(all: all, dryRun: dryRun, wait: wait, cancellation: cancellation) }
     }
 
-    /// The same on the caller's thread.
+    /// As `prune`, but blocks the caller's thread.
     ///
     /// - Parameters:
-    ///   - confirm: called with the tags that `all` would remove, if there are any, before anything is removed; what it throws ends the call.
+    ///   - all: as for `prune`.
+    ///   - dryRun: as for `prune`.
+    ///   - wait: as for `prune`.
+    ///   - cancellation: as for `prune`.
+    ///   - confirm: called before anything is removed, with the tags that `all` would remove, if there are any. An error that it throws
+    ///     ends the call.
     ///   - willWait: called once before waiting for other handles.
     public func pruneSynchronously(
         all: Bool = false, dryRun: Bool = false, wait: LockWait = .forever, cancellation: Cancellation = Cancellation(),
@@ -65,25 +74,27 @@ extension Store {
             return plan.report
         }
         if let confirm, !plan.report.tagsRemoved.isEmpty { try confirm(plan.report.tagsRemoved) }
-        // A tag is not removed when the collection cannot follow. What is in use is asked again then: time has passed.
+        // Waiting comes first: no tag is removed unless the collection can run. The uses are read again afterwards, because they may have
+        // changed.
         try repository.waitForOthers(wait, cancellation, willWait: willWait)
         let confirmed = Set(plan.report.tagsRemoved)
         plan = try planPrune(all: all) { confirmed.contains($0) }
         for name in plan.report.tagsRemoved { try images.untag(name, force: true) }
         for record in plan.records { try repository.removeStreamReference(record) }
-        // An image that was mounted meanwhile has lost its tag, and nothing else: the collection looks at what is in use when no one can mount.
+        // An image that was mounted in the meantime loses only its tag: the collection reads the uses again while no other process can
+        // mount.
         plan.report.garbage = try repository.collectGarbage(wait: wait, cancellation: cancellation, willWait: willWait)
         return plan.report
     }
 
     private struct PrunePlan {
         var report = PruneReport()
-        /// Tags that are removed, as references.
+        /// The removed tags, as references.
         var tags: Set<ByteString> = []
         var records: [ByteString] = []
     }
 
-    /// - Parameter mayRemove: which tags may be removed.
+    /// - Parameter mayRemove: whether a tag may be removed.
     private func planPrune(all: Bool, _ mayRemove: (ByteString) -> Bool = { _ in true }) throws -> PrunePlan {
         let uses = try repository.imageUses()
         var plan = PrunePlan()

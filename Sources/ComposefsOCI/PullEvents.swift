@@ -1,12 +1,13 @@
 public import ComposefsTransfer
 
-/// A pull's events as they happen, for one reader; they end with the pull, whether it succeeds or not.
+/// The events of a pull, for one reader. The sequence ends with the pull, whether it succeeds or fails.
 ///
-/// Reading slowly, or not at all, never holds the pull up: of what has not been read yet, only the newest count of bytes of each layer is
-/// kept, and only the newest retry. All other events are few, and all of them come.
+/// A slow reader, or none, does not block the pull. Of the events that have not been read, only the newest number of bytes and the newest
+/// retry of each layer are kept. All other events are delivered.
 public struct PullEvents: AsyncSequence, Sendable {
     let buffer = EventBuffer<PullEvent>()
 
+    /// Iterates over the events.
     public struct AsyncIterator: AsyncIteratorProtocol {
         private let buffer: EventBuffer<PullEvent>
         private var changes: AsyncStream<Void>.Iterator
@@ -16,17 +17,19 @@ public struct PullEvents: AsyncSequence, Sendable {
             changes = buffer.changes.makeAsyncIterator()
         }
 
-        /// The next event; nil at the end of the pull, and where the reading task is cancelled.
+        /// The next event; nil at the end of the pull, and if the reading task is cancelled.
         public mutating func next() async -> PullEvent? { await next(isolation: nil) }
 
+        /// As `next()`.
         public mutating func next(isolation actor: isolated (any Actor)?) async -> PullEvent? {
             while true {
                 if let event = buffer.take() { return event }
-                // One change may stand for many events, and the last one for the end.
+                // One change can stand for several events. The end of the changes is the end of the pull.
                 if await changes.next(isolation: actor) == nil { return buffer.take() }
             }
         }
     }
 
+    /// An iterator. Only one reader may use the sequence.
     public func makeAsyncIterator() -> AsyncIterator { AsyncIterator(buffer) }
 }

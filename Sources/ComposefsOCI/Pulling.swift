@@ -8,19 +8,18 @@ public import ComposefsTransfer
 import ComposefsTransports
 
 extension Store {
-    /// Pulls what a reference names: a registry reference (`alpine`, `quay.io/org/name:tag`, `…@sha256:…`), `docker://…`,
+    /// Pulls the image that a reference names: a registry reference (`alpine`, `quay.io/org/name:tag`, `…@sha256:…`), `docker://…`,
     /// `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:TAG]`, `dir:DIR` or `containers-storage:NAME`.
     ///
-    /// Everything is verified, whatever it comes from, and becomes visible with its tag in one durable step: see `pullImage`. Blocks the caller's
-    /// thread until the pull is done. A cancelled pull ends at the next bytes it would read; layers that are finished are kept for the next
-    /// pull.
+    /// Everything is verified, whatever the source, and becomes visible with its tag in one durable step; see `pullImage`. Blocks the
+    /// caller's thread until the pull is complete. A cancelled pull ends at its next read; completed layers are kept for the next pull.
     ///
     /// - Parameters:
-    ///   - reference: what to pull, and where from.
-    ///   - options: platform, policy, tag, how many layers at once, the observer of the progress, what cancels the pull.
-    ///   - registry: credentials, TLS and timeouts; without meaning for sources on this machine.
+    ///   - reference: the image and its source.
+    ///   - options: platform, policy, tag, number of layers at the same time, cancellation and observer.
+    ///   - registry: credentials, TLS and timeouts; ignored for sources on this machine.
     /// - Throws: `OCIError`, `PullError`, `RegistryError`, `RepositoryError`, `ImageStoreError.invalidTag`, `SystemError`;
-    ///   `CancellationError` if it was cancelled.
+    ///   `CancellationError` after a cancellation.
     public func pull(
         _ reference: String, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
     ) throws -> PullResult {
@@ -29,15 +28,18 @@ extension Store {
         }
     }
 
-    /// The same on a thread of its own. Cancelling the task ends the pull.
+    /// Pulls an image on another thread; otherwise as the blocking form. Cancelling the task ends the pull.
     public func pull(
         _ reference: String, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
     ) async throws -> PullResult {
         try await onOwnThread(options.cancellation) { try pull(reference, options.with($0), registry: registry) }
     }
 
-    /// Pulls the images of all platforms that an index lists, and gives each a tag of its own: see `pullAllPlatforms(from:into:_:)` of
-    /// the module `ComposefsTransfer`. The registry is asked whatever the policy.
+    /// Pulls the images for all platforms of an index, each with its own tag; see `pullAllPlatforms(from:into:_:)` of the module
+    /// `ComposefsTransfer`. The source is read whatever the policy. Blocks the caller's thread.
+    ///
+    /// - Returns: the image for `PullOptions.platform` first, if there is one.
+    /// - Throws: as `pull`.
     public func pullAllPlatforms(
         _ reference: String, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
     ) throws -> [PullResult] {
@@ -47,7 +49,7 @@ extension Store {
         }
     }
 
-    /// The same on a thread of its own. Cancelling the task ends the pull.
+    /// Pulls the images for all platforms on another thread; otherwise as the blocking form. Cancelling the task ends the pull.
     public func pullAllPlatforms(
         _ reference: String, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
     ) async throws -> [PullResult] {
@@ -67,14 +69,14 @@ extension Store {
             var registry = registry
             registry.manifestLimit = Int(min(options.limits.manifestBytes, UInt64(ImageLimits.largestManifest)))
             let client = try RegistryClient(registry, cancellation: options.cancellation)
-            // What a short name means depends on the configuration: if that cannot be read, an image that is here may be another one.
+            // The configuration determines the meaning of a short name. If it cannot be read, a stored image could be the wrong one.
             if reference.shortName != nil { _ = try client.candidates(for: reference) }
             return RegistryImageSource(reference, client: client)
         }
         let scratch = ArchiveScratch(
             repository.path, limits: options.limits, checksSpace: options.checksSpace, cancellation: options.cancellation)
         guard let source = try reference.openLocalSource(scratch: scratch, storageRoots: { try StorageConfiguration().roots }) else {
-            throw OCIError.invalidReference(ByteString(text), "names nothing that can be pulled")
+            throw OCIError.invalidReference(ByteString(text), "does not name an image that can be pulled")
         }
         return source
     }

@@ -10,16 +10,16 @@ public import ComposefsTransfer
 import ComposefsTransports
 
 extension Store {
-    /// Sends an image to a registry (`HOST/NAME:TAG`, `docker://…`) or writes it into a layout (`oci:DIR[:TAG]`) or an archive of one
-    /// (`oci-archive:FILE[:TAG]`); see `pushImage`.
+    /// Pushes an image to a registry (`HOST/NAME:TAG`, `docker://…`), or writes it into a layout (`oci:DIR[:TAG]`) or an archive of a
+    /// layout (`oci-archive:FILE[:TAG]`); see `pushImage`. Blocks the caller's thread.
     ///
     /// - Parameters:
-    ///   - image: what `ImageStore.resolve` takes.
-    ///   - reference: where to. Without a tag it is `latest` in a registry, and an image without a name in a layout.
-    ///   - options: how layers are packed, how many at once, who is told of the progress.
-    ///   - registry: credentials, TLS and timeouts; without meaning for layouts.
-    /// - Throws: `OCIError`, `PushError`, `RegistryError`, `RepositoryError`, `ImageStoreError`, `SystemError`; `CancellationError` if it
-    ///   was cancelled.
+    ///   - image: the image's name, as for `ImageStore.resolve`.
+    ///   - reference: the destination. Without a tag, the tag is `latest` in a registry, and the image has no name in a layout.
+    ///   - options: compression, number of layers at the same time, cancellation and observer.
+    ///   - registry: credentials, TLS and timeouts; ignored for layouts and archives.
+    /// - Throws: `OCIError`, `PushError`, `RegistryError`, `RepositoryError`, `ImageStoreError`, `SystemError`; `CancellationError` after a
+    ///   cancellation.
     public func push(
         _ image: ByteString, to reference: String, _ options: PushOptions = PushOptions(), registry: RegistryOptions = RegistryOptions()
     ) throws -> PushResult {
@@ -29,7 +29,7 @@ extension Store {
         }
     }
 
-    /// The same on a thread of its own. Cancelling the task ends the push.
+    /// Pushes an image on another thread; otherwise as the blocking form. Cancelling the task ends the push.
     public func push(
         _ image: ByteString, to reference: String, _ options: PushOptions = PushOptions(), registry: RegistryOptions = RegistryOptions()
     ) async throws -> PushResult {
@@ -50,7 +50,7 @@ extension Store {
         case .ociArchive(let location): return try ArchiveDestination(location)
         default:
             throw OCIError.invalidReference(
-                ByteString(text), "nothing can be written there; name a registry's repository, oci:DIR[:TAG] or oci-archive:FILE[:TAG]")
+                ByteString(text), "is not a destination; name a repository of a registry, oci:DIR[:TAG] or oci-archive:FILE[:TAG]")
         }
     }
 }

@@ -3,19 +3,19 @@ public import ComposefsOCIModel
 public import ComposefsRegistry
 public import ComposefsTransfer
 
-/// Who a program is to the registries it pulls from. Prints without its secret.
+/// How a program authenticates to registries. The description contains no secret.
 public enum RegistryAuth: Sendable, Hashable, CustomStringConvertible, CustomReflectable {
-    /// What `login` of the container tools has left: auth files in the usual places, and credential helpers.
+    /// The credentials that `login` of the container tools has stored: auth files in the default locations, and credential helpers.
     case stored
-    /// Nobody: no file is read, no helper asked.
+    /// No credentials: no file is read and no helper is run.
     case anonymous
-    /// User and password, for every registry.
+    /// User and password, for all registries.
     case basic(username: String, password: String)
     /// A refresh token, exchanged for bearer tokens.
     case identityToken(String)
-    /// A bearer token for the registry itself.
+    /// A bearer token that is sent to the registry.
     case registryToken(String)
-    /// An auth file, which has to exist.
+    /// An auth file, which must exist.
     case file(ByteString)
 
     public var description: String {
@@ -45,25 +45,25 @@ public enum RegistryAuth: Sendable, Hashable, CustomStringConvertible, CustomRef
     }
 }
 
-/// Where a program's images come from: a platform, credentials and options, made once and used for every pull into a store.
+/// A source of images for a store: platform, credentials and options that all its pulls use.
 ///
 /// ```swift
 /// let registry = Registry(platform: .host, auth: .anonymous, store: store)
 /// let image = try await registry.pull("alpine")
 /// ```
 public struct Registry: Sendable {
-    /// Where images are stored.
+    /// The store of pulled images.
     public let store: Store
-    /// What is taken of an index; `PullOptions.platform` is set to it.
+    /// The platform that is selected from an index. It replaces `PullOptions.platform`.
     public var platform: Platform
-    /// TLS, timeouts, mirrors; the credentials are those of `auth`.
+    /// TLS, timeouts and mirrors, and the credentials from `auth`.
     public var options: RegistryOptions
 
     /// - Parameters:
-    ///   - platform: this machine's unless another is given.
-    ///   - auth: who one is to the registry.
-    ///   - store: where images are stored.
-    ///   - options: the rest; its credentials are replaced by `auth`.
+    ///   - platform: the platform that is selected from an index; by default this machine's.
+    ///   - auth: the authentication.
+    ///   - store: the store of pulled images.
+    ///   - options: other options. `auth` replaces their credentials.
     public init(platform: Platform = .host, auth: RegistryAuth = .stored, store: Store, options: RegistryOptions = RegistryOptions()) {
         self.store = store
         self.platform = platform
@@ -77,22 +77,22 @@ public struct Registry: Sendable {
         return options
     }
 
-    /// Pulls an image; see `Store.pull`. `PullOptions.policy` says when the registry is asked.
+    /// Pulls an image; see `Store.pull`. `PullOptions.policy` determines when the registry is asked.
     public func pull(_ reference: String, _ options: PullOptions = PullOptions()) async throws -> PullResult {
         try await store.pull(reference, with(options), registry: self.options)
     }
 
-    /// The same, with its progress; see `Store.startPull`.
+    /// Starts a pull and returns its progress and result; see `Store.startPull`.
     public func startPull(_ reference: String, _ options: PullOptions = PullOptions()) -> RunningPull {
         store.startPull(reference, with(options), registry: self.options)
     }
 
-    /// Pulls the images of all platforms that an index lists; see `Store.pullAllPlatforms`.
+    /// Pulls the images for all platforms of an index; see `Store.pullAllPlatforms`.
     public func pullAllPlatforms(_ reference: String, _ options: PullOptions = PullOptions()) async throws -> [PullResult] {
         try await store.pullAllPlatforms(reference, with(options), registry: self.options)
     }
 
-    /// The image that the store has of a reference, without asking anybody; nil where it has none. See `PullPolicy.never`.
+    /// The stored image of a reference, without a request; nil if the store has none. See `PullPolicy.never`.
     public func stored(_ reference: String, _ options: PullOptions = PullOptions()) async throws -> PullResult? {
         var options = options
         options.policy = .never

@@ -1,7 +1,7 @@
 public import ComposefsRegistry
 public import ComposefsTransfer
 
-/// A pull that runs in a task of its own: what happens as it happens, and in the end what it brought.
+/// A pull that runs in its own task: its events, and its result.
 ///
 /// ```swift
 /// let pull = store.startPull("alpine")
@@ -9,7 +9,7 @@ public import ComposefsTransfer
 /// let image = try await pull.result
 /// ```
 public struct RunningPull: Sendable {
-    /// What happens, for one reader; ends with the pull, whether it succeeds or not.
+    /// The events, for one reader. They end with the pull, whether it succeeds or fails.
     public let events: PullEvents
     private let task: Task<PullResult, any Error>
 
@@ -18,9 +18,9 @@ public struct RunningPull: Sendable {
         self.task = task
     }
 
-    /// What the pull brought, once it is done. A task that waits here and is cancelled cancels the pull.
+    /// Waits for the pull and returns its result. Cancelling a task that waits here cancels the pull.
     ///
-    /// Throws what `Store.pull` throws.
+    /// - Throws: as `Store.pull`.
     public var result: PullResult {
         get async throws {
             try await withTaskCancellationHandler {
@@ -31,13 +31,13 @@ public struct RunningPull: Sendable {
         }
     }
 
-    /// Ends the pull; `result` throws `CancellationError` then, unless it was done already.
+    /// Cancels the pull. `result` then throws `CancellationError`, unless the pull was already complete.
     public func cancel() { task.cancel() }
 }
 
 extension Store {
-    /// Begins to pull what a reference names; see `pull` for references, options and errors. It runs until it is done or cancelled, whether
-    /// anybody reads its events or not. An observer in `options` is told of all events as well.
+    /// Starts a pull; see `pull` for parameters and errors. The pull runs until it is complete or cancelled, whether its events are read or
+    /// not. An observer in `options` receives all events too.
     public func startPull(
         _ reference: String, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
     ) -> RunningPull {

@@ -6,20 +6,21 @@ public import ComposefsLinuxSystem
 import ComposefsMounting
 import ComposefsRepository
 
-/// How an image is served with FUSE.
+/// Options for serving an image with FUSE.
 public struct ServeOptions: Sendable {
-    /// Lets users other than the one who mounts look inside.
+    /// Whether other users may access the mount (`allow_other`).
     public var allowOther: Bool
-    /// Threads that answer; nil for two a processor.
+    /// The number of threads that answer requests; nil for two per processor.
     public var threads: Int?
-    /// The kernel asks for a file when it is read and not in its cache, instead of whenever it is opened. Many times faster for many small
-    /// files that are read again and again; contents are cached a second time, and a damaged file fails when it is read, not when opened.
+    /// Whether the kernel requests a file only when it is read and not cached, instead of at every open. This is much faster for many small
+    /// files that are read repeatedly. But contents are cached twice, and a damaged file fails when it is read, not when it is opened.
     public var opensLazily: Bool
-    /// Of the mount: by default `nosuid` and `nodev`; see `FuseMountOptions`.
+    /// The attributes of the mount, by default `nosuid` and `nodev`; see `FuseMountOptions`.
     public var attributes: MountAttributes
-    /// Told in one line about every object that is missing or damaged, once each, from any thread.
+    /// Called with a message of one line for each missing or damaged object, once per object, on any thread.
     public var report: @Sendable (String) -> Void
 
+    /// Default options, except for the parameters.
     public init(
         allowOther: Bool = false, threads: Int? = nil, opensLazily: Bool = false, attributes: MountAttributes = .withoutPrivileges,
         report: @escaping @Sendable (String) -> Void = { _ in }
@@ -32,10 +33,10 @@ public struct ServeOptions: Sendable {
     }
 }
 
-/// An image that is mounted with FUSE and served by this process, for as long as `run` runs.
+/// An image that is mounted with FUSE and that this process serves while `run` runs.
 ///
-/// A lease in the repository keeps what the image needs, and lets garbage be collected. Where no lease can be written, it holds the repository's
-/// shared lock instead, for which collections wait.
+/// A lease in the repository keeps the image's content, so that garbage collections can run in the meantime. If no lease can be written,
+/// the repository's shared lock is held instead, and collections wait for it.
 public final class ServedImage: Sendable {
     private let server: FuseServer
     private let mount: AttachedFuseMount
@@ -52,39 +53,45 @@ public final class ServedImage: Sendable {
         self.keeper = keeper
     }
 
-    /// The directory, as the kernel names it.
+    /// The mount point, as the kernel names it.
     public var path: ByteString { mount.path }
 
-    /// Answers the kernel, blocking the caller; returns once it is unmounted, by whomever.
+    /// Answers the kernel's requests. Blocks the caller's thread until the image is unmounted by any process.
     public func run() {
         server.run()
         if case .lease(let lease) = keeper { lease.end() }
     }
 
-    /// Unmounts it, which lets `run` return; with `lazily` even where it is in use, and `run` then returns with the last user.
+    /// Unmounts the image, after which `run` returns.
+    ///
+    /// - Parameter lazily: whether to unmount even if the mount is in use (MNT_DETACH). `run` then returns when the last user has closed
+    ///   it.
+    /// - Throws: `FuseError`.
     public func unmount(lazily: Bool = false) throws(FuseError) { try mount.unmount(lazily: lazily) }
 }
 
 extension Store {
-    /// Mounts an image's root file system with FUSE, which takes no privileges: this process serves it while ``ServedImage/run()`` runs.
+    /// Mounts an image's root file system with FUSE, which needs no privileges. This process serves it while ``ServedImage/run()`` runs.
     ///
-    /// The image is verified against its identifier first. Each object is verified when a file is opened: by the kernel's digest where it has
-    /// fs-verity, else by hashing it once; one that is damaged gives EIO, one that is missing ENOENT.
+    /// The image is verified against its image ID first. Each object is verified when a file is opened: with the kernel's digest if it has
+    /// fs-verity, otherwise by hashing it once. Opening a damaged object fails with EIO, a missing one with ENOENT.
     ///
     /// - Parameters:
-    ///   - image: as `mount` takes it.
-    ///   - digest: the identifier that the EROFS image must have.
+    ///   - image: the image's name, as for `mount`.
     ///   - target: an existing directory.
-    /// - Throws: `ImageStoreError`, `RepositoryError` and `ErofsError` for the image, `FuseError` where the kernel or the caller's rights do
-    ///   not suffice.
+    ///   - bootable: whether to serve the boot image instead of the container image.
+    ///   - digest: the image ID that the EROFS image must have.
+    ///   - options: threads, caching, attributes and reports.
+    /// - Throws: `ImageStoreError`, `RepositoryError` and `ErofsError` for the image; `FuseError` if the kernel does not support the mount
+    ///   or the caller may not mount.
     public func serve(
         _ image: ByteString, at target: ByteString, bootable: Bool = false, digest: ObjectID? = nil,
         _ options: ServeOptions = ServeOptions()
     ) throws -> ServedImage {
         let id = try openMountable(image, bootable: bootable, digest: digest).id
-        // Kept in memory: what was verified is what is served, whatever happens to the file.
+        // The image is kept in memory, so that exactly the verified bytes are served.
         let content = try ErofsImage(try repository.readObject(id, limit: ErofsImage.maximumSize), algorithm: repository.algorithm)
-        // This handle's shared lock keeps collections away until the lease is there.
+        // Until the lease exists, this handle's shared lock prevents garbage collections.
         let keeper = keep(id, at: target)
         let objects = RepositoryObjects(reader: try repository.objectReader())
         let source = MountOptions.source(ofImage: ByteString(id.hex))
@@ -108,7 +115,7 @@ extension Store {
             let directory = try FileDescriptor.open(target, [.pathOnly, .directory]).kernelPath
             return .lease(try repository.lease(id, at: directory))
         } catch {
-            // Read-only, or another user's: as long as this handle is open, others do not collect.
+            // The repository is read-only or belongs to another user. Collections wait as long as this handle is open.
             return .lock(repository)
         }
     }

@@ -3,33 +3,38 @@ public import ComposefsImageStore
 import ComposefsLinuxSystem
 public import ComposefsRepository
 
-/// A repository of OCI images: what the `cfsoci` command works on, as a value.
+/// A repository of OCI images, on which all operations of the `cfsoci` command are available.
 ///
-/// A store is a handle: copies of it share the repository's lock, and many threads and tasks may use it at once. Methods that wait on the
-/// network or do much work are `async` and run on threads of their own, so that no cooperative thread is blocked; each has a
-/// `…Synchronously` form that runs on the caller's. What only reads a few small files is synchronous: see ``images``.
+/// A store is a handle. Its copies share the repository's lock, and several threads and tasks may use it at the same time. Pulls, pushes
+/// and copies have a blocking and an async form of the same name. An async method runs its work on other threads, so it does not block
+/// Swift's cooperative thread pool. Operations that only read a few small files are synchronous; see ``images``.
 public struct Store: Sendable {
-    /// Objects, streams, images and references, without a notion of OCI.
+    /// Objects, streams, images and references, independent of OCI.
     public let repository: Repository
     /// Manifests, configs, layers, tags and referrers.
     public var images: ImageStore { ImageStore(repository) }
 
-    /// The store that an open repository is.
+    /// A store for the images of an open repository.
     public init(_ repository: Repository) { self.repository = repository }
 
-    /// Opens an existing repository, waiting for a garbage collection that runs.
+    /// Opens an existing repository. Waits for a running garbage collection.
     ///
-    /// - Throws: `RepositoryError`; `.notInitialized` where the directory is no repository.
+    /// - Parameters:
+    ///   - path: the repository's directory.
+    ///   - options: how to open it.
+    /// - Throws: `RepositoryError`, which is `.notInitialized` if the directory is not a repository.
     public static func open(_ path: ByteString, _ options: OpenOptions = OpenOptions()) throws -> Store {
         Store(try Repository.open(path, options))
     }
 
-    /// Opens a repository, or makes one (parents too) with fs-verity where the file system has it.
+    /// Opens a repository, or creates it and its parent directories. By default a new repository has fs-verity if the file system supports
+    /// it.
     ///
     /// - Parameters:
     ///   - path: the repository's directory.
-    ///   - configuration: of a repository that has to be made; an existing one stays as it is.
-    ///   - options: how to open, in either case.
+    ///   - configuration: the configuration of a new repository. An existing one is not changed.
+    ///   - options: how to open it.
+    /// - Returns: the store, and whether the repository was created.
     /// - Throws: `RepositoryError`, `SystemError`.
     public static func openOrCreate(
         _ path: ByteString, _ configuration: RepositoryConfiguration = RepositoryConfiguration(verity: .automatic),
@@ -47,7 +52,8 @@ public struct Store: Sendable {
         return try initialize(path, configuration, options)
     }
 
-    /// Makes a repository and the directories that lead to it, as `mkdir -p` does. Where it fails, what it made goes again.
+    /// Creates a repository and its parent directories, as `mkdir -p` does. After a failure, the directories that it has created are
+    /// removed.
     package static func initialize(
         _ path: ByteString, _ configuration: RepositoryConfiguration, _ options: OpenOptions = OpenOptions()
     ) throws -> (store: Store, created: Bool) {
