@@ -377,8 +377,8 @@ struct PushTests {
         let repo = ["--repo", folder.path + "/repo"]
         for (arguments, words) in [
             (["--compression-level", "3"], "--compression-level needs --compression"),
-            (["--compression", "gzip", "--compression-level", "10"], "is 1 to 9"),
-            (["--compression", "none", "--compression-level", "1"], "has no level"), (["--jobs", "0"], "from 1 up"),
+            (["--compression", "gzip", "--compression-level", "10"], "from 1 to 9"),
+            (["--compression", "none", "--compression-level", "1"], "has no level"), (["--jobs", "0"], "at least 1"),
             (["--compression", "xz"], "gzip"),
         ] {
             let result = try Cfsoci.run(repo + ["push", "a", "localhost:1/a"] + arguments)

@@ -102,7 +102,7 @@ import Testing
         #expect(pulled.status == 0)
         #expect(try pulled.json()["referrers"]?.array == [.string(artifact.description)])
         #expect(try pulled.json()["referrersLeftOut"]?.array == [.string(ContentDigest.of(nested).description)])
-        #expect(pulled.error.contains("1 referrers are of a kind that cannot be stored"))
+        #expect(pulled.error.contains("1 referrers have a type that cannot be stored"))
         #expect(try listed() == [artifact.description])
 
         let third = ["--repo", folder.path + "/third"]
