@@ -33,22 +33,22 @@ extension Store {
         _ image: ByteString? = nil, _ options: ImageCheckOptions = ImageCheckOptions(),
         progress: (@Sendable (_ done: Int, _ total: Int) -> Void)? = nil
     ) async throws -> StoreReport {
-        try await onOwnThread { try checkSynchronously(image, options, progress: progress) }
+        try await onOwnThread { try check(image, options, progress: progress) }
     }
 
-    /// As `check`, but blocks the caller's thread.
-    public func checkSynchronously(
+    /// The same on the caller's thread.
+    public func check(
         _ image: ByteString? = nil, _ options: ImageCheckOptions = ImageCheckOptions(),
         progress: (@Sendable (_ done: Int, _ total: Int) -> Void)? = nil
     ) throws -> StoreReport {
-        guard let progress else { return try checkSynchronously(image, options, observer: nil) }
-        return try checkSynchronously(image, options) { event in
+        guard let progress else { return try check(image, options, observer: nil) }
+        return try check(image, options) { event in
             if case .objects(let done, let total) = event { progress(done, total) }
         }
     }
 
     /// The same, with events for objects and images.
-    public func checkSynchronously(
+    public func check(
         _ image: ByteString?, _ options: ImageCheckOptions, observer: (@Sendable (StoreCheckEvent) -> Void)?
     ) throws -> StoreReport {
         // An unknown name is reported before all objects are read.
@@ -60,7 +60,7 @@ extension Store {
         // If `streams` is not a directory, there are no images to check; the repository's report has the fault.
         guard !found.problems.contains(where: { $0.kind == .unexpectedFileType && ["streams", "streams/refs"].contains($0.path) })
         else { return StoreReport(repository: found, images: ImageReport()) }
-        var report = try images.check(image, options, verified: found.verified)
+        var report = try images.check(image, options)
         report.problems += try images.checkPackingMarks(image, options)
         return StoreReport(repository: found, images: report)
     }

@@ -50,10 +50,10 @@ extension Store {
     public func prune(
         all: Bool = false, dryRun: Bool = false, wait: LockWait = .forever, cancellation: Cancellation = Cancellation()
     ) async throws -> PruneReport {
-        try await waiting(cancellation) { try pruneSynchronously(all: all, dryRun: dryRun, wait: wait, cancellation: cancellation) }
+        try await waiting(cancellation) { try prune(all: all, dryRun: dryRun, wait: wait, cancellation: cancellation) }
     }
 
-    /// As `prune`, but blocks the caller's thread.
+    /// The same on the caller's thread.
     ///
     /// - Parameters:
     ///   - all: as for `prune`.
@@ -63,7 +63,7 @@ extension Store {
     ///   - confirm: called before anything is removed, with the tags that `all` would remove, if there are any. An error that it throws
     ///     ends the call.
     ///   - willWait: called once before waiting for other handles.
-    public func pruneSynchronously(
+    public func prune(
         all: Bool = false, dryRun: Bool = false, wait: LockWait = .forever, cancellation: Cancellation = Cancellation(),
         confirm: (([ByteString]) throws -> Void)? = nil, willWait: (@Sendable () -> Void)? = nil
     ) throws -> PruneReport {

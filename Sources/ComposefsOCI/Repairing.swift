@@ -98,13 +98,13 @@ extension Store {
         repair.isDryRun = options.isDryRun
         repair.prunesDangling = options.prunesDangling
         if let observer = options.observer { repair.observer = { event in observer(.repair(event)) } }
-        let before = try checkSynchronously(nil, ImageCheckOptions(), observer: options.observer)
+        let before = try check(nil, ImageCheckOptions(), observer: options.observer)
         let report = try images.repair(before.repository, before.images, repair)
         guard !options.isDryRun, !report.actions.isEmpty else {
             return StoreRepairReport(before: before, repair: report, after: nil)
         }
         options.observer?(.again)
-        let after = try checkSynchronously(nil, ImageCheckOptions(), observer: options.observer)
+        let after = try check(nil, ImageCheckOptions(), observer: options.observer)
         return StoreRepairReport(before: before, repair: report, after: after)
     }
 

@@ -1,6 +1,6 @@
 public import ComposefsBytes
 import ComposefsEROFS
-package import ComposefsHashing
+import ComposefsHashing
 import ComposefsOCIModel
 public import ComposefsRepository
 import ComposefsSplitStream
@@ -11,8 +11,7 @@ public struct ImageCheckOptions: Sendable {
     public var metadataOnly: Bool
     /// Re-assemble the layers of this part only.
     public var subset: CheckSubset?
-    /// Also re-assemble layers whose objects are all known to be good and that were verified before they got their names, merge the layers
-    /// anew and compare the EROFS images' identifiers.
+    /// Also merge the layers anew and compare the EROFS images' identifiers.
     public var deep: Bool
 
     public init(metadataOnly: Bool = false, deep: Bool = false, subset: CheckSubset? = nil) {
@@ -66,12 +65,7 @@ extension ImageStore {
     /// - Parameter only: the image, as `resolve` takes it; nil for all tags.
     /// - Throws: `ImageStoreError` where `only` means nothing; faults are in the report.
     public func check(_ only: ByteString? = nil, _ options: ImageCheckOptions = ImageCheckOptions()) throws -> ImageReport {
-        try check(only, options, verified: [])
-    }
-
-    /// - Parameter verified: objects that were read just now and are what their names say.
-    package func check(_ only: ByteString?, _ options: ImageCheckOptions, verified: Set<ObjectID>) throws -> ImageReport {
-        var check = ImageCheck(LayerCheck(store: self, options: options, verified: verified))
+        var check = ImageCheck(LayerCheck(store: self, options: options))
         if let only {
             let found = try resolve(only)
             check.readLayers(of: [found.manifestDigest])

@@ -19,7 +19,7 @@ struct Fsck: ParsableCommand {
     @Flag(help: "Leave out what reads all objects.")
     var metadataOnly = false
 
-    @Flag(help: "Also re-assemble every layer, merge the layers anew and compare the EROFS images.")
+    @Flag(help: "Also merge the layers anew and compare the EROFS images.")
     var deep = false
 
     @Option(help: ArgumentHelp("Read only this part of the objects and layers, such as 3/7: one each night, in turn.", valueName: "n/m"))
@@ -132,7 +132,7 @@ struct Fsck: ParsableCommand {
     private func check(_ store: Store, _ observer: @escaping @Sendable (StoreCheckEvent) -> Void) throws -> StoreReport {
         let options = ImageCheckOptions(metadataOnly: metadataOnly, deep: deep, subset: try parsedSubset())
         do {
-            return try store.checkSynchronously(image, options, observer: observer)
+            return try store.check(image, options, observer: observer)
         } catch let error as ImageStoreError {
             // An image that create-image made is checked with the repository: it has nothing besides its EROFS image.
             guard case .noSuchImage = error, let image, try store.images.hasName(image) else { throw error }

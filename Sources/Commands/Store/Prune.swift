@@ -23,7 +23,7 @@ struct Prune: ParsableCommand {
 
     func run() throws {
         let store = try global.openStore(readOnly: removal.dryRun, wait: removal.wait.limit)
-        let report = try store.pruneSynchronously(
+        let report = try store.prune(
             all: all, dryRun: removal.dryRun, wait: removal.wait.limit, confirm: yes ? nil : confirm, willWait: removal.waitingNote(global))
         removal.warn(report.garbage, global)
         try Pruned(report: report, isDryRun: removal.dryRun).show(asJSON: removal.json)
