@@ -73,7 +73,9 @@ extension ImageSource {
         }
         let attributeCount = Int(try load(at + CompactInodeLayout.attributeCount, as: UInt16.self))
         let mode = try load(at + CompactInodeLayout.mode, as: UInt16.self)
-        guard let kind = FileTree.Kind(modeBits: UInt32(mode)) else { throw Fault("mode 0\(String(mode, radix: 8)) is not a valid file type") }
+        guard let kind = FileTree.Kind(modeBits: UInt32(mode)) else {
+            throw Fault("mode 0\(String(mode, radix: 8)) is not a valid file type")
+        }
         var it = ImageInode(
             nid: nid, kind: kind, permissions: mode & 0o7777, uid: 0, gid: 0, modified: superblock.buildTime, links: 0, size: 0,
             layout: layout, value: try load(at + CompactInodeLayout.value, as: UInt32.self), offset: at,

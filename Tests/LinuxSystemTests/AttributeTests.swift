@@ -16,10 +16,13 @@ import Testing
             try directory.setExtendedAttribute("user.a", large, at: "file")
             try file.setExtendedAttribute("user.empty", "")
             let expected = [
-                FileDescriptor.ExtendedAttribute(name: "user.a", value: large), FileDescriptor.ExtendedAttribute(name: "user.b", value: ByteString([0, 1, 255])),
+                FileDescriptor.ExtendedAttribute(name: "user.a", value: large),
+                FileDescriptor.ExtendedAttribute(name: "user.b", value: ByteString([0, 1, 255])),
                 FileDescriptor.ExtendedAttribute(name: "user.empty", value: ""),
             ]
-            func ours(_ all: [FileDescriptor.ExtendedAttribute]) -> [FileDescriptor.ExtendedAttribute] { all.filter { $0.name.hasPrefix("user.") } }
+            func ours(_ all: [FileDescriptor.ExtendedAttribute]) -> [FileDescriptor.ExtendedAttribute] {
+                all.filter { $0.name.hasPrefix("user.") }
+            }
             #expect(ours(try file.extendedAttributes()) == expected)
             #expect(ours(try directory.extendedAttributes(at: "file")) == expected)
             #expect(ours(try directory.open(at: "file", .pathOnly).extendedAttributes()) == expected)
