@@ -180,7 +180,7 @@ extension Repository {
         do throws(SystemError) {
             opened = try root.openIfPresent(at: Layout.metadata, [.readOnly, .noFollow, .nonBlocking])
         } catch {
-            guard error.errno == .tooManySymbolicLinks else { throw .system(error) }
+            guard error.errno == .tooManySymbolicLinks else { throw RepositoryError(error) }
             throw .metadata("is a symbolic link")
         }
         guard let file = opened else { return nil }
@@ -296,7 +296,7 @@ extension Repository {
         } catch {
             // The kernel says ENOTDIR of a link as well, and the user has to look for the link.
             let isLink = error.errno == .notDirectory && (try? root.statusIfPresent(at: path))?.kind == .symbolicLink
-            throw .system(isLink ? SystemError(operation: error.operation, path: error.path, errno: .tooManySymbolicLinks) : error)
+            throw RepositoryError(isLink ? SystemError(operation: error.operation, path: error.path, errno: .tooManySymbolicLinks) : error)
         }
     }
 
