@@ -42,15 +42,15 @@ final class RegistryBlobOrigins: BlobOrigins {
     }
 
     func connect(_ origin: Int, from offset: UInt64) throws(OriginFailure) -> any BlobConnection {
+        // The addresses are for a blob that is missing, not for an endpoint that fails in another way.
+        guard origin < endpoints.count || failures.last?.error.kind == .notFound else {
+            throw OriginFailure(EndpointFinder.joined(failures))
+        }
         do throws(Failure) {
             if origin < endpoints.count { return try endpoints[origin].connect(from: offset) }
-            // The URLs of a foreign layer are used only if the blob is missing, not after other errors.
-            guard failures.last?.error.kind == .notFound else { throw Failure(EndpointFinder.joined(failures)) }
             return try ForeignBlobConnection(client, descriptor, addresses[origin - endpoints.count], skipping: offset)
         } catch {
-            var failure = OriginFailure(error)
-            if origin >= endpoints.count, failures.last?.error.kind != .notFound { failure.concernsOrigin = false }
-            throw failure
+            throw OriginFailure(error)
         }
     }
 

@@ -14,7 +14,7 @@ extension Repository {
         guard try status(at: path) != nil, try !isIntact(id, reads: true) else { return nil }
         try requireWritable()
         guard let place = try setAside(path) else { return nil }
-        // Somebody may have put a good one there in the moment before: its name it gets back, unless there is another one again.
+        // Another process may have stored an intact one just before: it gets its name back, unless there is a new one already.
         let isGood = try isGood(at: place, id)
         if isGood {
             try system { () throws(SystemError) in
@@ -108,7 +108,7 @@ extension Repository {
 
     /// Removes what interrupted operations left. Needs the repository for itself and does not wait for that.
     ///
-    /// - Returns: what was removed; nil where somebody else uses the repository, who may need it.
+    /// - Returns: what was removed; nil if another process uses the repository and may need it.
     package func removeTemporaries() throws(RepositoryError) -> [ByteString]? {
         try requireWritable()
         return try activity.marker.withLock { (marker) throws(RepositoryError) -> [ByteString]? in

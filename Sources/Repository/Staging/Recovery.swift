@@ -348,7 +348,7 @@ extension Repository {
             let directory = try root.directory(at: path)
             var found: [ObjectEntry] = []
             for entry in try directory.entries(of: ".") ?? [] {
-                // Somebody may have removed it meanwhile.
+                // Another process may have removed it meanwhile.
                 guard let status = try directory.statusIfPresent(at: entry.name) else { continue }
                 let id = Layout.objectID(first: index, rest: entry.name, algorithm)
                 found.append(ObjectEntry(id: id, path: path + "/" + entry.name, status: status))

@@ -98,7 +98,7 @@ public struct RepairReport: Sendable {
     public var images: [RepairedImage] = []
     /// References that lead to nothing, and were left.
     public var dangling: [ByteString] = []
-    /// Whether temporaries were left because somebody else uses the repository.
+    /// Whether temporaries were left because another process uses the repository.
     public var isBusy = false
 
     public init() {}
