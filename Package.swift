@@ -70,14 +70,16 @@ let package = Package(
         module("Tar", ["Bytes"]),
         module("SplitStream", ["Bytes", "Hashing", "Compression"]),
         module("OCIModel", ["Bytes", "Hashing", "Compression", "JSON"]),
-        // Level 3: pure formats of a tree.
+        // Level 3: pure formats of a tree, and of what a machine boots.
         module("EROFS", ["Bytes", "Hashing", "FileTree"]),
         module("Dumpfile", ["Bytes", "Hashing", "FileTree"]),
+        module("BootFormats", ["Bytes", "Hashing"]),
         // Level 4: Repository knows no OCI. Transports knows no store and no HTTP. HTTPClient, the only user of libcurl, knows no registry. Mounting
         // knows no repository; it reports what is mounted, which garbage collection needs.
         module("Mounting", ["Bytes", "LinuxSystem", "Concurrency"]),
         module(
-            "Repository", ["Bytes", "Hashing", "LinuxSystem", "Concurrency", "JSON", "FileTree", "SplitStream", "EROFS", "Mounting"]),
+            "Repository",
+            ["Bytes", "Hashing", "LinuxSystem", "Concurrency", "JSON", "FileTree", "SplitStream", "EROFS", "BootFormats", "Mounting"]),
         module("Transports", ["Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "Tar", "OCIModel"]),
         module("HTTPClient", ["Bytes", "Compression", "LinuxSystem", "Concurrency", "CCurl"]),
         // Level 5: OCI images in a repository, from any source; the distribution protocol, for any use of the bytes.
@@ -135,6 +137,7 @@ let package = Package(
         tests("SplitStream", ["Bytes", "Hashing", "Compression"]),
         tests("EROFS", ["Bytes", "Hashing", "FileTree", "Dumpfile"]),
         tests("Dumpfile", ["Bytes", "Hashing", "FileTree"]),
+        tests("BootFormats", ["Bytes", "Hashing"]),
         tests("OCIModel", ["Hashing", "Compression", "JSON", "Transports", "ImageStore", "Transfer"]),
         tests("Repository", ["Bytes", "Hashing", "LinuxSystem", "Concurrency", "JSON", "FileTree", "SplitStream", "EROFS", "TestSupport"]),
         tests(
@@ -181,6 +184,7 @@ if let chosen = Context.environment["CFSOCI_TESTS"]?.split(separator: ",").map(S
 // The fuzzers, which only `tools/fuzz` builds: it sets the variable. There is one program per format; libFuzzer provides `main`.
 if Context.environment["CFSOCI_FUZZ"] != nil {
     let fuzzers: [String: [String]] = [
+        "FuzzBootFormats": ["BootFormats", "Hashing"],
         "FuzzCompression": ["Compression"],
         "FuzzDumpfile": ["Dumpfile", "EROFS", "FileTree"],
         "FuzzErofs": ["Dumpfile", "EROFS", "FileTree"],

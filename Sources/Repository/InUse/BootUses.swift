@@ -1,3 +1,4 @@
+internal import ComposefsBootFormats
 internal import ComposefsBytes
 internal import ComposefsLinuxSystem
 
@@ -86,41 +87,25 @@ extension Repository {
             for id in identifiers(in: entry.name.bytes) { uses.add(id, use) }
             let file = try directory.open(at: entry.name, [.readOnly, .nonBlocking])
             guard try file.status().kind == .regular else { continue }
-            for id in bootIdentifiers(in: try commandLine(ofUnified: file)) { uses.add(id, use) }
+            for id in bootIdentifiers(in: try commandLines(ofUnified: OpenFile(file))) { uses.add(id, use) }
         }
     }
 
-    /// The section `.cmdline` of a PE file (UAPI unified kernel image); empty when there is none or the file is no PE file.
-    static func commandLine(ofUnified file: borrowing FileDescriptor) throws(SystemError) -> [UInt8] {
-        func bytes(_ offset: UInt64, _ count: Int) throws(SystemError) -> [UInt8] {
-            var buffer = [UInt8](repeating: 0, count: count)
-            var failure: SystemError?
-            let filled = buffer.withUnsafeMutableBytes { buffer -> Int in
-                do throws(SystemError) {
-                    return try file.preadFully(into: buffer, at: offset)
-                } catch {
-                    failure = error
-                    return 0
-                }
+    /// The kernel arguments in a unified kernel image, those of all its profiles. Empty if the file is no EFI program.
+    /// What is left of a damaged one counts: an image is rather kept.
+    static func commandLines(ofUnified file: OpenFile) throws(SystemError) -> [UInt8] {
+        var text: [UInt8] = []
+        do {
+            let program = try PortableExecutable(file)
+            for section in program.sections where section.name == ".cmdline" {
+                // A space keeps two lines from becoming one argument.
+                text += try program.start(of: section, in: file, limit: entryLimit) + [0x20]
             }
-            if let failure { throw failure }
-            return Array(buffer[..<filled])
+        } catch let error as SystemError {
+            throw error
+        } catch {
+            // Not an EFI program.
         }
-        func number(_ bytes: [UInt8], _ offset: Int, _ size: Int) -> UInt64 {
-            guard offset + size <= bytes.count else { return 0 }
-            return (0..<size).reduce(0) { $0 | UInt64(bytes[offset + $1]) << UInt64(8 * $1) }
-        }
-        let head = try bytes(0, 64)
-        guard head.count == 64, head.starts(with: "MZ".utf8) else { return [] }
-        // e_lfanew; there "PE\0\0", the COFF header of 20 bytes, the optional header, then 40 bytes a section.
-        let start = number(head, 0x3c, 4)
-        let coff = try bytes(start, 24)
-        guard coff.count == 24, coff.starts(with: "PE\0\0".utf8) else { return [] }
-        let sections = try bytes(start + 24 + number(coff, 20, 2), 40 * Int(number(coff, 6, 2)))
-        for at in stride(from: 0, to: sections.count - 39, by: 40) where sections[at..<(at + 8)].elementsEqual(".cmdline".utf8) {
-            let (virtualSize, size) = (number(sections, at + 8, 4), number(sections, at + 16, 4))
-            return try bytes(number(sections, at + 20, 4), Int(min(virtualSize == 0 ? size : virtualSize, size, UInt64(entryLimit))))
-        }
-        return []
+        return text
     }
 }

@@ -1,0 +1,45 @@
+public import ComposefsBytes
+
+/// The arguments of a kernel, as in `/proc/cmdline`.
+///
+/// Arguments are separated by ASCII white space. Between double quotes, white space is part of the argument. Quotes stay in the argument, as
+/// the kernel's `parse_args` hands them to user space (kernel-parameters.rst).
+public struct KernelCommandLine: Sendable, Equatable {
+    public var arguments: [ByteString]
+
+    public init(_ arguments: [ByteString]) { self.arguments = arguments }
+
+    /// Splits `text`. A NUL ends it: the command line of a unified kernel image may be padded. An open quote extends to the end.
+    public init(parsing text: some Sequence<UInt8>) {
+        arguments = []
+        var argument: [UInt8] = []
+        var isQuoted = false
+        for byte in text {
+            if byte == 0 { break }
+            if byte == UInt8(ascii: "\"") { isQuoted.toggle() }
+            if isQuoted || !isASCIISpace(byte) {
+                argument.append(byte)
+            } else if !argument.isEmpty {
+                arguments.append(ByteString(argument))
+                argument = []
+            }
+        }
+        if !argument.isEmpty { arguments.append(ByteString(argument)) }
+    }
+
+    /// The arguments, separated by spaces.
+    public var bytes: [UInt8] { Array(arguments.map(\.bytes).joined(separator: [UInt8(ascii: " ")])) }
+
+    /// Replaces the first argument with the same key as `argument`, up to and including `=`, or appends `argument` if there is none.
+    ///
+    /// An argument without `=` replaces only its equal.
+    public mutating func set(_ argument: ByteString) {
+        let key = argument.bytes.firstIndex(of: UInt8(ascii: "=")).map { argument.bytes[...$0] }
+        let existing = arguments.firstIndex { other in key.map { other.bytes.starts(with: $0) } ?? (other == argument) }
+        if let existing { arguments[existing] = argument } else { arguments.append(argument) }
+    }
+}
+
+/// Space, `\t`, `\n`, `\v`, `\f` and `\r`, as C's `isspace` in the C locale.
+@inlinable
+package func isASCIISpace(_ byte: UInt8) -> Bool { byte == 0x20 || (0x09...0x0d).contains(byte) }
