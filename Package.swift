@@ -201,4 +201,5 @@ if Context.environment["CFSOCI_FUZZ"] != nil {
             name: prefix + name, dependencies: ours(["Bytes"] + dependencies), path: "Tests/Fuzz/Fuzz/" + name,
             swiftSettings: settings + [.unsafeFlags(["-parse-as-library"])])
     }
+    package.products += fuzzers.keys.map { .executable(name: $0, targets: [prefix + $0]) }
 }

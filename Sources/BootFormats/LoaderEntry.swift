@@ -11,7 +11,7 @@ public struct LoaderEntry: Sendable, Equatable {
 
     public init(parsing text: some Sequence<UInt8>) {
         lines = Array(text).split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).map { line in
-            ByteString(line.last == UInt8(ascii: "\r") ? line.dropLast() : line)
+            ByteString(line[..<(line.lastIndex { $0 != UInt8(ascii: "\r") }.map { $0 + 1 } ?? line.startIndex)])
         }
         // A text ends with the end of its last line, behind which there is no other.
         if lines.last?.isEmpty == true { lines.removeLast() }

@@ -29,6 +29,7 @@ import Testing
 
     @Test func lineEndsAreNotContent() {
         #expect(LoaderEntry(parsing: "title a\r\nlinux /k".utf8).lines == ["title a", "linux /k"])
+        #expect(LoaderEntry(parsing: "\r\r\na\r\r".utf8).lines == ["", "a"])
         #expect(LoaderEntry(parsing: "".utf8).lines == [])
         #expect(LoaderEntry(parsing: "\n\nlinux /k\n".utf8).lines == ["", "", "linux /k"])
     }

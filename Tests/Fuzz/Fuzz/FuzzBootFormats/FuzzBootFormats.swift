@@ -23,7 +23,8 @@ public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     precondition(KernelCommandLine(parsing: line.bytes) == line, "other arguments after writing")
     do {
         for argument in try line.composefsArguments() {
-            precondition(try ComposefsArgument(argument.text) == argument, "another argument after writing")
+            let again = try ComposefsArgument(argument.text)
+            precondition(again == argument, "another argument after writing")
         }
         for algorithm in [VerityAlgorithm.sha256, .sha512] { _ = try line.composefsArgument(for: algorithm) }
     } catch {
