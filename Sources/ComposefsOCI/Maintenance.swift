@@ -61,7 +61,7 @@ extension Store {
         guard !found.problems.contains(where: { $0.kind == .unexpectedFileType && ["streams", "streams/refs"].contains($0.path) })
         else { return StoreReport(repository: found, images: ImageReport()) }
         var report = try images.check(image, options)
-        report.problems += try images.checkPackingMarks(image, options)
+        report.problems += try images.checkPackingHints(image, options)
         return StoreReport(repository: found, images: report)
     }
 

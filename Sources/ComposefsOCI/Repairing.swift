@@ -84,11 +84,11 @@ extension Store {
             case .reference(let text)?: texts = [text]
             case nil: texts = [recorded?.utf8Text, Self.reference(ofTag: name)].compactMap(\.self)
             }
-            var places: [RepairSource] = []
-            for text in texts where !places.contains(where: { $0.name == ByteString(text) }) {
-                places.append(RepairSource(ByteString(text)) { try openSource(text, for: digest, registry, cancellation) })
+            var sources: [RepairSource] = []
+            for text in texts where !sources.contains(where: { $0.name == ByteString(text) }) {
+                sources.append(RepairSource(ByteString(text)) { try openSource(text, for: digest, registry, cancellation) })
             }
-            return places
+            return sources
         }
         if case .repository(let path)? = origin {
             repair.repository = ImageStore(try Repository.open(path, OpenOptions(readOnly: true)))
@@ -176,9 +176,9 @@ extension ImageReference {
         }
         return switch self {
         case .registry: ""
-        case .layout(let place): location("oci:", place)
-        case .ociArchive(let place): location("oci-archive:", place)
-        case .dockerArchive(let place): location("docker-archive:", place)
+        case .layout(let layout): location("oci:", layout)
+        case .ociArchive(let archive): location("oci-archive:", archive)
+        case .dockerArchive(let archive): location("docker-archive:", archive)
         case .directory(let path): absolute("dir:", path, "")
         case .containersStorage: ByteString(text)
         }

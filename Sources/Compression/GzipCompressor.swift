@@ -38,7 +38,7 @@ public struct GzipChecksum: Sendable {
 /// Compresses the blocks of gzip members, one at a time.
 public struct GzipBlockCompressor: ~Copyable {
     private let stream: UnsafeMutablePointer<z_stream>
-    private let piece: UnsafeMutableRawBufferPointer
+    private let buffer: UnsafeMutableRawBufferPointer
 
     /// - Parameter level: From 1, the fastest, to 9, the smallest. Other values are clamped.
     public init(level: Int32 = 6) {
@@ -46,13 +46,13 @@ public struct GzipBlockCompressor: ~Copyable {
         stream.initialize(to: z_stream())
         // This fails only when memory is exhausted: the level is in range.
         guard czlib_raw_deflate_init(stream, min(9, max(1, level))) == Z_OK else { fatalError("zlib has no memory for an encoder") }
-        piece = .allocate(byteCount: 64 << 10, alignment: 16)
+        buffer = .allocate(byteCount: 64 << 10, alignment: 16)
     }
 
     deinit {
         deflateEnd(stream)
         stream.deallocate()
-        piece.deallocate()
+        buffer.deallocate()
     }
 
     /// Compresses one block.
@@ -71,11 +71,11 @@ public struct GzipBlockCompressor: ~Copyable {
         stream.pointee.next_in = UnsafeMutableRawPointer(mutating: block.baseAddress)?.assumingMemoryBound(to: UInt8.self)
         stream.pointee.avail_in = UInt32(clamping: block.count)
         while true {
-            stream.pointee.next_out = piece.baseAddress?.assumingMemoryBound(to: UInt8.self)
-            stream.pointee.avail_out = UInt32(clamping: piece.count)
+            stream.pointee.next_out = buffer.baseAddress?.assumingMemoryBound(to: UInt8.self)
+            stream.pointee.avail_out = UInt32(clamping: buffer.count)
             let status = deflate(stream, isLast ? Z_FINISH : Z_SYNC_FLUSH)
-            let made = piece.count - Int(stream.pointee.avail_out)
-            packed.append(contentsOf: UnsafeRawBufferPointer(rebasing: piece[..<max(0, min(made, piece.count))]))
+            let made = buffer.count - Int(stream.pointee.avail_out)
+            packed.append(contentsOf: UnsafeRawBufferPointer(rebasing: buffer[..<max(0, min(made, buffer.count))]))
             // The flush is complete if room is left. If the output ends exactly at the buffer's end, one more call writes nothing.
             if isLast ? status == Z_STREAM_END : stream.pointee.avail_out > 0 || status != Z_OK { return packed }
         }

@@ -6,7 +6,7 @@ internal import ComposefsCZstd
 /// is the nine bytes `28 b5 2f fd 20 00 01 00 00`.
 public struct ZstdCompressor: ~Copyable {
     private let context: OpaquePointer
-    private let piece: UnsafeMutableRawBufferPointer
+    private let buffer: UnsafeMutableRawBufferPointer
 
     /// - Parameters:
     ///   - level: From 1 to 22.
@@ -22,14 +22,14 @@ public struct ZstdCompressor: ~Copyable {
             ZSTD_CCtx_setParameter(context, ZSTD_c_nbWorkers, threads)
             ZSTD_CCtx_setParameter(context, ZSTD_c_jobSize, 2 << 20)
         }
-        piece = .allocate(byteCount: ZSTD_CStreamOutSize(), alignment: 16)
+        buffer = .allocate(byteCount: ZSTD_CStreamOutSize(), alignment: 16)
     }
 
     static var release: String { String(cString: ZSTD_versionString()) }
 
     deinit {
         ZSTD_freeCCtx(context)
-        piece.deallocate()
+        buffer.deallocate()
     }
 
     /// Compresses `input` and appends the bytes that are ready, possibly none, to `output`.
@@ -46,11 +46,11 @@ public struct ZstdCompressor: ~Copyable {
     private mutating func run(_ input: UnsafeRawBufferPointer, _ directive: ZSTD_EndDirective, into output: inout [UInt8]) {
         var source = ZSTD_inBuffer(src: input.baseAddress, size: input.count, pos: 0)
         while true {
-            var target = ZSTD_outBuffer(dst: piece.baseAddress, size: piece.count, pos: 0)
+            var target = ZSTD_outBuffer(dst: buffer.baseAddress, size: buffer.count, pos: 0)
             let left = ZSTD_compressStream2(context, &target, &source, directive)
             // Only memory can run out here: the parameters are valid, and any bytes can be compressed.
             guard ZSTD_isError(left) == 0 else { fatalError("libzstd: " + String(cString: ZSTD_getErrorName(left))) }
-            output.append(contentsOf: UnsafeRawBufferPointer(rebasing: piece[..<target.pos]))
+            output.append(contentsOf: UnsafeRawBufferPointer(rebasing: buffer[..<target.pos]))
             if directive == ZSTD_e_end ? left == 0 : source.pos == source.size { return }
         }
     }

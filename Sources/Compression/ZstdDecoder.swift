@@ -80,15 +80,15 @@ public func zstdDecompress(_ frame: UnsafeRawBufferPointer, limit: Int) throws(C
     var decoder = Decompressor(.zstd)
     var rest = frame
     var result: [UInt8] = []
-    let piece = UnsafeMutableRawBufferPointer.allocate(byteCount: 64 << 10, alignment: 16)
-    defer { piece.deallocate() }
+    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 64 << 10, alignment: 16)
+    defer { buffer.deallocate() }
     while true {
-        let count = try decoder.decompress(&rest, into: piece)
+        let count = try decoder.decompress(&rest, into: buffer)
         if count == 0 { break }
         guard count <= limit - result.count else {
             throw CompressionError(format: .zstd, offset: decoder.consumed, reason: .tooLong(limit: limit))
         }
-        result.append(contentsOf: UnsafeRawBufferPointer(rebasing: piece[..<count]))
+        result.append(contentsOf: UnsafeRawBufferPointer(rebasing: buffer[..<count]))
     }
     try decoder.finish()
     return result

@@ -23,9 +23,9 @@ public struct DumpfileError: Error, Equatable, CustomStringConvertible {
     }
 
     public var description: String {
-        let place = line == 0 ? "dumpfile" : "dumpfile line \(line)"
+        let location = line == 0 ? "dumpfile" : "dumpfile line \(line)"
         let subject = path.map { " (\($0))" } ?? ""
-        return "\(place)\(subject): \(field.rawValue): \(reason)"
+        return "\(location)\(subject): \(field.rawValue): \(reason)"
     }
 }
 

@@ -78,7 +78,7 @@ private struct DumpfileParser {
             return
         }
         let content = try content(of: line)
-        let (directory, name) = try place(of: path)
+        let (directory, name) = try parent(of: path)
         do throws(FileTreeError) {
             if let content {
                 _ = try tree?.addLeaf(name, in: directory, line.metadata, content)
@@ -91,8 +91,8 @@ private struct DumpfileParser {
     consuming func finish() throws(DumpfileError) -> FileTree {
         guard var tree else { throw DumpfileError(line: 0, field: .path, reason: "there is no line for the root directory '/'") }
         for link in pending {
-            let place = DumpfileError(line: link.line, field: .payload, path: link.path, reason: "'\(link.target)' does not exist")
-            guard let target = tree.lookup(path: link.target) else { throw place }
+            let missing = DumpfileError(line: link.line, field: .payload, path: link.path, reason: "'\(link.target)' does not exist")
+            guard let target = tree.lookup(path: link.target) else { throw missing }
             do throws(FileTreeError) {
                 try tree.addLink(link.name, in: link.directory, to: target)
             } catch {
@@ -190,7 +190,7 @@ private struct DumpfileParser {
         guard !fields[8].elementsEqual(CollectionOfOne(UInt8(ascii: "-"))) else { throw fail(.payload, "a hard link needs a target") }
         let target = try self.path(fields[8], .payload)
         guard target != path else { throw fail(.payload, "a hard link to itself") }
-        let (directory, name) = try place(of: path)
+        let (directory, name) = try parent(of: path)
         guard let leaf = tree?.lookup(path: target) else {
             pending.append((name, directory, path, target, number))
             return
@@ -199,7 +199,7 @@ private struct DumpfileParser {
     }
 
     /// The directory and the name of a path other than the root's.
-    private func place(of path: ByteString) throws(DumpfileError) -> (FileTree.InodeID, ByteString) {
+    private func parent(of path: ByteString) throws(DumpfileError) -> (FileTree.InodeID, ByteString) {
         guard let tree else { throw fail(.path, "the first line must be that of the root directory '/'") }
         let slash = path.bytes.lastIndex(of: UInt8(ascii: "/")) ?? 0
         guard let directory = tree.lookup(path: ByteString(path.bytes[..<slash])) else {

@@ -20,8 +20,8 @@ struct ImageAttributes {
     /// The object from which a file's content is read.
     private(set) var redirect: ObjectID?
     private(set) var hasRedirect = false
-    /// Whether the inode is marked as an escaped whiteout.
-    private(set) var isMarkedWhiteout = false
+    /// Whether the inode has the attribute of an escaped whiteout.
+    private(set) var isEscapedWhiteout = false
     private(set) var hasACL = false
     /// Whether the inode has attributes that are escaped for overlayfs.
     private(set) var hasOverlayEscape = false
@@ -32,7 +32,7 @@ struct ImageAttributes {
         entries.removeAll(keepingCapacity: true)
         metacopy = nil
         redirect = nil
-        (hasMetacopy, hasRedirect, isMarkedWhiteout) = (false, false, false)
+        (hasMetacopy, hasRedirect, isEscapedWhiteout) = (false, false, false)
         (hasACL, hasOverlayEscape) = (false, false)
         byteCount = 0
         if range.isEmpty { return }
@@ -48,8 +48,8 @@ struct ImageAttributes {
         var bits: UInt32 = 0
         for _ in 0..<sharedCount {
             let reference = Int(try source.load(at, as: UInt32.self))
-            let place = source.superblock.sharedBase + AttributeEntryLayout.alignment * reference
-            _ = try readEntry(at: place, end: source.bytes.count, isShared: true, source, &bits)
+            let offset = source.superblock.sharedBase + AttributeEntryLayout.alignment * reference
+            _ = try readEntry(at: offset, end: source.bytes.count, isShared: true, source, &bits)
             at += AttributeHeaderLayout.referenceSize
         }
         while at < range.upperBound {
@@ -114,7 +114,7 @@ struct ImageAttributes {
             try checkAlgorithm(id, source)
             redirect = id
         } else if name.elementsEqual(OverlaySuffix.whiteout) {
-            isMarkedWhiteout = true
+            isEscapedWhiteout = true
         }
     }
 
@@ -133,10 +133,10 @@ struct ImageAttributes {
                 return l.prefix != r.prefix ? l.prefix < r.prefix : compareBytes(name(l), name(r)) < 0
             }
         }
-        for place in order.indices.dropFirst() {
+        for position in order.indices.dropFirst() {
             // In sorted order, equal names are neighbours. A few attributes are compared pairwise instead.
-            for other in (order.count > 8 ? place - 1 : 0)..<place {
-                let (l, r) = (entries[order[place]], entries[order[other]])
+            for other in (order.count > 8 ? position - 1 : 0)..<position {
+                let (l, r) = (entries[order[position]], entries[order[other]])
                 if l.prefix == r.prefix, l.suffix.count == r.suffix.count, compareBytes(name(l), name(r)) == 0 {
                     throw Fault("it has a duplicate attribute")
                 }

@@ -179,7 +179,7 @@ struct ImageLayout {
         it.dataLayout = it.tail > 0 ? .inline : .plain
     }
 
-    // MARK: Places
+    // MARK: Positions
 
     /// Moves a symlink target that could cross a block boundary to a block of its own, because old kernels refuse it otherwise.
     private static func promote(_ it: inout Inode, _ node: ImagePlan.Node) {

@@ -39,34 +39,34 @@ struct ImageInspection: ImageVisitor {
     }
 
     mutating func directory(
-        _ inode: ImageInode, _ attributes: borrowing ImageAttributes, _ source: ImageSource, _ place: EntryPlace<Void>?
+        _ inode: ImageInode, _ attributes: borrowing ImageAttributes, _ source: ImageSource, _ entry: VisitedEntry<Void>?
     ) throws(Fault) {
         note(attributes)
-        if let place, place.parentIsRoot, Erofs.isObjectDirectory(place.name) { objectDirectories += 1 }
+        if let entry, entry.parentIsRoot, Erofs.isObjectDirectory(entry.name) { objectDirectories += 1 }
     }
 
     mutating func leaf(
-        _ inode: ImageInode, _ attributes: borrowing ImageAttributes, _ source: ImageSource, _ place: EntryPlace<Void>
+        _ inode: ImageInode, _ attributes: borrowing ImageAttributes, _ source: ImageSource, _ entry: VisitedEntry<Void>
     ) throws(Fault) {
         note(attributes)
-        try link((), place)
+        try link((), entry)
         guard fault == nil else { return }
         var what: String?
         if superblock.version.isFirstEpoch {
             let used = inode.offset % Erofs.blockSize + (inode.tail.upperBound - inode.offset)
             if inode.kind == .symbolicLink, inode.layout == .inline, used > Erofs.blockSize {
-                what = "the target of symlink '\(ByteString(place.name))' crosses a block, which kernels before 6.12 refuse"
-            } else if inode.kind == .characterDevice, inode.value == 0, !place.parentIsRoot {
-                what = "whiteout '\(ByteString(place.name))' below the root is not escaped"
+                what = "the target of symlink '\(ByteString(entry.name))' crosses a block, which kernels before 6.12 refuse"
+            } else if inode.kind == .characterDevice, inode.value == 0, !entry.parentIsRoot {
+                what = "whiteout '\(ByteString(entry.name))' below the root is not escaped"
             }
         } else if inode.isEscapedWhiteout(attributes) {
-            what = "whiteout '\(ByteString(place.name))' is escaped, which version 2 does not allow"
+            what = "whiteout '\(ByteString(entry.name))' is escaped, which version 2 does not allow"
         }
         if let what { fault = .damaged(nid: inode.nid, path: nil, what) }
     }
 
-    mutating func link(_ leaf: Void, _ place: EntryPlace<Void>) throws(Fault) {
-        if place.parentIsRoot, Erofs.isObjectDirectory(place.name) { objectDirectories += 1 }
+    mutating func link(_ leaf: Void, _ entry: VisitedEntry<Void>) throws(Fault) {
+        if entry.parentIsRoot, Erofs.isObjectDirectory(entry.name) { objectDirectories += 1 }
     }
 
     func endDirectory(_ directory: Void, holdsEscapedWhiteout: Bool) {}
@@ -88,24 +88,24 @@ struct ImageTreeBuilder: ImageVisitor {
     }
 
     mutating func directory(
-        _ inode: ImageInode, _ attributes: borrowing ImageAttributes, _ source: ImageSource, _ place: EntryPlace<FileTree.InodeID>?
+        _ inode: ImageInode, _ attributes: borrowing ImageAttributes, _ source: ImageSource, _ entry: VisitedEntry<FileTree.InodeID>?
     ) throws(Fault) -> FileTree.InodeID {
         let metadata = try metadata(of: inode, attributes, source)
-        guard let place else {
+        guard let entry else {
             tree.setMetadata(of: FileTree.root, to: metadata)
             return FileTree.root
         }
         do throws(FileTreeError) {
-            return try tree.addDirectory(ByteString(place.name), in: place.parent, metadata)
+            return try tree.addDirectory(ByteString(entry.name), in: entry.parent, metadata)
         } catch {
             throw Fault(error.description)
         }
     }
 
     mutating func leaf(
-        _ inode: ImageInode, _ attributes: borrowing ImageAttributes, _ source: ImageSource, _ place: EntryPlace<FileTree.InodeID>
+        _ inode: ImageInode, _ attributes: borrowing ImageAttributes, _ source: ImageSource, _ entry: VisitedEntry<FileTree.InodeID>
     ) throws(Fault) -> FileTree.InodeID {
-        if place.parentIsRoot, version.isFirstEpoch, inode.kind == .characterDevice, inode.value == 0, Erofs.isObjectDirectory(place.name) {
+        if entry.parentIsRoot, version.isFirstEpoch, inode.kind == .characterDevice, inode.value == 0, Erofs.isObjectDirectory(entry.name) {
             // The format added this entry. It has one link, so the handle is never used.
             return FileTree.root
         }
@@ -132,15 +132,15 @@ struct ImageTreeBuilder: ImageVisitor {
         case .directory: throw Fault("a directory is not a leaf")
         }
         do throws(FileTreeError) {
-            return try tree.addLeaf(ByteString(place.name), in: place.parent, metadata, content)
+            return try tree.addLeaf(ByteString(entry.name), in: entry.parent, metadata, content)
         } catch {
             throw Fault(error.description)
         }
     }
 
-    mutating func link(_ leaf: FileTree.InodeID, _ place: EntryPlace<FileTree.InodeID>) throws(Fault) {
+    mutating func link(_ leaf: FileTree.InodeID, _ entry: VisitedEntry<FileTree.InodeID>) throws(Fault) {
         do throws(FileTreeError) {
-            try tree.addLink(ByteString(place.name), in: place.parent, to: leaf)
+            try tree.addLink(ByteString(entry.name), in: entry.parent, to: leaf)
         } catch {
             throw Fault(error.description)
         }

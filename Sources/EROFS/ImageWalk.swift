@@ -8,19 +8,19 @@ protocol ImageVisitor {
     associatedtype Handle
     /// `name` is nil for the root.
     mutating func directory(
-        _ inode: ImageInode, _ attributes: borrowing ImageAttributes, _ source: ImageSource, _ place: EntryPlace<Handle>?
+        _ inode: ImageInode, _ attributes: borrowing ImageAttributes, _ source: ImageSource, _ entry: VisitedEntry<Handle>?
     ) throws(Fault) -> Handle
     mutating func leaf(
-        _ inode: ImageInode, _ attributes: borrowing ImageAttributes, _ source: ImageSource, _ place: EntryPlace<Handle>
+        _ inode: ImageInode, _ attributes: borrowing ImageAttributes, _ source: ImageSource, _ entry: VisitedEntry<Handle>
     ) throws(Fault) -> Handle
     /// A further name of a leaf.
-    mutating func link(_ leaf: Handle, _ place: EntryPlace<Handle>) throws(Fault)
+    mutating func link(_ leaf: Handle, _ entry: VisitedEntry<Handle>) throws(Fault)
     /// Called after all entries of a directory. `holdsEscapedWhiteout` says whether one of them was an escaped whiteout.
     mutating func endDirectory(_ directory: Handle, holdsEscapedWhiteout: Bool) throws(Fault)
 }
 
-/// The position of an entry.
-struct EntryPlace<Handle> {
+/// A directory entry that is visited.
+struct VisitedEntry<Handle> {
     var name: UnsafeRawBufferPointer
     var parent: Handle
     var parentIsRoot: Bool
@@ -187,13 +187,13 @@ struct ImageWalk<Visitor: ImageVisitor> {
     private mutating func visit(
         _ nid: UInt64, _ kind: FileTree.Kind, _ bytes: UnsafeRawBufferPointer, _ name: Range<Int>, of index: Int, _ visitor: inout Visitor
     ) throws(Fault) {
-        let place = EntryPlace(name: bytes, parent: directories[index].handle, parentIsRoot: index == 0)
+        let entry = VisitedEntry(name: bytes, parent: directories[index].handle, parentIsRoot: index == 0)
         if var known = linked[nid] {
             guard known.kind == kind else { throw Fault("the entry's file type differs from the inode's") }
             guard known.seen < known.links else { throw Fault("it has more names than its link count of \(known.links)") }
             known.seen += 1
             linked[nid] = known
-            try visitor.link(known.handle, place)
+            try visitor.link(known.handle, entry)
             return
         }
         let inode = try take(nid)
@@ -202,7 +202,7 @@ struct ImageWalk<Visitor: ImageVisitor> {
             let depth = directories[index].depth + 1
             guard depth <= maximumDepth else { throw Fault("directories are nested deeper than \(maximumDepth)") }
             directories[index].subdirectories &+= 1
-            let handle = try visitor.directory(inode, attributes, source, place)
+            let handle = try visitor.directory(inode, attributes, source, entry)
             pending.append(directories.count)
             directories.append(Directory(inode: inode, parent: index, name: name, depth: depth, handle: handle))
             return
@@ -212,7 +212,7 @@ struct ImageWalk<Visitor: ImageVisitor> {
         if inode.links > 1, kind == .characterDevice, inode.value == 0 {
             throw Fault("a whiteout's link count is \(inode.links)")
         }
-        let handle = try visitor.leaf(inode, attributes, source, place)
+        let handle = try visitor.leaf(inode, attributes, source, entry)
         if inode.links > 1 {
             linked[nid] = Linked(handle: handle, kind: kind, links: inode.links, seen: 1, directory: index, name: name)
         }
@@ -237,9 +237,9 @@ struct ImageWalk<Visitor: ImageVisitor> {
 }
 
 extension ImageInode {
-    /// Whether the inode is the escaped form of a whiteout in versions 0 and 1: an empty file with one name and the mark.
+    /// Whether the inode is the escaped form of a whiteout in versions 0 and 1: an empty file with one name and the attribute.
     func isEscapedWhiteout(_ attributes: borrowing ImageAttributes) -> Bool {
-        kind == .regular && attributes.isMarkedWhiteout && layout == .plain && size == 0 && links == 1
+        kind == .regular && attributes.isEscapedWhiteout && layout == .plain && size == 0 && links == 1
     }
 }
 

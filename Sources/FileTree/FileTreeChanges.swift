@@ -258,7 +258,7 @@ struct EntryTable: Sendable {
 
     mutating func insert(_ entry: UInt32, hash: UInt32) {
         if (used + 1) * 4 > slots.count * 3 { grow() }
-        place(UInt64(hash) << 32 | UInt64(entry))
+        insertSlot(UInt64(hash) << 32 | UInt64(entry))
         used += 1
     }
 
@@ -276,7 +276,7 @@ struct EntryTable: Sendable {
         }
     }
 
-    private mutating func place(_ slot: UInt64) {
+    private mutating func insertSlot(_ slot: UInt64) {
         let mask = slots.count - 1
         var at = Int(slot >> 32) & mask
         while slots[at] != Self.empty { at = (at + 1) & mask }
@@ -288,7 +288,7 @@ struct EntryTable: Sendable {
         var capacity = 64
         while capacity < live.count * 3 { capacity *= 2 }
         slots = Array(repeating: Self.empty, count: capacity)
-        for slot in live { place(slot) }
+        for slot in live { insertSlot(slot) }
         used = live.count
     }
 }

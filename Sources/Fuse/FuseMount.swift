@@ -189,9 +189,9 @@ public struct AttachedFuseMount: Sendable, Hashable {
     /// Unmounts the file system. If `lazily`, also when it is in use; it then ends with its last user, or with its server.
     public func unmount(lazily: Bool = false) throws(FuseError) {
         // The path may have been renamed, or another process may have unmounted the file system and mounted another one there.
-        let place = (number.flatMap { try? FileDescriptor.path(ofMount: $0) } ?? nil) ?? path
-        guard Self.number(at: place) == number else { throw .notMounted(path) }
-        try unmountFuse(place, lazily: lazily)
+        let mountPoint = (number.flatMap { try? FileDescriptor.path(ofMount: $0) } ?? nil) ?? path
+        guard Self.number(at: mountPoint) == number else { throw .notMounted(path) }
+        try unmountFuse(mountPoint, lazily: lazily)
     }
 
     fileprivate static func number(at path: ByteString) -> UInt64? {

@@ -35,7 +35,7 @@ extension ImageStore {
         do {
             return try body()
         } catch let error as MergeError where error.memoryLimit != nil {
-            throw LimitExceeded(.treeBytes, allowed: limit, place: LimitExceeded.entry(error.path, at: error.offset))
+            throw LimitExceeded(.treeBytes, allowed: limit, location: LimitExceeded.entry(error.path, at: error.offset))
         }
     }
 

@@ -90,7 +90,7 @@ extension ImageStore {
                 check.visit(name, digest)
             }
             try check.visitReferrers(of: nil)
-            try check.visitMarks()
+            try check.visitHints()
         }
         return check.report
     }
@@ -175,14 +175,14 @@ private struct ImageCheck {
         return artifact
     }
 
-    /// Streams of layers and blobs that no image has, but that a mark calls good: the next pull would take them.
-    mutating func visitMarks() throws {
+    /// Streams of layers and blobs that no image has, but that a hint calls good: the next pull would take them.
+    mutating func visitHints() throws {
         for name in try store.repository.streamNames() {
             let digest =
                 StreamName.digest(in: name, after: StreamName.layerPrefix) ?? StreamName.digest(in: name, after: StreamName.blobPrefix)
             // What is missing is told by the repository's own check.
             guard let digest, layers[digest] == nil, let stream = try? store.repository.stream(name),
-                (try? LayerMark.text(on: stream, in: store.repository)) != nil, let problem = layerCheck.examine(digest, stream)
+                (try? LayerHint.text(on: stream, in: store.repository)) != nil, let problem = layerCheck.examine(digest, stream)
             else { continue }
             add(problem.kind, name, problem.detail)
         }

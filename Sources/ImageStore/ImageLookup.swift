@@ -56,14 +56,14 @@ extension ImageStore {
         let tags = try tags()
         if let tag = tags.first(where: { $0.name == text }) { return tag }
         if let plain = text.utf8Text {
-            let unmarked = plain.hasPrefix("@") ? String(plain.dropFirst()) : plain
-            if let digest = ContentDigest(unmarked) { return try resolve(digest, text, tags) }
+            let bare = plain.hasPrefix("@") ? String(plain.dropFirst()) : plain
+            if let digest = ContentDigest(bare) { return try resolve(digest, text, tags) }
             if let reference = try? RegistryReference(parsing: plain) {
                 let canonical = ByteString(reference.canonical)
                 if let tag = tags.first(where: { $0.name == canonical }) { return tag }
                 if let tag = try resolve(shortForm: reference, text, tags) { return tag }
             }
-            let digits = unmarked.hasPrefix("sha256:") ? String(unmarked.dropFirst(7)) : unmarked
+            let digits = bare.hasPrefix("sha256:") ? String(bare.dropFirst(7)) : bare
             if digits.utf8.count >= 6, digits.utf8.allSatisfy({ Hex.value(of: $0) != nil }) {
                 return try resolve(prefix: digits, text, tags)
             }

@@ -35,15 +35,15 @@ struct LayerCheck: Sendable {
                 let digest = try store.layerDigest(of: stream, identifier.algorithm)
                 guard digest == identifier else { return ("layer-digest-mismatch", "\(identifier): the stream re-assembles to \(digest)") }
             }
-            guard let mark = try LayerMark.text(on: stream, in: store.repository), mark != ByteString(identifier.description) else {
+            guard let hint = try LayerHint.text(on: stream, in: store.repository), hint != ByteString(identifier.description) else {
                 return nil
             }
             // One stream serves the same archive under the names that different digest algorithms give it.
-            if let other = mark.utf8Text.flatMap({ ContentDigest($0) }), other.algorithm != identifier.algorithm {
+            if let other = hint.utf8Text.flatMap({ ContentDigest($0) }), other.algorithm != identifier.algorithm {
                 if options.metadataOnly { return nil }
                 if try store.layerDigest(of: stream, other.algorithm) == other { return nil }
             }
-            return ("layer-mark-mismatch", "\(identifier): \(LayerMark.attribute) of object \(stream) says \(mark)")
+            return ("layer-mark-mismatch", "\(identifier): \(LayerHint.attribute) of object \(stream) says \(hint)")
         } catch {
             return ("layer-check-failed", "\(identifier): \(error)")
         }

@@ -20,29 +20,29 @@ extension ImageStore {
     /// Every object that it refers to is verified, so that damage does not become part of another image. Nil if one is missing or damaged:
     /// storing the layer again replaces it.
     package func presentLayer(_ diffID: ContentDigest, _ check: ReuseCheck = .objects) throws -> ObjectID? {
-        try signed { try present(StreamName.layer(diffID), diffID, StreamContentType.layer, check, isMarked: true) }
+        try signed { try present(StreamName.layer(diffID), diffID, StreamContentType.layer, check, hasHint: true) }
     }
 
     /// The stream of an artifact's blob; nil as above.
     package func presentBlob(_ digest: ContentDigest) throws -> ObjectID? {
-        try signed { try present(StreamName.layer(digest), digest, StreamContentType.blob, .content, isMarked: false) }
+        try signed { try present(StreamName.layer(digest), digest, StreamContentType.blob, .content, hasHint: false) }
     }
 
     /// The stream of a kept blob; nil as above.
     package func presentKeptBlob(_ digest: ContentDigest, _ check: ReuseCheck = .objects) throws -> ObjectID? {
-        try present(StreamName.blob(digest), digest, StreamContentType.blob, check, isMarked: true)
+        try present(StreamName.blob(digest), digest, StreamContentType.blob, check, hasHint: true)
     }
 
     private func present(
-        _ name: ByteString, _ digest: ContentDigest, _ type: UInt64, _ check: ReuseCheck, isMarked: Bool
+        _ name: ByteString, _ digest: ContentDigest, _ type: UInt64, _ check: ReuseCheck, hasHint: Bool
     ) throws -> ObjectID? {
         for stream in [try repository.stagedStream(name), try usableStream(name)] {
             guard let stream, try isWhole(stream, type, reads: check == .content) else { continue }
-            if check == .objects, isMarked, try LayerMark.isSet(digest, on: stream, in: repository) { return stream }
+            if check == .objects, hasHint, try LayerHint.isSet(digest, on: stream, in: repository) { return stream }
             // Without a recorded diff ID it was written by a store that does not check it, or copied. Or a layer and a blob have the same
             // name.
             if (try? layerDigest(of: stream, digest.algorithm)) == digest {
-                if isMarked { try LayerMark.set(digest, on: stream, in: repository) }
+                if hasHint { try LayerHint.set(digest, on: stream, in: repository) }
                 return stream
             }
             // Damage that the kernel detects is found by reading only.
@@ -132,7 +132,7 @@ extension ImageStore {
         guard try repository.isIntact(stream), let verified = try repository.changeTime(of: stream),
             let objects = try objects(ofStream: stream, isLayer ? StreamContentType.layer : StreamContentType.blob)
         else { return false }
-        if try LayerMark.isSet(digest, on: stream, in: repository) {
+        if try LayerHint.isSet(digest, on: stream, in: repository) {
             let changed = try repository.changed(objects, since: verified)
             if changed.isEmpty { return true }
             guard try repository.faulty(changed).isEmpty else { return false }
@@ -140,7 +140,7 @@ extension ImageStore {
             guard try repository.faulty(objects).isEmpty, (try? layerDigest(of: stream, digest.algorithm)) == digest else { return false }
         }
         // The next check need not read anything: the record is newer than the objects.
-        if !repository.isReadOnly { try LayerMark.set(digest, on: stream, in: repository) }
+        if !repository.isReadOnly { try LayerHint.set(digest, on: stream, in: repository) }
         return true
     }
 

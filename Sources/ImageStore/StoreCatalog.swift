@@ -9,7 +9,7 @@ import ComposefsSplitStream
 ///
 /// Every object is looked at, the small ones that may be documents are hashed.
 package struct StoreCatalog {
-    /// Streams of layers and blobs by the digests in their marks.
+    /// Streams of layers and blobs by the digests in their hints.
     private var layers: [ContentDigest: [ObjectID]] = [:]
     /// Objects that may be manifests or configs, by the digests of their content.
     private var documents: [ContentDigest: ObjectID] = [:]
@@ -23,7 +23,7 @@ package struct StoreCatalog {
         for id in try repository.objectIDs() {
             guard let size = try? repository.objectSize(id), size > 0, let head = try? repository.beginning(of: id, 32) else { continue }
             if head.starts(with: magic) || head.dropFirst(18).starts(with: magic) {
-                guard let mark = try? LayerMark.text(on: id, in: repository), let digest = mark.utf8Text.flatMap({ ContentDigest($0) })
+                guard let hint = try? LayerHint.text(on: id, in: repository), let digest = hint.utf8Text.flatMap({ ContentDigest($0) })
                 else { continue }
                 layers[digest, default: []].append(id)
             } else if size <= UInt64(ImageLimits.largestManifest), Self.mayBeDocument(head),

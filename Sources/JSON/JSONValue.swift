@@ -129,18 +129,18 @@ public struct JSONObject: Sendable, Hashable {
 
     /// The member with exactly this key. A new member is appended; nil removes the member.
     public subscript(key: String) -> JSONValue? {
-        get { place(of: key).map { members[$0].value } }
+        get { index(of: key).map { members[$0].value } }
         set {
-            switch (place(of: key), newValue) {
-            case (let place?, let value?): members[place].value = value
-            case (let place?, nil): members.remove(at: place)
+            switch (index(of: key), newValue) {
+            case (let index?, let value?): members[index].value = value
+            case (let index?, nil): members.remove(at: index)
             case (nil, let value?): members.append((key: key, value: value))
             case (nil, nil): break
             }
         }
     }
 
-    private func place(of key: String) -> Int? { members.firstIndex { $0.key.utf8.elementsEqual(key.utf8) } }
+    private func index(of key: String) -> Int? { members.firstIndex { $0.key.utf8.elementsEqual(key.utf8) } }
 
     /// Equal members in the same order.
     public static func == (lhs: JSONObject, rhs: JSONObject) -> Bool {

@@ -53,13 +53,13 @@ extension FileDescriptor {
             let start = all.count
             // One more byte than the limit shows that the file is too large.
             let wanted = min(chunk, limit &- start &+ 1)
-            let piece = [UInt8](unsafeUninitializedCapacity: wanted) { buffer, count in
+            let part = [UInt8](unsafeUninitializedCapacity: wanted) { buffer, count in
                 result = cl_read(raw, buffer.baseAddress, wanted)
                 count = max(result, 0)
             }
             guard result >= 0 else { throw SystemError("read", result, at: raw, nil) }
             if result == 0 { return all }
-            if all.isEmpty { all = piece } else { all.append(contentsOf: piece) }
+            if all.isEmpty { all = part } else { all.append(contentsOf: part) }
             guard all.count <= limit else { throw SystemError(operation: "read", path: kernelPath, errno: .fileTooLarge) }
             chunk = min(max(chunk, all.count), 1 << 20)
         }

@@ -145,9 +145,9 @@ private func mountOverlayInOwnNamespace(
     } catch {
         throw .system(error)
     }
-    let place: ByteString?
+    let mountPoint: ByteString?
     do throws(SystemError) {
-        place = try FileDescriptor.unshareMounts()
+        mountPoint = try FileDescriptor.unshareMounts()
     } catch {
         throw MountError(error) { .overlay($0, kernel: "") }
     }
@@ -157,7 +157,7 @@ private func mountOverlayInOwnNamespace(
     let upper = try openDirectory(options.upperDirectory)
     let work = try openDirectory(options.workDirectory)
     do throws(SystemError) {
-        try FileDescriptor.attachMount(layers.image, at: place ?? target)
+        try FileDescriptor.attachMount(layers.image, at: mountPoint ?? target)
     } catch {
         throw MountError(error) { .overlay($0, kernel: "") }
     }

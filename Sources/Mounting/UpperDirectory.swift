@@ -6,7 +6,7 @@ internal import ComposefsLinuxSystem
 // not change it, because it contains the user's changes by then.
 
 /// Marks a directory that has been given the attributes of an image's root. Overlayfs does not show attributes with this prefix.
-private let rootMark: ByteString = "trusted.overlay.cfsoci"
+private let rootAttribute: ByteString = "trusted.overlay.cfsoci"
 private let overlayPrefix: ByteString = "trusted.overlay."
 /// Overlayfs shows these attributes without the first `overlay.`: they are part of the content.
 private let escapedPrefix: ByteString = "trusted.overlay.overlay."
@@ -32,8 +32,8 @@ func adoptRoot(of image: borrowing FileDescriptor, as path: ByteString) throws(S
     // Set last: changing the owner clears bits, and the access control list changes those of the group.
     try upper.changeMode(root.permissions)
     try upper.setTime(seconds: root.mtimeSeconds, nanoseconds: root.mtimeNanoseconds)
-    // Without this mark, the next mount would set the same attributes again if the directory is still empty.
-    try? upper.setExtendedAttribute(rootMark, "1")
+    // Without this attribute, the next mount would set the same attributes again if the directory is still empty.
+    try? upper.setExtendedAttribute(rootAttribute, "1")
 }
 
 private func isFresh(_ upper: borrowing FileDescriptor) throws(SystemError) -> Bool {

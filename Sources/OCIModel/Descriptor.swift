@@ -64,14 +64,14 @@ public struct Descriptor: Hashable, Sendable {
 
     /// A note for messages about a missing foreign blob: what it is and where it can be found.
     public var foreignNote: String {
-        let places = urls.prefix(3).map { ByteString(hidingSecrets($0)).description }
+        let addresses = urls.prefix(3).map { ByteString(hidingSecrets($0)).description }
         return "it is a foreign layer, which images may leave out"
-            + (places.isEmpty ? "" : "; the manifest says that it is at \(places.joined(separator: ", "))")
+            + (addresses.isEmpty ? "" : "; the manifest says that it is at \(addresses.joined(separator: ", "))")
     }
 
     /// Whether the entry is not an image, but a signature or provenance record for the images of an index.
-    package var isAttestation: Bool { isMarkedAsAttestation || platform?.isUnknown == true }
+    package var isAttestation: Bool { isAnnotatedAsAttestation || platform?.isUnknown == true }
 
     /// Whether the entry is marked as an attestation. Some builders leave the platform of images unknown, too.
-    package var isMarkedAsAttestation: Bool { annotations["vnd.docker.reference.type"] != nil }
+    package var isAnnotatedAsAttestation: Bool { annotations["vnd.docker.reference.type"] != nil }
 }

@@ -12,12 +12,12 @@ package struct DocumentFields {
     /// The kind of document: `manifest`, `index`, …
     package let document: String
     /// The position in the document: `layers[3].`, or empty.
-    private let place: String
+    private let prefix: String
 
-    private init(_ object: JSONObject, _ document: String, _ place: String) {
+    private init(_ object: JSONObject, _ document: String, _ prefix: String) {
         self.object = object
         self.document = document
-        self.place = place
+        self.prefix = prefix
     }
 
     /// Parses a document and returns its outermost object.
@@ -47,7 +47,7 @@ package struct DocumentFields {
         return list
     }
 
-    package func name(_ key: String) -> String { "\"\(place)\(key)\"" }
+    package func name(_ key: String) -> String { "\"\(prefix)\(key)\"" }
 
     package func malformed(_ key: String, _ what: String) -> OCIError { .malformed(document: document, "\(name(key)) \(what)") }
 
@@ -96,12 +96,12 @@ package struct DocumentFields {
     package func fields(_ key: String) throws(OCIError) -> DocumentFields? {
         guard let value = value(key) else { return nil }
         guard let object = value.object else { throw wrongType(key, value, "an object") }
-        return DocumentFields(object, document, "\(place)\(key).")
+        return DocumentFields(object, document, "\(prefix)\(key).")
     }
 
     func requiredFields(_ key: String) throws(OCIError) -> DocumentFields {
         guard let object = object[key]?.object else { throw wrongType(key, object[key], "an object") }
-        return DocumentFields(object, document, "\(place)\(key).")
+        return DocumentFields(object, document, "\(prefix)\(key).")
     }
 
     /// The objects of an array; empty if it is absent.
@@ -114,7 +114,7 @@ package struct DocumentFields {
         var list: [DocumentFields] = []
         for (index, element) in array.enumerated() {
             guard let object = element.object else { throw malformed("\(key)[\(index)]", "is \(element.kindName), not an object") }
-            list.append(DocumentFields(object, document, "\(place)\(key)[\(index)]."))
+            list.append(DocumentFields(object, document, "\(prefix)\(key)[\(index)]."))
         }
         return list
     }
@@ -153,7 +153,7 @@ package struct DocumentFields {
 
     /// An object; nil for anything else.
     package func object(_ key: String) -> DocumentFields? {
-        value(key)?.object.map { DocumentFields($0, document, "\(place)\(key).") }
+        value(key)?.object.map { DocumentFields($0, document, "\(prefix)\(key).") }
     }
 
     private static func text(_ value: JSONValue) -> String? {

@@ -47,7 +47,7 @@ public struct ImageIndex: Hashable, Sendable {
 
     package func candidates(for platform: Platform) -> Candidates {
         var found = Candidates()
-        for entry in manifests where entry.isOfKnownKind && !entry.isMarkedAsAttestation {
+        for entry in manifests where entry.isOfKnownKind && !entry.isAnnotatedAsAttestation {
             guard let offered = entry.platform else {
                 found.unsaid.append(entry)
                 continue

@@ -45,13 +45,13 @@ public struct LimitExceeded: Error, Hashable, Sendable, CustomStringConvertible 
     /// The size found; nil if the image was refused at the first byte or entry over the limit.
     public var found: UInt64?
     /// The document or the archive entry, if it is one of several.
-    public var place: String?
+    public var location: String?
 
-    public init(_ limit: Limit, allowed: UInt64, found: UInt64? = nil, place: String? = nil) {
+    public init(_ limit: Limit, allowed: UInt64, found: UInt64? = nil, location: String? = nil) {
         self.limit = limit
         self.allowed = allowed
         self.found = found
-        self.place = place
+        self.location = location
     }
 
     public var description: String {
@@ -67,10 +67,10 @@ public struct LimitExceeded: Error, Hashable, Sendable, CustomStringConvertible 
             case .xattrBytes: "its extended attributes have \(count) bytes"
             case .indexDepth: "the indexes are nested \(count) levels deep"
             }
-        return (place.map { $0 + ": " } ?? "") + what + "; the limit is \(allowed)"
+        return (location.map { $0 + ": " } ?? "") + what + "; the limit is \(allowed)"
     }
 
-    /// Describes an archive entry for `place`.
+    /// Describes an archive entry for `location`.
     package static func entry(_ path: ByteString, at offset: UInt64) -> String {
         let shown = path.count > 100 ? ByteString(path.bytes.prefix(100)).description + "…" : path.description
         return "entry \"\(shown)\" at byte \(offset) of the archive"

@@ -29,8 +29,8 @@ extension RepositoryMetadata {
             guard let members = name.map({ object[$0]?.object }) ?? object else { continue }
             for key in members.keys where !known.contains(key) {
                 guard let meant = known.first(where: { members[$0] == nil && differs($0, from: key) <= keyTolerance }) else { continue }
-                let place = name.map { "`\($0)`" } ?? "the file"
-                faults.append("\(place) holds the key \"\(ByteString(key))\", which seems to be a damaged \"\(meant)\"")
+                let location = name.map { "`\($0)`" } ?? "the file"
+                faults.append("\(location) holds the key \"\(ByteString(key))\", which seems to be a damaged \"\(meant)\"")
             }
         }
         if metadata.version == 0 { faults.append("format version 0 was never written") }

@@ -148,11 +148,11 @@ extension Repository {
 
     /// An extended attribute of `meta.json` in a repository with fs-verity. The format itself does not distinguish a repository without
     /// fs-verity from one that lost it: `cp -a` copies everything but fs-verity, and this attribute, too.
-    private static let verityMark: ByteString = "user.cfsoci.verity"
+    private static let verityAttribute: ByteString = "user.cfsoci.verity"
 
     private static func wasSecure(_ root: borrowing RootedDirectory) throws(RepositoryError) -> Bool {
         try system { () throws(SystemError) in
-            try root.open(at: Layout.metadata, [.readOnly, .noFollow]).extendedAttribute(verityMark) != nil
+            try root.open(at: Layout.metadata, [.readOnly, .noFollow]).extendedAttribute(verityAttribute) != nil
         }
     }
 
@@ -163,11 +163,11 @@ extension Repository {
         try requireTrustedOwner(root, path, options)
         try system { () throws(SystemError) in
             let file = try root.open(at: Layout.metadata, [.readOnly, .noFollow])
-            try file.removeExtendedAttribute(verityMark)
+            try file.removeExtendedAttribute(verityAttribute)
             do throws(SystemError) {
                 try file.sync()
             } catch {
-                try? file.setExtendedAttribute(verityMark, "1")
+                try? file.setExtendedAttribute(verityAttribute, "1")
                 throw error
             }
         }
@@ -247,7 +247,7 @@ extension Repository {
             }
             guard enabled || (verity == .automatic && signer == nil) else { throw .verityUnsupported(path) }
             // Without extended attributes a copy cannot be recognised, which is no reason to refuse the repository.
-            if enabled { try? temporary.file.setExtendedAttribute(verityMark, "1") }
+            if enabled { try? temporary.file.setExtendedAttribute(verityAttribute, "1") }
         }
         return temporary
     }

@@ -105,11 +105,11 @@ public struct SplitStreamReader<Source: RandomAccessBytes>: ~Copyable {
             throw SplitStreamError(.bodyCut)
         }
         let count = min(chunkLeft, UInt64(end - start))
-        let piece = UnsafeRawBufferPointer(rebasing: window[start..<(start + Int(count))])
+        let chunk = UnsafeRawBufferPointer(rebasing: window[start..<(start + Int(count))])
         start += Int(count)
         chunkLeft -= count
         inlineSize += count
-        return .inline(piece)
+        return .inline(chunk)
     }
 
     private mutating func checkEnd() throws(SplitStreamError) {
@@ -133,10 +133,10 @@ public struct SplitStreamReader<Source: RandomAccessBytes>: ~Copyable {
         while end < count {
             if pending.isEmpty, !body.isEmpty {
                 let wanted = Int(min(UInt64(input.count), body.upperBound - body.lowerBound))
-                let piece = UnsafeMutableRawBufferPointer(rebasing: input[..<wanted])
-                try source.fill(piece, at: body.lowerBound)
+                let chunk = UnsafeMutableRawBufferPointer(rebasing: input[..<wanted])
+                try source.fill(chunk, at: body.lowerBound)
                 body = (body.lowerBound + UInt64(wanted))..<body.upperBound
-                pending = UnsafeRawBufferPointer(piece)
+                pending = UnsafeRawBufferPointer(chunk)
             }
             let made: Int
             do {
@@ -171,10 +171,10 @@ extension RandomAccessBytes {
     func bytes(_ range: Range<UInt64>) throws(SplitStreamError) -> [UInt8] {
         var result: [UInt8] = []
         var at = range.lowerBound
-        let piece = UnsafeMutableRawBufferPointer.allocate(byteCount: Int(min(64 << 10, range.upperBound - at)), alignment: 16)
-        defer { piece.deallocate() }
+        let chunk = UnsafeMutableRawBufferPointer.allocate(byteCount: Int(min(64 << 10, range.upperBound - at)), alignment: 16)
+        defer { chunk.deallocate() }
         while at < range.upperBound {
-            let part = UnsafeMutableRawBufferPointer(rebasing: piece[..<Int(min(UInt64(piece.count), range.upperBound - at))])
+            let part = UnsafeMutableRawBufferPointer(rebasing: chunk[..<Int(min(UInt64(chunk.count), range.upperBound - at))])
             try fill(part, at: at)
             result.append(contentsOf: part)
             at += UInt64(part.count)

@@ -110,7 +110,7 @@ struct SplitStreamSections {
             throw SplitStreamError(.badNames("\(error)"))
         }
         var names: [NamedReference] = []
-        var places: [ByteString: Int] = [:]
+        var positions: [ByteString: Int] = [:]
         var at = 0
         while at < bytes.count {
             guard let end = bytes[at...].firstIndex(of: 0) else { throw SplitStreamError(.badNames("the last record is not terminated")) }
@@ -130,11 +130,11 @@ struct SplitStreamSections {
             }
             let text = item[(colon + 1)...]
             guard let name = String(validating: text, as: UTF8.self) else { throw SplitStreamError(.badNames("a name is not UTF-8")) }
-            if let place = places[ByteString(text)] {
-                names[place].id = digests[index]
+            if let position = positions[ByteString(text)] {
+                names[position].id = digests[index]
             } else {
                 guard names.count < SplitStreamLayout.mostNames else { throw SplitStreamError(.badNames("there are too many")) }
-                places[ByteString(text)] = names.count
+                positions[ByteString(text)] = names.count
                 names.append(NamedReference(name: name, id: digests[index]))
             }
         }

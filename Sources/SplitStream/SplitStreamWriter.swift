@@ -70,8 +70,8 @@ public struct SplitStreamWriter: ~Copyable {
         guard !name.utf8.contains(0) else { return fail("a reference's name holds a NUL byte") }
         let index = Self.index(of: id, &streamDigests, &streamIndex)
         // There are only a few names. A dictionary would also treat canonically equivalent names as equal.
-        if let place = names.firstIndex(where: { $0.name.utf8.elementsEqual(name.utf8) }) {
-            names[place].index = index
+        if let known = names.firstIndex(where: { $0.name.utf8.elementsEqual(name.utf8) }) {
+            names[known].index = index
         } else {
             names.append((name, index))
         }
@@ -155,9 +155,9 @@ public struct SplitStreamWriter: ~Copyable {
         return writer.bytes
     }
 
-    private static func index(of id: ObjectID, _ list: inout [ObjectID], _ places: inout [ObjectID: Int]) -> Int {
-        if let place = places[id] { return place }
-        places[id] = list.count
+    private static func index(of id: ObjectID, _ list: inout [ObjectID], _ indices: inout [ObjectID: Int]) -> Int {
+        if let known = indices[id] { return known }
+        indices[id] = list.count
         list.append(id)
         return list.count - 1
     }

@@ -18,7 +18,7 @@ struct PaxRecords {
 
     /// Parses concatenated records `<decimal length of the whole record> <key>=<value>\n`, which must fill the data exactly.
     init(_ data: [UInt8]) throws(TarFault) {
-        var places: [ByteString: Int] = [:]
+        var indices: [ByteString: Int] = [:]
         var at = 0
         while at < data.count {
             var length = 0
@@ -39,14 +39,14 @@ struct PaxRecords {
             guard data[end - 1] == 0x0a else { throw TarFault(.badRecord("the record does not end with a newline")) }
             guard let equals = data[start..<(end - 1)].firstIndex(of: 0x3d) else { throw TarFault(.badRecord("it has no =")) }
             guard equals > start else { throw TarFault(.badRecord("the key is empty")) }
-            try take(data[start..<equals], data[(equals + 1)..<(end - 1)], &places)
+            try take(data[start..<equals], data[(equals + 1)..<(end - 1)], &indices)
             at = end
         }
         extendedAttributes.removeAll { $0.value.isEmpty }
     }
 
     private mutating func take(
-        _ key: ArraySlice<UInt8>, _ value: ArraySlice<UInt8>, _ places: inout [ByteString: Int]
+        _ key: ArraySlice<UInt8>, _ value: ArraySlice<UInt8>, _ indices: inout [ByteString: Int]
     ) throws(TarFault) {
         func matches(_ name: StaticString) -> Bool {
             name.utf8CodeUnitCount == key.count && name.withUTF8Buffer { key.elementsEqual($0) }
@@ -60,7 +60,7 @@ struct PaxRecords {
         case UInt8(ascii: "g") where matches("gid"): gid = try Self.owner(ByteString(key), value)
         case UInt8(ascii: "m") where matches("mtime"): mtime = try Self.time(key, value)
         case UInt8(ascii: "S") where key.starts(with: "SCHILY.xattr.".utf8):
-            try attribute(key, value, &places)
+            try attribute(key, value, &indices)
         case UInt8(ascii: "G") where key.starts(with: "GNU.sparse.".utf8):
             if sparse == nil { sparse = PaxSparse() }
             try sparse?.take(ByteString(key.dropFirst("GNU.sparse.".utf8.count)), value)
@@ -74,7 +74,7 @@ struct PaxRecords {
     }
 
     private mutating func attribute(
-        _ key: ArraySlice<UInt8>, _ value: ArraySlice<UInt8>, _ places: inout [ByteString: Int]
+        _ key: ArraySlice<UInt8>, _ value: ArraySlice<UInt8>, _ indices: inout [ByteString: Int]
     ) throws(TarFault) {
         let name = ByteString(key.dropFirst("SCHILY.xattr.".utf8.count))
         guard !name.isEmpty, !name.bytes.contains(0) else {
@@ -86,10 +86,10 @@ struct PaxRecords {
         guard value.count <= Self.longestValue else {
             throw TarFault(.badValue(key: ByteString(key), "the attribute's value is longer than \(Self.longestValue) bytes"))
         }
-        if let place = places[name] {
-            extendedAttributes[place].value = ByteString(value)
+        if let index = indices[name] {
+            extendedAttributes[index].value = ByteString(value)
         } else if !value.isEmpty {
-            places[name] = extendedAttributes.count
+            indices[name] = extendedAttributes.count
             extendedAttributes.append((name, ByteString(value)))
         }
     }

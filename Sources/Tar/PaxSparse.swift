@@ -9,7 +9,7 @@ struct PaxSparse {
     var realSize: UInt64?
     private var segments: [TarSparse.Segment] = []
     private var pendingOffset: UInt64?
-    private var pieces: UInt64?
+    private var blockCount: UInt64?
 
     /// - Parameter key: The key after `GNU.sparse.`.
     mutating func take(_ key: ByteString, _ value: ArraySlice<UInt8>) throws(TarFault) {
@@ -20,7 +20,7 @@ struct PaxSparse {
             guard !value.contains(0) else { throw TarFault(.badValue(key: "GNU.sparse.name", "it contains a NUL byte")) }
             name = value.isEmpty ? nil : ByteString(value)
         case "size", "realsize": realSize = try number(key, value)
-        case "numblocks": pieces = try number(key, value)
+        case "numblocks": blockCount = try number(key, value)
         case "offset":
             guard pendingOffset == nil else { throw TarFault(.badSparse("its map has two offsets in a row")) }
             pendingOffset = try number(key, value)
@@ -65,8 +65,8 @@ struct PaxSparse {
         case (0, 0), (0, 1):
             guard let realSize else { throw TarFault(.badSparse("no record has its size")) }
             guard pendingOffset == nil else { throw TarFault(.badSparse("its map has an offset without a size")) }
-            if let pieces, pieces != UInt64(segments.count) {
-                throw TarFault(.badSparse("its map has \(segments.count) segments, but GNU.sparse.numblocks is \(pieces)"))
+            if let blockCount, blockCount != UInt64(segments.count) {
+                throw TarFault(.badSparse("its map has \(segments.count) segments, but GNU.sparse.numblocks is \(blockCount)"))
             }
             return TarSparse(realSize: realSize, segments: segments)
         case (1, 0):

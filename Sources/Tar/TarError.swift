@@ -53,8 +53,8 @@ public struct TarError: Error, Hashable, CustomStringConvertible {
     }
 
     public var description: String {
-        let place = path.map { "tar entry \(Self.shown($0)) at byte \(offset)" } ?? "tar archive, byte \(offset)"
-        return place + ": " + reason.text
+        let location = path.map { "tar entry \(Self.shown($0)) at byte \(offset)" } ?? "tar archive, byte \(offset)"
+        return location + ": " + reason.text
     }
 
     private static func shown(_ path: ByteString) -> String {

@@ -135,12 +135,12 @@ public struct TarParser: ~Copyable {
             case .external:
                 try handOver(base, &pending, at, to: &handler)
                 let count = take(end - at)
-                let piece = UnsafeRawBufferPointer(start: base + at, count: count)
+                let chunk = UnsafeRawBufferPointer(start: base + at, count: count)
                 at += count
                 pending = at
                 let isLast = remaining == 0
                 if isLast { enterPadding() }
-                try handler.external(piece, isLast: isLast)
+                try handler.external(chunk, isLast: isLast)
             case .skipped:
                 at += take(end - at)
                 if remaining == 0 { enterPadding() }
@@ -197,10 +197,10 @@ public struct TarParser: ~Copyable {
         _ base: UnsafeRawPointer, _ pending: inout Int, _ at: Int, to handler: inout Handler
     ) throws {
         guard pending < at else { return }
-        let piece = UnsafeRawBufferPointer(start: base + pending, count: at - pending)
-        sinceBoundary &+= piece.count
+        let chunk = UnsafeRawBufferPointer(start: base + pending, count: at - pending)
+        sinceBoundary &+= chunk.count
         pending = at
-        try handler.inline(piece)
+        try handler.inline(chunk)
     }
 
     /// Consumes at most `available` bytes of the current data and returns how many.

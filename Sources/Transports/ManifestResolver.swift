@@ -53,7 +53,7 @@ package func resolveAllManifests(
         var reader = IndexReader(source: source, limits: limits, cancellation: cancellation)
         func visit(_ index: ImageIndex, depth: UInt64) throws {
             let runnable = index.manifests.filter {
-                $0.isOfKnownKind && !$0.isMarkedAsAttestation && $0.platform?.isOrdinary != false
+                $0.isOfKnownKind && !$0.isAnnotatedAsAttestation && $0.platform?.isOrdinary != false
             }
             // If nothing else is listed, manifests of an unknown platform can be images.
             let listed = runnable.filter { !$0.isAttestation }
@@ -94,7 +94,7 @@ private func readRoot(_ source: any ImageSource, _ limits: PullLimits) throws ->
 /// - Parameter document: the name of the document in the error.
 package func checkSize(_ size: UInt64, _ document: String, _ limits: PullLimits) throws(LimitExceeded) {
     let allowed = min(limits.manifestBytes, UInt64(ImageLimits.largestManifest))
-    guard size <= allowed else { throw LimitExceeded(.manifestBytes, allowed: allowed, found: size, place: document) }
+    guard size <= allowed else { throw LimitExceeded(.manifestBytes, allowed: allowed, found: size, location: document) }
 }
 
 private func check(_ bytes: [UInt8], _ expected: Descriptor, _ kind: String = "manifest") throws(OCIError) {
@@ -122,7 +122,7 @@ private struct IndexReader {
         }
         let deepest = min(limits.indexDepth, UInt64(ImageLimits.deepestIndex))
         guard depth < deepest || !MediaType.isIndex(entry.mediaType) else {
-            throw LimitExceeded(.indexDepth, allowed: deepest, place: "index \(entry.digest)")
+            throw LimitExceeded(.indexDepth, allowed: deepest, location: "index \(entry.digest)")
         }
         try checkSize(entry.size, "manifest \(entry.digest)", limits)
         try cancellation.check()

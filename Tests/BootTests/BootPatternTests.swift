@@ -36,7 +36,7 @@ import Testing
         func grow(_ prefix: String, _ depth: Int) {
             paths.append(Array(prefix.utf8))
             if depth == 0 { return }
-            for piece in ["/", "a", "b", "A", ".", "\n"] { grow(prefix + piece, depth - 1) }
+            for chunk in ["/", "a", "b", "A", ".", "\n"] { grow(prefix + chunk, depth - 1) }
         }
         grow("/", 4)
         let types: [(String, UInt8)] = [("", 0), ("--", UInt8(ascii: "-")), ("-d", UInt8(ascii: "d"))]

@@ -6,10 +6,10 @@ import Testing
         let names: [ByteString] = ["", "a", "a\0", "ab", "b", ByteString([0x7f]), ByteString([0x80]), ByteString([0xff])]
         #expect(names.shuffled().sorted() == names)
         // Differences at every position of the eight bytes that are compared at once.
-        for place in 0..<20 {
+        for offset in 0..<20 {
             var (low, high) = ([UInt8](repeating: 0x80, count: 20), [UInt8](repeating: 0x80, count: 20))
-            low[place] = 0x01
-            high[place] = 0xfe
+            low[offset] = 0x01
+            high[offset] = 0xfe
             #expect(ByteString(low) < ByteString(high))
             #expect(!(ByteString(high) < ByteString(low)))
         }

@@ -119,7 +119,7 @@ struct CopyTests {
         let streams = stores.folder.path + "/from/streams"
         let layers = LayoutBuilder.small().layers.map { ContentDigest.of($0) }
         // The config's reference counts, not the link. So the objects are exchanged, which a digest check of objects detects. It cannot
-        // detect a wrong mark: a mark is not trusted, but no layer is taken by a link either.
+        // detect a wrong hint: a hint is not trusted, but no layer is taken by a link either.
         _ = try launch("ln", ["-sfn", try readLink(streams + "/oci-layer-\(layers[1])"), streams + "/oci-layer-\(layers[0])"])
         let result = try stores.copy(["image"])
         #expect(result.status == 0, "\(result.error)")

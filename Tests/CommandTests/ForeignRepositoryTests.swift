@@ -5,7 +5,7 @@ import Testing
 @Suite(.serialized, .enabled(if: isRoot && hasProgram("setpriv"), "needs root and setpriv"))
 struct ForeignRepositoryTests {
     /// A repository that belongs to user 65534 with the image `t`, and files of root beside it.
-    private func place() throws -> (store: ContractStore, outside: String) {
+    private func makeStores() throws -> (store: ContractStore, outside: String) {
         let (store, _) = try ContractStore.small()
         let outside = store.folder.path + "/outside"
         try mustShell(
@@ -25,7 +25,7 @@ struct ForeignRepositoryTests {
 
     /// Every command that writes refuses and says how to allow it; commands that read work.
     @Test func writingNeedsConsent() throws {
-        let (store, _) = try place()
+        let (store, _) = try makeStores()
         let before = store.files
         func arguments(_ command: [String]) -> [String] {
             command.map { $0 == "LAYOUT" ? "oci:" + store.layoutPath("t") : $0 == "REPO" ? store.path : $0 }
@@ -69,7 +69,7 @@ struct ForeignRepositoryTests {
     /// With consent, links are still not followed: `untag` and other commands do not change files outside.
     @Test(arguments: [".staging", "objects", "streams", "streams/refs", "streams/refs/oci", "images"])
     func plantedLinksLeadNowhere(_ name: String) throws {
-        let (store, outside) = try place()
+        let (store, outside) = try makeStores()
         try mustShell(
             #"""
             asNobody() { setpriv --reuid 65534 --regid 65534 --clear-groups -- "$@"; }

@@ -42,17 +42,17 @@ struct FuseContentTests {
 
     @Test(.enabled(if: needsAttributes, "needs attr, acl and python3"), arguments: ["0", "1", "2"])
     func equalsTheOriginalAndTheKernels(version: String) throws {
-        let place = FusePlace(try ContractStore(["--erofs-version", version]))
-        let tree = place.store.folder.path + "/tree"
+        let fixture = FuseFixture(try ContractStore(["--erofs-version", version]))
+        let tree = fixture.store.folder.path + "/tree"
         // Format 2 has a lower limit for targets.
         try mustShell(Self.makeTree, [tree, version == "2" ? "1024" : "4000"])
-        try place.store.succeed(["create-image", tree, "image", "--xattrs", "keep-user-xattrs"])
-        try place.mount(["--dev"], image: "image")
-        #expect(try place.store.run(["mount", "image", place.kernel, "--dev", "--quiet"]).status == 0)
+        try fixture.store.succeed(["create-image", tree, "image", "--xattrs", "keep-user-xattrs"])
+        try fixture.mount(["--dev"], image: "image")
+        #expect(try fixture.store.run(["mount", "image", fixture.kernel, "--dev", "--quiet"]).status == 0)
         func lines(_ path: String) throws -> [String] {
             try mustShell(Self.describe, [path]).split(separator: "\n").map(String.init).sorted()
         }
-        let (original, fuse, kernel) = (try lines(tree), try lines(place.fuse), try lines(place.kernel))
+        let (original, fuse, kernel) = (try lines(tree), try lines(fixture.fuse), try lines(fixture.kernel))
         #expect(fuse.count > 1200)
         #expect(Set(fuse).symmetricDifference(kernel).sorted() == [])
         // `create-image` leaves out ACLs and trusted attributes; version 2 has no nanoseconds.
@@ -66,58 +66,58 @@ struct FuseContentTests {
         // find does not print access and change times and the allocated size. The order of entries may differ.
         for path in ["/usr/page", "/usr/deep", "/usr/link", "/usr/pipe"] {
             var (one, two) = (stat(), stat())
-            #expect(lstat(place.fuse + path, &one) == 0 && lstat(place.kernel + path, &two) == 0)
+            #expect(lstat(fixture.fuse + path, &one) == 0 && lstat(fixture.kernel + path, &two) == 0)
             #expect(
                 one.st_atim.tv_sec == two.st_atim.tv_sec && one.st_ctim.tv_nsec == two.st_ctim.tv_nsec && one.st_blksize == two.st_blksize)
         }
-        for path in ["/usr/null", "/usr/disk"] { #expect(open(place.fuse + path + "/x", O_RDONLY) < 0 && errno == ENOTDIR) }
-        let null = open(place.fuse + "/usr/null", O_RDWR)
+        for path in ["/usr/null", "/usr/disk"] { #expect(open(fixture.fuse + path + "/x", O_RDONLY) < 0 && errno == ENOTDIR) }
+        let null = open(fixture.fuse + "/usr/null", O_RDWR)
         #expect(null >= 0 && write(null, "x", 1) == 1)
         close(null)
-        try place.store.succeed(["umount", place.fuse])
-        try place.store.succeed(["umount", place.kernel])
-        #expect(place.isQuiet())
+        try fixture.store.succeed(["umount", fixture.fuse])
+        try fixture.store.succeed(["umount", fixture.kernel])
+        #expect(fixture.isQuiet())
     }
 
     /// Whiteouts are character devices 0:0 again, so that an overlay of the mount honours them.
     @Test(arguments: ["1", "2"]) func whiteouts(version: String) throws {
-        let place = FusePlace(try ContractStore(["--erofs-version", version]))
-        let tree = place.store.folder.path + "/tree"
+        let fixture = FuseFixture(try ContractStore(["--erofs-version", version]))
+        let tree = fixture.store.folder.path + "/tree"
         try mustShell(#"mkdir -p "$1/usr/dir"; mknod "$1/usr/gone" c 0 0; mknod "$1/ff" c 0 0; echo x > "$1/usr/dir/file""#, [tree])
-        try place.store.succeed(["create-image", tree, "image"])
-        try place.mount(image: "image")
+        try fixture.store.succeed(["create-image", tree, "image"])
+        try fixture.mount(image: "image")
         var status = stat()
-        #expect(lstat(place.fuse + "/usr/gone", &status) == 0 && status.st_mode & S_IFMT == S_IFCHR && status.st_rdev == 0)
-        #expect(fileList(place.fuse).contains("usr/gone"))
-        let under = place.store.folder.path + "/under"
+        #expect(lstat(fixture.fuse + "/usr/gone", &status) == 0 && status.st_mode & S_IFMT == S_IFCHR && status.st_rdev == 0)
+        #expect(fileList(fixture.fuse).contains("usr/gone"))
+        let under = fixture.store.folder.path + "/under"
         let seen = try mustShell(
             #"mkdir -p "$1/usr/dir"; touch "$1/usr/gone" "$1/usr/kept"; mount -t overlay overlay -o "lowerdir=$2:$1" "$3"; ls "$3/usr"; umount "$3""#,
-            [under, place.fuse, place.kernel])
+            [under, fixture.fuse, fixture.kernel])
         #expect(seen == "dir\nkept\n")
-        try place.store.succeed(["umount", place.fuse])
-        #expect(place.isQuiet())
+        try fixture.store.succeed(["umount", fixture.fuse])
+        #expect(fixture.isQuiet())
     }
 
     @Test(.enabled(if: needsAttributes && hasProgram("setpriv"), "needs attr, acl, python3 and setpriv")) func permissions() throws {
-        let place = FusePlace(try ContractStore())
-        let tree = place.store.folder.path + "/tree"
+        let fixture = FuseFixture(try ContractStore())
+        let tree = fixture.store.folder.path + "/tree"
         try mustShell(Self.makeTree, [tree])
-        try place.store.succeed(["create-image", tree, "image"])
-        chmod(place.store.folder.path, 0o755)
+        try fixture.store.succeed(["create-image", tree, "image"])
+        chmod(fixture.store.folder.path, 0o755)
         let nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups"
         // Only the user that mounted has access, unless others are allowed.
-        try place.mount(image: "image")
-        #expect(try shell("\(nobody) ls \"$1\"", [place.fuse]).error.contains("Permission denied"))
-        try place.store.succeed(["umount", place.fuse])
-        #expect(place.isQuiet())
-        try place.mount(["--allow-other"], image: "image")
-        #expect(try shell("\(nobody) ls \"$1/usr/many\"", [place.fuse]).status == 0)
+        try fixture.mount(image: "image")
+        #expect(try shell("\(nobody) ls \"$1\"", [fixture.fuse]).error.contains("Permission denied"))
+        try fixture.store.succeed(["umount", fixture.fuse])
+        #expect(fixture.isQuiet())
+        try fixture.mount(["--allow-other"], image: "image")
+        #expect(try shell("\(nobody) ls \"$1/usr/many\"", [fixture.fuse]).status == 0)
         for (path, isReadable) in [("page", true), ("sixtyfive", false), ("private/x", false)] {
-            let result = try shell("\(nobody) cat \"$1/usr/\(path)\"", [place.fuse])
+            let result = try shell("\(nobody) cat \"$1/usr/\(path)\"", [fixture.fuse])
             #expect((result.status == 0) == isReadable, "\(path): \(result.error)")
         }
-        try place.store.succeed(["umount", place.fuse])
-        #expect(place.isQuiet())
+        try fixture.store.succeed(["umount", fixture.fuse])
+        #expect(fixture.isQuiet())
     }
 
     // MARK: Tampering
@@ -130,20 +130,20 @@ struct FuseContentTests {
     }
 
     @Test func tamperedObjects() throws {
-        let place = try FusePlace()
-        let path = try place.objectPath(FusePlace.big)
-        let file = place.fuse + "/usr/tool"
+        let fixture = try FuseFixture()
+        let path = try fixture.objectPath(FuseFixture.big)
+        let file = fixture.fuse + "/usr/tool"
         // Changed before the first open.
-        var changed = FusePlace.big
+        var changed = FuseFixture.big
         changed[changed.count / 2] ^= 1
-        try place.mount()
+        try fixture.mount()
         unlink(path)
         try writeFile(path, changed)
         #expect(openError(file) == EIO)
-        #expect(openError(place.fuse + "/usr/hard") == EIO)
-        #expect(openError(place.fuse + "/usr/other") == 0)
+        #expect(openError(fixture.fuse + "/usr/hard") == EIO)
+        #expect(openError(fixture.fuse + "/usr/other") == 0)
         // Truncated, another kind of file, missing.
-        try writeFile(path, Array(FusePlace.big.dropLast()))
+        try writeFile(path, Array(FuseFixture.big.dropLast()))
         #expect(openError(file) == EIO)
         unlink(path)
         mkfifo(path, 0o644)
@@ -157,11 +157,11 @@ struct FuseContentTests {
         unlink(path)
         #expect(openError(file) == ENOENT)
         var status = stat()
-        #expect(lstat(file, &status) == 0 && status.st_size == FusePlace.big.count)
+        #expect(lstat(file, &status) == 0 && status.st_size == FuseFixture.big.count)
         // Intact again.
-        try writeFile(path, FusePlace.big)
-        #expect(try openError(file) == 0 && readFile(file) == FusePlace.big)
-        // Changed in place or replaced after verification, immediately or later.
+        try writeFile(path, FuseFixture.big)
+        #expect(try openError(file) == 0 && readFile(file) == FuseFixture.big)
+        // Changed in fixture or replaced after verification, immediately or later.
         for pause in [0, 300_000] as [UInt32] {
             usleep(pause)
             #expect(openError(file) == 0)
@@ -169,55 +169,55 @@ struct FuseContentTests {
             chmod(path, 0o644)
             try writeFile(path, changed)
             #expect(openError(file) == EIO, "after \(pause) µs")
-            try writeFile(path, FusePlace.big)
+            try writeFile(path, FuseFixture.big)
             #expect(openError(file) == 0)
             usleep(pause)
             unlink(path)
             try writeFile(path, changed)
             // The intact file that is kept open may be served, but not the changed one.
             #expect([0, EIO].contains(openError(file)))
-            if openError(file) == 0 { #expect(try readFile(file) == FusePlace.big) }
+            if openError(file) == 0 { #expect(try readFile(file) == FuseFixture.big) }
             unlink(path)
-            try writeFile(path, FusePlace.big)
+            try writeFile(path, FuseFixture.big)
             #expect(openError(file) == 0)
         }
-        try place.store.succeed(["umount", place.fuse])
-        #expect(place.isQuiet())
+        try fixture.store.succeed(["umount", fixture.fuse])
+        #expect(fixture.isQuiet())
     }
 
     /// The same when files are opened by their first read: reading fails, and the kernel's cache keeps verified content.
     @Test func tamperedObjectsWithLazyOpens() throws {
-        let place = try FusePlace()
-        let path = try place.objectPath(FusePlace.big)
-        let file = place.fuse + "/usr/tool"
-        var changed = FusePlace.big
+        let fixture = try FuseFixture()
+        let path = try fixture.objectPath(FuseFixture.big)
+        let file = fixture.fuse + "/usr/tool"
+        var changed = FuseFixture.big
         changed[changed.count / 2] ^= 1
-        try place.mount(["--lazy-open"])
+        try fixture.mount(["--lazy-open"])
         unlink(path)
         #expect(throws: RunFailure.self) { try readFile(file) }
         try writeFile(path, changed)
         #expect(throws: RunFailure.self) { try readFile(file) }
-        #expect(try readFile(place.fuse + "/usr/small") == [1, 2])
-        try writeFile(path, FusePlace.big)
-        #expect(try readFile(file) == FusePlace.big)
+        #expect(try readFile(fixture.fuse + "/usr/small") == [1, 2])
+        try writeFile(path, FuseFixture.big)
+        #expect(try readFile(file) == FuseFixture.big)
         usleep(300_000)
         try writeFile(path, changed)
         // From the kernel's cache or not at all.
-        if let content = try? readFile(file) { #expect(content == FusePlace.big) }
-        #expect(open(place.fuse + "/usr/tool", O_RDWR) < 0 && errno == EROFS)
-        try place.store.succeed(["umount", place.fuse])
-        #expect(place.isQuiet())
+        if let content = try? readFile(file) { #expect(content == FuseFixture.big) }
+        #expect(open(fixture.fuse + "/usr/tool", O_RDWR) < 0 && errno == EROFS)
+        try fixture.store.succeed(["umount", fixture.fuse])
+        #expect(fixture.isQuiet())
     }
 
     @Test func damagedImagesAreNotServed() throws {
-        let place = try FusePlace()
-        let id = try place.store.succeed(["compute-id", "tool"]).lines[0]
-        let path = place.store.path + "/objects/\(id.prefix(2))/\(id.dropFirst(2))"
+        let fixture = try FuseFixture()
+        let id = try fixture.store.succeed(["compute-id", "tool"]).lines[0]
+        let path = fixture.store.path + "/objects/\(id.prefix(2))/\(id.dropFirst(2))"
         var bytes = try readFile(path)
         bytes[bytes.count / 2] ^= 1
         unlink(path)
         try writeFile(path, bytes)
-        #expect(try place.store.refuse(["mount", "--fuse", "tool", place.fuse]).contains(id))
-        #expect(place.isQuiet())
+        #expect(try fixture.store.refuse(["mount", "--fuse", "tool", fixture.fuse]).contains(id))
+        #expect(fixture.isQuiet())
     }
 }

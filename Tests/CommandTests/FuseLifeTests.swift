@@ -8,7 +8,7 @@ struct FuseLifeTests {
     /// A thousand servers, four at a time, ended in every way: by `umount` and umount(8), by SIGTERM, lazily while a file is open, and by
     /// SIGKILL, after which `umount` removes the mount.
     @Test(.timeLimit(.minutes(10))) func aThousandCyclesLeaveNothing() throws {
-        let place = try FusePlace()
+        let fixture = try FuseFixture()
         let before = fileList("/proc/self/fd").count
         let result = try shell(
             #"""
@@ -44,13 +44,13 @@ struct FuseLifeTests {
             echo "processes $(pgrep -c -f -- "--repo $repository")" || true
             echo "loop devices $(cat /sys/block/loop*/loop/backing_file 2>/dev/null | grep -cF "$base")" || true
             echo "connections $(comm -13 <(echo "$before") <(connections) | wc -l)"
-            """#, [place.store.path, place.store.folder.path])
+            """#, [fixture.store.path, fixture.store.folder.path])
         #expect(result.status == 0 && result.error.isEmpty, "\(result.error)")
         #expect(
             result.lines == ["250", "250", "250", "250", "mounts 0", "processes 0", "loop devices 0", "connections 0"], "\(result.text)")
-        #expect(place.isQuiet())
+        #expect(fixture.isQuiet())
         #expect(fileList("/proc/self/fd").count == before)
-        #expect(try place.store.succeed(["fsck"]).lines.last == "status: ok")
+        #expect(try fixture.store.succeed(["fsck"]).lines.last == "status: ok")
     }
 
     // MARK: An overlay over it
@@ -79,34 +79,34 @@ struct FuseLifeTests {
 
     /// An overlay with an upper directory accepts changes; the image is unchanged.
     @Test(arguments: ["", ",metacopy=on,redirect_dir=on"]) func upperDirectoryOver(options: String) throws {
-        let place = try FusePlace()
-        try place.mount()
+        let fixture = try FuseFixture()
+        try fixture.mount()
         let sums = #"cd "$1/usr"; find . -printf '%p %m %s %T@ %n\n' | sort; cksum tool other small hard"#
-        let before = try mustShell(sums, [place.fuse])
-        let over = place.store.folder.path + "/over"
+        let before = try mustShell(sums, [fixture.fuse])
+        let over = fixture.store.folder.path + "/over"
         mkdir(over, 0o755)
         defer { umount2(over + "/merged", Int32(MNT_DETACH)) }
-        let lines = try mustShell("umask 022;" + Self.change, [place.fuse, over, options]).split(separator: "\n").map(String.init)
+        let lines = try mustShell("umask 022;" + Self.change, [fixture.fuse, over, options]).split(separator: "\n").map(String.init)
         #expect(lines.count == Self.changed.count + 1 && Array(lines.dropLast()) == Self.changed, "\(lines)")
         // Writing through one name separates it from its hard links, so the other name has the old content.
-        let byte = FusePlace.big[1000]
+        let byte = FuseFixture.big[1000]
         #expect(lines.last?.split(separator: " ").map(String.init) == ["1001", "130", String(byte, radix: 8)], "\(lines)")
-        #expect(try mustShell(sums, [place.fuse]) == before)
+        #expect(try mustShell(sums, [fixture.fuse]) == before)
         // The overlay holds its own copy of the mount, so the server ends with the overlay.
-        try place.store.succeed(["umount", place.fuse])
-        #expect(!place.isMounted(place.fuse) && place.servers().count == 1)
+        try fixture.store.succeed(["umount", fixture.fuse])
+        #expect(!fixture.isMounted(fixture.fuse) && fixture.servers().count == 1)
         #expect(try readFile(over + "/merged/usr/again") == [1, 2] + Array("more".utf8))
-        #expect(try readFile(over + "/merged/usr/hard") == FusePlace.big)
+        #expect(try readFile(over + "/merged/usr/hard") == FuseFixture.big)
         #expect(umount2(over + "/merged", 0) == 0)
-        #expect(place.isQuiet())
-        #expect(try place.store.succeed(["fsck"]).lines.last == "status: ok")
+        #expect(fixture.isQuiet())
+        #expect(try fixture.store.succeed(["fsck"]).lines.last == "status: ok")
     }
 
     /// Without privileges, in a user namespace: an overlay with user attributes on a FUSE mount.
     @Test func upperDirectoryInAUserNamespace() throws {
         guard try launch("unshare", ["-Urm", "true"]).status == 0 else { try Test.cancel("no user namespaces") }
-        let place = try FusePlace()
-        let over = place.store.folder.path + "/over"
+        let fixture = try FuseFixture()
+        let over = fixture.store.folder.path + "/over"
         mkdir(over, 0o755)
         let result = try shell(
             #"""
@@ -118,17 +118,17 @@ struct FuseLifeTests {
                 cmp usr/tool usr/hard
                 mkdir more; echo new > more/new; cat more/new; ls
                 cd /; umount "$3/merged"; "$CFSOCI" umount "$2" --repo "$1"' bash "$@"
-            """#, [place.store.path, place.fuse, over])
+            """#, [fixture.store.path, fixture.fuse, over])
         #expect(result.status == 0 && result.text == "new\nmore\nusr\n", "\(result.text)\(result.error)")
         #expect(try readFile(over + "/upper/more/new") == Array("new\n".utf8))
-        #expect(place.isQuiet())
+        #expect(fixture.isQuiet())
     }
 
     /// `--upperdir` is refused with FUSE, with a hint.
     @Test func upperDirectoryOption() throws {
-        let place = try FusePlace()
-        let result = try place.store.run(["mount", "--fuse", "tool", place.fuse, "--upperdir", "/a", "--workdir", "/b"])
+        let fixture = try FuseFixture()
+        let result = try fixture.store.run(["mount", "--fuse", "tool", fixture.fuse, "--upperdir", "/a", "--workdir", "/b"])
         #expect(result.status == 64 && result.error.contains("put an overlay over the mount"), "\(result.error)")
-        #expect(place.isQuiet())
+        #expect(fixture.isQuiet())
     }
 }

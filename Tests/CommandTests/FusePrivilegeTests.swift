@@ -9,7 +9,7 @@ struct FusePrivilegeTests {
     /// In its own user and mount namespace, where root has no privileges outside: mounted directly, read without passthrough.
     @Test(arguments: [["--fuse"], []]) func inAUserNamespace(options: [String]) throws {
         guard try launch("unshare", ["-Urm", "true"]).status == 0 else { return }
-        let place = try FusePlace()
+        let fixture = try FuseFixture()
         let text = try mustShell(
             #"""
             unshare -Urm bash -euo pipefail -c '
@@ -20,9 +20,10 @@ struct FusePrivilegeTests {
                 "$CFSOCI" umount "$2" --repo "$1"
                 ! grep -qF " $2 " /proc/self/mountinfo' bash "$@"
             cat "$1/../said"
-            """#, [place.store.path, place.fuse] + options)
+            """#, [fixture.store.path, fixture.fuse] + options)
         let lines = text.split(separator: "\n").map(String.init)
-        let sum = try mustShell("sha256sum < \"$1\"", [try place.objectPath(FusePlace.big)]).split(separator: "\n").first.map(String.init)
+        let sum = try mustShell("sha256sum < \"$1\"", [try fixture.objectPath(FuseFixture.big)]).split(separator: "\n").first.map(
+            String.init)
         #expect(lines.first == sum)
         // Owners that the namespace does not map are shown as the overflow user.
         #expect(lines.dropFirst().first == "65534 2 640")
@@ -30,13 +31,13 @@ struct FusePrivilegeTests {
         // The kernel does not mount EROFS in a user namespace. FUSE is used instead, with a message.
         let note = lines.last { $0.contains("serving the image with FUSE instead") }
         #expect((note != nil) == options.isEmpty)
-        #expect(place.isQuiet())
+        #expect(fixture.isQuiet())
     }
 
     /// Through `fusermount3`, as a user that may use `/dev/fuse`: the device's mode is changed only in a namespace of this test.
     @Test(.enabled(if: hasProgram("fusermount3") && hasProgram("setpriv"), "needs fusermount3 and setpriv")) func throughTheHelper() throws
     {
-        let place = try FusePlace()
+        let fixture = try FuseFixture()
         let text = try mustShell(
             #"""
             chmod 755 "$3"; chown -R 65534:65534 "$1" "$2"
@@ -54,32 +55,33 @@ struct FusePrivilegeTests {
                 kill $(pgrep -f "^[^ ]*cfsoci mount --fuse tool $2")
                 for _ in $(seq 200); do grep -qF " $2 " /proc/self/mountinfo || break; sleep 0.02; done
                 ! grep -qF " $2 " /proc/self/mountinfo' bash "$@"
-            """#, [place.store.path, place.fuse, place.store.folder.path])
+            """#, [fixture.store.path, fixture.fuse, fixture.store.folder.path])
         #expect(
             text == """
                 mounting needs root privileges (CAP_SYS_ADMIN in the first user namespace): with FUSE instead
                 1
-                cfsoci: \(place.fuse): the mount is in use: stop the processes that use it, or unmount it lazily
+                cfsoci: \(fixture.fuse): the mount is in use: stop the processes that use it, or unmount it lazily
                 status 1
 
                 """)
-        #expect(place.isQuiet())
+        #expect(fixture.isQuiet())
     }
 
     /// A user that may not unmount gets that error, and not that the mount is in use.
     @Test(.enabled(if: hasProgram("fusermount3") && hasProgram("setpriv"), "needs fusermount3 and setpriv"), arguments: [[], ["--fuse"]])
     func mountsOfOthers(options: [String]) throws {
-        let place = try FusePlace()
-        chmod(place.store.folder.path, 0o755)
-        #expect(try place.store.run(["mount", "tool", place.fuse, "--allow-other"] + options).status == 0)
+        let fixture = try FuseFixture()
+        chmod(fixture.store.folder.path, 0o755)
+        #expect(try fixture.store.run(["mount", "tool", fixture.fuse, "--allow-other"] + options).status == 0)
         for lazily in [[], ["--lazy"]] {
             let result = try launch(
-                "setpriv", ["--reuid", "65534", "--regid", "65534", "--clear-groups", Cfsoci.binary, "umount", place.fuse] + lazily)
+                "setpriv", ["--reuid", "65534", "--regid", "65534", "--clear-groups", Cfsoci.binary, "umount", fixture.fuse] + lazily)
             #expect(result.status == 1)
             #expect(
-                result.error.hasPrefix("cfsoci: unmounting needs root privileges") && result.error.contains(place.fuse), "\(result.error)")
+                result.error.hasPrefix("cfsoci: unmounting needs root privileges") && result.error.contains(fixture.fuse), "\(result.error)"
+            )
         }
-        try place.store.succeed(["umount", place.fuse])
-        #expect(place.isQuiet())
+        try fixture.store.succeed(["umount", fixture.fuse])
+        #expect(fixture.isQuiet())
     }
 }

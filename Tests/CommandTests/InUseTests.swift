@@ -13,12 +13,12 @@ import Testing
     ])
 
     /// A mounted image whose tag has moved to another image.
-    private func moved(_ options: [String]) throws -> FusePlace {
-        let place = try FusePlace()
-        try place.store.succeed(["mount", "tool", place.fuse, "--quiet"] + options)
-        try Self.next.write(to: place.store.layoutPath("next"))
-        try place.store.succeed(["pull", "oci:" + place.store.layoutPath("next"), "docker.io/library/tool:latest", "--quiet"])
-        return place
+    private func moved(_ options: [String]) throws -> FuseFixture {
+        let fixture = try FuseFixture()
+        try fixture.store.succeed(["mount", "tool", fixture.fuse, "--quiet"] + options)
+        try Self.next.write(to: fixture.store.layoutPath("next"))
+        try fixture.store.succeed(["pull", "oci:" + fixture.store.layoutPath("next"), "docker.io/library/tool:latest", "--quiet"])
+        return fixture
     }
 
     private func objectCount(_ store: ContractStore) -> Int {
@@ -28,46 +28,47 @@ import Testing
     @Test(arguments: [[], ["--fuse"]], [["gc"], ["prune"], ["prune", "--all", "--yes"]])
     func mountedImageWithoutNameStays(_ options: [String], _ collect: [String]) throws {
         try requireMounting()
-        let place = try moved(options)
-        let before = objectCount(place.store)
+        let fixture = try moved(options)
+        let before = objectCount(fixture.store)
         let gone =
-            collect.contains("--all") ? try place.store.succeed(["prune", "--all", "--dry-run", "--json"]).json()["objectsRemoved"] : 0
-        let report = try place.store.succeed(collect + ["--json"]).json()
+            collect.contains("--all") ? try fixture.store.succeed(["prune", "--all", "--dry-run", "--json"]).json()["objectsRemoved"] : 0
+        let report = try fixture.store.succeed(collect + ["--json"]).json()
         let id = try #require(report["imagesInUse"]?[0]?["imageId"]?.string)
-        #expect(report["imagesInUse"]?.array?.count == 1 && report["imagesInUse"]?[0]?["uses"]?[0]?["place"] == .string(place.fuse))
+        #expect(report["imagesInUse"]?.array?.count == 1 && report["imagesInUse"]?[0]?["uses"]?[0]?["place"] == .string(fixture.fuse))
         // Everything of one image stays, including manifest and layer. With --all, the other image is removed.
         #expect(report["objectsRemoved"] == gone)
-        #expect(try place.store.succeed(["gc"]).lines[0].hasPrefix("Kept image \(id), which no name leads to: mounted at \(place.fuse)"))
-        #expect(collect.contains("--all") == (objectCount(place.store) < before))
-        #expect(try readFile(place.fuse + "/usr/tool") == FusePlace.big)
-        #expect(try readFile(place.fuse + "/usr/other") == Array(FusePlace.big.dropFirst()))
-        #expect(try place.store.succeed(["fsck"]).lines.last == "status: ok")
-        try place.store.succeed(["umount", place.fuse])
-        #expect(place.isQuiet())
-        #expect((try place.store.succeed(["gc", "--json"]).json()["objectsRemoved"]?.int64 ?? 0) > 5)
-        #expect(try place.store.object(with: FusePlace.big) == nil)
-        #expect(!place.store.files.contains { $0.hasPrefix(".leases") || $0.hasPrefix("images/refs/.leases") })
+        #expect(
+            try fixture.store.succeed(["gc"]).lines[0].hasPrefix("Kept image \(id), which no name leads to: mounted at \(fixture.fuse)"))
+        #expect(collect.contains("--all") == (objectCount(fixture.store) < before))
+        #expect(try readFile(fixture.fuse + "/usr/tool") == FuseFixture.big)
+        #expect(try readFile(fixture.fuse + "/usr/other") == Array(FuseFixture.big.dropFirst()))
+        #expect(try fixture.store.succeed(["fsck"]).lines.last == "status: ok")
+        try fixture.store.succeed(["umount", fixture.fuse])
+        #expect(fixture.isQuiet())
+        #expect((try fixture.store.succeed(["gc", "--json"]).json()["objectsRemoved"]?.int64 ?? 0) > 5)
+        #expect(try fixture.store.object(with: FuseFixture.big) == nil)
+        #expect(!fixture.store.files.contains { $0.hasPrefix(".leases") || $0.hasPrefix("images/refs/.leases") })
     }
 
     /// The image can be named again while it is mounted.
     @Test func keptImageCanBeTaggedAgain() throws {
         try requireMounting()
-        let place = try FusePlace()
-        try place.mount()
-        let digest = try #require(try place.store.succeed(["inspect", "tool"]).json()["manifestDigest"]?.string)
-        try place.store.succeed(["untag", "docker.io/library/tool:latest", "--force"])
-        try place.store.succeed(["gc"])
-        try place.store.succeed(["tag", digest, "again"])
-        try place.store.succeed(["umount", place.fuse])
-        #expect(place.isQuiet())
-        #expect(try place.store.succeed(["gc", "--json"]).json()["objectsRemoved"] == 0)
-        #expect(try place.store.succeed(["fsck"]).lines.last == "status: ok")
+        let fixture = try FuseFixture()
+        try fixture.mount()
+        let digest = try #require(try fixture.store.succeed(["inspect", "tool"]).json()["manifestDigest"]?.string)
+        try fixture.store.succeed(["untag", "docker.io/library/tool:latest", "--force"])
+        try fixture.store.succeed(["gc"])
+        try fixture.store.succeed(["tag", digest, "again"])
+        try fixture.store.succeed(["umount", fixture.fuse])
+        #expect(fixture.isQuiet())
+        #expect(try fixture.store.succeed(["gc", "--json"]).json()["objectsRemoved"] == 0)
+        #expect(try fixture.store.succeed(["fsck"]).lines.last == "status: ok")
     }
 
     /// Also a mount that is visible only in another mount namespace, and not to the first process of that namespace.
     @Test func otherNamespaces() throws {
         try requireMounting()
-        let place = try FusePlace()
+        let fixture = try FuseFixture()
         // The namespace's first process is in a chroot, so its table does not list the mount. That of the second process does.
         let script = #"""
             mkdir -p "$2/root"
@@ -79,54 +80,54 @@ import Testing
             sleep 60 & second=$!
             echo "$first $second" > "$2/ready.new"; mv "$2/ready.new" "$2/ready"
             """#
-        let folder = place.store.folder.path
+        let folder = fixture.store.folder.path
         _ = try mustShell(
             #"nohup unshare --mount bash -euc "$3" bash "$1" "$2" >"$2/log" 2>&1 & for i in $(seq 400); do [ -e "$2/ready" ] && exit; sleep 0.025; done; cat "$2/log"; exit 1"#,
-            [place.store.path, folder, script])
+            [fixture.store.path, folder, script])
         let pids = String(decoding: try readFile(folder + "/ready"), as: UTF8.self).split(whereSeparator: \.isWhitespace).compactMap {
             pid_t($0)
         }
         defer { for pid in pids { kill(pid, SIGKILL) } }
-        #expect(pids.count == 2 && !place.isMounted(place.kernel))
-        #expect(try place.store.refuse(["rm", "tool"]).contains("mounted at \(place.kernel) (process \(pids[1]) (sleep))"))
-        try place.store.succeed(["rm", "tool", "--force"])
-        #expect(try place.store.succeed(["gc", "--json"]).json()["objectsRemoved"] == 0)
+        #expect(pids.count == 2 && !fixture.isMounted(fixture.kernel))
+        #expect(try fixture.store.refuse(["rm", "tool"]).contains("mounted at \(fixture.kernel) (process \(pids[1]) (sleep))"))
+        try fixture.store.succeed(["rm", "tool", "--force"])
+        #expect(try fixture.store.succeed(["gc", "--json"]).json()["objectsRemoved"] == 0)
         for pid in pids { kill(pid, SIGKILL) }
         for _ in 0..<200 where pids.contains(where: { kill($0, 0) == 0 }) { usleep(10_000) }
-        #expect((try place.store.succeed(["gc", "--json"]).json()["objectsRemoved"]?.int64 ?? 0) > 5)
+        #expect((try fixture.store.succeed(["gc", "--json"]).json()["objectsRemoved"]?.int64 ?? 0) > 5)
     }
 
     /// mount.composefs is called with files, so the source is the image's path.
     @Test(arguments: ["images", "objects", "elsewhere"])
     func mountedByTheFilesName(_ how: String) throws {
         try requireMounting()
-        let place = try FusePlace()
-        let id = try place.store.succeed(["compute-id", "tool"]).lines[0]
-        let object = place.store.path + "/objects/\(id.prefix(2))/\(id.dropFirst(2))"
-        var image = how == "images" ? place.store.path + "/images/" + id : object
+        let fixture = try FuseFixture()
+        let id = try fixture.store.succeed(["compute-id", "tool"]).lines[0]
+        let object = fixture.store.path + "/objects/\(id.prefix(2))/\(id.dropFirst(2))"
+        var image = how == "images" ? fixture.store.path + "/images/" + id : object
         if how == "elsewhere" {
-            image = place.store.folder.path + "/copy.cfs"
+            image = fixture.store.folder.path + "/copy.cfs"
             try writeFile(image, try readFile(object))
         }
-        _ = try mustShell(#""$CFSOCI" mount.composefs "$1" "$2" -o "basedir=$3/objects""#, [image, place.kernel, place.store.path])
-        try place.store.succeed(["rm", "tool", "--force"])
-        let report = try place.store.run(["gc", "--json"])
+        _ = try mustShell(#""$CFSOCI" mount.composefs "$1" "$2" -o "basedir=$3/objects""#, [image, fixture.kernel, fixture.store.path])
+        try fixture.store.succeed(["rm", "tool", "--force"])
+        let report = try fixture.store.run(["gc", "--json"])
         #expect(report.status == 0, "\(report.error)")
-        #expect(try readFile(place.kernel + "/usr/tool") == FusePlace.big)
-        #expect(try readFile(place.kernel + "/usr/other") == Array(FusePlace.big.dropFirst()))
+        #expect(try readFile(fixture.kernel + "/usr/tool") == FuseFixture.big)
+        #expect(try readFile(fixture.kernel + "/usr/other") == Array(FuseFixture.big.dropFirst()))
         if how == "elsewhere" {
             // Without the file, the objects of the mount cannot be determined.
             unlink(image)
             #expect(
-                try place.store.refuse(["gc"]).hasPrefix(
-                    "\(place.kernel): this mount shows the repository's objects, and its image, \(image), cannot"))
-            #expect(try readFile(place.kernel + "/usr/tool") == FusePlace.big)
+                try fixture.store.refuse(["gc"]).hasPrefix(
+                    "\(fixture.kernel): this mount shows the repository's objects, and its image, \(image), cannot"))
+            #expect(try readFile(fixture.kernel + "/usr/tool") == FuseFixture.big)
         } else {
             #expect(try report.json()["objectsRemoved"] == 0)
         }
-        try place.store.succeed(["umount", place.kernel])
-        #expect(try place.store.succeed(["gc"]).status == 0)
-        #expect(try place.store.object(with: FusePlace.big) == nil)
+        try fixture.store.succeed(["umount", fixture.kernel])
+        #expect(try fixture.store.succeed(["gc"]).status == 0)
+        #expect(try fixture.store.object(with: FuseFixture.big) == nil)
     }
 
     @Test func deployedImageWithoutNameStays() throws {
@@ -153,57 +154,58 @@ import Testing
     @Test(arguments: [[], ["--fuse"]])
     func lastNameNeedsForce(_ options: [String]) throws {
         try requireMounting()
-        let place = try FusePlace()
-        try place.store.succeed(["mount", "tool", place.fuse, "--quiet"] + options)
-        try place.store.succeed(["tag", "tool", "second"])
+        let fixture = try FuseFixture()
+        try fixture.store.succeed(["mount", "tool", fixture.fuse, "--quiet"] + options)
+        try fixture.store.succeed(["tag", "tool", "second"])
         // One name of several can be removed.
-        try place.store.succeed(["untag", "second"])
+        try fixture.store.succeed(["untag", "second"])
         let name = "docker.io/library/tool:latest"
-        let manifest = try #require(try place.store.succeed(["inspect", "tool"]).json()["manifestDigest"]?.string)
-        let who = options.isEmpty ? "" : " (process \(place.servers()[0]) (cfsoci))"
-        let reason = "\"\(name)\" is the last name of an image that is in use: mounted at \(place.fuse)\(who); unmount it first, or remove"
-        #expect(try place.store.refuse(["untag", name]).hasPrefix(reason))
-        #expect(try place.store.refuse(["rm", "tool"]).hasPrefix(reason))
-        try place.store.succeed(["tag", "tool", "second"])
+        let manifest = try #require(try fixture.store.succeed(["inspect", "tool"]).json()["manifestDigest"]?.string)
+        let who = options.isEmpty ? "" : " (process \(fixture.servers()[0]) (cfsoci))"
+        let reason =
+            "\"\(name)\" is the last name of an image that is in use: mounted at \(fixture.fuse)\(who); unmount it first, or remove"
+        #expect(try fixture.store.refuse(["untag", name]).hasPrefix(reason))
+        #expect(try fixture.store.refuse(["rm", "tool"]).hasPrefix(reason))
+        try fixture.store.succeed(["tag", "tool", "second"])
         // A digest stands for all names, so none is removed.
-        #expect(try place.store.refuse(["rm", manifest]).contains(" is the last name of an image that is in use: "))
-        #expect(try place.store.succeed(["images", "--json"]).json()["images"]?.array?.count == 2)
-        #expect(try place.store.succeed(["rm", "--force", manifest]).lines.count == 2)
-        #expect(try place.store.succeed(["images"]).lines == ["No images"])
+        #expect(try fixture.store.refuse(["rm", manifest]).contains(" is the last name of an image that is in use: "))
+        #expect(try fixture.store.succeed(["images", "--json"]).json()["images"]?.array?.count == 2)
+        #expect(try fixture.store.succeed(["rm", "--force", manifest]).lines.count == 2)
+        #expect(try fixture.store.succeed(["images"]).lines == ["No images"])
     }
 
     @Test func nameOfADirectorysImage() throws {
         try requireMounting()
-        let place = try FusePlace()
-        let folder = place.store.folder.path + "/tree"
+        let fixture = try FuseFixture()
+        let folder = fixture.store.folder.path + "/tree"
         mkdir(folder, 0o755)
-        try writeFile(folder + "/file", FusePlace.big)
-        try place.store.succeed(["create-image", folder, "made"])
-        try place.store.succeed(["mount", "made", place.kernel, "--quiet"])
+        try writeFile(folder + "/file", FuseFixture.big)
+        try fixture.store.succeed(["create-image", folder, "made"])
+        try fixture.store.succeed(["mount", "made", fixture.kernel, "--quiet"])
         #expect(
-            try place.store.refuse(["rm", "made"]).contains(
-                "\"made\" is the last name of an image that is in use: mounted at \(place.kernel)"))
-        try place.store.succeed(["rm", "made", "--force"])
-        try place.store.succeed(["gc"])
-        #expect(try readFile(place.kernel + "/file") == FusePlace.big)
+            try fixture.store.refuse(["rm", "made"]).contains(
+                "\"made\" is the last name of an image that is in use: mounted at \(fixture.kernel)"))
+        try fixture.store.succeed(["rm", "made", "--force"])
+        try fixture.store.succeed(["gc"])
+        #expect(try readFile(fixture.kernel + "/file") == FuseFixture.big)
     }
 
     @Test func listShowsWhatIsInUse() throws {
         try requireMounting()
-        let place = try FusePlace()
-        _ = try place.store.pull(LayoutBuilder.small(), as: "t")
-        #expect(try place.store.succeed(["images"]).lines[0].hasSuffix("  REFS"))
-        try place.mount()
-        try place.store.succeed(["mount", "tool", place.kernel, "--quiet"])
-        let table = try place.store.succeed(["images"]).lines
+        let fixture = try FuseFixture()
+        _ = try fixture.store.pull(LayoutBuilder.small(), as: "t")
+        #expect(try fixture.store.succeed(["images"]).lines[0].hasSuffix("  REFS"))
+        try fixture.mount()
+        try fixture.store.succeed(["mount", "tool", fixture.kernel, "--quiet"])
+        let table = try fixture.store.succeed(["images"]).lines
         #expect(
             table[0].hasSuffix("  REFS  IN USE") && table[1].hasSuffix("  0     mounted") && table[2].hasSuffix("  0     -"), "\(table)")
-        let images = try place.store.succeed(["images", "--json"]).json()["images"]
-        let server = Int64(place.servers()[0])
+        let images = try fixture.store.succeed(["images", "--json"]).json()["images"]
+        let server = Int64(fixture.servers()[0])
         #expect(
             images?[0]?["inUse"] == [
-                ["use": "mounted", "place": .string(place.fuse), "process": .integer(server)],
-                ["use": "mounted", "place": .string(place.kernel), "process": .null],
+                ["use": "mounted", "place": .string(fixture.fuse), "process": .integer(server)],
+                ["use": "mounted", "place": .string(fixture.kernel), "process": .null],
             ])
         #expect(images?[1]?["inUse"] == [])
     }
@@ -213,48 +215,48 @@ import Testing
     /// A killed server leaves its lease. The image stays in use as long as the dead mount exists.
     @Test func killedServersLeaseIsRemoved() throws {
         try requireMounting()
-        let place = try FusePlace()
-        try place.mount()
-        #expect(place.store.files.count { $0.hasPrefix(".leases/") } == 1)
-        kill(place.servers()[0], SIGKILL)
-        for _ in 0..<200 where !place.servers().isEmpty { usleep(25_000) }
-        try place.store.succeed(["rm", "tool", "--force"])
-        #expect(try place.store.succeed(["gc", "--json"]).json()["objectsRemoved"] == 0)
-        #expect(!place.store.files.contains { $0.hasPrefix(".leases") || $0.hasPrefix("images/refs/.leases") })
-        umount2(place.fuse, Int32(MNT_DETACH))
-        #expect((try place.store.succeed(["gc", "--json"]).json()["objectsRemoved"]?.int64 ?? 0) > 5)
+        let fixture = try FuseFixture()
+        try fixture.mount()
+        #expect(fixture.store.files.count { $0.hasPrefix(".leases/") } == 1)
+        kill(fixture.servers()[0], SIGKILL)
+        for _ in 0..<200 where !fixture.servers().isEmpty { usleep(25_000) }
+        try fixture.store.succeed(["rm", "tool", "--force"])
+        #expect(try fixture.store.succeed(["gc", "--json"]).json()["objectsRemoved"] == 0)
+        #expect(!fixture.store.files.contains { $0.hasPrefix(".leases") || $0.hasPrefix("images/refs/.leases") })
+        umount2(fixture.fuse, Int32(MNT_DETACH))
+        #expect((try fixture.store.succeed(["gc", "--json"]).json()["objectsRemoved"]?.int64 ?? 0) > 5)
     }
 
     /// Programs that know only references keep the image, because a lease has a reference.
     @Test func leaseHasAReference() throws {
         try requireMounting()
-        let place = try FusePlace()
-        let id = try place.store.succeed(["compute-id", "tool"]).lines[0]
-        try place.mount()
-        let links = place.store.files.filter { $0.hasPrefix("images/refs/.leases/") }
+        let fixture = try FuseFixture()
+        let id = try fixture.store.succeed(["compute-id", "tool"]).lines[0]
+        try fixture.mount()
+        let links = fixture.store.files.filter { $0.hasPrefix("images/refs/.leases/") }
         #expect(links.count == 1)
         var buffer = [CChar](repeating: 0, count: 4096)
-        let count = readlink(place.store.path + "/" + (links.first ?? ""), &buffer, 4095)
+        let count = readlink(fixture.store.path + "/" + (links.first ?? ""), &buffer, 4095)
         #expect(String(decoding: buffer.prefix(max(0, count)).map { UInt8(bitPattern: $0) }, as: UTF8.self) == "../../" + id)
         // It is not a name.
-        #expect(try place.store.succeed(["images", "--json"]).json()["images"]?.array?.count == 1)
-        #expect(try place.store.succeed(["fsck"]).lines.last == "status: ok")
+        #expect(try fixture.store.succeed(["images", "--json"]).json()["images"]?.array?.count == 1)
+        #expect(try fixture.store.succeed(["fsck"]).lines.last == "status: ok")
     }
 
     /// A repository that is not writable has no lease, so its server holds the lock.
     @Test func withoutALeaseTheLockIsHeld() throws {
         try requireMounting()
-        let place = try FusePlace()
-        chown(place.store.path, 12345, 12345)
-        try place.mount()
-        chown(place.store.path, 0, 0)
-        #expect(!place.store.files.contains { $0.hasPrefix(".leases") })
-        let refusal = try place.store.run(["gc", "--wait", "0.2"])
+        let fixture = try FuseFixture()
+        chown(fixture.store.path, 12345, 12345)
+        try fixture.mount()
+        chown(fixture.store.path, 0, 0)
+        #expect(!fixture.store.files.contains { $0.hasPrefix(".leases") })
+        let refusal = try fixture.store.run(["gc", "--wait", "0.2"])
         #expect(refusal.status == 1)
-        #expect(refusal.error.contains("the repository is in use by process \(place.servers()[0]) (cfsoci); "), "\(refusal.error)")
-        try place.store.succeed(["umount", place.fuse])
-        #expect(place.isQuiet())
-        try place.store.succeed(["gc"])
+        #expect(refusal.error.contains("the repository is in use by process \(fixture.servers()[0]) (cfsoci); "), "\(refusal.error)")
+        try fixture.store.succeed(["umount", fixture.fuse])
+        #expect(fixture.isQuiet())
+        try fixture.store.succeed(["gc"])
     }
 
     // MARK: Waiting and asking

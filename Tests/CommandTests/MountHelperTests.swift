@@ -263,7 +263,7 @@ import Testing
     @Test func asUnitsMount() throws {
         try withHelperInstalled {
             let setup = try Setup()
-            let place = "basedir=\(setup.objects)"
+            let option = "basedir=\(setup.objects)"
             for (options, expected) in [
                 ("defaults", " ro,relatime "), ("ro,defaults", " ro,relatime "), ("defaults,rw", " ro,relatime "),
                 ("_netdev,nofail,noauto", " ro,relatime "), ("auto,nouser,async", " ro,relatime "),
@@ -273,8 +273,8 @@ import Testing
                 ), ("x-systemd.device-timeout=10s,x-systemd.idle-timeout=1min,x-initrd.mount,x-gvfs-hide", " ro,relatime "),
                 ("X-mount.mkdir=0700,comment=systemd.automount", " ro,relatime "), ("nosuid,nodev,nofail", " ro,nosuid,nodev,relatime "),
             ] {
-                for (source, place) in [(setup.image, place), ("tree", "repo=\(setup.store.path)")] {
-                    let result = try launch("mount", [source, setup.target, "-t", "composefs", "-o", place + "," + options])
+                for (source, option) in [(setup.image, option), ("tree", "repo=\(setup.store.path)")] {
+                    let result = try launch("mount", [source, setup.target, "-t", "composefs", "-o", option + "," + options])
                     #expect(result.status == 0 && result.output.isEmpty && result.error.isEmpty, "\(options): \(result.error)")
                     try setup.expectContent()
                     #expect(mountLines(setup.target).first?.contains(expected) == true, "\(options): \(mountLines(setup.target))")
@@ -315,14 +315,14 @@ import Testing
                     let parts = line.split(separator: "=", maxSplits: 1).map(String.init)
                     if parts.count == 2 { unit[parts[0]] = parts[1] }
                 }
-                let (what, place) = (try #require(unit["What"]), try #require(unit["Where"]))
+                let (what, target) = (try #require(unit["What"]), try #require(unit["Where"]))
                 let options = try #require(unit["Options"])
                 #expect(unit["Type"] == "composefs")
-                let result = try launch("mount", [what, place, "-t", "composefs", "-o", options])
+                let result = try launch("mount", [what, target, "-t", "composefs", "-o", options])
                 #expect(result.status == 0 && result.error.isEmpty, "\(options): \(result.error)")
-                #expect(try readFile(place + "/usr/tool") == Self.big)
-                #expect(try launch("umount", [place, "-c"]).status == 0)
-                mounted.insert(place)
+                #expect(try readFile(target + "/usr/tool") == Self.big)
+                #expect(try launch("umount", [target, "-c"]).status == 0)
+                mounted.insert(target)
             }
             #expect(mounted == [setup.target, second])
         }

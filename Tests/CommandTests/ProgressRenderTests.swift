@@ -10,8 +10,8 @@ struct ProgressRenderTests {
     private static let digests = (0..<40).map { ContentDigest.of(Array("layer \($0)".utf8)) }
     private static let mebibyte: UInt64 = 1 << 20
 
-    private static func resolved(_ sizes: [UInt64]) -> ProgressState {
-        var state = ProgressState(.resolving("docker.io/library/alpine:latest"))
+    private static func resolved(_ sizes: [UInt64]) -> PullState {
+        var state = PullState(.resolving("docker.io/library/alpine:latest"))
         let layers = zip(digests, sizes).map { Descriptor(mediaType: "application/vnd.oci.image.layer.v1.tar", digest: $0, size: $1) }
         state.apply(PullEvent(.image, .resolved(.init(manifest: digests[0], layers: layers))), at: .zero)
         return state
@@ -22,7 +22,7 @@ struct ProgressRenderTests {
     }
 
     /// Every kind of line, and a steady 2 MiB/s for ten seconds.
-    private static func busy() -> ProgressState {
+    private static func busy() -> PullState {
         let sizes = [3, 20, 30, 40, 50, 0, 7, 8].map { $0 * mebibyte }
         var state = resolved(sizes)
         let skipped = event(0, .skipped(.present), sizes[0])
@@ -44,7 +44,7 @@ struct ProgressRenderTests {
         return state
     }
 
-    private static func text(_ state: ProgressState, _ width: Int, _ height: Int, _ time: Duration = .seconds(10)) -> [String] {
+    private static func text(_ state: PullState, _ width: Int, _ height: Int, _ time: Duration = .seconds(10)) -> [String] {
         ProgressRenderer.lines(state, width: width, height: height, time: time).map(\.text)
     }
 
@@ -106,8 +106,8 @@ struct ProgressRenderTests {
 
     /// In windows of every size: no line is too wide, there are not too many lines, and no control characters.
     @Test func everyWindow() {
-        var states = [Self.busy(), Self.resolved([]), Self.resolved(Array(repeating: .max, count: 40)), ProgressState(.resolving(""))]
-        for stage in [ProgressState.Stage.merging, .writingImage, .publishing, .done, .resolving("oci:/\u{1b}c目录\u{301}\u{202e}/a b")] {
+        var states = [Self.busy(), Self.resolved([]), Self.resolved(Array(repeating: .max, count: 40)), PullState(.resolving(""))]
+        for stage in [PullState.Stage.merging, .writingImage, .publishing, .done, .resolving("oci:/\u{1b}c目录\u{301}\u{202e}/a b")] {
             states.append(Self.busy())
             states[states.count - 1].stage = stage
         }

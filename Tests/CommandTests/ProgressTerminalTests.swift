@@ -89,7 +89,7 @@ private final class Terminal {
             && lines[18].contains("iB/s")
     }
 
-    @Test(arguments: [40, 80, 200]) func picture(width: Int) throws {
+    @Test(arguments: [40, 80, 200]) func frame(width: Int) throws {
         defer { server.stop() }
         let terminal = try Terminal(folder, width: width, height: 24, pull())
         let lines = try terminal.lines(until: isWhole)
@@ -174,8 +174,8 @@ private final class Terminal {
             environment: ["NO_COLOR=1"])
         let seconds = now() - begun
         #expect(result.status == 0)
-        let pictures = result.error.split(separator: "total  ").count - 1
-        #expect(pictures >= 3 && Double(pictures) <= seconds * 10 + 2, "\(pictures) in \(seconds) s")
+        let frames = result.error.split(separator: "total  ").count - 1
+        #expect(frames >= 3 && Double(frames) <= seconds * 10 + 2, "\(frames) in \(seconds) s")
         #expect(!result.error.contains("\u{1b}[1m") && !result.error.contains("\u{1b}[2m"))
         #expect(result.error.hasSuffix("\u{1b}[J\r\u{1b}[?7h\u{1b}[?25h"))
     }

@@ -7,10 +7,10 @@ import Testing
 @Suite(.serialized, .enabled(if: isRoot && access("/dev/fuse", F_OK) == 0, "needs root and FUSE"))
 struct ReadOnlyMountTests {
     @Test func everyChangeIsRefused() throws {
-        let place = try FusePlace()
-        try place.mount()
-        #expect(try place.store.run(["mount", "tool", place.kernel, "--quiet"]).status == 0)
-        for root in [place.kernel, place.fuse] {
+        let fixture = try FuseFixture()
+        try fixture.mount()
+        #expect(try fixture.store.run(["mount", "tool", fixture.kernel, "--quiet"]).status == 0)
+        for root in [fixture.kernel, fixture.fuse] {
             let (file, directory, new) = (root + "/usr/tool", root + "/usr", root + "/usr/new")
             let descriptor = open(file, O_RDONLY)
             #expect(descriptor >= 0)
@@ -69,18 +69,19 @@ struct ReadOnlyMountTests {
         }
         // Remounting does not make it writable.
         #expect(
-            try shell("mount -o remount,rw \"$1\"", [place.fuse]).status != 0 || open(place.fuse + "/new", O_WRONLY | O_CREAT, 0o600) < 0)
-        try place.store.succeed(["umount", place.fuse])
-        try place.store.succeed(["umount", place.kernel])
-        #expect(place.isQuiet())
+            try shell("mount -o remount,rw \"$1\"", [fixture.fuse]).status != 0
+                || open(fixture.fuse + "/new", O_WRONLY | O_CREAT, 0o600) < 0)
+        try fixture.store.succeed(["umount", fixture.fuse])
+        try fixture.store.succeed(["umount", fixture.kernel])
+        #expect(fixture.isQuiet())
     }
 
     /// Every way of changing, for every kind of file, by root and by user 65534: both mounts answer like a read-only tmpfs, and are
     /// unchanged afterwards.
     @Test(.enabled(if: access("/usr/bin/python3", X_OK) == 0 && hasProgram("setpriv"), "needs python3 and setpriv"), arguments: [0, 65534])
     func answersAsAnyReadOnlyFileSystem(user: Int) throws {
-        let place = FusePlace(try ContractStore())
-        let folder = place.store.folder.path
+        let fixture = FuseFixture(try ContractStore())
+        let folder = fixture.store.folder.path
         let (tree, plain) = (folder + "/tree", folder + "/plain")
         for path in [tree, plain] { mkdir(path, 0o755) }
         chmod(folder, 0o755)
@@ -94,9 +95,9 @@ struct ReadOnlyMountTests {
             mount -t tmpfs -o mode=777 tmpfs "$2"; cp -a . "$2"; mount -o remount,ro "$2"
             """#, [tree, plain])
         defer { umount2(plain, Int32(MNT_DETACH)) }
-        try place.store.succeed(["create-image", tree, "image"])
-        try place.mount(["--allow-other", "--dev"], image: "image")
-        #expect(try place.store.run(["mount", "image", place.kernel, "--dev", "--quiet"]).status == 0)
+        try fixture.store.succeed(["create-image", tree, "image"])
+        try fixture.mount(["--allow-other", "--dev"], image: "image")
+        #expect(try fixture.store.run(["mount", "image", fixture.kernel, "--dev", "--quiet"]).status == 0)
         let script = String(decoding: try readFile(Fixtures.folder + "/read-only.py"), as: UTF8.self)
         func tries(_ root: String) throws -> [String] {
             func state() throws -> String {
@@ -110,7 +111,7 @@ struct ReadOnlyMountTests {
             #expect(try state() == before)
             return result.lines
         }
-        let (kernel, fuse) = (try tries(place.kernel), try tries(place.fuse))
+        let (kernel, fuse) = (try tries(fixture.kernel), try tries(fixture.fuse))
         #expect(fuse.difference(from: kernel).isEmpty, "\(fuse.difference(from: kernel))")
         // File systems differ in which of these they support.
         let comparable = try tries(plain).filter { !$0.contains(" ioctl ") }
@@ -122,9 +123,9 @@ struct ReadOnlyMountTests {
             let harmless = isSpecial ? [" open ", " access W_OK:"] : [" open O_RDONLY|O_CREAT:", " fsync:", " flock:"]
             #expect(harmless.contains { line.contains($0) }, "\(line)")
         }
-        try place.store.succeed(["umount", place.fuse])
-        try place.store.succeed(["umount", place.kernel])
-        #expect(place.isQuiet())
+        try fixture.store.succeed(["umount", fixture.fuse])
+        try fixture.store.succeed(["umount", fixture.kernel])
+        #expect(fixture.isQuiet())
     }
 
     /// An ACL with an entry for user 1: version 2, then tag, permissions and ID of each entry.

@@ -6,7 +6,7 @@ import Testing
 /// `fsck --repair` mends every kind of damage of every kind of file, and `pull --policy always` mends the same.
 @Suite struct RepairTests {
     /// A repository of one image that was pulled from a layout.
-    private final class Place {
+    private final class Fixture {
         let folder: TemporaryFolder
         let layout: String
         let repository: String
@@ -70,23 +70,23 @@ import Testing
     }
 
     @Test(arguments: Damage.allCases) func everyObject(_ damage: Damage) throws {
-        let place = try Place()
-        for object in place.objects {
-            try damage.apply(to: place.repository + "/" + object)
-            try place.mends(["fsck", "--repair"], "\(object) \(damage)")
+        let fixture = try Fixture()
+        for object in fixture.objects {
+            try damage.apply(to: fixture.repository + "/" + object)
+            try fixture.mends(["fsck", "--repair"], "\(object) \(damage)")
         }
         // What was set aside goes with the garbage, and nothing else does.
-        let before = place.objects
-        let kept = fileList(place.repository + "/.damaged").count
+        let before = fixture.objects
+        let kept = fileList(fixture.repository + "/.damaged").count
         #expect(damage == .removed ? kept == 0 : kept >= before.count)
-        #expect(try place.run(["gc"]).status == 0)
-        #expect(fileList(place.repository + "/.damaged").isEmpty && place.objects == before)
+        #expect(try fixture.run(["gc"]).status == 0)
+        #expect(fileList(fixture.repository + "/.damaged").isEmpty && fixture.objects == before)
     }
 
     @Test(arguments: ["removed", "dangling", "other", "nowhere", "file"]) func everyLink(_ damage: String) throws {
-        let place = try Place()
-        for link in place.links {
-            let path = place.repository + "/" + link
+        let fixture = try Fixture()
+        for link in fixture.links {
+            let path = fixture.repository + "/" + link
             var buffer = [CChar](repeating: 0, count: 4096)
             let count = readlink(path, &buffer, buffer.count)
             let target = buffer.prefix(count).map { UInt8(bitPattern: $0) }
@@ -96,18 +96,18 @@ import Testing
                 var other = target
                 other[other.count - 1] = other[other.count - 1] == UInt8(ascii: "0") ? UInt8(ascii: "1") : UInt8(ascii: "0")
                 symlink(String(decoding: other, as: UTF8.self), path)
-            case "other": symlink("../" + (place.objects.first { !target.reversed().starts(with: $0.utf8.reversed()) } ?? ""), path)
+            case "other": symlink("../" + (fixture.objects.first { !target.reversed().starts(with: $0.utf8.reversed()) } ?? ""), path)
             case "nowhere": symlink("nothing", path)
             case "file": try writeFile(path, Array("a file".utf8))
             default: break
             }
-            try place.mends(["fsck", "--repair"], "\(link) \(damage)")
+            try fixture.mends(["fsck", "--repair"], "\(link) \(damage)")
         }
     }
 
     @Test(arguments: ["removed", "emptied", "truncated", "flipped", "garbage", "symlink"]) func metadata(_ damage: String) throws {
-        let place = try Place()
-        let path = place.repository + "/meta.json"
+        let fixture = try Fixture()
+        let path = fixture.repository + "/meta.json"
         let original = try readFile(path)
         switch damage {
         case "garbage":
@@ -116,9 +116,9 @@ import Testing
         default: try #require(Damage(rawValue: damage)).apply(to: path)
         }
         // Without the file it might be a repository of an old program, which is no damage.
-        #expect(try place.run(["fsck"]).status == (damage == "removed" ? 1 : 2))
-        #expect(try place.run(["fsck", "--repair"]).status == 0)
-        #expect(try place.run(["fsck", "--deep"]).status == 0)
+        #expect(try fixture.run(["fsck"]).status == (damage == "removed" ? 1 : 2))
+        #expect(try fixture.run(["fsck", "--repair"]).status == 0)
+        #expect(try fixture.run(["fsck", "--deep"]).status == 0)
         #expect(try readFile(path) == original)
     }
 
@@ -129,17 +129,17 @@ import Testing
         try builder.write(to: folder.path + "/layout")
         let server = try LayoutServer(layout: folder.path + "/layout")
         defer { server.stop() }
-        let place = try Place(builder, pull: [server.reference, "--tls-verify=false"])
+        let fixture = try Fixture(builder, pull: [server.reference, "--tls-verify=false"])
         let sizes = [5000: 1, 70_000: 0]
         for (size, layer) in sizes {
             let object = try #require(
-                place.objects.first { name in
+                fixture.objects.first { name in
                     var status = stat()
-                    return lstat(place.repository + "/" + name, &status) == 0 && Int(status.st_size) == size
+                    return lstat(fixture.repository + "/" + name, &status) == 0 && Int(status.st_size) == size
                 })
-            try damage.apply(to: place.repository + "/" + object)
+            try damage.apply(to: fixture.repository + "/" + object)
             server.forget()
-            try place.mends(["fsck", "--repair", "--tls-verify=false"], "\(object) \(damage)")
+            try fixture.mends(["fsck", "--repair", "--tls-verify=false"], "\(object) \(damage)")
             #expect(server.requests.map(\.blob) == [ContentDigest.of(builder.layers[layer]).hex])
         }
     }
@@ -148,134 +148,135 @@ import Testing
     @Test func everythingThatBelongsToAnImage() throws {
         var builder = LayoutBuilder.small()
         builder.compressor = "gzip"
-        let place = try Place(builder, options: ["--keep-blobs"])
-        let artifact = place.folder.path + "/artifact"
-        let digest = try writeArtifact(artifact, subject: place.manifest)
-        #expect(try place.run(["pull", "oci:" + artifact, "sbom"]).status == 0)
-        #expect(try place.run(["referrers", "add", "t", "sbom"]).status == 0)
-        #expect(try place.run(["untag", "sbom"]).status == 0)
-        #expect(try place.run(["tag", "t", "second"]).status == 0)
-        #expect(try place.run(["fsck", "--deep"]).status == 0)
-        for object in place.objects {
-            try Damage.flipped.apply(to: place.repository + "/" + object)
-            try place.mends(["fsck", "--repair"], object)
+        let fixture = try Fixture(builder, options: ["--keep-blobs"])
+        let artifact = fixture.folder.path + "/artifact"
+        let digest = try writeArtifact(artifact, subject: fixture.manifest)
+        #expect(try fixture.run(["pull", "oci:" + artifact, "sbom"]).status == 0)
+        #expect(try fixture.run(["referrers", "add", "t", "sbom"]).status == 0)
+        #expect(try fixture.run(["untag", "sbom"]).status == 0)
+        #expect(try fixture.run(["tag", "t", "second"]).status == 0)
+        #expect(try fixture.run(["fsck", "--deep"]).status == 0)
+        for object in fixture.objects {
+            try Damage.flipped.apply(to: fixture.repository + "/" + object)
+            try fixture.mends(["fsck", "--repair"], object)
         }
-        let inspected = try place.run(["inspect", "second"])
+        let inspected = try fixture.run(["inspect", "second"])
         #expect(inspected.text.contains(digest.description), "\(inspected.text)")
-        let layout = place.folder.path + "/pushed"
-        #expect(try place.run(["push", "t", "oci:" + layout + ":x"]).status == 0)
+        let layout = fixture.folder.path + "/pushed"
+        #expect(try fixture.run(["push", "t", "oci:" + layout + ":x"]).status == 0)
         #expect(
-            try readFile(layout + "/blobs/sha256/" + place.manifest.hex) == readFile(place.layout + "/blobs/sha256/" + place.manifest.hex))
+            try readFile(layout + "/blobs/sha256/" + fixture.manifest.hex)
+                == readFile(fixture.layout + "/blobs/sha256/" + fixture.manifest.hex))
     }
 
     @Test func fromWhatIsGiven() throws {
-        let place = try Place()
-        let other = try Place()
+        let fixture = try Fixture()
+        let other = try Fixture()
         // The layout that the image came from is gone.
-        rename(place.layout, place.folder.path + "/moved")
-        let object = try #require(place.objects.first { (try? readFile(place.repository + "/" + $0).count) == 70_000 })
-        func damage() throws { try Damage.flipped.apply(to: place.repository + "/" + object) }
+        rename(fixture.layout, fixture.folder.path + "/moved")
+        let object = try #require(fixture.objects.first { (try? readFile(fixture.repository + "/" + $0).count) == 70_000 })
+        func damage() throws { try Damage.flipped.apply(to: fixture.repository + "/" + object) }
         try damage()
-        let failed = try place.run(["fsck", "--repair", "--json"])
+        let failed = try fixture.run(["fsck", "--repair", "--json"])
         #expect(failed.status == 2)
         let image = try #require(try failed.json()["repair"]?["images"]?.array?.first)
         #expect(image["isWhole"]?.bool == false && image["reason"]?.string?.contains("/layout") == true)
         // What is damaged was set aside all the same: no file has a name that is not its own.
-        #expect(throws: RunFailure.self) { try readFile(place.repository + "/" + object) }
+        #expect(throws: RunFailure.self) { try readFile(fixture.repository + "/" + object) }
         // The next repair goes on from there.
-        try place.mends(["fsck", "--repair", "--from", place.folder.path + "/moved"], "a layout")
+        try fixture.mends(["fsck", "--repair", "--from", fixture.folder.path + "/moved"], "a layout")
         try damage()
-        try place.mends(["fsck", "--repair", "--from", "oci:" + place.folder.path + "/moved:latest"], "a reference")
+        try fixture.mends(["fsck", "--repair", "--from", "oci:" + fixture.folder.path + "/moved:latest"], "a reference")
         try damage()
-        try place.mends(["fsck", "--repair", "--from", other.repository], "a repository")
+        try fixture.mends(["fsck", "--repair", "--from", other.repository], "a repository")
         // A repository of another algorithm has none of the objects, but the image.
-        let third = place.folder.path + "/third"
+        let third = fixture.folder.path + "/third"
         try Cfsoci.succeed(["init", third, "--insecure", "--algorithm", "fsverity-sha512-12"])
         try Cfsoci.succeed(["pull", "oci:" + other.layout, "t", "--repo", third])
         try damage()
-        try place.mends(["fsck", "--repair", "--from", third], "a repository of another algorithm")
+        try fixture.mends(["fsck", "--repair", "--from", third], "a repository of another algorithm")
     }
 
     @Test func dryRunChangesNothing() throws {
-        let place = try Place()
-        let object = try #require(place.objects.first { (try? readFile(place.repository + "/" + $0).count) == 70_000 })
-        try Damage.flipped.apply(to: place.repository + "/" + object)
-        let before = fileList(place.repository)
-        let planned = try place.run(["fsck", "--repair", "--dry-run", "--json"])
-        #expect(planned.status == 2 && fileList(place.repository) == before)
+        let fixture = try Fixture()
+        let object = try #require(fixture.objects.first { (try? readFile(fixture.repository + "/" + $0).count) == 70_000 })
+        try Damage.flipped.apply(to: fixture.repository + "/" + object)
+        let before = fileList(fixture.repository)
+        let planned = try fixture.run(["fsck", "--repair", "--dry-run", "--json"])
+        #expect(planned.status == 2 && fileList(fixture.repository) == before)
         let actions = try #require(try planned.json()["repair"]?["actions"]?.array)
         #expect(actions.map { $0["action"]?.string } == ["set-aside", "fetched"])
         #expect(actions[0]["path"]?.string == object && actions[0]["to"] == .null)
-        #expect(actions[1]["from"]?.string == "oci:" + place.layout && actions[1]["layers"] == .integer(1))
+        #expect(actions[1]["from"]?.string == "oci:" + fixture.layout && actions[1]["layers"] == .integer(1))
     }
 
     /// A tag that leads to nothing is told of, and stays unless it shall go.
     @Test func danglingReferences() throws {
-        let place = try Place()
-        symlink("../../oci-manifest-sha256:" + String(repeating: "0", count: 64), place.repository + "/streams/refs/oci/gone")
-        let left = try place.run(["fsck", "--repair"])
+        let fixture = try Fixture()
+        symlink("../../oci-manifest-sha256:" + String(repeating: "0", count: 64), fixture.repository + "/streams/refs/oci/gone")
+        let left = try fixture.run(["fsck", "--repair"])
         #expect(left.status == 2 && left.lines.contains("streams/refs/oci/gone leads to nothing; --prune-dangling removes it"))
-        try place.mends(["fsck", "--repair", "--prune-dangling"], "a tag")
-        #expect(try Cfsoci.succeed(["images", "--json", "--repo", place.repository]).json()["images"]?.array?.count == 1)
+        try fixture.mends(["fsck", "--repair", "--prune-dangling"], "a tag")
+        #expect(try Cfsoci.succeed(["images", "--json", "--repo", fixture.repository]).json()["images"]?.array?.count == 1)
     }
 
     /// A digit of a tag's link that is wrong is put right.
     @Test func damagedReferences() throws {
-        let place = try Place()
-        let path = place.repository + "/streams/refs/oci/t"
+        let fixture = try Fixture()
+        let path = fixture.repository + "/streams/refs/oci/t"
         unlink(path)
-        symlink("../../oci-manifest-sha256:" + place.manifest.hex.dropLast() + (place.manifest.hex.last == "0" ? "1" : "0"), path)
-        try place.mends(["fsck", "--repair"], "the tag")
+        symlink("../../oci-manifest-sha256:" + fixture.manifest.hex.dropLast() + (fixture.manifest.hex.last == "0" ? "1" : "0"), path)
+        try fixture.mends(["fsck", "--repair"], "the tag")
     }
 
     @Test func temporariesGo() throws {
-        let place = try Place()
-        try writeFile(place.repository + "/objects/.tmp-object-AAAAAAAAAAAA", [1])
-        symlink("x", place.repository + "/.symlink-BBBBBBBBBBBB")
-        let result = try place.run(["fsck", "--repair"])
+        let fixture = try Fixture()
+        try writeFile(fixture.repository + "/objects/.tmp-object-AAAAAAAAAAAA", [1])
+        symlink("x", fixture.repository + "/.symlink-BBBBBBBBBBBB")
+        let result = try fixture.run(["fsck", "--repair"])
         #expect(result.status == 0)
         #expect(result.lines.contains("removed objects/.tmp-object-AAAAAAAAAAAA, left by an interrupted operation"))
-        #expect(!fileList(place.repository).contains { $0.contains(".tmp-object-") || $0.contains(".symlink-") })
+        #expect(!fileList(fixture.repository).contains { $0.contains(".tmp-object-") || $0.contains(".symlink-") })
     }
 
     /// Half of it is read each time, and all of it in two.
     @Test func subsets() throws {
-        let place = try Place()
-        let object = try #require(place.objects.first { (try? readFile(place.repository + "/" + $0).count) == 70_000 })
-        try Damage.flipped.apply(to: place.repository + "/" + object)
-        let parts = try ["1/2", "2/2"].map { try place.run(["fsck", "--subset", $0, "--json"]) }
+        let fixture = try Fixture()
+        let object = try #require(fixture.objects.first { (try? readFile(fixture.repository + "/" + $0).count) == 70_000 })
+        try Damage.flipped.apply(to: fixture.repository + "/" + object)
+        let parts = try ["1/2", "2/2"].map { try fixture.run(["fsck", "--subset", $0, "--json"]) }
         let counts = try parts.map { try $0.json()["repository"]?["objectsChecked"]?.int64 ?? 0 }
-        #expect(counts.reduce(0, +) == Int64(place.objects.count) && counts.allSatisfy { $0 > 0 })
+        #expect(counts.reduce(0, +) == Int64(fixture.objects.count) && counts.allSatisfy { $0 > 0 })
         #expect(parts.contains { $0.text.contains(object) })
-        for wrong in ["0/2", "3/2", "1", "x/2", "1/0"] { #expect(try place.run(["fsck", "--subset", wrong]).status == 64) }
+        for wrong in ["0/2", "3/2", "1", "x/2", "1/0"] { #expect(try fixture.run(["fsck", "--subset", wrong]).status == 64) }
     }
 
     @Test func progress() throws {
-        let place = try Place()
-        let object = try #require(place.objects.first { (try? readFile(place.repository + "/" + $0).count) == 70_000 })
-        try Damage.flipped.apply(to: place.repository + "/" + object)
-        let events = try place.run(["fsck", "--repair", "--progress", "json"]).error.split(separator: "\n").map {
+        let fixture = try Fixture()
+        let object = try #require(fixture.objects.first { (try? readFile(fixture.repository + "/" + $0).count) == 70_000 })
+        try Damage.flipped.apply(to: fixture.repository + "/" + object)
+        let events = try fixture.run(["fsck", "--repair", "--progress", "json"]).error.split(separator: "\n").map {
             try JSONValue.parse(Array($0.utf8))
         }
         let names = events.compactMap { $0["event"]?.string }
         #expect(names.first == "objects" && names.contains("images") && names.contains("mending") && names.contains("again"))
         #expect(events.first { $0["event"]?.string == "repaired" }?["action"]?["action"]?.string == "set-aside")
-        let lines = try place.run(["fsck", "--progress", "plain"]).error
-        #expect(lines.contains("objects read: \(place.objects.count)"))
+        let lines = try fixture.run(["fsck", "--progress", "plain"]).error
+        #expect(lines.contains("objects read: \(fixture.objects.count)"))
     }
 
     /// Damage under a running mount goes nowhere: a push and a copy refuse it, a pull mends it.
     @Test func damageIsNotPassedOn() throws {
-        let place = try Place()
-        let object = try #require(place.objects.first { (try? readFile(place.repository + "/" + $0).count) == 70_000 })
-        try Damage.flipped.apply(to: place.repository + "/" + object)
-        let pushed = try place.run(["push", "t", "oci:" + place.folder.path + "/pushed:x"])
+        let fixture = try Fixture()
+        let object = try #require(fixture.objects.first { (try? readFile(fixture.repository + "/" + $0).count) == 70_000 })
+        try Damage.flipped.apply(to: fixture.repository + "/" + object)
+        let pushed = try fixture.run(["push", "t", "oci:" + fixture.folder.path + "/pushed:x"])
         #expect(pushed.status == 1 && pushed.error.contains("fsck"), "\(pushed.error)")
-        let target = place.folder.path + "/target"
+        let target = fixture.folder.path + "/target"
         try Cfsoci.succeed(["init", target, "--insecure", "--algorithm", "fsverity-sha256-12"])
-        let copied = try Cfsoci.run(["copy", "t", "--from", place.repository, "--repo", target])
+        let copied = try Cfsoci.run(["copy", "t", "--from", fixture.repository, "--repo", target])
         #expect(copied.status == 1)
         #expect(try Cfsoci.run(["fsck", "--repo", target]).status == 0)
-        try place.mends(["pull", "oci:" + place.layout, "t"], "what a pull finds")
+        try fixture.mends(["pull", "oci:" + fixture.layout, "t"], "what a pull finds")
     }
 }

@@ -131,9 +131,9 @@ struct SecureCommandTests {
     }
 
     /// A copy lacks only fs-verity. No command treats it as the original or as an insecure repository.
-    @Test(arguments: ["/dev/shm", verityDirectory ?? "/"]) func copied(_ place: String) throws {
+    @Test(arguments: ["/dev/shm", verityDirectory ?? "/"]) func copied(_ directory: String) throws {
         let setup = try Setup.pulled(.sha256)
-        let copy = place + "/copied-" + Host.randomName()
+        let copy = directory + "/copied-" + Host.randomName()
         defer { removeTree(copy) }
         #expect(try launch("cp", ["-a", setup.path, copy]).status == 0)
         let why =

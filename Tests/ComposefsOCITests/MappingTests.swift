@@ -35,7 +35,7 @@ struct MappingTests {
         text.split(separator: "`", omittingEmptySubsequences: false).enumerated().compactMap { $0.isMultiple(of: 2) ? nil : $1 }
     }
 
-    @Test func everyItemHasItsPlace() throws {
+    @Test func everyItemIsMapped() throws {
         let mapped = Set(try Self.rows().compactMap(\.first).flatMap(Self.code))
         #expect(Self.items.filter { !mapped.contains(Substring($0)) } == [])
     }

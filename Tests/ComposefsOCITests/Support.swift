@@ -57,9 +57,9 @@ final class MemoryReader: BlobReader {
     init(_ bytes: [UInt8]) { rest = bytes[...] }
 
     func read(into buffer: UnsafeMutableRawBufferPointer) -> Int {
-        let piece = rest.prefix(buffer.count)
-        buffer.copyBytes(from: piece)
-        rest = rest.dropFirst(piece.count)
-        return piece.count
+        let chunk = rest.prefix(buffer.count)
+        buffer.copyBytes(from: chunk)
+        rest = rest.dropFirst(chunk.count)
+        return chunk.count
     }
 }

@@ -2,25 +2,25 @@ import Testing
 
 @testable import ComposefsCompression
 
-/// Decompresses `data`, with input buffers of `inputPiece` bytes and output buffers of `outputPiece` bytes.
-func unpack(_ data: [UInt8], _ format: CompressionFormat, input inputPiece: Int = .max, output outputPiece: Int = 65_536) throws -> [UInt8]
+/// Decompresses `data`, with input buffers of `inputChunk` bytes and output buffers of `outputChunk` bytes.
+func unpack(_ data: [UInt8], _ format: CompressionFormat, input inputChunk: Int = .max, output outputChunk: Int = 65_536) throws -> [UInt8]
 {
     var decoder = Decompressor(format)
     var result: [UInt8] = []
-    var room = [UInt8](repeating: 0xa5, count: outputPiece)
+    var room = [UInt8](repeating: 0xa5, count: outputChunk)
     try data.withUnsafeBytes { all in
         var at = 0
         repeat {
-            let end = inputPiece < all.count - at ? at + inputPiece : all.count
-            var piece = UnsafeRawBufferPointer(rebasing: all[at..<end])
+            let end = inputChunk < all.count - at ? at + inputChunk : all.count
+            var chunk = UnsafeRawBufferPointer(rebasing: all[at..<end])
             at = end
             while true {
-                let count = try room.withUnsafeMutableBytes { try decoder.decompress(&piece, into: $0) }
+                let count = try room.withUnsafeMutableBytes { try decoder.decompress(&chunk, into: $0) }
                 result += room[..<count]
-                #expect(count == outputPiece || piece.isEmpty)
+                #expect(count == outputChunk || chunk.isEmpty)
                 if count == 0 { break }
             }
-            #expect(piece.isEmpty)
+            #expect(chunk.isEmpty)
         } while at < all.count
     }
     try decoder.finish()
@@ -228,13 +228,13 @@ func reason(_ data: [UInt8], _ format: CompressionFormat) -> CompressionError.Re
 }
 
 @Suite struct ZstdFrames {
-    private func pack(_ data: [UInt8], piece: Int) -> [UInt8] {
+    private func pack(_ data: [UInt8], chunk: Int) -> [UInt8] {
         var encoder = ZstdCompressor()
         var result: [UInt8] = []
         data.withUnsafeBytes { all in
             var at = 0
             while at < all.count {
-                let end = min(at + piece, all.count)
+                let end = min(at + chunk, all.count)
                 encoder.compress(UnsafeRawBufferPointer(rebasing: all[at..<end]), into: &result)
                 at = end
             }
@@ -244,19 +244,19 @@ func reason(_ data: [UInt8], _ format: CompressionFormat) -> CompressionError.Re
     }
 
     @Test func nothingWritten() {
-        #expect(pack([], piece: 1) == [0x28, 0xb5, 0x2f, 0xfd, 0x20, 0, 1, 0, 0])
+        #expect(pack([], chunk: 1) == [0x28, 0xb5, 0x2f, 0xfd, 0x20, 0, 1, 0, 0])
     }
 
     /// Eight zero bytes: the body of every config and manifest stream, as another implementation writes it.
     @Test func oneInstruction() {
         let expected: [UInt8] = [0x28, 0xb5, 0x2f, 0xfd, 0, 0x58, 0x41, 0, 0] + [UInt8](repeating: 0, count: 8)
-        #expect(pack([UInt8](repeating: 0, count: 8), piece: 8) == expected)
+        #expect(pack([UInt8](repeating: 0, count: 8), chunk: 8) == expected)
     }
 
     @Test func splitDoesNotMatter() throws {
-        let whole = pack(Fixtures.far, piece: .max)
+        let whole = pack(Fixtures.far, chunk: .max)
         #expect(whole.starts(with: [0x28, 0xb5, 0x2f, 0xfd, 0, 0x58]))
-        for piece in [1, 513, 65_536, 131_072] { #expect(pack(Fixtures.far, piece: piece) == whole) }
+        for chunk in [1, 513, 65_536, 131_072] { #expect(pack(Fixtures.far, chunk: chunk) == whole) }
         #expect(try unpack(whole, .zstd) == Fixtures.far)
     }
 
@@ -266,7 +266,7 @@ func reason(_ data: [UInt8], _ format: CompressionFormat) -> CompressionError.Re
             var frame: [UInt8] = []
             Fixtures.text.withUnsafeBytes { encoder.compress($0, into: &frame) }
             encoder.finish(into: &frame)
-            #expect(frame == pack(Fixtures.text, piece: .max))
+            #expect(frame == pack(Fixtures.text, chunk: .max))
             #expect(try unpack(frame, .zstd) == Fixtures.text)
             var empty: [UInt8] = []
             encoder.finish(into: &empty)

@@ -9,8 +9,8 @@ enum Fixtures {
 
     /// The content of `gzipFar` and `zstdFar`: matches at a distance of 30,011 bytes, over several windows.
     static let far: [UInt8] = (0..<200_000).map { index in
-        let place = index % 30_011
-        return place % 97 == 0 ? UInt8(truncatingIfNeeded: place / 97) : 0
+        let offset = index % 30_011
+        return offset % 97 == 0 ? UInt8(truncatingIfNeeded: offset / 97) : 0
     }
 
     /// Four members: with every header field and a header checksum; without content; with stored blocks; with a name.

@@ -38,10 +38,10 @@ struct GzipCompressorTests {
         var out: [UInt8] = []
         try packed.withUnsafeBytes { packed in
             var rest = packed
-            let piece = UnsafeMutableRawBufferPointer.allocate(byteCount: 40_000, alignment: 16)
-            defer { piece.deallocate() }
-            while case let count = try decompressor.decompress(&rest, into: piece), count > 0 {
-                out.append(contentsOf: UnsafeRawBufferPointer(rebasing: piece[..<count]))
+            let chunk = UnsafeMutableRawBufferPointer.allocate(byteCount: 40_000, alignment: 16)
+            defer { chunk.deallocate() }
+            while case let count = try decompressor.decompress(&rest, into: chunk), count > 0 {
+                out.append(contentsOf: UnsafeRawBufferPointer(rebasing: chunk[..<count]))
             }
         }
         try decompressor.finish()

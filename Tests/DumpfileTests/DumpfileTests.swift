@@ -81,16 +81,16 @@ private let root = "/ 0 40755 2 0 0 0 0.0 - - -\n"
         #expect(link == Array("/l 0 @120000 - - - - 0.0 /a\\x20b - -\n".utf8))
     }
 
-    @Test func piecesAreBounded() throws {
+    @Test func linesAreBounded() throws {
         var tree = FileTree(root: Metadata(permissions: 0o755))
         for number in 0..<5000 { try tree.addLeaf(ByteString("f\(number)"), in: FileTree.root, Metadata(permissions: 0), .fifo) }
-        var pieces = 0
+        var chunks = 0
         var largest = 0
         writeDumpfile(tree) {
-            pieces += 1
+            chunks += 1
             largest = max(largest, $0.count)
         }
-        #expect(pieces > 1)
+        #expect(chunks > 1)
         #expect(largest < 80 << 10)
     }
 
@@ -214,7 +214,7 @@ private let root = "/ 0 40755 2 0 0 0 0.0 - - -\n"
         #expect(error?.description.contains("\n") == false)
     }
 
-    @Test func messageNamesThePlace() {
+    @Test func messageNamesTheLine() {
         let error = #expect(throws: DumpfileError.self) { try parse(root + "/a b 0 100644 1 0 0 0 0.0 - - -\n") }
         #expect(error?.description == "dumpfile line 2 (/a): size: 'b' is not a number in base 10")
     }

@@ -79,8 +79,8 @@ import struct ComposefsFileTree.ExtendedAttribute
         for _ in 0..<200 {
             var bytes = good
             for _ in 0..<Int.random(in: 1...3, using: &generator) {
-                let place = Int.random(in: 1024..<bytes.count, using: &generator)
-                bytes[place] = Bool.random(using: &generator) ? UInt8.random(in: .min ... .max, using: &generator) : bytes[place] ^ 1
+                let offset = Int.random(in: 1024..<bytes.count, using: &generator)
+                bytes[offset] = Bool.random(using: &generator) ? UInt8.random(in: .min ... .max, using: &generator) : bytes[offset] ^ 1
             }
             if serve(bytes, buffer, strangers: false) != nil { accepted += 1 }
         }

@@ -465,8 +465,8 @@ import struct ComposefsFileTree.ExtendedAttribute
                 var cut = Array(bytes[..<count])
                 withUnsafeBytes(of: UInt32(count)) { cut.replaceSubrange(0..<4, with: $0) }
                 for index in 0..<4 where index > 0 {
-                    let place = Int.random(in: 8..<count, using: &random)
-                    cut[place] = UInt8.random(in: .min ... .max, using: &random)
+                    let offset = Int.random(in: 8..<count, using: &random)
+                    cut[offset] = UInt8.random(in: .min ... .max, using: &random)
                 }
                 conversation.send(cut)
             }

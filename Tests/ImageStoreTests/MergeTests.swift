@@ -283,13 +283,14 @@ private func fault(_ layers: [Item]...) -> String? {
     }
 
     @Test func impossibleHardLinks() {
-        let place = "entry \"b\" at byte 512 of the archive: "
-        #expect(fault([hardLink("b", to: "a"), file("a")]) == place + "its target \"a\" is not in the image")
-        #expect(fault([folder("a"), hardLink("b", to: "a")]) == place + "a hard link to a directory, \"a\"")
-        #expect(fault([hardLink("b", to: "/")]) == place + "a hard link to a directory, \"/\"")
-        #expect(fault([hardLink("b", to: "../a")]) == place + "link target: its path holds \"..\"")
+        let location = "entry \"b\" at byte 512 of the archive: "
+        #expect(fault([hardLink("b", to: "a"), file("a")]) == location + "its target \"a\" is not in the image")
+        #expect(fault([folder("a"), hardLink("b", to: "a")]) == location + "a hard link to a directory, \"a\"")
+        #expect(fault([hardLink("b", to: "/")]) == location + "a hard link to a directory, \"/\"")
+        #expect(fault([hardLink("b", to: "../a")]) == location + "link target: its path holds \"..\"")
         #expect(
-            fault([file("b/a"), hardLink("b", to: "b/a")]) == place + "its target \"b/a\" is removed with the directory that it replaces")
+            fault([file("b/a"), hardLink("b", to: "b/a")]) == location + "its target \"b/a\" is removed with the directory that it replaces"
+        )
     }
 
     @Test func depthIsNoRecursion() throws {
@@ -301,7 +302,7 @@ private func fault(_ layers: [Item]...) -> String? {
     }
 
     @Test func limits() throws {
-        let place = "entry \"l/x\" at byte 512 of the archive: "
+        let location = "entry \"l/x\" at byte 512 of the archive: "
         // Deeper than images can be read: by one path, by an entry, through a link.
         let deep = ByteString(Array(repeatElement([UInt8]("d/".utf8), count: 2048).joined()))
         let half = ByteString(Array(repeatElement([UInt8]("d/".utf8), count: 1000).joined()))
@@ -320,13 +321,13 @@ private func fault(_ layers: [Item]...) -> String? {
         let long = ByteString(Array(repeatElement(UInt8(ascii: "n"), count: 256)))
         #expect(
             fault([link("l", to: long), file("l/x")])
-                == place + "a link on the way to its parent holds a name of 256 bytes; 255 are possible")
+                == location + "a link on the way to its parent holds a name of 256 bytes; 255 are possible")
         // Short entries that cost much.
         let way = ByteString(Array(repeatElement([UInt8]("./".utf8), count: 1000).joined()))
         #expect(fault([folder("d"), link("l", to: way + "d"), file("l/x")]) == nil)
         #expect(
             fault([folder("d"), link("k", to: way + "d"), link("l", to: way + "k"), file("l/x")])
-                == place + "the symbolic links on the way to its parent hold more than 1024 names")
+                == location + "the symbolic links on the way to its parent hold more than 1024 names")
         var merger = LayerMerger(implicitLimit: 3)
         merger.beginLayer()
         try merger.add(item("a/b/c/x", .fifo).entry, content: .none)

@@ -96,7 +96,7 @@ private func fault(_ text: String) -> JSONError? { fault(Array(text.utf8)) }
     ])
     func malformed(_ text: String) { #expect(fault(text) != nil) }
 
-    @Test func refusedWithPlaceAndReason() {
+    @Test func refusedWithOffsetAndReason() {
         #expect(fault("\u{feff}{}")?.reason == .byteOrderMark)
         #expect(fault(#"{"a":1,"a":2}"#) == JSONError(offset: 7, reason: .duplicateKey("a")))
         #expect(fault(#"{"a":1,"\u0061":2}"#)?.reason == .duplicateKey("a"))
@@ -126,10 +126,10 @@ private func fault(_ text: String) -> JSONError? { fault(Array(text.utf8)) }
     @Test func everyCutIsRefusedAndNoFlipTraps() throws {
         let bytes = Array(#"{"schemaVersion":2,"list":[1,-2.5e3,"a\u00e9\ud83d\ude00",null,true],"o":{"x":{}}}"#.utf8)
         for count in 0..<bytes.count { #expect(fault(Array(bytes[..<count])) != nil) }
-        for place in bytes.indices {
+        for index in bytes.indices {
             for bit in 0..<8 {
                 var damaged = bytes
-                damaged[place] ^= 1 << bit
+                damaged[index] ^= 1 << bit
                 guard let value = try? JSONValue.parse(damaged) else { continue }
                 #expect(try JSONValue.parse(value.compactBytes) == value)
                 #expect(try JSONValue.parse(value.prettyBytes) == value)

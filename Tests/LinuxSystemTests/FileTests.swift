@@ -56,16 +56,16 @@ import Testing
 
     @Test func writesManyBuffersWithFewCalls() throws {
         // More than IOV_MAX (1024), empty ones among them.
-        let pieces = (0..<3000).map { number in [UInt8](repeating: UInt8(number % 251), count: number % 5) }
-        let all = pieces.flatMap { $0 }
+        let chunks = (0..<3000).map { number in [UInt8](repeating: UInt8(number % 251), count: number % 5) }
+        let all = chunks.flatMap { $0 }
         try withScratch { directory, _ in
             let file = try directory.open(at: "file", [.writeOnly, .create])
             all.withUnsafeBytes { whole in
                 var start = 0
                 var buffers: [UnsafeRawBufferPointer] = []
-                for piece in pieces {
-                    buffers.append(UnsafeRawBufferPointer(rebasing: whole[start..<(start + piece.count)]))
-                    start += piece.count
+                for chunk in chunks {
+                    buffers.append(UnsafeRawBufferPointer(rebasing: whole[start..<(start + chunk.count)]))
+                    start += chunk.count
                 }
                 #expect(throws: Never.self) { try file.writeAll(buffers) }
             }

@@ -63,8 +63,8 @@ import Testing
             // Not an EROFS image, and a truncated one.
             let garbage = test.base + "/garbage"
             try FileDescriptor.open(garbage, [.writeOnly, .create]).writeAll([UInt8](repeating: 0xa5, count: 8192))
-            for place in [false, true] {
-                try test.withImage(garbage, onTmpfs: place) { garbage in
+            for isTmpfs in [false, true] {
+                try test.withImage(garbage, onTmpfs: isTmpfs) { garbage in
                     let error = failure {
                         try mountImage(try test.open(garbage), objects: try test.open(test.objects), verity: .none, at: test.target)
                     }

@@ -183,10 +183,10 @@ private func layer(_ members: String) -> String { manifest(layers: "[{\(members)
     @Test func noFlipTraps() {
         let bytes = Array(manifest(more: #","annotations":{"k":"v"}"#).utf8)
         for count in 0..<bytes.count { #expect((try? ManifestDocument(parsing: Array(bytes[..<count]), mediaType: nil)) == nil) }
-        for place in bytes.indices {
+        for index in bytes.indices {
             for bit in 0..<8 {
                 var damaged = bytes
-                damaged[place] ^= 1 << bit
+                damaged[index] ^= 1 << bit
                 if case .manifest(let read)? = try? ManifestDocument(parsing: damaged, mediaType: nil) { #expect(read.bytes == damaged) }
             }
         }

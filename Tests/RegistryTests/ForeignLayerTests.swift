@@ -59,15 +59,15 @@ import Testing
     func isFetched(_ path: String) throws {
         let server = server()
         defer { server.stop() }
-        let place = "http://\(server.host)"
+        let address = "http://\(server.host)"
         let source = try source(server, fetches: true)
-        let layer = layer(["ftp://example.com/x", place + "/gone", place + path])
+        let layer = layer(["ftp://example.com/x", address + "/gone", address + path])
         #expect(try readAll(source.openBlob(layer)) == bytes)
         #expect(try readAll(BlobDownload(layer, from: 2) { try source.origins(of: layer) }) == Array(bytes.dropFirst(2)))
         // Credentials are sent to the registry only.
         let there = server.requests.filter { !$0.path.hasPrefix("/v2/") }
         #expect(!there.isEmpty && there.allSatisfy { $0.headers["authorization"] == nil })
-        let nowhere = registryError { _ = try source.openBlob(self.layer([place + "/gone", "file:///etc/passwd"])) }
+        let nowhere = registryError { _ = try source.openBlob(self.layer([address + "/gone", "file:///etc/passwd"])) }
         #expect(nowhere?.kind == .notFound && nowhere?.description.contains("/gone returned 404") == true)
         #expect(nowhere?.description.contains("file:///etc/passwd is not an http or https URL") == true)
     }

@@ -160,7 +160,7 @@ import Testing
 
     /// A mirror with wrong content that breaks off: the continuation elsewhere gives a mixture, so the endpoint that continued sends the
     /// whole blob.
-    @Test func aMixtureIsFetchedFromOnePlace() throws {
+    @Test func aMixtureIsFetchedFromOneEndpoint() throws {
         let path = image.path(ofLayer: 0)
         let first = server { [image] request in
             guard request.path == path else { return nil }

@@ -37,10 +37,10 @@ import Testing
 
     /// A blob may take longer than a request.
     @Test func slowBlobs() throws {
-        let pieces = stride(from: 0, to: blob.count, by: 30_000).flatMap {
+        let chunks = stride(from: 0, to: blob.count, by: 30_000).flatMap {
             [ScriptedServer.Action.pause(.milliseconds(40)), .send(Array(blob[$0..<min($0 + 30_000, blob.count)]))]
         }
-        let server = ScriptedServer { [blob] _ in [.send(Array("HTTP/1.1 200 OK\r\nContent-Length: \(blob.count)\r\n\r\n".utf8))] + pieces }
+        let server = ScriptedServer { [blob] _ in [.send(Array("HTTP/1.1 200 OK\r\nContent-Length: \(blob.count)\r\n\r\n".utf8))] + chunks }
         defer { server.stop() }
         let client = try makeClient { $0.requestTimeout = .milliseconds(200) }
         let reader = try openDownload(client, server.repository(), digest: digest, size: UInt64(blob.count))
@@ -50,7 +50,7 @@ import Testing
 
     // MARK: A minimum
 
-    private func pieces(_ size: Int, _ pause: Duration, upTo count: Int) -> [ScriptedServer.Action] {
+    private func chunks(_ size: Int, _ pause: Duration, upTo count: Int) -> [ScriptedServer.Action] {
         stride(from: 0, to: count, by: size).flatMap {
             [ScriptedServer.Action.pause(pause), .send(Array(blob[$0..<min($0 + size, count)]))]
         }
@@ -91,17 +91,17 @@ import Testing
     /// More than a stall, but not enough: an error, without another attempt.
     @Test func trickles() throws {
         let started = ContinuousClock.now
-        let error = registryError { _ = try readAtARate { _ in [head()] + pieces(100, .milliseconds(10), upTo: 100_000) } }
+        let error = registryError { _ = try readAtARate { _ in [head()] + chunks(100, .milliseconds(10), upTo: 100_000) } }
         #expect(error?.kind == .timeout)
         #expect(error?.description.contains("bytes per second in 0.3 s; the minimum is 100000") == true, "\(error?.description ?? "")")
         #expect(ContinuousClock.now - started < .seconds(4))
         // Without a minimum it continues.
-        #expect(try readAtARate(rate: 0) { _ in [head()] + pieces(5_000, .milliseconds(10), upTo: blob.count) } == 1)
+        #expect(try readAtARate(rate: 0) { _ in [head()] + chunks(5_000, .milliseconds(10), upTo: blob.count) } == 1)
     }
 
     /// A server with a sufficient average may pause, and the reader may be slow.
     @Test func fastEnough() throws {
-        #expect(try readAtARate { _ in [head()] + pieces(60_000, .milliseconds(150), upTo: blob.count) } == 1)
+        #expect(try readAtARate { _ in [head()] + chunks(60_000, .milliseconds(150), upTo: blob.count) } == 1)
         #expect(try readAtARate(pause: .milliseconds(100)) { _ in [.reply(200, [:], blob)] } == 1)
     }
 

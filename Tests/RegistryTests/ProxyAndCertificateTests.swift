@@ -122,16 +122,16 @@ import Testing
 
     @Test func theFirstDirectoryOfTheHostCounts() throws {
         try withTemporaryDirectory { root in
-            let places = [
+            let candidates = [
                 "usr/share/containers/certs.d", "etc/docker/certs.d", "etc/containers/certs.d", "etc/containers/certs.rootless.d",
                 "etc/containers/certs.rootless.d/1000", "home/.config/containers/certs.d",
             ]
             #expect(try directories(root).certificates(forRegistry: "a.example:5000") == HostCertificates())
-            for place in places {
-                try makeDirectories(root, place + "/a.example:5000")
-                try writeFile("\(root)/\(place)/a.example:5000/ca.crt", place)
+            for path in candidates {
+                try makeDirectories(root, path + "/a.example:5000")
+                try writeFile("\(root)/\(path)/a.example:5000/ca.crt", path)
                 let found = try directories(root, ["HOME": root + "/home"]).certificates(forRegistry: "a.example:5000")
-                #expect(String(decoding: found.authorities, as: UTF8.self) == place + "\n")
+                #expect(String(decoding: found.authorities, as: UTF8.self) == path + "\n")
             }
             #expect(try directories(root).certificates(forRegistry: "a.example").authorities == [])
             for host in ["", ".", "..", "a.example:5000/..", "../certs.d/a.example:5000"] {

@@ -137,16 +137,16 @@ struct RealRegistryAccessTests {
                 for path in ["", "/.config", "/.config/containers", "/.config/containers/certs.d", "/.config/containers/certs.d/\(host)"] {
                     try makeDirectory(home + path)
                 }
-                let place = home + "/.config/containers/certs.d/\(host)"
-                try copy("ca.pem", place + "/ca.crt")
+                let folder = home + "/.config/containers/certs.d/\(host)"
+                try copy("ca.pem", folder + "/ca.crt")
                 let anonymous = registryError { try readImage(try makeClient(["HOME": home]) { $0.retry.limit = 1 }, reference) }
                 #expect(anonymous?.kind == .connection || anonymous?.kind == .tls, "\(anonymous?.description ?? "")")
 
-                try copy("client.pem", place + "/client.cert")
-                try copy("client.key", place + "/client.key")
+                try copy("client.pem", folder + "/client.cert")
+                try copy("client.key", folder + "/client.key")
                 try readImage(try makeClient(["HOME": home]), reference)
                 // The same with the option, which replaces certs.d.
-                try readImage(try makeClient { $0.certificateDirectory = ByteString(place) }, reference)
+                try readImage(try makeClient { $0.certificateDirectory = ByteString(folder) }, reference)
                 try makeDirectory(directory + "/empty")
                 let empty = registryError {
                     try readImage(try makeClient(["HOME": home]) { $0.certificateDirectory = ByteString(directory + "/empty") }, reference)
@@ -157,11 +157,11 @@ struct RealRegistryAccessTests {
                 try openssl(
                     [
                         "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=else",
-                        "-keyout", place + "/another.key", "-out", place + "/another.cert",
+                        "-keyout", folder + "/another.key", "-out", folder + "/another.cert",
                     ], directory)
-                try copy("client.pem", place + "/valid.cert")
-                try copy("client.key", place + "/valid.key")
-                for name in ["client.cert", "client.key"] { #expect(rename(place + "/" + name, directory + "/" + name) == 0) }
+                try copy("client.pem", folder + "/valid.cert")
+                try copy("client.key", folder + "/valid.key")
+                for name in ["client.cert", "client.key"] { #expect(rename(folder + "/" + name, directory + "/" + name) == 0) }
                 try readImage(try makeClient(["HOME": home]) { $0.retry.limit = 0 }, reference)
                 let client = try makeClient(["HOME": home]) { $0.retry.limit = 0 }
                 let destination = try RegistryDestination(try RegistryReference(parsing: "\(host)/team/other:v1"), client: client)
@@ -169,17 +169,17 @@ struct RealRegistryAccessTests {
                 _ = try destination.hasBlob(Descriptor(mediaType: "", digest: .of(pushed), size: 100_000))
                 _ = try destination.putBlob(OutgoingBlob(pushed, digest: .of(pushed)))
                 // All are rejected.
-                for name in ["valid.cert", "valid.key"] { #expect(unlink(place + "/" + name) == 0) }
+                for name in ["valid.cert", "valid.key"] { #expect(unlink(folder + "/" + name) == 0) }
                 for (from, to) in [("another.cert", "b.cert"), ("another.key", "b.key")] {
-                    let bytes = try #require(try readSmallFile(ByteString(place + "/" + from), limit: 1 << 16))
-                    try writeFile(place + "/" + to, String(decoding: bytes, as: UTF8.self))
+                    let bytes = try #require(try readSmallFile(ByteString(folder + "/" + from), limit: 1 << 16))
+                    try writeFile(folder + "/" + to, String(decoding: bytes, as: UTF8.self))
                 }
                 let refused = registryError { try readImage(try makeClient(["HOME": home]) { $0.retry.limit = 1 }, reference) }
                 #expect(refused?.kind == .connection || refused?.kind == .tls, "\(refused?.description ?? "")")
-                for name in ["b.cert", "b.key", "another.cert", "another.key"] { #expect(unlink(place + "/" + name) == 0) }
-                try copy("client.pem", place + "/client.cert")
+                for name in ["b.cert", "b.key", "another.cert", "another.key"] { #expect(unlink(folder + "/" + name) == 0) }
+                try copy("client.pem", folder + "/client.cert")
                 // A key of another certificate.
-                try copy("server.key", place + "/client.key")
+                try copy("server.key", folder + "/client.key")
                 let wrong = registryError { try readImage(try makeClient(["HOME": home]), reference) }
                 #expect(wrong?.kind == .tls)
                 #expect(wrong?.description.contains("cannot use the client certificate for \(host)") == true)
@@ -195,11 +195,11 @@ struct RealRegistryAccessTests {
             try withRegistry(directory, http: tls) { host in
                 let relay = CuttingRelay(to: try #require(host.split(separator: ":").last.flatMap { UInt16($0) }))
                 defer { relay.stop() }
-                let place = directory + "/certificates"
-                try makeDirectory(place)
+                let folder = directory + "/certificates"
+                try makeDirectory(folder)
                 func copy(_ name: String, _ target: String) throws {
                     let bytes = try #require(try readSmallFile(ByteString("\(directory)/\(name)"), limit: 1 << 16))
-                    try writeFile(place + "/" + target, String(decoding: bytes, as: UTF8.self))
+                    try writeFile(folder + "/" + target, String(decoding: bytes, as: UTF8.self))
                 }
                 try copy("ca.pem", "ca.crt")
                 try copy("client.pem", "valid.cert")
@@ -208,12 +208,12 @@ struct RealRegistryAccessTests {
                     try openssl(
                         [
                             "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
-                            "/CN=\(name)", "-keyout", "\(place)/\(name).key", "-out", "\(place)/\(name).cert",
+                            "/CN=\(name)", "-keyout", "\(folder)/\(name).key", "-out", "\(folder)/\(name).cert",
                         ], directory)
                 }
                 func client() throws -> RegistryClient {
                     try makeClient {
-                        $0.certificateDirectory = ByteString(place)
+                        $0.certificateDirectory = ByteString(folder)
                         $0.retry.limit = 0
                         $0.retry.unreachableLimit = 0
                         $0.tlsVerify = true
@@ -221,7 +221,7 @@ struct RealRegistryAccessTests {
                 }
                 for _ in 0..<10 { try readImage(try client(), "\(relay.host)/team/app:v1") }
                 // If all are rejected, each was sent once.
-                for name in ["valid.cert", "valid.key"] { #expect(unlink(place + "/" + name) == 0) }
+                for name in ["valid.cert", "valid.key"] { #expect(unlink(folder + "/" + name) == 0) }
                 let before = relay.connections
                 let refused = registryError { try readImage(try client(), "\(relay.host)/team/app:v1") }
                 #expect(refused?.kind == .connection || refused?.kind == .tls, "\(refused?.description ?? "")")

@@ -66,15 +66,15 @@ import Testing
     }
 
     @Test(arguments: [(UInt32(0), "/var/cache/containers"), (1000, "/cache/containers")])
-    func anAnswerIsRemembered(user: UInt32, place: String) throws {
+    func anAnswerIsRemembered(user: UInt32, folder: String) throws {
         try withServers { root, hosts in
             let first = try locate(root, user: user, hosts)
             #expect(first.questions == 1 && first.found == "\(hosts[1])/team/app:v1" && first.warnings == [])
-            let path = root + place + "/short-name-aliases.conf"
+            let path = root + folder + "/short-name-aliases.conf"
             // Without the tag: the alias is for the name.
             #expect(try text(path) == "[aliases]\n  \"team/app\" = \"\(hosts[1])/team/app\"\n")
             #expect(mode(path) == 0o600)
-            #expect(mode(root + place) == 0o700)
+            #expect(mode(root + folder) == 0o700)
             let second = try locate(root, user: user, hosts)
             #expect(second.questions == 0 && second.found == first.found)
         }

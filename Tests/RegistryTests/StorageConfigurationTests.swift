@@ -28,7 +28,7 @@ import Testing
 
     private let usual = ["ROOT/home/.local/share/containers/storage", "ROOT/var/lib/containers/storage"]
 
-    @Test func usualPlaces() throws {
+    @Test func usualLocations() throws {
         #expect(try roots([:]) == usual)
         #expect(try roots([:], ["XDG_DATA_HOME": "/data"]) == ["/data/containers/storage"] + usual)
         #expect(try roots(["etc/containers/storage.conf": ""]) == usual)

@@ -48,9 +48,9 @@ func openDownload(
     return download
 }
 
-func readAll(_ reader: any BlobReader, pieces: Int = 50_000) throws -> [UInt8] {
+func readAll(_ reader: any BlobReader, chunks: Int = 50_000) throws -> [UInt8] {
     var out: [UInt8] = []
-    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: pieces, alignment: 16)
+    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: chunks, alignment: 16)
     defer { buffer.deallocate() }
     while true {
         let count = try reader.read(into: buffer)

@@ -240,7 +240,7 @@ import Testing
         try sample.expectGone()
     }
 
-    @Test func leaseDirectoryIsNoPlaceForNames() throws {
+    @Test func leaseDirectoryHoldsNoNames() throws {
         let sample = try Sample()
         for name: ByteString in [".leases", ".leases/x"] {
             var publication = Repository.Publication()

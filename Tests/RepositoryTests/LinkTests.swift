@@ -163,7 +163,7 @@ import Testing
         var externals: [ObjectID] = []
         while let chunk = try reader.next() {
             switch chunk {
-            case .inline(let piece): inline += Array(piece)
+            case .inline(let bytes): inline += Array(bytes)
             case .external(let id): externals.append(id)
             }
         }
@@ -196,7 +196,7 @@ import Testing
         var reader = try repository.openStream(stored.id)
         var inline: [UInt8] = []
         while let chunk = try reader.next() {
-            if case .inline(let piece) = chunk { inline += Array(piece) }
+            if case .inline(let bytes) = chunk { inline += Array(bytes) }
         }
         #expect(inline == bytes)
         var publication = Repository.Publication()

@@ -33,15 +33,15 @@ import Testing
         #expect(try wide.listing(false).keys.contains { $0.count == 8 + 2 + 1 + 126 })
     }
 
-    @Test func piecesAndWritersGiveTheSameObject() throws {
+    @Test func chunksAndWritersGiveTheSameObject() throws {
         let scratch = try Scratch()
         let repository = try scratch.create(.sha512)
         let bytes = content(300_001)
         let first = try repository.store(bytes)
         var hasher = VerityHasher(.sha512)
         try bytes.withUnsafeBytes { all in
-            let pieces = [0..<1, 1..<1, 1..<4097, 4097..<300_001].map { UnsafeRawBufferPointer(rebasing: all[$0]) }
-            let again = try repository.storeObject(pieces, hasher: &hasher)
+            let chunks = [0..<1, 1..<1, 1..<4097, 4097..<300_001].map { UnsafeRawBufferPointer(rebasing: all[$0]) }
+            let again = try repository.storeObject(chunks, hasher: &hasher)
             #expect(again == StoredObject(id: first.id, size: 300_001, isNew: false))
         }
         var writer = try repository.makeObjectWriter()

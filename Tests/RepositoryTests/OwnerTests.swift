@@ -43,19 +43,19 @@ struct OwnerTests {
 
     @Test(arguments: 0..<5) func nothingIsWrittenThere(_ index: Int) throws {
         let (name, write) = Self.writes[index]
-        for place: ByteString in ["", "/meta.json", "/objects", "/streams", "/streams/refs", "/streams/refs/oci", "/images"] {
+        for location: ByteString in ["", "/meta.json", "/objects", "/streams", "/streams/refs", "/streams/refs/oci", "/images"] {
             for (mode, uid, fault) in [
                 (UInt32(0o755), UInt32(65534), OwnershipFault.owner(65534)), (0o777, 0, .everyone),
             ] {
                 let scratch = try Scratch()
                 try sample(scratch)
-                let path = scratch.repository + place
+                let path = scratch.repository + location
                 try FileDescriptor.currentDirectory.changeOwner(at: path, uid: uid, gid: 0)
                 try FileDescriptor.currentDirectory.changeMode(at: path, mode)
                 let before = try scratch.listing()
                 let found = untrusted { try write(scratch, OpenOptions()) }
-                #expect(found?.path == path && found?.fault == fault, "\(name) \(place)")
-                #expect(try scratch.listing() == before, "\(name) \(place)")
+                #expect(found?.path == path && found?.fault == fault, "\(name) \(location)")
+                #expect(try scratch.listing() == before, "\(name) \(location)")
                 // Reading continues to work.
                 #expect(try scratch.open(OpenOptions(readOnly: true)).stream("layer") != nil)
                 try write(scratch, OpenOptions(trustsOwner: true))

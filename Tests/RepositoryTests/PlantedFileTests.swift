@@ -12,7 +12,7 @@ import Testing
 
     /// A blob's name may refer to anything: the pull removes it and continues.
     @Test(arguments: ["link", "dangling", "directory", "fifo", "socket", "second name", "locked"])
-    func blobsPlace(kind: String) throws {
+    func blobsDirectory(kind: String) throws {
         let scratch = try Scratch()
         let repository = try scratch.create()
         try repository.beginPull()

@@ -22,7 +22,7 @@ import Testing
         ).repository
         let content = pattern(zerosFirst, tail)
         var writer = try repository.makeObjectWriter()
-        // Pieces that do not line up with the runs.
+        // Chunks that do not line up with the runs.
         try content.withUnsafeBytes { all in
             var at = 0
             while at < all.count {

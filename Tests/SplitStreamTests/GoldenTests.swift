@@ -71,14 +71,14 @@ extension SplitStreamParts {
 }
 
 /// Content in order: runs of inline bytes and objects.
-enum Piece: Equatable {
+enum Chunk: Equatable {
     case inline([UInt8])
     case external(ObjectID)
 }
 
-func pieces(_ file: [UInt8], _ algorithm: VerityAlgorithm = .sha256) throws -> [Piece] {
+func chunks(_ file: [UInt8], _ algorithm: VerityAlgorithm = .sha256) throws -> [Chunk] {
     var reader = try SplitStreamReader(file, algorithm: algorithm)
-    var result: [Piece] = []
+    var result: [Chunk] = []
     while let chunk = try reader.next() {
         switch chunk {
         case .external(let id): result.append(.external(id))

@@ -32,7 +32,7 @@ func noise(_ count: Int, seed: UInt64 = 1) -> [UInt8] {
         #expect(writer.totalSize == 300_007)
         #expect(writer.inlineSize == 300_003)
         let file = try writer.finish().file
-        #expect(try pieces(file, algorithm) == [.inline([1, 2, 3]), .external(a), .external(b), .inline(long), .external(a)])
+        #expect(try chunks(file, algorithm) == [.inline([1, 2, 3]), .external(a), .external(b), .inline(long), .external(a)])
         let reader = try SplitStreamReader(file, algorithm: algorithm, contentType: 7)
         #expect(reader.objectReferences == [a, b])
         #expect(reader.namedReferences.isEmpty)
@@ -44,7 +44,7 @@ func noise(_ count: Int, seed: UInt64 = 1) -> [UInt8] {
         var writer = SplitStreamWriter(algorithm: .sha256, contentType: 0)
         let file = try writer.finish().file
         #expect(file.count == 112 + 9 + 9)
-        #expect(try pieces(file) == [])
+        #expect(try chunks(file) == [])
     }
 
     /// 100 inline bytes and an object of 1000 bytes, 1100 in total.
@@ -86,10 +86,10 @@ func noise(_ count: Int, seed: UInt64 = 1) -> [UInt8] {
     @Test func splitDoesNotMatter() throws {
         let content = noise(5000)
         var files: Set<[UInt8]> = []
-        for piece in [1, 7, 512, 5000] {
+        for chunk in [1, 7, 512, 5000] {
             var writer = SplitStreamWriter(algorithm: .sha256, contentType: 1)
-            for start in stride(from: 0, to: content.count, by: piece) {
-                try writer.put(Array(content[start..<min(start + piece, content.count)]))
+            for start in stride(from: 0, to: content.count, by: chunk) {
+                try writer.put(Array(content[start..<min(start + chunk, content.count)]))
             }
             try writer.external(zeros(9), size: 9)
             files.insert(try writer.finish().file)
@@ -116,7 +116,7 @@ func noise(_ count: Int, seed: UInt64 = 1) -> [UInt8] {
         #expect(whole.spilled == 0)
         #expect(parts.head == whole.head)
         #expect(spilled + parts.bodyRest == whole.bodyRest)
-        #expect(try pieces(whole.file, .sha512).count == 12)
+        #expect(try chunks(whole.file, .sha512).count == 12)
         struct Full: Error {}
         #expect(throws: Full.self) { try write { _ in throw Full() } }
     }
@@ -131,7 +131,7 @@ func noise(_ count: Int, seed: UInt64 = 1) -> [UInt8] {
                 if allow { try writer.allowBreak() }
             }
             let parts = try writer.finish()
-            #expect(try pieces(parts.file) == [.inline([UInt8](repeating: 5, count: count << 20))])
+            #expect(try chunks(parts.file) == [.inline([UInt8](repeating: 5, count: count << 20))])
             return try parts.bodyRest.withUnsafeBytes { try zstdDecompress($0, limit: 64 << 20) }
         }
         #expect(try body(9, allow: false).count == 9 << 20 + 8)
@@ -206,7 +206,7 @@ func noise(_ count: Int, seed: UInt64 = 1) -> [UInt8] {
         #expect(Array(old[18..<29]) == Array("SplitStream".utf8))
         let reader = try SplitStreamReader(old, algorithm: .sha256)
         #expect(reader.namedReferences.count == 3)
-        #expect(try pieces(old) == pieces(Self.configuration))
+        #expect(try chunks(old) == chunks(Self.configuration))
         for (offset, value) in [(29, 1), (30, 2), (31, 13)] as [(Int, UInt8)] {
             var changed = old
             changed[offset] = value

@@ -113,7 +113,7 @@ import Testing
         for field in ["00000000000\0", "77777777777\0", "not a number"] {
             let data = [UInt8](repeating: 5, count: 700)
             let archive = try parse(
-                pax(record("size", "700")) + Block("f").with(field, 124).sealed(data) + Block("g").sealed() + endMarker, piece: 100)
+                pax(record("size", "700")) + Block("f").with(field, 124).sealed(data) + Block("g").sealed() + endMarker, chunk: 100)
             #expect(archive.entries.map(\.size) == [700, 0])
             #expect(archive.externals == [data])
         }
@@ -275,8 +275,8 @@ import Testing
         archive += endMarker
         let marker = archive.count
         archive += [UInt8](repeating: 7, count: 3 << 20)
-        for piece in [1000, 65_536, 1 << 20] {
-            let recorder = try parse(archive, piece: piece)
+        for chunk in [1000, 65_536, 1 << 20] {
+            let recorder = try parse(archive, chunk: chunk)
             #expect(recorder.boundaries.count >= 9)
             #expect(recorder.boundaries.allSatisfy { starts.contains($0) || $0 > marker })
             #expect(zip(recorder.boundaries, recorder.boundaries.dropFirst()).allSatisfy { $1 - $0 < 3 << 20 })

@@ -166,7 +166,7 @@ private enum SparseArchives {
     }()
 }
 
-private func expand(_ entry: TarEntry, _ stored: [UInt8], piece: Int = .max) throws -> [UInt8] {
+private func expand(_ entry: TarEntry, _ stored: [UInt8], chunk: Int = .max) throws -> [UInt8] {
     var expansion = try #require(try SparseExpansion(entry))
     var whole: [UInt8] = []
     func take(_ part: SparseExpansion.Part) {
@@ -178,7 +178,7 @@ private func expand(_ entry: TarEntry, _ stored: [UInt8], piece: Int = .max) thr
     try stored.withUnsafeBytes { all in
         var at = 0
         while at < all.count {
-            let end = piece < all.count - at ? at + piece : all.count
+            let end = chunk < all.count - at ? at + chunk : all.count
             try expansion.feed(UnsafeRawBufferPointer(rebasing: all[at..<end]), take)
             at = end
         }
@@ -190,13 +190,13 @@ private func expand(_ entry: TarEntry, _ stored: [UInt8], piece: Int = .max) thr
 @Suite struct SparseTests {
     @Test(arguments: [SparseArchives.pax00, SparseArchives.pax01, SparseArchives.pax10, SparseArchives.old])
     func whatGNUTarMakes(archive: [UInt8]) throws {
-        for piece in [100, 511, 4096, Int.max] {
-            let read = try parse(archive, piece: piece)
+        for chunk in [100, 511, 4096, Int.max] {
+            let read = try parse(archive, chunk: chunk)
             let entry = try #require(read.entries.first)
             #expect(read.entries.count == 1 && entry.path == "f" && entry.kind == .regular)
             #expect(entry.sparse?.realSize == 245_860)
             let stored = try #require(read.externals.first)
-            #expect(try expand(entry, stored, piece: piece) == SparseArchives.file)
+            #expect(try expand(entry, stored, chunk: chunk) == SparseArchives.file)
         }
     }
 
@@ -276,7 +276,7 @@ private func expand(_ entry: TarEntry, _ stored: [UInt8], piece: Int = .max) thr
         }
         #expect(error?.path == "f")
         let good = Array("1\n4\n3\n".utf8) + [UInt8](repeating: 0, count: 506) + [1, 2, 3]
-        for piece in [1, 7, 600] { #expect(try expand(try entry(records, good), good, piece: piece) == [0, 0, 0, 0, 1, 2, 3, 0, 0, 0]) }
+        for chunk in [1, 7, 600] { #expect(try expand(try entry(records, good), good, chunk: chunk) == [0, 0, 0, 0, 1, 2, 3, 0, 0, 0]) }
     }
 
     /// Old GNU format: a map that continues in blocks after the header.

@@ -55,13 +55,13 @@ struct Recorder: TarHandler {
     }
 }
 
-func parse(_ archive: [UInt8], piece: Int = .max, limits: TarLimits = .default) throws -> Recorder {
+func parse(_ archive: [UInt8], chunk: Int = .max, limits: TarLimits = .default) throws -> Recorder {
     var parser = TarParser(limits: limits)
     var recorder = Recorder()
     try archive.withUnsafeBytes { all in
         var at = 0
         while at < all.count {
-            let end = piece < all.count - at ? at + piece : all.count
+            let end = chunk < all.count - at ? at + chunk : all.count
             try parser.feed(UnsafeRawBufferPointer(rebasing: all[at..<end]), to: &recorder)
             at = end
         }

@@ -54,10 +54,10 @@ import Testing
 
     /// However the bytes are divided, the entries are the same and every byte is passed on once, in order.
     @Test(arguments: [1, 2, 3, 63, 64, 65, 511, 512, 513, 1000, 4096])
-    func pieces(piece: Int) throws {
+    func chunks(chunk: Int) throws {
         for archive in [Archives.gnu, Archives.pax, Archives.ustar, Archives.v7] {
             let whole = try parse(archive)
-            let cut = try parse(archive, piece: piece)
+            let cut = try parse(archive, chunk: chunk)
             #expect(cut.summary == whole.summary)
             #expect(cut.externals == whole.externals)
             #expect(cut.inlined == whole.inlined)
@@ -115,7 +115,7 @@ import Testing
         }
         // Any data after the marker belongs to the stream.
         let garbage = (0..<3000).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ 1) }
-        let archive = try parse(file + endMarker + garbage, piece: 700)
+        let archive = try parse(file + endMarker + garbage, chunk: 700)
         #expect(archive.entries.count == 1)
         #expect(archive.inlined.suffix(3000) == garbage[...])
         #expect(try parse(file + endMarker + file).entries.count == 1)
@@ -177,8 +177,8 @@ import Testing
     @Test func contentSizes() throws {
         for size in [0, 1, 63, 64, 65, 511, 512, 513, 1024, 100_000] {
             let data = (0..<size).map { UInt8(truncatingIfNeeded: $0) }
-            for piece in [7, 512, Int.max] {
-                let archive = try parse(Block("f", size: size).sealed(data) + Block("g").sealed() + endMarker, piece: piece)
+            for chunk in [7, 512, Int.max] {
+                let archive = try parse(Block("f", size: size).sealed(data) + Block("g").sealed() + endMarker, chunk: chunk)
                 #expect(archive.entries.map(\.size) == [UInt64(size), 0])
                 if size <= 64 {
                     #expect(archive.contents[0] == .inline(ByteString(data)))

@@ -347,7 +347,7 @@ private func refusedPull(_ source: ArraySource, _ options: PullOptions = PullOpt
 }
 
 /// Layers that the store has not verified against their names.
-@Suite struct PullMarkTests {
+@Suite struct PullHintTests {
     private let scratch: StoreScratch
     private let store: ImageStore
     private let source = ArraySource([layer(alpha), layer(beta)])
@@ -360,35 +360,35 @@ private func refusedPull(_ source: ArraySource, _ options: PullOptions = PullOpt
     }
 
     private func stream() throws -> ObjectID { try #require(try store.repository.stream(name)) }
-    private func isMarked() throws -> Bool { try LayerMark.isSet(beta.diffID, on: stream(), in: store.repository) }
+    private func hasHint() throws -> Bool { try LayerHint.isSet(beta.diffID, on: stream(), in: store.repository) }
     /// 2000 zero bytes.
     private func content() throws -> ObjectID { try objectID("f13c0c1a5b8bc8b8983be2761bae9dd229cc951b260dab7b2558987542c45c23") }
 
-    @Test func goodLayersGetTheirMark() throws {
-        #expect(try isMarked())
+    @Test func goodLayersGetTheirHint() throws {
+        #expect(try hasHint())
         #expect(
             try scratch.directory().extendedAttribute("user.cfsoci.diff-id", at: scratch.objectPath(stream()))
                 == ByteString(beta.diffID.description))
-        try scratch.removeMark(try stream())
-        #expect(try !isMarked())
+        try scratch.removeHint(try stream())
+        #expect(try !hasHint())
         let result = try pullImage(from: source, into: store.repository)
-        #expect(try result.presentLayers == 2 && isMarked())
+        #expect(try result.presentLayers == 2 && hasHint())
     }
 
     @Test func damagedLayersAreFetchedAgain() throws {
-        try scratch.removeMark(try stream())
+        try scratch.removeHint(try stream())
         try scratch.damageObject(try content())
         #expect(try store.faults().count == 1)
         let result = try pullImage(from: source, into: store.repository)
         #expect(result.newLayers == 1 && result.presentLayers == 1 && result.statistics.newObjects == 1)
         #expect(try store.faults() == [])
-        #expect(try isMarked() && store.repository.check().isOK)
+        #expect(try hasHint() && store.repository.check().isOK)
     }
 
     @Test func incompleteLayersAreFetchedAgain() throws {
         for damage in 0..<4 {
             if damage == 0 {
-                try scratch.removeMark(try stream())
+                try scratch.removeHint(try stream())
                 try scratch.removeObject(try content())
             } else if damage == 1 {
                 try scratch.removeObject(try stream())
@@ -403,7 +403,7 @@ private func refusedPull(_ source: ArraySource, _ options: PullOptions = PullOpt
         }
     }
 
-    /// The mark belongs to one layer: the stream of another one under the name is not trusted.
+    /// The hint belongs to one layer: the stream of another one under the name is not trusted.
     @Test func anothersStream() throws {
         let other = try #require(try store.repository.stream(StreamName.layer(alpha.diffID)))
         try scratch.replaceLink("streams/" + name, "../objects/" + ByteString(other.objectPath))
@@ -414,10 +414,10 @@ private func refusedPull(_ source: ArraySource, _ options: PullOptions = PullOpt
 
     @Test func damagedImportsAreDoneAgain() throws {
         let before = try stream()
-        try scratch.removeMark(before)
+        try scratch.removeHint(before)
         try scratch.damageObject(try content())
         #expect(try store.importLayer(beta.diffID, from: ArrayBlob(beta.bytes)) == before)
-        #expect(try store.faults() == [] && isMarked())
+        #expect(try store.faults() == [] && hasHint())
     }
 }
 

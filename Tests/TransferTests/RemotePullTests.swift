@@ -180,13 +180,13 @@ extension StoreScratch {
 
     /// A partial blob with wrong content is detected at the end, and costs one fetch of the whole blob.
     @Test(arguments: [0, 600, 100_000])
-    func damagedRest(place: Int) throws {
+    func damagedRest(offset: Int) throws {
         source.breakOff(digests[0], at: 150_000)
         failedPull()
         let boot = ByteString(try #require(Host.bootID()))
         let path = ".staging/" + boot + "/.blob-" + ByteString(digests[0].description)
         let file = try scratch.directory().open(at: path, .readWrite)
-        try withUnsafeBytes(of: UInt8(0x55)) { try file.pwriteAll($0, at: UInt64(place)) }
+        try withUnsafeBytes(of: UInt8(0x55)) { try file.pwriteAll($0, at: UInt64(offset)) }
         source.breakOff(digests[0], at: nil)
         let result = try pull()
         #expect(result.newLayers >= 1)

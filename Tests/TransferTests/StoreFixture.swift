@@ -56,8 +56,8 @@ final class StoreScratch {
         try root.symlink(target: target, at: path)
     }
 
-    func removeMark(_ stream: ObjectID) throws {
-        try directory().open(at: objectPath(stream), .readOnly).removeExtendedAttribute(LayerMark.attribute)
+    func removeHint(_ stream: ObjectID) throws {
+        try directory().open(at: objectPath(stream), .readOnly).removeExtendedAttribute(LayerHint.attribute)
     }
 
     /// The number of objects.
@@ -229,15 +229,15 @@ final class ArraySource: ImageSource {
 final class ArrayBlob: BlobReader {
     private let bytes: [UInt8]
     private var position = 0
-    private let piece: Int
+    private let chunk: Int
 
-    init(_ bytes: [UInt8], piece: Int = 1777) {
+    init(_ bytes: [UInt8], chunk: Int = 1777) {
         self.bytes = bytes
-        self.piece = piece
+        self.chunk = chunk
     }
 
     func read(into buffer: UnsafeMutableRawBufferPointer) -> Int {
-        let count = min(buffer.count, piece, bytes.count - position)
+        let count = min(buffer.count, chunk, bytes.count - position)
         bytes.withUnsafeBytes { buffer.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[position..<(position + count)])) }
         position += count
         return count

@@ -67,7 +67,7 @@ import Testing
         let archive = Self.exampleLayer()
         #expect(archive.bytes.count == 15872)
         #expect(archive.diffID.hex == "79cff667e4a080a88b2b279228358db566980968118d6cfff538867c0b2639f8")
-        let stream = try store.importLayer(archive.diffID, from: ArrayBlob(archive.bytes, piece: 100))
+        let stream = try store.importLayer(archive.diffID, from: ArrayBlob(archive.bytes, chunk: 100))
         #expect(stream.hex == "8e0f713d8b20b94b206730d594f4aaebc94e9aae9ca16a3bdea717155b3b8516")
         #expect(try store.repository.objectSize(stream) == 368)
         #expect(try scratch.objectCount() == 4)
@@ -110,7 +110,7 @@ import Testing
         archive.add("dir/fifo", type: "6")
         archive.add("dir/.wh.gone")
         archive.add("twice", content: [UInt8](repeating: 0, count: 4095))
-        let stream = try store.importLayer(archive.diffID, from: ArrayBlob(archive.bytes, piece: 511))
+        let stream = try store.importLayer(archive.diffID, from: ArrayBlob(archive.bytes, chunk: 511))
         #expect(try store.archive(of: stream) == archive.bytes)
         let digest = "5372beb83c78537c8970c8361e3254119fafdf1763854ecd57d3f0fe2da7c719"
         let external = "53/\(digest.dropFirst(2)) - \(digest)"
@@ -152,7 +152,7 @@ import Testing
         archive.add("exactly", content: noise(1024 * 1024))
         archive.add("over", content: noise(1024 * 1024 + 1))
         let bytes = archive.bytes
-        let stream = try store.importLayer(archive.diffID, from: ArrayBlob(bytes, piece: 100_000))
+        let stream = try store.importLayer(archive.diffID, from: ArrayBlob(bytes, chunk: 100_000))
         #expect(try store.archive(of: stream) == bytes)
         #expect(try store.layerInfo(archive.diffID).externalObjects == 43)
         #expect(try scratch.objectCount() == 44)

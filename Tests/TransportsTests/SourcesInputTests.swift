@@ -13,8 +13,8 @@ private let layers: [[UInt8]] = [[UInt8](repeating: 7, count: 300_000), [1, 2, 3
 private let image = SourcesImage(layers)
 
 private func dockerArchive(_ tags: [String]) -> [UInt8] {
-    let images = tags.enumerated().map { place, tags in
-        #"{"Config":"\#(place).json","RepoTags":\#(tags),"Layers":["0.tar","1.tar"]}"#
+    let images = tags.enumerated().map { index, tags in
+        #"{"Config":"\#(index).json","RepoTags":\#(tags),"Layers":["0.tar","1.tar"]}"#
     }
     let files = layers.enumerated().map { (path: "\($0.offset).tar", bytes: $0.element) }
     let configs = tags.indices.map { (path: "\($0).json", bytes: SourcesImage(layers, name: "image \($0)").config) }
@@ -30,15 +30,15 @@ private func packed(_ bytes: [UInt8], level: Int32 = 3) -> [UInt8] {
 }
 
 /// `docker-archive:FILE:@N` (containers-transports(5)), and the same of layouts.
-@Suite struct SourcesPlaceTests {
+@Suite struct SourcesLocationTests {
     @Test func unnamedImages() throws {
         let folder = try SourcesFolder()
         try folder.write("x.tar", dockerArchive(["null", "[]", #"["team/app:1"]"#]))
         let reference = "docker-archive:" + folder.at("x.tar")
-        for place in 0..<3 {
-            let (read, source) = try readImage(reference + ":@\(place)")
-            #expect(read.config == SourcesImage(layers, name: "image \(place)").config)
-            #expect(source.canonicalName == (place == 2 ? "docker.io/team/app:1" : reference + ":@\(place)"))
+        for index in 0..<3 {
+            let (read, source) = try readImage(reference + ":@\(index)")
+            #expect(read.config == SourcesImage(layers, name: "image \(index)").config)
+            #expect(source.canonicalName == (index == 2 ? "docker.io/team/app:1" : reference + ":@\(index)"))
         }
         let fault = sourceFault(reference)
         #expect(fault?.contains(#"the archive has @0, @1, "team/app:1""#) == true, "\(fault ?? "none")")
@@ -87,15 +87,15 @@ private func packed(_ bytes: [UInt8], level: Int32 = 3) -> [UInt8] {
 /// Archives from pipes, and which of them are refused.
 @Suite struct SourcesPipeTests {
     /// Runs `body` while a new thread writes to the FIFO.
-    private func feeding<Result>(_ fifo: String, _ bytes: [UInt8], pieces: Int = 65_536, _ body: () throws -> Result) throws -> Result {
+    private func feeding<Result>(_ fifo: String, _ bytes: [UInt8], chunks: Int = 65_536, _ body: () throws -> Result) throws -> Result {
         try FileDescriptor.currentDirectory.makeNode(at: ByteString(fifo), mode: S_IFIFO | 0o600)
         signal(SIGPIPE, SIG_IGN)
         let done = Semaphore(0)
         let writer = WorkerPool(threads: 1)
         writer.submit {
             if let file = try? FileDescriptor.open(ByteString(fifo), .writeOnly) {
-                for start in stride(from: 0, to: bytes.count, by: pieces) {
-                    guard (try? file.writeAll(Array(bytes[start..<min(start + pieces, bytes.count)]))) != nil else { break }
+                for start in stride(from: 0, to: bytes.count, by: chunks) {
+                    guard (try? file.writeAll(Array(bytes[start..<min(start + chunks, bytes.count)]))) != nil else { break }
                 }
             }
             done.signal()
@@ -107,18 +107,18 @@ private func packed(_ bytes: [UInt8], level: Int32 = 3) -> [UInt8] {
         return try body()
     }
 
-    @Test(arguments: [1021, 65_536]) func fifos(pieces: Int) throws {
+    @Test(arguments: [1021, 65_536]) func fifos(chunks: Int) throws {
         let folder = try SourcesFolder()
         let archive = dockerArchive([#"["team/app:1"]"#])
-        for (place, bytes) in [archive, packed(archive)].enumerated() {
-            let fifo = folder.at("fifo\(place)")
-            let (read, source) = try feeding(fifo, bytes, pieces: pieces) { try readImage("docker-archive:\(fifo):team/app:1") }
+        for (index, bytes) in [archive, packed(archive)].enumerated() {
+            let fifo = folder.at("fifo\(index)")
+            let (read, source) = try feeding(fifo, bytes, chunks: chunks) { try readImage("docker-archive:\(fifo):team/app:1") }
             #expect(read.layers == layers)
             #expect(source.canonicalName == "docker.io/team/app:1")
         }
         let fifo = folder.at("layout")
         let layout = ustar(layoutFiles([image], entries: [image.entry("v1")]))
-        #expect(try feeding(fifo, layout, pieces: pieces) { try readImage("oci-archive:\(fifo):v1") }.0.layers == layers)
+        #expect(try feeding(fifo, layout, chunks: chunks) { try readImage("oci-archive:\(fifo):v1") }.0.layers == layers)
     }
 
     @Test func cutAndEmptyPipes() throws {
@@ -163,10 +163,10 @@ private func packed(_ bytes: [UInt8], level: Int32 = 3) -> [UInt8] {
     /// 2 GiB of zeros in several files, none of them too large for a layer.
     @Test func growsTooMuch() throws {
         let folder = try SourcesFolder()
-        let piece = ustar([(path: "zeros", bytes: [UInt8](repeating: 0, count: 64 << 20))]).dropLast(1024)
+        let chunk = ustar([(path: "zeros", bytes: [UInt8](repeating: 0, count: 64 << 20))]).dropLast(1024)
         var compressor = ZstdCompressor()
         var bomb: [UInt8] = []
-        for _ in 0..<32 { piece.withUnsafeBytes { compressor.compress($0, into: &bomb) } }
+        for _ in 0..<32 { chunk.withUnsafeBytes { compressor.compress($0, into: &bomb) } }
         compressor.finish(into: &bomb)
         try folder.write("x.tar.zst", bomb)
         let fault = sourceFault("oci-archive:" + folder.at("x.tar.zst"), scratch: folder.path)

@@ -61,10 +61,10 @@ private let digest = "sha256:" + String(repeating: "0a", count: 32)
 
     @Test func noByteTraps() {
         let text = Array("quay.io:80/team/app:v1@\(digest)".utf8)
-        for place in text.indices {
+        for index in text.indices {
             for byte in UInt8.min...UInt8.max {
                 var changed = text
-                changed[place] = byte
+                changed[index] = byte
                 guard let reference = try? RegistryReference(parsing: String(decoding: changed, as: UTF8.self)) else { continue }
                 #expect((try? RegistryReference(parsing: reference.canonical)) == reference)
             }

@@ -14,7 +14,7 @@ private func base64(_ bytes: [UInt8]) -> String {
     for start in stride(from: 0, to: bytes.count, by: 3) {
         let group = Array(bytes[start..<min(start + 3, bytes.count)])
         let bits = group.indices.reduce(0) { $0 | Int(group[$1]) << (16 - 8 * $1) }
-        for place in 0..<4 { text += place <= group.count ? String(digits[bits >> (18 - 6 * place) & 63]) : "=" }
+        for offset in 0..<4 { text += offset <= group.count ? String(digits[bits >> (18 - 6 * offset) & 63]) : "=" }
     }
     return text
 }

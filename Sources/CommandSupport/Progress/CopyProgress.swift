@@ -2,7 +2,7 @@ package import ComposefsJSON
 package import ComposefsOCI
 
 /// The state of a copy: the layer of the latest event.
-package struct CopyState: ProgressPicture {
+package struct CopyState: ProgressState {
     private var text = "looking at the image"
 
     package init() {}

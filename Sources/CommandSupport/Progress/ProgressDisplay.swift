@@ -15,7 +15,7 @@ package protocol ShownEvent: WaitingEvent {
 }
 
 /// The state of an operation at a moment, and the lines that show it. A value: times are parameters, counted from the start.
-package protocol ProgressPicture: Sendable {
+package protocol ProgressState: Sendable {
     associatedtype Event: ShownEvent
     mutating func apply(_ event: Event, at time: Duration)
     /// At most one line fewer than the window has, each narrower than the window; see `ProgressRenderer.lines`.
@@ -24,7 +24,7 @@ package protocol ProgressPicture: Sendable {
 
 /// Shows the events of an operation as the options require. The operation's threads only pass them on: a slow terminal does not slow it
 /// down.
-package final class ProgressDisplay<Picture: ProgressPicture>: Sendable {
+package final class ProgressDisplay<State: ProgressState>: Sendable {
     private enum Style {
         case terminal(TerminalScreen)
         case lines
@@ -33,15 +33,15 @@ package final class ProgressDisplay<Picture: ProgressPicture>: Sendable {
 
     /// The shortest time between two drawings, and between two reports of bytes.
     private static var interval: Duration { .milliseconds(100) }
-    private let events = EventBuffer<Picture.Event>()
-    private let bell = Bell()
+    private let events = EventBuffer<State.Event>()
+    private let notifier = Notifier()
     private let isOver = Atomic<Bool>(false)
     /// Nil if nothing is shown.
     private let thread: WorkerPool?
     private let style: Style?
 
     /// Starts showing events at once.
-    package init(_ options: GlobalOptions, _ picture: Picture) {
+    package init(_ options: GlobalOptions, _ initial: State) {
         style =
             switch options.progressStyle {
             case .auto, .none: nil
@@ -60,23 +60,23 @@ package final class ProgressDisplay<Picture: ProgressPicture>: Sendable {
         thread.submit { [self] in
             keepSignalsAway()
             switch style {
-            case .terminal(let screen): draw(on: screen, picture)
+            case .terminal(let screen): draw(on: screen, initial)
             case .lines: tell { event in event.line.map(Output.note) }
             case .json: tell { Output.json($0.json) }
             }
         }
     }
 
-    package func show(_ event: Picture.Event) {
+    package func show(_ event: State.Event) {
         guard style != nil else { return }
         events.add(event)
-        if !event.isFrequent { bell.ring() }
+        if !event.isFrequent { notifier.notify() }
     }
 
     /// Shows the remaining events and erases the display, whether the operation succeeded or not. A second call does nothing.
     package func end() {
         guard let thread, !isOver.exchange(true, ordering: .sequentiallyConsistent) else { return }
-        bell.ring()
+        notifier.notify()
         thread.shutdown()
         if case .terminal(let screen) = style {
             screen.close()
@@ -84,32 +84,32 @@ package final class ProgressDisplay<Picture: ProgressPicture>: Sendable {
         }
     }
 
-    private func draw(on screen: TerminalScreen, _ picture: Picture) {
+    private func draw(on screen: TerminalScreen, _ initial: State) {
         let began = ContinuousClock.now
-        var picture = picture
-        var pictures = 0
+        var state = initial
+        var drawings = 0
         while true {
             let isLast = isOver.load(ordering: .sequentiallyConsistent)
             let time = began.duration(to: .now)
-            for event in events.takeAll() { picture.apply(event, at: time) }
+            for event in events.takeAll() { state.apply(event, at: time) }
             // With --progress tty there is a drawing, however short the operation.
-            if isLast, pictures > 0 { return }
-            pictures += 1
+            if isLast, drawings > 0 { return }
+            drawings += 1
             let window = TerminalScreen.window
-            screen.draw(picture.lines(width: window.columns, height: window.rows, time: time), in: window)
+            screen.draw(state.lines(width: window.columns, height: window.rows, time: time), in: window)
             // Waits until the next drawing is due, or the operation ends.
             while began.duration(to: .now) < time + Self.interval, !isOver.load(ordering: .sequentiallyConsistent) {
-                bell.wait(upTo: time + Self.interval - began.duration(to: .now))
+                notifier.wait(upTo: time + Self.interval - began.duration(to: .now))
             }
         }
     }
 
-    private func tell(_ write: (Picture.Event) -> Void) {
+    private func tell(_ write: (State.Event) -> Void) {
         while true {
             let isLast = isOver.load(ordering: .sequentiallyConsistent)
             for event in events.takeAll() { write(event) }
             if isLast { return }
-            bell.wait(upTo: Self.interval)
+            notifier.wait(upTo: Self.interval)
         }
     }
 }
@@ -120,14 +120,14 @@ private func keepSignalsAway() {
 }
 
 /// Wakes a thread when something happens or some time has passed.
-private final class Bell: @unchecked Sendable {
+private final class Notifier: @unchecked Sendable {
     private let monitor = Monitor()
-    private var isRung = false
+    private var isNotified = false
 
     /// A second call before the thread wakes has no effect.
-    func ring() {
+    func notify() {
         monitor.withLock {
-            isRung = true
+            isNotified = true
             monitor.wakeAll()
         }
     }
@@ -135,8 +135,8 @@ private final class Bell: @unchecked Sendable {
     func wait(upTo duration: Duration) {
         let deadline = MonotonicTime.now + duration
         monitor.withLock {
-            while !isRung, monitor.wait(until: deadline) {}
-            isRung = false
+            while !isNotified, monitor.wait(until: deadline) {}
+            isNotified = false
         }
     }
 }

@@ -13,7 +13,7 @@ package struct ProgressLine: Equatable {
 package enum ProgressRenderer {
     /// - Returns: at least one line, at most one fewer than the window has, each narrower than the window: terminals differ in where the
     ///   cursor is after the last column.
-    package static func lines(_ state: ProgressState, width: Int, height: Int, time: Duration) -> [ProgressLine] {
+    package static func lines(_ state: PullState, width: Int, height: Int, time: Duration) -> [ProgressLine] {
         let width = max(1, width - 1)
         let room = max(1, height - 1)
         var lines = layerLines(state, width: width, room: room - 1, time: time)
@@ -28,7 +28,7 @@ package enum ProgressRenderer {
 
     // MARK: Layers
 
-    private static func layerLines(_ state: ProgressState, width: Int, room: Int, time: Duration) -> [ProgressLine] {
+    private static func layerLines(_ state: PullState, width: Int, room: Int, time: Duration) -> [ProgressLine] {
         guard room > 0, !state.layers.isEmpty else { return [] }
         if state.layers.count <= room { return state.layers.map { line($0, width: width, time: time) } }
         // If the layers do not fit: those in progress, and the number of the others.
@@ -42,7 +42,7 @@ package enum ProgressRenderer {
         return shown.map { line($0, width: width, time: time) } + [ProgressLine(text: fit("layers: " + others, width), emphasis: .faint)]
     }
 
-    private static func line(_ layer: ProgressState.Layer, width: Int, time: Duration) -> ProgressLine {
+    private static func line(_ layer: PullState.Layer, width: Int, time: Duration) -> ProgressLine {
         let name = String(layer.name.prefix(width < 24 ? 6 : 12))
         func said(_ text: String, _ emphasis: ProgressLine.Emphasis = .plain) -> ProgressLine {
             ProgressLine(text: fit(name + "  " + text, width), emphasis: emphasis)
@@ -73,7 +73,7 @@ package enum ProgressRenderer {
 
     // MARK: Total
 
-    private static func totalLine(_ state: ProgressState, width: Int) -> String {
+    private static func totalLine(_ state: PullState, width: Int) -> String {
         switch state.stage {
         case .resolving(let reference): return "resolving " + Output.printable(ByteString(reference))
         case .merging: return "merging layers"

@@ -4,7 +4,7 @@ package import ComposefsJSON
 package import ComposefsOCI
 
 /// The state of a push: one line for all of it.
-package struct PushState: ProgressPicture {
+package struct PushState: ProgressState {
     private var layers: [Int: (done: UInt64, total: UInt64)] = [:]
 
     package init() {}

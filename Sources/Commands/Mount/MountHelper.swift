@@ -84,18 +84,18 @@ enum MountHelper {
     private static func parse(_ arguments: [ByteString]) throws -> Invocation {
         var invocation = Invocation()
         var lists: [ByteString] = []
-        var places: [ByteString] = []
+        var operands: [ByteString] = []
         var isSloppy = false
         var isReadOnly: Bool?
         var rest = arguments[...]
-        var onlyPlaces = false
+        var onlyOperands = false
         while let argument = rest.popFirst() {
-            guard !onlyPlaces, argument.count > 1, argument.bytes.first == UInt8(ascii: "-") else {
-                places.append(argument)
+            guard !onlyOperands, argument.count > 1, argument.bytes.first == UInt8(ascii: "-") else {
+                operands.append(argument)
                 continue
             }
             switch argument {
-            case "--": onlyPlaces = true
+            case "--": onlyOperands = true
             case "--help": invocation.isHelp = true
             case "--version": invocation.isVersion = true
             default:
@@ -131,11 +131,11 @@ enum MountHelper {
         guard !invocation.isHelp, !invocation.isVersion else { return invocation }
         for list in lists { try invocation.options.add(list, sloppy: isSloppy) }
         if let isReadOnly { invocation.options.isReadOnly = isReadOnly }
-        guard places.count == 2 else {
-            throw UsageError(description: places.count < 2 ? "an image and a directory are needed" : "too many arguments: \(places[2])")
+        guard operands.count == 2 else {
+            throw UsageError(description: operands.count < 2 ? "an image and a directory are needed" : "too many arguments: \(operands[2])")
         }
         try invocation.options.check()
-        (invocation.source, invocation.target) = (places[0], places[1])
+        (invocation.source, invocation.target) = (operands[0], operands[1])
         return invocation
     }
 

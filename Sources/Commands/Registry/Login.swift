@@ -62,8 +62,8 @@ struct Login: ParsableCommand {
         if try !RegistryClient(registryOptions).checkCredentials(for: target) {
             global.note("\(target) requires no credentials: they were not checked")
         }
-        let place = try store.save(user: user, password: password, for: target)
-        global.note("stored in \(place)")
+        let location = try store.save(user: user, password: password, for: target)
+        global.note("stored in \(location)")
         try report(target, user)
     }
 

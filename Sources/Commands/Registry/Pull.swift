@@ -76,7 +76,7 @@ struct Pull: ParsableCommand {
         if let name { try ImageTag.check(name) }
         var registry = try registry.options(global)
         let signer = try signing.signer()
-        let display = ProgressDisplay(global, ProgressState(.resolving(reference)))
+        let display = ProgressDisplay(global, PullState(.resolving(reference)))
         // Before the first line of the report or of an error.
         defer { display.end() }
         let store = try global.openOrCreateStore(signer: signer)

@@ -3,7 +3,7 @@ import ComposefsJSON
 import ComposefsOCI
 
 /// How far a check or a repair is: one line for what happens now.
-struct CheckState: ProgressPicture {
+struct CheckState: ProgressState {
     private var text = "listing objects"
 
     mutating func apply(_ event: StoreCheckEvent, at time: Duration) {

@@ -9,14 +9,14 @@ extension RepairAction {
         func shown(_ path: ByteString) -> String { Output.printable(path) }
         switch self {
         case .metadataWritten(let fault): return verb("wrote", "write") + " meta.json anew: \(fault)"
-        case .setAside(let path, let place):
-            return verb("set aside", "set aside") + " \(shown(path))" + (place.map { ", now \(shown($0))" } ?? "")
+        case .setAside(let path, let target):
+            return verb("set aside", "set aside") + " \(shown(path))" + (target.map { ", now \(shown($0))" } ?? "")
         case .objectsBrought(let count): return verb("brought", "bring") + " \(count) objects from the other repository"
         case .linkWritten(let path, let target): return verb("linked", "link") + " \(shown(path)) to \(shown(target))"
         case .regenerated(let image): return verb("made", "make") + " \(shown(image)) anew from what is here"
-        case .fetched(let image, let place, let layers):
+        case .fetched(let image, let source, let layers):
             let what = layers.map { $0 == 1 ? ", 1 layer" : ", \($0) layers" } ?? ""
-            return verb("fetched", "fetch") + " \(shown(image)) from \(shown(place))" + what
+            return verb("fetched", "fetch") + " \(shown(image)) from \(shown(source))" + what
         case .danglingRemoved(let path): return verb("removed", "remove") + " \(shown(path)), which leads to nothing"
         case .temporaryRemoved(let path): return verb("removed", "remove") + " \(shown(path)), left by an interrupted operation"
         }
@@ -27,14 +27,14 @@ extension RepairAction {
         var members: [(key: String, value: JSONValue)] = [("action", .string(code))]
         switch self {
         case .metadataWritten(let fault): members += [("path", "meta.json"), ("detail", .string(fault))]
-        case .setAside(let path, let place): members += [("path", .string(path.description)), ("to", .text(place))]
+        case .setAside(let path, let target): members += [("path", .string(path.description)), ("to", .text(target))]
         case .objectsBrought(let count): members.append(("objects", .count(count)))
         case .linkWritten(let path, let target):
             members += [("path", .string(path.description)), ("target", .string(target.description))]
         case .regenerated(let image): members.append(("image", .string(image.jsonText)))
-        case .fetched(let image, let place, let layers):
+        case .fetched(let image, let source, let layers):
             members += [
-                ("image", .string(image.jsonText)), ("from", .string(place.jsonText)), ("layers", layers.map { .count($0) } ?? .null),
+                ("image", .string(image.jsonText)), ("from", .string(source.jsonText)), ("layers", layers.map { .count($0) } ?? .null),
             ]
         case .danglingRemoved(let path), .temporaryRemoved(let path): members.append(("path", .string(path.description)))
         }

@@ -44,7 +44,10 @@ extension FsckProblem {
 
 extension ImageUse {
     var json: JSONValue {
-        ["use": .string(kind.rawValue), "place": .string(place.jsonText), "process": process.map { .integer(Int64($0.number)) } ?? .null]
+        [
+            "use": .string(kind.rawValue), "place": .string(location.jsonText),
+            "process": process.map { .integer(Int64($0.number)) } ?? .null,
+        ]
     }
 }
 

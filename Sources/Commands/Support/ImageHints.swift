@@ -35,11 +35,11 @@ enum ImageHints {
     private static func hint(for error: any Error, _ image: ByteString?, _ store: () throws -> Store?) -> String? {
         if let path = deadMount(error) {
             let mount = servedMount(holding: path)
-            let place = Output.printable(mount?.directory ?? path)
+            let mountPoint = Output.printable(mount?.directory ?? path)
             let name = Output.printable(image ?? mount?.image ?? "IMAGE")
             let isSaid = String(describing: error).contains("has ended")
-            return (isSaid ? "" : "the process that served \(place) has ended: ")
-                + "`cfsoci umount \(place)` removes the mount, and `cfsoci mount --fuse \(name) \(place)` makes it anew"
+            return (isSaid ? "" : "the process that served \(mountPoint) has ended: ")
+                + "`cfsoci umount \(mountPoint)` removes the mount, and `cfsoci mount --fuse \(name) \(mountPoint)` makes it anew"
         }
         if isDamage(error), let image {
             // An image that was made from a directory cannot be pulled again.

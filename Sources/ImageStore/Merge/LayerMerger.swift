@@ -87,14 +87,14 @@ public struct LayerMerger {
             try budget.spend(memory: 160 + entry.path.count, tree, entry)
             whiteouts.append((path, entry.headerOffset))
         case .root, .entry:
-            if waiting.isEmpty, try place(path, entry, content) { return }
+            if waiting.isEmpty, try insert(path, entry, content) { return }
             try budget.spend(memory: MergeBudget.waitingCost(entry, content), tree, entry)
             waiting.append((path, entry, content))
         }
     }
 
     public mutating func endLayer() throws(MergeError) {
-        try placeWaiting()
+        try insertWaiting()
         try applyWhiteouts()
         if let farm = tree.entry(EntryPath.linkFarm, in: FileTree.root) { remove(farm) }
         isLowest = false
@@ -102,17 +102,17 @@ public struct LayerMerger {
 
     public consuming func finish() -> FileTree { tree }
 
-    private mutating func placeWaiting() throws(MergeError) {
+    private mutating func insertWaiting() throws(MergeError) {
         guard !waiting.isEmpty else { return }
-        var places: Set<ByteString> = []
+        var directories: Set<ByteString> = []
         for item in waiting where item.entry.kind == .directory {
             let names = item.entry.path.bytes.split(separator: UInt8(ascii: "/")).filter { !$0.elementsEqual([UInt8(ascii: ".")]) }
-            places.insert(ByteString(Array(names.joined(separator: [UInt8(ascii: "/")]))))
+            directories.insert(ByteString(Array(names.joined(separator: [UInt8(ascii: "/")]))))
         }
-        replacements = places
+        replacements = directories
         for item in waiting {
-            let isPlaced = try place(item.path, item.entry, item.content)
-            precondition(isPlaced, "at a layer's end nothing is left to wait for")
+            let isInserted = try insert(item.path, item.entry, item.content)
+            precondition(isInserted, "at a layer's end nothing is left to wait for")
         }
         waiting.removeAll()
     }
@@ -200,7 +200,7 @@ public struct LayerMerger {
     // MARK: Entries
 
     /// Returns false if the entry has to wait for the end of the layer.
-    private mutating func place(_ path: EntryPath, _ entry: TarEntry, _ content: LeafContent) throws(MergeError) -> Bool {
+    private mutating func insert(_ path: EntryPath, _ entry: TarEntry, _ content: LeafContent) throws(MergeError) -> Bool {
         guard case .entry(let name) = path.role else {
             guard entry.kind == .directory else { throw Self.failure(entry, "it names the root, but is no directory") }
             tree.setMetadata(of: FileTree.root, to: metadata(of: entry))
@@ -351,7 +351,7 @@ public struct LayerMerger {
             }
             if !isOwn(found) {
                 guard let replacements else { return .waits }
-                if replacements.contains(walk.place(of: name)) {
+                if replacements.contains(walk.path(of: name)) {
                     remove(found)
                     try makeParent(name, &walk, entry)
                     continue

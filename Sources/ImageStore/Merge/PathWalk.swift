@@ -70,7 +70,7 @@ struct PathWalk {
     }
 
     /// The path of a name in the current directory, joined by slashes.
-    func place(of name: ArraySlice<UInt8>) -> ByteString {
+    func path(of name: ArraySlice<UInt8>) -> ByteString {
         var path: [UInt8] = []
         for part in names {
             path += part

@@ -51,14 +51,14 @@ struct BlobUpload {
     mutating func run() throws -> SentBlob {
         let budget = client.retryBudget(of: repository)
         var isFirst = true
-        var mark: UInt64 = 0
+        var lastRefill: UInt64 = 0
         do throws(AttemptError) {
             return try retrying(budget, client.session.cancellation) { () throws(AttemptError) in
                 do {
                     if !isFirst {
                         resume()
-                        if offset >= mark + Self.progressStep { budget.refill() }
-                        mark = offset
+                        if offset >= lastRefill + Self.progressStep { budget.refill() }
+                        lastRefill = offset
                         // The response that confirmed the blob may have been lost.
                         if let made, try client.hasBlob(repository, made.digest, size: made.size) { return made }
                     }

@@ -38,7 +38,7 @@ public struct StorageConfiguration: Sendable {
         collectRoots()
     }
 
-    // MARK: Places
+    // MARK: Locations
 
     private mutating func collectRoots() {
         add(environment["CONTAINERS_STORAGE_ROOT"].map { ByteString($0) })

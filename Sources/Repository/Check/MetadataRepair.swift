@@ -37,9 +37,9 @@ extension Repository {
         let handle = Repository(path: path, root: root, metadata: metadata, isSecure: isSecure, options: options)
         try handle.requireTrustedOwner()
         // The new file is there before the damaged one goes, so that no interruption leaves none.
-        let place = try handle.copyAside(Layout.metadata)
+        let copy = try handle.copyAside(Layout.metadata)
         try replaceMetadata(metadata.serialized(), algorithm, handle.root, path, isSecure: isSecure, options.signer)
-        return MetadataRepair(fault: fault, metadata: metadata, setAside: place)
+        return MetadataRepair(fault: fault, metadata: metadata, setAside: copy)
     }
 
     /// What is wrong with the file; nil where nothing is.
@@ -101,8 +101,8 @@ extension Repository {
         guard let status = try status(at: path) else { return nil }
         if status.kind == .directory { return try setAside(path) }
         try makeDirectory(Layout.damaged, mode: 0o755)
-        let place = Layout.damaged + "/" + path + "." + ByteString(Host.randomName(12))
-        try system { () throws(SystemError) in try root.link(at: path, to: place) }
-        return place
+        let target = Layout.damaged + "/" + path + "." + ByteString(Host.randomName(12))
+        try system { () throws(SystemError) in try root.link(at: path, to: target) }
+        return target
     }
 }

@@ -13,21 +13,21 @@ extension Repository {
         let path = Layout.objectPath(id)
         guard try status(at: path) != nil, try !isIntact(id, reads: true) else { return nil }
         try requireWritable()
-        guard let place = try setAside(path) else { return nil }
+        guard let newPath = try setAside(path) else { return nil }
         // Another process may have stored an intact one just before: it gets its name back, unless there is a new one already.
-        let isGood = try isGood(at: place, id)
+        let isGood = try isGood(at: newPath, id)
         if isGood {
             try system { () throws(SystemError) in
                 do throws(SystemError) {
-                    try root.link(at: place, to: path)
+                    try root.link(at: newPath, to: path)
                 } catch {
                     guard error.errno == .exists else { throw error }
                 }
-                try root.unlink(at: place)
+                try root.unlink(at: newPath)
             }
             return nil
         }
-        return place
+        return newPath
     }
 
     private func isGood(at path: ByteString, _ id: ObjectID) throws(RepositoryError) -> Bool {

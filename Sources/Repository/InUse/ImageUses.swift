@@ -18,23 +18,23 @@ public struct ImageUse: Hashable, Sendable, CustomStringConvertible {
 
     public var kind: Kind
     /// The mount point, seen from the process when there is one; the deployment; the boot entry's file; `/proc/cmdline`.
-    public var place: ByteString
+    public var location: ByteString
     /// Who serves the mount (FUSE), or a process in its mount namespace when that is another than the caller's.
     public var process: ProcessIdentity?
 
-    public init(_ kind: Kind, _ place: ByteString, process: ProcessIdentity? = nil) {
+    public init(_ kind: Kind, _ location: ByteString, process: ProcessIdentity? = nil) {
         self.kind = kind
-        self.place = place
+        self.location = location
         self.process = process
     }
 
     /// `mounted at /mnt by process 1234 (cfsoci)`.
     public var description: String {
         switch kind {
-        case .mounted: "mounted at \(place)" + (process.map { " (\($0))" } ?? "")
-        case .booted: "the running system's (\(place))"
-        case .deployed: "deployed (\(place))"
-        case .bootEntry: "named by a boot entry (\(place))"
+        case .mounted: "mounted at \(location)" + (process.map { " (\($0))" } ?? "")
+        case .booted: "the running system's (\(location))"
+        case .deployed: "deployed (\(location))"
+        case .bootEntry: "named by a boot entry (\(location))"
         }
     }
 }

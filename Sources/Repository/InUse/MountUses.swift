@@ -15,7 +15,7 @@ extension Repository {
             let use = ImageUse(.mounted, mount.directory, process: mount.isElsewhere ? Host.process(mount.process) : nil)
             if let id = identifier(of: mount, loops) {
                 // A server's lease says more.
-                let isKnown = (uses.images[id] ?? []).contains { $0.kind == .mounted && $0.place == mount.directory }
+                let isKnown = (uses.images[id] ?? []).contains { $0.kind == .mounted && $0.location == mount.directory }
                 if !isKnown { uses.add(id, use) }
             } else if uses.leasedDevices.contains(mount.device) {
                 continue

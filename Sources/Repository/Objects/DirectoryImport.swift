@@ -19,7 +19,7 @@ public func hashDirectory(
 ) throws(RepositoryError) -> FileTree {
     try DirectoryImport.run(path, threads, foundMountPoint) { (file, status, hasher) throws(RepositoryError) in
         try withTemporaryBuffer { (buffer) throws(RepositoryError) in
-            try forEachPiece(of: file, status, into: buffer) { hasher.update($0) }
+            try forEachChunk(of: file, status, into: buffer) { hasher.update($0) }
         }
         return hasher.finalize()
     } makeHasher: {
@@ -54,12 +54,12 @@ extension Repository {
             let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: size + 1, alignment: 16)
             defer { buffer.deallocate() }
             var filled = 0
-            try forEachPiece(of: file, status, into: buffer) { filled += $0.count }
+            try forEachChunk(of: file, status, into: buffer) { filled += $0.count }
             return try storeObject([UnsafeRawBufferPointer(rebasing: buffer[..<filled])], hasher: &hasher).id
         }
         var writer = try makeObjectWriter()
         try withTemporaryBuffer { (buffer) throws(RepositoryError) in
-            try forEachPiece(of: file, status, into: buffer) { (piece) throws(RepositoryError) in try writer.append(piece) }
+            try forEachChunk(of: file, status, into: buffer) { (chunk) throws(RepositoryError) in try writer.append(chunk) }
         }
         return try writer.finish().id
     }
@@ -84,7 +84,7 @@ extension Repository {
         }
         // Hashes the clone and not the source: no other process can change the clone any more.
         try withTemporaryBuffer { (buffer) throws(RepositoryError) in
-            try forEachPiece(of: temporary.file, nil, size: status.size, into: buffer) { hasher.update($0) }
+            try forEachChunk(of: temporary.file, nil, size: status.size, into: buffer) { hasher.update($0) }
         }
         let id = hasher.finalize()
         let path = Layout.objectPath(id)
@@ -96,7 +96,7 @@ extension Repository {
 
 /// Reads all of a file that had the given status when it was found. A file that changes meanwhile is an error: half old and half new
 /// content would become an object.
-private func forEachPiece(
+private func forEachChunk(
     of file: borrowing FileDescriptor, _ status: FileStatus?, size: UInt64? = nil, into buffer: UnsafeMutableRawBufferPointer,
     _ body: (UnsafeRawBufferPointer) throws(RepositoryError) -> Void
 ) throws(RepositoryError) {
@@ -285,7 +285,7 @@ private struct DirectoryImport {
             let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Int(inlineLimit) + 1, alignment: 1)
             defer { buffer.deallocate() }
             var bytes = ByteString()
-            try forEachPiece(of: file, status, into: buffer) { bytes = ByteString($0) }
+            try forEachChunk(of: file, status, into: buffer) { bytes = ByteString($0) }
             return .inline(bytes)
         case .symbolicLink:
             let target = try system { () throws(SystemError) in try handle.readLink(at: "") }

@@ -192,12 +192,12 @@ extension Repository {
     }
 }
 
-/// Whether a file holds these pieces, one after the other, and nothing else.
-private func holds(_ file: borrowing FileDescriptor, _ pieces: [UnsafeRawBufferPointer]) throws(SystemError) -> Bool {
+/// Whether a file holds these chunks, one after the other, and nothing else.
+private func holds(_ file: borrowing FileDescriptor, _ chunks: [UnsafeRawBufferPointer]) throws(SystemError) -> Bool {
     try withTemporaryBuffer { (buffer) throws(SystemError) in
         var offset: UInt64 = 0
-        for piece in pieces {
-            var rest = piece[...]
+        for chunk in chunks {
+            var rest = chunk[...]
             while !rest.isEmpty {
                 let wanted = min(buffer.count, rest.count)
                 let part = UnsafeMutableRawBufferPointer(rebasing: buffer[..<wanted])

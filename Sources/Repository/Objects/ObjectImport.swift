@@ -167,9 +167,9 @@ public final class ObjectImporter: Sendable {
             while true {
                 let count = try system { () throws(SystemError) in try file.pread(into: buffer, at: size) }
                 guard count > 0 else { return }
-                let piece = UnsafeRawBufferPointer(rebasing: buffer[..<count])
-                hasher.update(piece)
-                try system { () throws(SystemError) in try temporary.file.writeAll(piece) }
+                let chunk = UnsafeRawBufferPointer(rebasing: buffer[..<count])
+                hasher.update(chunk)
+                try system { () throws(SystemError) in try temporary.file.writeAll(chunk) }
                 size += UInt64(count)
             }
         }

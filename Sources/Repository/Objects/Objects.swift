@@ -29,24 +29,24 @@ extension Repository {
 
     /// As above, with a hasher that the caller reuses for all its objects. The content is the concatenation of the parts. The hasher must
     /// have the repository's algorithm and no unfinished content.
-    public func storeObject(_ pieces: [UnsafeRawBufferPointer], hasher: inout VerityHasher) throws(RepositoryError) -> StoredObject {
+    public func storeObject(_ chunks: [UnsafeRawBufferPointer], hasher: inout VerityHasher) throws(RepositoryError) -> StoredObject {
         var size: UInt64 = 0
-        for piece in pieces {
-            hasher.update(piece)
-            size += UInt64(piece.count)
+        for chunk in chunks {
+            hasher.update(chunk)
+            size += UInt64(chunk.count)
         }
-        return try storeObject(hasher.finalize(), size: size, pieces: pieces)
+        return try storeObject(hasher.finalize(), size: size, chunks: chunks)
     }
 
     /// As above, with an identifier that the caller has computed: it must be that of the parts, which have `size` bytes in all.
-    package func storeObject(_ id: ObjectID, size: UInt64, pieces: [UnsafeRawBufferPointer]) throws(RepositoryError) -> StoredObject {
+    package func storeObject(_ id: ObjectID, size: UInt64, chunks: [UnsafeRawBufferPointer]) throws(RepositoryError) -> StoredObject {
         try beginStoring()
         defer { endStoring() }
         let path = Layout.objectPath(id)
-        let found = try inspect(id, size: size, at: path, pieces)
+        let found = try inspect(id, size: size, at: path, chunks)
         if found == .good { return StoredObject(id: id, size: size, isNew: false) }
         var temporary = try makeTemporary(mode: 0o644)
-        try system { () throws(SystemError) in try temporary.file.writeAll(pieces) }
+        try system { () throws(SystemError) in try temporary.file.writeAll(chunks) }
         return try commit(&temporary, id, size: size, at: path, found: found)
     }
 

@@ -46,10 +46,10 @@ extension Repository {
         do { parts = try writer.finish() } catch { throw Self.streamError(error) }
         guard parts.spilled == 0 else { throw .stream("(new)", "a part of it was spilled elsewhere") }
         var hasher = VerityHasher(algorithm)
-        return try withPieces(parts) { (pieces) throws(RepositoryError) in try storeObject(pieces, hasher: &hasher) }
+        return try withChunks(parts) { (chunks) throws(RepositoryError) in try storeObject(chunks, hasher: &hasher) }
     }
 
-    private func withPieces<Value>(
+    private func withChunks<Value>(
         _ parts: SplitStreamParts, _ body: ([UnsafeRawBufferPointer]) throws(RepositoryError) -> Value
     ) throws(RepositoryError) -> Value {
         try withBytes(parts.head) { (head) throws(RepositoryError) in

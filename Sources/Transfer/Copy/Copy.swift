@@ -215,7 +215,7 @@ private struct ImageCopy: Sendable {
                 continue
             }
             let stream = try copyBlob(blob.digest, blob.stream, &result)
-            try LayerMark.set(blob.digest, on: stream, in: repository)
+            try LayerHint.set(blob.digest, on: stream, in: repository)
             try repository.stage(StreamName.blob(blob.digest), stream)
             staged.append(StreamName.blob(blob.digest))
             kept.append((blob.digest, stream))
@@ -247,14 +247,14 @@ private struct ImageCopy: Sendable {
             defer { pipeline.shutdown() }
             let imported = try pipeline.run(archive(stream, Descriptor(mediaType: "", digest: diffID, size: .max)), nil, diffID: diffID)
             result.statistics += imported.statistics
-            try LayerMark.set(diffID, on: imported.stream, in: repository)
+            try LayerHint.set(diffID, on: imported.stream, in: repository)
             return imported.stream
         }
         result.objects += try copyObjects(of: stream, StreamContentType.layer, progress)
         // The source is not trusted, so the stream's content is compared with the diff ID.
         let actual = try store.layerDigest(of: stream, diffID.algorithm)
         guard actual == diffID else { throw PullError.diffID(expected: diffID, actual: actual) }
-        try LayerMark.set(diffID, on: stream, in: repository)
+        try LayerHint.set(diffID, on: stream, in: repository)
         return stream
     }
 

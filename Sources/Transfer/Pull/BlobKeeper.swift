@@ -23,7 +23,7 @@ final class BlobKeeper {
         var stream = try repository.makeStreamBuilder(contentType: StreamContentType.blob)
         try stream.external(object.id, size: object.size)
         let id = try stream.finish().id
-        try LayerMark.set(digest, on: id, in: repository)
+        try LayerHint.set(digest, on: id, in: repository)
         try repository.stage(StreamName.blob(digest), id)
     }
 }

@@ -195,13 +195,13 @@ struct LayerPull: Sendable {
             }
             reporter.layer(task.index, .verified)
             try keeper?.finish(task.descriptor.digest)
-            try LayerMark.set(diffID, on: imported.stream, in: repository)
+            try LayerHint.set(diffID, on: imported.stream, in: repository)
         } else {
             imported = try store.importBlob(blob, task.descriptor, profile: profile) { [reporter] in
                 reporter.layer(task.index, .bytes, done: $0)
             }
             reporter.layer(task.index, .verified)
-            if task.isKeptBlob { try LayerMark.set(task.identifier, on: imported.stream, in: repository) }
+            if task.isKeptBlob { try LayerHint.set(task.identifier, on: imported.stream, in: repository) }
         }
         try repository.stage(task.streamName, imported.stream)
         reporter.layer(task.index, .stored)

@@ -121,28 +121,28 @@ struct LayerSplitter: TarHandler, ~Copyable {
         guard entries <= limits.layerEntries else { throw LimitExceeded(.layerEntries, allowed: limits.layerEntries) }
         let path = UInt64(entry.path.count)
         guard path <= limits.pathBytes else {
-            let place = LimitExceeded.entry(entry.path, at: entry.headerOffset)
-            throw LimitExceeded(.pathBytes, allowed: limits.pathBytes, found: path, place: place)
+            let location = LimitExceeded.entry(entry.path, at: entry.headerOffset)
+            throw LimitExceeded(.pathBytes, allowed: limits.pathBytes, found: path, location: location)
         }
         if let sparse = entry.sparse { try check(sparse, entry) }
         guard !entry.extendedAttributes.isEmpty else { return }
         let attributes = entry.extendedAttributes.reduce(UInt64(0)) { $0 + UInt64($1.name.count) + UInt64($1.value.count) }
         guard attributes <= limits.xattrBytes else {
-            let place = LimitExceeded.entry(entry.path, at: entry.headerOffset)
-            throw LimitExceeded(.xattrBytes, allowed: limits.xattrBytes, found: attributes, place: place)
+            let location = LimitExceeded.entry(entry.path, at: entry.headerOffset)
+            throw LimitExceeded(.xattrBytes, allowed: limits.xattrBytes, found: attributes, location: location)
         }
     }
 
     /// Checks the limits for a sparse file. Holes count with their size.
     private mutating func check(_ sparse: TarSparse, _ entry: TarEntry) throws(LimitExceeded) {
-        let place = LimitExceeded.entry(entry.path, at: entry.headerOffset)
+        let location = LimitExceeded.entry(entry.path, at: entry.headerOffset)
         let (sum, overflow) = sparseBytes.addingReportingOverflow(sparse.realSize)
-        guard !overflow, sum <= limits.layerBytes else { throw LimitExceeded(.layerBytes, allowed: limits.layerBytes, place: place) }
+        guard !overflow, sum <= limits.layerBytes else { throw LimitExceeded(.layerBytes, allowed: limits.layerBytes, location: location) }
         sparseBytes = sum
         sparseSegments += sparse.segments?.count ?? 0
         let limit = max(limits.layerEntries / 1000, 4096)
         guard sparseSegments <= Self.sparseSegmentLimit, UInt64(self.sparse.count) < limit else {
-            throw LimitExceeded(.layerEntries, allowed: limits.layerEntries, place: place)
+            throw LimitExceeded(.layerEntries, allowed: limits.layerEntries, location: location)
         }
     }
 

@@ -36,7 +36,7 @@ extension ImageStore {
             profile: PullProfile(), limits: limits)
         defer { pipeline.shutdown() }
         let imported = try pipeline.run(blob, nil, diffID: diffID)
-        try LayerMark.set(diffID, on: imported.stream, in: repository)
+        try LayerHint.set(diffID, on: imported.stream, in: repository)
         publication.stream(name, imported.stream)
         try repository.publish(publication)
         return imported.stream

@@ -50,7 +50,7 @@ struct ObjectBatch: Sendable {
                     }
                     let id = hasher.finalize()
                     let hashed = PullProfile.now()
-                    results.append(try repository.storeObject(id, size: size, pieces: chunks[file.chunks].map(\.bytes)))
+                    results.append(try repository.storeObject(id, size: size, chunks: chunks[file.chunks].map(\.bytes)))
                     profile.add(.verity, hashed - started)
                     profile.add(.files, PullProfile.now() - hashed)
                 }

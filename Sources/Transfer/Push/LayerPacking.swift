@@ -150,10 +150,10 @@ private struct GzipBlocks {
 }
 
 /// A hint in an extended attribute of a layer's stream object: the blob that the layer was compressed to. If a destination has that blob,
-/// it need not be sent again. On a file system without user attributes a push only takes more time, as with `LayerMark`.
+/// it need not be sent again. On a file system without user attributes a push only takes more time, as with `LayerHint`.
 ///
 /// The hint is not trusted: before the blob's digest is written into a manifest, the layer is compressed again and compared.
-struct PackingMark: Equatable {
+struct PackingHint: Equatable {
     static let prefix = "user.cfsoci.packed."
 
     /// The name and version of the compression library. Another version can produce other bytes.
@@ -198,14 +198,14 @@ struct PackingMark: Equatable {
         // Writing requires a trusted owner. Without one, the push continues without the hint.
         guard (try? repository.requireTrustedOwner()) != nil, let file = try? repository.openObject(packing.stream, verify: false)
         else { return }
-        try? file.setExtendedAttribute(.init(attribute(packing)), .init(PackingMark(blob, packing).text))
+        try? file.setExtendedAttribute(.init(attribute(packing)), .init(PackingHint(blob, packing).text))
     }
 
     static func find(for packing: LayerPacking) -> SentBlob? {
         guard let file = try? packing.store.repository.openObject(packing.stream, verify: false),
-            let text = (try? file.extendedAttribute(.init(attribute(packing))))?.utf8Text, let mark = PackingMark(text),
-            mark == PackingMark(mark.blob, packing)
+            let text = (try? file.extendedAttribute(.init(attribute(packing))))?.utf8Text, let hint = PackingHint(text),
+            hint == PackingHint(hint.blob, packing)
         else { return nil }
-        return mark.blob
+        return hint.blob
     }
 }

@@ -189,14 +189,14 @@ private final class ImagePush: Sendable {
         }
         if let expected {
             if let outcome = try send(descriptor(expected), nil) { return (descriptor(expected), outcome) }
-        } else if let known = PackingMark.find(for: packing), let outcome = try send(descriptor(known), nil),
+        } else if let known = PackingHint.find(for: packing), let outcome = try send(descriptor(known), nil),
             // The hint is not trusted: it saves the transfer, but the layer is compressed to prove that this blob is the layer.
             try packing.measure() == known
         {
             return (descriptor(known), outcome)
         }
         let sent = try put(expected) { try packing.produce($0) }
-        if format != .none { PackingMark.set(sent, for: packing) }
+        if format != .none { PackingHint.set(sent, for: packing) }
         return (descriptor(sent), .sent)
     }
 

@@ -4,14 +4,14 @@ import ComposefsOCIModel
 import ComposefsTransports
 import Synchronization
 
-/// An image to be stored anew: its documents from what is left of them in the store, everything else from a place that is opened when it is
+/// An image to be stored again: its documents from what is left of them in the store, everything else from an origin that is opened when it is
 /// needed. So what need not be fetched is not, and what is fetched is of the very image, wherever the reference leads now.
 final class RepairImageSource: ImageSource {
     private let image: ByteString
     private let digest: ContentDigest
     private let manifest: [UInt8]?
     private let documents: [ContentDigest: [UInt8]]
-    private let place: RepairSource?
+    private let origin: RepairSource?
     private let opened = Mutex<Result<any ImageSource, any Error>?>(nil)
 
     let canonicalName: String
@@ -20,15 +20,15 @@ final class RepairImageSource: ImageSource {
     /// - Parameters:
     ///   - manifest: its bytes, where they are here.
     ///   - documents: configs that are here.
-    ///   - place: where the rest is; nil where nothing is known.
+    ///   - origin: the source of everything else; nil if none is known.
     init(
-        _ image: ByteString, _ digest: ContentDigest, manifest: [UInt8]?, documents: [ContentDigest: [UInt8]], from place: RepairSource?
+        _ image: ByteString, _ digest: ContentDigest, manifest: [UInt8]?, documents: [ContentDigest: [UInt8]], from origin: RepairSource?
     ) {
         self.image = image
         self.digest = digest
         self.manifest = manifest
         self.documents = documents
-        self.place = place
+        self.origin = origin
         canonicalName = digest.description
         pinnedDigest = digest
     }
@@ -39,8 +39,8 @@ final class RepairImageSource: ImageSource {
     private func remote() throws -> any ImageSource {
         if let known = opened.withLock({ $0 }) { return try known.get() }
         let result = Result { () throws -> any ImageSource in
-            guard let place else { throw RepairError.noSource(image: image) }
-            return try place.open()
+            guard let origin else { throw RepairError.noSource(image: image) }
+            return try origin.open()
         }
         // Two threads may open it at the same time; one of the two is used.
         return try opened.withLock { known in
@@ -58,7 +58,7 @@ final class RepairImageSource: ImageSource {
     private func fetchManifest() throws -> [UInt8] {
         let found = try resolveManifest(remote(), platform: .host)
         guard found.digest == digest else {
-            throw OCIError.notFound(source: place?.name ?? image, "is another image now, \(found.digest); manifest \(digest) is needed")
+            throw OCIError.notFound(source: origin?.name ?? image, "is another image now, \(found.digest); manifest \(digest) is needed")
         }
         return found.manifest.bytes
     }

@@ -115,8 +115,8 @@ private struct StoreRepair {
                 guard let id = ObjectID(objectPath: problem.path.bytes.dropFirst(8)) else { continue }
                 if options.isDryRun {
                     did(.setAside(path: problem.path, to: nil))
-                } else if let place = try repository.setAsideDamaged(id) {
-                    did(.setAside(path: problem.path, to: place))
+                } else if let newPath = try repository.setAsideDamaged(id) {
+                    did(.setAside(path: problem.path, to: newPath))
                 }
             case .entryNotSymlink: entries.insert(problem.path)
             // A link that leads to something else than its name means. What leads to a damaged object is right again with the object.
@@ -130,8 +130,8 @@ private struct StoreRepair {
             if problem.kind == "layer-digest-mismatch" { entries.insert("streams/" + problem.image) }
         }
         for path in entries.sorted() {
-            let place = options.isDryRun ? nil : try repository.setAsideEntry(path)
-            if options.isDryRun || place != nil { did(.setAside(path: path, to: place)) }
+            let newPath = options.isDryRun ? nil : try repository.setAsideEntry(path)
+            if options.isDryRun || newPath != nil { did(.setAside(path: path, to: newPath)) }
         }
     }
 
@@ -269,8 +269,8 @@ private struct StoreRepair {
     // MARK: Storing anew
 
     private mutating func store(_ target: Target, _ digest: ContentDigest) throws {
-        let places = options.sources(target.recorded, target.name, digest)
-        if options.isDryRun { return try plan(target, digest, places) }
+        let sources = options.sources(target.recorded, target.name, digest)
+        if options.isDryRun { return try plan(target, digest, sources) }
         if case .tag = target.kind, let other = options.repository, let image = (try? other.image(digest)) ?? nil {
             if (try? copyImage(image, from: other, named: target.name, into: store)) != nil {
                 return did(.fetched(image: target.name, from: other.repository.path, layers: nil))
@@ -279,18 +279,18 @@ private struct StoreRepair {
         let documents = try findDocuments(target, digest)
         try relink(target, documents)
         var reasons: [String] = []
-        for place in places.map(Optional.some) + (places.isEmpty ? [nil] : []) {
+        for origin in sources.map(Optional.some) + (sources.isEmpty ? [nil] : []) {
             let source = RepairImageSource(
-                target.name, digest, manifest: documents.manifest?.bytes, documents: documents.configs, from: place)
+                target.name, digest, manifest: documents.manifest?.bytes, documents: documents.configs, from: origin)
             do {
                 let layers = try pull(target, digest, source, keepsBlobs: keepsBlobs(target, digest, documents))
                 did(
                     source.isOpened
-                        ? .fetched(image: target.name, from: place?.name ?? "", layers: layers) : .regenerated(image: target.name))
+                        ? .fetched(image: target.name, from: origin?.name ?? "", layers: layers) : .regenerated(image: target.name))
                 return
             } catch {
-                if places.isEmpty { throw Self.cause(error) }
-                reasons.append("\(place?.name.withoutSecrets ?? ""): \(error)")
+                if sources.isEmpty { throw Self.cause(error) }
+                reasons.append("\(origin?.name.withoutSecrets ?? ""): \(error)")
             }
         }
         throw RepairError.unavailable(image: target.name, reasons: reasons)
@@ -419,7 +419,7 @@ private struct StoreRepair {
         }
     }
 
-    private mutating func plan(_ target: Target, _ digest: ContentDigest, _ places: [RepairSource]) throws {
+    private mutating func plan(_ target: Target, _ digest: ContentDigest, _ sources: [RepairSource]) throws {
         if let other = options.repository, (try? other.image(digest)) ?? nil != nil {
             return did(.fetched(image: target.name, from: other.repository.path, layers: nil))
         }
@@ -430,8 +430,8 @@ private struct StoreRepair {
             return try !store.isWhole(stream, type)
         }
         if documents.manifest != nil, !documents.configs.isEmpty, lost.isEmpty { return did(.regenerated(image: target.name)) }
-        guard let place = places.first else { throw RepairError.noSource(image: target.name) }
-        did(.fetched(image: target.name, from: place.name, layers: documents.layers.isEmpty ? nil : lost.count))
+        guard let origin = sources.first else { throw RepairError.noSource(image: target.name) }
+        did(.fetched(image: target.name, from: origin.name, layers: documents.layers.isEmpty ? nil : lost.count))
     }
 
     // MARK: What is left

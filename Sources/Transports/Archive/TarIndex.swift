@@ -58,7 +58,7 @@ struct TarIndex: TarHandler {
         if let largestFile, entry.size > largestFile {
             throw LimitExceeded(
                 .layerBytes, allowed: largestFile, found: entry.size,
-                place: "\(source): " + LimitExceeded.entry(entry.path, at: entry.headerOffset))
+                location: "\(source): " + LimitExceeded.entry(entry.path, at: entry.headerOffset))
         }
         guard let path = normalizedPath(entry.path, relativeTo: []) else { return }
         let found: Entry?

@@ -62,7 +62,7 @@ public final class BlobDownload: BlobReader {
         var hasConnected = false
         /// The origins that have sent bytes in this pass, in order.
         var senders: [Int] = []
-        var progressMark: UInt64
+        var lastProgress: UInt64
         var isAtEnd = false
         /// The error that ended reading.
         var failure: (any Error)?
@@ -92,7 +92,7 @@ public final class BlobDownload: BlobReader {
 
     private static func firstPass(_ descriptor: Descriptor, _ start: UInt64, _ partial: (any PartialBlob)?) -> Pass {
         let offset = min(start, descriptor.size)
-        return Pass(offset: offset, keptEnd: partial?.length ?? 0, progressMark: offset)
+        return Pass(offset: offset, keptEnd: partial?.length ?? 0, lastProgress: offset)
     }
 
     deinit { pass.connection?.close() }
@@ -169,8 +169,8 @@ public final class BlobDownload: BlobReader {
         if pass.senders.last != pass.origin { pass.senders.append(pass.origin) }
         if pass.keeps { partial?.append(bytes) }
         pass.offset += UInt64(bytes.count)
-        if pass.offset - pass.progressMark >= Self.progressStep {
-            pass.progressMark = pass.offset
+        if pass.offset - pass.lastProgress >= Self.progressStep {
+            pass.lastProgress = pass.offset
             pass.budget?.refill()
         }
     }

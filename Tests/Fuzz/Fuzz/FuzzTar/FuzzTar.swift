@@ -32,13 +32,13 @@ struct Record: TarHandler, Equatable {
     }
 }
 
-private func parse(_ data: UnsafeRawBufferPointer, piece: Int) -> (Record, String?) {
+private func parse(_ data: UnsafeRawBufferPointer, chunk: Int) -> (Record, String?) {
     var record = Record()
     var parser = TarParser()
     do {
         var offset = 0
         while offset < data.count {
-            let end = min(offset + piece, data.count)
+            let end = min(offset + chunk, data.count)
             try parser.feed(UnsafeRawBufferPointer(rebasing: data[offset..<end]), to: &record)
             offset = end
         }
@@ -54,11 +54,11 @@ private func parse(_ data: UnsafeRawBufferPointer, piece: Int) -> (Record, Strin
 public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     guard let start, count > 0 else { return 0 }
     let data = UnsafeRawBufferPointer(start: start + 1, count: count - 1)
-    let (whole, wholeError) = parse(data, piece: max(data.count, 1))
-    let (pieces, piecesError) = parse(data, piece: Int(start[0]) * 3 + 1)
-    precondition(wholeError == piecesError, "\(wholeError ?? "no error") in one piece, \(piecesError ?? "none") in several")
+    let (whole, wholeError) = parse(data, chunk: max(data.count, 1))
+    let (chunks, chunksError) = parse(data, chunk: Int(start[0]) * 3 + 1)
+    precondition(wholeError == chunksError, "\(wholeError ?? "no error") in one chunk, \(chunksError ?? "none") in several")
     if wholeError == nil {
-        precondition(whole == pieces, "entries depend on the pieces")
+        precondition(whole == chunks, "entries depend on the chunks")
         precondition(whole.inlineBytes.count + whole.externalBytes == data.count, "bytes were lost")
     }
     return 0

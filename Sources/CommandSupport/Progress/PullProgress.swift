@@ -5,7 +5,7 @@ package import ComposefsOCI
 import func Glibc.exp
 
 /// The state of a pull at a moment. A value: times are parameters, counted from the start of the pull.
-package struct ProgressState: ProgressPicture, Equatable {
+package struct PullState: ProgressState, Equatable {
     package enum Stage: Equatable {
         case resolving(String)
         case pulling

@@ -12,7 +12,7 @@ import Testing
 @testable import ComposefsTransports
 
 /// Hints in extended attributes and records decide nothing, and the check reports wrong ones.
-@Suite struct MarkTests {
+@Suite struct HintTests {
     private let scratch: StoreScratch
     private let store: ImageStore
     private let alpha = LayerArchive.zeros("alpha", 1000)
@@ -33,10 +33,10 @@ import Testing
         try scratch.directory().open(at: scratch.objectPath(stream(archive)), .readOnly)
     }
 
-    private func packingMark(_ archive: LayerArchive) throws -> (name: ByteString, value: String) {
+    private func packingHint(_ archive: LayerArchive) throws -> (name: ByteString, value: String) {
         let found = try object(archive).extendedAttributes().first { $0.name.hasPrefix("user.cfsoci.packed.gzip-") }
-        let mark = try #require(found)
-        return (mark.name, try #require(mark.value.utf8Text))
+        let hint = try #require(found)
+        return (hint.name, try #require(hint.value.utf8Text))
     }
 
     /// Writes the image to the layout and returns the decompressed blobs of its layers.
@@ -66,65 +66,65 @@ import Testing
         return (layers, result.layers.map(\.outcome), result.manifestDigest)
     }
 
-    /// The mark of one layer names the blob of another, which the layout has. Trusting it would give a valid manifest with the wrong blob.
-    @Test func packingMarksAreHints() throws {
+    /// The hint of one layer names the blob of another, which the layout has. Trusting it would give a valid manifest with the wrong blob.
+    @Test func packingHintsAreNotTrusted() throws {
         let first = try export()
         #expect(first.layers == [alpha.bytes, beta.bytes] && first.outcomes == [.sent, .sent])
         let second = try export()
         #expect(second.outcomes == [.present, .present] && second.digest == first.digest)
-        let (attribute, good) = try packingMark(alpha)
-        let other = try packingMark(beta).value.split(separator: " ")
+        let (attribute, good) = try packingHint(alpha)
+        let other = try packingHint(beta).value.split(separator: " ")
         let forged = good.split(separator: " ").prefix(3) + other.suffix(2)
-        #expect(try store.checkPackingMarks().isEmpty)
+        #expect(try store.checkPackingHints().isEmpty)
         try object(alpha).setExtendedAttribute(attribute, ByteString(forged.joined(separator: " ")))
-        let problems = try store.checkPackingMarks()
+        let problems = try store.checkPackingHints()
         #expect(problems.count == 1 && problems.first?.kind == "packing-mark-mismatch")
         #expect(problems.first?.image == StreamName.layer(alpha.diffID))
-        #expect(try store.checkPackingMarks(name).count == 1)
+        #expect(try store.checkPackingHints(name).count == 1)
         // Reading does not show the fault, but compressing does.
-        #expect(try store.checkPackingMarks(nil, ImageCheckOptions(metadataOnly: true)).isEmpty)
+        #expect(try store.checkPackingHints(nil, ImageCheckOptions(metadataOnly: true)).isEmpty)
         let third = try export()
         #expect(third.layers == [alpha.bytes, beta.bytes] && third.digest == first.digest)
-        #expect(try store.checkPackingMarks().isEmpty)
+        #expect(try store.checkPackingHints().isEmpty)
     }
 
     @Test(arguments: ["", "1", "2 zlib a b 5", "1 zlib-1 sha256:x sha256:y 5", "\u{1b}[2J"])
-    func packingMarksThatCannotBeRead(_ value: String) throws {
+    func packingHintsThatCannotBeRead(_ value: String) throws {
         _ = try export()
-        try object(alpha).setExtendedAttribute(packingMark(alpha).name, ByteString(value))
-        #expect(try store.checkPackingMarks().first?.detail.hasSuffix("cannot be read") == true)
+        try object(alpha).setExtendedAttribute(packingHint(alpha).name, ByteString(value))
+        #expect(try store.checkPackingHints().first?.detail.hasSuffix("cannot be read") == true)
         #expect(try export().layers == [alpha.bytes, beta.bytes])
     }
 
-    @Test func packingMarksOfOtherLayers() throws {
+    @Test func packingHintsOfOtherLayers() throws {
         _ = try export()
-        try object(alpha).setExtendedAttribute(packingMark(alpha).name, ByteString(packingMark(beta).value))
-        #expect(try store.checkPackingMarks(nil, ImageCheckOptions(metadataOnly: true)).first?.detail.contains("\(beta.diffID)") == true)
+        try object(alpha).setExtendedAttribute(packingHint(alpha).name, ByteString(packingHint(beta).value))
+        #expect(try store.checkPackingHints(nil, ImageCheckOptions(metadataOnly: true)).first?.detail.contains("\(beta.diffID)") == true)
     }
 
-    @Test func diffIDMarks() throws {
+    @Test func diffIDHints() throws {
         #expect(try store.faults().isEmpty)
-        try object(alpha).setExtendedAttribute(LayerMark.attribute, ByteString(beta.diffID.description))
+        try object(alpha).setExtendedAttribute(LayerHint.attribute, ByteString(beta.diffID.description))
         let fault =
             "fsck: layer-mark-mismatch: localhost/test:latest: \(alpha.diffID): user.cfsoci.diff-id of object \(try stream(alpha)) says "
         #expect(try store.faults() == [fault + "\(beta.diffID)"])
         #expect(try store.faults(metadataOnly: true).count == 1)
         // The same archive under a digest of another algorithm is not a fault.
-        try object(alpha).setExtendedAttribute(LayerMark.attribute, ByteString(ContentDigest.of(alpha.bytes, .sha512).description))
+        try object(alpha).setExtendedAttribute(LayerHint.attribute, ByteString(ContentDigest.of(alpha.bytes, .sha512).description))
         #expect(try store.faults().isEmpty)
-        try object(alpha).setExtendedAttribute(LayerMark.attribute, ByteString(ContentDigest.of(beta.bytes, .sha512).description))
+        try object(alpha).setExtendedAttribute(LayerHint.attribute, ByteString(ContentDigest.of(beta.bytes, .sha512).description))
         #expect(try store.faults().count == 1)
     }
 
     /// The check also covers layers without an image, because the next pull would use them.
-    @Test func marksOfLayersWithoutAnImage() throws {
+    @Test func hintsOfLayersWithoutAnImage() throws {
         let gamma = LayerArchive.zeros("gamma", 3000)
         let good = try store.importLayer(gamma.diffID, from: ArrayBlob(gamma.bytes))
         #expect(try store.faults().isEmpty)
         let delta = LayerArchive.zeros("delta", 4000)
         try scratch.replaceLink("streams/" + StreamName.layer(delta.diffID), "../objects/" + ByteString(good.objectPath))
         try scratch.directory().open(at: scratch.objectPath(good), .readOnly).setExtendedAttribute(
-            LayerMark.attribute, ByteString(delta.diffID.description))
+            LayerHint.attribute, ByteString(delta.diffID.description))
         let faults = try store.faults()
         #expect(faults.contains { $0.hasPrefix("fsck: layer-digest-mismatch: oci-layer-\(delta.diffID): ") })
         #expect(faults.contains { $0.hasPrefix("fsck: layer-mark-mismatch: oci-layer-\(gamma.diffID): ") })

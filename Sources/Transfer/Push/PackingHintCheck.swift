@@ -9,7 +9,7 @@ import ComposefsRepository
 import ComposefsTransports
 
 extension ImageStore {
-    /// Compares the hints about compressed layers (`PackingMark`) with the blobs that the layers are compressed to. A wrong hint has no
+    /// Compares the hints about compressed layers (`PackingHint`) with the blobs that the layers are compressed to. A wrong hint has no
     /// effect on a push, but cfsoci never writes one, so it is reported.
     ///
     /// - Parameters:
@@ -17,7 +17,7 @@ extension ImageStore {
     ///   - options: with `metadataOnly`, layers are not compressed, and only the form of the hints is checked.
     /// - Returns: the problems, of the kind `packing-mark-mismatch`.
     /// - Throws: `ImageStoreError`, `RepositoryError`.
-    public func checkPackingMarks(_ only: ByteString? = nil, _ options: ImageCheckOptions = ImageCheckOptions()) throws -> [ImageProblem] {
+    public func checkPackingHints(_ only: ByteString? = nil, _ options: ImageCheckOptions = ImageCheckOptions()) throws -> [ImageProblem] {
         let layers =
             if let only {
                 try image(resolve(only).manifestDigest)?.layerIdentifiers ?? []
@@ -33,7 +33,7 @@ extension ImageStore {
             guard let stream = try? repository.stream(name), let file = try? repository.openObject(stream, verify: false),
                 let attributes = try? file.extendedAttributes()
             else { continue }
-            for attribute in attributes where attribute.name.hasPrefix(ByteString(PackingMark.prefix)) {
+            for attribute in attributes where attribute.name.hasPrefix(ByteString(PackingHint.prefix)) {
                 guard let fault = fault(of: attribute, layer, stream, pool, options) else { continue }
                 problems.append(
                     ImageProblem(kind: "packing-mark-mismatch", image: name, detail: "\(attribute.name) of object \(stream) \(fault)"))
@@ -46,24 +46,24 @@ extension ImageStore {
         of attribute: FileDescriptor.ExtendedAttribute, _ layer: ContentDigest, _ stream: ObjectID, _ pool: WorkerPool,
         _ options: ImageCheckOptions
     ) -> String? {
-        guard let (format, level) = PackingMark.packing(attribute.name), let mark = attribute.value.utf8Text.flatMap({ PackingMark($0) })
+        guard let (format, level) = PackingHint.packing(attribute.name), let hint = attribute.value.utf8Text.flatMap({ PackingHint($0) })
         else {
             return "cannot be read"
         }
-        guard mark.diffID == layer else {
+        guard hint.diffID == layer else {
             // The same stream has a name for each digest algorithm.
-            return mark.diffID.algorithm == layer.algorithm ? "belongs to the layer \(mark.diffID)" : nil
+            return hint.diffID.algorithm == layer.algorithm ? "belongs to the layer \(hint.diffID)" : nil
         }
         let packing = LayerPacking(store: self, stream: stream, diffID: layer, format: format, level: level, pool: pool, onBytes: { _ in })
-        guard !options.metadataOnly, PackingMark.isOfThisEncoder(mark, format), let made = try? packing.measure(), made != mark.blob else {
+        guard !options.metadataOnly, PackingHint.isOfThisEncoder(hint, format), let made = try? packing.measure(), made != hint.blob else {
             return nil
         }
-        return "names the blob \(mark.blob.digest), but compressing the layer results in \(made.digest)"
+        return "names the blob \(hint.blob.digest), but compressing the layer results in \(made.digest)"
     }
 }
 
-extension PackingMark {
-    fileprivate static func isOfThisEncoder(_ mark: PackingMark, _ format: CompressionFormat) -> Bool {
-        mark.encoder == Encoders.name(format)
+extension PackingHint {
+    fileprivate static func isOfThisEncoder(_ hint: PackingHint, _ format: CompressionFormat) -> Bool {
+        hint.encoder == Encoders.name(format)
     }
 }

@@ -2,7 +2,7 @@ import Glibc
 import Testing
 
 /// A repository with a small image `tool`, and directories to mount at; at the end nothing is mounted and no server runs.
-final class FusePlace {
+final class FuseFixture {
     let store: ContractStore
     let kernel: String
     let fuse: String
@@ -16,7 +16,7 @@ final class FusePlace {
 
     convenience init() throws {
         let store = try ContractStore()
-        _ = try store.pull(FusePlace.image, as: "docker.io/library/tool:latest")
+        _ = try store.pull(FuseFixture.image, as: "docker.io/library/tool:latest")
         self.init(store)
     }
 

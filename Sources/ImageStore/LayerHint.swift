@@ -7,7 +7,7 @@ package import ComposefsRepository
 ///
 /// It is an extended attribute of the stream's object. Stores that other programs wrote, or that were copied without attributes, lack it;
 /// their layers are hashed once, when a pull wants to reuse them.
-package enum LayerMark {
+package enum LayerHint {
     package static let attribute: ByteString = "user.cfsoci.diff-id"
 
     /// Without extended attributes of users nothing is recorded: that costs time later, not correctness.
