@@ -110,7 +110,9 @@ let package = Package(
             [
                 "Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "FileTree", "Tar", "SplitStream", "EROFS",
                 "Dumpfile",
-                "OCIModel", "Repository", "HTTPClient", "Transports", "ImageStore", "Boot", "Transfer", "Registry", "Mounting", "Fuse",
+                "OCIModel", "BootFormats", "Repository", "HTTPClient", "Transports", "ImageStore", "Boot", "Transfer", "Registry",
+                "Mounting",
+                "Fuse",
             ], path: "Sources/ComposefsOCI"),
         // Level 9: the command. CommandSupport has what subcommands share: options, output, progress.
         module(

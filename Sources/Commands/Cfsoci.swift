@@ -23,6 +23,7 @@ public struct Cfsoci: ParsableCommand {
             CommandGroup(name: "Registries", subcommands: [Login.self, Logout.self]),
             CommandGroup(name: "Image content", subcommands: [List.self, Cat.self, Layer.self, Dump.self, ComputeID.self]),
             CommandGroup(name: "Mounting", subcommands: [Mount.self, Unmount.self]),
+            CommandGroup(name: "Booting", subcommands: [Boot.self]),
             CommandGroup(
                 name: "The store",
                 subcommands: [Initialize.self, Fsck.self, GarbageCollect.self, Prune.self, Upgrade.self, Features.self]),

@@ -1,6 +1,7 @@
 // One import provides everything that the command uses. Modules with common names are not exported as a whole: of Concurrency, Compression
 // and LinuxSystem, only the types in the interfaces of the other modules are.
 @_exported public import ComposefsBoot
+@_exported public import ComposefsBootFormats
 @_exported public import ComposefsBytes
 @_exported public import ComposefsDumpfile
 @_exported public import ComposefsEROFS

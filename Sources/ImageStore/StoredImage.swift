@@ -40,6 +40,13 @@ public struct StoredImage: Sendable {
         return references.first { $0.name == key }?.id
     }
 
+    /// The EROFS images, by format: one reference serves V0 and V1, and is under V1 here.
+    package var imageIDs: [ErofsVersion: ObjectID] {
+        var images: [ErofsVersion: ObjectID] = [:]
+        for version in [ErofsVersion.v1, .v2] { images[version] = imageID(version) }
+        return images
+    }
+
     /// The EROFS image for booting that was made with this xattr mode.
     public func bootImageID(_ version: ErofsVersion, _ filtering: XattrFiltering = .allowlistOnly) -> ObjectID? {
         let key = ReferenceKey.bootImage(version, filtering)

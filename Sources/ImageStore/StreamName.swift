@@ -50,6 +50,11 @@ public enum ReferenceKey {
         return filtering == .allowlistOnly ? key : "\(key).xattrs=\(filtering.rawValue)"
     }
 
+    /// Whether a reference is to an image for booting in this xattr mode.
+    package static func isBootImage(_ key: String, _ filtering: XattrFiltering) -> Bool {
+        key == bootImage(.v2, filtering) || key == bootImage(.v1, filtering)
+    }
+
     /// In the manifest stream: the config stream's object.
     public static func config(_ digest: ContentDigest) -> String { "config:" + digest.description }
 

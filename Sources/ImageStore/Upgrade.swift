@@ -48,7 +48,7 @@ extension ImageStore {
             try publish(
                 manifest: image.manifest, digest: tag.manifestDigest, config: image.configBytes,
                 layers: try layers(of: image).map { ($0.diffID, $0.stream) }, images: images, boot: image.bootImages, tag: tag.name,
-                publication)
+                source: SourceHint.text(of: image, in: repository), publication)
             result.upgraded += 1
         }
         return result

@@ -47,6 +47,15 @@ struct Pull: ParsableCommand {
             valueName: "missing|newer|always|never"))
     var policy: PullPolicy = .missing
 
+    @Flag(help: "Also make the image for booting and record it with the image; see `cfsoci boot image`.")
+    var bootable = false
+
+    @Option(
+        help: ArgumentHelp(
+            "With --bootable: the identifier that the image for booting must have, with whatever extended attributes and EROFS format. "
+                + "An image that has none with it is refused.", valueName: "hex"))
+    var expectedDigest: String?
+
     @Flag(help: "Print JSON.")
     var json = false
 
@@ -67,6 +76,10 @@ struct Pull: ParsableCommand {
         guard !(allPlatforms && policy == .never) else {
             throw ValidationError("--all-platforms and --policy never exclude each other: the index is not kept")
         }
+        guard let expectedDigest else { return }
+        guard bootable else { throw ValidationError("--expected-digest needs --bootable") }
+        guard !allPlatforms else { throw ValidationError("--expected-digest names one image; --all-platforms pulls several") }
+        _ = try ObjectID(expected: expectedDigest, option: "--expected-digest")
     }
 
     func run() throws {
@@ -84,6 +97,11 @@ struct Pull: ParsableCommand {
         options.imageSignatures = imageSignatures
         options.keepsBlobs = keepBlobs
         options.storesReferrers = referrers
+        if bootable {
+            options.bootImages =
+                try expectedDigest.map { .matching(try ObjectID(expected: $0, option: "--expected-digest")) }
+                ?? .all(.allowlistOnly)
+        }
         transfer.apply(to: &options, &registry)
         options.policy = policy
         registry.fetchesForeignLayers = foreignLayers

@@ -16,6 +16,7 @@ struct PullReport: CommandReport {
         if showsPlatform, let platform = result.platform { lines.append("platform  \(platform)") }
         lines += ["manifest  \(result.manifestDigest)", "config  \(result.configDigest)"]
         if let id = result.imageID { lines.append("image  \(id)") }
+        if let boot = result.bootImage { lines.append("boot image  \(boot.id)") }
         lines.append("tagged  \(Output.printable(result.name))")
         if let other = result.otherName { lines.append("tagged  \(Output.printable(other))") }
         lines += [
@@ -45,6 +46,7 @@ struct PullReport: CommandReport {
             "outcome": .string(result.outcome.name), "previousManifestDigest": .text(result.previousManifestDigest),
             "platform": .text(result.platform), "layers": .array(layers), "runtime": result.config.map { $0.runtime.json } ?? .null,
         ]
+        if let boot = result.bootImage { document["bootImage"] = boot.json }
         if let other = result.otherName { document["otherName"] = .string(other.jsonText) }
         if showsReferrers {
             document["referrers"] = .texts(result.referrers)

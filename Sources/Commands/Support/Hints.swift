@@ -30,6 +30,7 @@ private func hint(for error: ImageStoreError) -> String? {
     case .noSuchImage: "; `cfsoci images` lists all images"
     case .imageInUse: "; unmount it first, or remove the name with --force: what the image needs stays as long as it is in use"
     case .noErofsImage(_, _, bootable: false): "; `cfsoci upgrade` or another pull makes one"
+    case .noErofsImage(_, _, bootable: true): "; `cfsoci boot image IMAGE` makes one"
     default: nil
     }
 }

@@ -9,6 +9,8 @@ protocol ImageCommand {
     var global: GlobalOptions { get }
 }
 
+extension BootArgument: ImageCommand { var namedImage: ByteString? { image } }
+extension BootImageCommand: ImageCommand { var namedImage: ByteString? { image } }
 extension Cat: ImageCommand { var namedImage: ByteString? { image } }
 extension ComputeID: ImageCommand { var namedImage: ByteString? { image } }
 extension Dump: ImageCommand { var namedImage: ByteString? { image } }

@@ -319,12 +319,8 @@ private struct ImageCopy: Sendable {
         if images[.v2] == nil, let old = known?.imageID(.v2) { images[.v2] = old }
         if images[.v1] == nil, images[.v0] == nil, let old = known?.imageID(.v1) { images[.v1] = old }
 
-        var boot = known?.bootImages ?? []
-        for made in try self.store.makeBootImages(of: streams, like: image, &publication) {
-            boot.removeAll { $0.key == made.key }
-            boot.append(made)
-        }
-        return (images, boot)
+        let made = try self.store.makeBootImages(of: streams, like: image, &publication)
+        return (images, self.store.bootReferences(known?.bootImages ?? [], made))
     }
 }
 
@@ -332,17 +328,11 @@ extension ImageStore {
     /// Images for booting, made anew of layers in this store's formats, in the xattr modes for which an image records some.
     func makeBootImages(
         of streams: [(diffID: ContentDigest, stream: ObjectID)], like image: StoredImage, _ publication: inout Repository.Publication
-    ) throws -> [(key: String, id: ObjectID)] {
-        var made: [(key: String, id: ObjectID)] = []
-        for filtering in [XattrFiltering.allowlistOnly, .keepUserXattrs] {
-            guard ErofsVersion.allCases.contains(where: { image.bootImageID($0, filtering) != nil }) else { continue }
-            var tree = try containerTree(of: streams, filtering)
-            try transformForBoot(&tree) { try repository.readObject($0, limit: BootLimits.policyFileBytes) }
-            for version in repository.erofsFormats.all {
-                let id = try repository.storeImage(try writeErofs(tree, version: version)).id
-                publication.image(id)
-                made.append((ReferenceKey.bootImage(version, filtering), id))
-            }
+    ) throws -> [BootImage] {
+        var made: [BootImage] = []
+        for filtering in XattrFiltering.allCases
+        where ErofsVersion.allCases.contains(where: { image.bootImageID($0, filtering) != nil }) {
+            made += try makeBootImages(.all(filtering), &publication) { try containerTree(of: streams, $0) }.all
         }
         return made
     }

@@ -1,3 +1,4 @@
+import ComposefsBoot
 import ComposefsBytes
 import ComposefsCompression
 import ComposefsConcurrency
@@ -143,6 +144,8 @@ struct ImagePull {
         let name = options.name ?? source.localNames.map { ByteString($0) }.first { (try? store.tagged($0)) == image.manifestDigest }
         let tag = name ?? ByteString(source.canonicalName)
         let previous = try store.tagged(tag)
+        // Before the tag: an image that has no such boot image is not the one that was asked for.
+        let bootImage = try options.bootImages.map { try store.recordBootImages($0, of: image.manifestDigest) }
         if previous != image.manifestDigest { try store.tag(image.manifestDigest, as: tag) }
         var result = PullResult(
             manifestDigest: image.manifestDigest, manifestStream: image.manifestStream, configDigest: image.configDigest,
@@ -150,6 +153,7 @@ struct ImagePull {
             layers: PulledLayer.list(image.manifest, image.config), newLayers: 0, presentLayers: Set(image.layerIdentifiers).count,
             statistics: LayerStatistics(), config: image.config, profile: profile.seconds)
         result.outcome = outcome
+        result.bootImage = bootImage
         finish(&result, previous)
         return result
     }
@@ -183,18 +187,62 @@ struct ImagePull {
         let images = try profile.measure(.image) { try storeImages(of: tree) }
         try seal?.check(.merged, images[.v1])
         try requireSignature(images)
+        let known = (try? store.image(resolved.digest)) ?? nil
+        var publication = Repository.Publication()
+        let (boot, bootImage) = try profile.measure(.image) {
+            try bootImages(known, &publication) { filtering in
+                guard filtering != .allowlistOnly else { return tree }
+                return try store.containerTree(of: streams.map { ($0.diffID, $0.stream) }, filtering)
+            }
+        }
 
         reporter.image(.publishing)
-        var publication = Repository.Publication()
         for (diffID, stream) in streams { publication.stream(StreamName.layer(diffID), stream) }
         for id in images.values { publication.image(id) }
         let published = try profile.measure(.sync) {
             try store.publish(
                 manifest: manifest, digest: resolved.digest, config: config.bytes, layers: streams.map { ($0.diffID, $0.stream) },
-                images: images, keptBlobs: keptBlobs, tag: name, source: recordedReference, publication)
+                images: try images.merging(otherFormats(of: known, images)) { new, _ in new }, boot: boot, keptBlobs: keptBlobs, tag: name,
+                source: recordedReference, publication)
         }
         try repository.clearStaged(config.diffIDs.map(StreamName.layer) + keptBlobs.map { StreamName.blob($0.digest) })
-        return result(resolved, name, published, layers, images: images, config: config)
+        var result = result(resolved, name, published, layers, images: images, config: config)
+        result.bootImage = bootImage
+        return result
+    }
+
+    /// Images in formats that the repository does not make any more, which an earlier pull recorded.
+    private func otherFormats(of known: StoredImage?, _ made: [ErofsVersion: ObjectID]) throws -> [ErofsVersion: ObjectID] {
+        try (known?.imageIDs ?? [:]).filter { version, id in
+            let isMade = version == .v2 ? made[.v2] != nil : made[.v1] != nil || made[.v0] != nil
+            return try !isMade && store.hasIntactImage(id)
+        }
+    }
+
+    /// References to images for booting: those that are recorded already, made anew where they are damaged, and those that the options ask for.
+    private func bootImages(
+        _ known: StoredImage?, _ publication: inout Repository.Publication, tree: (XattrFiltering) throws -> FileTree
+    ) throws -> (references: [(key: String, id: ObjectID)], chosen: BootImage?) {
+        var references: [(key: String, id: ObjectID)] = []
+        var damaged: Set<XattrFiltering> = []
+        for recorded in known?.bootImages ?? [] {
+            if try store.hasIntactImage(recorded.id) {
+                references.append(recorded)
+            } else if let filtering = XattrFiltering.allCases.first(where: { ReferenceKey.isBootImage(recorded.key, $0) }) {
+                damaged.insert(filtering)
+            }
+        }
+        var made: [BootImage] = []
+        for filtering in damaged where options.bootImages != .all(filtering) {
+            made += try store.makeBootImages(.all(filtering), &publication, tree: tree).all
+        }
+        var chosen: BootImage?
+        if let request = options.bootImages {
+            let new = try store.makeBootImages(request, &publication, tree: tree)
+            made += new.all
+            chosen = new.chosen
+        }
+        return (store.bootReferences(references, made), chosen)
     }
 
     private func storeImages(of tree: FileTree) throws -> [ErofsVersion: ObjectID] {

@@ -1,3 +1,4 @@
+public import ComposefsBoot
 public import ComposefsBytes
 public import ComposefsConcurrency
 public import ComposefsOCIModel
@@ -20,6 +21,8 @@ public struct PullOptions: Sendable {
     public var keepsBlobs = false
     /// The use of fs-verity digests and signatures that the image states.
     public var imageSignatures = ImageSignatures.use
+    /// The images for booting that are made and recorded with the image, in the same step; nil makes none. Recorded ones stay in any case.
+    public var bootImages: BootImageRequest?
     /// Whether artifacts that refer to the image, such as signatures and bills of materials, are stored as its referrers too.
     ///
     /// This takes one request for the image and one for each artifact, in addition to those for their content. Referrers are stored after

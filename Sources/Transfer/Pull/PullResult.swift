@@ -1,3 +1,4 @@
+public import ComposefsBoot
 public import ComposefsBytes
 public import ComposefsEROFS
 public import ComposefsHashing
@@ -18,6 +19,8 @@ public struct PullResult: Sendable {
     public var imageIDs: [ErofsVersion: ObjectID]
     /// The image ID in the repository's default format; nil for an artifact.
     public var imageID: ObjectID?
+    /// The image for booting that `PullOptions.bootImages` asked for: the one in the default format, or the one that matches.
+    public var bootImage: BootImage?
     /// The tag that refers to the image.
     public var name: ByteString
     /// The additional tag that a pull of all platforms gives to the image for `PullOptions.platform`.

@@ -1,3 +1,4 @@
+import ComposefsBoot
 import ComposefsBytes
 import ComposefsConcurrency
 import ComposefsEROFS
@@ -408,7 +409,7 @@ private struct StoreRepair {
                 }
                 images[version] = old
             }
-            var boot = try store.makeBootImages(of: layers, like: before, &publication)
+            var boot = store.bootReferences([], try store.makeBootImages(of: layers, like: before, &publication))
             for old in before.bootImages where try !boot.contains(where: { $0.key == old.key }) && store.hasIntactImage(old.id) {
                 boot.append(old)
             }
