@@ -196,7 +196,13 @@ extension RootedDirectory {
     /// The entries of a directory below this one, or of this one (`.`); nil if it does not exist.
     public borrowing func entries(of path: ByteString) throws(SystemError) -> [DirectoryEntry]? {
         guard let directory = try openIfPresent(at: path, [.readOnly, .directory, .noFollow]) else { return nil }
-        return try directory.entries()
+        do throws(SystemError) {
+            return try directory.entries()
+        } catch {
+            // The kernel's answer for a directory that was removed after it was opened.
+            guard error.errno == .noEntry else { throw error }
+            return nil
+        }
     }
 }
 

@@ -49,6 +49,17 @@ struct RootedDirectoryTests {
         }
     }
 
+    /// The kernel says of a directory that was removed after it was opened that there is no such entry.
+    @Test func directoryThatWasRemovedMeanwhile() throws {
+        try withScratch { scratch, _ in
+            try scratch.makeDirectory(at: "short-lived")
+            let directory = RootedDirectory(try scratch.open(at: "short-lived", [.readOnly, .directory]))
+            #expect(try directory.entries(of: ".")?.isEmpty == true)
+            try scratch.removeDirectory(at: "short-lived")
+            #expect(try directory.entries(of: ".") == nil)
+        }
+    }
+
     @Test(arguments: ways) func nothingOutsideIsReached(_ path: ByteString) throws {
         try withRoot { root, scratch in
             let fresh: ByteString = path == ".." ? "../new" : path + "-new"

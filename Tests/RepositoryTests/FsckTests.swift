@@ -1,9 +1,11 @@
 import ComposefsBytes
+import ComposefsConcurrency
 import ComposefsHashing
 import ComposefsJSON
 import ComposefsLinuxSystem
 import ComposefsRepository
 import ComposefsSplitStream
+import Synchronization
 import Testing
 
 @Suite struct FsckTests {
@@ -42,6 +44,32 @@ import Testing
         #expect(report.imagesChecked == 0 && report.imagesCorrupted == 0 && report.brokenLinks == 0 && report.missingObjects == 0)
         let quick = try sample.repository.check(metadataOnly: true)
         #expect(quick.isOK && quick.objectsChecked == 0 && quick.streamsChecked == 2)
+    }
+
+    /// What another handle stores during a check is not reported as damage: it may be listed before or after what it leads to.
+    @Test func whileAnotherHandleStores() throws {
+        let sample = try Sample()
+        let other = try sample.scratch.open()
+        let isDone = Atomic<Bool>(false)
+        let writer = WorkerPool(threads: 1)
+        let scratch = sample.scratch
+        writer.submit {
+            for number in 0..<250 {
+                guard let file = try? other.store(content(100 + number % 3000) + withUnsafeBytes(of: number) { Array($0) }),
+                    let stream = try? other.storeStream(inline: [1], objects: [file]), let root = try? scratch.directory()
+                else { continue }
+                let name = ByteString("new-\(number)")
+                try? root.symlink(target: "../objects/" + ByteString(stream.id.objectPath), at: "streams/" + name)
+                try? root.symlink(target: "../" + name, at: "streams/refs/" + name)
+            }
+            isDone.store(true, ordering: .relaxed)
+        }
+        repeat {
+            let problems = try sample.repository.check(metadataOnly: true).problems
+            #expect(problems.isEmpty, "\(problems.prefix(3))")
+        } while !isDone.load(ordering: .relaxed)
+        writer.shutdown()
+        #expect(try sample.repository.check().streamsChecked == 252)
     }
 
     /// A flip of any bit of any file is found and the file named.

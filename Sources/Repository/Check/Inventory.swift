@@ -34,10 +34,15 @@ struct Inventory {
     var notReferences: [(path: ByteString, kind: FileKind)] = []
 
     init(_ repository: borrowing Repository) throws(RepositoryError) {
+        // Other handles may be storing. They publish objects first, then streams and images, then references: read in the reverse order, everything
+        // that is found leads to something that was there before.
         try readRoot(repository)
+        streamReferences = try readReferences(repository, Layout.streams, Layout.streamReferences)
+        imageReferences = try readReferences(repository, Layout.images, Layout.imageReferences)
+        // A manifest's stream leads to its config's, and a config's to its image.
+        streams = try readLinks(repository, Layout.streams)
+        images = try readLinks(repository, Layout.images)
         try readObjects(repository)
-        (streams, streamReferences) = try readCategory(repository, Layout.streams, Layout.streamReferences)
-        (images, imageReferences) = try readCategory(repository, Layout.images, Layout.imageReferences)
     }
 
     private mutating func readRoot(_ repository: borrowing Repository) throws(RepositoryError) {
@@ -80,12 +85,11 @@ struct Inventory {
         }
     }
 
-    private mutating func readCategory(
-        _ repository: borrowing Repository, _ category: ByteString, _ references: ByteString
-    ) throws(RepositoryError) -> ([Link], [(path: ByteString, target: ByteString)]) {
+    /// The entries of `streams/` or `images/`.
+    private mutating func readLinks(_ repository: borrowing Repository, _ category: ByteString) throws(RepositoryError) -> [Link] {
         var links: [Link] = []
         if try repository.status(at: category) == nil { missing.append(category) }
-        guard try isDirectory(category, repository) else { return ([], []) }
+        guard try isDirectory(category, repository) else { return [] }
         for entry in try repository.entries(of: category) ?? [] where entry.name != "refs" {
             let path = category + "/" + entry.name
             let kind = try repository.kind(of: entry, at: path)
@@ -95,18 +99,26 @@ struct Inventory {
             }
             links.append(Link(name: entry.name, target: target, id: Layout.objectID(ofTarget: target, repository.algorithm)))
         }
+        return links
+    }
+
+    private mutating func readReferences(
+        _ repository: borrowing Repository, _ category: ByteString, _ references: ByteString
+    ) throws(RepositoryError) -> [(path: ByteString, target: ByteString)] {
         var found: [(path: ByteString, target: ByteString)] = []
-        guard try isDirectory(references, repository) else { return (links, []) }
+        // What has the category's place is noted with its entries.
+        guard try repository.status(at: category)?.kind == .directory, try isDirectory(references, repository) else { return [] }
         try repository.walkReferences(references) { (path, kind) throws(RepositoryError) in
             // What a lease's link keeps, the lease keeps.
             if category == Layout.images, path.hasPrefix(Layout.leaseReferences + "/") { return }
-            if kind == .symbolicLink, let target = try repository.readLink(path) {
-                found.append((path, target))
+            if kind == .symbolicLink {
+                // Another process may have removed it meanwhile.
+                if let target = try repository.readLink(path) { found.append((path, target)) }
             } else {
                 notReferences.append((path, kind))
             }
         }
-        return (links, found.sorted { $0.path < $1.path })
+        return found.sorted { $0.path < $1.path }
     }
 }
 
