@@ -158,3 +158,17 @@ struct Superblock: Sendable {
         hasFilter = compatible & Erofs.compatAttributeFilter != 0
     }
 }
+
+extension ErofsVersion {
+    /// The version that the first block of an image states; nil if it is not the first block of a composefs image. The rest is not checked.
+    package init?(firstBlock: [UInt8]) {
+        guard firstBlock.count >= ComposefsHeaderLayout.size else { return nil }
+        func load(_ offset: Int) -> UInt32 {
+            firstBlock.withUnsafeBytes { UInt32(littleEndian: $0.loadUnaligned(fromByteOffset: offset, as: UInt32.self)) }
+        }
+        guard load(ComposefsHeaderLayout.magic) == Erofs.headerMagic, load(ComposefsHeaderLayout.version) == Erofs.headerVersion else {
+            return nil
+        }
+        self.init(rawValue: load(ComposefsHeaderLayout.formatVersion))
+    }
+}

@@ -49,6 +49,8 @@ public struct ImageReport: Sendable {
     public var referrersChecked = 0
     /// Those whose artifact has faults, or is not here.
     public var referrersDamaged = 0
+    /// Tags of images with EROFS images of other formats than the repository's default only: no fault, but an upgrade is needed to mount them.
+    public var withoutDefaultImage: [ByteString] = []
     /// All faults, in the tags' order.
     public var problems: [ImageProblem] = []
 
@@ -266,6 +268,8 @@ private struct ImageCheck {
         }
         if !known.contains(where: { !$0.key.hasPrefix(ReferenceKey.bootPrefix) }) {
             add("image-ref-missing", name, "the config refers to no EROFS image; pull the image again")
+        } else if image.imageID(repository.erofsFormats.default) == nil {
+            report.withoutDefaultImage.append(name)
         }
         for (key, id) in known {
             do {

@@ -60,6 +60,8 @@ public final class Repository: Sendable {
     public let metadata: RepositoryMetadata
     /// Whether objects have fs-verity, so that the kernel verifies their content. Otherwise digests are computed in user space.
     public let isSecure: Bool
+    /// Whether the repository was made before `meta.json` existed, and was opened for reading only. `metadata` is then what its objects show.
+    public let isOldFormat: Bool
     /// The repository's directory, which carries the lock. All paths are relative to it, and no symbolic link on them is followed.
     let root: RootedDirectory
     let options: OpenOptions
@@ -71,12 +73,16 @@ public final class Repository: Sendable {
     package var isReadOnly: Bool { options.readOnly }
     public var erofsFormats: ErofsFormats { metadata.formats }
 
-    init(path: ByteString, root: consuming RootedDirectory, metadata: RepositoryMetadata, isSecure: Bool, options: OpenOptions) {
+    init(
+        path: ByteString, root: consuming RootedDirectory, metadata: RepositoryMetadata, isSecure: Bool, options: OpenOptions,
+        isOldFormat: Bool = false
+    ) {
         self.path = path
         self.root = root
         self.metadata = metadata
         self.isSecure = isSecure
         self.options = options
+        self.isOldFormat = isOldFormat
     }
 
     deinit { retireMarker() }

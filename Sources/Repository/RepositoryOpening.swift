@@ -29,12 +29,15 @@ public struct RepositoryConfiguration: Sendable, Hashable {
 
 extension Repository {
     /// Opens an existing repository and takes its shared lock; waits for a garbage collection that holds it, see `OpenOptions.wait`.
+    ///
+    /// A repository without `meta.json` is opened for reading only, or upgraded: see `isOldFormat` and `OpenOptions.upgradeOldFormat`.
     public static func open(_ path: ByteString, _ options: OpenOptions = OpenOptions()) throws(RepositoryError) -> Repository {
         let root = try openRoot(path, options)
         guard let metadata = try readMetadata(root, of: path) else {
             let hasObjects = try system { () throws(SystemError) in try root.statusIfPresent(at: Layout.objects) != nil }
             guard hasObjects else { throw .notInitialized(path) }
-            guard options.upgradeOldFormat, !options.readOnly else { throw .oldFormat(path) }
+            guard options.upgradeOldFormat != options.readOnly else { throw .oldFormat(path) }
+            if options.readOnly { return try openWithoutMetadata(path, root, options) }
             return try upgrade(path, root, options)
         }
         return try make(path, root, metadata, options)
@@ -276,6 +279,21 @@ extension Repository {
         try writeMetadata(metadata, root, path, isSecure ? .required : .insecure, options.signer)
         guard let written = try readMetadata(root, of: path) else { throw .notInitialized(path) }
         return try make(path, root, written, options)
+    }
+
+    /// Opens a repository without `meta.json` for reading: the first object shows algorithm and fs-verity. Nothing is
+    /// written.
+    private static func openWithoutMetadata(
+        _ path: ByteString, _ root: consuming RootedDirectory, _ options: OpenOptions
+    ) throws(RepositoryError) -> Repository {
+        guard let (object, algorithm) = try firstObject(root) else { throw .noObjects(path) }
+        if let expected = options.algorithm, expected != algorithm { throw .algorithmMismatch(found: algorithm, expected: expected) }
+        let isSecure = try hasVerity(root, object)
+        guard isSecure || !options.requireVerity else { throw .insecure(path) }
+        // Programs from before meta.json wrote format 2. Images of another format show that the file is lost, and with it what it said.
+        guard try imageFormats(root, algorithm, isThorough: false).isSubset(of: [.v2]) else { throw .oldFormat(path) }
+        let metadata = RepositoryMetadata(algorithm: algorithm, formats: ErofsFormats(default: .v2))
+        return Repository(path: path, root: root, metadata: metadata, isSecure: isSecure, options: options, isOldFormat: true)
     }
 
     static func firstObject(_ root: borrowing RootedDirectory) throws(RepositoryError) -> (ByteString, VerityAlgorithm)? {

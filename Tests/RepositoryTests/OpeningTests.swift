@@ -1,6 +1,7 @@
 import ComposefsBytes
 import ComposefsConcurrency
 import ComposefsEROFS
+import ComposefsFileTree
 import ComposefsHashing
 import ComposefsLinuxSystem
 import ComposefsRepository
@@ -62,6 +63,52 @@ import Testing
         #expect(repository.erofsFormats.all == [.v1])
         #expect(try repository.readObject(object.id, limit: 3) == [1, 2, 3])
         #expect(try scratch.read("meta.json") == RepositoryMetadata(algorithm: algorithm, formats: ErofsFormats(default: .v1)).serialized())
+    }
+
+    /// A repository from before `meta.json` is opened for reading, and shows what it is.
+    @Test(arguments: VerityAlgorithm.allCases)
+    func readingTheOldFormat(_ algorithm: VerityAlgorithm) throws {
+        let scratch = try Scratch()
+        let object: StoredObject
+        do { object = try scratch.create(algorithm, default: .v2).store([1, 2, 3]) }
+        try scratch.directory().unlink(at: "meta.json")
+        let repository = try scratch.open(OpenOptions(readOnly: true))
+        #expect(repository.isOldFormat && repository.algorithm == algorithm && repository.erofsFormats.all == [.v2])
+        #expect(try repository.readObject(object.id, limit: 3) == [1, 2, 3])
+        #expect(failure { _ = try repository.store([1]) }?.description == "the repository is not writable: it was opened for reading only")
+        let report = try repository.check()
+        #expect(report.isOK && !report.hasMetadata)
+        let name = algorithm == .sha256 ? "fsverity-sha256-12" : "fsverity-sha512-12"
+        #expect(report.notes.contains { $0.contains("no meta.json") && $0.contains(name) && $0.contains("format 2") }, "\(report.notes)")
+        guard
+            case .algorithmMismatch = failure({
+                _ = try scratch.open(OpenOptions(readOnly: true, algorithm: algorithm == .sha256 ? .sha512 : .sha256))
+            })
+        else {
+            Issue.record("opened with another algorithm")
+            return
+        }
+        guard case .insecure = failure({ _ = try scratch.open(OpenOptions(requireVerity: true, readOnly: true)) }) else {
+            Issue.record("opened without verity")
+            return
+        }
+        #expect(try scratch.directory().entries().map(\.name).sorted() == ["objects"])
+    }
+
+    /// An image of format 1 shows that the repository had a `meta.json`: it is refused until that is there again.
+    @Test func lostMetadata() throws {
+        let scratch = try Scratch()
+        do {
+            let repository = try scratch.create()
+            var publication = Repository.Publication()
+            publication.image(try repository.storeImage(try writeErofs(FileTree(root: Metadata(permissions: 0o755)), version: .v1)).id)
+            try repository.publish(publication)
+        }
+        try scratch.directory().unlink(at: "meta.json")
+        guard case .oldFormat = failure({ _ = try scratch.open(OpenOptions(readOnly: true)) }) else {
+            Issue.record("opened without meta.json")
+            return
+        }
     }
 
     @Test func options() throws {

@@ -20,6 +20,16 @@ extension GlobalOptions {
         }
     }
 
+    /// Opens the repository for a command that only leaves hints or leases in it. One from before `meta.json` is opened for reading only.
+    package func openStoreUnchanged() throws -> Store {
+        do {
+            return try openStore(checksOwner: false)
+        } catch let error as RepositoryError {
+            guard case .oldFormat = error else { throw error }
+            return try openStore(readOnly: true)
+        }
+    }
+
     /// Opens the repository or makes it, which it reports.
     package func openOrCreateStore(signer: (any VeritySigner)? = nil) throws -> Store {
         let path = try repositoryPath()

@@ -114,7 +114,7 @@ extension Mount {
         guard foreground || Serving.isServer else { return try Serving.start() }
         try Serving.run {
             // Not opened for reading only: a lease is written if possible.
-            try global.openStore(checksOwner: false).serve(
+            try global.openStoreUnchanged().serve(
                 image, at: directory, bootable: bootable,
                 ServeOptions(allowOther: allowOther, opensLazily: lazyOpen, attributes: attributes, report: { Output.error($0) }))
         }

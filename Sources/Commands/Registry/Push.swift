@@ -34,7 +34,7 @@ struct Push: ParsableCommand {
 func send(
     _ image: ByteString, to reference: String, _ pushing: PushingOptions, _ registry: RegistryOptions, _ global: GlobalOptions
 ) throws {
-    let store = try global.openStore(checksOwner: false)
+    let store = try global.openStoreUnchanged()
     let display = ProgressDisplay(global, PushState())
     // Before the first line of the report or of an error.
     defer { display.end() }

@@ -201,6 +201,9 @@ struct CheckedStore: CommandReport {
         if images.referrersChecked > 0 {
             lines.append("referrers: \(images.referrersChecked - images.referrersDamaged)/\(images.referrersChecked) ok")
         }
+        for name in images.withoutDefaultImage {
+            lines.append("note: \(Output.printable(name)) has no EROFS image of the repository's default format; an upgrade makes it")
+        }
         // The verdict stands behind the counts of both levels.
         lines.append(count == 0 ? "status: ok" : "status: \(count) error(s)")
         for problem in repository.problems { lines.append("  - \(problem)") }

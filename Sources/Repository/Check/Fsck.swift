@@ -67,6 +67,12 @@ extension Repository {
     private func checkMetadata(_ report: inout FsckReport) throws(RepositoryError) {
         do throws(RepositoryError) {
             guard let bytes = try Self.metadataBytes(root) else {
+                if isOldFormat {
+                    report.notes.append(
+                        "there is no meta.json: the repository has the old format, \(RepositoryMetadata.name(of: algorithm)) with EROFS images "
+                            + "of format 2; an upgrade brings it into the current one")
+                    return
+                }
                 report.add(FsckProblem(.metadataParseFailed, Layout.metadata, detail: "the file is missing"))
                 return
             }

@@ -31,7 +31,7 @@ extension Repository {
         guard hasObjects else { throw .notInitialized(path) }
         guard let (object, algorithm) = try firstObject(root) else { throw .noObjects(path) }
         let isSecure = try hasVerity(root, object)
-        let metadata = RepositoryMetadata(algorithm: algorithm, formats: try formats(root, algorithm))
+        let metadata = RepositoryMetadata(algorithm: algorithm, formats: formats(of: try imageFormats(root, algorithm)))
         guard !isDryRun else { return MetadataRepair(fault: fault, metadata: metadata, setAside: nil) }
         // The handle serves for moving the damaged file away: what it believes of the repository is what is written then.
         let handle = Repository(path: path, root: root, metadata: metadata, isSecure: isSecure, options: options)
@@ -76,20 +76,38 @@ extension Repository {
         return fault
     }
 
-    /// The formats that the EROFS images here have; the library's default where there is none.
-    private static func formats(
-        _ root: borrowing RootedDirectory, _ algorithm: VerityAlgorithm
-    ) throws(RepositoryError) -> ErofsFormats {
+    /// The formats of the EROFS images here.
+    ///
+    /// - Parameter isThorough: only count images whose content is what their names say. Otherwise only their first blocks are read.
+    static func imageFormats(
+        _ root: borrowing RootedDirectory, _ algorithm: VerityAlgorithm, isThorough: Bool = true
+    ) throws(RepositoryError) -> Set<ErofsVersion> {
         var found: Set<ErofsVersion> = []
         for entry in try entries(of: Layout.images, in: root) ?? [] {
-            guard let id = ObjectID(hex: entry.name.bytes), id.algorithm == algorithm else { continue }
-            let bytes = try? root.open(at: Layout.objectPath(id), [.readOnly, .noFollow, .nonBlocking]).readAll(limit: imageLimit)
-            guard let bytes, bytes.withUnsafeBytes({ VerityHasher.objectID(of: $0, algorithm) }) == id,
-                let image = try? ErofsImage(bytes, algorithm: algorithm)
+            guard let id = ObjectID(hex: entry.name.bytes), id.algorithm == algorithm,
+                let file = try? root.open(at: Layout.objectPath(id), [.readOnly, .noFollow, .nonBlocking])
             else { continue }
-            found.insert(image.version)
+            if isThorough {
+                guard let bytes = try? file.readAll(limit: imageLimit),
+                    bytes.withUnsafeBytes({ VerityHasher.objectID(of: $0, algorithm) }) == id,
+                    let image = try? ErofsImage(bytes, algorithm: algorithm)
+                else { continue }
+                found.insert(image.version)
+            } else if let version = firstBlock(file).flatMap({ ErofsVersion(firstBlock: $0) }) {
+                found.insert(version)
+            }
         }
-        // One format is the default, and 1 where it is one of several; the others are made besides.
+        return found
+    }
+
+    private static func firstBlock(_ file: borrowing FileDescriptor) -> [UInt8]? {
+        var block = [UInt8](repeating: 0, count: 4096)
+        let count = block.withUnsafeMutableBytes { (buffer) -> Int? in try? file.read(into: buffer) }
+        return count == block.count ? block : nil
+    }
+
+    /// One format is the default, and 1 where it is one of several; the others are made besides. The library's default where there is none.
+    static func formats(of found: Set<ErofsVersion>) -> ErofsFormats {
         let order: [ErofsVersion] = [.v1, .v0, .v2]
         let all = order.filter(found.contains)
         guard let first = all.first else { return ErofsFormats(default: .v1) }

@@ -195,8 +195,11 @@ struct PackingHint: Equatable {
 
     static func set(_ blob: SentBlob, for packing: LayerPacking) {
         let repository = packing.store.repository
-        // Writing requires a trusted owner. Without one, the push continues without the hint.
-        guard (try? repository.requireTrustedOwner()) != nil, let file = try? repository.openObject(packing.stream, verify: false)
+        // Writing requires a trusted owner. Without one, the push continues without the hint. It does not change what other programs stored:
+        // a layer with a record of its diff ID was stored, or verified by a pull, by this one.
+        guard !repository.isReadOnly, (try? repository.requireTrustedOwner()) != nil,
+            (try? LayerHint.isSet(packing.diffID, on: packing.stream, in: repository)) == true,
+            let file = try? repository.openObject(packing.stream, verify: false)
         else { return }
         try? file.setExtendedAttribute(.init(attribute(packing)), .init(PackingHint(blob, packing).text))
     }
