@@ -1,5 +1,6 @@
 package import ComposefsBytes
 public import ComposefsHashing
+import ComposefsOCIModel
 package import ComposefsRepository
 
 /// Referrers: artifacts recorded as belonging to a subject. A record keeps the artifact alive.
@@ -18,6 +19,45 @@ extension ImageStore {
             else { return nil }
             return artifact
         }.sorted()
+    }
+
+    /// A referrer and what its manifest says about it.
+    public struct Referrer: Sendable, Hashable {
+        public var subject: ContentDigest
+        public var digest: ContentDigest
+        /// Nil, like the following, if the manifest is damaged.
+        public var mediaType: String?
+        /// The size of the manifest in bytes.
+        public var size: UInt64?
+        /// The manifest's, or the type of its config.
+        public var artifactType: String?
+        public var annotations: [String: String] = [:]
+    }
+
+    /// The referrers of a subject in ascending order of their digests, each followed by its own referrers if they are asked for.
+    ///
+    /// - Parameters:
+    ///   - artifactType: only referrers of this type; nil for all.
+    ///   - isRecursive: also the referrers of referrers, of any type. Each is listed once, even if the records are circular.
+    public func referrerDetails(
+        of subject: ContentDigest, artifactType: String? = nil, isRecursive: Bool = false
+    ) throws -> [Referrer] {
+        var found: [Referrer] = []
+        var seen: Set = [subject]
+        var pending = try referrers(of: subject).reversed().map { (subject: subject, digest: $0) }
+        while let next = pending.popLast() {
+            guard seen.insert(next.digest).inserted else { continue }
+            var referrer = Referrer(subject: next.subject, digest: next.digest)
+            if let manifest = try? image(next.digest)?.manifest {
+                referrer.mediaType = manifest.mediaType
+                referrer.size = UInt64(manifest.bytes.count)
+                referrer.artifactType = manifest.artifactType ?? manifest.config.mediaType
+                referrer.annotations = manifest.annotations
+            }
+            if artifactType == nil || artifactType == referrer.artifactType { found.append(referrer) }
+            if isRecursive { pending += try referrers(of: next.digest).reversed().map { (next.digest, $0) } }
+        }
+        return found
     }
 
     /// Records an artifact that is in the store; the subject need not be. Durable.

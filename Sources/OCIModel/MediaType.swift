@@ -33,6 +33,18 @@ public enum MediaType {
     /// Whether the type is specific to manifests or indexes. Servers that store them as plain files announce generic types, such as
     /// `application/octet-stream` or `text/plain`.
     package static func isOfDocuments(_ type: String) -> Bool { type.hasPrefix("application/vnd.") }
+    /// Whether this is `type/subtype` without parameters, each of at most 127 letters, digits and `!#$&-^_.+` (RFC 6838, section 4.2).
+    package static func isWellFormed(_ type: String) -> Bool {
+        let parts = type.utf8.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false)
+        return parts.count == 2
+            && parts.allSatisfy { part in
+                (1...127).contains(part.count) && part.first.map(isLetterOrDigit) == true
+                    && part.allSatisfy { isLetterOrDigit($0) || "!#$&-^_.+".utf8.contains($0) }
+            }
+    }
+    private static func isLetterOrDigit(_ byte: UInt8) -> Bool {
+        (0x30...0x39).contains(byte) || (0x41...0x5a).contains(byte) || (0x61...0x7a).contains(byte)
+    }
     /// Whether the blob is encrypted.
     public static func isEncrypted(_ type: String) -> Bool { bare(type).hasSuffix("+encrypted") }
 }

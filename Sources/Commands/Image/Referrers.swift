@@ -13,6 +13,15 @@ struct Referrers: ParsableCommand {
         @Argument(help: "The image.")
         var image: ByteString
 
+        @Option(help: ArgumentHelp("Only list artifacts of this type.", valueName: "type"))
+        var artifactType: String?
+
+        @Flag(name: .shortAndLong, help: "Also list the referrers of referrers.")
+        var recursive = false
+
+        @Flag(name: .shortAndLong, help: "Show types, sizes and subjects.")
+        var long = false
+
         @Flag(help: "Print JSON.")
         var json = false
 
@@ -21,21 +30,86 @@ struct Referrers: ParsableCommand {
         func run() throws {
             let images = try global.openStore(readOnly: true).images
             let subject = try images.resolve(image).manifestDigest
-            let referrers = try images.referrers(of: subject)
-            try ReferrerList(subject: subject, referrers: referrers).show(asJSON: json)
+            let found = try images.referrerDetails(of: subject, artifactType: artifactType, isRecursive: recursive)
+            try ReferrerList(subject: subject, referrers: found, isLong: long).show(asJSON: json)
         }
     }
 
     struct AddReferrer: ParsableCommand {
-        static let configuration = CommandConfiguration(commandName: "add", abstract: "Record that an artifact belongs to an image.")
+        static let configuration = CommandConfiguration(
+            commandName: "add", abstract: "Record that an artifact belongs to an image, or make one of files.",
+            discussion: """
+                With --artifact-type, an artifact is made of the files and annotations: a manifest of OCI 1.1 with the empty config, as oras makes \
+                it. Its digest depends on the time, unless --annotation org.opencontainers.image.created=TIME is given.
+                """)
 
-        @OptionGroup var pair: ReferrerPair
+        @Argument(help: "The image.")
+        var image: ByteString
+
+        @Argument(help: "The artifact in the repository.")
+        var artifact: ByteString?
+
+        @Option(help: ArgumentHelp("Make an artifact of this type, such as application/spdx+json.", valueName: "type"))
+        var artifactType: String?
+
+        @Option(
+            help: ArgumentHelp(
+                "A file of the artifact, with its media type (default: application/vnd.oci.image.layer.v1.tar).", valueName: "path[:type]"))
+        var file: [ByteString] = []
+
+        @Option(help: ArgumentHelp("An annotation of the artifact.", valueName: "key=value"))
+        var annotation: [String] = []
+
+        @Flag(help: "Print JSON.")
+        var json = false
+
+        @OptionGroup var global: GlobalOptions
+
+        func validate() throws {
+            guard (artifact == nil) != (artifactType == nil) else {
+                throw ValidationError("name either an ARTIFACT of the repository, or the --artifact-type of a new one")
+            }
+            guard artifact == nil || file.isEmpty && annotation.isEmpty else {
+                throw ValidationError("--file and --annotation go with --artifact-type only")
+            }
+            _ = try annotations()
+        }
+
+        private func annotations() throws -> [String: String] {
+            var found: [String: String] = [:]
+            for text in annotation {
+                let sides = text.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+                guard sides.count == 2, !sides[0].isEmpty else { throw ValidationError("--annotation takes KEY=VALUE") }
+                guard found.updateValue(String(sides[1]), forKey: String(sides[0])) == nil else {
+                    throw ValidationError("--annotation \(sides[0]) is given twice")
+                }
+            }
+            return found
+        }
+
+        /// `PATH:TYPE`; the path may contain colons.
+        private static func file(_ text: ByteString) -> NewArtifact.File {
+            if let colon = text.bytes.lastIndex(of: UInt8(ascii: ":")), colon > 0,
+                let type = ByteString(Array(text.bytes[(colon + 1)...])).utf8Text, type.contains("/"), !type.hasPrefix("/")
+            {
+                return NewArtifact.File(ByteString(Array(text.bytes[..<colon])), mediaType: type)
+            }
+            return NewArtifact.File(text)
+        }
 
         func run() throws {
-            try pair.apply { images, referrer, subject in
+            let images = try global.openStore().images
+            let subject = try images.resolve(image).manifestDigest
+            let referrer: ContentDigest
+            if let artifact {
+                referrer = try images.resolve(artifact).manifestDigest
                 try images.addReferrer(referrer, to: subject)
-                return "Added \(referrer) to \(subject)"
+            } else {
+                let new = NewArtifact(
+                    artifactType: artifactType ?? "", files: file.map { Self.file($0) }, annotations: try annotations())
+                referrer = try images.addReferrer(new, to: subject)
             }
+            try ChangedReferrer(subject: subject, referrer: referrer, done: "Added \(referrer) to \(subject)").show(asJSON: json)
         }
     }
 
@@ -43,47 +117,59 @@ struct Referrers: ParsableCommand {
         static let configuration = CommandConfiguration(
             commandName: "remove", abstract: "Remove the record that an artifact belongs to an image.")
 
-        @OptionGroup var pair: ReferrerPair
+        @Argument(help: "The image.")
+        var image: ByteString
+
+        @Argument(help: "The artifact.")
+        var artifact: ByteString
+
+        @Flag(help: "Print JSON.")
+        var json = false
+
+        @OptionGroup var global: GlobalOptions
 
         func run() throws {
-            try pair.apply { images, referrer, subject in
-                try images.removeReferrer(referrer, of: subject)
-                return "Removed \(referrer) from \(subject)"
+            let images = try global.openStore().images
+            let subject = try Self.digest(of: image, images)
+            let referrer = try Self.digest(of: artifact, images)
+            try images.removeReferrer(referrer, of: subject)
+            try ChangedReferrer(subject: subject, referrer: referrer, done: "Removed \(referrer) from \(subject)").show(asJSON: json)
+        }
+
+        /// A record may be left of something that is no longer in the store; then only its digest names it.
+        private static func digest(of name: ByteString, _ images: ImageStore) throws -> ContentDigest {
+            do {
+                return try images.resolve(name).manifestDigest
+            } catch let error as ImageStoreError {
+                guard let digest = name.utf8Text.flatMap({ ContentDigest($0) }) else { throw error }
+                return digest
             }
         }
     }
 }
 
-/// An image and an artifact that belongs to it.
-struct ReferrerPair: ParsableArguments {
-    @Argument(help: "The image.")
-    var image: ByteString
-
-    @Argument(help: "The artifact.")
-    var artifact: ByteString
-
-    @Flag(help: "Print JSON.")
-    var json = false
-
-    @OptionGroup var global: GlobalOptions
-
-    /// Finds both, applies `change` and prints the text that it returns.
-    func apply(_ change: (_ images: ImageStore, _ referrer: ContentDigest, _ subject: ContentDigest) throws -> String) throws {
-        let images = try global.openStore().images
-        let subject = try images.resolve(image).manifestDigest
-        let referrer = try images.resolve(artifact).manifestDigest
-        let done = try change(images, referrer, subject)
-        try ChangedReferrer(subject: subject, referrer: referrer, done: done).show(asJSON: json)
-    }
-}
-
 private struct ReferrerList: CommandReport {
     var subject: ContentDigest
-    var referrers: [ContentDigest]
+    var referrers: [ImageStore.Referrer]
+    var isLong: Bool
 
-    var lines: [String] { referrers.map(\.description) }
+    var lines: [String] {
+        guard isLong else { return referrers.map(\.digest.description) }
+        return referrers.map { "\($0.digest) \($0.size.map(String.init) ?? "-") \(Output.safe($0.artifactType ?? "-")) \($0.subject)" }
+    }
 
-    var json: JSONValue { ["subject": .text(subject), "referrers": .texts(referrers)] }
+    var json: JSONValue {
+        let details = referrers.map { referrer -> JSONValue in
+            let annotations = referrer.annotations.sorted { $0.key < $1.key }.map { (key: $0.key, value: JSONValue.string($0.value)) }
+            return [
+                "subject": .text(referrer.subject), "digest": .text(referrer.digest),
+                "mediaType": referrer.mediaType.map { .string($0) } ?? .null, "size": referrer.size.map { JSONValue($0) } ?? .null,
+                "artifactType": referrer.artifactType.map { .string($0) } ?? .null,
+                "annotations": .object(JSONObject(annotations)),
+            ]
+        }
+        return ["subject": .text(subject), "referrers": .texts(referrers.map(\.digest)), "details": .array(details)]
+    }
 }
 
 private struct ChangedReferrer: CommandReport {

@@ -57,9 +57,6 @@ private final class ImagePush: Sendable {
         self.mounts = mounts
     }
 
-    /// The longest chain of referrers of referrers that is pushed.
-    private static let referrerDepth = 8
-
     func run(_ image: StoredImage) throws -> PushResult {
         let reporter = PushReporter(options.observer)
         let layers = try sendLayers(of: image, reporter)
@@ -76,7 +73,7 @@ private final class ImagePush: Sendable {
         if try options.referrers != .none && !store.referrers(of: image.manifestDigest).isEmpty {
             try put(manifest, digest, isNamed: false)
             reporter.image(.referrers)
-            try sendReferrers(of: image.manifestDigest, as: manifest, digest, &referrers, depth: 0)
+            try sendReferrers(of: image.manifestDigest, as: manifest, digest, &referrers)
         }
         try put(manifest, digest, isNamed: true)
         try destination.finish()
@@ -250,33 +247,38 @@ private final class ImagePush: Sendable {
         var seen: Set<ContentDigest> = []
     }
 
-    private func sendReferrers(
-        of subject: ContentDigest, as manifest: Manifest, _ digest: ContentDigest, _ referrers: inout Referrers, depth: Int
-    ) throws {
-        guard depth < Self.referrerDepth else { return }
-        let descriptor = Descriptor(mediaType: manifest.mediaType, digest: digest, size: UInt64(manifest.bytes.count))
-        for artifact in try store.referrers(of: subject) where referrers.seen.insert(artifact).inserted {
-            guard let image = try store.image(artifact) else { continue }
-            // If only the store's record connects the artifact with the subject, a registry would not list it.
-            let isAsItWas = image.manifest.subject?.digest == digest
-            guard isAsItWas || options.referrers == .rewritten else {
-                referrers.leftOut.append(artifact)
-                continue
+    /// Sends the referrers of an image, and theirs. Records can form chains of any length, and circles.
+    private func sendReferrers(of subject: ContentDigest, as manifest: Manifest, _ digest: ContentDigest, _ referrers: inout Referrers)
+        throws
+    {
+        // The subjects in the store, and as they were sent.
+        var pending = [(stored: subject, manifest: manifest, digest: digest)]
+        while let subject = pending.popLast() {
+            let descriptor = Descriptor(
+                mediaType: subject.manifest.mediaType, digest: subject.digest, size: UInt64(subject.manifest.bytes.count))
+            for artifact in try store.referrers(of: subject.stored) where referrers.seen.insert(artifact).inserted {
+                guard let image = try store.image(artifact) else { continue }
+                // If only the store's record connects the artifact with the subject, a registry would not list it.
+                let isAsItWas = image.manifest.subject?.digest == subject.digest
+                guard isAsItWas || options.referrers == .rewritten else {
+                    referrers.leftOut.append(artifact)
+                    continue
+                }
+                let pushed: Manifest
+                do {
+                    let layers = try sendLayers(of: image, PushReporter(nil))
+                    try send(config: image)
+                    pushed = try image.manifest.replacing(layers: layers.map(\.descriptor), subject: isAsItWas ? nil : descriptor)
+                    try put(pushed, pushed.digest(inPlaceOf: image.manifest, artifact), isNamed: false)
+                } catch let error as any TransportError where error.concernsOneItem {
+                    // Some registries do not support artifacts. The image is complete without them.
+                    referrers.refused.append(ReferrerProblem(subject: subject.digest, digest: artifact, reason: "\(error)"))
+                    continue
+                }
+                let pushedDigest = pushed.digest(inPlaceOf: image.manifest, artifact)
+                referrers.sent.append(pushedDigest)
+                pending.append((artifact, pushed, pushedDigest))
             }
-            let pushed: Manifest
-            do {
-                let layers = try sendLayers(of: image, PushReporter(nil))
-                try send(config: image)
-                pushed = try image.manifest.replacing(layers: layers.map(\.descriptor), subject: isAsItWas ? nil : descriptor)
-                try put(pushed, pushed.digest(inPlaceOf: image.manifest, artifact), isNamed: false)
-            } catch let error as any TransportError where error.concernsOneItem {
-                // Some registries do not support artifacts. The image is complete without them.
-                referrers.refused.append(ReferrerProblem(subject: digest, digest: artifact, reason: "\(error)"))
-                continue
-            }
-            let pushedDigest = pushed.digest(inPlaceOf: image.manifest, artifact)
-            referrers.sent.append(pushedDigest)
-            try sendReferrers(of: artifact, as: pushed, pushedDigest, &referrers, depth: depth + 1)
         }
     }
 }
