@@ -107,7 +107,8 @@ extension Store {
 
     private func sortTags(_ uses: ImageUses, _ report: inout PruneReport, _ mayRemove: (ByteString) -> Bool) throws {
         for tag in try images.tags() {
-            let found = try images.image(tag.manifestDigest).map { uses.uses(of: $0.allImageIDs) } ?? []
+            let byName = uses.unidentified.filter { $0.mayMean(tag.name) }.map(\.use)
+            let found = (try images.image(tag.manifestDigest).map { uses.uses(of: $0.allImageIDs) } ?? []) + byName
             if let first = found.first {
                 report.tagsKept.append(.init(name: tag.name, use: PruneReport.Use(first.kind), uses: found))
             } else if mayRemove(tag.name) {

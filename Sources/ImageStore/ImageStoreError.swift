@@ -46,6 +46,8 @@ public enum ImageStoreError: Error, Sendable, CustomStringConvertible {
     case noSuchLayer(ContentDigest)
     /// The last name of an image that is in use shall be removed: the name, and what uses the image.
     case imageInUse(ByteString, [ImageUse])
+    /// The last name of an image may not be removed, because what is in use cannot be told: the name, and why not.
+    case useUnknown(ByteString, cause: any Error)
     /// The artifact is not recorded for the subject.
     case noSuchReferrer(subject: ContentDigest, artifact: ContentDigest)
 
@@ -63,6 +65,7 @@ public enum ImageStoreError: Error, Sendable, CustomStringConvertible {
         case .noSuchLayer(let digest): "no layer \(digest) in the repository"
         case .imageInUse(let name, let uses):
             "\"\(name.withoutSecrets)\" is the last name of an image that is in use: \(uses.map(\.description).joined(separator: ", "))"
+        case .useUnknown(let name, let error): "cannot tell whether the image \"\(name.withoutSecrets)\" is in use: \(error)"
         case .noSuchReferrer(let subject, let artifact): "\(artifact) is not recorded as a referrer of \(subject)"
         }
     }

@@ -10,10 +10,15 @@ extension ImageStore {
     ///
     /// - Parameters:
     ///   - names: tags and names below `images/refs`; unknown ones are no image's.
-    ///   - uses: what is in use; nil asks for it, and finds nothing in use when the system does not tell. A collection keeps what is in use in any case.
-    /// - Throws: `ImageStoreError.imageInUse`, `RepositoryError`.
+    ///   - uses: what is in use; nil asks for it.
+    /// - Throws: `ImageStoreError.imageInUse`; `.useUnknown` if the system does not tell what is in use; `RepositoryError`.
     public func requireUnused(_ names: [ByteString], _ uses: ImageUses? = nil) throws {
-        guard let uses = uses ?? (try? repository.imageUses()), !uses.images.isEmpty else { return }
+        guard let first = names.first else { return }
+        let uses = try uses ?? imageUses(for: first)
+        if let unknown = uses.unknown.first {
+            throw ImageStoreError.useUnknown(first, cause: RepositoryError.unknownUse(unknown.path, unknown.why))
+        }
+        guard !uses.images.isEmpty || !uses.unidentified.isEmpty else { return }
         let removed = Set(names)
         let tags = try tags()
         let references = try repository.imageReferences()
@@ -23,7 +28,9 @@ extension ImageStore {
             return references.first { $0.name == name }.flatMap { ObjectID(hex: $0.entry.bytes) }.map { [$0] } ?? []
         }
         for name in names {
-            let used = Set(ids(of: name).filter { uses.images[$0] != nil })
+            // A mount by a name is taken for one of the image that has the name now.
+            let byName = uses.unidentified.filter { $0.mayMean(name) }
+            let used = Set(ids(of: name).filter { uses.images[$0] != nil || !byName.isEmpty })
             guard !used.isEmpty else { continue }
             let isTag = tags.contains { $0.name == name }
             let hasOther =
@@ -33,7 +40,15 @@ extension ImageStore {
                     guard !removed.contains(reference.name) || (isTag && reference.name == name) else { return false }
                     return ObjectID(hex: reference.entry.bytes).map { used.contains($0) } ?? false
                 }
-            if !hasOther { throw ImageStoreError.imageInUse(name, uses.uses(of: used.sorted())) }
+            if !hasOther { throw ImageStoreError.imageInUse(name, uses.uses(of: used.sorted()) + byName.map(\.use)) }
+        }
+    }
+
+    private func imageUses(for name: ByteString) throws(ImageStoreError) -> ImageUses {
+        do throws(RepositoryError) {
+            return try repository.imageUses()
+        } catch {
+            throw .useUnknown(name, cause: error)
         }
     }
 
@@ -44,11 +59,12 @@ extension ImageStore {
 
     /// The names of the manifest streams whose images are in use.
     package func manifestsInUse(_ uses: ImageUses) throws -> Set<ByteString> {
-        guard !uses.images.isEmpty else { return [] }
+        guard !uses.images.isEmpty || !uses.unidentified.isEmpty else { return [] }
         var found: Set<ByteString> = []
         for name in try repository.streamNames() {
             guard let digest = StreamName.digest(in: name, after: StreamName.manifestPrefix) else { continue }
-            if imageIDs(of: digest).contains(where: { uses.images[$0] != nil }) { found.insert(name) }
+            // Mounts whose image cannot be told may be of any image.
+            if imageIDs(of: digest).contains(where: { uses.images[$0] != nil || !uses.unidentified.isEmpty }) { found.insert(name) }
         }
         return found
     }

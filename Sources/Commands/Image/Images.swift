@@ -25,10 +25,13 @@ struct Images: ParsableCommand {
         let rows =
             tagged.map { ListedImage.tagged($0) }
             + (try named.map { .named($0, size: try store.repository.objectSize($0.imageID) ?? 0) })
-        // Unknown if the system does not tell what is in use.
-        try ImageTable(
-            images: rows.sorted { $0.name < $1.name }, truncatesDigests: !noTrunc, uses: try? store.repository.imageUses()
-        ).show(asJSON: json)
+        var uses: ImageUses?
+        do {
+            uses = try store.repository.imageUses()
+        } catch {
+            global.note("warning: cannot tell which images are in use: \(describe(error))")
+        }
+        try ImageTable(images: rows.sorted { $0.name < $1.name }, truncatesDigests: !noTrunc, uses: uses).show(asJSON: json)
         let count = broken.count + brokenNames.count
         if count > 0 { throw DamageFound(message: "\(count) images cannot be read; `cfsoci fsck` has details") }
     }

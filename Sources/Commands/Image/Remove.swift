@@ -42,11 +42,16 @@ struct Remove: ParsableCommand {
             }
         }
         var removed: [ByteString] = []
-        let uses = force ? nil : try? store.repository.imageUses()
+        // Asked once for all names.
+        let uses = force ? nil : Result { try store.repository.imageUses() }
         for names in groups {
             do {
                 // All names of one argument or none: a digest means the image.
-                if let uses { try store.requireUnused(names, uses) }
+                switch uses {
+                case .success(let uses)?: try store.requireUnused(names, uses)
+                case .failure(let error)?: if let name = names.first { throw ImageStoreError.useUnknown(name, cause: error) }
+                case nil: break
+                }
             } catch {
                 Output.error(describe(error))
                 hasFailed = true

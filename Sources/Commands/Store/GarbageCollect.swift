@@ -32,7 +32,7 @@ struct CollectedGarbage: CommandReport {
     var isDryRun: Bool
 
     var lines: [String] {
-        (isDryRun ? ["Dry run: nothing was removed"] : []) + report.imagesInUse.map(Self.text) + [
+        (isDryRun ? ["Dry run: nothing was removed"] : []) + report.imagesInUse.map(Self.text) + keptForMounts + [
             "objects      \(report.objectsRemoved) removed, \(humanBytes(report.bytesRemoved))",
             "streams      \(report.streamsRemoved) removed",
             "images       \(report.imagesRemoved) removed",
@@ -42,6 +42,11 @@ struct CollectedGarbage: CommandReport {
 
     private static func text(_ image: ImageInUse) -> String {
         "Kept image \(image.id), which no name leads to: \(image.uses.map(\.description).joined(separator: ", "))"
+    }
+
+    private var keptForMounts: [String] {
+        let mounts = report.unidentifiedMounts.map(\.description).joined(separator: ", or ")
+        return report.imagesKeptForMounts.map { "Kept image \($0), which no name leads to: it may be the one \(mounts)" }
     }
 
     var json: JSONValue { report.json }

@@ -62,6 +62,19 @@ extension GarbageReport {
         if !imagesInUse.isEmpty {
             document["imagesInUse"] = .array(imagesInUse.map { ["imageId": .text($0.id), "uses": .array($0.uses.map(\.json))] })
         }
+        if !imagesKeptForMounts.isEmpty {
+            document["imagesKeptForMounts"] = .array(imagesKeptForMounts.map { .text($0) })
+            document["unidentifiedMounts"] = .array(unidentifiedMounts.map(\.json))
+        }
+        return document
+    }
+}
+
+extension UnidentifiedMount {
+    var json: JSONValue {
+        var document = use.json
+        document["source"] = .string(source.jsonText)
+        document["isOwn"] = .bool(isOwn)
         return document
     }
 }

@@ -18,6 +18,10 @@ public struct GarbageReport: Hashable, Sendable {
     public var danglingReferences: [ByteString] = []
     /// Images that no reference keeps, and that stay because they are in use, ascending.
     public var imagesInUse: [ImageInUse] = []
+    /// Images that no reference keeps, and that stay because one of `unidentifiedMounts` may need them, ascending.
+    public var imagesKeptForMounts: [ObjectID] = []
+    /// Mounts whose image cannot be told; empty if nothing is kept because of them.
+    public var unidentifiedMounts: [UnidentifiedMount] = []
 
     public init() {}
 }
@@ -158,7 +162,6 @@ extension Repository {
                 report.danglingReferences.append(path)
             }
         }
-        if !uses.anyImage.isEmpty { imageRoots.formUnion(images.keys) }
         for name in imageRoots.sorted() {
             guard let link = images[name] else { continue }
             let id = try rootObject(link, Layout.images)

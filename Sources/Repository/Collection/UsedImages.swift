@@ -12,11 +12,20 @@ extension Repository {
         live.formUnion(uses.objects)
         // Identifiers decide, not links in `images/`: an image that has lost its link is in use all the same.
         let used = uses.images.keys.filter { inventory.objects[$0] != nil }.sorted()
+        let possible = uses.unidentified.isEmpty ? [] : inventory.images.compactMap(\.id).filter { inventory.objects[$0] != nil }.sorted()
         var nameless: Set<ObjectID> = []
-        for id in used {
+        for id in used + possible {
             if live.insert(id).inserted {
                 nameless.insert(id)
-                report.imagesInUse.append(ImageInUse(id: id, uses: uses.images[id] ?? []))
+                if let uses = uses.images[id] {
+                    report.imagesInUse.append(ImageInUse(id: id, uses: uses))
+                } else {
+                    report.imagesKeptForMounts.append(id)
+                    report.unidentifiedMounts = uses.unidentified
+                }
+            } else if uses.images[id] == nil {
+                // What keeps it keeps its files.
+                continue
             }
             do throws(RepositoryError) {
                 live.formUnion(try imageObjects(id))
@@ -24,7 +33,9 @@ extension Repository {
                 // An object that is what its name says and no image is in nobody's use as one: it stays, and has no files.
                 switch error {
                 case .image, .objectTooLarge: continue
-                default: throw .unreadableRoot(Layout.objectPath(id), "\(error); the image is \(Self.text(uses.images[id] ?? []))")
+                default:
+                    let why = uses.images[id].map(Self.text) ?? "perhaps " + uses.unidentified.map(\.description).joined(separator: ", ")
+                    throw .unreadableRoot(Layout.objectPath(id), "\(error); the image is \(why)")
                 }
             }
         }

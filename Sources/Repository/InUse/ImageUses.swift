@@ -39,20 +39,50 @@ public struct ImageUse: Hashable, Sendable, CustomStringConvertible {
     }
 }
 
+/// A mount whose image cannot be told: its source is a name, which may have been another image's when it was mounted.
+public struct UnidentifiedMount: Hashable, Sendable, CustomStringConvertible {
+    /// The mount point, and the process that serves it (FUSE).
+    public var use: ImageUse
+    /// The mount's source in the kernel's table.
+    public var source: ByteString
+    /// Whether the mount is known to be of this repository: it shows the repository's objects, or the process that serves it has the repository open.
+    /// Otherwise that cannot be told, and the source is a name that this repository has.
+    public var isOwn: Bool
+
+    init(_ use: ImageUse, source: ByteString, isOwn: Bool) {
+        self.use = use
+        self.source = source
+        self.isOwn = isOwn
+    }
+
+    /// `mounted at /mnt (process 7 (cfsctl)) from composefs:app, which names no image ID`.
+    public var description: String {
+        "\(use) from \(source), which names no image ID" + (isOwn ? "" : ", and perhaps another repository's")
+    }
+
+    /// Whether the source may stand for a tag or another name.
+    package func mayMean(_ name: ByteString) -> Bool {
+        let prefix: ByteString = "composefs:"
+        return source == prefix + name || source == prefix + "refs/" + name
+    }
+}
+
 /// All that is in use. See `Repository.imageUses`.
 public struct ImageUses: Sendable {
     /// By the image's identifier: images of this repository, and such as are in none of its objects.
     public internal(set) var images: [ObjectID: [ImageUse]] = [:]
     /// Objects that images need which are no objects of the repository themselves.
     var objects: Set<ObjectID> = []
-    /// Mounts by a name that may have been another image's when they were made: every image may be meant.
-    var anyImage: [ImageUse] = []
+    /// Mounts that are or may be of this repository, and of which nothing tells the image: any image may be meant.
+    public internal(set) var unidentified: [UnidentifiedMount] = []
     /// Devices of mounts whose leases tell the image.
     var leasedDevices: Set<ByteString> = []
+    /// Processes that serve what their leases name.
+    var leaseProcesses: Set<Int32> = []
     /// Leases, by their names, that no process holds any more.
     var staleLeases: Set<ByteString> = []
-    /// Uses whose image cannot be told: what it is, and why not. Nothing may be removed then.
-    var unknown: [(path: ByteString, why: String)] = []
+    /// Uses of which nothing tells what they need: what it is, and why not. Nothing may be removed then.
+    package var unknown: [(path: ByteString, why: String)] = []
 
     /// The uses of an image that may have several EROFS images; empty when it is not in use.
     public func uses(of ids: some Sequence<ObjectID>) -> [ImageUse] {
@@ -64,11 +94,15 @@ public struct ImageUses: Sendable {
     mutating func add(_ id: ObjectID, _ use: ImageUse) {
         if images[id]?.contains(use) != true { images[id, default: []].append(use) }
     }
+
+    mutating func add(_ mount: UnidentifiedMount) { if !unidentified.contains(mount) { unidentified.append(mount) } }
 }
 
 extension Repository {
     /// What is mounted, booted and deployed, and what boot entries name; see `ImageUse.Kind`. Mounts by other tools are found as far as the kernel's
-    /// tables tell their image. An image that is mounted from another repository counts too: more is kept then, never less.
+    /// tables tell their image. An image with the same ID that the kernel has mounted from another repository counts too: more is kept then, never less.
+    /// A mount whose image cannot be told is in `unidentified` if it is this repository's, or if that cannot be told and its name is one of this
+    /// repository's.
     ///
     /// What is mounted while this looks may be missed, unless the repository's lock keeps others from mounting: see `collectGarbage`.
     ///

@@ -135,6 +135,7 @@ extension Repository {
                     continue
                 }
                 if isMounted, let device = lease.device { uses.leasedDevices.insert(device) }
+                if let process = process ?? lease.process { uses.leaseProcesses.insert(process.number) }
                 uses.add(lease.image, ImageUse(.mounted, lease.directory, process: process ?? lease.process))
             } catch {
                 switch error.errno {

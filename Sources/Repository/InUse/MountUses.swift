@@ -10,19 +10,37 @@ extension Repository {
     func addMounts(_ mounts: [ImageMount], to uses: inout ImageUses) throws(RepositoryError) {
         let loops = Dictionary(loopDeviceFiles(), uniquingKeysWith: { first, _ in first })
         let objects = try system { () throws(SystemError) in try root.statusIfPresent(at: Layout.objects) }
+        var servers: FuseServers?
         // A mount that other namespaces show at the same place, having inherited it, is told once, and of the caller's namespace first.
         for mount in mounts.filter({ !$0.isElsewhere }) + mounts.filter(\.isElsewhere) {
             let use = ImageUse(.mounted, mount.directory, process: mount.isElsewhere ? Host.process(mount.process) : nil)
-            if let id = identifier(of: mount, loops) {
+            let ids = identifiers(of: mount, among: mounts, loops)
+            for id in ids {
                 // A server's lease says more.
                 let isKnown = (uses.images[id] ?? []).contains { $0.kind == .mounted && $0.location == mount.directory }
-                if !isKnown { uses.add(id, use) }
-            } else if uses.leasedDevices.contains(mount.device) {
+                if isKnown { continue }
+                // Another repository may have the same image. Only such a mount is worth the look at every process.
+                if mount.isServed, try status(at: Layout.objectPath(id)) != nil {
+                    if servers == nil { servers = try system { () throws(SystemError) in try FuseServers() } }
+                    if let servers, try isOfAnotherRepository(mount, servers) { continue }
+                }
+                uses.add(id, use)
+            }
+            if !ids.isEmpty || uses.leasedDevices.contains(mount.device) { continue }
+            if mount.isServed {
+                if servers == nil { servers = try system { () throws(SystemError) in try FuseServers() } }
+                if let servers { try addServed(mount, use, servers, to: &uses) }
                 continue
-            } else if mount.image != nil, mount.isServed || Self.shows(objects, mount) {
-                uses.anyImage.append(use)
-            } else if Self.shows(objects, mount) {
-                addForeignImage(mount, use, to: &uses)
+            }
+            switch Self.shows(objects, mount) {
+            case true?:
+                if mount.image != nil {
+                    uses.add(UnidentifiedMount(use, source: mount.source, isOwn: true))
+                } else {
+                    addForeignImage(mount, use, to: &uses)
+                }
+            case nil: if try isName(mount.image) { uses.add(UnidentifiedMount(use, source: mount.source, isOwn: false)) }
+            case false?: break
             }
         }
         // A loop device outlives the name of a mount whose EROFS part is attached nowhere.
@@ -40,8 +58,16 @@ extension Repository {
         return Self.identifier(inPath: mount.source)
     }
 
+    /// The images of a mount: by its own source, or by that of an EROFS mount that is one of its layers.
+    private func identifiers(of mount: ImageMount, among mounts: [ImageMount], _ loops: [ByteString: ByteString]) -> [ObjectID] {
+        if let id = identifier(of: mount, loops) { return [id] }
+        let layers = Set(mount.layers)
+        let below = mounts.filter { $0.type == "erofs" && $0.process == mount.process && layers.contains($0.directory) }
+        return below.compactMap { identifier(of: $0, loops) }
+    }
+
     /// The object that a path like `…/objects/XX/REST` or `…/images/HEX` names.
-    private static func identifier(inPath path: ByteString) -> ObjectID? {
+    static func identifier(inPath path: ByteString) -> ObjectID? {
         let removed: ByteString = " (deleted)"
         let parts = (path.hasSuffix(removed) ? ByteString(path.bytes.dropLast(removed.count)) : path).bytes
             .split(separator: UInt8(ascii: "/"))
@@ -50,15 +76,21 @@ extension Repository {
         return parts.count > 1 ? ObjectID(hex: Array(parts[parts.count - 2]) + Array(last)) : nil
     }
 
-    /// Whether one of a mount's layers is this repository's directory of objects.
-    private static func shows(_ objects: FileStatus?, _ mount: ImageMount) -> Bool {
+    /// Whether one of a mount's layers is this repository's directory of objects; nil if a layer cannot be found, and so may be.
+    private static func shows(_ objects: FileStatus?, _ mount: ImageMount) -> Bool? {
         guard let objects else { return false }
-        return mount.layers.contains { layer in
-            guard let directory = try? FileDescriptor.open(mount.visible(layer), [.pathOnly, .directory]),
+        var isComplete = true
+        for layer in mount.layers {
+            // A descriptor of the process that mounted it means another file in every other process.
+            guard !layer.hasPrefix("/proc/"), let directory = try? FileDescriptor.open(mount.visible(layer), [.pathOnly, .directory]),
                 let status = try? directory.status()
-            else { return false }
-            return status.device == objects.device && status.inode == objects.inode
+            else {
+                isComplete = false
+                continue
+            }
+            if status.device == objects.device, status.inode == objects.inode { return true }
         }
+        return isComplete ? false : nil
     }
 
     /// A mount over this repository's objects of an image that is a file somewhere else: what the file names is in use.
