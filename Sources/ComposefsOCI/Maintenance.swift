@@ -24,6 +24,9 @@ public struct StoreReport: Sendable {
 extension Store {
     /// Checks the repository, and all tagged images or one image, for damage. Repairs nothing.
     ///
+    /// Every object is read. A layer whose objects are all intact is re-assembled and hashed only if there is no record that the pull did so before
+    /// it published the layer, or with `ImageCheckOptions.deep`; `ImageReport` counts both.
+    ///
     /// - Parameters:
     ///   - image: the only image to check, as for `ImageStore.resolve`; nil for all. The repository is checked in either case.
     ///   - options: checks to leave out or to add.
@@ -60,7 +63,7 @@ extension Store {
         // If `streams` is not a directory, there are no images to check; the repository's report has the fault.
         guard !found.problems.contains(where: { $0.kind == .unexpectedFileType && ["streams", "streams/refs"].contains($0.path) })
         else { return StoreReport(repository: found, images: ImageReport()) }
-        var report = try images.check(image, options)
+        var report = try images.check(image, options, verified: found.verified)
         report.problems += try images.checkPackingHints(image, options)
         return StoreReport(repository: found, images: report)
     }

@@ -1,6 +1,6 @@
 public import ComposefsBytes
 import ComposefsEROFS
-import ComposefsHashing
+package import ComposefsHashing
 import ComposefsOCIModel
 public import ComposefsRepository
 import ComposefsSplitStream
@@ -11,7 +11,7 @@ public struct ImageCheckOptions: Sendable {
     public var metadataOnly: Bool
     /// Re-assemble the layers of this part only.
     public var subset: CheckSubset?
-    /// Also merge the layers anew and compare the EROFS images' identifiers.
+    /// Also re-assemble layers that are taken by their record otherwise, merge the layers anew and compare the EROFS images' identifiers.
     public var deep: Bool
 
     public init(metadataOnly: Bool = false, deep: Bool = false, subset: CheckSubset? = nil) {
@@ -51,6 +51,10 @@ public struct ImageReport: Sendable {
     public var referrersDamaged = 0
     /// Tags of images with EROFS images of other formats than the repository's default only: no fault, but an upgrade is needed to mount them.
     public var withoutDefaultImage: [ByteString] = []
+    /// Layers and blobs whose streams were re-assembled, and the result hashed.
+    public var layersReassembled = 0
+    /// Layers and blobs of which all objects are intact, and that the pull which recorded their digests re-assembled.
+    public var layersByRecord = 0
     /// All faults, in the tags' order.
     public var problems: [ImageProblem] = []
 
@@ -67,7 +71,12 @@ extension ImageStore {
     /// - Parameter only: the image, as `resolve` takes it; nil for all tags.
     /// - Throws: `ImageStoreError` where `only` means nothing; faults are in the report.
     public func check(_ only: ByteString? = nil, _ options: ImageCheckOptions = ImageCheckOptions()) throws -> ImageReport {
-        var check = ImageCheck(LayerCheck(store: self, options: options))
+        try check(only, options, verified: [])
+    }
+
+    /// - Parameter verified: objects that the same check has read, and that are what their names say.
+    package func check(_ only: ByteString?, _ options: ImageCheckOptions, verified: Set<ObjectID>) throws -> ImageReport {
+        var check = ImageCheck(LayerCheck(store: self, options: options, verified: verified))
         if let only {
             let found = try resolve(only)
             check.readLayers(of: [found.manifestDigest])
@@ -117,8 +126,9 @@ private struct ImageCheck {
                 if let stream = image.layerStream(identifier) { found.append(.init(identifier: identifier, stream: stream)) }
             }
         }
-        let problems = layerCheck.run(found)
-        for layer in found where layers[layer.identifier] == nil { layers[layer.identifier] = .some(problems[layer]) }
+        let findings = layerCheck.run(found)
+        for finding in findings.values { report.count(finding) }
+        for layer in found where layers[layer.identifier] == nil { layers[layer.identifier] = .some(findings[layer]?.problem) }
     }
 
     mutating func visit(_ name: ByteString, _ digest: ContentDigest) {
@@ -184,9 +194,11 @@ private struct ImageCheck {
                 StreamName.digest(in: name, after: StreamName.layerPrefix) ?? StreamName.digest(in: name, after: StreamName.blobPrefix)
             // What is missing is told by the repository's own check.
             guard let digest, layers[digest] == nil, let stream = try? store.repository.stream(name),
-                (try? LayerHint.text(on: stream, in: store.repository)) != nil, let problem = layerCheck.examine(digest, stream)
+                (try? LayerHint.text(on: stream, in: store.repository)) != nil
             else { continue }
-            add(problem.kind, name, problem.detail)
+            let finding = layerCheck.examine(digest, stream)
+            report.count(finding)
+            if let problem = finding.problem { add(problem.kind, name, problem.detail) }
         }
     }
 
@@ -255,9 +267,10 @@ private struct ImageCheck {
 
     private mutating func check(layer identifier: ContentDigest, _ stream: ObjectID) -> LayerCheck.Problem? {
         if let known = layers[identifier] { return known }
-        let found = layerCheck.examine(identifier, stream)
-        layers[identifier] = .some(found)
-        return found
+        let finding = layerCheck.examine(identifier, stream)
+        report.count(finding)
+        layers[identifier] = .some(finding.problem)
+        return finding.problem
     }
 
     private mutating func checkImages(_ name: ByteString, _ image: StoredImage, rebuild: Bool) {

@@ -42,7 +42,10 @@ extension ImageStore {
             // Without a recorded diff ID it was written by a store that does not check it, or copied. Or a layer and a blob have the same
             // name.
             if (try? layerDigest(of: stream, digest.algorithm)) == digest {
-                if hasHint { try LayerHint.set(digest, on: stream, in: repository) }
+                // A hint that is here already keeps its time: it is older than the link, which tells a check where it is from.
+                if hasHint, try !LayerHint.isSet(digest, on: stream, in: repository) {
+                    try LayerHint.set(digest, on: stream, in: repository)
+                }
                 return stream
             }
             // Damage that the kernel detects is found by reading only.
@@ -100,6 +103,12 @@ extension ImageStore {
     package func isLayerName(_ digest: ContentDigest) throws -> Bool {
         guard let stream = try usableStream(StreamName.layer(digest)) else { return false }
         return isStream(stream, StreamContentType.layer)
+    }
+
+    /// The path of the first object of a stream, or of the stream's own, that is missing or is not what its name says; nil if there is none.
+    package func damagedObject(of stream: ObjectID) throws -> ByteString? {
+        guard try repository.isIntact(stream) else { return "objects/" + ByteString(stream.objectPath) }
+        return try repository.faulty(repository.openStream(stream).objectReferences).first.map { "objects/" + ByteString($0.objectPath) }
     }
 
     /// Whether an object is a readable stream of a content type.

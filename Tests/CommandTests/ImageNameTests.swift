@@ -118,7 +118,8 @@ import Testing
         #expect(fsck.status == 2)
         #expect(
             fsck.lines.last
-                == "next step for team/app: cfsoci untag team/app, then cfsoci gc, then make it again: cfsoci create-image DIR team/app")
+                == "next step for team/app: make it again from its directory (cfsoci create-image DIR team/app), or take it from another "
+                + "repository (cfsoci fsck --repair team/app --from REPO)")
         let list = try store.run(["images", "--json"])
         if kind != "damaged" { #expect(list.status == 2 && list.error.contains("team/app")) }
         let mounted = try store.refuse(["ls", "team/app"])
@@ -139,7 +140,9 @@ import Testing
 
 /// Commands that find a damaged image of `create-image` say how to create it again, and do not recommend a pull.
 @Suite struct DamagedImageNameTests {
-    private static let step = "; cfsoci untag team/app, then cfsoci gc, then make it again: cfsoci create-image DIR team/app\n"
+    private static let step =
+        "; make it again from its directory (cfsoci create-image DIR team/app), or take it from another repository "
+        + "(cfsoci fsck --repair team/app --from REPO)\n"
 
     private func expectStep(_ store: ContractStore) throws {
         for command in [["ls", "team/app"], ["cat", "team/app", "f"], ["dump", "team/app"], ["mount", "team/app", "/nowhere"]] {
@@ -176,6 +179,23 @@ import Testing
             symlink("../objects/" + data.prefix(2) + "/" + data.dropFirst(2), link)
         }
         try expectStep(store)
+        // Only a lost link follows from what is here. A repair of everything else says the steps, and both mend it.
+        let copy = store.folder.path + "/copy"
+        _ = try mustShell(#"cp -a "$1" "$2""#, [store.path, copy])
+        let isLink = kind.hasPrefix("link")
+        let repaired = try store.run(["fsck", "--repair"])
+        #expect(repaired.status == (isLink ? 0 : 2), "\(repaired.text)")
+        if !isLink {
+            #expect(
+                repaired.lines.contains {
+                    $0.hasPrefix("team/app: damaged: ") && $0.contains("create-image DIR team/app") && $0.contains("--from REPO")
+                }, "\(repaired.text)")
+        }
+        try store.succeed(["create-image", folder, "team/app"])
+        #expect(try store.succeed(["fsck"]).lines.last == "status: ok")
+        #expect(try Cfsoci.run(["fsck", "--repair", "team/app", "--from", store.path, "--repo", copy]).status == 0)
+        #expect(try Cfsoci.succeed(["fsck", "--repo", copy]).lines.last == "status: ok")
+        #expect(try Cfsoci.succeed(["compute-id", "--path", folder, "--repo", copy]).lines == [id])
     }
 
     /// The object matches its name, but is not a composefs EROFS image.

@@ -1,5 +1,6 @@
 import ComposefsHashing
 import ComposefsJSON
+import ComposefsTestSupport
 import Glibc
 import Testing
 
@@ -265,7 +266,52 @@ import Testing
         #expect(lines.contains("objects read: \(fixture.objects.count)"))
     }
 
-    /// Damage under a running mount goes nowhere: a push and a copy refuse it, a pull mends it.
+    /// Under a running mount: each refusal names the file and the next step, and nothing comes of it. A pull of another image that has the damaged layer
+    /// refuses it too if it cannot fetch the layer, and otherwise mends it.
+    @Test(arguments: [[], ["--fuse"]]) func damageUnderAMount(_ options: [String]) throws {
+        try requireMounting()
+        let place = try Place()
+        let mounted = place.folder.path + "/mounted"
+        mkdir(mounted, 0o755)
+        #expect(try place.run(["mount", "t", mounted, "--quiet"] + options).status == 0)
+        defer { _ = try? place.run(["umount", mounted]) }
+        let object = try #require(place.objects.first { (try? readFile(place.repository + "/" + $0).count) == 70_000 })
+        try Damage.flipped.apply(to: place.repository + "/" + object)
+        let before = fileList(place.repository)
+        func expectRefusal(_ result: CommandResult, sourceLocation: SourceLocation = #_sourceLocation) {
+            #expect(result.status == 1, sourceLocation: sourceLocation)
+            #expect(
+                result.error.contains(object) && result.error.contains("`cfsoci fsck`"), "\(result.error)", sourceLocation: sourceLocation)
+        }
+        let pushed = place.folder.path + "/pushed"
+        for format in ["none", "gzip", "zstd"] {
+            expectRefusal(try place.run(["push", "t", "oci:" + pushed + ":x", "--compression", format]))
+            expectRefusal(try place.run(["export", "t", "oci:" + pushed + ":x", "--compression", format]))
+        }
+        expectRefusal(try place.run(["export", "t", "oci-archive:" + pushed + ".tar"]))
+        #expect(!fileList(place.folder.path).contains("pushed.tar"))
+        #expect(!fileList(pushed).contains { $0.hasPrefix("blobs/sha256/" + place.manifest.hex) })
+        let target = place.folder.path + "/target"
+        try Cfsoci.succeed(["init", target, "--insecure", "--algorithm", "fsverity-sha256-12"])
+        expectRefusal(try Cfsoci.run(["copy", "t", "--from", place.repository, "--repo", target]))
+        #expect(try Cfsoci.succeed(["images", "--repo", target]).lines == ["No images"])
+        // Another image with the same layers and one more.
+        var other = LayoutBuilder.small()
+        other.layers.append(tarArchive([TarMember(name: "more", mode: 0o644, content: [UInt8](repeating: 5, count: 3000))]))
+        let layout = place.folder.path + "/other"
+        try other.write(to: layout)
+        let blobs = fileList(layout).filter { $0.hasPrefix("blobs/") && ((try? readFile(layout + "/" + $0).count) ?? 0) > 70_000 }
+        #expect(blobs.count == 1)
+        for blob in blobs { rename(layout + "/" + blob, place.folder.path + "/blob") }
+        expectRefusal(try place.run(["pull", "oci:" + layout, "other"]))
+        #expect(try place.run(["images", "--json"]).json()["images"]?.array?.count == 1)
+        #expect(fileList(place.repository).filter { before.contains($0) } == before)
+        for blob in blobs { rename(place.folder.path + "/blob", layout + "/" + blob) }
+        #expect(try place.run(["pull", "oci:" + layout, "other"]).status == 0)
+        #expect(try place.run(["fsck", "--deep"]).status == 0)
+    }
+
+    /// Damage goes nowhere: a push and a copy refuse it, a pull mends it.
     @Test func damageIsNotPassedOn() throws {
         let fixture = try Fixture()
         let object = try #require(fixture.objects.first { (try? readFile(fixture.repository + "/" + $0).count) == 70_000 })

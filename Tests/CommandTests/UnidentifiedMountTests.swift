@@ -6,7 +6,7 @@ import Testing
 /// FUSE mounts of other programs, whose source names no image: each keeps what it may need in the repository that it shows, and nothing in others.
 @Suite struct UnidentifiedMountTests {
     /// Runs `body` while a program serves a mount that has this source, with these files open.
-    private func serving(_ place: FusePlace, _ source: String, _ files: [String], _ body: () throws -> Void) throws {
+    private func serving(_ place: FuseFixture, _ source: String, _ files: [String], _ body: () throws -> Void) throws {
         let ready = place.store.folder.path + "/ready"
         let result = try shell(
             #"nohup python3 "$1" "${@:3}" < <(exec sleep 60) >"$2" 2>&1 & echo $!; for i in $(seq 400); do grep -q . "$2" && break; sleep 0.025; done; cat "$2""#,
@@ -22,15 +22,15 @@ import Testing
     }
 
     /// A repository whose image has no name, and the image's ID and file.
-    private func nameless() throws -> (place: FusePlace, id: String, file: String) {
-        let place = try FusePlace()
+    private func nameless() throws -> (place: FuseFixture, id: String, file: String) {
+        let place = try FuseFixture()
         let id = try place.store.succeed(["compute-id", "tool"]).lines[0]
         try place.store.succeed(["untag", "docker.io/library/tool:latest"])
         return (place, id, place.store.path + "/objects/\(id.prefix(2))/\(id.dropFirst(2))")
     }
 
     private func expectKept(
-        _ place: FusePlace, _ id: String, source: String, isOwn: Bool, sourceLocation: SourceLocation = #_sourceLocation
+        _ place: FuseFixture, _ id: String, source: String, isOwn: Bool, sourceLocation: SourceLocation = #_sourceLocation
     ) throws {
         let report = try place.store.succeed(["gc", "--json"]).json()
         #expect(report["objectsRemoved"] == 0 && report["imagesInUse"] == nil, "\(report)", sourceLocation: sourceLocation)
@@ -63,7 +63,7 @@ import Testing
         try requireMounting()
         let (place, id, _) = try nameless()
         let other = try ContractStore()
-        _ = try other.pull(FusePlace.image, as: "tool")
+        _ = try other.pull(FuseFixture.image, as: "tool")
         try serving(place, "composefs:" + id, isTold ? [other.path + "/objects"] : []) {
             let report = try place.store.succeed(["gc", "--json", "--dry-run"]).json()
             // A server that has no repository open may open this one later.
@@ -94,10 +94,10 @@ import Testing
             #expect(
                 report["imagesInUse"]?.array?.map { $0["imageId"] } == [.string(id)] && report["imagesKeptForMounts"] == nil, "\(report)")
             #expect(place.store.files.contains("images/" + id) && !place.store.files.contains("images/" + other))
-            #expect(try place.store.object(with: FusePlace.big) != nil)
+            #expect(try place.store.object(with: FuseFixture.big) != nil)
         }
         try place.store.succeed(["gc"])
-        #expect(try place.store.object(with: FusePlace.big) == nil)
+        #expect(try place.store.object(with: FuseFixture.big) == nil)
     }
 
     /// The image is a file somewhere else: its files are objects of this repository.
@@ -108,11 +108,11 @@ import Testing
         try writeFile(copy, try readFile(file))
         try serving(place, "composefs-fuse", [place.store.path + "/objects", "map:" + copy]) {
             try place.store.succeed(["gc"])
-            #expect(try place.store.object(with: FusePlace.big) != nil)
+            #expect(try place.store.object(with: FuseFixture.big) != nil)
             #expect(!place.store.files.contains("images/" + id))
         }
         try place.store.succeed(["gc"])
-        #expect(try place.store.object(with: FusePlace.big) == nil)
+        #expect(try place.store.object(with: FuseFixture.big) == nil)
     }
 
     /// The server is in another PID namespace: a name that the repository has may mean it, another one does not.
@@ -135,7 +135,7 @@ import Testing
     /// The name that the mount's source has is not removed without --force, and `prune --all` keeps it.
     @Test func itsName() throws {
         try requireMounting()
-        let place = try FusePlace()
+        let place = try FuseFixture()
         _ = try place.store.pull(LayoutBuilder.small(), as: "small")
         try serving(place, "composefs:small", [place.store.path]) {
             for command in ["untag", "rm"] {

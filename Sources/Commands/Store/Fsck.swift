@@ -6,6 +6,9 @@ struct Fsck: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Look for damage in all of the repository, or in one image, and repair it. Exit status 2 if there is some left.",
         discussion: """
+            Reads every object and compares it with its name. A layer is re-assembled and hashed unless its objects are intact and the pull that \
+            made it recorded its diff ID; --deep does so with every layer, and -v shows how many there were of both.
+
             For each damaged image the next step is told. Without --repair nothing is changed.
 
             --repair sets aside what is damaged, then fetches each image that is not whole again from where it was pulled from, only the \
@@ -19,7 +22,7 @@ struct Fsck: ParsableCommand {
     @Flag(help: "Leave out what reads all objects.")
     var metadataOnly = false
 
-    @Flag(help: "Also merge the layers anew and compare the EROFS images.")
+    @Flag(help: "Also re-assemble every layer, merge the layers anew and compare the EROFS images.")
     var deep = false
 
     @Option(help: ArgumentHelp("Read only this part of the objects and layers, such as 3/7: one each night, in turn.", valueName: "n/m"))
@@ -82,7 +85,7 @@ struct Fsck: ParsableCommand {
         defer { display.end() }
         let found = try check(store) { display.show($0) }
         display.end()
-        try CheckedStore(report: found, steps: steps(found, store.images)).show(asJSON: json)
+        try CheckedStore(report: found, steps: steps(found, store.images), isVerbose: global.verbose).show(asJSON: json)
         if !found.isClean { throw DamageFound(message: nil) }
     }
 
@@ -124,7 +127,7 @@ struct Fsck: ParsableCommand {
         display.end()
         result.repair.actions = actions + result.repair.actions
         let found = result.after ?? result.before
-        let checked = CheckedStore(report: found, steps: steps(found, store.images))
+        let checked = CheckedStore(report: found, steps: steps(found, store.images), isVerbose: global.verbose)
         try RepairedStore(repair: result.repair, checked: checked).show(asJSON: json)
         if !result.isClean { throw DamageFound(message: nil) }
     }
@@ -192,6 +195,7 @@ struct CheckedStore: CommandReport {
 
     var report: StoreReport
     var steps: [Step]
+    var isVerbose = false
 
     var lines: [String] {
         let (repository, images) = (report.repository, report.images)
@@ -204,6 +208,7 @@ struct CheckedStore: CommandReport {
         for name in images.withoutDefaultImage {
             lines.append("note: \(Output.printable(name)) has no EROFS image of the repository's default format; an upgrade makes it")
         }
+        if isVerbose { lines.append("layers: \(images.layersReassembled) re-assembled, \(images.layersByRecord) by their record") }
         // The verdict stands behind the counts of both levels.
         lines.append(count == 0 ? "status: ok" : "status: \(count) error(s)")
         for problem in repository.problems { lines.append("  - \(problem)") }
@@ -223,7 +228,8 @@ struct CheckedStore: CommandReport {
         var document: JSONValue = [
             "ok": .bool(report.isClean), "repository": report.repository.json, "imagesChecked": .count(images.imagesChecked),
             "imagesDamaged": .count(images.imagesDamaged), "referrersChecked": .count(images.referrersChecked),
-            "referrersDamaged": .count(images.referrersDamaged), "imageErrors": .array(errors),
+            "referrersDamaged": .count(images.referrersDamaged), "layersReassembled": .count(images.layersReassembled),
+            "layersByRecord": .count(images.layersByRecord), "imageErrors": .array(errors),
         ]
         let nextSteps: [JSONValue] = others.map { ["step": .string($0)] } + steps
         if !nextSteps.isEmpty { document["nextSteps"] = .array(nextSteps) }

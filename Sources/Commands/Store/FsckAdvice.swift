@@ -28,7 +28,9 @@ enum FsckAdvice {
     /// The next step for an image that create-image made.
     static func step(forName name: ByteString) -> String {
         let shown = Output.printable(name)
-        return "cfsoci untag \(shown), then cfsoci gc, then make it again: cfsoci create-image DIR \(shown)"
+        return
+            "make it again from its directory (cfsoci create-image DIR \(shown)), or take it from another repository "
+            + "(cfsoci fsck --repair \(shown) --from REPO)"
     }
 
     /// What to do about faults of the repository that are no image's: one line for each kind.

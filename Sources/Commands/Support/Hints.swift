@@ -18,6 +18,7 @@ func hint(for error: any Error) -> String? {
     case let error as LimitExceeded: ", \(option(error.limit)) raises it"
     case let error as PullError: hint(for: error)
     case let error as PushError: hint(for: error)
+    case let error as RepairError: hint(for: error)
     case MountError.options(.noObjects): ": use basedir=DIR, or repo=DIR with the name of an image"
     case MountError.system(let error), MountError.image(let error, _): hint(for: error)
     case let error as SystemError: hint(for: error)
@@ -29,6 +30,7 @@ private func hint(for error: ImageStoreError) -> String? {
     switch error {
     case .noSuchImage: "; `cfsoci images` lists all images"
     case .imageInUse: "; unmount it first, or remove the name with --force: what the image needs stays as long as it is in use"
+    case .useUnknown(_, let error): (hint(for: error) ?? "") + "; --force removes the name anyway: gc keeps what is in use"
     case .noErofsImage(_, _, bootable: false): "; `cfsoci upgrade` or another pull makes one"
     case .noErofsImage(_, _, bootable: true): "; `cfsoci boot image IMAGE` makes one"
     default: nil
@@ -56,6 +58,7 @@ private func hint(for error: RepositoryError) -> String? {
     case .verityLost(let path): ": cfsoci init --insecure \(path)"
     case .signatureNeeded: "; sign with --sign-key and --sign-cert"
     case .unreadableRoot: "; `cfsoci fsck` lists the affected images, and `cfsoci untag NAME` removes a name so that gc can continue"
+    case .source(_, .damaged): "; `cfsoci fsck` of that repository lists the affected images and what to do"
     case .objectMissing, .objectDamaged: "; `cfsoci fsck` lists the affected images and what to do"
     case .busy: "; repeat the command when it has ended, or wait for it with --wait forever"
     case .unknownUse: "; `cfsoci umount` unmounts an image"
@@ -91,15 +94,25 @@ private func hint(for error: PullError) -> String? {
     case .noInodes: "; remove files from that file system or run `cfsoci gc`, or skip this check with --no-space-check"
     case .tooManyReferrers: "; pull without --referrers, and the artifacts that you want by their digest"
     case .layer(_, _, _, let cause): hint(for: cause)
+    case .damagedLayer(_, let cause): (hint(for: cause) ?? "") + "; `cfsoci fsck` lists the affected images and what to do"
     default: nil
     }
 }
 
 private func hint(for error: PushError) -> String? {
     switch error {
-    case .diffID, .blobDigest: "; run cfsoci fsck"
+    case .diffID, .blobDigest: "; `cfsoci fsck` lists the affected images and what to do"
     case .manifestDigest: ", or pull with --keep-blobs so that digests stay the same"
     case .layer(_, _, _, let cause): hint(for: cause)
+    default: nil
+    }
+}
+
+private func hint(for error: RepairError) -> String? {
+    switch error {
+    case .notRebuildable(let image):
+        ": `cfsoci create-image DIR \(Output.printable(image))`, or `cfsoci fsck --repair \(Output.printable(image)) --from REPO` with a repository "
+            + "that has it"
     default: nil
     }
 }

@@ -138,6 +138,8 @@ extension Repository {
             return faulty
         }
         let faulty = found.flatMap(\.self).sorted { $0.id < $1.id }
+        report.verified = Set(chosen.keys)
+        for (id, _) in faulty { report.verified.remove(id) }
         // An object gets its name after its fs-verity: no interruption leaves one without.
         let torn = faulty.filter { $0.problem.kind != .objectOpenFailed && $0.problem.kind != .objectVerityMissing }
         let leftOver = leftOvers(torn.map(\.id), inventory)

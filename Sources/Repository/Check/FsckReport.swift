@@ -75,6 +75,9 @@ public struct FsckReport: Sendable {
     /// What is worth knowing but no fault: left-overs of interrupted operations.
     public var notes: [String] = []
 
+    /// Objects that were read and are what their names say.
+    package var verified: Set<ObjectID> = []
+
     public init() {}
 
     public var isOK: Bool { problems.isEmpty }

@@ -1,4 +1,4 @@
-internal import ComposefsBytes
+package import ComposefsBytes
 package import ComposefsHashing
 internal import ComposefsLinuxSystem
 internal import Synchronization
@@ -105,6 +105,13 @@ extension Repository {
     package func changeTime(of id: ObjectID) throws(RepositoryError) -> FileTime? {
         let status = try system { () throws(SystemError) in try root.statusIfPresent(at: Layout.objectPath(id)) }
         guard let status, status.kind == .regular else { return nil }
+        return FileTime(changeOf: status)
+    }
+
+    /// When the link of a stream was made; nil if there is none.
+    package func changeTime(ofStream name: ByteString) throws(RepositoryError) -> FileTime? {
+        try Layout.checkEntryName(name)
+        guard let status = try status(at: Layout.streams + "/" + name), status.kind == .symbolicLink else { return nil }
         return FileTime(changeOf: status)
     }
 

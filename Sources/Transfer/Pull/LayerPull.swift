@@ -94,7 +94,7 @@ struct LayerPull: Sendable {
                         let layer = try fetch(task, lease, pipeline)
                         layers.withLock { $0.add(layer, task.identifier) }
                     } catch {
-                        queue.fail(task, error)
+                        queue.fail(task, explained(error, task))
                     }
                 }
                 finished.signal()
@@ -156,6 +156,14 @@ struct LayerPull: Sendable {
         let check: ReuseCheck = options.policy == .always ? .content : .objects
         if task.isKeptBlob { return try store.presentKeptBlob(task.identifier, check) }
         return if let diffID = task.diffID { try store.presentLayer(diffID, check) } else { try store.presentBlob(task.identifier) }
+    }
+
+    /// Names what is damaged of a layer that had to be fetched only because of that.
+    private func explained(_ error: any Error, _ task: LayerTask) -> any Error {
+        if error is CancellationError { return error }
+        guard let stream = (try? store.usableStream(task.streamName)) ?? nil, let object = (try? store.damagedObject(of: stream)) ?? nil
+        else { return error }
+        return PullError.damagedLayer(object, cause: error)
     }
 
     /// Stores one layer, unless another pull has stored it in the meantime.

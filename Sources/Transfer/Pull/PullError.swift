@@ -28,6 +28,9 @@ public enum PullError: Error, CustomStringConvertible {
     case tooManyReferrers(ContentDigest, limit: Int)
     /// The policy is never to pull, and the store has no image of this name, or only one for another platform.
     case notPresent(ByteString, wanted: Platform, found: Platform?)
+    /// The repository has the layer, but an object of it is damaged or missing, and the layer could not be fetched again: the object's path relative to
+    /// the repository, and why not.
+    indirect case damagedLayer(ByteString, cause: any Error)
     /// A layer could not be stored: its number, counted from 1, the number of layers, the digest of its blob, and the cause.
     indirect case layer(number: Int, of: Int, ContentDigest, cause: any Error)
 
@@ -54,6 +57,8 @@ public enum PullError: Error, CustomStringConvertible {
             "more than \(limit) artifacts refer to \(digest) and to each other"
         case .notPresent(let name, let wanted, let found):
             "\(name) is not in the repository\(found.map { " for \(wanted), only for \($0)" } ?? ""), and the policy is never to pull"
+        case .damagedLayer(let object, let cause):
+            "\(object) is missing or damaged, and the layer cannot be fetched again: \(cause)"
         case .layer(let number, let count, let digest, let cause):
             "layer \(number) of \(count) (\(digest)): \(cause)"
         }
@@ -62,6 +67,9 @@ public enum PullError: Error, CustomStringConvertible {
 
 extension PullError: TransportError {
     public var concernsOneItem: Bool {
-        if case .layer(_, _, _, let cause as any TransportError) = self { cause.concernsOneItem } else { false }
+        switch self {
+        case .layer(_, _, _, let cause as any TransportError), .damagedLayer(_, let cause as any TransportError): cause.concernsOneItem
+        default: false
+        }
     }
 }

@@ -54,7 +54,9 @@ struct LayerPacking: Sendable {
             onBytes(done)
         }
         let actual = hasher.finalize()
-        guard actual == diffID else { throw PushError.diffID(expected: diffID, actual: actual) }
+        guard actual == diffID else {
+            throw PushError.diffID(expected: diffID, actual: actual, object: try store.damagedObject(of: stream))
+        }
     }
 
     private func zstd(_ emit: (UnsafeRawBufferPointer) throws -> Void) throws {

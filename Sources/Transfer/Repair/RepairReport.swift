@@ -119,7 +119,7 @@ public enum RepairError: Error, Sendable, CustomStringConvertible {
     case noSource(image: ByteString)
     /// None of the places has it, or gives it: what each said.
     case unavailable(image: ByteString, reasons: [String])
-    /// It was made from a directory, and nobody else has it.
+    /// It was made from a directory: nothing but its EROFS image tells its files, and nothing but that directory, or another repository, has them.
     case notRebuildable(image: ByteString)
     /// It was stored anew, and is damaged all the same: what the check says.
     case stillDamaged(image: ByteString, String)
