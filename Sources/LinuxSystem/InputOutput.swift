@@ -234,6 +234,18 @@ extension FileDescriptor {
         guard result >= 0 else { throw SystemError("sync", result, at: raw, nil) }
     }
 
+    /// Makes the name of this directory durable: syncs its parent, or the file system if the parent cannot be read.
+    public borrowing func syncName() throws(SystemError) {
+        let parent: FileDescriptor
+        do throws(SystemError) {
+            parent = try open(at: "..", [.readOnly, .directory])
+        } catch {
+            guard error.errno == .accessDenied else { throw error }
+            return try syncFileSystem()
+        }
+        try parent.sync()
+    }
+
     /// Makes everything on this file's file system durable.
     public borrowing func syncFileSystem() throws(SystemError) {
         let result = Kernel.call(.syncfs, raw) { cl_syncfs(raw) }

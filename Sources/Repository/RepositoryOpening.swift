@@ -55,11 +55,6 @@ extension Repository {
             try FileDescriptor.currentDirectory.makeDirectoryIfMissing(at: path, mode: 0o700)
         }
         do throws(RepositoryError) {
-            if made {
-                // A power cut must not remove the parent's entry for the new directory after the caller was told that the repository
-                // exists.
-                try system { () throws(SystemError) in try FileDescriptor.open(parent(of: path), [.readOnly, .directory]).sync() }
-            }
             return try initializeDirectory(path, configuration, options)
         } catch {
             // Removes an empty directory only: if it has entries now, another process made them.
@@ -77,6 +72,8 @@ extension Repository {
             guard found.algorithm == wanted.algorithm, found.formats.all == wanted.formats.all else {
                 throw .differentConfiguration(found: found, wanted: wanted)
             }
+            // A program that was killed may have written it without syncing the name.
+            try system { () throws(SystemError) in try root.sync() }
             // The caller asked for it explicitly: a copy that lost its fs-verity continues without.
             if configuration.verity == .insecure { try forgetVerity(root, path, options) }
             return (try make(path, root, found, options), false)
@@ -85,6 +82,10 @@ extension Repository {
         guard !hasObjects || options.upgradeOldFormat else { throw .oldFormat(path) }
         if hasObjects { return (try upgrade(path, root, options), false) }
         try requireTrustedOwner(root, path, options)
+        // A power cut must not remove the entry of the new directory after the caller was told that the repository exists. Nor those of its
+        // parents, which the caller, or a program that was killed, may have made just before: one sync covers all of them. It comes before
+        // `meta.json`, so a repository that has this file has a durable name.
+        try system { () throws(SystemError) in try root.syncFileSystem() }
         try writeMetadata(wanted, root, path, configuration.verity, options.signer)
         guard let written = try readMetadata(root, of: path) else { throw .notInitialized(path) }
         guard written == wanted else { throw .differentConfiguration(found: written, wanted: wanted) }
@@ -110,13 +111,6 @@ extension Repository {
     }
 
     // MARK: Steps
-
-    private static func parent(of path: ByteString) -> ByteString {
-        var bytes = path.bytes
-        while bytes.count > 1, bytes.last == UInt8(ascii: "/") { bytes.removeLast() }
-        guard let slash = bytes.lastIndex(of: UInt8(ascii: "/")) else { return "." }
-        return slash == 0 ? "/" : ByteString(Array(bytes[..<slash]))
-    }
 
     static func openRoot(_ path: ByteString, _ options: OpenOptions) throws(RepositoryError) -> RootedDirectory {
         let root = RootedDirectory(try system { () throws(SystemError) in try FileDescriptor.open(path, [.readOnly, .directory]) })

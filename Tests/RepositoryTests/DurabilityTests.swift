@@ -297,6 +297,34 @@ import Testing
             ])
     }
 
+    /// A repository with a `meta.json` has a durable name, and so have the directories above it, whichever program made them.
+    @Test func newRepositoriesHaveDurableNames() throws {
+        let scratch = try Scratch()
+        let recorder = Recorder()
+        _ = try recorder.observe { try scratch.create() }
+        let calls = recorder.recorded
+        let named = try #require(calls.firstIndex { $0.kind == .link && $0.path == "meta.json" })
+        #expect(calls[..<named].contains { $0.kind == .syncfs })
+        #expect(calls[named...].contains { $0.kind == .fsync && $0.descriptor.hasSuffix("/repo") })
+        // The program that wrote it may have been killed before it synced the name.
+        let again = Recorder()
+        _ = try again.observe { try scratch.create() }
+        #expect(again.recorded.map(\.kind) == [.fsync])
+    }
+
+    /// A collection that was killed has removed links and not synced that: they may come back after a power cut.
+    @Test func objectsAreRemovedAfterTheNamesThatOthersRemoved() throws {
+        let scratch = try Scratch()
+        let repository = try scratch.create()
+        let object = try repository.store(content(5000))
+        try repository.publish(Repository.Publication())
+        let recorder = Recorder()
+        #expect(try recorder.observe { try repository.collectGarbage() }.objectsRemoved == 1)
+        let calls = recorder.recorded
+        let removed = try #require(calls.firstIndex { $0.kind == .unlink && $0.path.hasSuffix(object.id.objectPath) })
+        #expect(calls[..<removed].contains { $0.kind == .syncfs })
+    }
+
     /// On a file system without O_TMPFILE the question costs one call, not one for each object.
     @Test func unnamedFilesAreAskedForOnce() throws {
         final class NoTemporary: SystemCallObserver {

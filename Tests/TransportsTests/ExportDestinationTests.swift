@@ -3,6 +3,8 @@ import ComposefsHashing
 import ComposefsLinuxSystem
 import ComposefsOCIModel
 import ComposefsTransports
+import Glibc
+import Synchronization
 import Testing
 
 private let layers: [[UInt8]] = [[UInt8](repeating: 7, count: 300_000), [1, 2, 3]]
@@ -42,6 +44,47 @@ private func contents(_ directory: ByteString) throws -> [String: [UInt8]] {
     }
     try walk(directory, "")
     return found
+}
+
+/// The calls of this thread that name and sync something, as `name PATH` and `sync PATH`.
+private final class Order: SystemCallObserver {
+    private let thread = pthread_self()
+    private let lines = Mutex<[String]>([])
+    var all: [String] { lines.withLock { $0 } }
+
+    func before(_ call: SystemCall) -> Errno? { nil }
+
+    func after(_ call: SystemCall, result: Int) {
+        guard pthread_self() == thread, result >= 0 else { return }
+        let name: ByteString? =
+            switch call.kind {
+            case .rename, .makeDirectory: call.path.map { "name " + ByteString($0) }
+            case .fsync:
+                (try? FileDescriptor.currentDirectory.readLink(at: ByteString("/proc/self/fd/\(call.descriptor)"))).map { "sync " + $0 }
+            default: nil
+            }
+        if let name { lines.withLock { $0.append(name.description) } }
+    }
+}
+
+@Suite struct LayoutDestinationOrderTests {
+    /// What may be on the disk after a power cut at any moment: nothing; an empty directory; a layout. Never blobs without the marker, which the
+    /// next export would refuse. When the export has ended, also the name of the directory is on the disk.
+    @Test func namesAreDurableInOrder() throws {
+        let folder = try SourcesFolder()
+        let order = Order()
+        Kernel.observe(order)
+        defer { Kernel.observe(nil) }
+        try export(image, to: LayoutDestination(directory: ImageLocation("\(folder.path)/out:v1")))
+        let calls = order.all
+        let out = "\(folder.path)/out"
+        func index(_ call: String) throws -> Int { try #require(calls.firstIndex(of: call), "\(call) is not in \(calls)") }
+        #expect(try index("name \(out)") < index("sync \(folder.path)"))
+        #expect(try index("sync \(folder.path)") < index("name oci-layout"))
+        #expect(try index("name oci-layout") < index("sync \(out)"))
+        #expect(try index("sync \(out)") < index("name blobs"))
+        #expect(calls.last == "sync \(out)")
+    }
 }
 
 @Suite struct ArchiveDestinationTests {

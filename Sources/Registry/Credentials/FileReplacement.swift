@@ -50,9 +50,10 @@ func splitPath(_ path: ByteString) -> (directory: ByteString, name: ByteString) 
     return (slash == 0 ? "/" : ByteString(path.bytes[..<slash]), ByteString(path.bytes[(slash + 1)...]))
 }
 
-/// Creates missing directories, accessible by the owner only.
+/// Creates missing directories, accessible by the owner only, with durable names.
 func makePrivateDirectories(_ path: ByteString) throws(SystemError) {
     guard path != "/", path != ".", try FileDescriptor.currentDirectory.statusIfPresent(at: path, follow: true) == nil else { return }
     try makePrivateDirectories(splitPath(path).directory)
-    _ = try FileDescriptor.currentDirectory.makeDirectoryIfMissing(at: path, mode: 0o700)
+    guard try FileDescriptor.currentDirectory.makeDirectoryIfMissing(at: path, mode: 0o700) else { return }
+    try FileDescriptor.open(path, [.readOnly, .directory]).syncName()
 }

@@ -66,7 +66,8 @@ extension Repository {
         try beginStoring()
         defer { endStoring() }
         try writeLink(path, to: category + "/" + entry)
-        if let directory = Self.parents(of: path).last { try syncDirectory(directory) }
+        // The link, and the directories that were missing.
+        for directory in Self.parents(of: path).reversed() { try syncDirectory(directory) }
     }
 
     /// Removes a link, durably: one that leads to nothing. Of anything else it is an error.

@@ -246,12 +246,10 @@ extension Repository {
     // MARK: Execution
 
     private func execute(_ plan: Collection) throws(RepositoryError) {
-        // Names first, and durably: a power cut in between must not leave a name without its object.
+        // Names first, and durably: a power cut in between must not leave a name without its object. That includes names that others removed:
+        // a collection or an `untag` that was killed has not synced them, so the whole file system is synced.
         for path in plan.links { try system { () throws(SystemError) in try root.unlink(at: path) } }
-        if !plan.links.isEmpty {
-            try syncEntries(of: Layout.streams)
-            try syncEntries(of: Layout.images)
-        }
+        if !plan.links.isEmpty || !plan.objects.isEmpty { try syncFileSystem() }
         for id in plan.objects { try system { () throws(SystemError) in try root.unlink(at: Layout.objectPath(id)) } }
         // Objects that a power cut or a failed sync may have damaged are gone now, and what is left was durable before anything led to it. Links
         // may not have been. All that must be durable before the markers that tell of it go.

@@ -55,8 +55,12 @@ public final class LayoutDestination: ImageDestination {
                 throw OCIError.unsupported(
                     document: path.description, "the directory is not empty and not an OCI layout; name a new or empty one")
             }
-            // Written first, so that a failed export leaves a layout that the next one can use.
+            // A layout that has its marker has a durable name, whether this export or one that was killed made the directory.
+            try lock.syncName()
+            // Written first, and durably, so that an interrupted export leaves a layout that the next one can use: a directory with blobs
+            // and without the marker is refused.
             try write("oci-layout", LayoutIndex.marker)
+            try lock.sync()
         }
         if try read("index.json", limit: LayoutIndexDocument.limit) == nil { try write("index.json", LayoutIndexDocument().bytes) }
     }
