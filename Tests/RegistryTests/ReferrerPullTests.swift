@@ -1,6 +1,7 @@
 import ComposefsBytes
 import ComposefsHashing
 import ComposefsImageStore
+import ComposefsLinuxSystem
 import ComposefsOCIModel
 import ComposefsRepository
 import ComposefsTestSupport
@@ -193,6 +194,39 @@ import Testing
                 #expect(try pullImage(from: source, into: repository, options).referrers == (wants ? [.of(signature)] : []))
             }
             #expect(try ImageStore(repository).referrers(of: Self.image.digest) == [.of(signature)])
+        }
+    }
+
+    /// A referrer is not believed to be whole because its manifest is there.
+    @Test func damagedReferrersAreStoredAgain() throws {
+        let signature = Self.artifact("signature", of: Self.image.manifest)
+        let server = serve([(Self.image.manifest, [signature])])
+        defer { server.stop() }
+        try withTemporaryDirectory { directory in
+            let repository = try Repository.initialize(
+                ByteString(directory + "/repo"), RepositoryConfiguration(algorithm: .sha256, verity: .insecure)
+            ).repository
+            let root = try FileDescriptor.open(ByteString(directory + "/repo"), [.readOnly, .directory])
+            let store = ImageStore(repository)
+            var options = PullOptions(name: "image")
+            options.storesReferrers = true
+            let source = RegistryImageSource(try RegistryReference(parsing: "\(server.host)/team/app:v1"), client: try makeClient())
+            func pull() throws -> StoredImage {
+                #expect(try pullImage(from: source, into: repository, options).referrers == [.of(signature)])
+                let stored = try store.image(.of(signature))
+                return try #require(stored)
+            }
+            let first = try pull()
+            let layer = try #require(first.layerStream(first.layerIdentifiers[0]))
+            try root.open(at: "objects/" + ByteString(layer.objectPath), [.writeOnly]).truncate(to: 1)
+            #expect(try !store.isWhole(first))
+            let second = try pull()
+            #expect(try store.isWhole(second))
+            let config = "streams/oci-config-" + ByteString("\(first.configDigest)")
+            try root.unlink(at: config)
+            _ = try pull()
+            #expect(try root.statusIfPresent(at: config) != nil)
+            #expect(try repository.check().problems == [])
         }
     }
 

@@ -67,7 +67,10 @@ extension ImagePull {
         _ descriptor: Descriptor, of subject: ContentDigest, for owner: ContentDigest
     ) throws -> Referrer {
         let digest = descriptor.digest
-        if let known = try store.image(digest) {
+        // A referrer of which something is missing or damaged is stored again.
+        if let known = try? store.image(digest), try store.isWhole(known),
+            try store.usableStream(StreamName.config(known.configDigest)) != nil
+        {
             guard known.manifest.subject?.digest == subject else { return .other }
             if try !store.referrers(of: owner).contains(digest) { try store.addReferrer(digest, to: owner) }
             return .stored
