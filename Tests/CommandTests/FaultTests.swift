@@ -1,7 +1,7 @@
 import Glibc
 import Testing
 
-/// Failing machines: every system call fails once, disks fail and recover, limits are reached.
+/// Failing machines: every system call fails once, the power fails after each, disks fail and recover, limits are reached.
 @Suite(.serialized) struct FaultTests {
     /// The tools folder of this checkout.
     private static let tools = #filePath.split(separator: "/").dropLast(3).map { "/" + $0 }.joined() + "/tools"
@@ -15,6 +15,19 @@ import Testing
         #expect(result.status == 0, "\(result.text)\(result.error)")
         let last = try #require(result.lines.last)
         #expect(last.hasPrefix("7 commands, ") && last.hasSuffix(" 0 failures"))
+    }
+
+    /// A sample of `tools/crash`.
+    @Test(.enabled(if: hasProgram("python3"), "needs python3"))
+    func powerCuts() throws {
+        let every = getenv("CFSOCI_CRASH_EVERY").map { String(cString: $0) } ?? "25"
+        let commands = ["init-nested", "pull-moved", "tag", "gc", "upgrade", "repair", "export"]
+        let result = try launch(Self.tools + "/crash", ["--every", every] + commands, environment: ["CFSOCI=" + Cfsoci.binary])
+        // The seed, to reproduce a failure.
+        print(result.lines.first ?? "nothing was printed")
+        #expect(result.status == 0, "\(result.text)\(result.error)")
+        let last = try #require(result.lines.last)
+        #expect(last.hasPrefix("\(commands.count) commands, ") && last.hasSuffix(" 0 failures"))
     }
 
     /// A pull to a disk that fails for a while reports success only when everything is stored.

@@ -2,9 +2,10 @@
 import hashlib, io, json, os, random, tarfile
 
 
-def write_layout(folder, seed, layers, files, sizes):
-    """Writes an OCI layout with one image, tag t, of incompressible bytes, and returns the size of its layers. The arguments determine the image."""
-    choice = random.Random(seed)
+def write_layout(folder, seed, layers, files, sizes, first=None, artifact=False):
+    """Writes an OCI layout with one image, tag t, of incompressible bytes, and returns the size of its layers. The arguments determine the image.
+    Its first layer is that of the image with the seed `first`, if there is one. With `artifact` another manifest refers to the image."""
+    choice = random.Random(seed if first is None else first)
     os.makedirs(folder + "/blobs/sha256")
 
     def blob(content, kind):
@@ -15,6 +16,8 @@ def write_layout(folder, seed, layers, files, sizes):
 
     descriptors = []
     for number in range(layers):
+        if number == 1 and first is not None:
+            choice = random.Random(seed)
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w") as tar:
             for index in range(files):
@@ -32,9 +35,16 @@ def write_layout(folder, seed, layers, files, sizes):
         "config": blob(json.dumps(config).encode(), "application/vnd.oci.image.config.v1+json"), "layers": descriptors,
     }
     entry = blob(json.dumps(manifest).encode(), "application/vnd.oci.image.manifest.v1+json")
-    entry["annotations"] = {"org.opencontainers.image.ref.name": "t"}
+    entries = [entry | {"annotations": {"org.opencontainers.image.ref.name": "t"}}]
+    if artifact:
+        empty = blob(b"{}", "application/vnd.oci.empty.v1+json")
+        document = {
+            "schemaVersion": 2, "mediaType": entry["mediaType"], "artifactType": "application/vnd.example", "config": empty,
+            "layers": [blob(choice.randbytes(5000), "application/vnd.example")], "subject": entry,
+        }
+        entries.append(blob(json.dumps(document).encode(), entry["mediaType"]) | {"artifactType": document["artifactType"]})
     with open(folder + "/index.json", "w") as file:
-        json.dump({"schemaVersion": 2, "manifests": [entry]}, file)
+        json.dump({"schemaVersion": 2, "manifests": entries}, file)
     with open(folder + "/oci-layout", "w") as file:
         file.write('{"imageLayoutVersion": "1.0.0"}')
     return sum(layer["size"] for layer in descriptors)

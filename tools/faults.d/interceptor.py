@@ -64,7 +64,7 @@ class Outcome:
         self.status, self.output, self.error, self.calls = status, output, error, calls
 
 
-def run(command, folder, at=None, error=None, kill=False, wanted=lambda call: True):
+def run(command, folder, at=None, error=None, kill=False, wanted=lambda call: True, standard_input=None):
     """Runs a command. Call number `at`, counted from 0 among the wanted calls that concern `folder`, fails with `error`, or the program is
     killed before it."""
     machine = platform.machine()
@@ -78,7 +78,7 @@ def run(command, folder, at=None, error=None, kill=False, wanted=lambda call: Tr
         try:
             os.dup2(out_write, 1)
             os.dup2(error_write, 2)
-            os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+            os.dup2(os.open(standard_input or os.devnull, os.O_RDONLY), 0)
             listener = install_filter(SECCOMP[machine], numbers.values())
             socket.send_fds(theirs, [b"x"], [listener])
             os.closerange(3, 256)
@@ -189,19 +189,21 @@ def read_text(process, address):
     return text.split(b"\0")[0].decode(errors="surrogateescape")
 
 
-def install_filter(seccomp, numbers):
-    """Installs a filter that asks this process about some calls. Returns the descriptor for the requests."""
+def install_filter(seccomp, numbers, action=0x7FC00000):
+    """Installs a filter that asks this process about some calls. Returns the descriptor for the requests. With another action than
+    SECCOMP_RET_USER_NOTIF there is none."""
     code = [struct.pack("<HBBI", 0x20, 0, 0, 0)]
     for number in numbers:
         code.append(struct.pack("<HBBI", 0x15, 0, 1, number))
-        code.append(struct.pack("<HBBI", 0x06, 0, 0, 0x7FC00000))
+        code.append(struct.pack("<HBBI", 0x06, 0, 0, action))
     code.append(struct.pack("<HBBI", 0x06, 0, 0, 0x7FFF0000))
     program = ctypes.create_string_buffer(b"".join(code))
     header = ctypes.create_string_buffer(struct.pack("<HxxxxxxQ", len(code), ctypes.addressof(program)))
     library = ctypes.CDLL(None, use_errno=True)
     if library.prctl(38, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl")
-    listener = library.syscall(seccomp, 1, 8, header)
+    isNotified = action == 0x7FC00000
+    listener = library.syscall(seccomp, 1, 8 if isNotified else 0, header)
     if listener < 0:
         raise OSError(ctypes.get_errno(), "seccomp")
     return listener
