@@ -65,6 +65,8 @@ let package = Package(
         module("JSON", ["Bytes"]),
         module("LinuxSystem", ["Bytes", "CLinux"]),
         module("Concurrency", ["LinuxSystem", "CLinux"]),
+        // What a process gives up before it parses bytes of others. Programs ask for it; no other module does.
+        module("Confinement", ["Bytes", "LinuxSystem"]),
         // Level 2: pure formats, bytes in, values out.
         module("FileTree", ["Bytes", "Hashing"]),
         module("Tar", ["Bytes"]),
@@ -111,13 +113,13 @@ let package = Package(
                 "Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "FileTree", "Tar", "SplitStream", "EROFS",
                 "Dumpfile",
                 "OCIModel", "BootFormats", "Repository", "HTTPClient", "Transports", "ImageStore", "Boot", "Transfer", "Registry",
-                "Mounting",
-                "Fuse",
+                "Mounting", "Fuse", "Confinement",
             ], path: "Sources/ComposefsOCI"),
         // Level 9: the command. CommandSupport has what subcommands share: options, output, progress.
         module(
             "CommandSupport",
-            ["Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "FileTree", "OCI"], products: [argumentParser]),
+            ["Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "Confinement", "JSON", "FileTree", "OCI"],
+            products: [argumentParser]),
         module(
             "Commands",
             ["Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "FileTree", "OCI", "CommandSupport"],
@@ -133,6 +135,7 @@ let package = Package(
         tests("Compression", ["Bytes"]),
         tests("LinuxSystem", ["Bytes", "Concurrency", "TestSupport"]),
         tests("Concurrency", ["Bytes", "LinuxSystem"]),
+        tests("Confinement", ["Bytes", "LinuxSystem", "TestSupport"]),
         tests("JSON", []),
         tests("FileTree", ["Bytes"]),
         tests("Tar", ["Bytes"]),
@@ -168,8 +171,8 @@ let package = Package(
         .testTarget(
             name: prefix + "CommandTests",
             dependencies: ours([
-                "Bytes", "Hashing", "JSON", "LinuxSystem", "FileTree", "Dumpfile", "OCI", "CommandSupport", "Commands", "CommandLine",
-                "TestSupport",
+                "Bytes", "Hashing", "JSON", "LinuxSystem", "Confinement", "FileTree", "Dumpfile", "OCI", "CommandSupport", "Commands",
+                "CommandLine", "TestSupport",
             ]), path: "Tests/CommandTests",
             swiftSettings: settings),
     ],

@@ -454,11 +454,6 @@ intptr_t cl_user_namespace(uint32_t first, uint32_t count) {
     return result;
 }
 
-intptr_t cl_landlock_version(void) {
-    // landlock_create_ruleset with LANDLOCK_CREATE_RULESET_VERSION
-    return RETRY(syscall(444, NULL, (size_t)0, 1));
-}
-
 intptr_t cl_loop_free(int32_t control) { return RETRY(ioctl(control, LOOP_CTL_GET_FREE)); }
 
 intptr_t cl_loop_configure(int32_t loop, int32_t file) {

@@ -76,7 +76,7 @@ public struct Cfsoci: ParsableCommand {
             try? Output.flush()
             if isOurs(error) {
                 let message = ImageHints.message(of: error, image: about?.namedImage) {
-                    try about?.global.openStore(readOnly: true)
+                    try about?.global.openStore(nil, readOnly: true)
                 }
                 Output.error(message)
                 end(1)

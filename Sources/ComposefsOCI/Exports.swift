@@ -3,6 +3,7 @@
 @_exported public import ComposefsBoot
 @_exported public import ComposefsBootFormats
 @_exported public import ComposefsBytes
+@_exported public import ComposefsConfinement
 @_exported public import ComposefsDumpfile
 @_exported public import ComposefsEROFS
 @_exported public import ComposefsFileTree
@@ -22,6 +23,7 @@
 @_exported public import enum ComposefsCompression.CompressionFormat
 @_exported public import struct ComposefsConcurrency.Cancellation
 @_exported public import struct ComposefsHTTPClient.HTTPError
+@_exported public import enum ComposefsLinuxSystem.Capability
 @_exported public import struct ComposefsLinuxSystem.FileDescriptor
 @_exported public import struct ComposefsLinuxSystem.MountAttributes
 @_exported public import enum ComposefsLinuxSystem.OwnershipFault

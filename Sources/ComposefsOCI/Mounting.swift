@@ -41,6 +41,7 @@ extension Store {
 
     /// Opens and verifies the EROFS image that `image` names. Parameters and errors are those of `mount`.
     public func openMountable(_ image: ByteString, bootable: Bool = false, digest: ObjectID? = nil) throws -> OpenedImage {
+        Misbehaviour.act(at: .image)
         let (image, id, wanted) = try mountable(image, bootable: bootable)
         let opened = try repository.openImage(id)
         for wanted in [wanted, digest] {

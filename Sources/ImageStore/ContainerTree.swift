@@ -1,6 +1,7 @@
 import ComposefsEROFS
 public import ComposefsFileTree
 package import ComposefsHashing
+import ComposefsLinuxSystem
 import ComposefsOCIModel
 import ComposefsRepository
 import ComposefsTar
@@ -18,6 +19,7 @@ extension ImageStore {
     ) throws -> FileTree {
         var merger = LayerMerger(filtering, memoryLimit: treeLimit)
         var entries: UInt64 = 0
+        Misbehaviour.act(at: .merge)
         for layer in layers {
             merger.beginLayer()
             try forEachEntry(of: layer.stream) { entry, content in

@@ -1,6 +1,7 @@
 public import ComposefsBytes
 public import ComposefsEROFS
 public import ComposefsHashing
+import ComposefsLinuxSystem
 public import ComposefsRepository
 
 /// An EROFS image with a name of its own below `images/refs`: made from a directory, it has no manifest, config or layers.
@@ -44,7 +45,8 @@ extension ImageStore {
 
     /// An EROFS image's size in bytes and its format, completely verified and checked.
     public func erofsImage(_ id: ObjectID) throws -> ErofsImage {
-        try ErofsImage(try repository.readObject(id, limit: Repository.imageLimit), algorithm: repository.algorithm)
+        Misbehaviour.act(at: .image)
+        return try ErofsImage(try repository.readObject(id, limit: Repository.imageLimit), algorithm: repository.algorithm)
     }
 
     /// Gives a stored EROFS image a name below `images/refs`, durably. A name that is in use moves to the image.

@@ -36,6 +36,12 @@ package enum SourceHint {
 }
 
 extension ImageStore {
+    /// The reference that the pull of a tag's image recorded; nil if there is none. Reads neither manifest nor config.
+    public func recordedSource(of tag: TaggedImage) -> ByteString? {
+        guard let stream = (try? usableStream(StreamName.manifest(tag.manifestDigest))) ?? nil else { return nil }
+        return SourceHint.text(on: [stream], in: repository)
+    }
+
     /// Whether the store knows where a tag's image can be fetched from: it was recorded, or the tag is a registry's reference in full.
     public func isOriginKnown(_ tag: ByteString) -> Bool {
         if let text = tag.utf8Text, let reference = try? RegistryReference(parsing: text), reference.canonical == text { return true }

@@ -48,6 +48,8 @@ public struct Errno: RawRepresentable, Hashable, Sendable, Error, CustomStringCo
     public static let notSupported = Errno(rawValue: EOPNOTSUPP)
     public static let quotaExceeded = Errno(rawValue: EDQUOT)
     public static let noKey = Errno(rawValue: ENOKEY)
+    /// EBADFD.
+    package static let badDescriptorState = Errno(rawValue: EBADFD)
     public static let keyRejected = Errno(rawValue: EKEYREJECTED)
     public static let noPackage = Errno(rawValue: ENOPKG)
     public static let stale = Errno(rawValue: ESTALE)

@@ -1,15 +1,6 @@
 public import ComposefsBytes
 internal import ComposefsCLinux
 
-/// A capability (capabilities(7)); the raw value is the kernel's number.
-public enum Capability: UInt32, Sendable {
-    case dacOverride = 1
-    case dacReadSearch = 2
-    case netAdmin = 12
-    case systemAdmin = 21
-    case makeNode = 27
-}
-
 /// Information about the machine and the process.
 public enum Host {
     /// The kernel's random identifier of this boot, `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`; nil if /proc is not mounted.
@@ -40,9 +31,6 @@ public enum Host {
 
     /// The number of processors that this process may use, at least 1.
     public static var processorCount: Int { max(1, cl_processor_count()) }
-
-    /// Whether the capability is effective in the calling thread.
-    public static func hasCapability(_ capability: Capability) -> Bool { cl_has_capability(capability.rawValue) == 1 }
 
     /// Whether the process's user IDs are those of the machine: it is in no user namespace, or in one that maps every ID to itself. False
     /// if /proc is not mounted.
@@ -81,13 +69,6 @@ public enum Host {
             let text = ByteString(bytes).utf8Text
         else { return "unknown" }
         return String(text.prefix { !$0.isWhitespace })
-    }
-
-    /// The version of the Landlock ABI (linux/landlock.h), 1 or more. ENOSYS if the kernel lacks Landlock, EOPNOTSUPP if it is disabled.
-    public static func landlockVersion() throws(SystemError) -> Int {
-        let result = cl_landlock_version()
-        guard result >= 0 else { throw SystemError(operation: "landlock_create_ruleset", errno: Errno(result: result)) }
-        return result
     }
 
     /// Creates a user namespace without a process in it. It maps `count` IDs from 0 to the caller's IDs from `first`.

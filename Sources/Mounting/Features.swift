@@ -230,12 +230,14 @@ extension FeatureProber {
             namespaces)
         let landlock: Outcome
         do throws(SystemError) {
-            let version = try Host.landlockVersion()
+            let version = try LandlockRuleset.version()
             landlock = Outcome(state: .yes, detail: "ABI \(version)", numbers: ["abi": version])
         } catch {
             landlock = .no(error.errno == .notSupported ? "it is disabled (lsm=)" : error.description)
         }
-        add("landlock", "Landlock", without: "a program that embeds the library must confine itself by other means", landlock)
+        add(
+            "landlock", "Landlock",
+            without: "what commands read and write is not limited; seccomp and capabilities still confine them", landlock)
     }
 }
 

@@ -273,6 +273,50 @@ private func archive(_ text: String) -> LayerArchive { LayerArchive().adding(tex
         }
     }
 
+    // MARK: The end of downloads
+
+    private final class Log: Sendable {
+        let lines = Mutex<[String]>([])
+        func add(_ line: String) { lines.withLock { $0.append(line) } }
+    }
+
+    /// A program gives up the network when it is called: once, after the last layer, and before the last merge. Nothing is requested after it.
+    @Test(arguments: [false, true], [false, true]) func endOfDownloads(ofAllPlatforms: Bool, withReferrers: Bool) throws {
+        hub.putIndex([hub.put(archive("arm"), architecture: "arm64"), hub.put(archive("a"))])
+        let log = Log()
+        var options = PullOptions(platform: try Platform(parsing: "linux/amd64"))
+        options.storesReferrers = withReferrers
+        options.observer = { event in
+            switch event.phase {
+            case .stored: log.add("stored")
+            case .merging: log.add("merging")
+            default: break
+            }
+        }
+        options.downloadsEnded = { [hub] in
+            log.add("ended")
+            hub.isDown = true
+        }
+        if ofAllPlatforms {
+            #expect(try pullAllPlatforms(from: hub, into: store.repository, options).count == 2)
+        } else {
+            #expect(try pullImage(from: hub, into: store.repository, options).outcome == .pulled)
+        }
+        let image = withReferrers ? ["stored", "merging", "ended"] : ["stored", "ended", "merging"]
+        #expect(log.lines.withLock { $0 } == (ofAllPlatforms ? ["stored", "merging"] : []) + image)
+        #expect(try store.faults() == [])
+    }
+
+    @Test func errorAtTheEndOfDownloads() throws {
+        hub.put(archive("a"))
+        var options = PullOptions()
+        options.downloadsEnded = { throw Hub.Unreachable() }
+        #expect(throws: Hub.Unreachable.self) { try pullImage(from: hub, into: store.repository, options) }
+        #expect(try store.tags().isEmpty)
+        options.downloadsEnded = nil
+        #expect(try pullImage(from: hub, into: store.repository, options).presentLayers == 1)
+    }
+
     // MARK: All platforms
 
     private func pullAll(_ platform: String = "linux/amd64", name: ByteString? = nil) throws -> [PullResult] {

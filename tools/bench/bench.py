@@ -12,6 +12,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 import mount
@@ -25,6 +26,7 @@ COMMAND = os.environ["CFSOCI"]
 WALL_LIMIT = {"a": 1.5, "b": 2.0}
 MEMORY_LIMIT = 96 * MIB
 STARTUP_LIMIT = 0.010
+CONFINEMENT_LIMIT = 0.001
 SIZE_LIMIT = 25_000_000
 # Enough for the file of 3 GiB and the file system's own data.
 MEMORY_DISK = 5 << 30
@@ -202,18 +204,33 @@ def mounts(runs):
         scratch.remove()
 
 
-def start_time(program):
-    """The median time of 200 runs of `program --version`, in seconds."""
-    times = []
+def start_time(program, *arguments):
+    """The median time of 200 runs of the program, by default with `--version`, in seconds."""
+    return start_times([program, *(arguments or ["--version"])])[0]
+
+
+def start_times(*commands):
+    """The same for several commands, which take turns."""
+    times = [[] for _ in commands]
     with open(os.devnull, "wb") as sink:
+        silent = [(os.POSIX_SPAWN_DUP2, sink.fileno(), number) for number in (1, 2)]
         for _ in range(200):
-            start = time.monotonic()
-            process = os.posix_spawn(
-                program, [program, "--version"], os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, sink.fileno(), 1)]
-            )
-            os.waitpid(process, 0)
-            times.append(time.monotonic() - start)
-    return statistics.median(times)
+            for command, taken in zip(commands, times, strict=True):
+                start = time.monotonic()
+                process = os.posix_spawn(command[0], command, os.environ, file_actions=silent)
+                os.waitpid(process, 0)
+                taken.append(time.monotonic() - start)
+    return [statistics.median(taken) for taken in times]
+
+
+def confinement_time():
+    """How much later a command ends that confines itself: `ls` of an image that a new repository does not have."""
+    with tempfile.TemporaryDirectory(dir=DIRECTORY) as scratch:
+        repository = os.path.join(scratch, "repository")
+        subprocess.run([COMMAND, "init", "--insecure", "--quiet", repository], check=True, stdout=subprocess.DEVNULL)
+        command = [COMMAND, "ls", "none", "--repo", repository]
+        confined, free = start_times(command, command + ["--no-sandbox"])
+    return confined - free
 
 
 def stripped_size(program):
@@ -228,6 +245,8 @@ def startup():
     seconds, nothing = start_time(COMMAND), start_time(shutil.which("true"))
     text = verdict("start-up", seconds, STARTUP_LIMIT, f"{seconds * 1e3:.1f} ms")
     print(f"start-up: cfsoci --version {text}; true --version {nothing * 1e3:.1f} ms")
+    more = confinement_time()
+    print("confinement:", verdict("confinement", more, CONFINEMENT_LIMIT, f"{more * 1e3:.2f} ms more for a command that reads an image"))
     size = stripped_size(COMMAND)
     print("binary:", verdict("binary size", size, SIZE_LIMIT, f"{size / 1e6:.1f} MB stripped"))
 

@@ -129,8 +129,38 @@ intptr_t cl_enter_mounts(int32_t fd);
 // Creates a user namespace without a process in it. It maps count IDs from 0 to the caller's IDs from first; with count 0 it maps none.
 // Returns a descriptor of the namespace. The child process that creates it has ended when this returns.
 intptr_t cl_user_namespace(uint32_t first, uint32_t count);
+
+// Confinement (Confinement.c).
 // The version of the Landlock ABI, 1 or more; -ENOSYS or -EOPNOTSUPP if Landlock is not available.
 intptr_t cl_landlock_version(void);
+// Makes a ruleset that handles these rights (LANDLOCK_ACCESS_FS_*, LANDLOCK_ACCESS_NET_*, LANDLOCK_SCOPE_*) and returns its descriptor.
+intptr_t cl_landlock_create(uint64_t files, uint64_t network, uint64_t scopes);
+// Grants rights beneath the file or directory of a descriptor.
+intptr_t cl_landlock_allow(int32_t ruleset, uint64_t access, int32_t path);
+// Restricts the calling thread, and the threads and processes that it starts from now on.
+intptr_t cl_landlock_restrict(int32_t ruleset);
+// Sets no_new_privs of the calling thread.
+intptr_t cl_forbid_new_privileges(void);
+// The permitted capabilities of the calling thread as a bit set.
+intptr_t cl_permitted_capabilities(uint64_t *permitted);
+// Removes all other capabilities from the calling thread; it has no inheritable and no ambient ones from then on.
+intptr_t cl_limit_capabilities(uint64_t kept);
+// One instruction of a seccomp filter: struct sock_filter (linux/filter.h).
+typedef struct {
+    uint16_t code;
+    uint8_t jumpTrue, jumpFalse;
+    uint32_t operand;
+} cl_filter_instruction;
+// Installs a seccomp filter in the calling thread, or in all threads of the process. -ESRCH if another thread has another filter.
+intptr_t cl_install_filter(const cl_filter_instruction *instructions, size_t count, int32_t allThreads);
+// Shuts down a socket of the Internet protocols; -ENOTSOCK if the descriptor is no socket.
+intptr_t cl_shut_down_connection(int32_t fd);
+// AUDIT_ARCH_* of this architecture (linux/audit.h); 0 if it is not known here.
+extern const uint32_t cl_audit_architecture;
+// Whether calls of the x32 ABI, with numbers from 0x40000000, share the value of cl_audit_architecture.
+extern const int32_t cl_has_x32_calls;
+// The number of a system call, by its name; -1 if this architecture lacks it.
+int32_t cl_system_call_number(const char *name);
 
 // Loop devices: find the number of a free one; configure one read-only, with automatic detaching.
 intptr_t cl_loop_free(int32_t control);

@@ -26,6 +26,13 @@ public struct GlobalOptions: ParsableArguments {
             """)
     package var trustOwner = false
 
+    @Flag(
+        help: """
+            Do not confine the command. By default it gives up, before it reads bytes of others, what it does not need: capabilities, paths \
+            (Landlock), system calls (seccomp). Environment: CFSOCI_NO_SANDBOX=1.
+            """)
+    package var noSandbox = false
+
     @Flag(name: .shortAndLong, help: "Print only errors on standard error.")
     package var quiet = false
 
@@ -90,7 +97,7 @@ public struct GlobalOptions: ParsableArguments {
     /// Whether a repository that another user could change is written to.
     package var trustsOwner: Bool { trustOwner || Self.isSet("CFSOCI_TRUST_OWNER") }
 
-    private static func isSet(_ variable: String) -> Bool {
+    static func isSet(_ variable: String) -> Bool {
         environment(variable).map { !$0.isEmpty && $0 != "0" } ?? false
     }
 

@@ -1,37 +1,49 @@
+package import ComposefsConfinement
 import ComposefsLinuxSystem
 package import ComposefsOCI
 
 extension GlobalOptions {
-    /// The existing repository that the options name.
+    /// The existing repository that the options name. Then confines the process.
     ///
-    /// - Parameter checksOwner: refuse at once a repository that another user could change, and not only when something is written.
+    /// - Parameters:
+    ///   - rights: what the command keeps; nil does not confine the process.
+    ///   - checksOwner: refuse at once a repository that another user could change, and not only when something is written.
+    ///   - adjust: adds to the confinement what the arguments name.
     package func openStore(
-        readOnly: Bool = false, upgradeOldFormat: Bool = false, signer: (any VeritySigner)? = nil, checksOwner: Bool = true,
-        wait: LockWait = .forever
+        _ rights: CommandRights?, readOnly: Bool = false, upgradeOldFormat: Bool = false, signer: (any VeritySigner)? = nil,
+        checksOwner: Bool = true,
+        wait: LockWait = .forever, _ adjust: (inout Confinement) throws -> Void = { _ in }
     ) throws -> Store {
         let path = try repositoryPath()
+        let store: Store
         do {
-            let store = try Store.open(path, openOptions(readOnly: readOnly, upgradeOldFormat: upgradeOldFormat, signer, wait))
+            store = try Store.open(path, openOptions(readOnly: readOnly, upgradeOldFormat: upgradeOldFormat, signer, wait))
             if checksOwner, !readOnly { try store.repository.requireTrustedOwner() }
             if signer != nil { warnOfUncheckedSignatures() }
-            return store
         } catch let error as RepositoryError {
             throw hint(error, path)
         }
+        if let rights { try confine(rights, repository: path, adjust) }
+        return store
     }
 
-    /// Opens the repository for a command that only leaves hints or leases in it. One from before `meta.json` is opened for reading only.
-    package func openStoreUnchanged() throws -> Store {
+    /// Opens the repository for a command that only leaves hints or leases in it. One from before `meta.json` is opened for reading only. Then
+    /// confines the process, as `openStore` does.
+    package func openStoreUnchanged(
+        _ rights: CommandRights?, _ adjust: (inout Confinement) throws -> Void = { _ in }
+    ) throws -> Store {
         do {
-            return try openStore(checksOwner: false)
+            return try openStore(rights, checksOwner: false, adjust)
         } catch let error as RepositoryError {
             guard case .oldFormat = error else { throw error }
-            return try openStore(readOnly: true)
+            return try openStore(rights, readOnly: true, adjust)
         }
     }
 
-    /// Opens the repository or makes it, which it reports.
-    package func openOrCreateStore(signer: (any VeritySigner)? = nil) throws -> Store {
+    /// Opens the repository or makes it, which it reports. Then confines the process, as `openStore` does.
+    package func openOrCreateStore(
+        _ rights: CommandRights, signer: (any VeritySigner)? = nil, _ adjust: (inout Confinement) throws -> Void = { _ in }
+    ) throws -> Store {
         let path = try repositoryPath()
         let (store, created) = try Store.openOrCreate(
             path, RepositoryConfiguration(verity: needsVerity ? .required : .automatic), openOptions(readOnly: false, signer))
@@ -43,6 +55,7 @@ extension GlobalOptions {
                 "made a repository at \(path), \(store.repository.isSecure ? "with fs-verity" : "without fs-verity: the file system has none")"
             )
         }
+        try confine(rights, repository: path, adjust)
         return store
     }
 

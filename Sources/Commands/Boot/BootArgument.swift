@@ -24,7 +24,7 @@ struct BootArgument: ParsableCommand {
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
-        let store = try global.openStore(readOnly: true)
+        let store = try global.openStore(Self.rights, readOnly: true)
         let version = try version.version(default: store.repository.erofsFormats.default)
         let found = try store.images.open(image).image
         guard found.isContainer else { throw ImageStoreError.isArtifact(found.manifestDigest) }

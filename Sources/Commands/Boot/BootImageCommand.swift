@@ -39,7 +39,7 @@ struct BootImageCommand: ParsableCommand {
     }
 
     func run() throws {
-        let store = try global.openStore()
+        let store = try global.openStore(Self.rights)
         if remove { return try RemovedBootImages(count: try store.removeBootImage(image)).show(asJSON: json) }
         let made =
             if let find {

@@ -15,7 +15,7 @@ struct Cat: ParsableCommand {
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
-        let store = try global.openStore(readOnly: true)
+        let store = try global.openStore(Self.rights, readOnly: true)
         let tree = try store.images.tree(ofImage: image)
         guard let inode = tree.resolve(path, followingLast: true) else {
             throw CommandError("\(image): no \(path) in the image")

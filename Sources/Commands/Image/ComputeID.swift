@@ -32,10 +32,11 @@ struct ComputeID: ParsableCommand {
     func run() throws {
         if let path {
             let (algorithm, fallback) = try global.directoryDefaults(hash: hash)
+            try global.confine(.reading(), repository: nil) { $0.readable = [path] }
             let tree = try directoryTree(path, algorithm, tree, global)
             return try report(try imageID(of: tree, try version.version(default: fallback), algorithm))
         }
-        let store = try global.openStore(readOnly: true)
+        let store = try global.openStore(Self.rights, readOnly: true)
         let version = try version.version(default: store.repository.erofsFormats.default)
         try report(try imageID(of: try tree.tree(ofImage: image ?? "", in: store), version, store.repository.algorithm))
     }

@@ -12,7 +12,7 @@ struct Dump: ParsableCommand {
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
-        let store = try global.openStore(readOnly: true)
+        let store = try global.openStore(Self.rights, readOnly: true)
         try writeDumpfile(try tree.tree(ofImage: image, in: store)) { try Output.write($0) }
     }
 }

@@ -17,7 +17,7 @@ struct Images: ParsableCommand {
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
-        let store = try global.openStore(readOnly: true)
+        let store = try global.openStore(Self.rights, readOnly: true)
         let (tagged, broken) = try store.images.list()
         let (named, brokenNames) = try store.images.namedImages()
         for image in broken { Output.error("\(image.name): \(image.reason)") }

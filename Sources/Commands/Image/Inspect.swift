@@ -25,7 +25,7 @@ struct Inspect: ParsableCommand {
     }
 
     func run() throws {
-        let store = try global.openStore(readOnly: true)
+        let store = try global.openStore(Self.rights, readOnly: true)
         switch try store.images.find(image) {
         case .tagged(let name, let found):
             if manifest { return try Output.write(found.manifest.bytes) }

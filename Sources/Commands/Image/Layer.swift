@@ -22,7 +22,7 @@ struct Layer: ParsableCommand {
 
     func run() throws {
         let digest = try contentDigest(diffID)
-        let images = try global.openStore(readOnly: true).images
+        let images = try global.openStore(Self.rights, readOnly: true).images
         if json { return try Output.print(Self.document(try images.layerInfo(digest))) }
         let stream = try images.layerStream(digest)
         if dumpfile { return try images.forEachDumpLine(of: stream) { try Output.write($0) } }

@@ -21,7 +21,7 @@ struct List: ParsableCommand {
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
-        let store = try global.openStore(readOnly: true)
+        let store = try global.openStore(Self.rights, readOnly: true)
         let tree = try store.images.tree(ofImage: image)
         guard var inode = tree.resolve(path) else { throw CommandError("\(image): no \(path) in the image") }
         // As ls(1): a link to a directory is listed as that directory, unless the link itself may be meant.

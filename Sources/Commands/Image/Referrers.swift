@@ -28,7 +28,7 @@ struct Referrers: ParsableCommand {
         @OptionGroup var global: GlobalOptions
 
         func run() throws {
-            let images = try global.openStore(readOnly: true).images
+            let images = try global.openStore(Self.rights, readOnly: true).images
             let subject = try images.resolve(image).manifestDigest
             let found = try images.referrerDetails(of: subject, artifactType: artifactType, isRecursive: recursive)
             try ReferrerList(subject: subject, referrers: found, isLong: long).show(asJSON: json)
@@ -98,7 +98,7 @@ struct Referrers: ParsableCommand {
         }
 
         func run() throws {
-            let images = try global.openStore().images
+            let images = try global.openStore(Self.rights) { $0.readable = file.map { Self.file($0).path } }.images
             let subject = try images.resolve(image).manifestDigest
             let referrer: ContentDigest
             if let artifact {
@@ -129,7 +129,7 @@ struct Referrers: ParsableCommand {
         @OptionGroup var global: GlobalOptions
 
         func run() throws {
-            let images = try global.openStore().images
+            let images = try global.openStore(Self.rights).images
             let subject = try Self.digest(of: image, images)
             let referrer = try Self.digest(of: artifact, images)
             try images.removeReferrer(referrer, of: subject)

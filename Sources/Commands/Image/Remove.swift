@@ -27,7 +27,7 @@ struct Remove: ParsableCommand {
     }
 
     func run() throws {
-        let store = try global.openStore().images
+        let store = try global.openStore(Self.rights).images
         // A failure does not prevent the other removals: the command repeated removes the rest. All names are resolved first, so that none
         // is missing because an earlier removal took it away.
         var groups: [[ByteString]] = []

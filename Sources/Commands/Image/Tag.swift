@@ -19,7 +19,7 @@ struct Tag: ParsableCommand {
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
-        let images = try global.openStore().images
+        let images = try global.openStore(Self.rights).images
         do {
             let digest = try images.resolve(image).manifestDigest
             try images.tag(digest, as: name)

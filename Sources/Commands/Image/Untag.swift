@@ -21,7 +21,7 @@ struct Untag: ParsableCommand {
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
-        try global.openStore().images.removeAnyName(name, force: force)
+        try global.openStore(Self.rights).images.removeAnyName(name, force: force)
         try RemovedNames(names: [name]).show(asJSON: json)
     }
 }

@@ -18,6 +18,7 @@ struct CreateDumpfile: ParsableCommand {
 
     func run() throws {
         let (algorithm, _) = try global.directoryDefaults(hash: hash)
+        try global.confine(.reading(), repository: nil) { $0.readable = [directory] }
         try writeDumpfile(try directoryTree(directory, algorithm, tree, global)) { try Output.write($0) }
     }
 }

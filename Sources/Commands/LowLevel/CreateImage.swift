@@ -24,7 +24,7 @@ struct CreateImage: ParsableCommand {
     func run() throws {
         // No repository is made if the directory does not exist.
         _ = try FileDescriptor.open(directory, [.readOnly, .directory])
-        let repository = try global.openOrCreateStore(signer: signing.signer()).repository
+        let repository = try global.openOrCreateStore(.writing(), signer: signing.signer()) { $0.readable = [directory] }.repository
         try repository.beginPull()
         let walk = DirectoryWalk()
         var image = try repository.importDirectory(directory) { walk.found($0) }

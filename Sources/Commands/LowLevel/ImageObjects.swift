@@ -15,7 +15,7 @@ struct ImageObjects: ParsableCommand {
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
-        let repository = try global.openStore(readOnly: true).repository
+        let repository = try global.openStore(Self.rights, readOnly: true).repository
         let image = try repository.image(id)
         try NeededObjects(image: image, objects: try repository.imageObjects(image)).show(asJSON: json)
     }

@@ -17,7 +17,7 @@ struct ImportLayer: ParsableCommand {
 
     func run() throws {
         let digest = try contentDigest(diffID)
-        let store = try global.openStore(signer: signing.signer())
+        let store = try global.openStore(Self.rights, signer: signing.signer())
         let id = try store.images.importLayer(digest, from: StandardInput())
         try ImportedLayer(diffID: digest, stream: id).show(asJSON: json)
     }

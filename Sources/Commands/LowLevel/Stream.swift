@@ -14,7 +14,7 @@ struct Stream: ParsableCommand {
         @OptionGroup var global: GlobalOptions
 
         func run() throws {
-            let store = try global.openStore(readOnly: true)
+            let store = try global.openStore(Self.rights, readOnly: true)
             var entry = name
             if entry.hasPrefix("refs/") {
                 guard let reference = try store.repository.streamReference(ByteString(Array(entry.bytes.dropFirst(5)))) else {

@@ -78,7 +78,7 @@ struct Mount: ParsableCommand {
 
     func run() throws {
         if fuse || Serving.isServer { return try serve() }
-        let store = try global.openStore(readOnly: true)
+        let store = try global.openStore(Self.isPrivileged ? .mounting : nil, readOnly: true) { $0.runsPrograms = true }
         do {
             try mount(store)
         } catch let error as MountError {
@@ -93,6 +93,9 @@ struct Mount: ParsableCommand {
 }
 
 extension Mount {
+    /// Whether nothing depends on the set-user-ID bit of fusermount3.
+    static var isPrivileged: Bool { Host.hasCapability(.systemAdmin) }
+
     private func mount(_ store: Store) throws {
         try store.mount(
             image, at: directory, bootable: bootable,
@@ -114,7 +117,10 @@ extension Mount {
         guard foreground || Serving.isServer else { return try Serving.start() }
         try Serving.run {
             // Not opened for reading only: a lease is written if possible.
-            try global.openStoreUnchanged().serve(
+            try global.openStoreUnchanged(Self.isPrivileged ? .serving : nil) { confinement in
+                // Elsewhere mounting may be refused all the same, and fusermount3 may do it.
+                confinement.runsPrograms = !Host.isInFirstUserNamespace
+            }.serve(
                 image, at: directory, bootable: bootable,
                 ServeOptions(allowOther: allowOther, opensLazily: lazyOpen, attributes: attributes, report: { Output.error($0) }))
         }

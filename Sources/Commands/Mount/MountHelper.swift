@@ -47,6 +47,10 @@ enum MountHelper {
                 return 0
             }
             if let namespace = invocation.namespace { try enter(namespace) }
+            if Sandbox.isWanted, Mount.isPrivileged {
+                let applied = try Sandbox.apply(.mounting, repository: nil)
+                if invocation.isVerbose { Output.note("\(name): sandbox: \(applied)") }
+            }
             try mount(invocation)
             return 0
         } catch let error as UsageError {

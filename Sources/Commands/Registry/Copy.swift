@@ -45,12 +45,17 @@ struct Copy: ParsableCommand {
         } catch let error as RepositoryError {
             throw CommandError("--from \(from): \(error)")
         }
+        // Paths are limited below, when the repository exists.
+        try global.confine(CommandRights.copying.with { $0.limitsPaths = false }, repository: nil, tells: false)
         // Checks the arguments first: a typing error makes no repository.
         let found = try source.images.resolve(image)
         if name == nil, found.name == ByteString(found.manifestDigest.description) {
             throw CommandError("\(image) has no tag in \(from); name one: cfsoci copy \(image) NAME --from \(from)")
         }
-        let store = try global.openOrCreateStore()
+        let store = try global.openOrCreateStore(.copying) { confinement in
+            confinement.readable = [from]
+            confinement.linkable = [from + "/objects"]
+        }
         let display = ProgressDisplay(global, CopyState())
         defer { display.end() }
         let result = try store.copy(image, from: source, CopyOptions(name: name, jobs: jobs) { display.show($0) })

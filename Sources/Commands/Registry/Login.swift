@@ -42,6 +42,7 @@ struct Login: ParsableCommand {
     func run() throws {
         var registryOptions = try options.options(global)
         let store = LoginStore(registryOptions)
+        try global.confine(Self.loggingIn, repository: nil) { $0.add(store.files(makesDirectory: !getLogin)) }
         let target = try registry.map { try LoginTarget(parsing: $0) } ?? RegistryClient(registryOptions).defaultLoginTarget()
         if getLogin {
             guard let user = try store.user(for: target) else { throw CommandError("not logged in to \(target)") }

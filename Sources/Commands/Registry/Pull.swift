@@ -84,15 +84,18 @@ struct Pull: ParsableCommand {
 
     func run() throws {
         // Checks the arguments first: a typing error makes no repository.
-        _ = try parseReference(reference)
+        let source = try parseReference(reference)
         let platform = try platform.map { try Platform(parsing: $0) } ?? .host
         if let name { try ImageTag.check(name) }
         var registry = try registry.options(global)
         let signer = try signing.signer()
+        let store = try global.openOrCreateStore(Self.pulling, signer: signer) { [registry] confinement in
+            try confinement.addSource(source, registry)
+        }
+        // Starts a thread, so the process is confined before.
         let display = ProgressDisplay(global, PullState(.resolving(reference)))
         // Before the first line of the report or of an error.
         defer { display.end() }
-        let store = try global.openOrCreateStore(signer: signer)
         var options = PullOptions(platform: platform, name: name, observer: { display.show($0) })
         options.imageSignatures = imageSignatures
         options.keepsBlobs = keepBlobs
@@ -104,6 +107,7 @@ struct Pull: ParsableCommand {
         }
         transfer.apply(to: &options, &registry)
         options.policy = policy
+        options.downloadsEnded = { try Sandbox.endNetwork() }
         registry.fetchesForeignLayers = foreignLayers
         let results =
             try allPlatforms

@@ -26,7 +26,6 @@ struct Push: ParsableCommand {
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
-        _ = try parseReference(reference)
         try send(image, to: reference, pushing, registry.options(global), global)
     }
 }
@@ -34,7 +33,17 @@ struct Push: ParsableCommand {
 func send(
     _ image: ByteString, to reference: String, _ pushing: PushingOptions, _ registry: RegistryOptions, _ global: GlobalOptions
 ) throws {
-    let store = try global.openStoreUnchanged()
+    let destination = try parseReference(reference)
+    let store: Store
+    if case .registry = destination {
+        store = try global.openStoreUnchanged(.sending) { $0.addRegistry(registry) }
+    } else {
+        // First without paths: the destination is made once it is known that there is such an image.
+        store = try global.openStoreUnchanged(nil)
+        try global.confine(CommandRights.exporting.with { $0.limitsPaths = false }, repository: nil, tells: false)
+        _ = try store.images.open(image)
+        try global.confine(.exporting, repository: global.repositoryPath()) { try $0.addDestination(destination, registry) }
+    }
     let display = ProgressDisplay(global, PushState())
     // Before the first line of the report or of an error.
     defer { display.end() }

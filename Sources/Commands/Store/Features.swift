@@ -23,7 +23,7 @@ struct Features: ParsableCommand {
 
     func run() throws {
         let found = try probeFeatures(at: try path ?? Self.existing(try global.repositoryPath()))
-        try FeatureReport(found: found).show(asJSON: json)
+        try FeatureReport(found: found, sandbox: global.usesSandbox ? Confinement.availability() : nil).show(asJSON: json)
     }
 
     /// The path, or the nearest directory above it that exists.
@@ -43,12 +43,15 @@ struct Features: ParsableCommand {
 
 private struct FeatureReport: CommandReport {
     var found: HostFeatures
+    /// What confines commands here; nil if that is switched off.
+    var sandbox: Confinement.Availability?
 
     var lines: [String] {
         [
             "path        \(Output.printable(found.path))\(found.fileSystem.isEmpty ? "" : " (\(found.fileSystem))")",
             "kernel      \(found.kernelRelease)",
-            "mounts      \(Self.describe(found.mounting)); with fs-verity: \(Self.describe(found.secureMounting))", "",
+            "mounts      \(Self.describe(found.mounting)); with fs-verity: \(Self.describe(found.secureMounting))",
+            "sandbox     \(sandbox?.description ?? "switched off")", "",
             table(
                 ["FEATURE", "HERE", "DETAIL", "WITHOUT IT"],
                 found.features.map {
@@ -70,7 +73,10 @@ private struct FeatureReport: CommandReport {
         return [
             "path": .string(found.path.jsonText), "fileSystem": .string(found.fileSystem.jsonText), "kernel": .string(found.kernelRelease),
             "mounting": .string(found.mounting.rawValue), "secureMounting": .string(found.secureMounting.rawValue),
-            "features": .object(JSONObject(features)),
+            "sandbox": [
+                "enabled": .bool(sandbox != nil), "noNewPrivileges": .bool(sandbox != nil), "capabilities": .bool(sandbox != nil),
+                "landlock": .bool(sandbox?.landlock.isActive == true), "seccomp": .bool(sandbox?.filter.isActive == true),
+            ], "features": .object(JSONObject(features)),
         ]
     }
 

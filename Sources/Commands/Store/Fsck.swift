@@ -75,7 +75,7 @@ struct Fsck: ParsableCommand {
         if repair { return try runRepair() }
         let store: Store
         do {
-            store = try global.openStore(readOnly: true)
+            store = try global.openStore(Self.rights, readOnly: true)
         } catch let error as RepositoryError {
             guard isOfMetadata(error) else { throw error }
             try UnusableRepository(what: describe(error)).show(asJSON: json)
@@ -101,23 +101,24 @@ struct Fsck: ParsableCommand {
         let path = try global.repositoryPath()
         var options = StoreRepairOptions()
         options.registry = try registry.options(global)
-        let display = ProgressDisplay(global, CheckState())
-        defer { display.end() }
         var actions: [RepairAction] = []
         if let metadata = try Repository.repairMetadata(path, global.openOptions(readOnly: dryRun), isDryRun: dryRun) {
             actions.append(.metadataWritten(fault: metadata.fault))
-            for action in actions { display.show(.repair(.did(action))) }
         }
         let store: Store
         do {
-            store = try global.openStore(readOnly: dryRun)
+            store = try global.openStore(nil, readOnly: dryRun)
         } catch let error as RepositoryError {
             // What is to be repaired first is not repaired in a dry run, and nothing more can be said.
             guard dryRun, !actions.isEmpty, isOfMetadata(error) || error.isOldFormat else { throw error }
-            display.end()
             for action in actions { try Output.print(action.line(isPlan: true)) }
             throw DamageFound(message: nil)
         }
+        try confineRepair(store, path, options.registry)
+        // Starts a thread, so the process is confined before.
+        let display = ProgressDisplay(global, CheckState())
+        defer { display.end() }
+        for action in actions { display.show(.repair(.did(action))) }
         options.image = image
         options.isDryRun = dryRun
         options.prunesDangling = pruneDangling

@@ -18,7 +18,7 @@ struct GarbageCollect: ParsableCommand {
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
-        let store = try global.openStore(readOnly: removal.dryRun, wait: removal.wait.limit)
+        let store = try global.openStore(Self.rights, readOnly: removal.dryRun, wait: removal.wait.limit)
         let report = try store.repository.collectGarbage(
             dryRun: removal.dryRun, extraRoots: root, wait: removal.wait.limit, willWait: removal.waitingNote(global))
         removal.warn(report, global)

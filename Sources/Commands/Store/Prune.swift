@@ -22,7 +22,7 @@ struct Prune: ParsableCommand {
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
-        let store = try global.openStore(readOnly: removal.dryRun, wait: removal.wait.limit)
+        let store = try global.openStore(Self.rights, readOnly: removal.dryRun, wait: removal.wait.limit)
         let report = try store.prune(
             all: all, dryRun: removal.dryRun, wait: removal.wait.limit, confirm: yes ? nil : confirm, willWait: removal.waitingNote(global))
         removal.warn(report.garbage, global)

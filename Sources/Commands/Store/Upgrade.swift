@@ -13,7 +13,7 @@ struct Upgrade: ParsableCommand {
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
-        let result = try global.openStore(upgradeOldFormat: true, signer: signing.signer()).images.upgrade()
+        let result = try global.openStore(Self.rights, upgradeOldFormat: true, signer: signing.signer()).images.upgrade()
         if result.metadataWritten { global.note("meta.json was rewritten in the form that programs write; its meaning is the same") }
         try UpgradeReport(result: result).show(asJSON: json)
     }

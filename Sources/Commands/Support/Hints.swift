@@ -22,6 +22,7 @@ func hint(for error: any Error) -> String? {
     case MountError.options(.noObjects): ": use basedir=DIR, or repo=DIR with the name of an image"
     case MountError.system(let error), MountError.image(let error, _): hint(for: error)
     case let error as SystemError: hint(for: error)
+    case is ConfinementError: "; --no-sandbox, or CFSOCI_NO_SANDBOX=1 in the environment, runs without it"
     default: nil
     }
 }
@@ -132,6 +133,10 @@ private func option(_ limit: LimitExceeded.Limit) -> String {
 
 /// Open files are named through /proc, which chroots and rescue systems may lack: the kernel then reports that there is no such file.
 private func hint(for error: SystemError) -> String? {
+    if Sandbox.refuses(error) {
+        return
+            "; the sandbox of this command does not include that path; --no-sandbox, or CFSOCI_NO_SANDBOX=1 in the environment, switches it off"
+    }
     guard error.errno == .noEntry || error.errno == .notDirectory, !Host.hasProc else { return nil }
     return "; /proc is not mounted here, which may be why: mount -t proc proc /proc"
 }

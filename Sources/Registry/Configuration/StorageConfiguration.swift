@@ -8,6 +8,8 @@ internal import ComposefsOCIModel
 public struct StorageConfiguration: Sendable {
     /// The directories to search for an image, in order.
     public private(set) var roots: [ByteString] = []
+    /// The files and directories that were looked at, existing or not.
+    public private(set) var paths: [ByteString] = []
     private let environment: Environment
     private var settings = Settings()
     private static let fileLimit = 1 << 20
@@ -145,7 +147,7 @@ public struct StorageConfiguration: Sendable {
     }
 
     /// Sorted by name. Of files with the same name, the one closer to the user counts.
-    private func dropIns() throws -> [File] {
+    private mutating func dropIns() throws -> [File] {
         var directories: [(path: String, origin: Origin)] = []
         for parent in systemDirectories {
             directories.append((path: parent + "/storage.conf.d", origin: .system))
@@ -158,6 +160,7 @@ public struct StorageConfiguration: Sendable {
         }
         if let userDirectory { directories.append((path: userDirectory + "/storage.conf.d", origin: .user)) }
         var found: [ByteString: File] = [:]
+        paths += directories.map { ByteString($0.path) }
         for (path, origin) in directories {
             let flags: OpenFlags = [.readOnly, .directory]
             guard let directory = try FileDescriptor.currentDirectory.openIfPresent(at: ByteString(path), flags) else { continue }
@@ -169,6 +172,7 @@ public struct StorageConfiguration: Sendable {
     }
 
     private mutating func read(_ file: borrowing FileDescriptor, _ path: ByteString, _ origin: Origin) throws {
+        paths.append(path)
         let root: TOMLValue
         do { root = try TOML.parse(file.readAll(limit: Self.fileLimit)) } catch let error as TOMLError {
             throw RegistryError(.storageConfiguration(path, line: error.line, .syntax(error.reason)))

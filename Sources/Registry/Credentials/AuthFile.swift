@@ -17,6 +17,9 @@ struct AuthFile {
     }
     private var store: String? { root["credsStore"]?.string.flatMap { $0.isEmpty ? nil : $0 } }
 
+    /// Whether a credential helper is named, for some registries or for all.
+    var namesHelpers: Bool { store != nil || !helpers.isEmpty }
+
     private static func members(_ root: JSONValue, _ name: String) -> [(key: String, value: JSONValue)] {
         root[name]?.object.map { $0.map { (key: $0.key, value: $0.value) } } ?? []
     }

@@ -20,8 +20,8 @@ struct CredentialStore: Sendable {
             return FoundCredentials(credentials: given, origin: .options)
         }
         guard options.usesStoredCredentials else { return nil }
-        for helper in try finder?.configuration().credentialHelpers ?? [Self.files] {
-            if helper == Self.files {
+        for helper in try finder?.configuration().credentialHelpers ?? [Self.authFiles] {
+            if helper == Self.authFiles {
                 if let found = try findInFiles(for: repository) { return found }
                 continue
             }
@@ -35,7 +35,13 @@ struct CredentialStore: Sendable {
     }
 
     /// The value of `credential-helpers` in registries.conf that stands for the auth files.
-    private static let files = "containers-auth.json"
+    static let authFiles = "containers-auth.json"
+
+    /// The auth files that are read.
+    var files: [ByteString] {
+        if let named = options.authFile ?? environment["REGISTRY_AUTH_FILE"].map({ ByteString($0) }) { return [named] }
+        return usualPaths
+    }
 
     private func findInFiles(for repository: RemoteRepository) throws(RegistryError) -> FoundCredentials? {
         if let named = options.authFile ?? environment["REGISTRY_AUTH_FILE"].map({ ByteString($0) }) {

@@ -60,8 +60,8 @@ extension RegistryClient {
 public struct LoginStore: Sendable {
     /// The auth file.
     public let path: ByteString
-    private let options: RegistryOptions
-    private let environment: Environment
+    let options: RegistryOptions
+    let environment: Environment
 
     /// - Parameter options: `authFile` names the file. If it is nil, the file is `REGISTRY_AUTH_FILE`, or else
     ///   `${XDG_RUNTIME_DIR}/containers/auth.json` or `/run/containers/UID/auth.json`.

@@ -96,6 +96,7 @@ struct LayerSplitter: TarHandler, ~Copyable {
     }
 
     mutating func entry(_ entry: TarEntry, _ content: TarContent) throws {
+        Misbehaviour.act(at: .split)
         try check(entry)
         guard case .external(let size) = content else {
             if entry.sparse != nil, case .inline(let bytes) = content { sparse.append((entry, .inline(bytes))) }

@@ -27,9 +27,9 @@ public func pullAllPlatforms(
     reporter.image(.resolving(reference: source.canonicalName))
     let (isIndex, manifests) = try resolveAllManifests(source, limits: options.limits, options.cancellation)
     let name = options.name ?? ByteString(source.canonicalName)
-    func pull(_ manifest: ResolvedManifest, _ name: ByteString, other: ByteString? = nil) throws -> PullResult {
+    func pull(_ manifest: ResolvedManifest, _ name: ByteString, other: ByteString? = nil, isLast: Bool = true) throws -> PullResult {
         try options.cancellation.check()
-        return try ImagePull(source: source, repository: repository, options: options, reporter: reporter).take(
+        return try ImagePull(source: source, repository: repository, options: options, reporter: reporter, isLast: isLast).take(
             manifest, name, other: other)
     }
     guard isIndex else { return try manifests.map { try pull($0, name) } }
@@ -63,7 +63,9 @@ public func pullAllPlatforms(
     guard !named.isEmpty else { throw OCIError.noMatchingPlatform(wanted: options.platform, available: []) }
     if let first { named.insert(named.remove(at: first), at: 0) }
     return try named.enumerated().map { index, entry in
-        index == 0 && first != nil ? try pull(entry.manifest, name, other: entry.name) : try pull(entry.manifest, entry.name)
+        let isLast = index == named.count - 1
+        return index == 0 && first != nil
+            ? try pull(entry.manifest, name, other: entry.name, isLast: isLast) : try pull(entry.manifest, entry.name, isLast: isLast)
     }
 }
 

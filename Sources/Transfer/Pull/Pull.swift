@@ -38,6 +38,8 @@ struct ImagePull {
     let repository: Repository
     let options: PullOptions
     let reporter: PullReporter
+    /// Whether the pull is over with this image: others from the same index may follow.
+    var isLast = true
     let profile = PullProfile()
     var store: ImageStore { ImageStore(repository) }
 
@@ -85,7 +87,10 @@ struct ImagePull {
             repository.dropBlob(ByteString(manifest.config.digest.description))
             return result
         }
-        if options.storesReferrers { try pullReferrers(of: resolved, &result) }
+        if options.storesReferrers {
+            try pullReferrers(of: resolved, &result)
+            if isLast { try options.downloadsEnded?() }
+        }
         result.signatures = repository.signatureCounts - before
         if let other {
             try store.tag(resolved.digest, as: other)
@@ -174,6 +179,7 @@ struct ImagePull {
         let tasks = zip(manifest.layers, config.diffIDs).enumerated().map { LayerTask(index: $0, descriptor: $1.0, diffID: $1.1) }
         let layers = try layerPull.run(tasks, count: manifest.layers.count)
         let keptBlobs = try layerPull.keepBlobs(tasks, count: manifest.layers.count)
+        if isLast, !options.storesReferrers { try options.downloadsEnded?() }
         let streams = config.diffIDs.compactMap { diffID in layers.streams[diffID].map { (diffID: diffID, stream: $0) } }
 
         reporter.image(.merging)
@@ -287,6 +293,7 @@ struct ImagePull {
     private func pullArtifact(_ resolved: ResolvedManifest, _ configBytes: [UInt8], _ name: ByteString) throws -> PullResult {
         let (layers, published) = try storeArtifact(
             resolved.manifest, resolved.digest, configBytes, tag: name, Repository.Publication(), reporter)
+        if isLast, !options.storesReferrers { try options.downloadsEnded?() }
         return result(resolved, name, published, layers, images: [:], config: nil)
     }
 

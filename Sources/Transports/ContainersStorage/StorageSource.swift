@@ -26,12 +26,9 @@ public struct StorageSource: ImageSource {
     ///   - roots: the storages to search, unless the text names one; nil for the default locations.
     /// - Throws: `OCIError`, `SystemError`.
     public init(_ text: String, roots configured: [ByteString]? = nil) throws {
+        let roots = try Self.roots(of: text, configured: configured)
         var name = Substring(text)
-        var roots = configured ?? ContainersStorage.defaultRoots()
-        if name.hasPrefix("["), let end = name.firstIndex(of: "]") {
-            roots = [try Self.explicitRoot(name[name.index(after: name.startIndex)..<end], text)]
-            name = name[name.index(after: end)...]
-        }
+        if name.hasPrefix("["), let end = name.firstIndex(of: "]") { name = name[name.index(after: end)...] }
         let storages = try roots.compactMap { try ContainersStorage($0) }
         let reference = ByteString("containers-storage:" + name)
         guard !storages.isEmpty else {
@@ -87,6 +84,12 @@ public struct StorageSource: ImageSource {
     }
 
     // MARK: Finding
+
+    /// The storages to search: the one that the text names, or else those that are configured; nil for the default locations.
+    package static func roots(of text: String, configured: [ByteString]?) throws(OCIError) -> [ByteString] {
+        guard text.hasPrefix("["), let end = text.firstIndex(of: "]") else { return configured ?? ContainersStorage.defaultRoots() }
+        return [try explicitRoot(text[text.index(after: text.startIndex)..<end], text)]
+    }
 
     /// The root in `DRIVER@ROOT+RUNROOT:OPTIONS`. The other parts are not used.
     private static func explicitRoot(_ text: Substring, _ whole: String) throws(OCIError) -> ByteString {

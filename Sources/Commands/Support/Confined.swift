@@ -1,0 +1,149 @@
+import ArgumentParser
+import ComposefsCommandSupport
+import ComposefsLinuxSystem
+
+// What each command keeps while it parses bytes of others. README.md has the same table; a test compares them.
+
+/// A command that confines itself, or that parses nothing of others.
+protocol ConfinedCommand: ParsableCommand {
+    /// Nil for a command that parses nothing of others.
+    static var rights: CommandRights? { get }
+}
+
+extension CommandRights {
+    /// Kernel mounts. The kernel keeps the credentials of the process that mounts an overlay, and acts with them as long as it is mounted: what
+    /// were given up here would be missing there. Without CAP_SYS_ADMIN nothing is given up: fusermount3 needs its set-user-ID bit.
+    static let mounting = CommandRights(
+        .reads, programs: "itself, to serve with FUSE; mounts", limitsPaths: false, mounts: true,
+        capabilities: nil)
+
+    /// FUSE, with CAP_SYS_ADMIN; without it nothing is given up, as above. Unmounting at the end excludes Landlock.
+    static let serving = CommandRights(
+        .writes, programs: "`fusermount3` in user namespaces; mounts", limitsPaths: false, mounts: true,
+        capabilities: [.dacOverride, .dacReadSearch, .fileOwner, .systemAdmin])
+
+    static let copying = writing(reads: "repository of `--from`", writes: "files of `--from`, for hard links")
+    /// The repository too: it keeps how a layer was packed.
+    static let exporting = writing(writes: "destination")
+    static let sending = writing(
+        reads: "registries' files", network: "registries", programs: "credential helpers, if one is configured")
+    static let repairing = writing(
+        reads: "sources, registries' files", network: "registries", programs: "credential helpers, if one is configured")
+
+    func with(_ change: (inout CommandRights) -> Void) -> CommandRights {
+        var rights = self
+        change(&rights)
+        return rights
+    }
+}
+
+// MARK: Images
+
+extension Pull: ConfinedCommand {
+    static var rights: CommandRights? { pulling }
+    static let pulling = CommandRights.writing(
+        reads: "source, registries' files", writes: "chosen short names", network: "registries, until all is downloaded",
+        programs: "credential helpers, if one is configured, until all is downloaded")
+}
+extension Push: ConfinedCommand { static var rights: CommandRights? { .sending } }
+extension Export: ConfinedCommand { static var rights: CommandRights? { .exporting } }
+extension Copy: ConfinedCommand { static var rights: CommandRights? { .copying } }
+extension Images: ConfinedCommand { static var rights: CommandRights? { .watching(.reads) } }
+extension Inspect: ConfinedCommand { static var rights: CommandRights? { .reading() } }
+extension Tag: ConfinedCommand { static var rights: CommandRights? { .writing() } }
+extension Untag: ConfinedCommand { static var rights: CommandRights? { .watching(.writes) } }
+extension Remove: ConfinedCommand { static var rights: CommandRights? { .watching(.writes) } }
+extension Referrers.ListReferrers: ConfinedCommand { static var rights: CommandRights? { .reading() } }
+extension Referrers.AddReferrer: ConfinedCommand { static var rights: CommandRights? { .writing(reads: "files of `--file`") } }
+extension Referrers.RemoveReferrer: ConfinedCommand { static var rights: CommandRights? { .writing() } }
+
+// MARK: Registries
+
+extension Login: ConfinedCommand {
+    static var rights: CommandRights? { loggingIn }
+    static let loggingIn = CommandRights(
+        .none, reads: "registries' files", writes: "directory of the auth file", network: "registries",
+        programs: "credential helpers, if one is configured", capabilities: [.dacOverride, .dacReadSearch, .fileOwner])
+}
+/// Changes the user's own file, or calls a credential helper.
+extension Logout: ConfinedCommand { static var rights: CommandRights? { nil } }
+
+// MARK: Image content
+
+extension List: ConfinedCommand { static var rights: CommandRights? { .reading() } }
+extension Cat: ConfinedCommand { static var rights: CommandRights? { .reading() } }
+extension Layer: ConfinedCommand { static var rights: CommandRights? { .reading() } }
+extension Dump: ConfinedCommand { static var rights: CommandRights? { .reading() } }
+extension ComputeID: ConfinedCommand { static var rights: CommandRights? { .reading(reads: "directory of `--path`") } }
+
+// MARK: Mounting
+
+extension Mount: ConfinedCommand { static var rights: CommandRights? { .mounting } }
+/// Parses the kernel's table of mounts only.
+extension Unmount: ConfinedCommand { static var rights: CommandRights? { nil } }
+
+// MARK: Booting
+
+extension BootImageCommand: ConfinedCommand { static var rights: CommandRights? { .writing() } }
+extension BootArgument: ConfinedCommand { static var rights: CommandRights? { .reading() } }
+
+// MARK: The store
+
+/// Parses nothing but an existing `meta.json`.
+extension Initialize: ConfinedCommand { static var rights: CommandRights? { nil } }
+extension Fsck: ConfinedCommand { static var rights: CommandRights? { .reading() } }
+extension GarbageCollect: ConfinedCommand { static var rights: CommandRights? { .watching(.writes) } }
+extension Prune: ConfinedCommand { static var rights: CommandRights? { .watching(.writes) } }
+extension Upgrade: ConfinedCommand { static var rights: CommandRights? { .writing() } }
+/// Tries the kernel with files of its own.
+extension Features: ConfinedCommand { static var rights: CommandRights? { nil } }
+
+// MARK: Low level
+
+extension ImportLayer: ConfinedCommand { static var rights: CommandRights? { .writing() } }
+extension CreateImage: ConfinedCommand { static var rights: CommandRights? { .writing(reads: "directory") } }
+extension CreateDumpfile: ConfinedCommand { static var rights: CommandRights? { .reading(reads: "directory") } }
+extension ImageObjects: ConfinedCommand { static var rights: CommandRights? { .reading() } }
+extension Stream.CatStream: ConfinedCommand { static var rights: CommandRights? { .reading() } }
+
+/// The table of README.md.
+enum ConfinementTable {
+    static let titles = ["command", "capabilities", "Landlock", "reads", "writes", "sockets", "programs"]
+
+    /// Rows of one table, without those that other commands share: the names of commands with the same rights are in one row.
+    static var markdown: [String] {
+        var rows: [(names: [String], cells: [String])] = []
+        func add(_ name: String, _ cells: [String]) {
+            if let row = rows.firstIndex(where: { $0.cells == cells }) {
+                rows[row].names.append(name)
+            } else {
+                rows.append(([name], cells))
+            }
+        }
+        for (name, rights) in commands { if let rights { add(name, rights.cells) } }
+        add("fsck --repair", CommandRights.repairing.cells)
+        add("mount.composefs", CommandRights.mounting.cells)
+        add("mount --fuse", CommandRights.serving.cells)
+        let unconfined = commands.filter { $0.rights == nil }.map(\.name)
+        rows.append((unconfined, ["all", "no"] + Array(repeating: "not confined", count: titles.count - 3)))
+        return ["| " + titles.joined(separator: " | ") + " |", "|" + String(repeating: " --- |", count: titles.count)]
+            + rows.map { row in
+                "| " + ([row.names.map { "`\($0)`" }.joined(separator: ", ")] + row.cells).joined(separator: " | ") + " |"
+            }
+    }
+
+    /// Every command that does something, by its names from the first on.
+    static var commands: [(name: String, rights: CommandRights?)] {
+        all.map { ($0.name, ($0.type as? any ConfinedCommand.Type)?.rights ?? nil) }
+    }
+
+    static var all: [(name: String, type: any ParsableCommand.Type)] {
+        Cfsoci.configuration.groupedSubcommands.flatMap(\.subcommands).flatMap { leaves($0, "") }
+    }
+
+    private static func leaves(_ type: any ParsableCommand.Type, _ prefix: String) -> [(name: String, type: any ParsableCommand.Type)] {
+        let name = prefix + (type.configuration.commandName ?? type._commandName)
+        let below = type.configuration.subcommands
+        return below.isEmpty ? [(name, type)] : below.flatMap { leaves($0, name + " ") }
+    }
+}
