@@ -189,18 +189,30 @@ if let chosen = Context.environment["CFSOCI_TESTS"]?.split(separator: ",").map(S
 // The fuzzers, which only `tools/fuzz` builds: it sets the variable. There is one program per format; libFuzzer provides `main`.
 if Context.environment["CFSOCI_FUZZ"] != nil {
     let fuzzers: [String: [String]] = [
+        "FuzzAuth": ["FuzzSupport", "Registry"],
         "FuzzBootFormats": ["BootFormats", "Hashing"],
         "FuzzCompression": ["Compression"],
         "FuzzDumpfile": ["Dumpfile", "EROFS", "FileTree"],
         "FuzzErofs": ["Dumpfile", "EROFS", "FileTree"],
+        "FuzzFuse": ["EROFS", "FileTree", "Fuse", "FuzzSupport", "Hashing", "LinuxSystem"],
+        "FuzzHTTP": ["FuzzSupport", "HTTPClient", "Hashing", "OCIModel", "Registry", "Transports"],
         "FuzzJSON": ["JSON"],
+        "FuzzLayout": ["FuzzSupport", "Hashing", "ImageStore", "OCIModel", "Repository", "Transfer", "Transports"],
         "FuzzManifest": ["OCIModel"],
         "FuzzMetadata": ["Repository"],
         "FuzzReference": ["OCIModel", "Transports"],
         "FuzzRegistries": ["Registry"],
+        "FuzzRepository": [
+            "Dumpfile", "FuzzSupport", "Hashing", "ImageStore", "LinuxSystem", "OCIModel", "Repository", "Transfer", "Transports",
+        ],
         "FuzzSplitStream": ["Compression", "Hashing", "SplitStream"],
         "FuzzTar": ["Tar"],
     ]
+    package.targets.append(
+        .target(
+            name: prefix + "FuzzSupport", dependencies: ours(["Bytes", "Compression", "Hashing", "LinuxSystem"]),
+            path: "Tests/Fuzz/Support",
+            swiftSettings: settings))
     package.targets += fuzzers.map { name, dependencies in
         .executableTarget(
             name: prefix + name, dependencies: ours(["Bytes"] + dependencies), path: "Tests/Fuzz/Fuzz/" + name,

@@ -125,9 +125,12 @@ struct AuthFile {
         return count
     }
 
+    /// The whole document, as it is written.
+    var documentBytes: [UInt8] { root.prettyBytes + [0x0a] }
+
     /// Replaces the file, readable by its owner only. A symbolic link stays, and its target is replaced.
     func write() throws(RegistryError) {
-        do throws(SystemError) { try replaceFile(path, with: root.prettyBytes + [0x0a]) } catch {
+        do throws(SystemError) { try replaceFile(path, with: documentBytes) } catch {
             throw RegistryError(.file(.authFile, path, .unwritable(error)))
         }
     }
@@ -150,3 +153,32 @@ struct AuthFile {
         return host == "index.docker.io" || host == "registry-1.docker.io" ? "docker.io" : host
     }
 }
+
+/// What an auth file says of a registry, and what it says after a login and a logout there. Credential helpers are not found. For fuzzers.
+///
+/// - Parameters:
+///   - bytes: the file.
+///   - registry: as for `LoginTarget`.
+///   - user: without a colon and control characters.
+/// - Returns: the credentials after the login and the logout; and whether an equal document results from reading what would be written.
+package func checkAuthFile(
+    _ bytes: [UInt8], registry: String, user: String, password: String
+) throws(RegistryError) -> (loggedIn: RegistryCredentials?, loggedOut: RegistryCredentials?, isStable: Bool) {
+    let target = try LoginTarget(parsing: registry)
+    let environment = Environment(["PATH": "/nonexistent"])
+    var file = try AuthFile("auth.json", bytes)
+    do throws(RegistryError) { _ = try file.find(for: target.repository, environment) } catch { _ = "\(error)" }
+    _ = file.helperServers.count
+    file.set(user: user, password: password, for: target)
+    guard file.helper(for: target) == nil else { return (.password(user: user, password: password), nil, true) }
+    let written = try AuthFile("auth.json", file.documentBytes)
+    let loggedIn = try written.find(for: target.repository, environment)?.credentials
+    let isStable = written.documentBytes == file.documentBytes
+    _ = file.remove(target)
+    let loggedOut = try file.find(for: target.repository, environment)?.credentials
+    _ = file.removeAll()
+    return (loggedIn, loggedOut, isStable)
+}
+
+/// The credentials in the output of a credential helper; nil if it is not in the form of the protocol or without a secret. For fuzzers.
+package func checkHelperOutput(_ bytes: [UInt8]) -> RegistryCredentials? { CredentialHelper.credentials(in: bytes) ?? nil }

@@ -26,10 +26,16 @@ struct CredentialHelper {
             throw error(.failed(action: "get", server: server, status: status))
         }
         // The error does not quote the output, which contains the secret.
+        guard let answer = Self.credentials(in: output) else { throw error(.invalidOutput(server: server)) }
+        return answer
+    }
+
+    /// The credentials in the output of `get`: nil if it is not in the form of the protocol, `.some(nil)` if there is no secret.
+    static func credentials(in output: [UInt8]) -> RegistryCredentials?? {
         guard let value = try? JSONValue.parse(output), let user = value["Username"]?.string, let secret = value["Secret"]?.string else {
-            throw error(.invalidOutput(server: server))
+            return nil
         }
-        if secret.isEmpty { return nil }
+        if secret.isEmpty { return .some(nil) }
         return user == "<token>" ? .identityToken(secret) : .password(user: user, password: secret)
     }
 
