@@ -93,9 +93,17 @@ public struct Cfsoci: ParsableCommand {
     /// would crash the process and change its exit status.
     static func end(_ status: Int32) -> Never { Host.exitWithoutHandlers(status) }
 
-    /// The message without control characters.
+    /// The message without control characters, and without the passwords of the references that it quotes: the parser of arguments does not
+    /// know what an argument means.
     private static func printable(_ message: String) -> String {
-        message.split(separator: "\n", omittingEmptySubsequences: false).map { Output.printable(Arguments.bytes(String($0))) }
+        var message = message
+        for argument in Arguments.texts() {
+            // An option and its value may be one argument.
+            for text in [argument] + argument.split(separator: "=", maxSplits: 1).map(String.init) where hidingSecrets(text) != text {
+                message = message.replacing(text, with: hidingSecrets(text))
+            }
+        }
+        return message.split(separator: "\n", omittingEmptySubsequences: false).map { Output.printable(Arguments.bytes(String($0))) }
             .joined(separator: "\n")
     }
 

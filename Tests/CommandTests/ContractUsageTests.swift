@@ -5,6 +5,29 @@ import Testing
 
 /// Options, exit statuses and messages that are common to all commands.
 @Suite struct ContractUsageTests {
+    // MARK: Secrets
+
+    /// The password of a reference is shown by no message, not even by those of the parser of arguments.
+    @Test(arguments: [
+        "pull SECRET", "pull a b SECRET", "pull --policy SECRET x", "pull --policy=SECRET x", "pull --platform SECRET x", "push t SECRET",
+        "push SECRET", "export SECRET oci:out", "export t SECRET", "copy SECRET --to /nowhere", "inspect SECRET", "tag SECRET x",
+        "tag t SECRET", "untag SECRET", "rm SECRET", "referrers SECRET", "referrers list SECRET", "login SECRET", "logout SECRET",
+        "ls SECRET", "cat SECRET x", "dump SECRET", "layer SECRET", "layer t SECRET", "import-layer SECRET", "mount SECRET /",
+        "fsck SECRET",
+        "prune SECRET", "images SECRET", "bogus SECRET", "SECRET", "--SECRET", "compute-id SECRET",
+    ])
+    func secretsOfReferences(command: String) throws {
+        let store = try ContractStore()
+        for secret in [
+            "user:s3cret@host.invalid/team/app:1", "docker://user:s3cret@127.0.0.1:1/x", "https://user:s3cret@127.0.0.1:1/x?sig=s3cret",
+        ] {
+            let arguments = command.split(separator: " ").map { String($0.replacing("SECRET", with: secret)) }
+            let result = try store.run(arguments)
+            #expect(result.status != 0)
+            #expect(!(result.error + result.text).contains("s3cret"), "\(result.error)")
+        }
+    }
+
     // MARK: Where the repository is
 
     @Test func globalOptionsStandBeforeAndAfter() throws {
