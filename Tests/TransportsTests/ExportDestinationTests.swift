@@ -127,6 +127,30 @@ private final class Order: SystemCallObserver {
         #expect(try contents(folder.path + "/out").keys.sorted() == ["mark", "x.tar"])
     }
 
+    /// A blob that changes after it was verified, before it is in the archive: no archive appears.
+    @Test func changedSpools() throws {
+        let folder = try SourcesFolder()
+        try folder.write("out/mark", [1])
+        let destination = try ArchiveDestination(ImageLocation(folder.at("out/x.tar")))
+        for bytes in image.layers + [image.config] { _ = try destination.putBlob(OutgoingBlob(bytes, digest: .of(bytes))) }
+        try destination.putManifest(Manifest(parsing: image.manifest), digest: image.digest, isNamed: true)
+        var changed = 0
+        for entry in try FileDescriptor.open("/proc/self/fd", [.readOnly, .directory]).entries() {
+            let path = "/proc/self/fd/" + entry.name
+            // The files have no names, so only this process reaches them.
+            guard let target = try? FileDescriptor.currentDirectory.readLink(at: path), target.hasPrefix(folder.path + "/out/") else {
+                continue
+            }
+            let file = try FileDescriptor.open(path, .readWrite)
+            _ = try file.seek(to: 100, from: .start)
+            try file.writeAll([8])
+            changed += 1
+        }
+        #expect(changed > 0)
+        #expect(throws: PushError.self) { try destination.finish() }
+        #expect(try contents(folder.path + "/out").keys.sorted() == ["mark"])
+    }
+
     @Test func leftovers() throws {
         let folder = try SourcesFolder()
         for name in ["x.tar.tmp-0123456789ab.tar", "y.tar.tmp-0123456789ab.tar", "x.tar.tmp-1.tar"] { try folder.write("out/" + name, [1]) }
@@ -138,12 +162,49 @@ private final class Order: SystemCallObserver {
             ])
     }
 
+    /// Remains of another user are not removed, in archives and layouts alike.
+    @Test(.enabled(if: Host.effectiveUserID == 0)) func leftoversOfOthers() throws {
+        let folder = try SourcesFolder()
+        for name in ["x.tar.tmp-0123456789ab.tar", "layout/.tmp-0123456789ab", "layout/blobs/sha256/.tmp-0123456789ab"] {
+            try folder.write("out/" + name, [1])
+            try FileDescriptor.currentDirectory.changeOwner(at: folder.path + "/out/" + ByteString(name), uid: 12345, gid: 12345)
+        }
+        for file in layoutFiles([image], entries: [image.entry("v0")]) { try folder.write("out/layout/" + file.path, file.bytes) }
+        try export(image, to: ArchiveDestination(ImageLocation(folder.at("out/x.tar"))))
+        try export(image, to: LayoutDestination(directory: ImageLocation(folder.at("out/layout:v1"))))
+        #expect(
+            try contents(folder.path + "/out").keys.filter { $0.contains(".tmp-") }.sorted() == [
+                "layout/.tmp-0123456789ab", "layout/blobs/sha256/.tmp-0123456789ab", "x.tar.tmp-0123456789ab.tar",
+            ])
+    }
+
     /// A name of the maximum length.
     @Test func longNames() throws {
         let folder = try SourcesFolder()
         let name = String(repeating: "n", count: 255)
         try export(image, to: ArchiveDestination(ImageLocation(folder.at(name))))
         #expect(try readImage("oci-archive:" + folder.at(name)).0.layers == layers)
+    }
+}
+
+/// The same text names a destination and, afterwards, the image in it.
+@Suite struct DestinationNameTests {
+    @Test(arguments: ["", ":1", ":app:1", ":team/app:1", ":docker.io/team/app:1", ":localhost:5000/app:1"])
+    func readWhatWasWritten(name: String) throws {
+        let folder = try SourcesFolder()
+        try folder.write("a:b/mark", [1])
+        for (transport, file) in [("oci", "a:b/layout"), ("oci-archive", "a:b/archive.tar")] {
+            let location = ImageLocation(folder.at(file + name))
+            let destination: any ImageDestination =
+                transport == "oci" ? try LayoutDestination(directory: location) : try ArchiveDestination(location)
+            try export(image, to: destination)
+            let reference = "\(transport):\(folder.at(file + name))"
+            #expect(destination.displayName == reference)
+            #expect(try readImage(reference).0.manifest.bytes == image.manifest)
+        }
+        #expect(try FileDescriptor.open(folder.path, [.readOnly, .directory]).entries().map(\.name) == ["a:b"])
+        let entries = try FileDescriptor.open(folder.path + "/a:b", [.readOnly, .directory]).entries()
+        #expect(entries.map(\.name).sorted() == ["archive.tar", "layout", "mark"])
     }
 }
 
@@ -194,6 +255,42 @@ private final class Order: SystemCallObserver {
         #expect(try contents(folder.path + "/real").isEmpty)
         try export(image, to: LayoutDestination(directory: ImageLocation(folder.at("own:v1"))))
         #expect(try readImage("oci:" + folder.at("real:v1")).0.layers == layers)
+    }
+
+    /// A blob that is in the layout already is read, and is written again if it is damaged.
+    @Test(arguments: ["content", "size", "directory", "link"]) func damagedBlobs(kind: String) throws {
+        let folder = try SourcesFolder()
+        try export(image, to: LayoutDestination(directory: ImageLocation(folder.at("out:v1"))))
+        let name = "out/blobs/sha256/" + ContentDigest.of(layers[0]).hex
+        switch kind {
+        case "content": try folder.write(name, [UInt8](repeating: 8, count: layers[0].count))
+        case "size": try folder.write(name, [7])
+        case "directory":
+            try folder.remove(name)
+            try folder.write(name + "/file", [7])
+        default:
+            try folder.write("victim", layers[0])
+            try folder.remove(name)
+            try folder.symlink(folder.at("victim"), name)
+        }
+        let destination = try LayoutDestination(directory: ImageLocation(folder.at("out:v1")))
+        let blob = Descriptor(mediaType: "x/y", digest: .of(layers[0]), size: UInt64(layers[0].count))
+        #expect(try !destination.hasBlob(blob))
+        guard kind != "directory" else { return }
+        try export(image, to: destination)
+        #expect(try destination.hasBlob(blob))
+        #expect(try readImage("oci:" + folder.at("out:v1")).0.layers == layers)
+    }
+
+    /// An index without an image, as other programs write it. Its other members stay.
+    @Test(arguments: ["[]", "null"]) func emptyIndexes(manifests: String) throws {
+        let folder = try SourcesFolder()
+        try folder.write("out/oci-layout", #"{"imageLayoutVersion":"1.0.0"}"#)
+        try folder.write("out/index.json", #"{"schemaVersion":2,"manifests":\#(manifests),"annotations":{"a":"b"}}"#)
+        try export(image, to: LayoutDestination(directory: ImageLocation(folder.at("out:v1"))))
+        #expect(try readImage("oci:" + folder.at("out:v1")).0.layers == layers)
+        let index = String(decoding: try #require(try contents(folder.path + "/out")["index.json"]), as: UTF8.self)
+        #expect(index.contains(#""annotations":{"a":"b"}"#))
     }
 
     /// The layout is readable at every moment, even if the export fails.

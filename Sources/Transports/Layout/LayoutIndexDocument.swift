@@ -18,6 +18,12 @@ struct LayoutIndexDocument {
     /// - Parameter name: the file's name, for messages.
     /// - Throws: `OCIError`, `JSONError`.
     init(parsing bytes: [UInt8], name: String) throws {
+        var bytes = bytes
+        // Programs in Go encode an empty list as null.
+        if var value = try? JSONValue.parse(bytes), value["manifests"]?.isNull == true {
+            value["manifests"] = []
+            bytes = value.compactBytes
+        }
         _ = try ImageIndex(parsing: bytes, mediaType: nil, document: name, limit: Self.limit)
         document = try JSONValue.parse(bytes)
     }
