@@ -248,6 +248,24 @@ import Testing
         #expect(none.status == 1 && none.text.isEmpty)
     }
 
+    /// A name that exists, but cannot be removed.
+    @Test(.enabled(if: isRoot && hasProgram("unshare"), "needs root")) func continuesAfterAnError() throws {
+        let (store, _) = try ContractStore.small()
+        let tree = store.folder.path + "/tree"
+        mkdir(tree, 0o755)
+        try writeFile(tree + "/file", [1])
+        try store.succeed(["create-image", tree, "team/app"])
+        let script = #"""
+            mount --bind "$1/images/refs/team" "$1/images/refs/team"
+            mount -o remount,ro,bind "$1/images/refs/team"
+            exec "$CFSOCI" rm team/app t --repo "$1"
+            """#
+        let result = try launch("unshare", ["-m", "bash", "-ec", script, "bash", store.path], environment: ["CFSOCI=" + Cfsoci.binary])
+        #expect(result.status == 1 && result.text == "Removed tag t\n", "\(result.text)")
+        #expect(result.error.contains("images/refs/team/app: Read-only file system"), "\(result.error)")
+        #expect(try store.succeed(["images", "--json"]).json()["images"]?.array?.map { $0["name"]?.string } == ["team/app"])
+    }
+
     /// Invalid names.
     @Test func continuesAfterWhatIsNoName() throws {
         let (store, _) = try ContractStore.small()

@@ -1,6 +1,17 @@
 import ComposefsJSON
+import ComposefsLinuxSystem
+import ComposefsOCI
 import Glibc
 import Testing
+
+/// What programs that use the library get if they say nothing about attributes.
+@Suite struct MountDefaultTests {
+    @Test func withoutPrivileges() {
+        let expected: MountAttributes = [.noSetUserID, .noDevices]
+        #expect(MountOptions().attributes == expected && ServeOptions().attributes == expected)
+        #expect(FuseMountOptions().attributes == expected)
+    }
+}
 
 /// The privileges of a mounted image.
 @Suite(.serialized, .enabled(if: isRoot && access("/dev/fuse", F_OK) == 0, "needs root and FUSE"))

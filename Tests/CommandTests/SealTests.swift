@@ -110,6 +110,9 @@ private let configKey = "composefs.config.fsverity-sha512-12"
         #expect(expectRefusal(try pull(wrong)).hasSuffix("annotation \(mergedKey).sig: is not base64"))
         wrong.manifest = [mergedKey: id, mergedKey + ".sig": ""]
         #expect(expectRefusal(try pull(wrong)).hasSuffix("has 0 bytes; the kernel accepts 1 to 16128"))
+        // Line breaks, as Go's decoder accepts them.
+        wrong.manifest = [mergedKey: id, mergedKey + ".sig": "MA\\nA=\\r\\n"]
+        #expect(try pull(wrong).status == 0)
         // A digest without its annotation is ignored.
         wrong.manifest = [mergedKey + ".sig": "no base64"]
         #expect(try pull(wrong).status == 0)

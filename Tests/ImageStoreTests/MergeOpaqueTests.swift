@@ -246,6 +246,23 @@ private func fault(_ layers: String...) -> String? {
         #expect(attempt(4000, 2_000_000, { item($0 == 0 ? "t>s" : "t/x") }, layers: 2) != nil)
     }
 
+    /// Entries that wait for the layer's end are counted when they come, because they are in memory from then on.
+    @Test func waitingEntries() throws {
+        var merger = LayerMerger(nil, memoryLimit: 2_000_000)
+        merger.beginLayer()
+        let (file, content) = item("t")
+        try merger.add(file, content: content)
+        try merger.endLayer()
+        merger.beginLayer()
+        let error = #expect(throws: MergeError.self) {
+            for index in 0..<10_000 {
+                let (entry, content) = item("t/x\(index)")
+                try merger.add(entry, content: content)
+            }
+        }
+        #expect(error?.memoryLimit == 2_000_000)
+    }
+
     @Test func longWays() throws {
         // 40 links on the way to each of 20,000 files: found once.
         let links = (0..<40).map { "l\($0)>\($0 == 0 ? "end" : "l\($0 - 1)")" }.joined(separator: " ")

@@ -128,6 +128,26 @@ import Testing
         }
     }
 
+    /// The content decides what a referrer is, too: a signature with an image's config type is an artifact, and an image is none whatever
+    /// the type of its config.
+    @Test(arguments: ["application/octet-stream", "", "application/vnd.oci.image.config.v1+json"])
+    func kinds(configType: String) throws {
+        func referrer(_ config: [UInt8], _ layers: [(bytes: [UInt8], type: String)]) -> [UInt8] {
+            let list = layers.map { Self.descriptor($0.type, $0.bytes) }.joined(separator: ",")
+            return Array(
+                #"{"schemaVersion":2,"mediaType":"\#(TestImage.manifestType)","config":\#(Self.descriptor(configType, config)),"layers":[\#(list)],"subject":\#(Self.descriptor(TestImage.manifestType, Self.image.manifest))}"#
+                    .utf8)
+        }
+        let signature = referrer(Self.image.config, [(Self.note, "application/vnd.dev.cosign.simplesigning.v1+json")])
+        let image = referrer(
+            Self.image.config, Self.image.layers.map { (bytes: $0, type: "application/vnd.oci.image.layer.v1.tar+gzip") })
+        try pull(serve([(Self.image.manifest, [signature, image])])) { result, store in
+            #expect(result.referrers == [.of(signature)] && result.referrersLeftOut == [.of(image)])
+            let stored = try store.image(.of(signature))
+            #expect(stored?.isContainer == false)
+        }
+    }
+
     /// Content that differs from its descriptor is an error: the registry is damaged or malicious.
     @Test func damaged() throws {
         let artifact = Self.artifact("one", of: Self.image.manifest)

@@ -64,6 +64,8 @@ import Testing
         #expect(try markers(scratch) == 1)
         try lose(file, scratch)
         let repository = try scratch.open()
+        // What is staged may be lost, too.
+        #expect(try repository.stagedStream("s") == nil)
         #expect(try pull(repository).isNew)
         #expect(try repository.check().problems == [])
         #expect(try scratch.listing()[".staging"] == nil)
@@ -268,6 +270,17 @@ import Testing
         thief.stolen.withLock { $0 = [] }
         let held = try names.filter { try !scratch.directory().open(at: ByteString($0), .readOnly).lock(.exclusive, wait: false) }
         #expect(held.count == 1)
+    }
+
+    /// The name of `meta.json` may be lost: it is removed, so that the next attempt writes it again.
+    @Test func metadataIsWrittenAnew() throws {
+        let scratch = try Scratch()
+        try FileDescriptor.makeDirectory(scratch.repository)
+        Recorder(forwarding: Failing([.fsync], on: "/repo")).observe {
+            #expect(failure { _ = try scratch.create() }?.description.hasSuffix("Input/output error") == true)
+        }
+        #expect(try scratch.listing().isEmpty)
+        #expect(try Repository.initialize(scratch.repository, RepositoryConfiguration(verity: .insecure)).created)
     }
 
     /// Images, then what leads to them.

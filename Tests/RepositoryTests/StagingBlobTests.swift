@@ -1,6 +1,7 @@
 import ComposefsBytes
 import ComposefsLinuxSystem
 import ComposefsRepository
+import Glibc
 import Testing
 
 /// Blobs that are being fetched: one lease each, and what is kept of them.
@@ -131,6 +132,20 @@ import Testing
         #expect(try files(scratch) == [".blob-new": "40", ".blob-third": "40"])
         _ = consume third
         _ = consume new
+    }
+
+    /// A file system that reports no size has room.
+    @Test(.enabled(if: Host.effectiveUserID == 0, "needs root")) func fileSystemsWithoutSize() throws {
+        let scratch = try Scratch()
+        try FileDescriptor.makeDirectory(scratch.repository)
+        guard system("mount -t ramfs none '\(scratch.repository)'") == 0 else { return }
+        defer { _ = system("umount -l '\(scratch.repository)'") }
+        do {
+            let lease = try #require(try scratch.create().leaseBlob(name, size: 10))
+            lease.keep(limit: 100)
+            append([1, 2, 3], to: lease)
+        }
+        #expect(try files(scratch) == [".blob-sha256:0123": "3"])
     }
 
     /// What an earlier pull kept is of use also where nothing more can be kept.

@@ -30,7 +30,25 @@ import Testing
     ])
     func configTypesThatSayNothing(_ type: String?) throws {
         let image = try pull(ArraySource([ArraySource.Layer(Self.blob), ArraySource.Layer(.zeros("b", 5))], configType: type))
-        #expect(image.layerIdentifiers == [Self.blob.diffID, LayerArchive.zeros("b", 5).diffID])
+        #expect(image.isContainer && image.layerIdentifiers == [Self.blob.diffID, LayerArchive.zeros("b", 5).diffID])
+        // The digest of a compressed layer is not its diff ID.
+        let gzip = ArraySource.Layer(blob: Pack.gzip(Self.blob.bytes), diffID: Self.blob.diffID, mediaType: gzip)
+        #expect(try pull(ArraySource([gzip], configType: type)).layerIdentifiers == [Self.blob.diffID])
+    }
+
+    /// A layout lists the image as one: readers of a layout without names skip entries with an artifact type.
+    @Test(arguments: [nil, "application/octet-stream", "application/json; charset=utf-8", MediaType.ociConfig])
+    func exported(_ type: String?) throws {
+        let scratch = try StoreScratch()
+        let store = ImageStore(try scratch.create())
+        let source = ArraySource([ArraySource.Layer(Self.blob)], configType: type)
+        _ = try pullImage(from: source, into: store.repository)
+        let location = ImageLocation((scratch.path + "/layout").description)
+        _ = try pushImage(
+            store.open(ByteString(source.canonicalName)).image, of: store, to: LayoutDestination(directory: location))
+        let layout = try LayoutSource(directory: location)
+        #expect(layout.rootManifest().expected?.digest == source.digest && layout.rootManifest().expected?.artifactType == nil)
+        #expect(try pullImage(from: layout, into: store.repository, PullOptions(name: "again")).isContainer)
     }
 
     @Test(arguments: ["application/vnd.docker.plugin.v1+json", "application/vnd.cncf.helm.config.v1+json", MediaType.ociEmpty])

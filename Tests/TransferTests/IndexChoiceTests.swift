@@ -132,6 +132,17 @@ import Testing
                 $0.image("attestation", for: "unknown/unknown", layer: "application/vnd.in-toto+json", entry: attestation)
                 $0.image("intel", for: "linux/amd64", entry: amd64)
             } == "intel")
+        // One that states no platform is marked all the same.
+        for marked in [#","annotations":{"vnd.docker.reference.type":"attestation-manifest"}"#, attestation] {
+            #expect(
+                chosen { $0.image("attestation", for: "linux/amd64", layer: "application/vnd.in-toto+json", entry: marked) }
+                    == "the index lists no image for linux/amd64")
+            #expect(
+                chosen {
+                    $0.image("attestation", for: "linux/amd64", entry: marked)
+                    $0.image("intel", for: "linux/amd64")
+                } == "intel")
+        }
         // Some builders leave it unspecified.
         #expect(
             chosen {

@@ -85,15 +85,15 @@ private func base64(_ bytes: [UInt8]) -> String {
             case segment(Int, Int), file(String, Int), raw([UInt8], Int)
         }
 
-        func writeSplit(_ layer: Int, _ parts: [Part], _ archive: [UInt8]) throws {
+        func writeSplit(_ layer: Int, _ parts: [Part], _ archive: [UInt8], encode: ([UInt8]) -> String = base64) throws {
             let lines = parts.enumerated().map { position, part in
                 switch part {
                 case .segment(let start, let end):
-                    #"{"type":2,"payload":"\#(base64(Array(archive[start..<end])))","position":\#(position)}"#
+                    #"{"type":2,"payload":"\#(encode(Array(archive[start..<end])))","position":\#(position)}"#
                 case .file(let name, 0): #"{"type":1,"name":"\#(name)","payload":null,"position":\#(position)}"#
                 case .file(let name, let size):
                     #"{"type":1,"name":"\#(name)","size":\#(size),"payload":"AAAAAAAAAAA=","position":\#(position)}"#
-                case .raw(let name, let size): #"{"type":1,"name_raw":"\#(base64(name))","size":\#(size),"position":\#(position)}"#
+                case .raw(let name, let size): #"{"type":1,"name_raw":"\#(encode(name))","size":\#(size),"position":\#(position)}"#
                 }
             }
             try writeSplit(layer, lines.joined(separator: "\n") + "\n")
@@ -124,6 +124,20 @@ private func base64(_ bytes: [UInt8]) -> String {
             #expect(image.manifest.layers.map(\.digest) == [ContentDigest.of(storage.lower), ContentDigest.of(storage.upper)])
             #expect(source.canonicalName == canonical)
         }
+    }
+
+    /// Line breaks in base64, as Go's decoder accepts them.
+    @Test(arguments: ["\\n", "\\r\\n"]) func lineEndsInPayloads(_ lineEnd: String) throws {
+        let storage = try Storage()
+        let parts: [Storage.Part] = [
+            .segment(0, 512), .file("lib/x", 5), .segment(517, 1536), .raw([0xff], 1), .segment(1537, storage.upper.count),
+        ]
+        try storage.writeSplit(2, parts, storage.upper) { bytes in
+            var text = ""
+            for (index, digit) in base64(bytes).enumerated() { text += (index % 3 == 2 ? lineEnd : "") + String(digit) }
+            return text + lineEnd
+        }
+        #expect(try readImage(storage.reference + "app:1").0.layers == [storage.lower, storage.upper])
     }
 
     /// `NAME@ID`: the image with this ID, which has a name in the same repository.
