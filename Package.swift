@@ -76,6 +76,7 @@ let package = Package(
         module("EROFS", ["Bytes", "Hashing", "FileTree"]),
         module("Dumpfile", ["Bytes", "Hashing", "FileTree"]),
         module("BootFormats", ["Bytes", "Hashing"]),
+        module("Ext4", ["Bytes", "Hashing", "FileTree"]),
         // Level 4: Repository knows no OCI. Transports knows no store and no HTTP. HTTPClient, the only user of libcurl, knows no registry. Mounting
         // knows no repository; it reports what is mounted, which garbage collection needs.
         module("Mounting", ["Bytes", "LinuxSystem", "Concurrency"]),
@@ -143,6 +144,7 @@ let package = Package(
         tests("EROFS", ["Bytes", "Hashing", "FileTree", "Dumpfile"]),
         tests("Dumpfile", ["Bytes", "Hashing", "FileTree"]),
         tests("BootFormats", ["Bytes", "Hashing"]),
+        tests("Ext4", ["Bytes", "Hashing", "FileTree", "LinuxSystem", "TestSupport"]),
         tests("OCIModel", ["Hashing", "Compression", "JSON", "Transports", "ImageStore", "Transfer"]),
         tests("Repository", ["Bytes", "Hashing", "LinuxSystem", "Concurrency", "JSON", "FileTree", "SplitStream", "EROFS", "TestSupport"]),
         tests(

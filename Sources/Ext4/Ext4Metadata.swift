@@ -1,0 +1,241 @@
+internal import ComposefsBytes
+internal import ComposefsFileTree
+
+/// A part of an image: its offset in bytes and its content, which is one or more blocks.
+public struct Ext4Blocks: Sendable {
+    public var offset: UInt64
+    public var bytes: [UInt8]
+
+    init(block: UInt64, _ bytes: [UInt8]) {
+        offset = block << Ext4Format.blockBits
+        self.bytes = bytes
+    }
+
+    var group: Int { Int(offset >> Ext4Format.blockBits) / Ext4Format.blocksPerGroup }
+}
+
+/// The blocks of a planned file system that are not contents of objects, in ascending order. Blocks of zeros are left out.
+public struct Ext4Metadata: Sequence, IteratorProtocol {
+    private let plan: Ext4Plan
+    private let writer: SuperblockWriter
+    private let checksums: Checksums
+    private let descriptors: [UInt8]
+    /// Blocks at the start of a group, which are before all others.
+    private var header: ArraySlice<Ext4Blocks> = []
+    private var pending: ArraySlice<Ext4Blocks> = []
+    private var nextGroup = 0
+    private var step = Step.system
+
+    private enum Step {
+        case system
+        /// The metadata of a node.
+        case node(Int)
+        /// The contents of a file.
+        case file(Int)
+        case end
+    }
+
+    init(_ plan: Ext4Plan) {
+        self.plan = plan
+        checksums = Checksums(uuid: plan.uuid.bytes)
+        var directories: [UInt32] = []
+        for (index, node) in plan.list.nodes.enumerated() where node.kind == .directory {
+            let group = plan.geometry.group(ofInode: InodeList.number(index))
+            while directories.count <= group { directories.append(0) }
+            directories[group] += 1
+        }
+        let table = GroupTable(
+            plan.geometry, end: plan.end, lastInode: Swift.max(plan.list.last, Ext4Format.firstInode - 1), directories: directories,
+            checksums)
+        writer = SuperblockWriter(plan: plan, table: table)
+        descriptors = table.encode()
+    }
+
+    public mutating func next() -> Ext4Blocks? {
+        while true {
+            if let blocks = header.popFirst() { return blocks }
+            if pending.isEmpty { fill() }
+            guard let blocks = pending.first else {
+                guard nextGroup < plan.geometry.groups else { return nil }
+                openGroup()
+                continue
+            }
+            if blocks.group >= nextGroup {
+                openGroup()
+                continue
+            }
+            pending.removeFirst()
+            return blocks
+        }
+    }
+
+    // MARK: Groups
+
+    private mutating func openGroup() {
+        let (geometry, group) = (plan.geometry, nextGroup)
+        nextGroup += 1
+        header = []
+        let first = geometry.firstBlock(group)
+        if Geometry.hasSuperblock(group) {
+            var block = [UInt8](repeating: 0, count: Ext4Format.blockSize)
+            block.put(writer.superblock(group: group), at: group == 0 ? Ext4Format.superblockOffset : 0)
+            header.append(Ext4Blocks(block: first, block))
+            header.append(Ext4Blocks(block: first + 1, descriptors))
+        }
+        if group == 0, !geometry.backupGroups.isEmpty {
+            let resize = ResizeInode(geometry: geometry, block: plan.resizeBlock)
+            for index in 0..<geometry.reservedDescriptorBlocks {
+                header.append(Ext4Blocks(block: UInt64(1 + geometry.descriptorBlocks + index), resize.indirect(index)))
+            }
+        }
+        let flags = writer.table.descriptors[group].flags
+        if flags & GroupDescriptor.blocksUninitialized == 0 {
+            header.append(Ext4Blocks(block: geometry.blockBitmap(group), writer.table.blockBitmap(group)))
+        }
+        guard flags & GroupDescriptor.inodesUninitialized == 0 else { return }
+        header.append(Ext4Blocks(block: geometry.inodeBitmap(group), writer.table.inodeBitmap(group)))
+        var inodes = ByteWriter(capacity: writer.table.usedInodes(group) * Ext4Format.inodeSize)
+        let start = UInt32(group * geometry.inodesPerGroup)
+        for index in 0..<UInt32(writer.table.usedInodes(group)) { inodes.append(inode(start + index + 1)) }
+        inodes.pad(to: Ext4Format.blockSize)
+        header.append(Ext4Blocks(block: geometry.inodeTable(group), inodes.bytes))
+    }
+
+    // MARK: Inodes
+
+    private func inode(_ number: UInt32) -> [UInt8] {
+        let empty = [UInt8](repeating: 0, count: Ext4Format.inodeSize)
+        switch number {
+        case Ext4Format.rootInode: return inode(ofNode: 0)
+        case Ext4Format.resizeInode where plan.geometry.reservedDescriptorBlocks > 0:
+            return ResizeInode(geometry: plan.geometry, block: plan.resizeBlock).record.encode(number, checksums)
+        case Ext4Format.journalInode: return writer.journalRecord?.encode(number, checksums) ?? empty
+        case ..<Ext4Format.firstInode: return empty
+        default: return inode(ofNode: Int(number - (Ext4Format.firstInode - 1)))
+        }
+    }
+
+    private func inode(ofNode index: Int) -> [UInt8] {
+        let (list, tree) = (plan.list, plan.list.tree)
+        let node = list.nodes[index]
+        let number = InodeList.number(index)
+        var record = InodeRecord(mode: 0, links: 1)
+        let (size, isInBlocks) = list.content(of: node)
+        record.size = size
+        let extentBlocks = plan.treeBlocks(index)
+        let runs = plan.dataRuns(index)
+        record.blocks = runs.reduce(UInt64(extentBlocks.count)) { $0 + UInt64($1.count) } + (node.hasAttributeBlock ? 1 : 0)
+        record.attributeBlock = plan.allocations[index].attributeBlock
+        // Values in inodes of their own count for every inode that has them.
+        for value in list.attributes(of: node)?.separateValues ?? [] { record.blocks += Ext4Format.blocks(UInt64(value.count)) }
+        if isInBlocks {
+            record.flags |= Ext4Format.flagExtents
+            record.blockMap = ExtentTree.encode(runs, blocks: extentBlocks, seed: checksums.inodeSeed(number)).root
+        }
+        if node.kind == .directory {
+            let links = node.links + 2
+            record.links = links > Ext4Format.maximumLinks ? 1 : UInt16(links)
+            if node.isIndexed { record.flags |= Ext4Format.flagIndexed }
+        } else {
+            record.links = UInt16(node.links)
+        }
+        switch node.role {
+        case .value:
+            record.mode = 0o100600
+            record.flags |= Ext4Format.flagAttributeValue
+            let value = list.values[Int(node.value)]
+            let references = list.valueReferences[Int(node.value)]
+            return record.encodeValue(number, hash: crc32c(checksums.seed, value), references: references, checksums)
+        case .lostAndFound: record.mode = 0o040700
+        case .tree:
+            record.mode = node.kind.modeBits | tree.permissions(of: node.inode)
+            record.uid = tree.uid(of: node.inode)
+            record.gid = tree.gid(of: node.inode)
+            record.time = tree.modified(of: node.inode)
+            if let attributes = list.attributes(of: node) { record.attributes = attributes.body(checksums, inodeOf: list.number(ofValue:)) }
+            switch tree.content(of: node.inode) {
+            case .symbolicLink(let target) where !isInBlocks: record.blockMap = target.bytes
+            case .blockDevice(let number), .characterDevice(let number): record.blockMap = InodeRecord.blockMap(device: number) ?? []
+            default: break
+            }
+        }
+        return record.encode(number, checksums)
+    }
+
+    // MARK: Data blocks
+
+    /// Fills `pending` with the next blocks in the data areas of groups; leaves it empty at the end.
+    private mutating func fill() {
+        pending = []
+        let nodes = plan.list.nodes
+        while pending.isEmpty {
+            switch step {
+            case .system:
+                if plan.geometry.reservedDescriptorBlocks > 0 {
+                    let resize = ResizeInode(geometry: plan.geometry, block: plan.resizeBlock)
+                    pending.append(Ext4Blocks(block: plan.resizeBlock, resize.doubleIndirect))
+                }
+                if let journal = plan.journal.first { pending.append(Ext4Blocks(block: journal.start, writer.journalSuperblock)) }
+                step = .node(0)
+            case .node(let index) where index == nodes.count: step = .file(0)
+            case .node(let index):
+                appendAttributes(index)
+                if nodes[index].kind != .regular || nodes[index].role == .value { appendContent(index) }
+                step = .node(index + 1)
+            case .file(let index) where index == nodes.count: step = .end
+            case .file(let index):
+                if nodes[index].kind == .regular, nodes[index].role == .tree { appendContent(index) }
+                step = .file(index + 1)
+            case .end: return
+            }
+        }
+    }
+
+    private mutating func appendAttributes(_ index: Int) {
+        let list = plan.list
+        guard list.nodes[index].hasAttributeBlock, let attributes = list.attributes(of: list.nodes[index]) else { return }
+        let block = plan.allocations[index].attributeBlock
+        pending.append(Ext4Blocks(block: block, attributes.block(at: block, checksums, inodeOf: list.number(ofValue:))))
+    }
+
+    private mutating func appendContent(_ index: Int) {
+        let list = plan.list
+        let node = list.nodes[index]
+        let number = InodeList.number(index)
+        let runs = plan.dataRuns(index)
+        guard !runs.isEmpty else { return }
+        if let content = content(node, index) {
+            for run in runs {
+                let start = Int(run.logical) * Ext4Format.blockSize
+                let end = start + Int(run.count) * Ext4Format.blockSize
+                var part = Array(content[start..<Swift.min(end, content.count)])
+                part.append(contentsOf: repeatElement(0, count: end - start - part.count))
+                pending.append(Ext4Blocks(block: run.start, part))
+            }
+        }
+        let blocks = plan.treeBlocks(index)
+        guard !blocks.isEmpty else { return }
+        for (block, bytes) in ExtentTree.encode(runs, blocks: blocks, seed: checksums.inodeSeed(number)).blocks {
+            pending.append(Ext4Blocks(block: block, bytes))
+        }
+    }
+
+    /// The bytes of an inode that come from the tree; nil if they are those of an object.
+    private func content(_ node: InodeList.Node, _ index: Int) -> [UInt8]? {
+        let list = plan.list
+        let number = InodeList.number(index)
+        if node.kind == .directory {
+            let parent = InodeList.number(Int(node.parent))
+            do throws(Unwritable) {
+                return try list.directory(index).encode(own: number, parent: parent, seed: checksums.inodeSeed(number))
+            } catch {
+                preconditionFailure("a directory that was planned cannot be written")
+            }
+        }
+        if node.role == .value { return list.values[Int(node.value)] }
+        switch list.tree.content(of: node.inode) {
+        case .inline(let bytes), .symbolicLink(let bytes): return bytes.bytes
+        default: return nil
+        }
+    }
+}
