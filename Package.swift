@@ -198,6 +198,7 @@ if Context.environment["CFSOCI_FUZZ"] != nil {
         "FuzzErofs": ["Dumpfile", "EROFS", "FileTree"],
         "FuzzFuse": ["EROFS", "FileTree", "Fuse", "FuzzSupport", "Hashing", "LinuxSystem"],
         "FuzzHTTP": ["FuzzSupport", "HTTPClient", "Hashing", "OCIModel", "Registry", "Transports"],
+        "FuzzExt4": ["Dumpfile", "Ext4", "FileTree"],
         "FuzzJSON": ["JSON"],
         "FuzzLayout": ["FuzzSupport", "Hashing", "ImageStore", "OCIModel", "Repository", "Transfer", "Transports"],
         "FuzzManifest": ["OCIModel"],
