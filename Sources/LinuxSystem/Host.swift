@@ -123,30 +123,5 @@ public enum Host {
     public static func sleep(milliseconds: Int) { _ = cl_sleep(Int64(clamping: min(max(0, milliseconds), 1 << 40) * 1_000_000)) }
 
     /// Formats a time as RFC 3339 in UTC: `2026-11-21T04:33:49Z`. Years outside 0…9999 are clamped.
-    public static func rfc3339(_ seconds: Int64) -> String {
-        // -62167219200 is 0000-01-01T00:00:00Z; 253402300799 is the last second of 9999.
-        let seconds = min(max(seconds, -62_167_219_200), 253_402_300_799)
-        var day = seconds / 86400
-        var second = seconds % 86400
-        if second < 0 {
-            second += 86400
-            day -= 1
-        }
-        // Days count from 0000-03-01, so that the leap day is the last day of a year. 146097 days are 400 years.
-        let shifted = day + 719_468
-        let era = (shifted >= 0 ? shifted : shifted - 146_096) / 146_097
-        let dayOfEra = shifted - era * 146_097
-        let yearOfEra = (dayOfEra - dayOfEra / 1460 + dayOfEra / 36524 - dayOfEra / 146_096) / 365
-        let dayOfYear = dayOfEra - (365 * yearOfEra + yearOfEra / 4 - yearOfEra / 100)
-        let marchMonth = (5 * dayOfYear + 2) / 153
-        let dayOfMonth = dayOfYear - (153 * marchMonth + 2) / 5 + 1
-        let month = marchMonth < 10 ? marchMonth + 3 : marchMonth - 9
-        let year = yearOfEra + era * 400 + (month <= 2 ? 1 : 0)
-        func digits(_ number: Int64, _ width: Int) -> String {
-            let text = String(number)
-            return String(repeating: "0", count: max(0, width - text.count)) + text
-        }
-        return digits(year, 4) + "-" + digits(month, 2) + "-" + digits(dayOfMonth, 2) + "T" + digits(second / 3600, 2) + ":"
-            + digits(second / 60 % 60, 2) + ":" + digits(second % 60, 2) + "Z"
-    }
+    public static func rfc3339(_ seconds: Int64) -> String { RFC3339.text(seconds) }
 }

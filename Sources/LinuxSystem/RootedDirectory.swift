@@ -261,6 +261,12 @@ extension RootedDirectory {
         guard result >= 0 else { throw descriptor.failure("rename to", result, newPath) }
     }
 
+    /// Sets access and modification time of an entry, without following a symbolic link.
+    public borrowing func setTime(at path: ByteString, seconds: Int64, nanoseconds: UInt32) throws(SystemError) {
+        let result = change(.setTime, path) { cl_utimensat($0, $1.baseAddress, $1.count, seconds, nanoseconds) }
+        guard result >= 0 else { throw descriptor.failure("set the time of", result, path) }
+    }
+
     /// Creates a hard link to an entry; a symbolic link is linked itself, not its target. EEXIST if the name is taken.
     public borrowing func link(at path: ByteString, to newPath: ByteString) throws(SystemError) {
         let result = pair(.link, path, newPath) { from, old, to, new in

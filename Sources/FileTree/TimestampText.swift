@@ -1,0 +1,27 @@
+import ComposefsBytes
+
+/// Text and coding in the form of RFC 3339.
+extension Timestamp: Codable, CustomStringConvertible {
+    /// Nil unless the text is a date and time with a zone: `2026-11-21T04:33:49.5Z`.
+    public init?(rfc3339 text: String) {
+        guard let (seconds, nanoseconds) = RFC3339.parse(text) else { return nil }
+        self.init(seconds: seconds, nanoseconds: nanoseconds)
+    }
+
+    /// In UTC, with a fraction of a second only if there is one. Years outside 0…9999 are clamped.
+    public var description: String { RFC3339.text(seconds, nanoseconds: nanoseconds) }
+
+    public init(from decoder: any Decoder) throws {
+        let container = try decoder.singleValueContainer()
+        let text = try container.decode(String.self)
+        guard let time = Timestamp(rfc3339: text) else {
+            throw DecodingError.dataCorruptedError(in: container, debugDescription: "\"\(text)\" is not a time in the form of RFC 3339")
+        }
+        self = time
+    }
+
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.singleValueContainer()
+        try container.encode(description)
+    }
+}
