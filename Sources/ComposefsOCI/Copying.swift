@@ -15,7 +15,10 @@ extension Store {
     public func copy(_ image: ByteString, from source: Store, _ options: CopyOptions = CopyOptions()) throws -> CopyResult {
         try cancellable(options.cancellation) {
             let found = try source.images.open(image)
-            return try copyImage(found.image, from: source.images, named: found.name, into: images, options)
+            let result = try copyImage(found.image, from: source.images, named: found.name, into: images, options)
+            source.images.noteUse(of: TaggedImage(name: found.name, manifestDigest: found.image.manifestDigest))
+            images.noteUse(of: TaggedImage(name: result.name, manifestDigest: result.manifestDigest))
+            return result
         }
     }
 

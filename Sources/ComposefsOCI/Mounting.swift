@@ -36,6 +36,7 @@ extension Store {
         if options.source != MountOptions.source(ofImage: ByteString(opened.id.hex)) {
             try? repository.leaseMount(of: opened.id, at: target)
         }
+        noteUse(ofMountable: image, opened.id)
         return opened.id
     }
 
@@ -49,6 +50,18 @@ extension Store {
             throw ImageStoreError.otherImage(image, found: opened.id.hex, wanted: wanted.hex)
         }
         return opened
+    }
+
+    /// Records that what a caller named was mounted.
+    func noteUse(ofMountable image: ByteString, _ id: ObjectID) {
+        // A name may end with an ID.
+        var names = [image]
+        if let at = image.bytes.lastIndex(of: UInt8(ascii: "@")), at > 0 { names.append(ByteString(Array(image.bytes[..<at]))) }
+        for name in names where ObjectID(hex: name.bytes) == nil {
+            if let found = try? images.resolve(name) { return images.noteUse(of: found) }
+            if (try? images.hasName(name)) == true { return images.noteUse(ofDirectoryImage: name) }
+        }
+        images.noteUse(ofImage: id)
     }
 
     /// The name without `@ID`, the image's name in `images/`, and the ID. If an image has the whole text as its name, there is no ID.

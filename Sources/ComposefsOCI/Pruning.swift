@@ -1,6 +1,6 @@
 public import ComposefsBytes
 public import ComposefsConcurrency
-import ComposefsImageStore
+public import ComposefsImageStore
 public import ComposefsRepository
 
 /// The result of `Store.prune`: what was removed, or would be removed by a run that is not dry.
@@ -35,6 +35,11 @@ public struct PruneReport: Hashable, Sendable {
     public var referrersRemoved = 0
     /// The result of the garbage collection.
     public var garbage = GarbageReport()
+
+    /// The same in numbers.
+    public var counts: ImagePruneReport {
+        ImagePruneReport(references: tagsRemoved.count, streams: garbage.streamNamesRemoved, bytes: garbage.bytesRemoved)
+    }
 }
 
 extension Store {
@@ -43,31 +48,59 @@ extension Store {
     /// - Parameters:
     ///   - all: whether to remove also the tags of all images that are not in use, that is, not mounted, booted, deployed or named by a
     ///     boot entry. An artifact is in use only if it belongs to an image that is kept. Names in `images/refs` are never removed.
+    ///   - policy: which of these tags to remove; with a policy, they are removed without `all`, too.
     ///   - dryRun: whether only to report what would be removed.
     ///   - wait: how long to wait for other handles of the repository.
     ///   - cancellation: ends waiting. Cancelling the task does so too.
     /// - Throws: `RepositoryError`, which is `.busy` after the time limit; `ImageStoreError`; `CancellationError` after a cancellation.
     public func prune(
-        all: Bool = false, dryRun: Bool = false, wait: LockWait = .forever, cancellation: Cancellation = Cancellation()
+        all: Bool = false, policy: PrunePolicy? = nil, dryRun: Bool = false, wait: LockWait = .forever,
+        cancellation: Cancellation = Cancellation()
     ) async throws -> PruneReport {
-        try await waiting(cancellation) { try prune(all: all, dryRun: dryRun, wait: wait, cancellation: cancellation) }
+        try await waiting(cancellation) { try prune(all: all, policy: policy, dryRun: dryRun, wait: wait, cancellation: cancellation) }
+    }
+
+    /// Removes the tags that a policy selects, and then what `prune` removes. Tags of images that are in use stay.
+    ///
+    /// - Parameters:
+    ///   - policy: which tags to remove; `.unused` for all.
+    ///   - dryRun: as for `prune`.
+    ///   - wait: as for `prune`.
+    ///   - cancellation: as for `prune`.
+    /// - Returns: how much was removed; `prune(all:policy:dryRun:wait:cancellation:)` returns names.
+    /// - Throws: as `prune`; `ImageFilterError`.
+    public func prune(
+        _ policy: PrunePolicy, dryRun: Bool = false, wait: LockWait = .forever, cancellation: Cancellation = Cancellation()
+    ) async throws -> ImagePruneReport {
+        try await waiting(cancellation) {
+            try prune(policy: policy, dryRun: dryRun, wait: wait, cancellation: cancellation, confirm: nil).counts
+        }
+    }
+
+    /// The same on the caller's thread.
+    public func prune(
+        _ policy: PrunePolicy, dryRun: Bool = false, wait: LockWait = .forever, cancellation: Cancellation = Cancellation()
+    ) throws -> ImagePruneReport {
+        try prune(policy: policy, dryRun: dryRun, wait: wait, cancellation: cancellation, confirm: nil).counts
     }
 
     /// The same on the caller's thread.
     ///
     /// - Parameters:
     ///   - all: as for `prune`.
+    ///   - policy: as for `prune`.
     ///   - dryRun: as for `prune`.
     ///   - wait: as for `prune`.
     ///   - cancellation: as for `prune`.
-    ///   - confirm: called before anything is removed, with the tags that `all` would remove, if there are any. An error that it throws
+    ///   - confirm: called before anything is removed, with the tags that would be removed, if there are any. An error that it throws
     ///     ends the call.
     ///   - willWait: called once before waiting for other handles.
     public func prune(
-        all: Bool = false, dryRun: Bool = false, wait: LockWait = .forever, cancellation: Cancellation = Cancellation(),
-        confirm: (([ByteString]) throws -> Void)? = nil, willWait: (@Sendable () -> Void)? = nil
+        all: Bool = false, policy: PrunePolicy? = nil, dryRun: Bool = false, wait: LockWait = .forever,
+        cancellation: Cancellation = Cancellation(), confirm: (([ByteString]) throws -> Void)? = nil,
+        willWait: (@Sendable () -> Void)? = nil
     ) throws -> PruneReport {
-        var plan = try planPrune(all: all)
+        var plan = try planPrune(all: all, policy)
         if dryRun {
             let gone = plan.tags.union(plan.records).map { "streams/refs/" + $0 }
             plan.report.garbage = try repository.planCollection(without: Set(gone))
@@ -78,7 +111,9 @@ extension Store {
         // changed.
         try repository.waitForOthers(wait, cancellation, willWait: willWait)
         let confirmed = Set(plan.report.tagsRemoved)
-        plan = try planPrune(all: all) { confirmed.contains($0) }
+        plan = try planPrune(all: all, policy) { confirmed.contains($0) }
+        // An image that is used now was used last when it is not any more.
+        images.repository.noteUse(streams: plan.report.tagsKept.map { ImageTag.prefix + ImageTag.encode($0.name) })
         for name in plan.report.tagsRemoved { try images.untag(name, force: true) }
         for record in plan.records { try repository.removeStreamReference(record) }
         // An image that was mounted in the meantime loses only its tag: the collection reads the uses again while no other process can
@@ -95,10 +130,19 @@ extension Store {
     }
 
     /// - Parameter mayRemove: whether a tag may be removed.
-    private func planPrune(all: Bool, _ mayRemove: (ByteString) -> Bool = { _ in true }) throws -> PrunePlan {
+    private func planPrune(all: Bool, _ policy: PrunePolicy?, _ mayRemove: (ByteString) -> Bool = { _ in true }) throws -> PrunePlan {
         let uses = try repository.imageUses()
         var plan = PrunePlan()
-        if all { try sortTags(uses, &plan.report, mayRemove) }
+        if let policy {
+            let found = try images.tags(prunedBy: policy, uses)
+            plan.report.tagsRemoved = found.removed.map(\.name).filter(mayRemove)
+            for tag in found.kept {
+                guard let first = tag.uses.first else { continue }
+                plan.report.tagsKept.append(.init(name: tag.record.name, use: PruneReport.Use(first.kind), uses: tag.uses))
+            }
+        } else if all {
+            try sortTags(uses, &plan.report, mayRemove)
+        }
         plan.tags = Set(plan.report.tagsRemoved.map { ImageTag.prefix + ImageTag.encode($0) })
         plan.records = try images.unneededReferrers(without: plan.tags, kept: images.manifestsInUse(uses))
         plan.report.referrersRemoved = plan.records.count

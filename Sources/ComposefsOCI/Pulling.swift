@@ -1,5 +1,6 @@
 import ComposefsBytes
 import ComposefsConcurrency
+import ComposefsImageStore
 import ComposefsLinuxSystem
 import ComposefsOCIModel
 public import ComposefsRegistry
@@ -24,7 +25,9 @@ extension Store {
         _ reference: String, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
     ) throws -> PullResult {
         try cancellable(options.cancellation) {
-            try pullImage(from: try openSource(reference, options, registry), into: repository, recording(reference, options))
+            let result = try pullImage(from: try openSource(reference, options, registry), into: repository, recording(reference, options))
+            noteUse(of: result)
+            return result
         }
     }
 
@@ -44,8 +47,10 @@ extension Store {
         _ reference: String, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
     ) throws -> [PullResult] {
         try cancellable(options.cancellation) {
-            try ComposefsTransfer.pullAllPlatforms(
+            let results = try ComposefsTransfer.pullAllPlatforms(
                 from: try openSource(reference, options, registry), into: repository, recording(reference, options))
+            for result in results { noteUse(of: result) }
+            return results
         }
     }
 
@@ -54,6 +59,11 @@ extension Store {
         _ reference: String, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
     ) async throws -> [PullResult] {
         try await onOwnThread(options.cancellation) { try pullAllPlatforms(reference, options.with($0), registry: registry) }
+    }
+
+    /// A pull of an image that is here already is a use of its tag, too.
+    private func noteUse(of result: PullResult) {
+        images.noteUse(of: TaggedImage(name: result.name, manifestDigest: result.manifestDigest))
     }
 
     /// The options, with where the image comes from, for a later repair.

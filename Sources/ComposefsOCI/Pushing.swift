@@ -24,8 +24,10 @@ extension Store {
         _ image: ByteString, to reference: String, _ options: PushOptions = PushOptions(), registry: RegistryOptions = RegistryOptions()
     ) throws -> PushResult {
         try cancellable(options.cancellation) {
-            let stored = try images.open(image).image
-            return try pushImage(stored, of: images, to: try openDestination(reference, options, registry), options)
+            let found = try images.open(image)
+            let result = try pushImage(found.image, of: images, to: try openDestination(reference, options, registry), options)
+            images.noteUse(of: TaggedImage(name: found.name, manifestDigest: found.image.manifestDigest))
+            return result
         }
     }
 

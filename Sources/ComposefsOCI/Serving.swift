@@ -107,7 +107,9 @@ extension Store {
             mount.abandon()
             throw error
         }
-        return ServedImage(server, try mount.attach(), keeper)
+        let served = ServedImage(server, try mount.attach(), keeper)
+        noteUse(ofMountable: image, id)
+        return served
     }
 
     private func keep(_ id: ObjectID, at target: ByteString) -> ServedImage.Keeper {

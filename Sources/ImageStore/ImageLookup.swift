@@ -10,6 +10,11 @@ public struct TaggedImage: Sendable, Hashable {
     public var name: ByteString
     /// The digest of the manifest.
     public var manifestDigest: ContentDigest
+
+    public init(name: ByteString, manifestDigest: ContentDigest) {
+        self.name = name
+        self.manifestDigest = manifestDigest
+    }
 }
 
 extension ImageStore {

@@ -32,6 +32,8 @@ public enum ImageStoreError: Error, Sendable, CustomStringConvertible {
     case invalidTag(ByteString, TagFault)
     /// Nothing in the repository is called so.
     case noSuchImage(ByteString)
+    /// No image has this reference. Thrown by `get`, `inspect` and `remove`.
+    case imageNotFound(ByteString)
     /// More than one manifest is meant.
     case ambiguous(ByteString, candidates: [ContentDigest])
     /// A name stands for something else than the digest or identifier that was demanded with it.
@@ -54,7 +56,7 @@ public enum ImageStoreError: Error, Sendable, CustomStringConvertible {
     public var description: String {
         switch self {
         case .invalidTag(let name, let fault): "\"\(name.withoutSecrets)\" cannot be a tag: \(fault)"
-        case .noSuchImage(let name): "no image \"\(name.withoutSecrets)\" in the repository"
+        case .noSuchImage(let name), .imageNotFound(let name): "no image \"\(name.withoutSecrets)\" in the repository"
         case .ambiguous(let text, let candidates):
             "\"\(text.withoutSecrets)\" may mean \(candidates.map(\.description).sorted().joined(separator: " or ")); give more digits or the full name"
         case .otherImage(let name, let found, let wanted): "\(name.withoutSecrets) is \(found), not \(wanted)"

@@ -53,7 +53,7 @@ extension ImageStore {
     }
 
     /// The EROFS images of a manifest; none where it cannot be read.
-    private func imageIDs(of manifest: ContentDigest) -> [ObjectID] {
+    func imageIDs(of manifest: ContentDigest) -> [ObjectID] {
         do { return try image(manifest)?.allImageIDs ?? [] } catch { return [] }
     }
 

@@ -13,6 +13,14 @@ public enum StreamName {
     /// The prefix of the stream of a blob that belongs to no image; its digest follows.
     public static let blobPrefix: ByteString = "oci-blob-"
 
+    // Reserved for disks: see Repo-Format.md, chapter 7.
+    static let layerImagePrefix: ByteString = "oci-erofs-"
+    static let fsmetaPrefix: ByteString = "oci-fsmeta-"
+    static let vmdkPrefix: ByteString = "oci-vmdk-"
+
+    /// The stream that holds the EROFS image of a layer alone.
+    static func layerImage(_ diffID: ContentDigest) -> ByteString { layerImagePrefix + ByteString(diffID.description) }
+
     /// The stream that holds a manifest.
     public static func manifest(_ digest: ContentDigest) -> ByteString { manifestPrefix + ByteString(digest.description) }
     /// The stream that holds a config.

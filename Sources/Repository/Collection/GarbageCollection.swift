@@ -22,6 +22,8 @@ public struct GarbageReport: Hashable, Sendable {
     public var imagesKeptForMounts: [ObjectID] = []
     /// Mounts whose image cannot be told; empty if nothing is kept because of them.
     public var unidentifiedMounts: [UnidentifiedMount] = []
+    /// The names in `streams/` of `streamsRemoved`, ascending.
+    public var streamNamesRemoved: [ByteString] = []
 
     public init() {}
 }
@@ -94,6 +96,13 @@ extension Repository {
         return try planCollection(extraRoots, own, without: without).report
     }
 
+    /// What would go, and which objects.
+    func planGarbage() throws(RepositoryError) -> (report: GarbageReport, objects: [ObjectID]) {
+        let own = activity.marker.withLock { $0.path }
+        let plan = try planCollection([], own)
+        return (plan.report, plan.objects)
+    }
+
     // MARK: Plan
 
     private struct Collection {
@@ -122,7 +131,9 @@ extension Repository {
         for link in inventory.streams where !isKept(link, live, inventory) {
             plan.links.append(Layout.streams + "/" + link.name)
             plan.report.streamsRemoved += 1
+            plan.report.streamNamesRemoved.append(link.name)
         }
+        plan.report.streamNamesRemoved.sort()
         for link in inventory.images where !isKept(link, live, inventory) {
             plan.links.append(Layout.images + "/" + link.name)
             plan.report.imagesRemoved += 1
@@ -234,7 +245,7 @@ extension Repository {
     }
 
     /// Whether an object begins like a split stream; false where it is missing.
-    private func isStream(_ id: ObjectID) throws(RepositoryError) -> Bool {
+    func isStream(_ id: ObjectID) throws(RepositoryError) -> Bool {
         guard try objectSize(id) != nil else { return false }
         let file = try openObject(id, verify: false)
         var head = [UInt8](repeating: 0, count: 32)

@@ -84,6 +84,9 @@ public struct ImageUses: Sendable {
     /// Uses of which nothing tells what they need: what it is, and why not. Nothing may be removed then.
     package var unknown: [(path: ByteString, why: String)] = []
 
+    /// Whether every use tells its image.
+    package var isComplete: Bool { unidentified.isEmpty && unknown.isEmpty }
+
     /// The uses of an image that may have several EROFS images; empty when it is not in use.
     public func uses(of ids: some Sequence<ObjectID>) -> [ImageUse] {
         var found: [ImageUse] = []

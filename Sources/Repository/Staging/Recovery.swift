@@ -235,6 +235,8 @@ extension Repository {
                 max(status.mtimeSeconds, status.ctimeSeconds) >= limit, let text = try readLink(path)
             else { continue }
             try system { () throws(SystemError) in try placeLink(text, at: path) }
+            // The new link tells, as the old one did, when the name was used last.
+            try? root.setTime(at: path, seconds: status.mtimeSeconds, nanoseconds: status.mtimeNanoseconds)
         }
     }
 
