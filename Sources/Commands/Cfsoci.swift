@@ -26,7 +26,9 @@ public struct Cfsoci: ParsableCommand {
             CommandGroup(name: "Booting", subcommands: [Boot.self]),
             CommandGroup(
                 name: "The store",
-                subcommands: [Initialize.self, Fsck.self, GarbageCollect.self, Prune.self, Upgrade.self, Features.self]),
+                subcommands: [
+                    Initialize.self, Info.self, DiskUsage.self, Fsck.self, GarbageCollect.self, Prune.self, Upgrade.self, Features.self,
+                ]),
             CommandGroup(
                 name: "Low level",
                 subcommands: [

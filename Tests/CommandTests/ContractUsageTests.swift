@@ -102,6 +102,7 @@ import Testing
         ["import-layer", "sha256:0000000000000000000000000000000000000000000000000000000000000000"], ["dump", "x"], ["compute-id", "x"],
         ["mount", "x", "/tmp"], ["fsck"], ["fsck", "x"], ["fsck", "--json"], ["gc"], ["gc", "--dry-run"], ["upgrade"],
         ["image-objects", "x"], ["stream", "cat", "x"],
+        ["df"], ["du"], ["info"],
     ])
     func missingRepository(arguments: [String]) throws {
         let folder = try TemporaryFolder()

@@ -82,3 +82,17 @@ extension GlobalOptions {
         }
     }
 }
+
+extension Store {
+    /// Opens a repository for a command that only leaves hints or leases in it. One from before `meta.json` is opened for reading only.
+    package static func openUnchanged(_ path: ByteString, _ options: OpenOptions) throws -> Store {
+        do {
+            return try open(path, options)
+        } catch let error as RepositoryError {
+            guard case .oldFormat = error else { throw error }
+            var options = options
+            options.readOnly = true
+            return try open(path, options)
+        }
+    }
+}

@@ -13,6 +13,27 @@ package enum Arguments {
     /// The process's arguments without its name.
     package static func texts() -> [String] { all().dropFirst().map { text($0.bytes) } }
 
+    /// Whether one of some flags without a value follows the subcommand's name. The parser does not tell: global flags mean the same before it
+    /// and after it.
+    ///
+    /// - Parameter valued: the options that take the next argument as their value.
+    package static func followsCommand(_ flags: Set<String>, letter: Character, valued: Set<String>) -> Bool {
+        var rest = texts()[...]
+        var isAfterName = false
+        while let argument = rest.popFirst() {
+            if argument == "--" { return false }
+            if valued.contains(argument) {
+                _ = rest.popFirst()
+            } else if !argument.hasPrefix("-") {
+                isAfterName = true
+            } else if isAfterName {
+                let isGroup = !argument.hasPrefix("--") && argument.dropFirst().contains(letter)
+                if flags.contains(argument) || isGroup { return true }
+            }
+        }
+        return false
+    }
+
     package static func text(_ bytes: some Collection<UInt8>) -> String {
         if let text = String(validating: bytes, as: UTF8.self), !text.unicodeScalars.contains(where: { byte(of: $0) != nil }) {
             return text

@@ -1,73 +1,121 @@
 import ArgumentParser
 import ComposefsBytes
 import ComposefsCommandSupport
+import ComposefsLinuxSystem
 import ComposefsOCI
 
 struct Images: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "List the tagged images, and the images that create-image named.",
-        discussion: "When an image is in use, the column IN USE shows how: mounted, booted, deployed or boot-entry.", aliases: ["list"])
+        abstract: "List images.",
+        discussion: """
+            SIZE is that of the layers' blobs. DISK SIZE is what the image's objects take in the repository, also those that other images share; \
+            see `cfsoci df`. Times are in UTC. After the command's name, -q prints names only, one a line.
+            """,
+        aliases: ["list"])
+
+    @Flag(help: "Print whole digests and times.")
+    var noTrunc = false
+
+    @OptionGroup var filters: FilterOptions
+
+    @Option(
+        help: ArgumentHelp(
+            "The order: name, repository, tag, id, created, pulled, last-used, size or disk-size. The newest and largest come first.",
+            valueName: "key"))
+    var sort: String?
 
     @Flag(help: "Print JSON.")
     var json = false
 
-    @Flag(help: "Print digests in full.")
-    var noTrunc = false
-
     @OptionGroup var global: GlobalOptions
+
+    func validate() throws {
+        _ = try filters.filters()
+        _ = try order()
+    }
+
+    private func order() throws -> ImageOrder {
+        guard let sort else { return .name }
+        if let order = ImageOrder(rawValue: sort) { return order }
+        let known = ImageOrder.allCases.map(\.rawValue).joined(separator: ", ")
+        throw ValidationError("--sort: unknown key \"\(sort)\"; known are \(known)")
+    }
+
+    /// Whether only names are wanted.
+    private var printsNames: Bool {
+        global.quiet && !json
+            && Arguments.followsCommand(
+                ["-q", "--quiet"], letter: "q", valued: ["--repo", "--progress", "--progress-fd", "--filter", "--sort"])
+    }
 
     func run() throws {
         let store = try global.openStore(Self.rights, readOnly: true)
-        let (tagged, broken) = try store.images.list()
-        let (named, brokenNames) = try store.images.namedImages()
-        for image in broken { Output.error("\(image.name): \(image.reason)") }
-        for image in brokenNames { Output.error("\(image.name): \(image.reason)") }
-        let rows =
-            tagged.map { ListedImage.tagged($0) }
-            + (try named.map { .named($0, size: try store.repository.objectSize($0.imageID) ?? 0) })
-        var uses: ImageUses?
-        do {
-            uses = try store.repository.imageUses()
-        } catch {
-            global.note("warning: cannot tell which images are in use: \(describe(error))")
+        let selection = try ImageSelection(filters.filters(), in: store.images)
+        let order = try order()
+        let (all, broken) = try store.images.records(dangling: selection.wantsDangling)
+        for image in broken { Output.error("\(Output.printable(image.name)): \(image.reason)") }
+        let uses = try uses(store, isNeeded: selection.needsUses)
+        let found = all.filter { record in selection.contains(record) { uses?.uses(of: record.imageIDs).isEmpty == false } }
+        let printsNames = printsNames
+        let sizes = printsNames && order != .diskSize ? DiskSizes() : try DiskSizes(found, store)
+        let records = order.sort(found) { sizes[$0]?.diskBytes }
+        if printsNames {
+            for record in records { try Self.print(name: record.name) }
+        } else {
+            try ImageTable(images: records, truncates: !noTrunc, uses: uses, sizes: sizes).show(asJSON: json)
         }
-        try ImageTable(images: rows.sorted { $0.name < $1.name }, truncatesDigests: !noTrunc, uses: uses).show(asJSON: json)
-        let count = broken.count + brokenNames.count
-        if count > 0 { throw DamageFound(message: "\(count) images cannot be read; `cfsoci fsck` has details") }
+        if !broken.isEmpty { throw DamageFound(message: "\(broken.count) images cannot be read; `cfsoci fsck` has details") }
+    }
+
+    /// Nil if the system does not tell what is in use.
+    private func uses(_ store: Store, isNeeded: Bool) throws -> ImageUses? {
+        do {
+            return try store.repository.imageUses()
+        } catch {
+            if isNeeded { throw error }
+            global.note("warning: cannot tell which images are in use: \(describe(error))")
+            return nil
+        }
+    }
+
+    /// A script gets the bytes of the name, so that it can pass them back.
+    private static func print(name: ByteString) throws {
+        if Output.outputIsTerminal { return try Output.print(Output.printable(name)) }
+        try Output.write(name.bytes + [UInt8(ascii: "\n")])
     }
 }
 
-/// One line of the list.
-enum ListedImage {
-    case tagged(ImageSummary)
-    /// An EROFS image without manifest and layers, and its size.
-    case named(NamedImage, size: UInt64)
+/// What the objects of images take.
+struct DiskSizes {
+    private var byManifest: [ContentDigest: SpaceUse] = [:]
+    private var byImage: [ObjectID: SpaceUse] = [:]
 
-    /// Of all EROFS images.
-    var imageIDs: [ObjectID] {
-        switch self {
-        case .tagged(let image): image.imageIDs
-        case .named(let image, _): [image.imageID]
-        }
+    init() {}
+
+    init(_ records: [ImageRecord], _ store: Store) throws {
+        let (manifests, images) = try store.images.space(
+            ofManifests: records.compactMap(\.manifestDigest), images: records.filter { $0.kind == .directory }.compactMap(\.imageID))
+        (byManifest, byImage) = (manifests, images)
     }
 
-    var name: ByteString {
-        switch self {
-        case .tagged(let image): image.name
-        case .named(let image, _): image.name
-        }
+    subscript(_ record: ImageRecord) -> SpaceUse? {
+        if let digest = record.manifestDigest { return byManifest[digest] }
+        return record.imageID.flatMap { byImage[$0] }
     }
 }
 
 struct ImageTable: CommandReport {
-    var images: [ListedImage]
-    var truncatesDigests: Bool
+    var images: [ImageRecord]
+    var truncates: Bool
     /// Nil if it is unknown what is in use.
     var uses: ImageUses?
+    var sizes: DiskSizes
 
     var lines: [String] {
         guard !images.isEmpty else { return ["No images"] }
-        let titles = ["NAME", "DIGEST", "ARCH", "LAYERS", "SIZE", "REFS"]
+        let titles = [
+            "NAME", "DIGEST", "ARCH", "LAYERS", "SIZE", "DISK SIZE", "IMAGE ID", "CREATED", "PULLED", "LAST USED", "REFS",
+        ]
         let used = images.map { image in uses?.uses(of: image.imageIDs) ?? [] }
         guard used.contains(where: { !$0.isEmpty }) else { return [table(titles, images.map(row))] }
         let rows = zip(images, used).map { image, uses in
@@ -83,44 +131,47 @@ struct ImageTable: CommandReport {
                 images.map { image in
                     var document = Self.document(image)
                     document["inUse"] = uses.map { .array($0.uses(of: image.imageIDs).map(\.json)) } ?? .null
+                    document["pulled"] = .text(image.pulled)
+                    document["lastUsed"] = .text(image.lastUsed)
+                    document["diskSize"] = sizes[image].map { JSONValue($0.diskBytes) } ?? .null
                     return document
                 })
         ]
     }
 
-    private func row(_ image: ListedImage) -> [String] {
-        switch image {
-        case .tagged(let image):
-            [
-                Output.printable(image.name),
-                truncatesDigests ? String(image.manifestDigest.hex.prefix(12)) : image.manifestDigest.description,
-                image.isContainer ? Output.printable(ByteString(image.architecture)) : "artifact", "\(image.layerCount)",
-                humanBytes(image.size), "\(image.referrerCount)",
-            ]
-        case .named(let image, let size):
-            [
-                Output.printable(image.name), truncatesDigests ? String(image.imageID.hex.prefix(12)) : image.imageID.hex, "directory", "-",
-                humanBytes(size), "-",
-            ]
-        }
+    private func row(_ image: ImageRecord) -> [String] {
+        let isDirectory = image.kind == .directory
+        return [
+            image.kind == .dangling ? "<none>" : Output.printable(image.name), image.manifestDigest.map(short) ?? short(image.imageID),
+            isDirectory ? "directory" : image.isContainer ? Output.printable(ByteString(image.architecture)) : "artifact",
+            isDirectory ? "-" : "\(image.layerCount)", humanBytes(image.size), sizes[image].map { humanBytes($0.diskBytes) } ?? "-",
+            short(image.imageID), time(image.createdTime), time(image.pulled), time(image.lastUsed),
+            isDirectory ? "-" : "\(image.referrerCount)",
+        ]
     }
 
-    private static func document(_ image: ListedImage) -> JSONValue {
-        switch image {
-        case .tagged(let image):
-            [
-                "name": .string(image.name.jsonText), "manifestDigest": .text(image.manifestDigest),
-                "configDigest": .text(image.configDigest), "imageId": .text(image.imageID?.hex), "isContainer": .bool(image.isContainer),
-                "architecture": .string(image.architecture), "os": .string(image.os), "variant": .text(image.variant),
-                "created": .text(image.created), "size": JSONValue(image.size), "layerCount": .count(image.layerCount),
-                "referrerCount": .count(image.referrerCount),
-            ]
-        case .named(let image, let size):
-            [
-                "name": .string(image.name.jsonText), "manifestDigest": .null, "configDigest": .null, "imageId": .string(image.imageID.hex),
-                "isContainer": true, "architecture": "", "os": "", "variant": .null, "created": .null, "size": JSONValue(size),
-                "layerCount": 0, "referrerCount": 0,
-            ]
-        }
+    private func short(_ digest: ContentDigest) -> String { truncates ? String(digest.hex.prefix(12)) : digest.description }
+
+    private func short(_ id: ObjectID?) -> String {
+        guard let id else { return "-" }
+        return truncates ? String(id.hex.prefix(12)) : id.hex
+    }
+
+    /// `2026-11-21 04:33`, or all of it.
+    private func time(_ time: Timestamp?) -> String {
+        guard let time else { return "-" }
+        guard truncates else { return time.description }
+        let text = Timestamp(seconds: time.seconds).description
+        return text.prefix(10) + " " + text.dropFirst(11).prefix(5)
+    }
+
+    private static func document(_ image: ImageRecord) -> JSONValue {
+        [
+            "name": .string(image.name.jsonText), "manifestDigest": .text(image.manifestDigest),
+            "configDigest": .text(image.configDigest), "imageId": .text(image.imageID?.hex), "isContainer": .bool(image.isContainer),
+            "architecture": .string(image.architecture), "os": .string(image.os), "variant": .text(image.variant),
+            "created": .text(image.created), "size": JSONValue(image.size), "layerCount": .count(image.layerCount),
+            "referrerCount": .count(image.referrerCount),
+        ]
     }
 }

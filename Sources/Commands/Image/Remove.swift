@@ -74,28 +74,13 @@ struct Remove: ParsableCommand {
 
     /// The names to remove for IMAGE.
     private static func names(of image: ByteString, in store: ImageStore) throws -> [ByteString] {
-        let tags = try store.tags()
-        if tags.contains(where: { $0.name == image }) { return [image] }
-        let found: TaggedImage
+        let names: [ByteString]
         do {
-            found = try store.resolve(image)
-        } catch let error as ImageStoreError {
-            guard case .noSuchImage = error else { throw error }
-            if try store.hasName(image) { return [image] }
-            let all = try ObjectID(hex: image.bytes).map { try store.names(of: $0) } ?? []
-            guard !all.isEmpty else { throw error }
-            return all
+            names = try store.references(of: image)
+        } catch ImageStoreError.imageNotFound(let name) {
+            throw ImageStoreError.noSuchImage(name)
         }
-        if tags.contains(where: { $0.name == found.name }), !isDigest(image) { return [found.name] }
-        let all = tags.filter { $0.manifestDigest == found.manifestDigest }.map(\.name)
-        guard !all.isEmpty else { throw CommandError("\(image): no tag names this image; gc removes it") }
-        return all
-    }
-
-    private static func isDigest(_ image: ByteString) -> Bool {
-        let text = image.utf8Text ?? ""
-        let plain = text.hasPrefix("@") ? String(text.dropFirst()) : text
-        let digits = plain.hasPrefix("sha256:") ? String(plain.dropFirst(7)) : plain
-        return digits.utf8.count >= 6 && digits.utf8.allSatisfy { Hex.value(of: $0) != nil }
+        guard !names.isEmpty else { throw CommandError("\(image): no tag names this image; gc removes it") }
+        return names
     }
 }

@@ -78,7 +78,8 @@ struct Mount: ParsableCommand {
 
     func run() throws {
         if fuse || Serving.isServer { return try serve() }
-        let store = try global.openStore(Self.isPrivileged ? .mounting : nil, readOnly: true) { $0.runsPrograms = true }
+        // Not opened for reading only: the use of the image is recorded if possible.
+        let store = try global.openStoreUnchanged(Self.isPrivileged ? .mounting : nil) { $0.runsPrograms = true }
         do {
             try mount(store)
         } catch let error as MountError {

@@ -201,7 +201,7 @@ enum MountHelper {
         _ invocation: Invocation, _ options: MountOptions, _ repository: ByteString, _ digest: ObjectID?
     ) throws {
         let isRequired = invocation.options.verity == .required || GlobalOptions.environmentNeedsVerity
-        let store = try Store.open(repository, OpenOptions(requireVerity: isRequired, readOnly: true))
+        let store = try Store.openUnchanged(repository, OpenOptions(requireVerity: isRequired, readOnly: invocation.isFake))
         let isBootable = invocation.options.isBootable
         guard !invocation.isFake else {
             _ = try store.openMountable(invocation.source, bootable: isBootable, digest: digest)

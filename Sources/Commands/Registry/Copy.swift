@@ -38,10 +38,11 @@ struct Copy: ParsableCommand {
         if let name { try ImageTag.check(name) }
         let source: Store
         do {
-            source = try Store.open(
+            // Not opened for reading only: the use of the image is recorded if possible.
+            source = try Store.openUnchanged(
                 from,
                 OpenOptions(
-                    readOnly: true, willWait: { [note = global.noteTaker, from] in note("waiting for another process that uses \(from)") }))
+                    willWait: { [note = global.noteTaker, from] in note("waiting for another process that uses \(from)") }))
         } catch let error as RepositoryError {
             throw CommandError("--from \(from): \(error)")
         }

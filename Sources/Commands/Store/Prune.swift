@@ -8,23 +8,54 @@ struct Prune: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Remove unused data: everything that no tag keeps, and records of artifacts whose image was removed.",
         discussion: """
-            Keeps what gc keeps. With --all, tags are removed after a question on the terminal; without a terminal --yes is needed. Images that \
-            are mounted, booted or deployed, and those that a boot entry names, keep their tags. Waits like gc.
+            Keeps what gc keeps. With --all, --older-than, --keep or --filter, tags are removed, too, after a question on the terminal; without \
+            a terminal --yes is needed. A tag must satisfy all conditions that are given. Images that are mounted, booted or deployed, and \
+            those that a boot entry names, keep their tags, and names of create-image always stay. Waits like gc.
+
+            A tag is used when its image is pulled, mounted, pushed, exported or copied under this name. A tag whose last use is unknown, \
+            because its time was lost, is not older than any age.
             """)
 
     @Flag(name: .shortAndLong, help: "Also remove the tags of all images that are not mounted, booted or deployed.")
     var all = false
 
-    @Flag(name: .shortAndLong, help: "With --all: do not ask.")
+    @Option(
+        help: ArgumentHelp(
+            "Remove tags that were not used for this long: 30m, 12h, 7d, 4w.", valueName: "age"))
+    var olderThan: String?
+
+    @Option(
+        help: ArgumentHelp("Remove all tags of a repository name (without :TAG) but the n that were used last.", valueName: "n"))
+    var keep: Int?
+
+    @OptionGroup var filters: FilterOptions
+
+    @Flag(name: .shortAndLong, help: "Do not ask before tags are removed.")
     var yes = false
 
     @OptionGroup var removal: RemovalOptions
     @OptionGroup var global: GlobalOptions
 
+    func validate() throws {
+        _ = try policy()
+    }
+
+    /// Nil if no condition is given.
+    private func policy() throws -> PrunePolicy? {
+        var policy = PrunePolicy(keep: keep, filters: try filters.filters())
+        if let olderThan {
+            guard let age = Age.parse(olderThan) else { throw ValidationError("--older-than takes \(Age.form), not \(olderThan)") }
+            policy.olderThan = age
+        }
+        if let keep, keep < 0 { throw ValidationError("--keep takes 0 or more, not \(keep)") }
+        return policy == .unused ? nil : policy
+    }
+
     func run() throws {
         let store = try global.openStore(Self.rights, readOnly: removal.dryRun, wait: removal.wait.limit)
         let report = try store.prune(
-            all: all, dryRun: removal.dryRun, wait: removal.wait.limit, confirm: yes ? nil : confirm, willWait: removal.waitingNote(global))
+            all: all, policy: try policy(), dryRun: removal.dryRun, wait: removal.wait.limit, confirm: yes ? nil : confirm,
+            willWait: removal.waitingNote(global))
         removal.warn(report.garbage, global)
         try Pruned(report: report, isDryRun: removal.dryRun).show(asJSON: removal.json)
     }
@@ -36,7 +67,8 @@ extension Prune {
         let count = tags.count == 1 ? "1 tag" : "\(tags.count) tags"
         guard StandardStream.input.isTerminal, StandardStream.error.isTerminal else {
             throw CommandError(
-                "prune --all would remove \(count), and there is no terminal to ask on: confirm with --yes, or see --dry-run")
+                "prune\(all ? " --all" : "") would remove \(count), and there is no terminal to ask on: confirm with --yes, or see --dry-run"
+            )
         }
         for tag in tags { Output.note(Output.printable(tag)) }
         Output.writeError("Remove \(tags.count == 1 ? "this tag" : "these \(count)")? [y/N] ")

@@ -91,6 +91,8 @@ extension BootArgument: ConfinedCommand { static var rights: CommandRights? { .r
 
 /// Parses nothing but an existing `meta.json`.
 extension Initialize: ConfinedCommand { static var rights: CommandRights? { nil } }
+extension Info: ConfinedCommand { static var rights: CommandRights? { .reading() } }
+extension DiskUsage: ConfinedCommand { static var rights: CommandRights? { .watching(.reads) } }
 extension Fsck: ConfinedCommand { static var rights: CommandRights? { .reading() } }
 extension GarbageCollect: ConfinedCommand { static var rights: CommandRights? { .watching(.writes) } }
 extension Prune: ConfinedCommand { static var rights: CommandRights? { .watching(.writes) } }

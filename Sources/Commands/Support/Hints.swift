@@ -29,7 +29,7 @@ func hint(for error: any Error) -> String? {
 
 private func hint(for error: ImageStoreError) -> String? {
     switch error {
-    case .noSuchImage: "; `cfsoci images` lists all images"
+    case .noSuchImage, .imageNotFound: "; `cfsoci images` lists all images"
     case .imageInUse: "; unmount it first, or remove the name with --force: what the image needs stays as long as it is in use"
     case .useUnknown(_, let error): (hint(for: error) ?? "") + "; --force removes the name anyway: gc keeps what is in use"
     case .noErofsImage(_, _, bootable: false): "; `cfsoci upgrade` or another pull makes one"
