@@ -109,7 +109,7 @@ extension Confinement {
         public var landlock: Mechanism
         public var filter: Mechanism
 
-        public var description: String { "no_new_privs, capabilities; \(landlock.text("Landlock")); \(filter.text("seccomp"))" }
+        public var description: String { "no_new_privs, capabilities, \(landlock.text("Landlock")), \(filter.text("seccomp"))" }
     }
 
     /// Looks without changing anything.

@@ -50,8 +50,8 @@ private struct FeatureReport: CommandReport {
         [
             "path        \(Output.printable(found.path))\(found.fileSystem.isEmpty ? "" : " (\(found.fileSystem))")",
             "kernel      \(found.kernelRelease)",
-            "mounts      \(Self.describe(found.mounting)); with fs-verity: \(Self.describe(found.secureMounting))",
-            "sandbox     \(sandbox?.description ?? "switched off")", "",
+            "mounts      \(Self.describe(found.mounting)); with fs-verity: \(Self.describe(found.secureMounting)); "
+                + "sandbox: \(sandbox?.description ?? "switched off")", "",
             table(
                 ["FEATURE", "HERE", "DETAIL", "WITHOUT IT"],
                 found.features.map {
