@@ -129,7 +129,7 @@ private final class Disk: Ext4Storage {
             #expect(grown.status == 0, "\(grown.output)")
         }
         try image.check("grown while mounted")
-        let (status, output) = try image.run("truncate -s 12G $I; resize2fs $I")
+        let (status, output) = try image.run("e2fsck -fp $I; truncate -s 12G $I; resize2fs $I")
         #expect(status == 0, "\(output)")
         try image.check("grown by resize2fs")
         #expect(try tree(image)["/work/second.sums"] != nil)

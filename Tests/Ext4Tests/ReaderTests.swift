@@ -22,7 +22,7 @@ private func expectTree(_ bytes: [UInt8], _ random: RandomTree) throws {
 }
 
 @Suite struct Reader {
-    @Test(arguments: 20..<36 as Range<UInt64>)
+    @Test(arguments: 20..<30 as Range<UInt64>)
     func randomTrees(seed: UInt64) throws {
         let random = try RandomTree(seed: seed)
         try expectTree(imageBytes(try planOf(random.tree), random.contents), random)

@@ -22,8 +22,8 @@ public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
         }
         var written = [UInt8](repeating: 0, count: Int(plan.byteCount))
         for part in plan.metadata { written.replaceSubrange(Int(part.offset)..<(Int(part.offset) + part.bytes.count), with: part.bytes) }
-        let second = try Ext4Image(written)
-        precondition(dumpfile(of: try tree(of: second)) == dumpfile(of: found), "another tree after writing")
+        let second = try tree(of: try Ext4Image(written))
+        precondition(dumpfile(of: second) == dumpfile(of: found), "another tree after writing")
     } catch {
         _ = "\(error)"
     }
