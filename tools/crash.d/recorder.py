@@ -114,6 +114,10 @@ def attributes(path):
         return {}
 
 
+class Unresolved(Exception):
+    """A path leads to nothing now."""
+
+
 class Recorder:
     """Runs commands and appends to `calls` what they do to the files of the tree, which new inodes are added to. `status` and `text` are those of the
     last one."""
@@ -187,7 +191,7 @@ class Recorder:
             while waiting and current is None:
                 process = waiting.pop(0)
                 begun = self.before(process)
-                if begun is not None and self.limit is not None and len(self.calls) >= self.limit:
+                if begun is not None and begun[1] is not None and self.limit is not None and len(self.calls) >= self.limit:
                     os.kill(child, signal.SIGKILL)
                     waiting = []
                     break
@@ -229,7 +233,7 @@ class Recorder:
         try:
             status = os.stat(path) if follows else os.lstat(path)
         except OSError:
-            return None
+            raise Unresolved(path) from None
         return self.tree.numbers.get((status.st_dev, status.st_ino))
 
     def slot(self, path):
@@ -272,7 +276,11 @@ class Recorder:
         prepare = getattr(self, "before_" + GROUPS.get(name, name), None)
         if prepare is None:
             raise SystemExit(f"crash: {name} is not modelled")
-        found = prepare(process, name, values)
+        try:
+            found = prepare(process, name, values)
+        except Unresolved:
+            # It will fail. But the call of another thread, which may create the path, must not take effect before that.
+            return (name, None)
         return None if found is None else (name, found)
 
     def after(self, process, name, found):
@@ -280,6 +288,8 @@ class Recorder:
         result = struct.unpack_from("<q", information, 24)[0]
         if result < 0:
             return
+        if found is None:
+            raise SystemExit(f"crash: {name} succeeded with a path that did not exist")
         call = getattr(self, "after_" + GROUPS.get(name, name))(process, name, found, result)
         if call is not None:
             self.calls.append(call)
@@ -300,10 +310,9 @@ class Recorder:
         path = self.path(process, directory, self.text_at(process, address))
         if isUnnamed:
             return None if self.number(path) is None else (path, None, True, flags)
-        existing = self.number(path)
         slot = self.slot(path)
         if slot is None:
-            return None if existing is None else (path, None, False, flags)
+            return None if not os.path.exists(path) or self.number(path) is None else (path, None, False, flags)
         return (path, slot, False, flags)
 
     def after_open(self, process, name, found, result):
