@@ -101,8 +101,6 @@ private func packed(_ bytes: [UInt8], level: Int32 = 3) -> [UInt8] {
             done.signal()
         }
         defer {
-            // If `body` has not opened the FIFO, the writer still waits for a reader.
-            do { _ = try? FileDescriptor.open(ByteString(fifo), [.readOnly, .nonBlocking]) }
             done.wait()
             writer.shutdown()
         }
