@@ -16,7 +16,8 @@ extension ImageStore {
         public var metadataWritten = false
     }
 
-    /// Gives every tagged image the EROFS images of the repository's formats where the default one is missing or damaged. References to images of
+    /// Gives every tagged image the EROFS images of the repository's formats where the default one is missing or damaged, or the name of its
+    /// config is missing. References to images of
     /// other formats are kept, and `meta.json` is brought into the form that programs write. Each tag is upgraded in one durable step.
     ///
     /// - Throws: at the first image that cannot be read; the tags before it are upgraded.
@@ -31,7 +32,7 @@ extension ImageStore {
                 result.artifacts += 1
                 continue
             }
-            if let id = image.imageID(repository.erofsFormats.default), try hasIntactImage(id) {
+            if let id = image.imageID(repository.erofsFormats.default), try hasIntactImage(id), try hasConfigName(image) {
                 result.alreadyCurrent += 1
                 continue
             }
@@ -52,5 +53,12 @@ extension ImageStore {
             result.upgraded += 1
         }
         return result
+    }
+
+    /// Whether the name of an image's config leads to its config stream, or to that of another tagged image with the same config.
+    private func hasConfigName(_ image: StoredImage) throws -> Bool {
+        guard let stream = try usableStream(StreamName.config(image.configDigest)) else { return false }
+        if stream == image.configStream { return true }
+        return try tags().contains { tag in (try? self.image(tag.manifestDigest))?.configStream == stream }
     }
 }

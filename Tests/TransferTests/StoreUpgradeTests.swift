@@ -89,6 +89,19 @@ import Testing
         #expect(try store.repository.collectGarbage().imagesRemoved == 0)
     }
 
+    /// A power cut can lose the name of a config that was not synced, although the manifest has its name.
+    @Test func missingNamesOfConfigs() throws {
+        let scratch = try StoreScratch()
+        let store = ImageStore(try scratch.create())
+        let source = ArraySource([ArraySource.Layer(.zeros("alpha", 1000))])
+        _ = try pullImage(from: source, into: store.repository)
+        let name = StreamName.config(.of(source.config))
+        try scratch.directory().unlink(at: "streams/" + name)
+        #expect(try store.upgrade().upgraded == 1)
+        #expect(try store.usableStream(name) != nil)
+        #expect(try store.upgrade().alreadyCurrent == 1)
+    }
+
     @Test func brokenImagesStopIt() throws {
         let scratch = try StoreScratch()
         let store = ImageStore(try scratch.create())
