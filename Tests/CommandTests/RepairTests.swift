@@ -270,7 +270,7 @@ import Testing
     /// refuses it too if it cannot fetch the layer, and otherwise mends it.
     @Test(arguments: [[], ["--fuse"]]) func damageUnderAMount(_ options: [String]) throws {
         try requireMounting()
-        let place = try Place()
+        let place = try Fixture()
         let mounted = place.folder.path + "/mounted"
         mkdir(mounted, 0o755)
         #expect(try place.run(["mount", "t", mounted, "--quiet"] + options).status == 0)
