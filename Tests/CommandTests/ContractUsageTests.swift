@@ -1,5 +1,6 @@
 import ComposefsHashing
 import ComposefsJSON
+import ComposefsTestSupport
 import Glibc
 import Testing
 
@@ -167,19 +168,9 @@ import Testing
     /// Interrupted before the first byte: the server accepts the connection and never answers.
     @Test func interruptedPull() throws {
         let store = try ContractStore()
-        let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        let (listener, port) = try #require(Loopback.listen())
         defer { close(listener) }
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-        let isListening = withUnsafeMutablePointer(to: &address) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                bind(listener, $0, length) == 0 && listen(listener, 8) == 0 && getsockname(listener, $0, &length) == 0
-            }
-        }
-        try #require(isListening)
-        let reference = "127.0.0.1:\(UInt16(bigEndian: address.sin_port))/name:tag"
+        let reference = "127.0.0.1:\(port)/name:tag"
         let before = store.files
         let pid = try start(
             Cfsoci.binary, ["pull", reference, "--repo", store.path], output: store.folder.path + "/out", error: store.folder.path + "/err")

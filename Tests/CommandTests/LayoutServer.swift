@@ -1,7 +1,7 @@
-import ComposefsConcurrency
 import ComposefsHashing
 import ComposefsJSON
 import ComposefsLinuxSystem
+import ComposefsTestSupport
 @preconcurrency import Glibc
 import Synchronization
 import Testing
@@ -24,17 +24,15 @@ final class LayoutServer: Sendable {
         var requests: [(blob: String, offset: UInt64)] = []
         var total: UInt64 = 0
         var breaks = 0
-        var connections: Set<Int32> = []
         /// The blob that is sent over a connection.
         var underWay: [Int32: String] = [:]
     }
 
-    let port: UInt16
     private let layout: String
     private let manifest: String
     /// The other manifests of the layout.
     private let referrers: [JSONValue]
-    private let listener: Int32
+    private let listener: LoopbackListener
     private let state: Mutex<State>
 
     init(layout: String, _ link: Link = Link()) throws {
@@ -45,25 +43,13 @@ final class LayoutServer: Sendable {
         manifest = digest
         referrers = Array(entries.dropFirst())
         state = Mutex(State(link: link))
-        listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-        // A small buffer, so that a reset discards little data; the kernel doubles the size.
-        var size: Int32 = link.tearsDown ? 16 << 10 : 64 << 10
-        setsockopt(listener, SOL_SOCKET, SO_SNDBUF, &size, socklen_t(MemoryLayout<Int32>.size))
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-        let fd = listener
-        let isBound = withUnsafeMutablePointer(to: &address) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { generic -> Bool in
-                bind(fd, generic, length) == 0 && listen(fd, 64) == 0 && getsockname(fd, generic, &length) == 0
-            }
-        }
-        guard isBound else { throw RunFailure(description: "cannot listen: \(String(cString: strerror(errno)))") }
-        port = UInt16(bigEndian: address.sin_port)
-        Self.onThread { [self] in accept() }
+        // With a small buffer a reset discards little data.
+        listener = LoopbackListener(sendBuffer: link.tearsDown ? 16 << 10 : 64 << 10)
+        guard listener.port != 0 else { throw RunFailure(description: "cannot listen on 127.0.0.1") }
+        listener.start { [self] fd in serve(fd) }
     }
 
+    var port: UInt16 { listener.port }
     var reference: String { "127.0.0.1:\(port)/team/app:latest" }
     /// The number of bytes that were sent of each blob, by the hex digits of its digest.
     var sent: [String: UInt64] { state.withLock { $0.sent } }
@@ -83,24 +69,7 @@ final class LayoutServer: Sendable {
     }
 
     /// Every test must call it.
-    func stop() {
-        shutdown(listener, Int32(SHUT_RDWR))
-        state.withLock { for fd in $0.connections { shutdown(fd, Int32(SHUT_RDWR)) } }
-    }
-
-    private func accept() {
-        while true {
-            let fd = Glibc.accept(listener, nil, nil)
-            guard fd >= 0 else { break }
-            _ = state.withLock { $0.connections.insert(fd) }
-            Self.onThread { [self] in
-                serve(fd)
-                _ = state.withLock { $0.connections.remove(fd) }
-                close(fd)
-            }
-        }
-        close(listener)
-    }
+    func stop() { listener.stop() }
 
     private func serve(_ fd: Int32) {
         while let (path, offset) = readRequest(fd) {
@@ -171,7 +140,7 @@ final class LayoutServer: Sendable {
             for (fd, blob) in state.underWay { Self.tear(fd, blob, &state) }
             return true
         }
-        for fd in state.connections {
+        listener.forEachConnection { fd in
             var option = linger(l_onoff: 1, l_linger: 0)
             setsockopt(fd, SOL_SOCKET, SO_LINGER, &option, socklen_t(MemoryLayout<linger>.size))
             shutdown(fd, Int32(SHUT_RDWR))
@@ -188,9 +157,9 @@ final class LayoutServer: Sendable {
         var waiting: Int32 = 0
         guard ioctl(fd, unsentBytes, &waiting) == 0 else { return }
         // tcp(7): connecting to AF_UNSPEC resets the connection, and leaves the descriptor to its thread.
-        var nobody = sockaddr()
-        nobody.sa_family = sa_family_t(AF_UNSPEC)
-        guard connect(fd, &nobody, socklen_t(MemoryLayout<sockaddr>.size)) == 0 else { return }
+        var unspecified = sockaddr()
+        unspecified.sa_family = sa_family_t(AF_UNSPEC)
+        guard connect(fd, &unspecified, socklen_t(MemoryLayout<sockaddr>.size)) == 0 else { return }
         state.sent[blob, default: 0] -= min(UInt64(max(0, waiting)), state.sent[blob] ?? 0)
     }
 
@@ -232,10 +201,6 @@ final class LayoutServer: Sendable {
         guard words.count == 3 else { return nil }
         let range = lines.first { $0.lowercased().hasPrefix("range: bytes=") }
         return (String(words[1]), range.flatMap { UInt64($0.dropFirst(13).prefix { $0 != "-" }) } ?? 0)
-    }
-
-    private static func onThread(_ body: @escaping @Sendable () -> Void) {
-        #expect(startThread("test server", body))
     }
 }
 

@@ -1,4 +1,5 @@
 import ComposefsJSON
+import ComposefsTestSupport
 import Glibc
 import Testing
 
@@ -38,29 +39,10 @@ struct CommandLoginTests {
                 kill(pid, SIGKILL)
                 _ = wait(for: pid)
             }
-            if isListening(port) { return try body("127.0.0.1:\(port)") }
+            if Loopback.waitUntilListening(UInt16(port)) { return try body("127.0.0.1:\(port)") }
             failures += 1
             try #require(failures < 5, "docker-registry does not start")
         }
-    }
-
-    private func isListening(_ port: Int) -> Bool {
-        for _ in 0..<200 {
-            let fd = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-            defer { close(fd) }
-            var address = sockaddr_in()
-            address.sin_family = sa_family_t(AF_INET)
-            address.sin_port = UInt16(port).bigEndian
-            address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-            let connected = withUnsafePointer(to: &address) { pointer in
-                pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                    connect(fd, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) == 0
-                }
-            }
-            if connected { return true }
-            usleep(50_000)
-        }
-        return false
     }
 
     private func run(_ arguments: [String], input: String? = nil) throws -> CommandResult {

@@ -1,5 +1,6 @@
 import ComposefsHashing
 import ComposefsJSON
+import ComposefsTestSupport
 import Glibc
 import Testing
 
@@ -16,7 +17,7 @@ struct PushTests {
 
         /// - Parameter tls: Whether to use TLS, with a certificate of a new authority in `folder/ca/ca.crt`.
         init(_ folder: String, htpasswd: Bool = false, tls: Bool = false) throws {
-            let port = Self.freePort()
+            let port = Loopback.freePort()
             host = "127.0.0.1:\(port)"
             var text =
                 "version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: \(folder)/store}}\nhttp: {addr: \"\(host)\""
@@ -34,7 +35,7 @@ struct PushTests {
             try writeFile(folder + "/registry.yml", Array(text.utf8))
             pid = try start(
                 "docker-registry", ["serve", folder + "/registry.yml"], output: folder + "/registry.out", error: folder + "/registry.err")
-            for _ in 0..<200 where !Self.answers(port) { usleep(50_000) }
+            #expect(Loopback.waitUntilListening(port), "docker-registry does not start")
         }
 
         private static func makeCertificates(_ folder: String) throws {
@@ -57,37 +58,6 @@ struct PushTests {
         deinit {
             kill(pid, SIGKILL)
             _ = wait(for: pid)
-        }
-
-        private static func address(_ port: UInt16) -> sockaddr_in {
-            var address = sockaddr_in()
-            address.sin_family = sa_family_t(AF_INET)
-            address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-            address.sin_port = port.bigEndian
-            return address
-        }
-
-        private static func withSocket<Value>(_ port: UInt16, _ body: (Int32, UnsafePointer<sockaddr>, socklen_t) -> Value) -> Value {
-            let fd = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-            defer { close(fd) }
-            var address = address(port)
-            return withUnsafePointer(to: &address) { pointer in
-                pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { body(fd, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
-            }
-        }
-
-        private static func answers(_ port: UInt16) -> Bool { withSocket(port) { connect($0, $1, $2) == 0 } }
-
-        private static func freePort() -> UInt16 {
-            withSocket(0) { fd, address, length in
-                guard bind(fd, address, length) == 0 else { return 0 }
-                var found = sockaddr_in()
-                var size = length
-                _ = withUnsafeMutablePointer(to: &found) {
-                    $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(fd, $0, &size) }
-                }
-                return UInt16(bigEndian: found.sin_port)
-            }
         }
     }
 

@@ -1,3 +1,4 @@
+import ComposefsTestSupport
 import Glibc
 import Testing
 
@@ -104,7 +105,7 @@ final class LocalRegistry {
     private let pid: pid_t
 
     init(below folder: String) throws {
-        let port = Self.freePort()
+        let port = Loopback.freePort()
         address = "127.0.0.1:\(port)"
         let storage = folder + "/registry"
         mkdir(storage, 0o755)
@@ -117,10 +118,7 @@ final class LocalRegistry {
         try writeFile(folder + "/registry.yml", Array(configuration.utf8))
         pid = try start(
             "docker-registry", ["serve", folder + "/registry.yml"], output: folder + "/registry.out", error: folder + "/registry.err")
-        for _ in 0..<100 {
-            if Self.answers(port) { return }
-            usleep(50_000)
-        }
+        if Loopback.waitUntilListening(port) { return }
         kill(pid, SIGTERM)
         throw RunFailure(description: "docker-registry does not answer on \(address)")
     }
@@ -128,36 +126,5 @@ final class LocalRegistry {
     func stop() {
         kill(pid, SIGTERM)
         _ = wait(for: pid)
-    }
-
-    private static func address(_ port: UInt16) -> sockaddr_in {
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_port = port.bigEndian
-        address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-        return address
-    }
-
-    private static func withSocket<Value>(_ port: UInt16, _ body: (Int32, UnsafePointer<sockaddr>, socklen_t) -> Value) -> Value {
-        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-        defer { close(descriptor) }
-        var address = address(port)
-        return withUnsafePointer(to: &address) {
-            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { body(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
-        }
-    }
-
-    private static func answers(_ port: UInt16) -> Bool { withSocket(port) { connect($0, $1, $2) == 0 } }
-
-    private static func freePort() -> UInt16 {
-        withSocket(0) { descriptor, address, length in
-            _ = bind(descriptor, address, length)
-            var bound = sockaddr_in()
-            var size = socklen_t(MemoryLayout<sockaddr_in>.size)
-            withUnsafeMutablePointer(to: &bound) {
-                _ = $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(descriptor, $0, &size) }
-            }
-            return UInt16(bigEndian: bound.sin_port)
-        }
     }
 }

@@ -37,7 +37,7 @@ struct RealRegistryAccessTests {
                 """)
             let registry = try Program(["docker-registry", "serve", directory + "/config.yml"], log: directory + "/log")
             defer { registry.stop() }
-            try waitUntilListening(server.port)
+            #expect(Loopback.waitUntilListening(server.port), "docker-registry does not start")
             try body()
         }
         if fill {
@@ -53,25 +53,6 @@ struct RealRegistryAccessTests {
             }
         }
         try run(settings, http: http) { try body(host) }
-    }
-
-    private func waitUntilListening(_ port: UInt16) throws {
-        for _ in 0..<400 {
-            let fd = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-            defer { close(fd) }
-            var address = sockaddr_in()
-            address.sin_family = sa_family_t(AF_INET)
-            address.sin_port = port.bigEndian
-            address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-            let isConnected = withUnsafePointer(to: &address) { pointer in
-                pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                    connect(fd, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) == 0
-                }
-            }
-            if isConnected { return }
-            usleep(50_000)
-        }
-        Issue.record("docker-registry does not start")
     }
 
     /// The image in a form that `skopeo copy` reads from `dir:`.

@@ -34,57 +34,29 @@ package final class ScriptedServer: Sendable {
     /// The number of bytes of a request's body to read before the handler is called; nil for all.
     package typealias Breaking = @Sendable (Request) -> Int?
 
-    package let port: UInt16
-    private let listener: Int32
+    private let listener = LoopbackListener()
     private let handler: Handler
     private let breaking: Breaking
     private let log = Mutex<[Request]>([])
-    private let connections = Mutex<[Int32]>([])
 
     package init(breaking: @escaping Breaking = { _ in nil }, _ handler: @escaping Handler) {
         self.breaking = breaking
         self.handler = handler
-        listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-        let fd = listener
-        let port = withUnsafeMutablePointer(to: &address) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { generic -> Bool in
-                bind(fd, generic, length) == 0 && listen(fd, 64) == 0 && getsockname(fd, generic, &length) == 0
-            }
+        listener.start { [self] fd in
+            var on: Int32 = 1
+            setsockopt(fd, Int32(IPPROTO_TCP), TCP_NODELAY, &on, socklen_t(MemoryLayout<Int32>.size))
+            serve(fd)
         }
-        self.port = port ? UInt16(bigEndian: address.sin_port) : 0
-        onThread { [self] in accept() }
     }
 
+    package var port: UInt16 { listener.port }
     /// `127.0.0.1:PORT`.
     package var host: String { "127.0.0.1:\(port)" }
     package var requests: [Request] { log.withLock { $0 } }
     package func requests(to path: String) -> [Request] { requests.filter { $0.path == path } }
 
     /// Ends the threads. Every test must call it.
-    package func stop() {
-        shutdown(listener, Int32(SHUT_RDWR))
-        connections.withLock { for fd in $0 { shutdown(fd, Int32(SHUT_RDWR)) } }
-    }
-
-    private func accept() {
-        while true {
-            let fd = Glibc.accept(listener, nil, nil)
-            guard fd >= 0 else { break }
-            var on: Int32 = 1
-            setsockopt(fd, Int32(IPPROTO_TCP), TCP_NODELAY, &on, socklen_t(MemoryLayout<Int32>.size))
-            connections.withLock { $0.append(fd) }
-            onThread { [self] in
-                serve(fd)
-                connections.withLock { $0.removeAll { $0 == fd } }
-                close(fd)
-            }
-        }
-        close(listener)
-    }
+    package func stop() { listener.stop() }
 
     private func serve(_ fd: Int32) {
         var held: [UInt8] = []
