@@ -35,7 +35,7 @@ private struct DirectoryContents {
     }
 
     func read(_ id: ObjectID) throws -> [UInt8] {
-        guard let path = paths[id] else { throw BootTransformError.policy(path: "/etc/selinux", "holds no file with the digest \(id)") }
+        guard let path = paths[id] else { throw BootTransformError.policy(path: "/etc/selinux", .noFile(id)) }
         // Name by name, not by path: the directory may contain links that lead out of it by now.
         var at = try FileDescriptor.open(directory, [.readOnly, .directory])
         let names = path.bytes.split(separator: slash).map { ByteString($0) }
@@ -43,7 +43,7 @@ private struct DirectoryContents {
         let file = try at.open(at: names.last ?? "", [.readOnly, .noFollow, .nonBlocking])
         let bytes = try file.readAll(limit: BootLimits.policyFileBytes)
         guard bytes.withUnsafeBytes({ VerityHasher.objectID(of: $0, id.algorithm) }) == id else {
-            throw BootTransformError.policy(path: "/" + path, "it changed while it was being read")
+            throw BootTransformError.policy(path: "/" + path, .changed)
         }
         return bytes
     }

@@ -40,22 +40,21 @@ struct FileContexts {
         files.append(path)
         try forEachLine(of: bytes, path) { (fields, line) throws(BootTransformError) in
             guard specifications.count < BootLimits.specifications else {
-                throw .policyLine(path: path, line: line, "more than \(BootLimits.specifications) lines in all")
+                throw .policyLine(path: path, line: line, .tooManyLines(limit: BootLimits.specifications))
             }
-            guard fields.count > 1 else { throw .policyLine(path: path, line: line, "a pattern without a label") }
+            guard fields.count > 1 else { throw .policyLine(path: path, line: line, .patternWithoutLabel) }
             var type: UInt8 = 0
             var label = fields[1]
             if label.first == UInt8(ascii: "-") {
                 guard label.count == 2, let code = label.last, "bcdpls-".utf8.contains(code) else {
-                    throw .policyLine(
-                        path: path, line: line, "\"\(ByteString(label))\" is no file type (-b, -c, -d, -p, -l, -s or --)")
+                    throw .policyLine(path: path, line: line, .unknownFileType(ByteString(label)))
                 }
-                guard fields.count > 2 else { throw .policyLine(path: path, line: line, "a pattern and a file type without a label") }
+                guard fields.count > 2 else { throw .policyLine(path: path, line: line, .typeWithoutLabel) }
                 type = code
                 label = fields[2]
             }
             guard fields.count == (type == 0 ? 2 : 3) else {
-                throw .policyLine(path: path, line: line, "something follows the label \"\(ByteString(label))\"")
+                throw .policyLine(path: path, line: line, .textAfterLabel(ByteString(label)))
             }
             try add(fields[0], type, number(of: ByteString(label)), path: path, line: line)
         }
@@ -72,10 +71,10 @@ struct FileContexts {
             // The subject is the path and one letter for the type, so that `$` and similar operators have the meaning that other tools give
             // them.
             let text = Array("^(".utf8) + pattern + [UInt8(ascii: ")"), type == 0 ? UInt8(ascii: ".") : type, UInt8(ascii: "$")]
-            do throws(PatternSet.Failure) {
+            do throws(PatternFault) {
                 it.pattern = try patterns.add(text)
             } catch {
-                throw .policyLine(path: path, line: line, error.reason)
+                throw .policyLine(path: path, line: line, .pattern(error))
             }
         }
         specifications.append(it)
@@ -165,11 +164,10 @@ struct FileContexts {
         case .anything: return begins(subject, with: it.stem)
         case .pattern:
             guard begins(subject, with: it.stem) else { return false }
-            do throws(PatternSet.Failure) {
+            do throws(PatternFault) {
                 return try patterns.matches(it.pattern, subject)
             } catch {
-                throw .match(
-                    policy: files[Int(it.file)], line: Int(it.line), path: ByteString(Array(subject.dropLast())), error.reason)
+                throw .match(policy: files[Int(it.file)], line: Int(it.line), path: ByteString(Array(subject.dropLast())), error)
             }
         }
     }
@@ -193,10 +191,10 @@ func forEachLine(
     for line in bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false) {
         number += 1
         guard let first = line.first(where: { !isBlank($0) }), first != UInt8(ascii: "#") else { continue }
-        if line.contains(0) { throw .policyLine(path: path, line: number, "a NUL byte: this is no text") }
+        if line.contains(0) { throw .policyLine(path: path, line: number, .containsNUL) }
         let fields = line.split(maxSplits: 4, whereSeparator: isBlank)
         if fields.contains(where: { $0.count > BootLimits.fieldBytes }) {
-            throw .policyLine(path: path, line: number, "a field of more than \(BootLimits.fieldBytes) bytes")
+            throw .policyLine(path: path, line: number, .fieldTooLong(limit: BootLimits.fieldBytes))
         }
         try body(fields, number)
     }

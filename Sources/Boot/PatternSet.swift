@@ -11,11 +11,6 @@ final class PatternSet {
     private let matchContext: OpaquePointer?
     private let matchData: OpaquePointer?
 
-    /// Why a pattern was refused, or its match stopped.
-    struct Failure: Error {
-        var reason: String
-    }
-
     init() {
         compileContext = pcre2_compile_context_create_8(nil)
         matchContext = pcre2_match_context_create_8(nil)
@@ -41,35 +36,35 @@ final class PatternSet {
     /// Compiles a pattern. A dot matches every byte.
     ///
     /// - Returns: its number.
-    func add(_ pattern: [UInt8]) throws(Failure) -> Int32 {
+    func add(_ pattern: [UInt8]) throws(PatternFault) -> Int32 {
         // Without a match context there would be no limits.
-        guard compileContext != nil, matchContext != nil, matchData != nil else { throw Failure(reason: "out of memory") }
+        guard compileContext != nil, matchContext != nil, matchData != nil else { throw .outOfMemory }
         let options = PCRE2_DOTALL | PCRE2_DOLLAR_ENDONLY | PCRE2_NEVER_UTF | PCRE2_NEVER_UCP
         var code: Int32 = 0
         var offset = 0
         let compiled = pattern.withUnsafeBufferPointer {
             pcre2_compile_8($0.baseAddress, $0.count, options, &code, &offset, compileContext)
         }
-        guard let compiled else { throw Failure(reason: "\(Self.message(code)) (at byte \(offset) of \"\(ByteString(pattern))\")") }
+        guard let compiled else { throw .syntax(code: code, text: Self.message(code), offset: offset, pattern: ByteString(pattern)) }
         codes.append(compiled)
         var size = 0
         _ = pcre2_pattern_info_8(compiled, UInt32(PCRE2_INFO_SIZE), &size)
         compiledBytes += size
         guard compiledBytes <= BootLimits.compiledBytes else {
-            throw Failure(reason: "the patterns are too large: more than \(BootLimits.compiledBytes >> 20) MiB compiled")
+            throw .tooLarge(limit: BootLimits.compiledBytes)
         }
         return Int32(codes.count - 1)
     }
 
     /// Whether a pattern matches at the start of the subject.
-    func matches(_ pattern: Int32, _ subject: [UInt8]) throws(Failure) -> Bool {
+    func matches(_ pattern: Int32, _ subject: [UInt8]) throws(PatternFault) -> Bool {
         let result = subject.withUnsafeBufferPointer {
             pcre2_match_8(codes[Int(pattern)], $0.baseAddress, $0.count, 0, PCRE2_ANCHORED, matchData, matchContext)
         }
         // 0: the pattern matches, and has more groups than the match data holds.
         if result >= 0 { return true }
         if result == PCRE2_ERROR_NOMATCH { return false }
-        throw Failure(reason: Self.message(result))
+        throw .match(code: result, text: Self.message(result))
     }
 
     private static func message(_ code: Int32) -> String {

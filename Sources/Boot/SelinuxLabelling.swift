@@ -84,7 +84,7 @@ struct SelinuxLabelling {
         do throws(FileTreeError) {
             try tree.redirect(entry, to: copy)
         } catch {
-            throw .policy(path: tree.name(of: entry), error.description)
+            throw .cannotLabel(tree.name(of: entry), error)
         }
         set(copy, label, &tree)
     }

@@ -15,7 +15,7 @@ struct SelinuxPolicy {
             return nil
         }
         guard !type.isEmpty, type != ".", type != "..", !type.bytes.contains(slash) else {
-            throw .policy(path: top + "/config", "SELINUXTYPE=\(type) names no directory of a policy")
+            throw .policy(path: top + "/config", .invalidType(type))
         }
         let files = top + "/" + type + "/contexts/files"
         for suffix in ["", ".local", ".homedirs"] as [ByteString] {
@@ -23,7 +23,7 @@ struct SelinuxPolicy {
             if let bytes = try Self.read(path, tree, content) {
                 try contexts.add(bytes, path: path)
             } else if suffix.isEmpty {
-                throw .policy(path: path, "missing, but /etc/selinux/config asks for the policy \"\(type)\"")
+                throw .policy(path: path, .missing(policy: type))
             }
         }
         contexts.makeIndex()
@@ -36,10 +36,10 @@ struct SelinuxPolicy {
 
     private mutating func addAliases(_ bytes: [UInt8], _ path: ByteString) throws(BootTransformError) {
         try forEachLine(of: bytes, path) { (fields, line) throws(BootTransformError) in
-            guard fields.count > 1 else { throw .policyLine(path: path, line: line, "an alias without the path that it stands for") }
-            guard fields.count == 2 else { throw .policyLine(path: path, line: line, "something follows the two paths") }
+            guard fields.count > 1 else { throw .policyLine(path: path, line: line, .aliasWithoutPath) }
+            guard fields.count == 2 else { throw .policyLine(path: path, line: line, .textAfterAlias) }
             guard aliases.count < BootLimits.aliases else {
-                throw .policyLine(path: path, line: line, "more than \(BootLimits.aliases) aliases")
+                throw .policyLine(path: path, line: line, .tooManyAliases(limit: BootLimits.aliases))
             }
             aliases[ByteString(fields[0])] = ByteString(fields[1])
         }
@@ -79,14 +79,15 @@ struct SelinuxPolicy {
         case .sparse: return nil
         case .external(let id, let size), .externalWithoutVerity(let id, let size):
             guard size <= UInt64(BootLimits.policyFileBytes) else {
-                throw .policy(path: path, "\(size) bytes; at most \(BootLimits.policyFileBytes) are read")
+                throw .policy(path: path, .tooLarge(size: size, limit: BootLimits.policyFileBytes))
             }
             do {
                 return try content(id)
             } catch {
-                throw .policy(path: path, "\(error)")
+                if let error = error as? BootTransformError { throw error }
+                throw .policy(path: path, .unreadable("\(error)"))
             }
-        default: throw .policy(path: path, "is no regular file")
+        default: throw .policy(path: path, .notRegularFile)
         }
     }
 }

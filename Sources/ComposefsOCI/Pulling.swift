@@ -86,7 +86,7 @@ extension Store {
         let scratch = ArchiveScratch(
             repository.path, limits: options.limits, checksSpace: options.checksSpace, cancellation: options.cancellation)
         guard let source = try reference.openLocalSource(scratch: scratch, storageRoots: { try StorageConfiguration().roots }) else {
-            throw OCIError.invalidReference(ByteString(text), "does not name an image that can be pulled")
+            throw OCIError.invalidReference(ByteString(text), .notSource)
         }
         return source
     }

@@ -51,8 +51,7 @@ extension Store {
         case .layout(let location): return try LayoutDestination(directory: location)
         case .ociArchive(let location): return try ArchiveDestination(location)
         default:
-            throw OCIError.invalidReference(
-                ByteString(text), "is not a destination; name a repository of a registry, oci:DIR[:TAG] or oci-archive:FILE[:TAG]")
+            throw OCIError.invalidReference(ByteString(text), .notDestination)
         }
     }
 }

@@ -136,7 +136,7 @@ extension Store {
         for text in texts {
             do { return try openSource(text, limits, registry) } catch { failure = failure ?? error }
         }
-        throw failure ?? OCIError.invalidReference(ByteString(text), "names nothing that can be pulled")
+        throw failure ?? OCIError.invalidReference(ByteString(text), .notSource)
     }
 }
 
@@ -155,7 +155,7 @@ private enum RepairOrigin: Sendable {
         } else if holds("meta.json") || holds("objects") {
             self = .repository(text)
         } else {
-            guard let reference = text.utf8Text else { throw OCIError.invalidReference(text, "is no text") }
+            guard let reference = text.utf8Text else { throw OCIError.invalidReference(text, .notText) }
             _ = try parseReference(reference)
             self = .reference(reference)
         }

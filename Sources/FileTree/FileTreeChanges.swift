@@ -2,7 +2,7 @@ public import ComposefsBytes
 internal import ComposefsHashing
 
 /// The reason why a change to a tree was refused.
-public enum FileTreeError: Error, Equatable, CustomStringConvertible {
+public enum FileTreeError: Error, Hashable, CustomStringConvertible {
     case notADirectory
     case hardLinkToDirectory
     case exists

@@ -15,7 +15,7 @@ extension ImageStore {
     public func openBlob(_ index: Int, of image: StoredImage) throws -> FileDescriptor {
         guard image.manifest.layers.indices.contains(index) else {
             throw ImageStoreError.damaged(
-                stream: StreamName.manifest(image.manifestDigest), "has \(image.manifest.layers.count) layers, no number \(index)")
+                stream: StreamName.manifest(image.manifestDigest), .noLayer(index: index, count: image.manifest.layers.count))
         }
         let digest = image.manifest.layers[index].digest
         guard !image.isContainer, let stream = image.layerStream(digest) else { throw ImageStoreError.noSuchLayer(digest) }
@@ -51,7 +51,7 @@ extension ImageStore {
     package func openBlob(stream id: ObjectID, _ name: ByteString) throws -> FileDescriptor {
         var stream = try repository.openStream(id, contentType: StreamContentType.blob)
         guard let content = try onlyObject(&stream) else {
-            throw ImageStoreError.damaged(stream: name, "does not hold exactly one object")
+            throw ImageStoreError.damaged(stream: name, .notOneObject)
         }
         return try repository.openObject(content)
     }

@@ -65,7 +65,7 @@ extension ImageStore {
         guard let config = image.config else { throw ImageStoreError.isArtifact(image.manifestDigest) }
         return try config.diffIDs.map { diffID in
             guard let stream = image.layerStream(diffID) else {
-                throw ImageStoreError.damaged(stream: StreamName.config(image.configDigest), "has no reference to layer \(diffID)")
+                throw ImageStoreError.damaged(stream: StreamName.config(image.configDigest), .missingLayer(diffID))
             }
             return (diffID, stream)
         }

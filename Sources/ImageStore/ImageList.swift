@@ -52,7 +52,7 @@ extension ImageStore {
         for tag in try tags() {
             do {
                 guard let image = try image(tag.manifestDigest) else {
-                    throw ImageStoreError.damaged(stream: StreamName.manifest(tag.manifestDigest), "is missing")
+                    throw ImageStoreError.damaged(stream: StreamName.manifest(tag.manifestDigest), .missing(tag: nil))
                 }
                 images.append(
                     ImageSummary(

@@ -145,7 +145,7 @@ extension ImageStore {
         let found = try resolve(text)
         guard let image = try image(found.manifestDigest) else {
             throw ImageStoreError.damaged(
-                stream: StreamName.manifest(found.manifestDigest), "is missing, but the tag \"\(found.name)\" names it")
+                stream: StreamName.manifest(found.manifestDigest), .missing(tag: found.name))
         }
         return (found.name, image)
     }

@@ -115,11 +115,11 @@ public struct ImageStore: Sendable {
         var stream = try repository.openStream(id, contentType: type)
         let references = stream.namedReferences
         guard let content = try onlyObject(&stream) else {
-            throw ImageStoreError.damaged(stream: name, "does not hold exactly one object")
+            throw ImageStoreError.damaged(stream: name, .notOneObject)
         }
         let bytes = try repository.readObject(content, limit: limit)
         let actual = ContentDigest.of(bytes, digest.algorithm)
-        guard actual == digest else { throw ImageStoreError.damaged(stream: name, "holds content with the digest \(actual)") }
+        guard actual == digest else { throw ImageStoreError.damaged(stream: name, .digest(actual)) }
         return Document(id: id, bytes: bytes, references: references)
     }
 
@@ -149,7 +149,7 @@ public struct ImageStore: Sendable {
         let configDigest = manifest.config.digest
         let key = ReferenceKey.config(configDigest)
         guard let configID = document.references.first(where: { $0.name == key })?.id else {
-            throw ImageStoreError.damaged(stream: name, "has no reference \(key)")
+            throw ImageStoreError.damaged(stream: name, .missingReference(key))
         }
         let config = try self.document(
             StreamName.config(configDigest), configID, configDigest, type: StreamContentType.config, limit: ImageLimits.configBytes)

@@ -26,6 +26,47 @@ public enum TagFault: Sendable, Hashable, CustomStringConvertible {
     }
 }
 
+/// What is wrong with a stream of an image.
+public enum StreamContentFault: Sendable, Hashable, CustomStringConvertible {
+    /// The stream does not exist; a tag that names it, if that is how it was found.
+    case missing(tag: ByteString?)
+    /// A document's or a blob's stream holds something other than one object.
+    case notOneObject
+    /// The content of the object has another digest than the stream's name.
+    case digest(ContentDigest)
+    /// The stream lacks a named reference.
+    case missingReference(String)
+    /// A config's stream refers to no stream of the layer.
+    case missingLayer(ContentDigest)
+    /// A layer's stream refers to no content of this sparse file.
+    case missingSparseContent(path: ByteString, ObjectID)
+    /// The parts of a layer's stream have another size in bytes than the header records.
+    case size(found: UInt64, recorded: UInt64)
+    /// The content of a file in line is larger than any writer puts there; the limit in bytes.
+    case inlineContentTooLarge(limit: Int)
+    /// The manifest has fewer layers than the index that was asked for requires.
+    case noLayer(index: Int, count: Int)
+    /// The config lists another number of diff IDs than the manifest has layers.
+    case diffIDCount(config: Int, manifest: Int)
+
+    public var description: String {
+        switch self {
+        case .missing(nil): "is missing"
+        case .missing(let tag?): "is missing, but the tag \"\(tag)\" names it"
+        case .notOneObject: "does not hold exactly one object"
+        case .digest(let actual): "holds content with the digest \(actual)"
+        case .missingReference(let key): "has no reference \(key)"
+        case .missingLayer(let diffID): "has no reference to layer \(diffID)"
+        case .missingSparseContent(let path, let id):
+            "has no reference to the content of the sparse file \"\(path)\", which is object \(id)"
+        case .size(let found, let recorded): "re-assembles to \(found) bytes, but its header says \(recorded)"
+        case .inlineContentTooLarge(let limit): "has a file of more than \(limit) bytes in line"
+        case .noLayer(let index, let count): "has \(count) layers, no number \(index)"
+        case .diffIDCount(let config, let manifest): "lists \(config) diff IDs, the manifest \(manifest) layers"
+        }
+    }
+}
+
 /// What an image store refuses.
 public enum ImageStoreError: Error, Sendable, CustomStringConvertible {
     /// The name cannot be a tag.
@@ -38,8 +79,8 @@ public enum ImageStoreError: Error, Sendable, CustomStringConvertible {
     case ambiguous(ByteString, candidates: [ContentDigest])
     /// A name stands for something else than the digest or identifier that was demanded with it.
     case otherImage(ByteString, found: String, wanted: String)
-    /// A stream of the image is not what it should be: its name, and what is wrong.
-    case damaged(stream: ByteString, String)
+    /// A stream of the image is not what it should be: its name or object ID, and the fault.
+    case damaged(stream: ByteString, StreamContentFault)
     /// The config refers to no EROFS image of the repository's format, or to none for booting: the config, the format.
     case noErofsImage(config: ContentDigest, ErofsVersion, bootable: Bool)
     /// A root file system was asked of an image that has none.
@@ -60,7 +101,7 @@ public enum ImageStoreError: Error, Sendable, CustomStringConvertible {
         case .ambiguous(let text, let candidates):
             "\"\(text.withoutSecrets)\" may mean \(candidates.map(\.description).sorted().joined(separator: " or ")); give more digits or the full name"
         case .otherImage(let name, let found, let wanted): "\(name.withoutSecrets) is \(found), not \(wanted)"
-        case .damaged(let stream, let what): "\(stream): \(what)"
+        case .damaged(let stream, let fault): "\(stream): \(fault)"
         case .noErofsImage(let config, let version, bootable: false): "\(config): has no EROFS image of format \(version)"
         case .noErofsImage(let config, let version, bootable: true): "\(config): records no EROFS image of format \(version) for booting"
         case .isArtifact(let digest): "\(digest) is an artifact: it has no root file system"

@@ -16,7 +16,7 @@ extension ImageStore {
         guard let first = names.first else { return }
         let uses = try uses ?? imageUses(for: first)
         if let unknown = uses.unknown.first {
-            throw ImageStoreError.useUnknown(first, cause: RepositoryError.unknownUse(unknown.path, unknown.why))
+            throw ImageStoreError.useUnknown(first, cause: RepositoryError.unknownUse(unknown.path, unknown.fault))
         }
         guard !uses.images.isEmpty || !uses.unidentified.isEmpty else { return }
         let removed = Set(names)

@@ -69,7 +69,7 @@ extension ImageStore {
         }
         guard total == reader.totalSize else {
             throw ImageStoreError.damaged(
-                stream: ByteString(stream.hex), "re-assembles to \(total) bytes, but its header says \(reader.totalSize)")
+                stream: ByteString(stream.hex), .size(found: total, recorded: reader.totalSize))
         }
     }
 
@@ -153,7 +153,7 @@ private struct EntryReader: TarHandler {
     }
 
     mutating func external(_ bytes: UnsafeRawBufferPointer, isLast: Bool) throws {
-        throw ImageStoreError.damaged(stream: stream, "has a file of more than \(TarContent.inlineLimit) bytes in line")
+        throw ImageStoreError.damaged(stream: stream, .inlineContentTooLarge(limit: TarContent.inlineLimit))
     }
 
     mutating func external(_ id: ObjectID, size: UInt64) throws {
@@ -168,7 +168,7 @@ private struct EntryReader: TarHandler {
         let content = try SparseFile.content(entry, stored, in: repository)
         if case .external(let id, _) = content, !references.contains(id) {
             throw ImageStoreError.damaged(
-                stream: stream, "has no reference to the content of the sparse file \"\(entry.path)\", which is object \(id)")
+                stream: stream, .missingSparseContent(path: entry.path, id))
         }
         try body(entry, content)
     }

@@ -26,7 +26,7 @@ extension ImageStore {
         result.metadataWritten = try repository.normalizeMetadata()
         for tag in try tags() {
             guard let image = try image(tag.manifestDigest) else {
-                throw ImageStoreError.damaged(stream: StreamName.manifest(tag.manifestDigest), "is missing")
+                throw ImageStoreError.damaged(stream: StreamName.manifest(tag.manifestDigest), .missing(tag: nil))
             }
             guard image.isContainer else {
                 result.artifacts += 1

@@ -80,14 +80,30 @@ extension JSONValue {
     }
 
     /// The kind of the value, for messages: `an object`, `a number`, …
-    public var kindName: String {
+    public var kind: Kind {
         switch self {
-        case .null: "null"
-        case .bool: "a boolean"
-        case .integer, .unsigned, .double: "a number"
-        case .string: "a string"
-        case .array: "an array"
-        case .object: "an object"
+        case .null: .null
+        case .bool: .boolean
+        case .integer, .unsigned, .double: .number
+        case .string: .string
+        case .array: .array
+        case .object: .object
+        }
+    }
+
+    /// The type of a value (RFC 8259, section 3). The description has an article.
+    public enum Kind: Sendable, Hashable, CustomStringConvertible {
+        case null, boolean, number, string, array, object
+
+        public var description: String {
+            switch self {
+            case .null: "null"
+            case .boolean: "a boolean"
+            case .number: "a number"
+            case .string: "a string"
+            case .array: "an array"
+            case .object: "an object"
+            }
         }
     }
 }

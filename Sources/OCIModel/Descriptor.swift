@@ -32,7 +32,7 @@ public struct Descriptor: Hashable, Sendable {
     package init(_ fields: DocumentFields, needsType: Bool = true) throws(OCIError) {
         if needsType {
             mediaType = try fields.requiredString("mediaType")
-            guard !mediaType.isEmpty else { throw fields.malformed("mediaType", "is empty") }
+            guard !mediaType.isEmpty else { throw fields.malformed("mediaType", .empty) }
         } else {
             mediaType = try fields.string("mediaType") ?? ""
         }
@@ -43,9 +43,9 @@ public struct Descriptor: Hashable, Sendable {
         artifactType = fields.text("artifactType")
         urls = fields.list("urls") ?? []
         if let text = try fields.string("data") {
-            guard let data = Base64.decode(text.utf8) else { throw fields.malformed("data", "is not base64") }
+            guard let data = Base64.decode(text.utf8) else { throw fields.malformed("data", .notBase64) }
             guard UInt64(data.count) == size, ContentDigest.of(data, digest.algorithm) == digest else {
-                throw fields.malformed("data", "does not match the descriptor's size and digest")
+                throw fields.malformed("data", .notDescribed)
             }
             self.data = data
         }
@@ -63,7 +63,12 @@ public struct Descriptor: Hashable, Sendable {
     public var isForeign: Bool { LayerMediaType(mediaType)?.isDistributable == false || !urls.isEmpty }
 
     /// A note for messages about a missing foreign blob: what it is and where it can be found.
-    public var foreignNote: String {
+    public var foreignNote: String { Self.foreignNote(urls) }
+
+    /// The error for a source that does not have the blob.
+    package var missing: OCIError.Missing { .blob(digest, foreignURLs: isForeign ? urls : nil) }
+
+    static func foreignNote(_ urls: [String]) -> String {
         let addresses = urls.prefix(3).map { ByteString(hidingSecrets($0)).description }
         return "it is a foreign layer, which images may leave out"
             + (addresses.isEmpty ? "" : "; the manifest says that it is at \(addresses.joined(separator: ", "))")

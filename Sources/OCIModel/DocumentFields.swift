@@ -22,34 +22,34 @@ package struct DocumentFields {
 
     /// Parses a document and returns its outermost object.
     package init(parsing bytes: [UInt8], document: String, limit: Int) throws(OCIError) {
-        guard bytes.count <= limit else { throw .malformed(document: document, "it has \(bytes.count) bytes; the limit is \(limit)") }
+        guard bytes.count <= limit else { throw .malformed(document: document, .tooLarge(size: bytes.count, limit: limit)) }
         let value: JSONValue
-        do throws(JSONError) { value = try JSONValue.parse(bytes) } catch { throw .malformed(document: document, error.description) }
-        guard let object = value.object else { throw .malformed(document: document, "it is \(value.kindName), not an object") }
+        do throws(JSONError) { value = try JSONValue.parse(bytes) } catch { throw .malformed(document: document, .invalidJSON(error)) }
+        guard let object = value.object else { throw .malformed(document: document, .wrongType(value.kind, wanted: .object)) }
         self.init(object, document, "")
     }
 
     /// Parses a document that is an array and returns its objects.
     package static func array(parsing bytes: [UInt8], document: String, limit: Int) throws(OCIError) -> [DocumentFields] {
-        guard bytes.count <= limit else { throw .malformed(document: document, "it has \(bytes.count) bytes; the limit is \(limit)") }
+        guard bytes.count <= limit else { throw .malformed(document: document, .tooLarge(size: bytes.count, limit: limit)) }
         let value: JSONValue
         do throws(JSONError) { value = try JSONValue.parse(bytes, limits: JSONLimits(values: 1 << 24)) } catch {
-            throw .malformed(document: document, error.description)
+            throw .malformed(document: document, .invalidJSON(error))
         }
-        guard let array = value.array else { throw .malformed(document: document, "it is \(value.kindName), not an array") }
+        guard let array = value.array else { throw .malformed(document: document, .wrongType(value.kind, wanted: .array)) }
         var list: [DocumentFields] = []
         for (index, element) in array.enumerated() {
             guard let object = element.object else {
-                throw .malformed(document: document, "\"[\(index)]\" is \(element.kindName), not an object")
+                throw .malformed(document: document, .member("[\(index)]", .wrongType(element.kind, wanted: .object)))
             }
             list.append(DocumentFields(object, document, "[\(index)]."))
         }
         return list
     }
 
-    package func name(_ key: String) -> String { "\"\(prefix)\(key)\"" }
-
-    package func malformed(_ key: String, _ what: String) -> OCIError { .malformed(document: document, "\(name(key)) \(what)") }
+    package func malformed(_ key: String, _ fault: OCIError.MemberFault) -> OCIError {
+        .malformed(document: document, .member(prefix + key, fault))
+    }
 
     private func value(_ key: String) -> JSONValue? {
         guard let value = object[key], !value.isNull else { return nil }
@@ -58,49 +58,49 @@ package struct DocumentFields {
 
     package func has(_ key: String) -> Bool { object[key] != nil }
 
-    private func wrongType(_ key: String, _ value: JSONValue?, _ wanted: String) -> OCIError {
-        value.map { malformed(key, "is \($0.kindName), not \(wanted)") } ?? malformed(key, "is missing")
+    private func wrongType(_ key: String, _ value: JSONValue?, _ wanted: OCIError.WantedType) -> OCIError {
+        malformed(key, value.map { .wrongType($0.kind, wanted: wanted) } ?? .missing)
     }
 
     package func string(_ key: String) throws(OCIError) -> String? {
         guard let value = value(key) else { return nil }
-        guard let string = value.string else { throw wrongType(key, value, "a string") }
+        guard let string = value.string else { throw wrongType(key, value, .string) }
         return string
     }
 
     package func requiredString(_ key: String) throws(OCIError) -> String {
-        guard let string = object[key]?.string else { throw wrongType(key, object[key], "a string") }
+        guard let string = object[key]?.string else { throw wrongType(key, object[key], .string) }
         return string
     }
 
     /// A size in bytes: a non-negative integer, at most 2^63-1.
     package func size(_ key: String) throws(OCIError) -> UInt64 {
-        guard let value = object[key] else { throw malformed(key, "is missing") }
+        guard let value = object[key] else { throw malformed(key, .missing) }
         guard let number = value.int64, let size = UInt64(exactly: number) else {
-            throw malformed(key, "is \(value.double == nil ? value.kindName : value.description), not a size in bytes")
+            throw malformed(key, .notSize(value))
         }
         return size
     }
 
     package func signed(_ key: String) throws(OCIError) -> Int64 {
-        guard let number = object[key]?.int64 else { throw wrongType(key, object[key], "an integer") }
+        guard let number = object[key]?.int64 else { throw wrongType(key, object[key], .integer) }
         return number
     }
 
     package func digest(_ key: String) throws(OCIError) -> ContentDigest {
         let text = try requiredString(key)
-        guard let digest = ContentDigest(text) else { throw malformed(key, "is \(quoted(text)), not a sha256, sha384 or sha512 digest") }
+        guard let digest = ContentDigest(text) else { throw malformed(key, .notDigest(text)) }
         return digest
     }
 
     package func fields(_ key: String) throws(OCIError) -> DocumentFields? {
         guard let value = value(key) else { return nil }
-        guard let object = value.object else { throw wrongType(key, value, "an object") }
+        guard let object = value.object else { throw wrongType(key, value, .object) }
         return DocumentFields(object, document, "\(prefix)\(key).")
     }
 
     func requiredFields(_ key: String) throws(OCIError) -> DocumentFields {
-        guard let object = object[key]?.object else { throw wrongType(key, object[key], "an object") }
+        guard let object = object[key]?.object else { throw wrongType(key, object[key], .object) }
         return DocumentFields(object, document, "\(prefix)\(key).")
     }
 
@@ -110,10 +110,10 @@ package struct DocumentFields {
     }
 
     func requiredArray(_ key: String) throws(OCIError) -> [DocumentFields] {
-        guard let array = object[key]?.array else { throw wrongType(key, object[key], "an array") }
+        guard let array = object[key]?.array else { throw wrongType(key, object[key], .array) }
         var list: [DocumentFields] = []
         for (index, element) in array.enumerated() {
-            guard let object = element.object else { throw malformed("\(key)[\(index)]", "is \(element.kindName), not an object") }
+            guard let object = element.object else { throw malformed("\(key)[\(index)]", .wrongType(element.kind, wanted: .object)) }
             list.append(DocumentFields(object, document, "\(prefix)\(key)[\(index)]."))
         }
         return list
@@ -121,10 +121,10 @@ package struct DocumentFields {
 
     package func strings(_ key: String) throws(OCIError) -> [String]? {
         guard let value = value(key) else { return nil }
-        guard let array = value.array else { throw wrongType(key, value, "an array") }
+        guard let array = value.array else { throw wrongType(key, value, .array) }
         var list: [String] = []
         for (index, element) in array.enumerated() {
-            guard let text = element.string else { throw malformed("\(key)[\(index)]", "is \(element.kindName), not a string") }
+            guard let text = element.string else { throw malformed("\(key)[\(index)]", .wrongType(element.kind, wanted: .string)) }
             list.append(text)
         }
         return list

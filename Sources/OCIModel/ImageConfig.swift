@@ -42,12 +42,12 @@ public struct ImageConfig: Hashable, Sendable {
         author = fields.text("author")
         let rootfs = try fields.requiredFields("rootfs")
         if let type = try rootfs.string("type"), type != "layers" {
-            throw rootfs.malformed("type", "is \(quoted(type)), not \"layers\"")
+            throw rootfs.malformed("type", .notLayers(type))
         }
         var diffIDs: [ContentDigest] = []
         for (index, text) in (try rootfs.strings("diff_ids") ?? []).enumerated() {
             guard let digest = ContentDigest(text) else {
-                throw rootfs.malformed("diff_ids[\(index)]", "is \(quoted(text)), not a sha256, sha384 or sha512 digest")
+                throw rootfs.malformed("diff_ids[\(index)]", .notDigest(text))
             }
             diffIDs.append(digest)
         }

@@ -19,7 +19,7 @@ public struct ImageIndex: Hashable, Sendable {
     }
 
     package init(_ fields: DocumentFields, _ bytes: [UInt8], _ type: String) throws(OCIError) {
-        guard MediaType.isIndex(type) else { throw .unsupported(document: fields.document, "it is a manifest, not an index") }
+        guard MediaType.isIndex(type) else { throw .unsupported(document: fields.document, .manifestInsteadOfIndex) }
         self.bytes = bytes
         mediaType = type
         var manifests: [Descriptor] = []

@@ -68,13 +68,10 @@ extension Manifest {
     private func checkLayerTypes() throws(OCIError) {
         for (index, layer) in layers.enumerated() {
             if MediaType.isEncrypted(layer.mediaType) {
-                throw .unsupported(
-                    document: "manifest", "layer \(index + 1) is encrypted; decrypt the image first, as skopeo can")
+                throw .unsupported(document: "manifest", .encryptedLayer(index + 1))
             }
             guard LayerMediaType(layer.mediaType) != nil || Self.isOfUnknownBlob(MediaType.bare(layer.mediaType)) else {
-                throw .unsupported(
-                    document: "manifest",
-                    "layer \(index + 1) has the media type \(quoted(layer.mediaType)), which is not the type of an image layer")
+                throw .unsupported(document: "manifest", .layerMediaType(layer: index + 1, layer.mediaType))
             }
         }
     }

@@ -23,38 +23,37 @@ public enum ManifestDocument: Hashable, Sendable {
         if let given {
             if MediaType.isDockerSchema1(given) { throw schema1 }
             guard MediaType.isManifest(given) || MediaType.isIndex(given) else {
-                throw .unsupported(document: fields.document, "media type \(quoted(given)) is neither an image manifest nor an index")
+                throw .unsupported(document: fields.document, .mediaType(given))
             }
         }
         if fields.object["schemaVersion"] == 1 { throw schema1 }
         guard fields.object["schemaVersion"] == 2 else {
-            throw fields.malformed("schemaVersion", fields.has("schemaVersion") ? "is not 2" : "is missing")
+            throw fields.malformed("schemaVersion", fields.has("schemaVersion") ? .notVersion2 : .missing)
         }
         let own = try fields.string("mediaType")
         if let own {
             if MediaType.isDockerSchema1(own) { throw schema1 }
             guard given == nil || own == given else {
-                throw .malformed(
-                    document: fields.document, "its media type is \(quoted(own)), but it was announced as \(quoted(given ?? ""))")
+                throw .malformed(document: fields.document, .announcedType(own: own, announced: given ?? ""))
             }
             guard MediaType.isManifest(own) || MediaType.isIndex(own) else {
-                throw .unsupported(document: fields.document, "media type \(quoted(own)) is neither an image manifest nor an index")
+                throw .unsupported(document: fields.document, .mediaType(own))
             }
         }
         // Readers that treat the document as a manifest and readers that treat it as an index would see different images under one digest.
         let isBoth = fields.has("manifests") && (fields.has("layers") || fields.has("config"))
-        guard !isBoth else { throw .malformed(document: fields.document, "it is both a manifest and an index") }
+        guard !isBoth else { throw .malformed(document: fields.document, .bothManifestAndIndex) }
         if let type = given ?? own { return type }
         if fields.has("manifests") { return MediaType.ociIndex }
         guard fields.has("layers") || fields.has("config") else {
-            throw .malformed(document: fields.document, "it is neither an image manifest nor an index")
+            throw .malformed(document: fields.document, .neitherManifestNorIndex)
         }
         let config = fields.object("config")?.text("mediaType")
         return config == MediaType.dockerConfig ? MediaType.dockerManifest : MediaType.ociManifest
     }
 
     package static var schema1: OCIError {
-        .unsupported(document: "manifest", "docker's schema 1 is not supported; push the image again with a current tool")
+        .unsupported(document: "manifest", .schema1)
     }
 }
 
@@ -77,7 +76,7 @@ public struct Manifest: Hashable, Sendable {
     }
 
     fileprivate init(_ fields: DocumentFields, _ bytes: [UInt8], _ type: String) throws(OCIError) {
-        guard MediaType.isManifest(type) else { throw .unsupported(document: "manifest", "it is an index, not a manifest") }
+        guard MediaType.isManifest(type) else { throw .unsupported(document: "manifest", .indexInsteadOfManifest) }
         self.bytes = bytes
         mediaType = type
         config = try Descriptor(fields.requiredFields("config"), needsType: false)

@@ -3,29 +3,32 @@ public import ComposefsBytes
 /// The reason why an image, one of its documents or its source was refused. The message is one line with the document and the member.
 public enum OCIError: Error, Hashable, Sendable, CustomStringConvertible {
     /// A manifest, index, config or layout file is malformed.
-    case malformed(document: String, String)
-    /// A document is well-formed, but of an unsupported kind.
-    case unsupported(document: String, String)
+    case malformed(document: String, DocumentFault)
+    /// A document or archive is well-formed, but of an unsupported kind.
+    case unsupported(document: String, Unsupported)
     /// The text is not an image reference or platform.
-    case invalidReference(ByteString, String)
+    case invalidReference(ByteString, ReferenceFault)
     /// The index has no manifest for the platform; `available` lists the others.
     case noMatchingPlatform(wanted: Platform, available: [String])
     /// The tag is missing or not unique.
-    case ambiguous(source: ByteString, String)
+    case ambiguous(source: ByteString, Ambiguity)
     /// The layout, archive or storage does not have the image, blob or file.
-    case notFound(source: ByteString, String)
+    case notFound(source: ByteString, Missing)
     /// The layout, archive or storage is damaged.
-    case damaged(source: ByteString, String)
+    case damaged(source: ByteString, Damage)
 
     public var description: String {
         switch self {
-        case .malformed(let document, let what), .unsupported(let document, let what): "\(document): \(what)"
-        case .invalidReference(let text, let what): "\"\(text.withoutSecrets)\": \(what)"
+        case .malformed(let document, let fault): "\(document): \(fault)"
+        case .unsupported(let document, let form): "\(document): \(form)"
+        case .invalidReference(let text, let fault): "\"\(text.withoutSecrets)\": \(fault)"
         case .noMatchingPlatform(let wanted, let available):
             available.isEmpty
                 ? "the index lists no image for \(wanted)"
                 : "the index lists no image for \(wanted), only for \(available.joined(separator: ", "))"
-        case .ambiguous(let source, let what), .notFound(let source, let what), .damaged(let source, let what): "\(source): \(what)"
+        case .ambiguous(let source, let ambiguity): "\(source): \(ambiguity)"
+        case .notFound(let source, let item): "\(source): \(item)"
+        case .damaged(let source, let damage): "\(source): \(damage)"
         }
     }
 }

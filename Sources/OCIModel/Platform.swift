@@ -35,7 +35,7 @@ public struct Platform: Hashable, Sendable, CustomStringConvertible {
             !part.isEmpty && part.utf8.allSatisfy { ByteClass.isAlphanumeric($0) || $0 == 0x5f || $0 == 0x2d || $0 == 0x2e }
         }
         guard (1...3).contains(parts.count), parts.allSatisfy(isWord) else {
-            throw .invalidReference(ByteString(text), "is not a platform; write OS/ARCH[/VARIANT], for example linux/arm64")
+            throw .invalidReference(ByteString(text), .notPlatform)
         }
         if parts.count == 1, Self.systems.contains(parts[0].lowercased()) {
             self.init(os: parts[0], architecture: Self.host.architecture, variant: Self.host.variant)

@@ -52,14 +52,17 @@ public struct RegistryReference: Hashable, Sendable, CustomStringConvertible {
         self.shortName = shortName
     }
 
+    /// The length of host and name together, in bytes.
+    private static let lengthLimit = 255
+
     public init(parsing text: String) throws(OCIError) {
-        let invalid = { (what: String) in OCIError.invalidReference(ByteString(text), what) }
+        let invalid = { (fault: OCIError.ReferenceFault) in OCIError.invalidReference(ByteString(text), fault) }
         var rest = Array(text.utf8)[...]
-        guard !rest.isEmpty else { throw invalid("is empty; name an image, for example docker.io/library/alpine:latest") }
+        guard !rest.isEmpty else { throw invalid(.empty) }
         var digest: ContentDigest?
         if let at = rest.firstIndex(of: UInt8(ascii: "@")) {
             let digestText = String(decoding: rest[(at + 1)...], as: UTF8.self)
-            guard let parsed = ContentDigest(digestText) else { throw invalid("the part after @ is not a sha256, sha384 or sha512 digest") }
+            guard let parsed = ContentDigest(digestText) else { throw invalid(.notDigest) }
             digest = parsed
             rest = rest[..<at]
         }
@@ -70,7 +73,7 @@ public struct RegistryReference: Hashable, Sendable, CustomStringConvertible {
         {
             let bytes = rest[(colon + 1)...]
             guard Self.isTag(bytes) else {
-                throw invalid("the part after the last colon is not a tag: letters, digits, '_', '.' and '-', at most 128")
+                throw invalid(.notTag)
             }
             tagText = String(decoding: bytes, as: UTF8.self)
             rest = rest[..<colon]
@@ -80,23 +83,20 @@ public struct RegistryReference: Hashable, Sendable, CustomStringConvertible {
         if let slash = rest.firstIndex(of: UInt8(ascii: "/")), Self.looksLikeDomain(rest[..<slash]) {
             (domainBytes, nameBytes) = (rest[..<slash], rest[(slash + 1)...])
         }
-        if let domainBytes, !Self.isDomain(domainBytes) { throw invalid("the part before the first slash is not a host name") }
+        if let domainBytes, !Self.isDomain(domainBytes) { throw invalid(.notHost) }
         guard Self.isName(nameBytes) else {
             let hasUpper = nameBytes.contains { (0x41...0x5a).contains($0) }
-            throw invalid(
-                hasUpper
-                    ? "repository names are in lower case"
-                    : "is not an image reference; write HOST/NAME:TAG, for example docker.io/library/alpine:latest")
+            throw invalid(hasUpper ? .upperCase : .notReference)
         }
         var name = String(decoding: nameBytes, as: UTF8.self)
         var domain = domainBytes.map { String(decoding: $0, as: UTF8.self).lowercased() } ?? "docker.io"
         if domain == "index.docker.io" || domain == "registry-1.docker.io" { domain = "docker.io" }
         if domain == "docker.io", !name.utf8.contains(UInt8(ascii: "/")) {
             // Other tools take a short name of this form for an image ID.
-            guard domainBytes != nil || !Self.isImageID(nameBytes) else { throw invalid("64 hex digits are an image ID, not a name") }
+            guard domainBytes != nil || !Self.isImageID(nameBytes) else { throw invalid(.imageID) }
             name = "library/" + name
         }
-        guard domain.utf8.count + 1 + name.utf8.count <= 255 else { throw invalid("is longer than 255 characters") }
+        guard domain.utf8.count + 1 + name.utf8.count <= Self.lengthLimit else { throw invalid(.tooLong(limit: Self.lengthLimit)) }
         self.domain = domain
         self.name = name
         self.digest = digest

@@ -21,24 +21,23 @@ extension RepositoryMetadata {
     ///
     /// White space, the order of members, missing optional members and unknown members are no fault. The exception is an unknown member
     /// whose name is almost that of a missing known one: it is a damaged key.
-    static func faults(in bytes: [UInt8]) -> [String] {
+    static func faults(in bytes: [UInt8]) -> [MetadataFault] {
         guard let metadata = try? RepositoryMetadata(parsing: bytes), let object = (try? JSONValue.parse(bytes))?.object else { return [] }
-        var faults: [String] = []
-        if bytes + [UInt8(ascii: "\n")] == metadata.serialized() { faults.append("the last byte is missing, a newline") }
+        var faults: [MetadataFault] = []
+        if bytes + [UInt8(ascii: "\n")] == metadata.serialized() { faults.append(.missingNewline) }
         for (name, known) in knownKeys {
             guard let members = name.map({ object[$0]?.object }) ?? object else { continue }
             for key in members.keys where !known.contains(key) {
                 guard let meant = known.first(where: { members[$0] == nil && differs($0, from: key) <= keyTolerance }) else { continue }
-                let location = name.map { "`\($0)`" } ?? "the file"
-                faults.append("\(location) holds the key \"\(ByteString(key))\", which seems to be a damaged \"\(meant)\"")
+                faults.append(.damagedKey(key, of: name, meant: meant))
             }
         }
-        if metadata.version == 0 { faults.append("format version 0 was never written") }
+        if metadata.version == 0 { faults.append(.versionZero) }
         for feature in metadata.unknownReadOnlyCompatible {
-            faults.append("the read-only-compatible feature \"\(ByteString(feature))\" is unknown to this release")
+            faults.append(.unknownReadOnlyFeature(feature))
         }
         if metadata.storedFormats?.default == .v0, metadata.readOnlyCompatible.contains(v1Feature) {
-            faults.append("`erofs_formats.default` is 0, but `features.read-only-compatible` lists \(v1Feature), which is for 1")
+            faults.append(.contradictoryFormats(feature: v1Feature))
         }
         return faults
     }

@@ -10,8 +10,8 @@ public enum RepositoryError: Error, Sendable, CustomStringConvertible {
     case notInitialized(ByteString)
     /// No `meta.json`, but objects: the repository was made before that file existed.
     case oldFormat(ByteString)
-    /// `meta.json` cannot be understood.
-    case metadata(String)
+    /// `meta.json` cannot be used, or seems to be damaged.
+    case metadata(MetadataFault)
     case unsupportedVersion(Int64)
     case incompatibleFeatures([String])
     case algorithmMismatch(found: VerityAlgorithm, expected: VerityAlgorithm)
@@ -35,24 +35,28 @@ public enum RepositoryError: Error, Sendable, CustomStringConvertible {
     case syncFailed(ByteString)
     case objectMissing(ObjectID)
     /// An object's content does not have the digest that its name states, or cannot be read completely.
-    case objectDamaged(ObjectID, String)
+    case objectDamaged(ObjectID, ObjectFault)
     case objectTooLarge(ObjectID, size: UInt64, limit: Int)
     case streamMissing(ByteString)
-    /// A stream exists, but cannot be used.
-    case stream(ByteString, String)
+    /// A stream cannot be read or written: its name or object ID, and the reason.
+    case stream(ByteString, StreamFault)
+    /// A new stream cannot be written.
+    case newStream(StreamFault)
     case imageMissing(ByteString)
-    case image(ByteString, String)
+    /// An image cannot be used: its name or object ID, and the reason.
+    case image(ByteString, ImageFault)
     /// The stream or image that a reference keeps cannot be read, so the objects that it needs are unknown.
-    case unreadableRoot(ByteString, String)
-    /// Something uses the repository and does not tell which image: what it is, and why not. Nothing may be removed then.
-    case unknownUse(ByteString, String)
+    indirect case unreadableRoot(ByteString, RootFault)
+    /// A lease or a mount uses the repository, and its image cannot be identified: the lease or mount point, and the reason. Nothing may be
+    /// removed then.
+    case unknownUse(ByteString, UseFault)
     /// Others have the repository open, and the time that the caller would wait for them has passed. The processes as far as they can be seen.
     case busy(ByteString, holders: [ProcessIdentity])
     /// The caller has ended it while it waited for others.
     case cancelled
     case invalidName(ByteString, NameFault)
-    /// A symbolic link in the repository that leads to no object or entry.
-    case invalidLink(ByteString, String)
+    /// An entry of the repository is not the symbolic link that it should be.
+    case invalidLink(ByteString, LinkFault)
     /// The kernel refuses a file because of its fs-verity signature or because it has none, or no signature can be made.
     case signature(ByteString, SignatureFault)
     /// The kernel opens no file with fs-verity that has no signature (fs.verity.require_signatures is 1), and this one was not signed.
@@ -74,7 +78,7 @@ public enum RepositoryError: Error, Sendable, CustomStringConvertible {
         case .notInitialized(let path): "\(path): meta.json not found; this repository must be initialized first"
         case .oldFormat(let path):
             "\(path): meta.json not found; this appears to be an old-format repository"
-        case .metadata(let why): "meta.json: \(why)"
+        case .metadata(let fault): "meta.json: \(fault)"
         case .unsupportedVersion(let version):
             "meta.json: unsupported repository format version \(version) (this release supports up to \(RepositoryMetadata.currentVersion))"
         case .incompatibleFeatures(let features):
@@ -99,20 +103,21 @@ public enum RepositoryError: Error, Sendable, CustomStringConvertible {
         case .syncFailed(let path):
             "\(path): a sync of the file system has failed, and what was stored before it may be lost"
         case .objectMissing(let id): "object \(id) is missing"
-        case .objectDamaged(let id, let why): "object \(id) is damaged: \(why)"
+        case .objectDamaged(let id, let fault): "object \(id) is damaged: \(fault)"
         case .objectTooLarge(let id, let size, let limit): "object \(id) has \(size) bytes, at most \(limit) were expected"
         case .streamMissing(let name): "stream not found: \(name)"
-        case .stream(let name, let why): "stream \(name): \(why)"
+        case .stream(let name, let fault): "stream \(name): \(fault)"
+        case .newStream(let fault): "new stream: \(fault)"
         case .imageMissing(let name): "image not found: \(name)"
-        case .image(let name, let why): "image \(name): \(why)"
-        case .unreadableRoot(let path, let why): "\(path): \(why); nothing was removed, because what it keeps cannot be known"
-        case .unknownUse(let path, let why): "\(path): \(why); nothing was removed, because what it needs cannot be known"
+        case .image(let name, let fault): "image \(name): \(fault)"
+        case .unreadableRoot(let path, let fault): "\(path): \(fault); nothing was removed, because what it keeps cannot be known"
+        case .unknownUse(let path, let fault): "\(path): \(fault); nothing was removed, because what it needs cannot be known"
         case .busy(let path, let holders):
             "\(path): the repository is in use by "
                 + (holders.isEmpty ? "a process that cannot be seen from here" : holders.map(\.description).joined(separator: ", "))
         case .cancelled: "cancelled while waiting for others that use the repository"
         case .invalidName(let name, let fault): "'\(name)' is no valid name: \(fault)"
-        case .invalidLink(let path, let why): "\(path): \(why)"
+        case .invalidLink(let path, let fault): "\(path): \(fault)"
         case .signatureNeeded(let path):
             "\(path): it has no fs-verity signature, and the kernel's fs.verity.require_signatures is 1"
         case .signature(let path, let fault): "\(path): \(fault)"

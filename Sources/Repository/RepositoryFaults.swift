@@ -1,7 +1,10 @@
-import ComposefsBytes
+public import ComposefsBytes
+public import ComposefsEROFS
 public import ComposefsFileTree
 public import ComposefsHashing
+public import ComposefsJSON
 public import ComposefsLinuxSystem
+public import ComposefsSplitStream
 
 // The reasons inside a `RepositoryError`: one case for each, with its values. The sentences are made here only.
 
@@ -129,6 +132,201 @@ public enum SignatureFault: Sendable, Hashable, CustomStringConvertible {
         case .missing:
             "it has no fs-verity signature, and the kernel's fs.verity.require_signatures is 1; set that to 0 for as long as it takes to store "
                 + "it again, signed"
+        }
+    }
+}
+
+/// Why `meta.json` cannot be used, or seems to be damaged (Repo-Format.md, section 3).
+public enum MetadataFault: Sendable, Hashable, CustomStringConvertible {
+    case missing
+    case symbolicLink
+    case notRegularFile
+    /// Both in bytes.
+    case tooLarge(size: UInt64, limit: Int)
+    case unreadable(SystemError)
+    case invalidJSON(JSONError)
+    /// The document is an array, a string, a number, a boolean or null.
+    case notObject
+    /// A member that every file has is missing; the object that should hold it, nil for the document itself.
+    case missingMember(String, of: String?)
+    /// A member, by its path in the document, has another type than this.
+    case wrongType(member: String, wanted: WantedType)
+    case unknownAlgorithm(String)
+    case unknownImageVersion
+    /// The objects' names are digests of another algorithm.
+    case algorithmMismatch(recorded: VerityAlgorithm, found: VerityAlgorithm)
+    /// Only the newline at the end is missing.
+    case missingNewline
+    /// An unknown key that is almost the name of a missing member; the object that holds it, nil for the document itself.
+    case damagedKey(String, of: String?, meant: String)
+    /// Version 0 was never written.
+    case versionZero
+    case unknownReadOnlyFeature(String)
+    /// The default format is 0, but the feature of format 1 is listed.
+    case contradictoryFormats(feature: String)
+
+    public enum WantedType: Sendable, Hashable {
+        case text, object, array, number32, listOfTexts
+    }
+
+    public var description: String {
+        switch self {
+        case .missing: "the file is missing"
+        case .symbolicLink: "is a symbolic link"
+        case .notRegularFile: "is no regular file"
+        case .tooLarge(let size, let limit): "is \(size) bytes long; at most \(limit) are read"
+        case .unreadable(let error): "\(error)"
+        case .invalidJSON(let error): "\(error)"
+        case .notObject: "holds no JSON object"
+        case .missingMember(let name, let object?): "`\(object)` has no `\(name)`"
+        case .missingMember(let name, nil): "has no `\(name)`"
+        case .wrongType(let member, .text): "has no `\(member)` text"
+        case .wrongType(let member, .object): "`\(member)` is no object"
+        case .wrongType(let member, .array): "`\(member)` is no array"
+        case .wrongType(let member, .number32): "`\(member)` is no 32-bit number"
+        case .wrongType(let member, .listOfTexts): "`\(member)` holds something that is no text"
+        case .unknownAlgorithm(let name):
+            "`algorithm` is \"\(ByteString(name))\"; known are fsverity-sha256-12 and fsverity-sha512-12"
+        case .unknownImageVersion: "`erofs_formats` names an image version that is not 0, 1 or 2"
+        case .algorithmMismatch(let recorded, let found): "it says \(recorded.name), but the objects' names are \(found.name) digests"
+        case .missingNewline: "the last byte is missing, a newline"
+        case .damagedKey(let key, let object, let meant):
+            (object.map { "`\($0)`" } ?? "the file") + " holds the key \"\(ByteString(key))\", which seems to be a damaged \"\(meant)\""
+        case .versionZero: "format version 0 was never written"
+        case .unknownReadOnlyFeature(let name): "the read-only-compatible feature \"\(ByteString(name))\" is unknown to this release"
+        case .contradictoryFormats(let feature):
+            "`erofs_formats.default` is 0, but `features.read-only-compatible` lists \(feature), which is for 1"
+        }
+    }
+}
+
+/// Why a file is not the object that its name states.
+public enum ObjectFault: Sendable, Hashable, CustomStringConvertible {
+    /// The content's fs-verity digest is another one.
+    case digest(ObjectID)
+    case noVerity
+    case notRegularFile
+    case symbolicLink
+    /// The kernel measures another digest for what was just written.
+    case readBackDiffers
+    /// The kernel measures another digest for a copy of the object.
+    case copyDiffers
+    /// Other processes create and remove it all the time.
+    case unstable
+    /// Another process stored the object, and its content is lost since a failed sync.
+    case lost
+
+    public var description: String {
+        switch self {
+        case .digest(let actual): "its content has the digest \(actual)"
+        case .noVerity: "it has no fs-verity"
+        case .notRegularFile: "is no regular file"
+        case .symbolicLink: "is a symbolic link"
+        case .readBackDiffers: "written, but the file system returns other content"
+        case .copyDiffers: "a copy of it has other content"
+        case .unstable: "its name appears and vanishes while it is being stored"
+        case .lost: "another program stored it, and the disk has lost it"
+        }
+    }
+}
+
+/// Why a stream cannot be read or written.
+public enum StreamFault: Sendable, CustomStringConvertible {
+    case format(SplitStreamError)
+    /// A part of the stream was written to a file that this call does not have.
+    case spilled
+    /// Another error of the encoder.
+    case encoder(any Error)
+
+    public var description: String {
+        switch self {
+        case .format(let error): "\(error)"
+        case .spilled: "a part of it was spilled elsewhere"
+        case .encoder(let error): "\(error)"
+        }
+    }
+}
+
+/// Why an image cannot be used.
+public enum ImageFault: Sendable, Hashable, CustomStringConvertible {
+    case format(ErofsError)
+    /// The reference leads to an entry of `images/` that does not exist.
+    case danglingReference(entry: ByteString)
+    case objectMissing(ObjectID)
+
+    public var description: String {
+        switch self {
+        case .format(let error): "\(error)"
+        case .danglingReference(let entry): "the reference leads to \(entry), which does not exist"
+        case .objectMissing(let id): "its object \(id) is missing"
+        }
+    }
+}
+
+/// What a symbolic link in the repository is instead of what it should be.
+public enum LinkFault: Sendable, Hashable, CustomStringConvertible {
+    /// The target names no object; the repository's algorithm, if that matters.
+    case notObject(target: ByteString, VerityAlgorithm?)
+    /// The link's name is the ID of one object, and it leads to another.
+    case otherObject(ObjectID)
+    case notSymbolicLink
+    /// Another file has the name of a reference.
+    case notReference
+    /// Another file has the name of a link that is to be removed.
+    case notRemovable
+
+    public var description: String {
+        switch self {
+        case .notObject(let target, let algorithm?): "leads to '\(target)', which is no \(algorithm.name) object"
+        case .notObject(let target, nil): "leads to '\(target)', which is no object"
+        case .otherObject(let id): "leads to another object, \(id)"
+        case .notSymbolicLink: "is no symbolic link"
+        case .notReference: "is no symbolic link, so it is no reference"
+        case .notRemovable: "is no symbolic link, so it is not removed"
+        }
+    }
+}
+
+/// Why the objects that a reference keeps are unknown.
+public enum RootFault: Sendable, CustomStringConvertible {
+    /// A file of another type has the name of a directory of the repository.
+    case notDirectory(FileKind)
+    /// What the reference leads to cannot be read.
+    case unreadable(RepositoryError)
+    /// The image is in use and cannot be read.
+    case imageInUse(RepositoryError, [ImageUse])
+    /// The image cannot be read, and may be the image of one of these mounts.
+    case imagePossiblyInUse(RepositoryError, [UnidentifiedMount])
+
+    public var description: String {
+        switch self {
+        case .notDirectory(let kind): "is a \(Repository.name(of: kind)), not a directory"
+        case .unreadable(let error): "\(error)"
+        case .imageInUse(let error, let uses): "\(error); the image is \(uses.map(\.description).joined(separator: ", "))"
+        case .imagePossiblyInUse(let error, let mounts):
+            "\(error); the image is perhaps \(mounts.map(\.description).joined(separator: ", "))"
+        }
+    }
+}
+
+/// Why the image that a lease or a mount uses cannot be identified.
+public enum UseFault: Sendable, CustomStringConvertible {
+    /// A process holds the lease, and the lease names no image; nil if the process cannot be seen.
+    case leaseWithoutImage(holder: ProcessIdentity?)
+    case unreadableLease(SystemError)
+    /// A mount shows the repository's objects, and the file of its image cannot be read.
+    case unreadableSource(ByteString, any Error)
+    /// The file of a mounted image, or of one that a process serves, cannot be read; its path.
+    case unreadableImage(ImageUse, ByteString, any Error)
+
+    public var description: String {
+        switch self {
+        case .leaseWithoutImage(let holder):
+            "this lease is held by \(holder.map { "\($0)" } ?? "a process that cannot be seen from here"), and does not say of which image"
+        case .unreadableLease(let error): "this lease cannot be read: \(error)"
+        case .unreadableSource(let source, let error):
+            "this mount shows the repository's objects, and its image, \(source), cannot be read: \(error)"
+        case .unreadableImage(let use, let path, let error): "\(use): the image, \(path), cannot be read: \(error)"
         }
     }
 }

@@ -92,16 +92,18 @@ public struct RepositoryMetadata: Hashable, Sendable {
 
     /// Reads a file of any format version as far as it can be understood; `checkReadable` decides whether it may be used.
     public init(parsing bytes: [UInt8]) throws(RepositoryError) {
-        guard bytes.count <= Self.sizeLimit else { throw .metadata("is \(bytes.count) bytes long; at most \(Self.sizeLimit) are read") }
+        guard bytes.count <= Self.sizeLimit else { throw .metadata(.tooLarge(size: UInt64(bytes.count), limit: Self.sizeLimit)) }
         let value: JSONValue
-        do { value = try JSONValue.parse(bytes) } catch { throw .metadata("\(error)") }
-        guard let object = value.object else { throw .metadata("holds no JSON object") }
-        guard let version = object["version"] else { throw .metadata("has no `version`") }
-        guard let number = version.int64, (0...Int64(UInt32.max)).contains(number) else { throw .metadata("`version` is no 32-bit number") }
+        do { value = try JSONValue.parse(bytes) } catch { throw .metadata(.invalidJSON(error)) }
+        guard let object = value.object else { throw .metadata(.notObject) }
+        guard let version = object["version"] else { throw .metadata(.missingMember("version", of: nil)) }
+        guard let number = version.int64, (0...Int64(UInt32.max)).contains(number) else {
+            throw .metadata(.wrongType(member: "version", wanted: .number32))
+        }
         self.version = number
-        guard let name = object["algorithm"]?.string else { throw .metadata("has no `algorithm` text") }
+        guard let name = object["algorithm"]?.string else { throw .metadata(.wrongType(member: "algorithm", wanted: .text)) }
         guard let algorithm = Self.algorithm(named: name) else {
-            throw .metadata("`algorithm` is \"\(ByteString(name))\"; known are fsverity-sha256-12 and fsverity-sha512-12")
+            throw .metadata(.unknownAlgorithm(name))
         }
         self.algorithm = algorithm
         let features = try Self.member("features", of: object)
@@ -113,16 +115,16 @@ public struct RepositoryMetadata: Hashable, Sendable {
 
     private static func member(_ key: String, of object: JSONObject) throws(RepositoryError) -> JSONObject? {
         guard let value = object[key] else { return nil }
-        guard let member = value.object else { throw .metadata("`\(key)` is no object") }
+        guard let member = value.object else { throw .metadata(.wrongType(member: key, wanted: .object)) }
         return member
     }
 
     private static func strings(_ key: String, of features: JSONObject?) throws(RepositoryError) -> [String] {
         guard let value = features?[key] else { return [] }
-        guard let array = value.array else { throw .metadata("`features.\(key)` is no array") }
+        guard let array = value.array else { throw .metadata(.wrongType(member: "features.\(key)", wanted: .array)) }
         var list: [String] = []
         for element in array {
-            guard let text = element.string else { throw .metadata("`features.\(key)` holds something that is no text") }
+            guard let text = element.string else { throw .metadata(.wrongType(member: "features.\(key)", wanted: .listOfTexts)) }
             list.append(text)
         }
         return list
@@ -130,10 +132,10 @@ public struct RepositoryMetadata: Hashable, Sendable {
 
     private static func formats(of object: JSONObject) throws(RepositoryError) -> ErofsFormats? {
         guard let formats = try member("erofs_formats", of: object) else { return nil }
-        guard let value = formats["default"] else { throw .metadata("`erofs_formats` has no `default`") }
+        guard let value = formats["default"] else { throw .metadata(.missingMember("default", of: "erofs_formats")) }
         var extra: [ErofsVersion] = []
         if let list = formats["extra"] {
-            guard let array = list.array else { throw .metadata("`erofs_formats.extra` is no array") }
+            guard let array = list.array else { throw .metadata(.wrongType(member: "erofs_formats.extra", wanted: .array)) }
             for element in array { extra.append(try erofsVersion(element)) }
         }
         return ErofsFormats(default: try erofsVersion(value), extra: extra)
@@ -141,7 +143,7 @@ public struct RepositoryMetadata: Hashable, Sendable {
 
     private static func erofsVersion(_ value: JSONValue) throws(RepositoryError) -> ErofsVersion {
         guard let number = value.int64, let raw = UInt32(exactly: number), let version = ErofsVersion(rawValue: raw) else {
-            throw .metadata("`erofs_formats` names an image version that is not 0, 1 or 2")
+            throw .metadata(.unknownImageVersion)
         }
         return version
     }

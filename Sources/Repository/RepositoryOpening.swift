@@ -178,13 +178,13 @@ extension Repository {
             opened = try root.openIfPresent(at: Layout.metadata, [.readOnly, .noFollow, .nonBlocking])
         } catch {
             guard error.errno == .tooManySymbolicLinks else { throw RepositoryError(error) }
-            throw .metadata("is a symbolic link")
+            throw .metadata(.symbolicLink)
         }
         guard let file = opened else { return nil }
         let status = try system { () throws(SystemError) in try file.status() }
-        guard status.kind == .regular else { throw .metadata("is no regular file") }
+        guard status.kind == .regular else { throw .metadata(.notRegularFile) }
         guard status.size <= RepositoryMetadata.sizeLimit else {
-            throw .metadata("is \(status.size) bytes long; at most \(RepositoryMetadata.sizeLimit) are read")
+            throw .metadata(.tooLarge(size: status.size, limit: RepositoryMetadata.sizeLimit))
         }
         return try system { () throws(SystemError) in try file.readAll(limit: RepositoryMetadata.sizeLimit) }
     }

@@ -70,7 +70,7 @@ extension ImageFiles {
     func read(_ path: ByteString, limit: Int) throws -> [UInt8]? {
         guard let file = try open(path) else { return nil }
         guard file.size <= UInt64(limit) else {
-            throw OCIError.damaged(source: name, "\(path) has \(file.size) bytes; the limit is \(limit)")
+            throw OCIError.damaged(source: name, .fileTooLarge(path, size: file.size, limit: limit))
         }
         return try file.readAll()
     }
@@ -78,12 +78,10 @@ extension ImageFiles {
     /// Opens the file of a blob and compares its size with the descriptor.
     func requireFile(_ path: ByteString, for descriptor: Descriptor) throws -> ImageFile {
         guard let file = try open(path) else {
-            let note = descriptor.isForeign ? ": " + descriptor.foreignNote : ""
-            throw OCIError.notFound(source: name, "the blob \(descriptor.digest) is missing" + note)
+            throw OCIError.notFound(source: name, descriptor.missing)
         }
         guard file.size == descriptor.size else {
-            throw OCIError.damaged(
-                source: name, "the blob \(descriptor.digest) has \(file.size) bytes, but its descriptor announces \(descriptor.size)")
+            throw OCIError.damaged(source: name, .blobSize(descriptor.digest, found: file.size, announced: descriptor.size))
         }
         return file
     }
@@ -92,8 +90,7 @@ extension ImageFiles {
     func manifest(_ path: ByteString, _ descriptor: Descriptor) throws -> [UInt8] {
         guard descriptor.size <= UInt64(ImageLimits.largestManifest) else {
             throw OCIError.damaged(
-                source: name,
-                "the manifest \(descriptor.digest) has \(descriptor.size) bytes; the limit is \(ImageLimits.largestManifest)")
+                source: name, .manifestTooLarge(descriptor.digest, size: descriptor.size, limit: ImageLimits.largestManifest))
         }
         return try requireFile(path, for: descriptor).readAll()
     }
@@ -127,13 +124,13 @@ struct DirectoryFiles: ImageFiles {
         } catch {
             switch error.errno {
             case .noEntry, .notDirectory: return nil
-            case .tooManySymbolicLinks: throw OCIError.damaged(source: name, "\(path) is a symbolic link, not a file")
-            case .crossDevice: throw OCIError.damaged(source: name, "\(path) is outside of the directory")
-            case .noDeviceOrAddress: throw OCIError.damaged(source: name, "\(path) is not a regular file")
+            case .tooManySymbolicLinks: throw OCIError.damaged(source: name, .symbolicLink(path))
+            case .crossDevice: throw OCIError.damaged(source: name, .outside(path))
+            case .noDeviceOrAddress: throw OCIError.damaged(source: name, .notRegularFile(path))
             default: throw error
             }
         }
-        guard try file.status().kind == .regular else { throw OCIError.damaged(source: name, "\(path) is not a regular file") }
+        guard try file.status().kind == .regular else { throw OCIError.damaged(source: name, .notRegularFile(path)) }
         return ImageFile(try OpenFile(file))
     }
 }

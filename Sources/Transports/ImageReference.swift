@@ -26,11 +26,11 @@ public func parseReference(_ text: String) throws(OCIError) -> ImageReference {
     func rest(_ prefix: String) throws(OCIError) -> String? {
         guard text.hasPrefix(prefix) else { return nil }
         let rest = String(text.dropFirst(prefix.count))
-        guard !rest.isEmpty else { throw .invalidReference(ByteString(text), "nothing follows \(prefix)") }
+        guard !rest.isEmpty else { throw .invalidReference(ByteString(text), .nothingAfter(prefix)) }
         return rest
     }
     for scheme in ["https://", "http://", "oci://"] where text.hasPrefix(scheme) && !text.hasPrefix(scheme + "/") {
-        throw .invalidReference(ByteString(text), "a registry reference does not begin with \(scheme); write docker://HOST/NAME:TAG")
+        throw .invalidReference(ByteString(text), .scheme(scheme))
     }
     if let rest = try rest("oci:") { return .layout(ImageLocation(rest)) }
     if let rest = try rest("oci-archive:") { return .ociArchive(ImageLocation(rest)) }
@@ -40,8 +40,7 @@ public func parseReference(_ text: String) throws(OCIError) -> ImageReference {
     // As in other container tools, a name without a registry refers to Docker Hub after docker://.
     if let rest = try rest("docker://") { return .registry(try RegistryReference(parsing: rest).qualified) }
     for transport in ["docker-daemon:", "ostree:", "sif:", "tarball:"] where text.hasPrefix(transport) {
-        throw .invalidReference(
-            ByteString(text), "\(transport) is not supported; copy the image to oci-archive:FILE with skopeo and pull the archive")
+        throw .invalidReference(ByteString(text), .unsupportedTransport(transport))
     }
     return .registry(try RegistryReference(parsing: text))
 }

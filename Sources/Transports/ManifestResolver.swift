@@ -99,11 +99,11 @@ package func checkSize(_ size: UInt64, _ document: String, _ limits: PullLimits)
 
 private func check(_ bytes: [UInt8], _ expected: Descriptor, _ kind: String = "manifest") throws(OCIError) {
     guard UInt64(bytes.count) == expected.size else {
-        throw .malformed(document: "\(kind) \(expected.digest)", "has \(bytes.count) bytes, but its descriptor announces \(expected.size)")
+        throw .malformed(document: "\(kind) \(expected.digest)", .announcedSize(found: bytes.count, announced: expected.size))
     }
     let digest = ContentDigest.of(bytes, expected.digest.algorithm)
     guard digest == expected.digest else {
-        throw .malformed(document: "\(kind) \(expected.digest)", "the content has the digest \(digest): it is damaged or was exchanged")
+        throw .malformed(document: "\(kind) \(expected.digest)", .digest(digest))
     }
 }
 
@@ -118,7 +118,7 @@ private struct IndexReader {
     mutating func read(_ entry: Descriptor, depth: UInt64) throws -> ManifestDocument? {
         guard visited.insert(entry.digest).inserted else { return nil }
         guard visited.count <= ImageLimits.indexCount else {
-            throw OCIError.unsupported(document: "index", "lists more than \(ImageLimits.indexCount) documents, the limit")
+            throw OCIError.unsupported(document: "index", .tooManyDocuments(limit: ImageLimits.indexCount))
         }
         let deepest = min(limits.indexDepth, UInt64(ImageLimits.deepestIndex))
         guard depth < deepest || !MediaType.isIndex(entry.mediaType) else {
@@ -142,7 +142,7 @@ private struct IndexReader {
         guard config.size <= UInt64(ImageLimits.configBytes) else {
             throw OCIError.malformed(
                 document: "config \(config.digest)",
-                "the descriptor announces \(config.size) bytes; the limit is \(ImageLimits.configBytes)")
+                .announcedTooLarge(config.size, limit: ImageLimits.configBytes))
         }
         return try source.download(config, cancellation).verified { blob in
             var bytes: [UInt8] = []

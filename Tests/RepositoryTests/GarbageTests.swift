@@ -124,12 +124,12 @@ import Testing
                     continue
                 }
             } else {
-                guard case .unreadableRoot(let name, let why) = failure({ _ = try repository.collectGarbage() }) else {
+                guard case .unreadableRoot(let name, let fault) = failure({ _ = try repository.collectGarbage() }) else {
                     Issue.record("collected although \(damage) is damaged")
                     continue
                 }
                 #expect(name.hasPrefix("streams/manifest"))
-                #expect(why.contains(victim.id.hex))
+                #expect("\(fault)".contains(victim.id.hex))
                 #expect(failure { _ = try repository.collectGarbage(dryRun: true) } != nil)
             }
             #expect(try scratch.listing() == before)

@@ -61,13 +61,13 @@ import Testing
         func rootManifest() -> SourceManifest { SourceManifest(bytes: index) }
 
         func manifest(_ descriptor: Descriptor) throws -> [UInt8] {
-            guard let bytes = documents[descriptor.digest] else { throw OCIError.notFound(source: "memory", "no \(descriptor.digest)") }
+            guard let bytes = documents[descriptor.digest] else { throw OCIError.notFound(source: "memory", descriptor.missing) }
             read.append(descriptor.digest)
             return bytes
         }
 
         func openBlob(_ descriptor: Descriptor) throws -> any BlobReader {
-            guard let bytes = documents[descriptor.digest] else { throw OCIError.notFound(source: "memory", "no \(descriptor.digest)") }
+            guard let bytes = documents[descriptor.digest] else { throw OCIError.notFound(source: "memory", descriptor.missing) }
             return ArrayBlob(bytes)
         }
     }

@@ -62,7 +62,7 @@ private final class MemorySource: ImageSource {
     func rootManifest() -> SourceManifest { root }
 
     func manifest(_ descriptor: Descriptor) throws -> [UInt8] {
-        guard let bytes = documents[descriptor.digest] else { throw OCIError.notFound(source: "memory", "no \(descriptor.digest)") }
+        guard let bytes = documents[descriptor.digest] else { throw OCIError.notFound(source: "memory", descriptor.missing) }
         return bytes
     }
 
@@ -82,7 +82,7 @@ private final class StubbornSource: ImageSource {
 
     func rootManifest() -> SourceManifest { root }
     func manifest(_ descriptor: Descriptor) -> [UInt8] { answer }
-    func openBlob(_ descriptor: Descriptor) throws -> any BlobReader { throw OCIError.notFound(source: "stubborn", "no blobs") }
+    func openBlob(_ descriptor: Descriptor) throws -> any BlobReader { throw OCIError.notFound(source: "stubborn", descriptor.missing) }
 }
 
 @Suite struct ModelsResolverTests {

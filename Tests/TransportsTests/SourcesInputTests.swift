@@ -55,7 +55,7 @@ private func packed(_ bytes: [UInt8], level: Int32 = 3) -> [UInt8] {
         let reference = "oci:\(folder.path)"
         #expect(try readImage(reference + ":@1").0.config == other.config)
         #expect(try readImage(reference + ":@0").1.canonicalName == reference + ":@0")
-        #expect(sourceFault(reference + ":@2")?.contains("no entry @2, only 2") == true)
+        #expect(sourceFault(reference + ":@2")?.contains("no image @2 among 2") == true)
     }
 
     /// File names that contain the separators of references.

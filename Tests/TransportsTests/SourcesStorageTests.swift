@@ -174,7 +174,7 @@ private func base64(_ bytes: [UInt8]) -> String {
         #expect(
             sourceFault("containers-storage:[overlay@\(storage.folder.path)/none]app")?.contains("no storage with the overlay driver")
                 == true)
-        #expect(sourceFault("containers-storage:[vfs@/x]app")?.contains("only the overlay driver") == true)
+        #expect(sourceFault("containers-storage:[vfs@/x]app")?.contains("driver vfs is not supported") == true)
         #expect(sourceFault("containers-storage:[overlay@x]app")?.contains("not an absolute path") == true)
         try storage.folder.write("other/vfs-images/images.json", "[]")
         #expect(sourceFault("containers-storage:[overlay@\(storage.folder.path)/other]app")?.contains("driver vfs") == true)

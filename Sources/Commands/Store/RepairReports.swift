@@ -26,7 +26,7 @@ extension RepairAction {
     var json: JSONValue {
         var members: [(key: String, value: JSONValue)] = [("action", .string(code))]
         switch self {
-        case .metadataWritten(let fault): members += [("path", "meta.json"), ("detail", .string(fault))]
+        case .metadataWritten(let fault): members += [("path", "meta.json"), ("detail", .string("\(fault)"))]
         case .setAside(let path, let target): members += [("path", .string(path.description)), ("to", .text(target))]
         case .objectsBrought(let count): members.append(("objects", .count(count)))
         case .linkWritten(let path, let target):

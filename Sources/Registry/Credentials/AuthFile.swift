@@ -38,7 +38,7 @@ struct AuthFile {
             return
         }
         do { root = try JSONValue.parse(bytes) } catch { throw RegistryError(.invalidAuthFile(path, .syntax(error))) }
-        guard root.object != nil else { throw RegistryError(.invalidAuthFile(path, .notObject(root.kindName))) }
+        guard root.object != nil else { throw RegistryError(.invalidAuthFile(path, .notObject(root.kind.description))) }
     }
 
     /// The credentials of a helper for the repository or its registry, else of the most specific entry, else of the default helper.

@@ -73,7 +73,7 @@ extension Repository {
                             + "of format 2; an upgrade brings it into the current one")
                     return
                 }
-                report.add(FsckProblem(.metadataParseFailed, Layout.metadata, detail: "the file is missing"))
+                report.add(FsckProblem(.metadataParseFailed, Layout.metadata, detail: "\(MetadataFault.missing)"))
                 return
             }
             report.hasMetadata = true
@@ -85,7 +85,7 @@ extension Repository {
                 return
             }
             let faults = RepositoryMetadata.faults(in: bytes)
-            for fault in faults { report.add(FsckProblem(.metadataDamaged, Layout.metadata, detail: fault)) }
+            for fault in faults { report.add(FsckProblem(.metadataDamaged, Layout.metadata, detail: "\(fault)")) }
             if faults.isEmpty, try RepositoryMetadata.normalized(bytes) != nil {
                 report.notes.append("meta.json is valid, but not in the form that programs write; an upgrade brings it into that form")
             }
@@ -102,7 +102,10 @@ extension Repository {
     /// An error's text without the file name that the problem gives already.
     static func detail(_ error: RepositoryError) -> String {
         switch error {
-        case .metadata(let why), .objectDamaged(_, let why), .stream(_, let why), .image(_, let why): why
+        case .metadata(let fault): "\(fault)"
+        case .objectDamaged(_, let fault): "\(fault)"
+        case .stream(_, let fault): "\(fault)"
+        case .image(_, let fault): "\(fault)"
         default: "\(error)"
         }
     }

@@ -7,7 +7,7 @@ extension Repository {
     /// A `meta.json` that was damaged, and what takes its place.
     public struct MetadataRepair: Sendable {
         /// What was wrong.
-        public var fault: String
+        public var fault: MetadataFault
         /// What the repository is, by its objects and images.
         public var metadata: RepositoryMetadata
         /// Where the damaged file is now; nil where there was none, and where nothing was written.
@@ -43,24 +43,24 @@ extension Repository {
     }
 
     /// What is wrong with the file; nil where nothing is.
-    private static func metadataFault(_ root: borrowing RootedDirectory) throws(RepositoryError) -> String? {
+    private static func metadataFault(_ root: borrowing RootedDirectory) throws(RepositoryError) -> MetadataFault? {
         let bytes: [UInt8]?
         do throws(RepositoryError) {
             bytes = try metadataBytes(root)
         } catch {
             switch error {
             case .metadata(let fault): return fault
-            case .system(let error) where isLost(error) || error.errno == .tooManySymbolicLinks: return "\(error)"
+            case .system(let error) where isLost(error) || error.errno == .tooManySymbolicLinks: return .unreadable(error)
             default: throw error
             }
         }
-        guard let bytes else { return "the file is missing" }
+        guard let bytes else { return .missing }
         do throws(RepositoryError) {
             let metadata = try RepositoryMetadata(parsing: bytes)
             // A newer release's repository is no damaged one.
             try metadata.checkReadable()
             if let (_, algorithm) = try firstObject(root), algorithm != metadata.algorithm {
-                return "it says \(metadata.algorithm.name), but the objects' names are \(algorithm.name) digests"
+                return .algorithmMismatch(recorded: metadata.algorithm, found: algorithm)
             }
         } catch {
             guard case .metadata(let fault) = error else { throw error }

@@ -75,7 +75,7 @@ extension Repository {
     /// - Parameter path: relative to the repository, below `streams/` or `images/`.
     package func removeLink(_ path: ByteString) throws(RepositoryError) {
         try requireWritable()
-        guard try status(at: path)?.kind == .symbolicLink else { throw .invalidLink(path, "is no symbolic link, so it is not removed") }
+        guard try status(at: path)?.kind == .symbolicLink else { throw .invalidLink(path, .notRemovable) }
         try system { () throws(SystemError) in try root.unlink(at: path) }
         if let directory = Self.parents(of: path).last { try syncDirectory(directory) }
     }

@@ -120,11 +120,11 @@ extension Repository {
         var inventory = try Inventory(self)
         // What its links kept cannot be known.
         if let (path, kind) = inventory.notDirectories.first {
-            throw .unreadableRoot(path, "is a \(Self.name(of: kind)), not a directory")
+            throw .unreadableRoot(path, .notDirectory(kind))
         }
         // With the exclusive lock, no one mounts while this looks; see `collectGarbage`.
         let uses = try imageUses()
-        if let unknown = uses.unknown.first { throw .unknownUse(unknown.path, unknown.why) }
+        if let unknown = uses.unknown.first { throw .unknownUse(unknown.path, unknown.fault) }
         if !without.isEmpty { inventory.streamReferences.removeAll { without.contains($0.path) } }
         var plan = Collection()
         let live = try liveObjects(inventory, extraRoots, uses, &plan.report)
@@ -220,7 +220,7 @@ extension Repository {
     }
 
     private func rootObject(_ link: Inventory.Link, _ category: ByteString) throws(RepositoryError) -> ObjectID {
-        guard let id = link.id else { throw .invalidLink(category + "/" + link.name, "leads to '\(link.target)', which is no object") }
+        guard let id = link.id else { throw .invalidLink(category + "/" + link.name, .notObject(target: link.target, nil)) }
         return id
     }
 
@@ -230,7 +230,7 @@ extension Repository {
         do throws(RepositoryError) {
             return try body()
         } catch {
-            throw .unreadableRoot(name, "\(error)")
+            throw .unreadableRoot(name, .unreadable(error))
         }
     }
 

@@ -34,16 +34,15 @@ extension Repository {
                 switch error {
                 case .image, .objectTooLarge: continue
                 default:
-                    let why = uses.images[id].map(Self.text) ?? "perhaps " + uses.unidentified.map(\.description).joined(separator: ", ")
-                    throw .unreadableRoot(Layout.objectPath(id), "\(error); the image is \(why)")
+                    throw .unreadableRoot(
+                        Layout.objectPath(id),
+                        uses.images[id].map { .imageInUse(error, $0) } ?? .imagePossiblyInUse(error, uses.unidentified))
                 }
             }
         }
         guard !nameless.isEmpty else { return }
         try walk(streams(leadingTo: nameless, inventory, walked), streamObjects, &walked, &live)
     }
-
-    private static func text(_ uses: [ImageUse]) -> String { uses.map(\.description).joined(separator: ", ") }
 
     /// Named streams that refer to one of some images, and those that refer to these: configs, and the manifests of these. Only such as nothing has
     /// reached yet; what cannot be read refers to nothing.

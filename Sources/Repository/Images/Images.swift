@@ -30,7 +30,7 @@ extension Repository {
     /// The object that a reference leads to through `images/<id>`.
     package func image(named reference: Reference) throws(RepositoryError) -> ObjectID {
         guard let id = try imageLink(reference.entry) else {
-            throw .image(reference.name, "the reference leads to \(reference.entry), which does not exist")
+            throw .image(reference.name, .danglingReference(entry: reference.entry))
         }
         return id
     }
@@ -43,10 +43,10 @@ extension Repository {
         let path = Layout.images + "/" + name
         guard let target = try readLink(path) else { return nil }
         guard let id = Layout.objectID(ofTarget: target, algorithm) else {
-            throw .invalidLink(path, "leads to '\(target)', which is no \(algorithm.name) object")
+            throw .invalidLink(path, .notObject(target: target, algorithm))
         }
         // The image is verified against the name, so a link to another object is a fault.
-        guard ObjectID(hex: name.bytes) == id else { throw .invalidLink(path, "leads to another object, \(id)") }
+        guard ObjectID(hex: name.bytes) == id else { throw .invalidLink(path, .otherObject(id)) }
         return id
     }
 
@@ -66,7 +66,7 @@ extension Repository {
             return OpenedImage(file: try openObject(id, verify: isVerified), id: id, isVerified: isVerified)
         } catch {
             guard case .objectMissing = error else { throw error }
-            throw .image(name, "its object \(id) is missing")
+            throw .image(name, .objectMissing(id))
         }
     }
 
@@ -81,7 +81,7 @@ extension Repository {
         do {
             return try ErofsImage(bytes, algorithm: algorithm).objectReferences()
         } catch {
-            throw .image(ByteString(id.hex), "\(error)")
+            throw .image(ByteString(id.hex), .format(error))
         }
     }
 }

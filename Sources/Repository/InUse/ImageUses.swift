@@ -81,8 +81,8 @@ public struct ImageUses: Sendable {
     var leaseProcesses: Set<Int32> = []
     /// Leases, by their names, that no process holds any more.
     var staleLeases: Set<ByteString> = []
-    /// Uses of which nothing tells what they need: what it is, and why not. Nothing may be removed then.
-    package var unknown: [(path: ByteString, why: String)] = []
+    /// Leases and mount points whose image cannot be identified. Nothing may be removed if there are any.
+    package var unknown: [(path: ByteString, fault: UseFault)] = []
 
     /// Whether every use tells its image.
     package var isComplete: Bool { unidentified.isEmpty && unknown.isEmpty }

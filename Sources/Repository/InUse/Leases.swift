@@ -130,8 +130,7 @@ extension Repository {
                 names.insert(entry.name)
                 let process = isHeld ? Host.lockHolders(of: file).first : nil
                 guard let lease else {
-                    let holder = process.map { "\($0)" } ?? "a process that cannot be seen from here"
-                    uses.unknown.append((path, "this lease is held by \(holder), and does not say of which image"))
+                    uses.unknown.append((path, .leaseWithoutImage(holder: process)))
                     continue
                 }
                 if isMounted, let device = lease.device { uses.leasedDevices.insert(device) }
@@ -141,7 +140,7 @@ extension Repository {
                 switch error.errno {
                 // A symbolic link or a socket: no process has made it.
                 case .tooManySymbolicLinks, .noDeviceOrAddress: uses.staleLeases.insert(entry.name)
-                default: uses.unknown.append((path, "this lease cannot be read: \(error)"))
+                default: uses.unknown.append((path, .unreadableLease(error)))
                 }
             }
         }

@@ -104,8 +104,7 @@ extension Repository {
             let image = try ErofsImage(try file.readAll(limit: ErofsImage.maximumSize), algorithm: algorithm)
             uses.objects.formUnion(image.objectReferences())
         } catch {
-            uses.unknown.append(
-                (mount.directory, "this mount shows the repository's objects, and its image, \(mount.source), cannot be read: \(error)"))
+            uses.unknown.append((mount.directory, .unreadableSource(mount.source, error)))
         }
     }
 }

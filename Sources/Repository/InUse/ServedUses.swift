@@ -99,7 +99,7 @@ extension Repository {
             let content = try FileDescriptor.open(file.visible, [.readOnly, .nonBlocking]).readAll(limit: ErofsImage.maximumSize)
             uses.objects.formUnion(try ErofsImage(content, algorithm: algorithm).objectReferences())
         } catch {
-            uses.unknown.append((use.location, "\(use): the image, \(file.path), cannot be read: \(error)"))
+            uses.unknown.append((use.location, .unreadableImage(use, file.path, error)))
         }
     }
 }

@@ -142,7 +142,7 @@ extension Repository {
             if isSigned { signing.signed.add(1, ordering: .relaxed) }
             // The kernel has hashed what it will return to readers: this finds bytes that memory or the disk changed on the way.
             let measured = try system { () throws(SystemError) in try measuredVerity(temporary.file) }
-            guard measured == id else { throw .objectDamaged(id, "written, but the file system returns other content") }
+            guard measured == id else { throw .objectDamaged(id, .readBackDiffers) }
         }
         // Another process may store or remove the same object meanwhile, but not forever.
         for _ in 0..<8 {
@@ -169,7 +169,7 @@ extension Repository {
             case let other: found = other
             }
         }
-        throw .objectDamaged(id, "its name appears and vanishes while it is being stored")
+        throw .objectDamaged(id, .unstable)
     }
 
     func makeDirectory(_ path: ByteString, mode: UInt32) throws(RepositoryError) {
@@ -197,7 +197,7 @@ extension Repository {
         guard status.size <= UInt64(clamping: limit) else { throw .objectTooLarge(id, size: status.size, limit: limit) }
         let bytes = try system { () throws(SystemError) in try file.readAll(limit: limit) }
         let actual = bytes.withUnsafeBytes { VerityHasher.objectID(of: $0, id.algorithm) }
-        guard actual == id else { throw .objectDamaged(id, "its content has the digest \(actual)") }
+        guard actual == id else { throw .objectDamaged(id, .digest(actual)) }
         return bytes
     }
 
@@ -205,7 +205,7 @@ extension Repository {
     public func objectSize(_ id: ObjectID) throws(RepositoryError) -> UInt64? {
         let path = Layout.objectPath(id)
         guard let status = try system({ () throws(SystemError) in try root.statusIfPresent(at: path) }) else { return nil }
-        guard status.kind == .regular else { throw .objectDamaged(id, "is no regular file") }
+        guard status.kind == .regular else { throw .objectDamaged(id, .notRegularFile) }
         return status.size
     }
 
@@ -226,21 +226,21 @@ extension Repository {
             case .tooManySymbolicLinks:
                 // Either the object is a symbolic link, or a directory on the way to it, which is no fault of the object.
                 guard try system({ () throws(SystemError) in try root.statusIfPresent(at: path) }) != nil else { throw .objectMissing(id) }
-                throw .objectDamaged(id, "is a symbolic link")
+                throw .objectDamaged(id, .symbolicLink)
             default: throw RepositoryError(error)
             }
         }
-        throw .objectDamaged(id, "is no regular file")
+        throw .objectDamaged(id, .notRegularFile)
     }
 
     /// Why an open file is not the object; nil if it is.
-    func fault(of file: borrowing FileDescriptor, _ id: ObjectID) throws(RepositoryError) -> String? {
+    func fault(of file: borrowing FileDescriptor, _ id: ObjectID) throws(RepositoryError) -> ObjectFault? {
         if isSecure {
-            guard let measured = try system({ () throws(SystemError) in try measuredVerity(file) }) else { return "it has no fs-verity" }
-            return measured == id ? nil : "its content has the digest \(measured)"
+            guard let measured = try system({ () throws(SystemError) in try measuredVerity(file) }) else { return .noVerity }
+            return measured == id ? nil : .digest(measured)
         }
         let actual = try system { () throws(SystemError) in try hash(file, id.algorithm) }
-        return actual == id ? nil : "its content has the digest \(actual)"
+        return actual == id ? nil : .digest(actual)
     }
 }
 

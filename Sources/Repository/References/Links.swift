@@ -65,7 +65,7 @@ extension Repository {
             return try root.readLinkIfPresent(at: path)
         } catch {
             guard error.errno == .invalidArgument else { throw .system(error) }
-            throw .invalidLink(path, "is no symbolic link")
+            throw .invalidLink(path, .notSymbolicLink)
         }
     }
 

@@ -63,7 +63,7 @@ extension Repository {
             guard status.kind == .symbolicLink else { throw SystemError("remove", path, .invalidArgument) }
             try root.unlink(at: path)
         } catch {
-            if error.errno == .invalidArgument { throw .invalidLink(path, "is no symbolic link, so it is no reference") }
+            if error.errno == .invalidArgument { throw .invalidLink(path, .notReference) }
             guard error.errno == .noEntry else { throw .system(error) }
             return false
         }

@@ -214,7 +214,7 @@ extension Repository {
         }
         _ = try enableVerity(on: &copy.temporary, id, at: path)
         let measured = try system { () throws(SystemError) in try measuredVerity(copy.temporary.file) }
-        guard measured == id else { throw .objectDamaged(id, "a copy of it has other content") }
+        guard measured == id else { throw .objectDamaged(id, .copyDiffers) }
         return copy
     }
 }

@@ -294,7 +294,7 @@ extension Repository {
             }
             if let lost = try notIntact(recent).first {
                 distrustObjects()
-                throw .objectDamaged(lost.id, "another program stored it, and the disk has lost it")
+                throw .objectDamaged(lost.id, .lost)
             }
         }
         activity.others.withLock { $0 = left }

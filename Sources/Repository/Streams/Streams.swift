@@ -10,7 +10,7 @@ extension Repository {
         let path = Layout.streams + "/" + name
         guard let target = try readLink(path) else { return nil }
         guard let id = Layout.objectID(ofTarget: target, algorithm) else {
-            throw .invalidLink(path, "leads to '\(target)', which is no \(algorithm.name) object")
+            throw .invalidLink(path, .notObject(target: target, algorithm))
         }
         return id
     }
@@ -36,7 +36,7 @@ extension Repository {
         do {
             return try SplitStreamReader(file, algorithm: algorithm, contentType: contentType)
         } catch {
-            throw .stream(ByteString(id.hex), "\(error)")
+            throw .stream(ByteString(id.hex), .format(error))
         }
     }
 
@@ -44,7 +44,7 @@ extension Repository {
     public func storeStream(_ writer: consuming SplitStreamWriter) throws(RepositoryError) -> StoredObject {
         let parts: SplitStreamParts
         do { parts = try writer.finish() } catch { throw Self.streamError(error) }
-        guard parts.spilled == 0 else { throw .stream("(new)", "a part of it was spilled elsewhere") }
+        guard parts.spilled == 0 else { throw .newStream(.spilled) }
         var hasher = VerityHasher(algorithm)
         return try withChunks(parts) { (chunks) throws(RepositoryError) in try storeObject(chunks, hasher: &hasher) }
     }
@@ -61,7 +61,8 @@ extension Repository {
         switch error {
         case let error as RepositoryError: error
         case let error as SystemError: .system(error)
-        default: .stream("(new)", "\(error)")
+        case let error as SplitStreamError: .newStream(.format(error))
+        default: .newStream(.encoder(error))
         }
     }
 

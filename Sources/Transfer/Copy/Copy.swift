@@ -269,7 +269,7 @@ private struct ImageCopy: Sendable {
         result.objects += try copyObjects(of: stream, StreamContentType.blob) { _, _ in }
         let actual = try store.blobDigest(of: stream, digest.algorithm)
         guard actual == digest else {
-            throw ImageStoreError.damaged(stream: StreamName.layer(digest), "holds content with the digest \(actual)")
+            throw ImageStoreError.damaged(stream: StreamName.layer(digest), .digest(actual))
         }
         return stream
     }

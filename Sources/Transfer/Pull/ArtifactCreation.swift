@@ -224,16 +224,16 @@ private final class ArtifactSource: ImageSource {
 
     func rootManifest() -> SourceManifest { SourceManifest(bytes: bytes, mediaType: MediaType.ociManifest) }
 
-    func manifest(_ descriptor: Descriptor) throws -> [UInt8] { throw notThere(descriptor) }
+    func manifest(_ descriptor: Descriptor) throws -> [UInt8] { throw missing(descriptor) }
 
     func openBlob(_ descriptor: Descriptor) throws -> any BlobReader {
         if let path = files[descriptor.digest] { return ArtifactFileReader(try Self.open(path)) }
-        guard let data = descriptor.data else { throw notThere(descriptor) }
+        guard let data = descriptor.data else { throw missing(descriptor) }
         return DataBlobReader(data)
     }
 
-    private func notThere(_ descriptor: Descriptor) -> OCIError {
-        .notFound(source: ByteString(canonicalName), "\(descriptor.digest) is not part of it")
+    private func missing(_ descriptor: Descriptor) -> OCIError {
+        .notFound(source: ByteString(canonicalName), descriptor.missing)
     }
 }
 

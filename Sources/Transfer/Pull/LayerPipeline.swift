@@ -103,9 +103,7 @@ package struct LayerPipeline: Sendable {
     /// The error to report for an archive whose first block cannot be parsed: if it has a known other format, the error names that.
     private static func explain(_ error: any Error, _ foreign: ForeignFormat?) -> any Error {
         guard let foreign, let fault = error as? TarError, fault.offset < 512 else { return error }
-        return OCIError.unsupported(
-            document: "the layer's blob",
-            "is in \(foreign.rawValue) format; only uncompressed layers and layers compressed with gzip or zstd are supported")
+        return OCIError.unsupported(document: "the layer's blob", .layerFormat(foreign))
     }
 }
 

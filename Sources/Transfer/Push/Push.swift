@@ -105,7 +105,7 @@ private final class ImagePush: Sendable {
         let identifiers = image.layerIdentifiers
         guard identifiers.count == count else {
             throw ImageStoreError.damaged(
-                stream: StreamName.config(image.configDigest), "lists \(identifiers.count) diff IDs, the manifest \(count) layers")
+                stream: StreamName.config(image.configDigest), .diffIDCount(config: identifiers.count, manifest: count))
         }
         // A repeated layer is sent once, but its second descriptor can name another blob.
         var tasks: [Task] = []

@@ -58,7 +58,7 @@ final class RepairImageSource: ImageSource {
     private func fetchManifest() throws -> [UInt8] {
         let found = try resolveManifest(remote(), platform: .host)
         guard found.digest == digest else {
-            throw OCIError.notFound(source: origin?.name ?? image, "is another image now, \(found.digest); manifest \(digest) is needed")
+            throw OCIError.notFound(source: origin?.name ?? image, .otherImage(found: found.digest, wanted: digest))
         }
         return found.manifest.bytes
     }

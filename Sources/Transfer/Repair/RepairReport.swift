@@ -3,6 +3,7 @@ public import ComposefsConcurrency
 public import ComposefsHashing
 public import ComposefsImageStore
 import ComposefsOCIModel
+public import ComposefsRepository
 public import ComposefsTransports
 
 /// How a store is repaired.
@@ -45,7 +46,7 @@ public struct RepairSource: Sendable {
 /// One thing that a repair did, or would do.
 public enum RepairAction: Sendable, Hashable {
     /// `meta.json` was made anew; what was wrong with it.
-    case metadataWritten(fault: String)
+    case metadataWritten(fault: MetadataFault)
     /// A file was taken out of the way; where it is now, nil in a dry run.
     case setAside(path: ByteString, to: ByteString?)
     /// So many objects were brought from another repository.

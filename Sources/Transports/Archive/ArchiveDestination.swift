@@ -39,7 +39,7 @@ public final class ArchiveDestination: ImageDestination {
         self.fileName = fileName
         directory = SharedDirectory(descriptor: try FileDescriptor.open(parent, [.readOnly, .directory]))
         if let status = try directory.descriptor.statusIfPresent(at: fileName, follow: true), status.kind != .regular {
-            throw OCIError.unsupported(document: path.description, "exists and is not a regular file")
+            throw OCIError.unsupported(document: path.description, .destinationNotRegular)
         }
         PendingFile.removeAbandoned(in: directory.descriptor, Self.naming(fileName))
         spools = try BlobSpools(in: directory)

@@ -20,7 +20,7 @@ final class ArchiveInput {
         let descriptor = try Self.open(path)
         let kind = try descriptor.status().kind
         guard [.regular, .fifo, .socket].contains(kind) else {
-            throw OCIError.damaged(source: path, "is neither a regular file nor a pipe")
+            throw OCIError.damaged(source: path, .notReadableFile)
         }
         self.path = path
         self.cancellation = cancellation

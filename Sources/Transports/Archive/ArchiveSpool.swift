@@ -86,7 +86,7 @@ struct ArchiveSpool: ~Copyable {
             output.deallocate()
         }
         var count = try input.read(into: buffer, atLeast: TarIndex.prefixBytes)
-        guard count > 0 else { throw OCIError.damaged(source: input.path, "is empty") }
+        guard count > 0 else { throw OCIError.damaged(source: input.path, .empty) }
         let format = CompressionFormat.detect(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
         var decompressor = Decompressor(format)
         do {
@@ -100,7 +100,7 @@ struct ArchiveSpool: ~Copyable {
             try decompressor.finish()
             try parser.finish()
         } catch let error as CompressionError {
-            throw OCIError.damaged(source: input.path, error.description)
+            throw OCIError.damaged(source: input.path, .compression(error))
         } catch let error as TarError {
             throw index.explain(error)
         }
@@ -110,19 +110,13 @@ struct ArchiveSpool: ~Copyable {
         written += UInt64(bytes.count)
         let path = input.path
         guard written <= Self.largestArchive else {
-            throw OCIError.unsupported(document: path.description, "the archive is larger than \(Self.largestArchive) bytes")
+            throw OCIError.unsupported(document: path.description, .archiveTooLarge(limit: Self.largestArchive))
         }
         if let space = allowance.space, written > space {
-            throw OCIError.unsupported(
-                document: path.description,
-                "the decompressed archive is larger than \(space) bytes, half of the free space at \(scratch.directory); the image would "
-                    + "not fit beside it. Decompress the archive on another file system and pull it from there")
+            throw OCIError.unsupported(document: path.description, .noSpace(limit: space, directory: scratch.directory))
         }
         if format != .none, written > max(Allowance.ratioCheckStart, consumed.multiplied(by: Allowance.largestRatio)) {
-            throw OCIError.unsupported(
-                document: path.description,
-                "the archive decompresses to more than \(Allowance.largestRatio) times its size, which is not plausible for an image; "
-                    + "if it is correct, decompress it with \(format == .gzip ? "gzip -d" : "zstd -d") and pull the result")
+            throw OCIError.unsupported(document: path.description, .compressionRatio(limit: Allowance.largestRatio, format))
         }
         index.notePrefix(bytes)
         try parser.feed(bytes, to: &index)

@@ -23,11 +23,7 @@ public struct DockerArchiveSource: ImageSource {
         files = try TarFiles(path, scratch: scratch)
         guard let bytes = try files.read("manifest.json", limit: ImageLimits.manifestBytes) else {
             let isOld = try files.open("repositories") != nil
-            throw OCIError.notFound(
-                source: path,
-                isOld
-                    ? "was written by a version of docker older than 1.10; load it and save it again"
-                    : "is not a docker archive: manifest.json is missing")
+            throw OCIError.notFound(source: path, isOld ? .oldDockerArchive : .file("manifest.json", .dockerArchive))
         }
         let images = try Self.parse(bytes, path)
         let image = try Self.select(name, images, path)
@@ -40,12 +36,12 @@ public struct DockerArchiveSource: ImageSource {
     public func rootManifest() -> SourceManifest { SourceManifest(bytes: root, mediaType: MediaType.dockerManifest) }
 
     public func manifest(_ descriptor: Descriptor) throws -> [UInt8] {
-        throw OCIError.notFound(source: files.name, "the archive has no manifest \(descriptor.digest)")
+        throw OCIError.notFound(source: files.name, .manifest(descriptor.digest))
     }
 
     public func openBlob(_ descriptor: Descriptor) throws -> any BlobReader {
         guard let path = paths[descriptor.digest] else {
-            throw OCIError.notFound(source: files.name, "the blob \(descriptor.digest) is missing")
+            throw OCIError.notFound(source: files.name, descriptor.missing)
         }
         return try files.blob(path, descriptor)
     }
@@ -73,7 +69,7 @@ public struct DockerArchiveSource: ImageSource {
 
     private static func path(_ text: String, _ document: String) throws(OCIError) -> ByteString {
         guard let path = normalizedPath(ByteString(text), relativeTo: []) else {
-            throw .malformed(document: document, "\(quoted(text)) is not a path in the archive")
+            throw .malformed(document: document, .invalidPath(text))
         }
         return path
     }
@@ -82,23 +78,23 @@ public struct DockerArchiveSource: ImageSource {
 
     private static func select(_ name: ImageLocation.Name?, _ images: [Image], _ source: ByteString) throws(OCIError) -> Image {
         // Images without a tag are listed by their index.
-        let names = images.enumerated().flatMap { index, image in image.tags.isEmpty ? ["@\(index)"] : image.tags.map { quoted($0) } }
-        let available = names.isEmpty ? "the archive has no images" : "the archive has \(names.prefix(20).joined(separator: ", "))"
+        let available = OCIError.AvailableImages(
+            in: .archive, images.enumerated().flatMap { index, image in image.tags.isEmpty ? [.index(index)] : image.tags.map { .tag($0) } }
+        )
         guard let name else {
-            guard let first = images.first else { throw .notFound(source: source, "the archive has no image") }
+            guard let first = images.first else { throw .notFound(source: source, .anyImage(.archive)) }
             guard images.count == 1 else {
-                throw .ambiguous(source: source, "\(available); name one of them after a colon")
+                throw .ambiguous(source: source, .unnamed(available))
             }
             return first
         }
         let tag: String
         switch name {
         case .tag(let text): tag = text
-        case .digest: throw .notFound(source: source, "images in docker archives have no digest; \(available)")
+        case .digest: throw .notFound(source: source, .digestInArchive(available))
         case .index(let index):
             guard images.indices.contains(index) else {
-                throw .notFound(
-                    source: source, "there is no image @\(index) among \(images.count), counted from @0; \(available)")
+                throw .notFound(source: source, .entry(index, count: images.count, available))
             }
             return images[index]
         }
@@ -107,8 +103,8 @@ public struct DockerArchiveSource: ImageSource {
             images.filter { $0.tags.contains { canonical($0) == wanted } }
             // `FILE:TAG` with the tag alone, if only one image has it.
             .nonEmpty ?? images.filter { $0.tags.contains { $0.hasSuffix(":" + tag) } }
-        guard var image = found.first else { throw .notFound(source: source, "there is no image \(quoted(tag)); \(available)") }
-        guard found.count == 1 else { throw .ambiguous(source: source, "\(quoted(tag)) names several images: \(available)") }
+        guard var image = found.first else { throw .notFound(source: source, .image(tag, available)) }
+        guard found.count == 1 else { throw .ambiguous(source: source, .name(tag, available)) }
         image.tags.removeAll { canonical($0) != wanted && !$0.hasSuffix(":" + tag) }
         return image
     }
@@ -117,13 +113,11 @@ public struct DockerArchiveSource: ImageSource {
 
     private static func makeManifest(_ image: Image, _ files: TarFiles) throws -> ([UInt8], [ContentDigest: ByteString]) {
         guard let configBytes = try files.read(image.config, limit: ImageLimits.configBytes) else {
-            throw OCIError.notFound(source: files.name, "the config \(image.config) is missing")
+            throw OCIError.notFound(source: files.name, .config(path: image.config))
         }
         let config = try ImageConfig(parsing: configBytes)
         guard config.diffIDs.count == image.layers.count else {
-            throw OCIError.damaged(
-                source: files.name,
-                "manifest.json lists \(image.layers.count) layers, but the config lists \(config.diffIDs.count) diff IDs")
+            throw OCIError.damaged(source: files.name, .layerCount(manifest: image.layers.count, config: config.diffIDs.count))
         }
         let configDigest = ContentDigest.of(configBytes)
         var paths = [configDigest: image.config]
@@ -131,7 +125,7 @@ public struct DockerArchiveSource: ImageSource {
         // Layers that are the same file, by name or through links, are read once.
         var described: [UInt64: (type: String, digest: ContentDigest)] = [:]
         for (path, diffID) in zip(image.layers, config.diffIDs) {
-            guard let file = try files.open(path) else { throw OCIError.notFound(source: files.name, "the layer \(path) is missing") }
+            guard let file = try files.open(path) else { throw OCIError.notFound(source: files.name, .layer(path: path)) }
             let (type, digest) = try describe(file, path, diffID, &described)
             paths[digest] = path
             layers.append(descriptor(type, digest, file.size))

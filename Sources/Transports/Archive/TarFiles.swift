@@ -55,7 +55,7 @@ struct TarFiles: ImageFiles {
                         let size = try parser.skipExternal()
                         let (end, overflow) = (position + UInt64(at)).addingReportingOverflow(size)
                         guard !overflow, end <= file.byteCount else {
-                            throw OCIError.damaged(source: path, "the archive ends inside the content of a file")
+                            throw OCIError.damaged(source: path, .cutFile)
                         }
                         position = end
                         continue reading
@@ -78,6 +78,6 @@ struct TarFiles: ImageFiles {
             case nil: return nil
             }
         }
-        throw OCIError.damaged(source: name, "too many links lead to \(path)")
+        throw OCIError.damaged(source: name, .tooManyLinks(path))
     }
 }

@@ -40,12 +40,9 @@ struct TarIndex: TarHandler {
     /// The error to report for an archive that cannot be parsed. If the file is not an archive but has a known format, the error names it.
     func explain(_ error: TarError) -> OCIError {
         guard error.offset < 512, let format = prefix.withUnsafeBytes({ ForeignFormat.detect($0) }) else {
-            return .damaged(source: source, error.description)
+            return .damaged(source: source, .tar(error.description))
         }
-        return .unsupported(
-            document: source.description,
-            "is in \(format.rawValue) format; only uncompressed archives and archives compressed with gzip or zstd are supported. "
-                + "Decompress it first, with \(format.command)")
+        return .unsupported(document: source.description, .archiveFormat(format))
     }
 
     // MARK: TarHandler
@@ -64,7 +61,7 @@ struct TarIndex: TarHandler {
         let found: Entry?
         switch entry.kind {
         case .regular where entry.sparse != nil:
-            throw OCIError.unsupported(document: "\(source), \(path)", "is a sparse file, which is supported only inside layers")
+            throw OCIError.unsupported(document: "\(source), \(path)", .sparseFile)
         case .regular:
             let (offset, overflow) = entry.headerOffset.addingReportingOverflow(512)
             found = overflow ? nil : .file(offset: offset, size: entry.size)
@@ -82,8 +79,7 @@ struct TarIndex: TarHandler {
         if case .link(let target) = found { nameBytes += target.count }
         guard entries.count < Self.entryLimit, nameBytes <= Self.nameLimit else {
             throw OCIError.unsupported(
-                document: source.description,
-                "the archive has more than \(Self.entryLimit) files or more than \(Self.nameLimit) bytes of names")
+                document: source.description, .tooManyFiles(files: Self.entryLimit, nameBytes: Self.nameLimit))
         }
         entries[path] = found
     }

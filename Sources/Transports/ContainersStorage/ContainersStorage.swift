@@ -35,7 +35,7 @@ struct ContainersStorage: Sendable {
         self.root = root
         guard let bytes = try Self.readIndex(directory, "overlay-images/images.json") else {
             for driver in ["vfs", "btrfs", "zfs"] where try Self.readIndex(directory, ByteString("\(driver)-images/images.json")) != nil {
-                throw OCIError.unsupported(document: root.description, "the storage driver \(driver) is not supported, only overlay")
+                throw OCIError.unsupported(document: root.description, .storageDriver(driver))
             }
             return nil
         }
@@ -58,7 +58,7 @@ struct ContainersStorage: Sendable {
         do {
             return try directory.read(path, limit: indexLimit)
         } catch let error as SystemError where error.errno == .accessDenied {
-            throw OCIError.damaged(source: directory.name, "this user may not read the storage; run the command inside `podman unshare`")
+            throw OCIError.damaged(source: directory.name, .storageNotReadable)
         }
     }
 
@@ -74,7 +74,7 @@ struct ContainersStorage: Sendable {
     private static func identifier(_ fields: DocumentFields, _ key: String) throws(OCIError) -> String {
         let text = try fields.requiredString(key)
         guard !text.isEmpty, text.utf8.allSatisfy({ ByteClass.isLowerAlphanumeric($0) }) else {
-            throw fields.malformed(key, "is \(quoted(text)), not an identifier")
+            throw fields.malformed(key, .notIdentifier(text))
         }
         return text
     }

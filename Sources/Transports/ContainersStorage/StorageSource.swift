@@ -32,28 +32,22 @@ public struct StorageSource: ImageSource {
         let storages = try roots.compactMap { try ContainersStorage($0) }
         let reference = ByteString("containers-storage:" + name)
         guard !storages.isEmpty else {
-            throw OCIError.notFound(
-                source: reference,
-                "no storage with the overlay driver at \(roots.map(\.description).joined(separator: " or ")); for another location write "
-                    + "containers-storage:[overlay@DIR]NAME, or set it in storage.conf")
+            throw OCIError.notFound(source: reference, .storage(roots))
         }
         guard let (storage, image, matched) = try Self.find(String(name), storages) else {
-            throw OCIError.notFound(
-                source: reference,
-                "no such image in \(storages.map(\.root.description).joined(separator: " or ")); for another location write "
-                    + "containers-storage:[overlay@DIR]NAME, or set it in storage.conf")
+            throw OCIError.notFound(source: reference, .storedImage(storages.map(\.root)))
         }
         self.storage = storage
         self.image = image
         guard let bytes = try storage.item("manifest", of: image, limit: ImageLimits.largestManifest) else {
-            throw OCIError.damaged(source: reference, "the storage has no manifest of image \(image.id)")
+            throw OCIError.damaged(source: reference, .storedManifest(imageID: image.id))
         }
         let manifest = try Manifest(parsing: bytes)
         guard let configBytes = try storage.item(manifest.config.digest.description, of: image, limit: ImageLimits.configBytes) else {
-            throw OCIError.damaged(source: reference, "the storage has no config of image \(image.id)")
+            throw OCIError.damaged(source: reference, .storedConfig(imageID: image.id))
         }
         guard let config = try manifest.imageConfig(from: configBytes) else {
-            throw OCIError.unsupported(document: reference.description, "artifacts in the storage are not supported")
+            throw OCIError.unsupported(document: reference.description, .storedArtifact)
         }
         let chain = try Self.chain(image, storages, reference)
         (root, layers) = try Self.makeManifest(manifest, config, chain, reference)
@@ -63,7 +57,7 @@ public struct StorageSource: ImageSource {
     public func rootManifest() -> SourceManifest { root }
 
     public func manifest(_ descriptor: Descriptor) throws -> [UInt8] {
-        throw OCIError.notFound(source: storage.root, "the manifest \(descriptor.digest) is not stored")
+        throw OCIError.notFound(source: storage.root, .manifest(descriptor.digest))
     }
 
     public func openBlob(_ descriptor: Descriptor) throws -> any BlobReader {
@@ -71,14 +65,13 @@ public struct StorageSource: ImageSource {
         if let layer = layers[descriptor.digest] {
             let files = try DirectoryFiles(layer.storage)
             guard let index = try files.open(ByteString("overlay-layers/\(layer.id).tar-split.gz")) else {
-                throw OCIError.notFound(
-                    source: storage.root, "the layer \(layer.id) has no tar-split data, without which its archive cannot be re-assembled")
+                throw OCIError.notFound(source: storage.root, .tarSplit(layer: layer.id))
             }
             let content = try DirectoryFiles(layer.storage + ByteString("/overlay/\(layer.id)/diff"), asRoot: true)
             return try TarSplitReader(index, content)
         }
         guard let bytes = try storage.item(descriptor.digest.description, of: image, limit: ImageLimits.configBytes) else {
-            throw OCIError.notFound(source: storage.root, "the blob \(descriptor.digest) is not stored")
+            throw OCIError.notFound(source: storage.root, descriptor.missing)
         }
         return DataBlobReader(bytes)
     }
@@ -96,12 +89,12 @@ public struct StorageSource: ImageSource {
         var path = text
         if let at = path.firstIndex(of: "@") {
             guard path[..<at] == "overlay" else {
-                throw .unsupported(document: "containers-storage:\(ByteString(whole))", "only the overlay driver is supported")
+                throw .unsupported(document: "containers-storage:\(ByteString(whole))", .storageDriver(String(path[..<at])))
             }
             path = path[path.index(after: at)...]
         }
         path = path.prefix { $0 != "+" && $0 != ":" }
-        guard path.hasPrefix("/") else { throw .invalidReference(ByteString(whole), "the storage's root is not an absolute path") }
+        guard path.hasPrefix("/") else { throw .invalidReference(ByteString(whole), .relativeStorageRoot) }
         return ByteString(path.utf8)
     }
 
@@ -117,7 +110,7 @@ public struct StorageSource: ImageSource {
             // The tag may have moved to another image, but the repository must be the same.
             guard !matching.isEmpty else {
                 throw .notFound(
-                    source: ByteString(text), "the image \(image.id) does not have this name; it has \(image.names.joined(separator: ", "))"
+                    source: ByteString(text), .storedName(imageID: image.id, names: image.names)
                 )
             }
             let exact = names(name)
@@ -160,7 +153,7 @@ public struct StorageSource: ImageSource {
     ) throws(OCIError) -> (ContainersStorage, ContainersStorage.Image)? {
         for storage in storages {
             let found = storage.images.filter { $0.id.hasPrefix(id) }
-            guard found.count < 2 else { throw .ambiguous(source: ByteString(id.utf8), "more than one image ID begins with this") }
+            guard found.count < 2 else { throw .ambiguous(source: ByteString(id.utf8), .imageID) }
             if let image = found.first { return (storage, image) }
         }
         return nil
@@ -176,7 +169,7 @@ public struct StorageSource: ImageSource {
         while let id = next {
             guard seen.insert(id).inserted, let storage = storages.first(where: { $0.layers[id] != nil }), let layer = storage.layers[id]
             else {
-                throw .damaged(source: source, "the storage has no layer \(quoted(id))")
+                throw .damaged(source: source, .storedLayer(id))
             }
             chain.append((layer: layer, root: storage.root))
             next = layer.parent
@@ -189,7 +182,7 @@ public struct StorageSource: ImageSource {
     ) throws(OCIError) -> (SourceManifest, [ContentDigest: StoredLayer]) {
         guard chain.count == config.diffIDs.count, chain.count == manifest.layers.count else {
             throw .damaged(
-                source: source, "the storage has \(chain.count) layers of the image, but its config lists \(config.diffIDs.count) diff IDs")
+                source: source, .storedLayerCount(layers: chain.count, diffIDs: config.diffIDs.count))
         }
         let type = manifest.mediaType == MediaType.dockerManifest ? MediaType.dockerLayer : "application/vnd.oci.image.layer.v1.tar"
         var layers: [ContentDigest: StoredLayer] = [:]
@@ -199,7 +192,7 @@ public struct StorageSource: ImageSource {
             guard layer.digest == diffID, let size = layer.size else {
                 throw .damaged(
                     source: source,
-                    "the storage does not record the layer \(layer.id) as the archive \(diffID); pull the image again with podman")
+                    .layerNotRecorded(layer.id, diffID))
             }
             layers[diffID] = StoredLayer(storage: root, id: layer.id, size: size)
             descriptors.append(["mediaType": .string(type), "digest": .string(diffID.description), "size": JSONValue(size)])
@@ -214,7 +207,7 @@ public struct StorageSource: ImageSource {
         }
         var document: JSONValue
         do throws(JSONError) { document = try JSONValue.parse(manifest.bytes) } catch {
-            throw .malformed(document: "manifest", error.description)
+            throw .malformed(document: "manifest", .invalidJSON(error))
         }
         document["layers"] = .array(descriptors)
         let bytes = document.compactBytes

@@ -61,7 +61,7 @@ final class TarSplitReader: BlobReader {
                 let count = try open.read(at: filePosition, into: rest)
                 filePosition += UInt64(count)
                 filled += count
-                if filePosition == open.size { file = nil } else if count == 0 { throw damaged("a file became shorter while it was read") }
+                if filePosition == open.size { file = nil } else if count == 0 { throw damaged(.shrunk) }
             } else {
                 guard let line = try nextLine() else { break }
                 try take(line)
@@ -70,14 +70,14 @@ final class TarSplitReader: BlobReader {
         return filled
     }
 
-    private func damaged(_ what: String) -> OCIError { .damaged(source: content.name, what) }
+    private func damaged(_ damage: OCIError.Damage) -> OCIError { .damaged(source: content.name, damage) }
 
     private func take(_ line: ArraySlice<UInt8>) throws {
         let fields = try DocumentFields(parsing: Array(line), document: "\(content.name): tar-split", limit: Self.lineLimit)
         switch try fields.size("type") {
         case 2:
             guard let bytes = Base64.decode((try fields.string("payload") ?? "").utf8) else {
-                throw fields.malformed("payload", "is not base64")
+                throw fields.malformed("payload", .notBase64)
             }
             segment = bytes
             segmentStart = 0
@@ -87,16 +87,16 @@ final class TarSplitReader: BlobReader {
             // A name that is not UTF-8 is in base64.
             let name: ByteString
             if let raw = try fields.string("name_raw") {
-                guard let bytes = Base64.decode(raw.utf8) else { throw fields.malformed("name_raw", "is not base64") }
+                guard let bytes = Base64.decode(raw.utf8) else { throw fields.malformed("name_raw", .notBase64) }
                 name = ByteString(bytes)
             } else {
                 name = ByteString(try fields.requiredString("name"))
             }
-            guard let found = try content.open(name) else { throw damaged("the file \(name) is missing") }
-            guard found.size == size else { throw damaged("the file \(name) has \(found.size) bytes, but the layer's archive has \(size)") }
+            guard let found = try content.open(name) else { throw damaged(.missingFile(name)) }
+            guard found.size == size else { throw damaged(.fileSize(name, found: found.size, archived: size)) }
             file = found
             filePosition = 0
-        default: throw fields.malformed("type", "is neither 1 nor 2")
+        default: throw fields.malformed("type", .notEntryType)
         }
     }
 
@@ -119,7 +119,7 @@ final class TarSplitReader: BlobReader {
             lineStart = 0
             searched = lines.count
             guard lines.count <= Self.lineLimit else {
-                throw damaged("a line of the tar-split data is longer than \(Self.lineLimit) bytes")
+                throw damaged(.tarSplitLine(limit: Self.lineLimit))
             }
             try readMore()
         }
@@ -140,7 +140,7 @@ final class TarSplitReader: BlobReader {
                 isAtEnd = true
             }
         } catch {
-            throw damaged("tar-split: \(error)")
+            throw damaged(.tarSplitCompression(error))
         }
     }
 }

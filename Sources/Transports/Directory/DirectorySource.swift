@@ -14,10 +14,10 @@ public struct DirectorySource: ImageSource {
         files = try DirectoryFiles(path)
         // Old versions of skopeo wrote no version file.
         if let version = try files.read("version", limit: 4096), !ByteString(version).hasPrefix("Directory Transport Version: 1.") {
-            throw OCIError.unsupported(document: "\(path)/version", "is not a known version of the directory format")
+            throw OCIError.unsupported(document: "\(path)/version", .directoryVersion)
         }
         guard let bytes = try files.read("manifest.json", limit: ImageLimits.largestManifest) else {
-            throw OCIError.notFound(source: path, "is not a directory in skopeo's format: manifest.json is missing")
+            throw OCIError.notFound(source: path, .file("manifest.json", .directory))
         }
         root = bytes
         canonicalName = "dir:\(path)"

@@ -32,7 +32,7 @@ public final class LayoutDestination: ImageDestination {
         let isMade = try FileDescriptor.currentDirectory.makeDirectoryIfMissing(at: path, mode: 0o755)
         let directory = try FileDescriptor.openDirectoryToWrite(path)
         if isMade, try directory.status().uid != Host.effectiveUserID {
-            throw OCIError.damaged(source: path, "another user has replaced the directory that was created")
+            throw OCIError.damaged(source: path, .replacedDirectory)
         }
         self.directory = SharedDirectory(descriptor: directory)
         try prepare()
@@ -52,8 +52,7 @@ public final class LayoutDestination: ImageDestination {
         } else {
             // Temporary files of other exports do not count.
             guard try lock.entries().allSatisfy({ Self.naming.matches($0.name) }) else {
-                throw OCIError.unsupported(
-                    document: path.description, "the directory is not empty and not an OCI layout; name a new or empty one")
+                throw OCIError.unsupported(document: path.description, .destinationNotLayout)
             }
             // A layout that has its marker has a durable name, whether this export or one that was killed made the directory.
             try lock.syncName()
@@ -79,7 +78,7 @@ public final class LayoutDestination: ImageDestination {
         guard let file = try open(name, in: directory.descriptor, name) else { return nil }
         let size = try file.status().size
         guard size <= UInt64(limit) else {
-            throw OCIError.damaged(source: path, "\(name) has \(size) bytes; the limit is \(limit)")
+            throw OCIError.damaged(source: path, .fileTooLarge(name, size: size, limit: limit))
         }
         return try file.readAll(limit: limit)
     }
@@ -97,14 +96,13 @@ public final class LayoutDestination: ImageDestination {
             switch error.errno {
             case .tooManySymbolicLinks, .notDirectory:
                 let isLink = try directory.statusIfPresent(at: name)?.kind == .symbolicLink
-                throw OCIError.damaged(
-                    source: path, "\(location) is \(isLink ? "a symbolic link, which is not followed" : "not a directory")")
+                throw OCIError.damaged(source: path, isLink ? .symbolicLink(location) : .notDirectory(location))
             default: throw error
             }
         }
         guard let file else { return nil }
         guard try file.status().kind == (flags.contains(.directory) ? .directory : .regular) else {
-            throw OCIError.damaged(source: path, "\(location) is not a \(flags.contains(.directory) ? "directory" : "regular file")")
+            throw OCIError.damaged(source: path, flags.contains(.directory) ? .notDirectory(location) : .notRegularFile(location))
         }
         return file
     }
@@ -147,7 +145,7 @@ public final class LayoutDestination: ImageDestination {
             try blobs.makeDirectoryIfMissing(at: name, mode: 0o755)
         }
         guard let directory = try openBlobs(algorithm) else {
-            throw OCIError.damaged(source: path, "another program has removed blobs/\(name) while the image was written")
+            throw OCIError.damaged(source: path, .removedDirectory("blobs/" + name))
         }
         return directory
     }

@@ -64,11 +64,10 @@ extension LayoutIndex {
         switch name {
         case nil: return nil
         case .tag(let name):
-            if let fault = fault(inName: name) { throw .invalidReference(ByteString(name), "is not a valid reference name: it \(fault)") }
+            if let fault = fault(inName: name) { throw .invalidReference(ByteString(name), .invalidName(fault)) }
             return name
         case .digest, .index:
-            throw .invalidReference(
-                location.text, "a destination cannot be named by a digest or a position; write PATH or PATH:NAME")
+            throw .invalidReference(location.text, .destinationByDigest)
         }
     }
 }

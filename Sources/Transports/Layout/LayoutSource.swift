@@ -32,7 +32,7 @@ public struct LayoutSource: ImageSource {
         self.files = files
         try Self.checkMarker(files)
         guard let bytes = try files.read("index.json", limit: Self.indexLimit) else {
-            throw OCIError.notFound(source: files.name, "is not an OCI layout: index.json is missing")
+            throw OCIError.notFound(source: files.name, .file("index.json", .layout))
         }
         let index = try ImageIndex(parsing: bytes, mediaType: nil, document: "\(files.name)/index.json", limit: Self.indexLimit)
         entries = index.manifests
@@ -55,7 +55,7 @@ public struct LayoutSource: ImageSource {
 
     static func checkMarker(_ files: some ImageFiles) throws {
         guard let bytes = try files.read("oci-layout", limit: 4096) else {
-            throw OCIError.notFound(source: files.name, "is not an OCI layout: the file oci-layout is missing")
+            throw OCIError.notFound(source: files.name, .file("oci-layout", .layout))
         }
         try checkMarker(bytes, source: files.name)
     }
@@ -64,7 +64,7 @@ public struct LayoutSource: ImageSource {
         let fields = try DocumentFields(parsing: bytes, document: "\(source)/oci-layout", limit: 4096)
         let version = try fields.requiredString("imageLayoutVersion")
         guard version.hasPrefix("1.") else {
-            throw OCIError.unsupported(document: "\(source)/oci-layout", "layout version \(quoted(version)) is not supported, only 1.0.0")
+            throw OCIError.unsupported(document: "\(source)/oci-layout", .layoutVersion(version))
         }
     }
 
@@ -112,35 +112,35 @@ struct LayoutIndex {
         switch name {
         case .digest(let digest):
             guard let entry = index.manifests.first(where: { $0.digest == digest }) else {
-                throw .notFound(source: source, "index.json lists no manifest \(digest); \(available)")
+                throw .notFound(source: source, .listedManifest(digest, available))
             }
             return .entry(entry)
         case .index(let position):
             guard index.manifests.indices.contains(position) else {
-                throw .notFound(source: source, "index.json has no entry @\(position), only \(index.manifests.count), counted from @0")
+                throw .notFound(source: source, .entry(position, count: index.manifests.count, available))
             }
             return .entry(index.manifests[position])
         case .tag(let tag):
             if let fault = Self.fault(inName: tag) {
-                throw .notFound(source: source, "\(quoted(tag)) is not a valid reference name: it \(fault)")
+                throw .notFound(source: source, .invalidName(tag, fault))
             }
             entries = index.manifests.filter { $0.layoutNames.contains { $0.utf8.elementsEqual(tag.utf8) } }
-            guard !entries.isEmpty else { throw .notFound(source: source, "there is no image \(quoted(tag)); \(available)") }
+            guard !entries.isEmpty else { throw .notFound(source: source, .image(tag, available)) }
         case nil:
             // Artifacts such as signatures are listed beside the image. They are selected only if there is no image.
             let images = index.manifests.filter { $0.artifactType == nil }
             entries = images.allSatisfy(\.isAttestation) ? index.manifests : images
-            guard !entries.isEmpty else { throw .notFound(source: source, "index.json lists no image") }
+            guard !entries.isEmpty else { throw .notFound(source: source, .anyImage(.layout)) }
         }
         // Entries of unknown kinds are also listed beside an image.
         let known = entries.filter(\.isOfKnownKind)
         let images = (known.isEmpty ? entries : known).filter { !$0.isAttestation }
-        guard let first = images.first ?? entries.first else { throw .notFound(source: source, "index.json lists no image") }
+        guard let first = images.first ?? entries.first else { throw .notFound(source: source, .anyImage(.layout)) }
         if images.dropFirst().allSatisfy({ $0.digest == first.digest }) {
             // The name is displayed, logged and used as a tag, even if the caller did not request it.
             for name in first.layoutNames {
                 if let fault = Self.fault(inName: name) {
-                    throw .malformed(document: "\(source)/index.json", "the reference name \(quoted(name)) \(fault)")
+                    throw .malformed(document: "\(source)/index.json", .referenceName(name, fault))
                 }
             }
             return .entry(first)
@@ -149,9 +149,9 @@ struct LayoutIndex {
             return .all
         }
         if case .tag(let tag)? = name {
-            throw .ambiguous(source: source, "index.json has \(images.count) different images with the name \(quoted(tag))")
+            throw .ambiguous(source: source, .entries(name: tag, count: images.count))
         }
-        throw .ambiguous(source: source, "\(available); name one of them after a colon")
+        throw .ambiguous(source: source, .unnamed(available))
     }
 
     private static func differOnlyInPlatform(_ entries: [Descriptor]) -> Bool {
@@ -160,26 +160,23 @@ struct LayoutIndex {
         return platforms.count == entries.count && names.count == 1 && entries.allSatisfy { MediaType.isManifest($0.mediaType) }
     }
 
-    private var available: String {
-        var names: [String] = []
-        for entry in index.manifests {
-            if let name = entry.layoutNames.first { names.append(quoted(name)) } else { names.append("@\(entry.digest)") }
-        }
-        guard !names.isEmpty else { return "the layout has no images" }
-        let shown = names.prefix(20).joined(separator: ", ")
-        return names.count > 20 ? "the layout has \(shown) and \(names.count - 20) more" : "the layout has \(shown)"
+    private var available: OCIError.AvailableImages {
+        OCIError.AvailableImages(in: .layout, index.manifests.map { $0.layoutNames.first.map { .tag($0) } ?? .digest($0.digest) })
     }
 
-    /// Why a name is refused, as the predicate of a sentence; nil if it is accepted. The image-spec's grammar is only a recommendation
+    /// The length of a name, in bytes.
+    private static let nameLimit = 1024
+
+    /// Why a name is refused; nil if it is accepted. The image-spec's grammar is only a recommendation
     /// (SHOULD in annotations.md), so this check is less strict: it refuses paths and characters that change the display of a terminal or a
     /// log.
-    static func fault(inName name: String) -> String? {
-        if name.utf8.isEmpty { return "is empty" }
-        if name.utf8.contains(where: { $0 < 0x20 || $0 == 0x7f }) { return "contains control characters" }
-        if name.utf8.count > 1024 { return "is longer than 1024 bytes" }
+    static func fault(inName name: String) -> OCIError.NameFault? {
+        if name.utf8.isEmpty { return .empty }
+        if name.utf8.contains(where: { $0 < 0x20 || $0 == 0x7f }) { return .controlCharacter }
+        if name.utf8.count > nameLimit { return .tooLong(limit: nameLimit) }
         let components = name.utf8.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false)
         let isPath = components.contains { $0.isEmpty || $0.elementsEqual(".".utf8) || $0.elementsEqual("..".utf8) }
-        return isPath ? "is a path, not a name" : nil
+        return isPath ? .path : nil
     }
 }
 
