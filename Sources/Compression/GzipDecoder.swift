@@ -18,7 +18,8 @@ final class GzipDecoder {
         static let reserved: UInt8 = 0xe0
     }
 
-    private let state: UnsafeMutablePointer<inflate_state>
+    /// ISA-L's `inflate_state`.
+    private let state: UnsafeMutableRawPointer
     private var stage = Stage.fixed
     /// The number of bytes of the header's current field that were read.
     private var position = 0
@@ -29,8 +30,8 @@ final class GzipDecoder {
     private var members: UInt64 = 0
 
     init() {
-        state = .allocate(capacity: 1)
-        isal_inflate_init(state)
+        state = .allocate(byteCount: cisal_inflate_size(), alignment: 64)
+        cisal_inflate_init(state)
     }
 
     deinit { state.deallocate() }
@@ -48,12 +49,11 @@ final class GzipDecoder {
                 guard !input.isEmpty else { return }
                 try readHeader(&input)
                 guard stage == .body else { return }
-                isal_inflate_reset(state)
-                state.pointee.crc_flag = UInt32(ISAL_GZIP_NO_HDR_VER)
+                cisal_inflate_reset(state)
             }
             let made = try inflate(&input, output + filled, room - filled)
             filled += made
-            if state.pointee.block_state == ISAL_BLOCK_FINISH {
+            if cisal_inflate_has_ended(state) != 0 {
                 members &+= 1
                 stage = .fixed
                 position = 0
@@ -70,19 +70,15 @@ final class GzipDecoder {
         // ISA-L counts in 32 bits.
         let offered = min(input.count, 1 << 30)
         let wanted = min(room, 1 << 30)
-        // ISA-L never writes through next_in; the field just lacks the const.
-        state.pointee.next_in = UnsafeMutableRawPointer(mutating: input.baseAddress)?.assumingMemoryBound(to: UInt8.self)
-        state.pointee.avail_in = UInt32(truncatingIfNeeded: offered)
-        state.pointee.next_out = output.assumingMemoryBound(to: UInt8.self)
-        state.pointee.avail_out = UInt32(truncatingIfNeeded: wanted)
-        let status = isal_inflate(state)
-        let taken = offered - Int(state.pointee.avail_in)
+        var (inputLeft, outputLeft) = (UInt32(truncatingIfNeeded: offered), UInt32(truncatingIfNeeded: wanted))
+        let status = cisal_inflate(state, input.baseAddress, &inputLeft, output, &outputLeft)
+        let taken = offered - Int(inputLeft)
         guard taken >= 0, taken <= offered else { throw DecodeFault(.corrupt("inconsistent input position")) }
         input = UnsafeRawBufferPointer(rebasing: input[taken...])
         if status < 0 { throw DecodeFault(Self.reason(status)) }
-        let made = wanted - Int(state.pointee.avail_out)
+        let made = wanted - Int(outputLeft)
         // No byte consumed, no byte produced, no end reached: another call would loop forever.
-        if made == 0, taken == 0, offered > 0, state.pointee.block_state != ISAL_BLOCK_FINISH {
+        if made == 0, taken == 0, offered > 0, cisal_inflate_has_ended(state) == 0 {
             throw DecodeFault(.corrupt("no progress"))
         }
         return made
