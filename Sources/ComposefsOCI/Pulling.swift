@@ -66,7 +66,7 @@ extension Store {
         images.noteUse(of: TaggedImage(name: result.name, manifestDigest: result.manifestDigest))
     }
 
-    /// The options, with where the image comes from, for a later repair.
+    /// The options, with the source of the image for a later repair.
     private func recording(_ reference: String, _ options: PullOptions) throws -> PullOptions {
         var options = options
         if options.recordedReference == nil { options.recordedReference = try parseReference(reference).recorded(reference) }

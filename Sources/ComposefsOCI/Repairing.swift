@@ -8,44 +8,44 @@ import ComposefsRepository
 public import ComposefsTransfer
 import ComposefsTransports
 
-/// How `Store.repair` repairs.
+/// Options of `Store.repair`.
 public struct StoreRepairOptions: Sendable {
-    /// Only this image, as `ImageStore.resolve` takes it; nil for all.
+    /// Only this image, by a name or digest for `ImageStore.resolve`; nil for all.
     public var image: ByteString?
-    /// Only say what would be done.
+    /// Only report what a repair would do.
     public var isDryRun = false
-    /// Remove references that lead to nothing.
+    /// Remove dangling references.
     public var prunesDangling = false
-    /// Where to fetch damaged images from: a reference as `Store.pull` takes it, a directory that is an OCI layout, or another repository. Nil for
-    /// where each image came from, as it was recorded when it was pulled or as its name says.
+    /// The source of damaged images: a reference for `Store.pull`, the directory of an OCI layout, or another repository. If nil, the source that
+    /// was recorded when the image was pulled, or else the registry that its name states.
     public var from: ByteString?
     /// Credentials, TLS and timeouts for registries.
     public var registry = RegistryOptions()
     /// Ends the repair.
     public var cancellation = Cancellation()
-    /// Told what happens, from several threads; must not block.
+    /// Receives events, from several threads. It must not block.
     public var observer: (@Sendable (StoreCheckEvent) -> Void)?
 
     public init() {}
 }
 
-/// What a check, or a repair, of a store tells while it runs.
+/// An event of a running check or repair of a store.
 public enum StoreCheckEvent: Sendable {
-    /// So many objects were read, of all that are to be read.
+    /// The number of objects that were read, and of all that are to be read.
     case objects(done: Int, total: Int)
-    /// All objects were read; images are being looked at.
+    /// All objects were read, and images are being checked.
     case images
     case repair(RepairEvent)
-    /// The repair is done, and the store is checked again.
+    /// The repair is complete, and the store is being checked again.
     case again
 }
 
-/// What a repair of a store found and did.
+/// The result of a repair of a store.
 public struct StoreRepairReport: Sendable {
-    /// What was found before.
+    /// The findings of the check before the repair.
     public var before: StoreReport
     public var repair: RepairReport
-    /// What is found now; nil where nothing was changed.
+    /// The findings of the check after the repair; nil if the repair changed nothing.
     public var after: StoreReport?
 
     /// Whether the store has no fault now.
@@ -53,20 +53,19 @@ public struct StoreRepairReport: Sendable {
 }
 
 extension Store {
-    /// Checks all of the store, repairs what is damaged, and checks again.
+    /// Checks the whole store, repairs damage, and checks again.
     ///
-    /// What has a wrong name is set aside, images that are not whole are stored anew: from what is left of them here and, for the rest, from
-    /// where they came from, only the layers that are needed. Each step is atomic and durable; a repair that was cut short is continued by
-    /// the next one. See `ImageStore.repair`. A damaged `meta.json` keeps a store from being opened: `Repository.repairMetadata` comes before.
+    /// Files with wrong names are set aside. Incomplete or damaged images are stored again, from their intact parts in the store and, for the
+    /// rest, from their sources; only the missing layers are fetched. Each step is atomic and durable. The next repair continues an interrupted
+    /// one. See `ImageStore.repair`. A store with a damaged `meta.json` cannot be opened; call `Repository.repairMetadata` first.
     ///
-    /// - Throws: `RepositoryError` where the repository cannot be read or written to, `OCIError` where `from` means nothing. Why an image cannot
-    ///   be repaired is in the report.
-    ///   `CancellationError` if it was cancelled.
+    /// - Throws: `RepositoryError` if the repository cannot be read or written to, `OCIError` if `from` is no source, `CancellationError` after a
+    ///   cancellation. The report states why an image cannot be repaired.
     public func repair(_ options: StoreRepairOptions = StoreRepairOptions()) throws -> StoreRepairReport {
         try cancellable(options.cancellation) { try repairNow(options) }
     }
 
-    /// The same on a thread of its own. Cancelling the task ends the repair; the next one continues it.
+    /// The same on a thread of its own. Cancelling the task ends the repair, and the next one continues it.
     public func repair(_ options: StoreRepairOptions = StoreRepairOptions()) async throws -> StoreRepairReport {
         try await onOwnThread(options.cancellation) { cancellation in
             var options = options
@@ -108,7 +107,7 @@ extension Store {
         return StoreRepairReport(before: before, repair: report, after: after)
     }
 
-    /// A tag that is a registry's reference in full says where the image is.
+    /// A tag that is a complete registry reference states the image's source.
     private static func reference(ofTag name: ByteString) -> String? {
         guard let text = name.utf8Text, let reference = try? RegistryReference(parsing: text), reference.canonical == text else {
             return nil
@@ -116,7 +115,7 @@ extension Store {
         return "docker://" + text
     }
 
-    /// The source of one manifest: by its digest where that can be asked for, else by what the reference means now.
+    /// The source of one manifest: by its digest if the transport has digests, otherwise by the reference.
     private func openSource(
         _ text: String, for digest: ContentDigest, _ registry: RegistryOptions, _ cancellation: Cancellation
     ) throws -> any ImageSource {
@@ -140,12 +139,12 @@ extension Store {
     }
 }
 
-/// What a repair is told to fetch from.
+/// The source that the caller named.
 private enum RepairOrigin: Sendable {
     case reference(String)
     case repository(ByteString)
 
-    /// A directory is what it holds; anything else is a reference.
+    /// The content of a directory decides what it is; anything else is a reference.
     init(_ text: ByteString) throws {
         func holds(_ name: ByteString) -> Bool {
             (try? FileDescriptor.currentDirectory.status(at: text + "/" + name, follow: true)) != nil
@@ -163,7 +162,8 @@ private enum RepairOrigin: Sendable {
 }
 
 extension ImageReference {
-    /// The reference as a later repair can use it, wherever that is run; empty for a registry's, which the source says in full.
+    /// The reference with an absolute path, for a later repair in another working directory; empty for a registry's, which is complete in the
+    /// source.
     func recorded(_ text: String) -> ByteString? {
         func absolute(_ transport: String, _ path: ByteString, _ rest: String) -> ByteString? {
             if path.bytes.first == UInt8(ascii: "/") { return ByteString(text) }

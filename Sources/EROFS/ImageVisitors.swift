@@ -28,7 +28,9 @@ struct ImageInspection: ImageVisitor {
         if hasACL != superblock.hasACL {
             return .damaged(
                 nid: nid, path: "/",
-                hasACL ? "the image has ACLs, but the header says that it has none" : "the header tells of ACLs, but there are none")
+                hasACL
+                    ? "the image has ACLs, but the header says that it has none"
+                    : "the header says that the image has ACLs, but it has none")
         }
         return nil
     }

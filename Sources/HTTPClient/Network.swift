@@ -254,23 +254,27 @@ final class NetworkCore: @unchecked Sendable {
     }
 }
 
+/// The transfer of a curl callback, and the bytes that it received; nil if the arguments are invalid.
+private func received(
+    _ bytes: UnsafeMutablePointer<CChar>?, _ size: Int, _ count: Int, _ context: UnsafeMutableRawPointer?
+) -> (Transfer, UnsafeRawBufferPointer)? {
+    let (length, overflow) = size.multipliedReportingOverflow(by: count)
+    guard let context, !overflow else { return nil }
+    let transfer = Unmanaged<Transfer>.fromOpaque(context).takeUnretainedValue()
+    return (transfer, UnsafeRawBufferPointer(start: bytes, count: length))
+}
+
 private let receiveHeader: @convention(c) (UnsafeMutablePointer<CChar>?, Int, Int, UnsafeMutableRawPointer?) -> Int = {
     bytes, size, count, context in
-    guard let context else { return 0 }
-    let (length, overflow) = size.multipliedReportingOverflow(by: count)
-    guard !overflow else { return 0 }
-    let transfer = Unmanaged<Transfer>.fromOpaque(context).takeUnretainedValue()
-    return transfer.receiveHeader(UnsafeRawBufferPointer(start: bytes, count: length)) ? length : 0
+    guard let (transfer, received) = received(bytes, size, count, context) else { return 0 }
+    return transfer.receiveHeader(received) ? received.count : 0
 }
 
 private let receiveBody: @convention(c) (UnsafeMutablePointer<CChar>?, Int, Int, UnsafeMutableRawPointer?) -> Int = {
     bytes, size, count, context in
-    guard let context else { return 0 }
-    let (length, overflow) = size.multipliedReportingOverflow(by: count)
-    guard !overflow else { return 0 }
-    let transfer = Unmanaged<Transfer>.fromOpaque(context).takeUnretainedValue()
-    switch transfer.receiveBody(UnsafeRawBufferPointer(start: bytes, count: length)) {
-    case .taken: return length
+    guard let (transfer, received) = received(bytes, size, count, context) else { return 0 }
+    switch transfer.receiveBody(received) {
+    case .taken: return received.count
     case .paused: return ccurl_pause_result()
     }
 }

@@ -5,9 +5,9 @@ import ComposefsOCIModel
 public import ComposefsRepository
 import ComposefsSplitStream
 
-/// How far `ImageStore.check` goes.
+/// The extent of `ImageStore.check`.
 public struct ImageCheckOptions: Sendable {
-    /// Leave out all that reads objects: content digests and the re-assembly of layers.
+    /// Do not read objects: leave out content digests and the re-assembly of layers.
     public var metadataOnly: Bool
     /// Re-assemble the layers of this part only.
     public var subset: CheckSubset?
@@ -25,9 +25,9 @@ public struct ImageCheckOptions: Sendable {
 public struct ImageProblem: Sendable, Hashable, CustomStringConvertible {
     /// `manifest-read-failed`, `layer-ref-missing`, …
     public var kind: String
-    /// The tag, or the digest where there is none.
+    /// The tag; the digest if the image has none.
     public var image: ByteString
-    /// The stream, layer or object at fault and what is wrong with it; may be empty.
+    /// The stream, layer or object at fault, and the fault; may be empty.
     public var detail: String
 
     package init(kind: String, image: ByteString, detail: String) {
@@ -39,15 +39,15 @@ public struct ImageProblem: Sendable, Hashable, CustomStringConvertible {
     public var description: String { "fsck: \(kind): \(image)\(detail.isEmpty ? "" : ": " + detail)" }
 }
 
-/// What a check of the OCI level found.
+/// The result of a check of the images.
 public struct ImageReport: Sendable {
-    /// Tags looked at; an image with two tags counts twice.
+    /// The number of tags that were checked; an image with two tags counts twice.
     public var imagesChecked = 0
-    /// Those with faults.
+    /// The number of tags with faults.
     public var imagesDamaged = 0
-    /// Records of artifacts that belong to an image.
+    /// The number of records of referrers.
     public var referrersChecked = 0
-    /// Those whose artifact has faults, or is not here.
+    /// The number of records of referrers that have faults or are missing.
     public var referrersDamaged = 0
     /// Tags of images with EROFS images of other formats than the repository's default only: no fault, but an upgrade is needed to mount them.
     public var withoutDefaultImage: [ByteString] = []
@@ -65,11 +65,11 @@ public struct ImageReport: Sendable {
 }
 
 extension ImageStore {
-    /// Checks every tagged image, or one: documents against their digests, that all they refer to is there, that layers re-assemble to their
-    /// diff IDs, and (deep) that the EROFS images follow from the layers. The repository level is `Repository.check`.
+    /// Checks every tagged image, or one: that documents match their digests, that everything to which they refer exists, that layers re-assemble to
+    /// their diff IDs, and (deep) that the EROFS images match the merged layers. `Repository.check` checks the repository itself.
     ///
-    /// - Parameter only: the image, as `resolve` takes it; nil for all tags.
-    /// - Throws: `ImageStoreError` where `only` means nothing; faults are in the report.
+    /// - Parameter only: the image, by a name or digest for `resolve`; nil for all tags.
+    /// - Throws: `ImageStoreError` if `only` names no image; faults are in the report.
     public func check(_ only: ByteString? = nil, _ options: ImageCheckOptions = ImageCheckOptions()) throws -> ImageReport {
         try check(only, options, verified: [])
     }
@@ -110,14 +110,14 @@ extension ImageStore {
 private struct ImageCheck {
     private let layerCheck: LayerCheck
     var report = ImageReport()
-    /// Layers are shared: each is read once. Nil if it is good.
+    /// Images share layers, and each layer is read once. Nil if it has no fault.
     private var layers: [ContentDigest: LayerCheck.Problem?] = [:]
     private var store: ImageStore { layerCheck.store }
     private var options: ImageCheckOptions { layerCheck.options }
 
     init(_ layerCheck: LayerCheck) { self.layerCheck = layerCheck }
 
-    /// Reads the layers of images on several threads, before the images are looked at one after the other.
+    /// Reads the layers of images on several threads, before the images are checked one after the other.
     mutating func readLayers(of manifests: [ContentDigest]) {
         var found: [LayerCheck.Layer] = []
         for digest in Set(manifests) {
@@ -134,19 +134,24 @@ private struct ImageCheck {
     mutating func visit(_ name: ByteString, _ digest: ContentDigest) {
         let before = report.problems.count
         report.imagesChecked += 1
-        do {
-            if let image = try store.image(digest) {
-                check(name, image)
-            } else {
-                add("manifest-read-failed", name, "\(StreamName.manifest(digest)) is missing")
-            }
-        } catch {
-            add("image-read-failed", name, "\(StreamName.manifest(digest)): \(error)")
-        }
+        checkImage(name, digest)
         if report.problems.count > before { report.imagesDamaged += 1 }
     }
 
-    /// Artifacts that are recorded for one subject, those that are recorded for them and so on; for nil all that are recorded.
+    /// Checks the image of a manifest. If it cannot be read, that is the fault.
+    private mutating func checkImage(_ name: ByteString, _ manifest: ContentDigest) {
+        do {
+            if let image = try store.image(manifest) {
+                check(name, image)
+            } else {
+                add("manifest-read-failed", name, "\(StreamName.manifest(manifest)) is missing")
+            }
+        } catch {
+            add("image-read-failed", name, "\(StreamName.manifest(manifest)): \(error)")
+        }
+    }
+
+    /// The referrers of one subject, their referrers and so on; all recorded referrers if `subject` is nil.
     mutating func visitReferrers(of subject: ContentDigest?) throws {
         var seen: Set<ByteString> = []
         var pending = [subject.map { "oci-referrers/" + ByteString($0.description) } ?? "oci-referrers"]
@@ -164,7 +169,7 @@ private struct ImageCheck {
         }
     }
 
-    /// The artifact, where the record can be read.
+    /// The artifact; nil if the record cannot be read.
     private mutating func visitReferrer(_ name: ByteString, _ reference: Reference) -> ContentDigest? {
         let parts = name.bytes.split(separator: UInt8(ascii: "/")).map { ByteString(Array($0)).utf8Text.flatMap { ContentDigest($0) } }
         guard parts.count == 3, parts[1] != nil, let artifact = parts[2] else {
@@ -175,24 +180,16 @@ private struct ImageCheck {
             add("referrer-mismatch", name, "streams/refs/\(name) leads to \(reference.target), not to the manifest of the artifact")
             return nil
         }
-        do {
-            if let image = try store.image(artifact) {
-                check(name, image)
-            } else {
-                add("manifest-read-failed", name, "\(StreamName.manifest(artifact)) is missing")
-            }
-        } catch {
-            add("image-read-failed", name, "\(StreamName.manifest(artifact)): \(error)")
-        }
+        checkImage(name, artifact)
         return artifact
     }
 
-    /// Streams of layers and blobs that no image has, but that a hint calls good: the next pull would take them.
+    /// Checks streams of layers and blobs that no image has and that have a hint: the next pull would use them.
     mutating func visitHints() throws {
         for name in try store.repository.streamNames() {
             let digest =
                 StreamName.digest(in: name, after: StreamName.layerPrefix) ?? StreamName.digest(in: name, after: StreamName.blobPrefix)
-            // What is missing is told by the repository's own check.
+            // The check of the repository reports missing objects.
             guard let digest, layers[digest] == nil, let stream = try? store.repository.stream(name),
                 (try? LayerHint.text(on: stream, in: store.repository)) != nil
             else { continue }
@@ -232,7 +229,7 @@ private struct ImageCheck {
         checkImages(name, image, rebuild: isWhole && options.deep)
     }
 
-    /// The stream's link leads to the object that the image refers to.
+    /// Checks that the stream's link leads to the object to which the image refers.
     private mutating func checkStream(_ name: ByteString, _ stream: ByteString, _ id: ObjectID) {
         do {
             if try store.repository.stream(stream) != id {
@@ -243,8 +240,8 @@ private struct ImageCheck {
         }
     }
 
-    /// The config's name leads to what the manifest refers to, or to another stream of the same document: an upgrade that was cut short between
-    /// config and manifest leaves that, and the image is whole either way.
+    /// Checks that the config's link leads to the stream to which the manifest refers, or to another stream of the same document. An interrupted
+    /// upgrade leaves the latter between config and manifest, and the image is intact in both cases.
     private mutating func checkConfigStream(_ name: ByteString, _ image: StoredImage) {
         let stream = StreamName.config(image.configDigest)
         if let linked = try? store.repository.stream(stream), linked != image.configStream,
@@ -256,7 +253,7 @@ private struct ImageCheck {
         checkStream(name, stream, image.configStream)
     }
 
-    /// A blob that is kept beside its layer is what the manifest names.
+    /// Checks that a blob that is kept beside its layer is the one that the manifest names.
     private mutating func check(kept blob: (digest: ContentDigest, stream: ObjectID), _ name: ByteString) {
         if (try? store.repository.stream(StreamName.blob(blob.digest))) != blob.stream {
             add("kept-blob-stream-mismatch", name, "\(StreamName.blob(blob.digest)) does not lead to the object that is referred to")

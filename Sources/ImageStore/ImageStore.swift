@@ -28,7 +28,7 @@ public struct ImageStore: Sendable {
 
     /// Stores config and manifest streams and publishes them with the content of `publication` and the tag, in one durable step.
     ///
-    /// - Parameter source: where the image came from, for a repair: see `SourceHint`.
+    /// - Parameter source: the source of the image, for a repair: see `SourceHint`.
     ///
     /// Everything that the streams refer to must be in the repository and verified. The order of references is fixed (config, then layers
     /// as the config lists them, then images), so the same image always results in the same objects.

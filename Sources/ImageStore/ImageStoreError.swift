@@ -43,7 +43,7 @@ public enum StreamContentFault: Sendable, Hashable, CustomStringConvertible {
     /// The parts of a layer's stream have another size in bytes than the header records.
     case size(found: UInt64, recorded: UInt64)
     /// The content of a file in line is larger than any writer puts there; the limit in bytes.
-    case inlineContentTooLarge(limit: Int)
+    case inlineContentTooLarge(limit: UInt64)
     /// The manifest has fewer layers than the index that was asked for requires.
     case noLayer(index: Int, count: Int)
     /// The config lists another number of diff IDs than the manifest has layers.

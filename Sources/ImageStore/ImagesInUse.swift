@@ -2,14 +2,13 @@ public import ComposefsBytes
 import ComposefsHashing
 public import ComposefsRepository
 
-// What is in use is told from EROFS images: those are what is mounted, booted and deployed. An image may have several, one for each format and one for
+// An image is in use if one of its EROFS images is mounted, booted or deployed. An image may have several, one for each format and one for
 // booting.
 extension ImageStore {
-    /// Refuses to go on if, without these names, nothing would name an image that is in use. A name is no more than a name as long as another one is
-    /// left: it may be removed then.
+    /// Throws if an image that is in use would have no name without these names. A name of an image with a further name may be removed.
     ///
     /// - Parameters:
-    ///   - names: tags and names below `images/refs`; unknown ones are no image's.
+    ///   - names: tags and names below `images/refs`; unknown names are ignored.
     ///   - uses: what is in use; nil asks for it.
     /// - Throws: `ImageStoreError.imageInUse`; `.useUnknown` if the system does not tell what is in use; `RepositoryError`.
     public func requireUnused(_ names: [ByteString], _ uses: ImageUses? = nil) throws {
@@ -22,7 +21,7 @@ extension ImageStore {
         let removed = Set(names)
         let tags = try tags()
         let references = try repository.imageReferences()
-        // Of both kinds, by name: a tag comes first.
+        // Names of both kinds: a tag comes first.
         func ids(of name: ByteString) -> [ObjectID] {
             if let tag = tags.first(where: { $0.name == name }) { return imageIDs(of: tag.manifestDigest) }
             return references.first { $0.name == name }.flatMap { ObjectID(hex: $0.entry.bytes) }.map { [$0] } ?? []
@@ -36,7 +35,7 @@ extension ImageStore {
             let hasOther =
                 tags.contains { !removed.contains($0.name) && !used.isDisjoint(with: imageIDs(of: $0.manifestDigest)) }
                 || references.contains { reference in
-                    // A tag hides a name of the other kind, which stays then.
+                    // A tag hides a name of the other kind, which is kept then.
                     guard !removed.contains(reference.name) || (isTag && reference.name == name) else { return false }
                     return ObjectID(hex: reference.entry.bytes).map { used.contains($0) } ?? false
                 }
@@ -52,7 +51,7 @@ extension ImageStore {
         }
     }
 
-    /// The EROFS images of a manifest; none where it cannot be read.
+    /// The EROFS images of a manifest; none if it cannot be read.
     func imageIDs(of manifest: ContentDigest) -> [ObjectID] {
         do { return try image(manifest)?.allImageIDs ?? [] } catch { return [] }
     }

@@ -4,11 +4,11 @@ import ComposefsLinuxSystem
 import ComposefsRepository
 import ComposefsSplitStream
 
-/// The check of layers' and blobs' streams: each is read once, several at a time.
+/// The check of the streams of layers and blobs. Each is read once, several at the same time.
 struct LayerCheck: Sendable {
     typealias Problem = (kind: String, detail: String)
 
-    /// A stream, and the digest of what it gives back.
+    /// A stream, and the expected digest of its content.
     struct Layer: Hashable, Sendable {
         var identifier: ContentDigest
         var stream: ObjectID
@@ -56,7 +56,7 @@ struct LayerCheck: Sendable {
             }
         }
         guard let hint, hint != ByteString(identifier.description) else { return nil }
-        // One stream serves the same archive under the names that different digest algorithms give it.
+        // One stream holds the same archive under names of different digest algorithms.
         if let other = hint.utf8Text.flatMap({ ContentDigest($0) }), other.algorithm != identifier.algorithm {
             if options.metadataOnly { return nil }
             if try store.layerDigest(of: stream, other.algorithm) == other { return nil }

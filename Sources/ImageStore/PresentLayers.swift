@@ -8,7 +8,7 @@ import ComposefsSplitStream
 package enum ReuseCheck: Sendable {
     /// Its object and all objects that it refers to match their names, and its recorded diff ID shows that it was re-assembled once.
     case objects
-    /// It is also re-assembled now, whatever is recorded.
+    /// It is also re-assembled now, even if a diff ID is recorded.
     case content
 }
 

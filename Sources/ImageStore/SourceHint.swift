@@ -4,22 +4,22 @@ import ComposefsLinuxSystem
 import ComposefsOCIModel
 package import ComposefsRepository
 
-/// Where an image came from: the reference that a pull was given, in full, as an extended attribute of its manifest's and its config's stream.
+/// The source of an image: the complete reference of the pull, as an extended attribute of the streams of its manifest and its config.
 ///
-/// It is a hint: a repair fetches from there what is damaged, and verifies it as any pull does. Nothing else looks at it.
+/// It is a hint: a repair fetches damaged parts from this source and verifies them as any pull does. Nothing else reads it.
 package enum SourceHint {
     package static let attribute: ByteString = "user.cfsoci.source"
-    /// Bytes; longer references are not kept.
+    /// In bytes; longer references are not recorded.
     private static let limit = 4096
 
-    /// A file system without user attributes keeps no hints.
+    /// On a file system without user attributes nothing is recorded.
     package static func set(_ reference: ByteString, on stream: ObjectID, in repository: Repository) throws {
         guard !reference.isEmpty, reference.count <= limit else { return }
         let file = try repository.openObject(stream, verify: false)
         try? file.setExtendedAttribute(attribute, reference)
     }
 
-    /// What an image's streams say, as far as they are there.
+    /// The hint of an image's streams, as far as they exist.
     package static func text(of image: StoredImage, in repository: Repository) -> ByteString? {
         text(on: [image.manifestStream, image.configStream], in: repository)
     }
@@ -42,7 +42,7 @@ extension ImageStore {
         return SourceHint.text(on: [stream], in: repository)
     }
 
-    /// Whether the store knows where a tag's image can be fetched from: it was recorded, or the tag is a registry's reference in full.
+    /// Whether the source of a tag's image is known: it was recorded, or the tag is a complete registry reference.
     public func isOriginKnown(_ tag: ByteString) -> Bool {
         if let text = tag.utf8Text, let reference = try? RegistryReference(parsing: text), reference.canonical == text { return true }
         guard let found = ((try? tags()) ?? []).first(where: { $0.name == tag }),

@@ -5,9 +5,9 @@ import ComposefsOCIModel
 import ComposefsRepository
 import ComposefsSplitStream
 
-/// What the objects of a store are by their content, for a repair: names are lost then, or lead to something else.
+/// The objects of a store by their content, for a repair of lost or wrong links.
 ///
-/// Every object is looked at, the small ones that may be documents are hashed.
+/// The beginning of every object is read, and small objects that may be documents are hashed.
 package struct StoreCatalog {
     /// Streams of layers and blobs by the digests in their hints.
     private var layers: [ContentDigest: [ObjectID]] = [:]
@@ -15,7 +15,7 @@ package struct StoreCatalog {
     private var documents: [ContentDigest: ObjectID] = [:]
     private let store: ImageStore
 
-    /// - Throws: `RepositoryError` where the objects cannot be listed; those that cannot be read are left out.
+    /// - Throws: `RepositoryError` if the objects cannot be listed; objects that cannot be read are left out.
     package init(_ store: ImageStore) throws {
         self.store = store
         let repository = store.repository
@@ -39,15 +39,15 @@ package struct StoreCatalog {
         head.first { $0 != 0x20 && $0 != 0x0a && $0 != 0x0d && $0 != 0x09 } == UInt8(ascii: "{")
     }
 
-    /// A manifest's or config's bytes.
+    /// The bytes of a manifest or config.
     package func document(_ digest: ContentDigest) -> [UInt8]? {
         guard let id = documents[digest] else { return nil }
         return try? store.repository.readObject(id, limit: ImageLimits.largestManifest)
     }
 
-    /// Gives the streams of a manifest's layers and blobs their names again, where those are missing or lead to something else.
+    /// Creates the links of the streams of a manifest's layers and blobs again if they are missing or lead to other objects.
     ///
-    /// - Returns: the names that were written.
+    /// - Returns: the names of the links that were written.
     package func relinkLayers(_ identifiers: [ContentDigest]) throws -> [ByteString] {
         var publication = Repository.Publication()
         var names: [ByteString] = []

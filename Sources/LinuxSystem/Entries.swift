@@ -135,15 +135,7 @@ extension FileDescriptor {
 
     /// Renames within this directory.
     public borrowing func rename(at path: ByteString, to newPath: ByteString, flags: RenameFlags = []) throws(SystemError) {
-        let raw = raw
-        let result = path.bytes.withUnsafeBytes { old in
-            newPath.bytes.withUnsafeBytes { new in
-                Kernel.call(.rename, raw, new, other: raw, otherPath: old) {
-                    cl_renameat2(raw, old.baseAddress, old.count, raw, new.baseAddress, new.count, flags.rawValue)
-                }
-            }
-        }
-        guard result >= 0 else { throw failure("rename to", result, newPath) }
+        try rename(at: path, to: self, at: newPath, flags: flags)
     }
 
     /// Creates a hard link to an entry of this directory in another directory. A symbolic link is linked itself, not its target.

@@ -133,7 +133,7 @@ extension RootedDirectory {
     }
 }
 
-// MARK: - Asking
+// MARK: - Status and links
 
 extension RootedDirectory {
     /// fstatat(2) of an entry, without following symbolic links.

@@ -28,7 +28,7 @@ public struct OpenOptions: Sendable {
     /// Ends the waiting: `RepositoryError.cancelled`.
     public var cancellation: Cancellation
     /// Write also to a repository, or a directory in one, that another user owns or can write to. Otherwise that is
-    /// `RepositoryError.untrusted`. Reading never leaves the repository, whoever owns it. See `OwnershipCheck`.
+    /// `RepositoryError.untrusted`. Reading never leaves the repository, whichever user owns it. See `OwnershipCheck`.
     public var trustsOwner: Bool
     /// Signs every object that this handle stores, and `meta.json`: see Signing.swift. Refused if the repository has no fs-verity.
     public var signer: (any VeritySigner)?
@@ -120,7 +120,7 @@ public final class Repository: Sendable {
     }
 }
 
-/// What one handle is doing, for the marker that tells the next boot which objects a power cut may have damaged. See Staging.swift.
+/// What one handle is doing, for the marker that records for the next boot which objects a power cut may have damaged. See Staging.swift.
 struct Activity: ~Copyable {
     /// Whether the marker exists, so that storing may continue without another check.
     let hasBegun = Atomic<Bool>(false)

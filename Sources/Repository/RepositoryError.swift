@@ -3,7 +3,7 @@ internal import ComposefsEROFS
 public import ComposefsHashing
 public import ComposefsLinuxSystem
 
-/// Why the repository could not do what it was asked to. Each description is one line that names the file or object.
+/// Why an operation of the repository failed. Each description is one line that names the file or object.
 public enum RepositoryError: Error, Sendable, CustomStringConvertible {
     case system(SystemError)
     /// No `meta.json` and nothing that looks like a repository.
@@ -50,9 +50,9 @@ public enum RepositoryError: Error, Sendable, CustomStringConvertible {
     /// A lease or a mount uses the repository, and its image cannot be identified: the lease or mount point, and the reason. Nothing may be
     /// removed then.
     case unknownUse(ByteString, UseFault)
-    /// Others have the repository open, and the time that the caller would wait for them has passed. The processes as far as they can be seen.
+    /// Other handles were still open after the time limit; the processes that hold them, as far as they are visible.
     case busy(ByteString, holders: [ProcessIdentity])
-    /// The caller has ended it while it waited for others.
+    /// The caller cancelled the operation while it waited for other handles.
     case cancelled
     case invalidName(ByteString, NameFault)
     /// An entry of the repository is not the symbolic link that it should be.
@@ -99,7 +99,7 @@ public enum RepositoryError: Error, Sendable, CustomStringConvertible {
         case .untrusted(let path, let fault): "\(path) \(fault), so nothing is written to the repository"
         case .notDirectory(let path): "\(path) is no directory, so nothing is written to the repository"
         case .readOnly(let reason): "the repository is not writable: \(reason)"
-        case .noObjects(let path): "\(path): no objects found in the repository, so its algorithm cannot be told"
+        case .noObjects(let path): "\(path): no objects found in the repository, so its algorithm is unknown"
         case .syncFailed(let path):
             "\(path): a sync of the file system has failed, and what was stored before it may be lost"
         case .objectMissing(let id): "object \(id) is missing"
@@ -114,8 +114,8 @@ public enum RepositoryError: Error, Sendable, CustomStringConvertible {
         case .unknownUse(let path, let fault): "\(path): \(fault); nothing was removed, because what it needs cannot be known"
         case .busy(let path, let holders):
             "\(path): the repository is in use by "
-                + (holders.isEmpty ? "a process that cannot be seen from here" : holders.map(\.description).joined(separator: ", "))
-        case .cancelled: "cancelled while waiting for others that use the repository"
+                + (holders.isEmpty ? "a process that is not visible here" : holders.map(\.description).joined(separator: ", "))
+        case .cancelled: "cancelled while waiting for other users of the repository"
         case .invalidName(let name, let fault): "'\(name)' is no valid name: \(fault)"
         case .invalidLink(let path, let fault): "\(path): \(fault)"
         case .signatureNeeded(let path):

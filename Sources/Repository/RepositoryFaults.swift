@@ -322,8 +322,8 @@ public enum UseFault: Sendable, CustomStringConvertible {
     public var description: String {
         switch self {
         case .leaseWithoutImage(let holder):
-            "this lease is held by \(holder.map { "\($0)" } ?? "a process that cannot be seen from here"), and does not say of which image"
-        case .unreadableLease(let error): "this lease cannot be read: \(error)"
+            "the lease is held by \(holder.map { "\($0)" } ?? "a process that is not visible here"), and does not name its image"
+        case .unreadableLease(let error): "the lease cannot be read: \(error)"
         case .unreadableSource(let source, let error):
             "this mount shows the repository's objects, and its image, \(source), cannot be read: \(error)"
         case .unreadableImage(let use, let path, let error): "\(use): the image, \(path), cannot be read: \(error)"

@@ -92,7 +92,7 @@ extension Repository {
         return (try make(path, root, written, options), true)
     }
 
-    /// Removes `streams/`, `images/` and `meta.json`, so that the repository can be initialized anew; objects stay.
+    /// Removes `streams/`, `images/` and `meta.json`, so that the repository can be initialized again; objects stay.
     ///
     /// - Parameter trustsOwner: see `OpenOptions`.
     public static func resetMetadata(_ path: ByteString, trustsOwner: Bool = false) throws(RepositoryError) {

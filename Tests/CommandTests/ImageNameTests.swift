@@ -318,7 +318,7 @@ import Testing
         let id = try #require(try store.succeed(["inspect", "t"]).json()["imageIds"]?["v1"]?.string)
         unlink(store.path + "/objects/" + id.prefix(2) + "/" + id.dropFirst(2))
         let missing = try store.run(["fsck"])
-        #expect(missing.lines.last == "next step for t: cfsoci upgrade makes the EROFS images anew from the layers")
+        #expect(missing.lines.last == "next step for t: cfsoci upgrade generates the EROFS images from the layers")
         #expect(try store.run(["upgrade"]).status == 0)
         #expect(try store.succeed(["fsck"]).lines.last == "status: ok")
     }

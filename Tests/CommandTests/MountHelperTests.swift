@@ -87,7 +87,7 @@ import Testing
 
     @Test func usage() throws {
         let setup = try Setup()
-        let hint = "; mount.composefs --help tells more"
+        let hint = "; mount.composefs --help shows the options"
         let options = ["-o", "basedir=\(setup.objects)"]
         for (arguments, message) in [
             ([], "an image and a directory are needed" + hint),

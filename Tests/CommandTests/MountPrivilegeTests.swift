@@ -163,7 +163,7 @@ struct MountPrivilegeTests {
         for pid in fixture.servers() { kill(pid, SIGKILL) }
         for _ in 0..<200 where !fixture.servers().isEmpty { usleep(10_000) }
         let remedy =
-            "`cfsoci umount \(fixture.fuse)` removes the mount, and `cfsoci mount --fuse tool \(fixture.fuse)` makes it anew"
+            "`cfsoci umount \(fixture.fuse)` removes the mount, and `cfsoci mount --fuse tool \(fixture.fuse)` mounts it again"
         let first = "\(fixture.fuse): the process that served this mount has ended; "
         for arguments in [["mount", "tool", fixture.fuse], ["mount", "--fuse", "tool", fixture.fuse]] {
             #expect(try fixture.store.run(arguments).error == "cfsoci: " + first + remedy + "\n")

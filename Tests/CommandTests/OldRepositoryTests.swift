@@ -124,7 +124,9 @@ import Testing
             #expect(result.lines.first == (form.hasMetadata ? "meta.json: ok" : "meta.json: absent"))
             if form.name.hasSuffix("no-v1-image") {
                 #expect(
-                    result.text.contains("note: \(form.image) has no EROFS image of the repository's default format; an upgrade generates it"))
+                    result.text.contains(
+                        "note: \(form.image) has no EROFS image of the repository's default format; "
+                            + "an upgrade generates it"))
             }
             if !form.hasMetadata {
                 #expect(

@@ -90,7 +90,7 @@ struct ReadOnlyMountTests {
             cd "$1"
             mkdir empty full; echo file > file; ln file hard; head -c 5000 /dev/zero > full/below; ln -s file link
             mkfifo pipe; mknod null c 1 3; python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind("socket")'
-            # All that nobody could change there if it were not read-only.
+            # Operations that would change something if the mount were not read-only.
             chmod 777 . empty full pipe null socket; chmod 666 file full/below
             mount -t tmpfs -o mode=777 tmpfs "$2"; cp -a . "$2"; mount -o remount,ro "$2"
             """#, [tree, plain])

@@ -4,7 +4,7 @@ import ComposefsTestSupport
 import Glibc
 import Testing
 
-/// `fsck --repair` mends every kind of damage of every kind of file, and `pull --policy always` mends the same.
+/// `fsck --repair` repairs every kind of damage of every kind of file, and so does `pull --policy always`.
 @Suite struct RepairTests {
     /// A repository of one image that was pulled from a layout.
     private final class Fixture {
@@ -76,7 +76,7 @@ import Testing
             try damage.apply(to: fixture.repository + "/" + object)
             try fixture.mends(["fsck", "--repair"], "\(object) \(damage)")
         }
-        // What was set aside goes with the garbage, and nothing else does.
+        // A garbage collection removes the files that were set aside, and nothing else.
         let before = fixture.objects
         let kept = fileList(fixture.repository + "/.damaged").count
         #expect(damage == .removed ? kept == 0 : kept >= before.count)
@@ -145,7 +145,7 @@ import Testing
         }
     }
 
-    /// Blobs that are kept, artifacts that belong to the image, and a second name: all of it is mended, each from where it came.
+    /// Kept blobs, referrers and a second name are repaired, each from its source.
     @Test func everythingThatBelongsToAnImage() throws {
         var builder = LayoutBuilder.small()
         builder.compressor = "gzip"
@@ -184,7 +184,7 @@ import Testing
         #expect(image["isWhole"]?.bool == false && image["reason"]?.string?.contains("/layout") == true)
         // What is damaged was set aside all the same: no file has a name that is not its own.
         #expect(throws: RunFailure.self) { try readFile(fixture.repository + "/" + object) }
-        // The next repair goes on from there.
+        // The next repair continues.
         try fixture.mends(["fsck", "--repair", "--from", fixture.folder.path + "/moved"], "a layout")
         try damage()
         try fixture.mends(["fsck", "--repair", "--from", "oci:" + fixture.folder.path + "/moved:latest"], "a reference")
@@ -211,7 +211,7 @@ import Testing
         #expect(actions[1]["from"]?.string == "oci:" + fixture.layout && actions[1]["layers"] == .integer(1))
     }
 
-    /// A tag that leads to nothing is told of, and stays unless it shall go.
+    /// A dangling tag is reported, and removed only on request.
     @Test func danglingReferences() throws {
         let fixture = try Fixture()
         symlink("../../oci-manifest-sha256:" + String(repeating: "0", count: 64), fixture.repository + "/streams/refs/oci/gone")
@@ -266,52 +266,52 @@ import Testing
         #expect(lines.contains("objects read: \(fixture.objects.count)"))
     }
 
-    /// Under a running mount: each refusal names the file and the next step, and nothing comes of it. A pull of another image that has the damaged layer
-    /// refuses it too if it cannot fetch the layer, and otherwise mends it.
+    /// Damage under a running mount: each refusal names the file and the next step, and changes nothing. A pull of another image with the damaged layer
+    /// fails if it cannot fetch the layer, and otherwise repairs it.
     @Test(arguments: [[], ["--fuse"]]) func damageUnderAMount(_ options: [String]) throws {
         try requireMounting()
-        let place = try Fixture()
-        let mounted = place.folder.path + "/mounted"
+        let fixture = try Fixture()
+        let mounted = fixture.folder.path + "/mounted"
         mkdir(mounted, 0o755)
-        #expect(try place.run(["mount", "t", mounted, "--quiet"] + options).status == 0)
-        defer { _ = try? place.run(["umount", mounted]) }
-        let object = try #require(place.objects.first { (try? readFile(place.repository + "/" + $0).count) == 70_000 })
-        try Damage.flipped.apply(to: place.repository + "/" + object)
-        let before = fileList(place.repository)
+        #expect(try fixture.run(["mount", "t", mounted, "--quiet"] + options).status == 0)
+        defer { _ = try? fixture.run(["umount", mounted]) }
+        let object = try #require(fixture.objects.first { (try? readFile(fixture.repository + "/" + $0).count) == 70_000 })
+        try Damage.flipped.apply(to: fixture.repository + "/" + object)
+        let before = fileList(fixture.repository)
         func expectRefusal(_ result: CommandResult, sourceLocation: SourceLocation = #_sourceLocation) {
             #expect(result.status == 1, sourceLocation: sourceLocation)
             #expect(
                 result.error.contains(object) && result.error.contains("`cfsoci fsck`"), "\(result.error)", sourceLocation: sourceLocation)
         }
-        let pushed = place.folder.path + "/pushed"
+        let pushed = fixture.folder.path + "/pushed"
         for format in ["none", "gzip", "zstd"] {
-            expectRefusal(try place.run(["push", "t", "oci:" + pushed + ":x", "--compression", format]))
-            expectRefusal(try place.run(["export", "t", "oci:" + pushed + ":x", "--compression", format]))
+            expectRefusal(try fixture.run(["push", "t", "oci:" + pushed + ":x", "--compression", format]))
+            expectRefusal(try fixture.run(["export", "t", "oci:" + pushed + ":x", "--compression", format]))
         }
-        expectRefusal(try place.run(["export", "t", "oci-archive:" + pushed + ".tar"]))
-        #expect(!fileList(place.folder.path).contains("pushed.tar"))
-        #expect(!fileList(pushed).contains { $0.hasPrefix("blobs/sha256/" + place.manifest.hex) })
-        let target = place.folder.path + "/target"
+        expectRefusal(try fixture.run(["export", "t", "oci-archive:" + pushed + ".tar"]))
+        #expect(!fileList(fixture.folder.path).contains("pushed.tar"))
+        #expect(!fileList(pushed).contains { $0.hasPrefix("blobs/sha256/" + fixture.manifest.hex) })
+        let target = fixture.folder.path + "/target"
         try Cfsoci.succeed(["init", target, "--insecure", "--algorithm", "fsverity-sha256-12"])
-        expectRefusal(try Cfsoci.run(["copy", "t", "--from", place.repository, "--repo", target]))
+        expectRefusal(try Cfsoci.run(["copy", "t", "--from", fixture.repository, "--repo", target]))
         #expect(try Cfsoci.succeed(["images", "--repo", target]).lines == ["No images"])
         // Another image with the same layers and one more.
         var other = LayoutBuilder.small()
         other.layers.append(tarArchive([TarMember(name: "more", mode: 0o644, content: [UInt8](repeating: 5, count: 3000))]))
-        let layout = place.folder.path + "/other"
+        let layout = fixture.folder.path + "/other"
         try other.write(to: layout)
         let blobs = fileList(layout).filter { $0.hasPrefix("blobs/") && ((try? readFile(layout + "/" + $0).count) ?? 0) > 70_000 }
         #expect(blobs.count == 1)
-        for blob in blobs { rename(layout + "/" + blob, place.folder.path + "/blob") }
-        expectRefusal(try place.run(["pull", "oci:" + layout, "other"]))
-        #expect(try place.run(["images", "--json"]).json()["images"]?.array?.count == 1)
-        #expect(fileList(place.repository).filter { before.contains($0) } == before)
-        for blob in blobs { rename(place.folder.path + "/blob", layout + "/" + blob) }
-        #expect(try place.run(["pull", "oci:" + layout, "other"]).status == 0)
-        #expect(try place.run(["fsck", "--deep"]).status == 0)
+        for blob in blobs { rename(layout + "/" + blob, fixture.folder.path + "/blob") }
+        expectRefusal(try fixture.run(["pull", "oci:" + layout, "other"]))
+        #expect(try fixture.run(["images", "--json"]).json()["images"]?.array?.count == 1)
+        #expect(fileList(fixture.repository).filter { before.contains($0) } == before)
+        for blob in blobs { rename(fixture.folder.path + "/blob", layout + "/" + blob) }
+        #expect(try fixture.run(["pull", "oci:" + layout, "other"]).status == 0)
+        #expect(try fixture.run(["fsck", "--deep"]).status == 0)
     }
 
-    /// Damage goes nowhere: a push and a copy refuse it, a pull mends it.
+    /// Damage does not spread: a push and a copy refuse it, and a pull repairs it.
     @Test func damageIsNotPassedOn() throws {
         let fixture = try Fixture()
         let object = try #require(fixture.objects.first { (try? readFile(fixture.repository + "/" + $0).count) == 70_000 })

@@ -42,7 +42,7 @@ struct SurroundingsTests {
                 run --repo /tmp/repo fsck --deep | tail -n 1
                 run --repo /tmp/repo export t oci:/tmp/out 2>/dev/null | sed -n 's/^pushed  //p'
                 run --repo /tmp/repo rm t
-                # What is in use cannot be told: nothing is collected.
+                # The images in use are unknown: nothing is collected.
                 status=0; run --repo /tmp/repo gc 2> "$1/err" || status=$?
                 echo "$status $(grep -c '/proc is not mounted' "$1/err")"
                 status=0; run --repo /nonexistent fsck 2> "$1/err" || status=$?

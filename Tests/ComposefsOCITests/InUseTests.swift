@@ -11,7 +11,7 @@ struct InUseTests {
         try FileDescriptor.open(target + "/usr/lib/table.txt", .readOnly).readAll(limit: 1 << 20).count
     }
 
-    /// With a source that tells the image, and with one that does not.
+    /// With a source that names the image, and with another source.
     @Test(arguments: [nil, "root file system"] as [ByteString?])
     func mountedByTheKernel(_ source: ByteString?) async throws {
         try requireMounting()

@@ -80,7 +80,7 @@ import Testing
         }
     }
 
-    // MARK: Single lies
+    // MARK: Single false fields
 
     /// Offsets in the "simple" image of version 2 (see `Writer.inodeNumbersVersion2`).
     private enum Simple {
@@ -281,7 +281,7 @@ import Testing
         #expect(try finding(withList)?.contains("the header says that it has none") == true)
         var image = try writeErofs(FileTree(root: Metadata(permissions: 0o755)), version: .v1)
         image[8] = 1
-        #expect(try finding(image)?.contains("the header tells of ACLs") == true)
+        #expect(try finding(image)?.contains("the header says that the image has ACLs") == true)
 
         // The layout of version 2 with the number of version 1: object directories are not hidden, the whiteout is not escaped.
         var tree = FileTree(root: Metadata(permissions: 0o755))

@@ -158,6 +158,6 @@ for kind in kinds:
         attempt(f"{name} fallocate of what is read", using(path, os.O_RDONLY, lambda it: call("fallocate", it, 0, 0, 10)))
         attempt(f"{name} fallocate punch of what is read", using(path, os.O_RDONLY, lambda it: call("fallocate", it, 3, 0, 10)))
         attempt(f"{name} write to what is read", using(path, os.O_RDONLY, lambda it: os.write(it, b"x") and None))
-        attempt(f"{name} opened anew for writing", using(path, os.O_RDONLY, lambda it: reopen(it, os.O_RDWR)))
-        attempt(f"{name} opened anew from O_PATH", using(path, os.O_PATH, lambda it: reopen(it, os.O_WRONLY | os.O_TRUNC)))
+        attempt(f"{name} opened again for writing", using(path, os.O_RDONLY, lambda it: reopen(it, os.O_RDWR)))
+        attempt(f"{name} opened again from O_PATH", using(path, os.O_PATH, lambda it: reopen(it, os.O_WRONLY | os.O_TRUNC)))
         attempt(f"{name} truncated through /proc", using(path, os.O_RDONLY, lambda it: os.truncate(f"/proc/self/fd/{it}", 0)))

@@ -36,7 +36,7 @@ private func merge(_ layers: [String], _ merger: LayerMerger = LayerMerger()) th
     return merger.finish()
 }
 
-/// The paths of a tree, in order; files with `=` and what they hold where that is not their own path, links with `>` and their target.
+/// The paths of a tree, in order; files with `=` and their content if that is not their own path, links with `>` and their target.
 private func paths(_ layers: String...) throws -> String {
     let tree = try merge(layers)
     var result: [String] = []
@@ -93,7 +93,7 @@ private func fault(_ layers: String...) -> String? {
         #expect(
             try paths("usr/ var/ var/opt/ var/opt/app opt>var/opt", "opt/ opt/.wh..wh..opq opt/mine")
                 == "opt/ opt/mine usr/ var/ var/opt/ var/opt/app")
-        // Also where the layer before it replaced the link.
+        // Also if the layer before it replaced the link.
         #expect(try paths(Self.lower, "link/ link/old", "link/.wh.old link/.wh.keep") == "link/ " + Self.kept)
     }
 

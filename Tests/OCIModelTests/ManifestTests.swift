@@ -13,6 +13,30 @@ private func fault(_ text: String, _ mediaType: String? = nil) -> String? {
     } catch { return error.description }
 }
 
+/// Why a document is refused, without its name.
+private enum Refusal: Equatable {
+    case malformed(OCIError.DocumentFault)
+    case member(String, OCIError.MemberFault)
+    case invalidJSON(JSONError.Reason)
+    case unsupported(OCIError.Unsupported)
+
+    /// Nil if the document is accepted, or for another error.
+    init?(_ text: String, _ mediaType: String? = nil) {
+        do throws(OCIError) {
+            _ = try ManifestDocument(parsing: Array(text.utf8), mediaType: mediaType)
+            return nil
+        } catch {
+            switch error {
+            case .malformed(_, .member(let name, let fault)): self = .member(name, fault)
+            case .malformed(_, .invalidJSON(let error)): self = .invalidJSON(error.reason)
+            case .malformed(_, let fault): self = .malformed(fault)
+            case .unsupported(_, let form): self = .unsupported(form)
+            default: return nil
+            }
+        }
+    }
+}
+
 private func manifest(
     type: String = MediaType.ociManifest, config: String = MediaType.ociConfig, layers: String? = nil, more: String = ""
 ) -> String {
@@ -53,7 +77,7 @@ private func layer(_ members: String) -> String { manifest(layers: "[{\(members)
         let index = Array(#"{"schemaVersion":2,"manifests":[]}"#.utf8)
         #expect(try ImageIndex(parsing: index).mediaType == MediaType.ociIndex)
         #expect(try ImageIndex(parsing: index, mediaType: MediaType.dockerManifestList).mediaType == MediaType.dockerManifestList)
-        #expect(fault(#"{"schemaVersion":2}"#) == "manifest: it is neither an image manifest nor an index")
+        #expect(Refusal(#"{"schemaVersion":2}"#) == .malformed(.neitherManifestNorIndex))
     }
 
     @Test func artifacts() throws {
@@ -67,49 +91,71 @@ private func layer(_ members: String) -> String { manifest(layers: "[{\(members)
         #expect(read.subject?.size == 3)
     }
 
-    @Test(arguments: [
-        (manifest(type: MediaType.dockerManifest), MediaType.ociManifest, "but it was announced as"),
-        (manifest(type: MediaType.ociIndex), nil, #""manifests" is missing"#),
-        (manifest(type: "application/x"), nil, "neither an image manifest nor an index"),
-        (manifest(), "application/x", "neither an image manifest nor an index"),
-        (manifest(), "application/vnd.docker.distribution.manifest.v1+prettyjws", "schema 1"),
-        (#"{"schemaVersion":1,"name":"x","fsLayers":[]}"#, nil, "schema 1"),
-        (#"{"schemaVersion":3,"layers":[]}"#, nil, #""schemaVersion" is not 2"#),
-        (#"{"schemaVersion":"2","layers":[]}"#, nil, #""schemaVersion" is not 2"#),
-        (#"{"layers":[]}"#, nil, #""schemaVersion" is missing"#),
-        (#"{"schemaVersion":2,"mediaType":5,"layers":[]}"#, nil, #""mediaType" is a number, not a string"#),
-        (manifest(layers: "{}"), nil, #""layers" is an object, not an array"#),
-        (manifest(layers: "[7]"), nil, #""layers[0]" is a number, not an object"#),
-        (manifest(more: #","manifests":[]"#), nil, "both a manifest and an index"),
-        (#"{"schemaVersion":2,"manifests":[],"config":{}}"#, MediaType.ociIndex, "both a manifest and an index"),
-        (#"{"schemaVersion":2,"manifests":null}"#, MediaType.ociIndex, "null, not an array"),
-        (#"{"schemaVersion":2,"layers":[]}"#, MediaType.ociManifest, #""config" is missing"#),
-        (#"{"schemaVersion":2,"manifests":[{"annotations":{"org.opencontainers.image.ref.name":5}}]}"#, nil, "is a number, not a string"),
-        (manifest(more: #","layers":[]"#), nil, "occurs twice"),
-        ("[]", nil, "an array, not an object"), ("null", nil, "null, not an object"), ("\u{feff}{}", nil, "byte-order mark"),
-    ])
-    func refused(_ text: String, _ type: String?, _ part: String) {
-        #expect(fault(text, type)?.contains(part) == true, "\(fault(text, type) ?? "")")
+    @Test(
+        arguments: [
+            (
+                manifest(type: MediaType.dockerManifest), MediaType.ociManifest,
+                .malformed(.announcedType(own: MediaType.dockerManifest, announced: MediaType.ociManifest))
+            ),
+            (manifest(type: MediaType.ociIndex), nil, .member("manifests", .missing)),
+            (manifest(type: "application/x"), nil, .unsupported(.mediaType("application/x"))),
+            (manifest(), "application/x", .unsupported(.mediaType("application/x"))),
+            (manifest(), "application/vnd.docker.distribution.manifest.v1+prettyjws", .unsupported(.schema1)),
+            (#"{"schemaVersion":1,"name":"x","fsLayers":[]}"#, nil, .unsupported(.schema1)),
+            (#"{"schemaVersion":3,"layers":[]}"#, nil, .member("schemaVersion", .notVersion2)),
+            (#"{"schemaVersion":"2","layers":[]}"#, nil, .member("schemaVersion", .notVersion2)),
+            (#"{"layers":[]}"#, nil, .member("schemaVersion", .missing)),
+            (#"{"schemaVersion":2,"mediaType":5,"layers":[]}"#, nil, .member("mediaType", .wrongType(.number, wanted: .string))),
+            (manifest(layers: "{}"), nil, .member("layers", .wrongType(.object, wanted: .array))),
+            (manifest(layers: "[7]"), nil, .member("layers[0]", .wrongType(.number, wanted: .object))),
+            (manifest(more: #","manifests":[]"#), nil, .malformed(.bothManifestAndIndex)),
+            (#"{"schemaVersion":2,"manifests":[],"config":{}}"#, MediaType.ociIndex, .malformed(.bothManifestAndIndex)),
+            (#"{"schemaVersion":2,"manifests":null}"#, MediaType.ociIndex, .member("manifests", .wrongType(.null, wanted: .array))),
+            (#"{"schemaVersion":2,"layers":[]}"#, MediaType.ociManifest, .member("config", .missing)),
+            (manifest(more: #","layers":[]"#), nil, .invalidJSON(.duplicateKey("layers"))),
+            ("[]", nil, .malformed(.wrongType(.array, wanted: .object))), ("null", nil, .malformed(.wrongType(.null, wanted: .object))),
+            ("\u{feff}{}", nil, .invalidJSON(.byteOrderMark)),
+        ] as [(String, String?, Refusal)])
+    private func refused(_ text: String, _ type: String?, _ refusal: Refusal) {
+        #expect(Refusal(text, type) == refusal)
     }
 
-    @Test(arguments: [
-        (#""digest":"\#(someDigest)","size":1"#, #""layers[0].mediaType" is missing"#),
-        (#""mediaType":"","digest":"\#(someDigest)","size":1"#, "is empty"),
-        (#""mediaType":"a","digest":"\#(someDigest)""#, #""layers[0].size" is missing"#),
-        (#""mediaType":"a","digest":"\#(someDigest)","size":null"#, "is null, not a size"),
-        (#""mediaType":"a","digest":"\#(someDigest)","size":-1"#, "is -1, not a size"),
-        (#""mediaType":"a","digest":"\#(someDigest)","size":1.0"#, "is 1.0, not a size"),
-        (#""mediaType":"a","digest":"\#(someDigest)","size":"1""#, "is a string, not a size"),
-        (#""mediaType":"a","digest":"\#(someDigest)","size":9223372036854775808"#, "not a size"),
-        (#""mediaType":"a","digest":7,"size":1"#, #""layers[0].digest" is a number"#),
-        (#""mediaType":"a","digest":"md5:d41d8cd98f00b204e9800998ecf8427e","size":1"#, "not a sha256, sha384 or sha512 digest"),
-        (#""mediaType":"a","digest":"sha256:/etc/passwd\u001b","size":1"#, #"sha256:/etc/passwd\x1b""#),
-        (#""mediaType":"a","digest":"\#(someDigest)","size":1,"data":"x""#, "is not base64"),
-        (#""mediaType":"a","digest":"\#(someDigest)","size":1,"data":"QUI=""#, "does not match the descriptor"),
-        (#""mediaType":"a","digest":"\#(someDigest)","size":2,"data":"QUI=""#, "does not match the descriptor"),
-    ])
-    func refusedDescriptors(_ members: String, _ part: String) {
-        #expect(fault(layer(members))?.contains(part) == true, "\(fault(layer(members)) ?? "")")
+    /// The names of a layout's entries are texts.
+    @Test func refusedNames() {
+        let text = #"{"schemaVersion":2,"manifests":[{"annotations":{"org.opencontainers.image.ref.name":5}}]}"#
+        #expect(fault(text)?.contains("is a number, not a string") == true)
+    }
+
+    @Test func messages() {
+        #expect(fault(manifest(layers: "[7]")) == #"manifest: "layers[0]" is a number, not an object"#)
+        #expect(fault("[]") == "manifest: it is an array, not an object")
+        #expect(
+            fault(layer(#""mediaType":"a","digest":"sha256:/etc/passwd\u001b","size":1"#))
+                == #"manifest: "layers[0].digest" is "sha256:/etc/passwd\x1b", not a sha256, sha384 or sha512 digest"#)
+    }
+
+    @Test(
+        arguments: [
+            (#""digest":"\#(someDigest)","size":1"#, "mediaType", .missing),
+            (#""mediaType":"","digest":"\#(someDigest)","size":1"#, "mediaType", .empty),
+            (#""mediaType":"a","digest":"\#(someDigest)""#, "size", .missing),
+            (#""mediaType":"a","digest":"\#(someDigest)","size":null"#, "size", .notSize(.null)),
+            (#""mediaType":"a","digest":"\#(someDigest)","size":-1"#, "size", .notSize(-1)),
+            (#""mediaType":"a","digest":"\#(someDigest)","size":1.0"#, "size", .notSize(.double(1))),
+            (#""mediaType":"a","digest":"\#(someDigest)","size":"1""#, "size", .notSize("1")),
+            (#""mediaType":"a","digest":"\#(someDigest)","size":9223372036854775808"#, "size", .notSize(.unsigned(1 << 63))),
+            (#""mediaType":"a","digest":7,"size":1"#, "digest", .wrongType(.number, wanted: .string)),
+            (
+                #""mediaType":"a","digest":"md5:d41d8cd98f00b204e9800998ecf8427e","size":1"#, "digest",
+                .notDigest("md5:d41d8cd98f00b204e9800998ecf8427e")
+            ),
+            (#""mediaType":"a","digest":"sha256:/etc/passwd\u001b","size":1"#, "digest", .notDigest("sha256:/etc/passwd\u{1b}")),
+            (#""mediaType":"a","digest":"\#(someDigest)","size":1,"data":"x""#, "data", .notBase64),
+            (#""mediaType":"a","digest":"\#(someDigest)","size":1,"data":"QUI=""#, "data", .notDescribed),
+            (#""mediaType":"a","digest":"\#(someDigest)","size":2,"data":"QUI=""#, "data", .notDescribed),
+        ] as [(String, String, OCIError.MemberFault)])
+    func refusedDescriptors(_ members: String, _ member: String, _ memberFault: OCIError.MemberFault) {
+        #expect(Refusal(layer(members)) == .member("layers[0]." + member, memberFault))
     }
 
     @Test(arguments: [

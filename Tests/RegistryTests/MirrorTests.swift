@@ -147,7 +147,7 @@ private let blob = pattern(1_500_000)
         }
     }
 
-    /// Mirrors often have images without their referrers. A mirror with referrers is believed; an empty list counts only if no other
+    /// Mirrors often have images without their referrers. A list with referrers is used; an empty list counts only if no other
     /// endpoint has more.
     @Test func referrersThatAMirrorLacksComeFromTheNext() throws {
         let digest = ContentDigest.of(manifest)

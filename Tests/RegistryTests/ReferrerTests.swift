@@ -68,7 +68,7 @@ import Testing
         #expect(names == ["t"])
     }
 
-    /// Those that say that there is no API mean that there are no referrers; those that may mean anything are told of.
+    /// Those that say that there is no API mean that there are no referrers; ambiguous responses are reported.
     @Test(arguments: [
         (400, true), (404, true), (405, true), (406, true), (410, true), (501, true), (401, false), (403, false), (500, false),
     ])

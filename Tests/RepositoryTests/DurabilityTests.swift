@@ -8,7 +8,7 @@ import Testing
 /// What a failed sync means for what was written before it. A disk that has lost a write is played by overwriting the object's file: the
 /// name and the size are right, the content is not.
 @Suite struct DurabilityTests {
-    /// Lets calls of a kind fail as long as it is told to.
+    /// Lets calls of a kind fail until further notice.
     private final class Failing: SystemCallObserver {
         let kinds: Set<SystemCallKind>
         let suffix: String
@@ -134,7 +134,7 @@ import Testing
         #expect(try scratch.open().check().problems == [])
     }
 
-    /// Another program has stored the object and not synced yet; its write has failed before we came, so our sync does not tell.
+    /// Another program has stored the object and not synced yet; its write failed before this handle was opened, so the sync of this handle does not report it.
     @Test func objectsOfOthersAreReadBeforeTheyArePublished() throws {
         let scratch = try Scratch()
         var other: Repository? = try scratch.create()
@@ -173,7 +173,7 @@ import Testing
         _ = consume other
     }
 
-    /// Where the other has synced, nothing is read.
+    /// If the other process has synced, nothing is read.
     @Test func whatOthersHaveSyncedIsBelieved() throws {
         let scratch = try Scratch()
         let other = try scratch.create()

@@ -148,7 +148,7 @@ import Testing
     @Test func links() throws {
         let sample = try Sample()
         let root = try sample.scratch.directory()
-        // Leads to a sound stream, but another way than it must be written.
+        // Leads to an intact stream, but in another form than the format requires.
         try root.symlink(target: "../objects/../objects/" + ByteString(sample.layer.id.objectPath), at: "streams/odd")
         try root.symlink(target: "../meta.json", at: "streams/none")
         try root.symlink(target: "../objects/" + ByteString(sample.layer.id.objectPath), at: "streams/refs/straight")
@@ -201,7 +201,7 @@ import Testing
         #expect(report.objectsCorrupted == 3 && report.objectsChecked == 6)
     }
 
-    /// Streams that are sound objects, but whose content is not what it claims.
+    /// Streams that are intact objects with a content that contradicts itself.
     @Test func streamBodies() throws {
         let scratch = try Scratch()
         let repository = try scratch.create()

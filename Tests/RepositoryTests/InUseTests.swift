@@ -208,14 +208,12 @@ import Testing
             let holder = try sample.scratch.directory().open(at: ".leases/planted", .readWrite)
             #expect(try holder.lock(.exclusive, wait: false))
             let before = try sample.scratch.listing()
-            guard
-                case .unknownUse(".leases/planted", .leaseWithoutImage(let holder)) = failure({ _ = try sample.repository.collectGarbage() }
-                )
-            else {
+            let error = failure { _ = try sample.repository.collectGarbage() }
+            guard case .unknownUse(".leases/planted", .leaseWithoutImage(let process)) = error else {
                 Issue.record("collected")
                 return
             }
-            #expect(holder?.number == Host.processID)
+            #expect(process?.number == Host.processID)
             #expect(try sample.scratch.listing() == before)
             try holder.unlock()
             #expect(try sample.repository.collectGarbage(dryRun: true).temporariesRemoved == 1)

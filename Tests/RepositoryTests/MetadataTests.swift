@@ -76,25 +76,52 @@ import Testing
         #expect(try parse(#"{"version":0,"algorithm":"fsverity-sha512-12"}"#).algorithm == .sha512)
     }
 
-    @Test(arguments: [
-        "", "[]", "1", "{}", #"{"version":1}"#, #"{"algorithm":"fsverity-sha256-12"}"#,
-        #"{"version":-1,"algorithm":"fsverity-sha256-12"}"#, #"{"version":1.0,"algorithm":"fsverity-sha256-12"}"#,
-        #"{"version":"1","algorithm":"fsverity-sha256-12"}"#, #"{"version":4294967296,"algorithm":"fsverity-sha256-12"}"#,
-        #"{"version":1,"algorithm":"sha256-12"}"#, #"{"version":1,"algorithm":"fsverity-sha256"}"#,
-        #"{"version":1,"algorithm":"fsverity-sha256-13"}"#, #"{"version":1,"algorithm":"fsverity-md5-12"}"#,
-        #"{"version":1,"algorithm":"fsverity-sha256-12","features":[]}"#,
-        #"{"version":1,"algorithm":"fsverity-sha256-12","features":{"incompatible":"x"}}"#,
-        #"{"version":1,"algorithm":"fsverity-sha256-12","features":{"incompatible":[1]}}"#,
-        #"{"version":1,"algorithm":"fsverity-sha256-12","erofs_formats":[]}"#,
-        #"{"version":1,"algorithm":"fsverity-sha256-12","erofs_formats":{}}"#,
-        #"{"version":1,"algorithm":"fsverity-sha256-12","erofs_formats":{"default":3}}"#,
-        #"{"version":1,"algorithm":"fsverity-sha256-12","erofs_formats":{"default":1,"extra":[9]}}"#,
-        #"{"version":1,"algorithm":"fsverity-sha256-12","erofs_formats":{"default":1,"extra":1}}"#,
-        #"{"version":1,"version":1,"algorithm":"fsverity-sha256-12"}"#,
-    ])
-    func refuses(_ text: String) {
+    @Test(
+        arguments: [
+            ("[]", .notObject), ("1", .notObject), ("{}", .missingMember("version", of: nil)),
+            (#"{"version":1}"#, .wrongType(member: "algorithm", wanted: .text)),
+            (#"{"algorithm":"fsverity-sha256-12"}"#, .missingMember("version", of: nil)),
+            (#"{"version":-1,"algorithm":"fsverity-sha256-12"}"#, .wrongType(member: "version", wanted: .number32)),
+            (#"{"version":1.0,"algorithm":"fsverity-sha256-12"}"#, .wrongType(member: "version", wanted: .number32)),
+            (#"{"version":"1","algorithm":"fsverity-sha256-12"}"#, .wrongType(member: "version", wanted: .number32)),
+            (#"{"version":4294967296,"algorithm":"fsverity-sha256-12"}"#, .wrongType(member: "version", wanted: .number32)),
+            (#"{"version":1,"algorithm":"sha256-12"}"#, .unknownAlgorithm("sha256-12")),
+            (#"{"version":1,"algorithm":"fsverity-sha256"}"#, .unknownAlgorithm("fsverity-sha256")),
+            (#"{"version":1,"algorithm":"fsverity-sha256-13"}"#, .unknownAlgorithm("fsverity-sha256-13")),
+            (#"{"version":1,"algorithm":"fsverity-md5-12"}"#, .unknownAlgorithm("fsverity-md5-12")),
+            (#"{"version":1,"algorithm":"fsverity-sha256-12","features":[]}"#, .wrongType(member: "features", wanted: .object)),
+            (
+                #"{"version":1,"algorithm":"fsverity-sha256-12","features":{"incompatible":"x"}}"#,
+                .wrongType(member: "features.incompatible", wanted: .array)
+            ),
+            (
+                #"{"version":1,"algorithm":"fsverity-sha256-12","features":{"incompatible":[1]}}"#,
+                .wrongType(member: "features.incompatible", wanted: .listOfTexts)
+            ),
+            (#"{"version":1,"algorithm":"fsverity-sha256-12","erofs_formats":[]}"#, .wrongType(member: "erofs_formats", wanted: .object)),
+            (#"{"version":1,"algorithm":"fsverity-sha256-12","erofs_formats":{}}"#, .missingMember("default", of: "erofs_formats")),
+            (#"{"version":1,"algorithm":"fsverity-sha256-12","erofs_formats":{"default":3}}"#, .unknownImageVersion),
+            (#"{"version":1,"algorithm":"fsverity-sha256-12","erofs_formats":{"default":1,"extra":[9]}}"#, .unknownImageVersion),
+            (
+                #"{"version":1,"algorithm":"fsverity-sha256-12","erofs_formats":{"default":1,"extra":1}}"#,
+                .wrongType(member: "erofs_formats.extra", wanted: .array)
+            ),
+        ] as [(String, MetadataFault)])
+    func refuses(_ text: String, _ expected: MetadataFault) {
+        guard case .metadata(expected) = failure({ _ = try parse(text) }) else {
+            Issue.record("\(text): \(String(describing: failure { _ = try parse(text) }))")
+            return
+        }
+    }
+
+    @Test(arguments: ["", "{", #"{"version":1,"version":1,"algorithm":"fsverity-sha256-12"}"#])
+    func refusesInvalidJSON(_ text: String) {
         let error = failure { _ = try parse(text) }
-        #expect(error?.description.hasPrefix("meta.json: ") == true, "\(text)")
+        guard case .metadata(.invalidJSON) = error else {
+            Issue.record("\(text): \(String(describing: error))")
+            return
+        }
+        #expect(error?.description.hasPrefix("meta.json: invalid JSON at byte ") == true)
     }
 
     @Test func refusesWhatIsTooLarge() throws {
@@ -103,7 +130,11 @@ import Testing
         let scratch = try Scratch()
         _ = try scratch.create()
         try scratch.write("meta.json", bytes)
-        #expect(failure { _ = try scratch.open() }?.description.contains("at most 1048576 are read") == true)
+        guard case .metadata(.tooLarge(let size, limit: 1 << 20)) = failure({ _ = try scratch.open() }) else {
+            Issue.record("a file of more than 1 MiB was read")
+            return
+        }
+        #expect(size == UInt64(bytes.count))
     }
 
     /// No byte of the file can change without fsck (or opening) saying so.
@@ -118,7 +149,7 @@ import Testing
             for bit in [0, 1, 2, 4, 6, 7] {
                 var damaged = bytes
                 damaged[index] ^= 1 << bit
-                // 2 and 0 are both versions: which of them an extra image is cannot be told from the file.
+                // 2 and 0 are both versions: the file does not show which of them an extra image is.
                 if bytes[index] == UInt8(ascii: "2"), damaged[index] == UInt8(ascii: "0"), index > bytes.count - 20 { continue }
                 try scratch.write("meta.json", damaged)
                 let problems = try repository.check(metadataOnly: true, threads: 1).problems
@@ -185,7 +216,7 @@ import Testing
 
     /// Valid by Repo-Format.md, chapter 3, in another form than programs write: no damage, a note, and an upgrade writes what is expected.
     @Test(arguments: [
-        // Format 1 without the feature, as people were told to write it.
+        // Format 1 without the feature, as the documentation once required.
         (
             "{\(head), \"features\": {\"compatible\": [], \"read-only-compatible\": [], \"incompatible\": []}, \"erofs_formats\": {\"default\": 1}}",
             1, ""

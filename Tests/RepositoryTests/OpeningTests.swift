@@ -222,7 +222,7 @@ import Testing
         }
         if Host.environment("CFSOCI_TEST_VERITY_DIR") != nil { #expect(supported) }
         guard supported else {
-            // Refused where it is demanded, and then nothing is left.
+            // Refused if fs-verity is required, and then no file remains.
             let other = try Scratch()
             guard case .verityUnsupported = failure({ _ = try other.create(verity: .required) }) else {
                 Issue.record("a repository without verity was made")

@@ -155,7 +155,7 @@ struct OwnerTests {
         }
     }
 
-    /// An object that another user could change is stored anew.
+    /// An object that another user could change is stored again.
     @Test func objectsOfOthersAreReplaced() throws {
         let scratch = try Scratch()
         let object = try scratch.create().store([1, 2, 3])

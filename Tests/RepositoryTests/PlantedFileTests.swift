@@ -52,7 +52,7 @@ import Testing
 
     // MARK: fsck
 
-    /// What has a directory's place and is none: damage, and everything else is looked at all the same.
+    /// A file with the name of a directory is damage, and everything else is still checked.
     @Test(arguments: ["objects", "objects/00", "streams", "streams/refs", "images", "images/refs", ".staging"], ["file", "link"])
     func directoriesThatAreNone(path: String, kind: String) throws {
         let scratch = try Scratch()
@@ -67,7 +67,7 @@ import Testing
         if kind == "file" { try scratch.write(path, []) } else { try root.symlink(target: ".", at: path) }
         let problems = try repository.check().problems.filter { $0.path == path }
         #expect(problems.count == 1, "\(problems)")
-        // Nothing is collected where it cannot be known what was kept.
+        // Nothing is collected if the kept objects are unknown.
         if path != "objects/00" {
             guard case .unreadableRoot(path, _) = failure({ _ = try repository.collectGarbage() }) else {
                 Issue.record("collected")
@@ -90,7 +90,7 @@ import Testing
         #expect(report.notes.count == 1 && report.notes[0].hasPrefix("streams/ is missing"))
     }
 
-    /// After a power cut: what nothing refers to is left over, what something refers to is damage.
+    /// After a power cut, a damaged object without references is a temporary file, and one with references is damage.
     @Test func tornObjects() throws {
         let scratch = try Scratch()
         let (referred, torn, old): (StoredObject, StoredObject, StoredObject)
@@ -109,7 +109,7 @@ import Testing
         let repository = try scratch.open(OpenOptions(readOnly: true))
         var report = try repository.check()
         #expect(report.problems == [] && report.objectsCorrupted == 0 && report.objectsChecked == 3)
-        #expect(report.notes.contains { $0.hasPrefix("\(path(torn)) is left over by an interrupted pull") })
+        #expect(report.notes.contains { $0.hasPrefix("\(path(torn)) is incomplete, left by an interrupted pull") })
         // An object that a stream leads to.
         try scratch.write(path(referred), [UInt8](repeating: 0, count: 400))
         report = try repository.check()

@@ -148,7 +148,7 @@ import Testing
         #expect(try files(scratch) == [".blob-sha256:0123": "3"])
     }
 
-    /// What an earlier pull kept is of use also where nothing more can be kept.
+    /// A kept partial blob is used even if nothing more can be kept.
     @Test func noRoomForMore() throws {
         let scratch = try Scratch()
         let repository = try scratch.create()

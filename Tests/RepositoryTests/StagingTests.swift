@@ -114,7 +114,7 @@ import Testing
         #expect(try repository.check().problems == [])
     }
 
-    /// Objects older than the marker are believed: their pull was synced.
+    /// Objects older than the marker are not read again: their pull was synced.
     @Test func olderObjectsAreNotRead() throws {
         let scratch = try Scratch()
         let (_, torn, _) = try interrupted(scratch)

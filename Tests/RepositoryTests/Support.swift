@@ -80,7 +80,7 @@ func content(_ count: Int, seed: UInt8 = 0) -> [UInt8] {
     (0..<count).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ ($0 >> 8)) &+ seed }
 }
 
-/// The error that `body` throws, nil where it throws none.
+/// The error that `body` throws; nil if it throws none.
 func failure(_ body: () throws -> Void) -> RepositoryError? {
     do {
         try body()

@@ -120,7 +120,7 @@ import Testing
         let object = try #require(id)
         let path = "objects/" + ByteString(object.objectPath)
         do {
-            // Somebody puts an unsigned copy in an object's place.
+            // Another process replaces an object by an unsigned copy.
             let root = try scratch.directory()
             try root.unlink(at: path)
             #expect(try scratch.open().store(content(1000)).isNew)
@@ -212,7 +212,7 @@ import Testing
     }
 }
 
-/// What can be told without such a kernel.
+/// Checks that need no such kernel.
 @Suite(.enabled("openssl is not installed") { shell("command -v openssl") == 0 }) struct SignerTests {
     @Test func filesAreTriedFirst() throws {
         let scratch = try Scratch()

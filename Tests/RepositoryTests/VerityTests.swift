@@ -40,7 +40,7 @@ import Testing
         #expect(try repository.collectGarbage().objectsRemoved == 1)
         #expect(try !repository.store(bytes).isNew)
         #expect(throws: SystemError.self) { try scratch.write("meta.json", [1]) }
-        // Somebody replaced an object by a file that has verity, but of another content.
+        // Another process replaced an object by a file that has verity, but of another content.
         let path = "objects/" + ByteString(small.id.objectPath)
         try scratch.directory().rename(at: "objects/" + ByteString(large.id.objectPath), to: path)
         let report = try repository.check()
@@ -56,7 +56,7 @@ import Testing
         #expect(try repository.check().problems == [])
     }
 
-    /// Somebody else (a child that was forked at the wrong moment) holds the new file open for writing: a copy is made.
+    /// Another process (a child that was forked at the wrong moment) holds the new file open for writing: a copy is made.
     @Test(arguments: [1, 3])
     func busyFile(_ files: Int) throws {
         final class Holder: SystemCallObserver {
@@ -89,14 +89,14 @@ import Testing
         #expect(holder.state.withLock { $0.inodes.count } == files)
         #expect(recorder.recorded.filter { $0.kind == .enableVerity }.count == 1)
         #expect(try repository.check().problems == [])
-        // One that is held whatever is copied ends with an error.
+        // If every copy is held open, the operation fails.
         let patient = Recorder(forwarding: Holder(.max))
         let error = patient.observe { failure { _ = try repository.store(content(20_000)) } }
         #expect(error?.description.hasSuffix("Text file busy") == true, "\(String(describing: error))")
         #expect(try repository.check().objectsChecked == 1)
     }
 
-    /// The real thing: another thread forks all the time, and each child holds for a while whatever was open for writing.
+    /// Another thread forks all the time, and each child holds for a while the files that were open for writing.
     @Test(arguments: VerityAlgorithm.allCases) func forkingThread(_ algorithm: VerityAlgorithm) throws {
         let scratch = try Scratch()
         let repository = try secure(scratch, algorithm)

@@ -9,7 +9,7 @@ extension Confinement {
     package mutating func addSource(_ reference: ImageReference, _ registry: RegistryOptions) throws {
         switch reference {
         case .registry(let name): addRegistry(registry, recordsShortName: registry.chooseRegistry != nil && name.shortName != nil)
-        case .layout(let place), .ociArchive(let place), .dockerArchive(let place): readable.append(try place.located().path)
+        case .layout(let location), .ociArchive(let location), .dockerArchive(let location): readable.append(try location.located().path)
         case .directory(let path): readable.append(path)
         case .containersStorage(let name):
             let configuration = try StorageConfiguration()
@@ -37,18 +37,18 @@ extension Confinement {
     package mutating func addDestination(_ reference: ImageReference, _ registry: RegistryOptions) throws {
         switch reference {
         case .registry: addRegistry(registry)
-        case .layout(let place):
-            let path = try place.located().path
-            // A rule is for a directory that exists. As the destination does, one level is made, and not in the place of another user's.
+        case .layout(let location):
+            let path = try location.located().path
+            // A rule is for a directory that exists. As the destination does, one level is made, and another user's directory is refused.
             if try FileDescriptor.currentDirectory.makeDirectoryIfMissing(at: path, mode: 0o755),
                 try FileDescriptor.openDirectoryToWrite(path).status().uid != Host.effectiveUserID
             {
-                throw OCIError.damaged(source: path, "another user has replaced the directory that was created")
+                throw OCIError.damaged(source: path, .replacedDirectory)
             }
             writable.append(path)
-        case .ociArchive(let place):
+        case .ociArchive(let location):
             // The new archive replaces the old one, and until then has no name or another.
-            writable.append(FileDescriptor.split(try place.located().path).directory)
+            writable.append(FileDescriptor.split(try location.located().path).directory)
         default: break
         }
     }

@@ -54,7 +54,7 @@ enum MountHelper {
             try mount(invocation)
             return 0
         } catch let error as UsageError {
-            Output.note("\(name): \(error.description); \(name) --help tells more")
+            Output.note("\(name): \(error.description); \(name) --help shows the options")
             return 1
         } catch {
             let message = ImageHints.message(of: error, image: image) {
@@ -123,7 +123,7 @@ enum MountHelper {
                     case UInt8(ascii: "v"): invocation.isVerbose = true
                     case UInt8(ascii: "r"): isReadOnly = true
                     case UInt8(ascii: "w"): isReadOnly = false
-                    // There is no table of mounts other than the kernel's.
+                    // The kernel's mount table is the only one.
                     case UInt8(ascii: "n"): break
                     case UInt8(ascii: "h"): invocation.isHelp = true
                     case UInt8(ascii: "V"): invocation.isVersion = true
@@ -168,7 +168,7 @@ enum MountHelper {
         if options.isRemount {
             guard !invocation.isFake else { return }
             let (on, off): (MountAttributes, MountAttributes) = options.isReadOnly ? (.readOnly, []) : ([], .readOnly)
-            // An image never becomes writable, whatever the flag of the mount is.
+            // An image is never writable, even if the mount has no read-only flag.
             try changeMount(at: invocation.target, set: mount.attributes.union(on), clear: options.clearedAttributes.union(off))
             return
         }
@@ -176,7 +176,7 @@ enum MountHelper {
             try mountNamed(invocation, mount, repository, digest)
         } else {
             guard !invocation.isFake else { return }
-            // The kernel's table of mounts has no current directory, and a collection must find the file.
+            // A path in the kernel's mount table must be absolute, so that a collection finds the file.
             mount.source = absolute(invocation.source)
             let verity = options.verity ?? (digest == nil ? .none : .required)
             let isChecked = try mountImageFile(
@@ -229,15 +229,15 @@ enum MountHelper {
                mount -t composefs -o OPTION[,OPTION]… IMAGE DIR
 
         IMAGE is a file, or with repo= what `cfsoci mount` takes. Options:
-          basedir=DIR[:DIR]…   where the objects are
+          basedir=DIR[:DIR]…   the directories of the objects
           digest=HEX           the fs-verity digest that the image must have; implies verity
           verity               the kernel checks every file's fs-verity digest against the image
-          tryverity            the same where the kernel and the objects' file system can
+          tryverity            the same if the kernel and the objects' file system support it
           noverity             files are not checked, and digest= is computed by reading the image
           upperdir=, workdir=  take what is changed
           idmap=PATH           a user namespace, /proc/PID/ns/user, whose ids the owners are mapped to
           ro, rw               with upperdir=: nothing may be changed; it may (default)
-          repo=DIR             IMAGE is an image's name in this repository; files are checked where the repository has fs-verity,
+          repo=DIR             IMAGE is an image's name in this repository; files are verified if the repository has fs-verity,
                                and with verity one that has none is refused
           bootable             with repo=: the image for booting
         Also nosuid, nodev, noexec, noatime, nodiratime, nosymfollow, remount. A backslash before a comma, a colon or a backslash makes \

@@ -50,7 +50,7 @@ enum Serving {
 
     /// Serves until the image is unmounted or a signal ends the process, which unmounts it.
     static func run(_ prepare: () throws -> ServedImage) throws {
-        // Before there are threads, so that none of them receives a signal.
+        // Before threads are started, so that none of them receives a signal.
         Host.blockEndSignals()
         let image = try prepare()
         let isStarted = startThread("signals") {
@@ -61,7 +61,7 @@ enum Serving {
             try? image.unmount(lazily: true)
             throw SystemError(operation: "start a thread", errno: .tryAgain)
         }
-        // Keeps none of the caller's directories in use.
+        // The server must not keep the caller's directory in use.
         try? Host.changeDirectory(to: "/")
         if isServer { detach(image) }
         image.run()
@@ -74,13 +74,13 @@ enum Serving {
             // The unmounted server returns from `run` and ends the process; a second signal ends it at once.
             _ = Host.waitForEndSignal()
         } catch {
-            // In use; or it was unmounted already, perhaps lazily, and would stay as long as it is used.
+            // The mount is in use, or was unmounted lazily and still has users.
             try? image.unmount(lazily: true)
         }
         Cfsoci.end(0)
     }
 
-    /// Tells the waiting process that the image is mounted, and detaches from the terminal.
+    /// Informs the waiting process that the image is mounted, and detaches from the terminal.
     private static func detach(_ image: ServedImage) {
         let ready = FileDescriptor(owning: readyDescriptor)
         try? FileDescriptor.open("/dev/null", .readWrite).replace(StandardStream.error.rawValue)

@@ -2,7 +2,7 @@ import ComposefsCommandSupport
 import ComposefsJSON
 import ComposefsOCI
 
-/// How far a check or a repair is: one line for what happens now.
+/// The progress of a check or a repair: one line for the current step.
 struct CheckState: ProgressState {
     private var text = "listing objects"
 

@@ -9,14 +9,14 @@ struct Fsck: ParsableCommand {
             Reads every object and compares it with its name. A layer is re-assembled and hashed unless its objects are intact and the pull that \
             made it recorded its diff ID; --deep does so with every layer, and -v shows how many there were of both.
 
-            For each damaged image the next step is told. Without --repair nothing is changed.
+            The report states the next step for each damaged image. Without --repair nothing is changed.
 
-            --repair sets aside what is damaged, then fetches each image that is not whole again from where it was pulled from, only the \
-            layers that are needed; what follows from the layers is made anew. Damaged files are in the directory .damaged of the repository \
-            until `cfsoci gc`. A repair that was interrupted is continued by the next one.
+            --repair moves damaged files to the directory .damaged of the repository, where they stay until `cfsoci gc`. Then it fetches the \
+            missing layers of each damaged image from the source that the image was pulled from, and generates EROFS images again. The next \
+            repair continues an interrupted one.
             """)
 
-    @Argument(help: "Only this image, besides the repository itself.")
+    @Argument(help: "Check only this image and the repository itself.")
     var image: ByteString?
 
     @Flag(help: "Leave out what reads all objects.")
@@ -89,7 +89,7 @@ struct Fsck: ParsableCommand {
         if !found.isClean { throw DamageFound(message: nil) }
     }
 
-    /// Whether it is the one file that everything else depends on.
+    /// Whether it is `meta.json`, on which everything else depends.
     private func isOfMetadata(_ error: RepositoryError) -> Bool {
         switch error {
         case .metadata, .unsupportedVersion, .incompatibleFeatures, .algorithmMismatch, .verityLost: true
@@ -109,7 +109,7 @@ struct Fsck: ParsableCommand {
         do {
             store = try global.openStore(nil, readOnly: dryRun)
         } catch let error as RepositoryError {
-            // What is to be repaired first is not repaired in a dry run, and nothing more can be said.
+            // The next repairs would depend on this one, which a dry run does not do.
             guard dryRun, !actions.isEmpty, isOfMetadata(error) || error.isOldFormat else { throw error }
             for action in actions { try Output.print(action.line(isPlan: true)) }
             throw DamageFound(message: nil)
@@ -138,7 +138,7 @@ struct Fsck: ParsableCommand {
         do {
             return try store.check(image, options, observer: observer)
         } catch let error as ImageStoreError {
-            // An image that create-image made is checked with the repository: it has nothing besides its EROFS image.
+            // The check of the repository covers an image of create-image, which has only its EROFS image.
             guard case .noSuchImage = error, let image, try store.images.hasName(image) else { throw error }
             let found = try store.repository.check(metadataOnly: metadataOnly, subset: options.subset) {
                 observer(.objects(done: $0, total: $1))
@@ -147,8 +147,8 @@ struct Fsck: ParsableCommand {
         }
     }
 
-    /// What to do about each damaged image, in the order of the faults; then about those whose EROFS images alone are at fault, which only the
-    /// repository's level finds.
+    /// The next step for each damaged image, in the order of the faults; then for those with faults only in their EROFS images, which only the
+    /// check of the repository finds.
     private func steps(_ found: StoreReport, _ images: ImageStore) -> [CheckedStore.Step] {
         var steps: [CheckedStore.Step] = []
         var kinds: [ByteString: Set<String>] = [:]
@@ -158,7 +158,7 @@ struct Fsck: ParsableCommand {
         }
         guard !found.repository.isOK else { return steps }
         let faults = ImageFaults(found.repository)
-        // What cannot be listed is among the faults already, and must not hide them.
+        // A directory that cannot be listed is among the faults already, and must not hide the others.
         for tag in (try? images.tags()) ?? [] where kinds[tag.name] == nil {
             guard let stored = try? images.image(tag.manifestDigest), stored.allImageIDs.contains(where: faults.concern) else { continue }
             steps.append(.init(name: tag.name, text: FsckAdvice.step(forTag: tag.name, [], images)))
@@ -170,14 +170,14 @@ struct Fsck: ParsableCommand {
     }
 }
 
-/// The EROFS images that a repository's faults concern.
+/// The EROFS images that the faults of the repository concern.
 private struct ImageFaults {
     private let paths: Set<ByteString>
     private let objects: Set<ObjectID>
 
     init(_ report: FsckReport) {
         paths = Set(report.problems.map(\.path))
-        // The object of an image's fault is one that the image needs; that of a digest mismatch is what was found instead.
+        // In a fault of an image, the object is one that the image needs. In a digest mismatch, it is the digest that was found.
         objects = Set(report.problems.filter { $0.kind != .objectDigestMismatch }.compactMap(\.object))
     }
 
@@ -186,9 +186,9 @@ private struct ImageFaults {
     }
 }
 
-/// What fsck found on both levels.
+/// The result of fsck: of the repository and of the images.
 struct CheckedStore: CommandReport {
-    /// What to do next about a damaged image.
+    /// The next step for a damaged image.
     struct Step {
         var name: ByteString
         var text: String
@@ -207,10 +207,10 @@ struct CheckedStore: CommandReport {
             lines.append("referrers: \(images.referrersChecked - images.referrersDamaged)/\(images.referrersChecked) ok")
         }
         for name in images.withoutDefaultImage {
-            lines.append("note: \(Output.printable(name)) has no EROFS image of the repository's default format; an upgrade makes it")
+            lines.append("note: \(Output.printable(name)) has no EROFS image of the repository's default format; an upgrade generates it")
         }
         if isVerbose { lines.append("layers: \(images.layersReassembled) re-assembled, \(images.layersByRecord) by their record") }
-        // The verdict stands behind the counts of both levels.
+        // The verdict follows the counts of the repository and of the images.
         lines.append(count == 0 ? "status: ok" : "status: \(count) error(s)")
         for problem in repository.problems { lines.append("  - \(problem)") }
         for problem in images.problems { lines.append("  - \(problem)") }
@@ -238,14 +238,14 @@ struct CheckedStore: CommandReport {
     }
 }
 
-/// What fsck says where `meta.json` cannot be used.
+/// The report if `meta.json` cannot be used.
 private struct UnusableRepository: CommandReport {
     var what: String
 
     var lines: [String] {
         [
             "meta.json: error", "status: 1 error(s)", "  - fsck: metadata-parse-failed: \(what)",
-            "next step: cfsoci fsck --repair writes meta.json anew, unless a newer release has made the repository",
+            "next step: cfsoci fsck --repair writes meta.json again, unless a newer release created the repository",
         ]
     }
 

@@ -1,17 +1,17 @@
 import ComposefsCommandSupport
 import ComposefsOCI
 
-/// What to do about a damaged image, said by fsck for each that it finds and by commands that meet one.
+/// The next step for a damaged image, for fsck and for commands that fail because of the damage.
 enum FsckAdvice {
-    /// Faults that only concern EROFS images, which follow from the layers.
+    /// Faults that concern only EROFS images, which can be generated from the layers.
     private static let imageFaults: Set<String> = ["image-ref-missing", "image-object-missing", "image-link-missing"]
-    /// Faults of the name, not of what it leads to.
+    /// Faults of the name itself.
     private static let nameFaults: Set<String> = ["invalid-ref-name", "ref-resolve-failed"]
 
     /// The next step for a tagged image with these kinds of faults.
     static func step(forTag name: ByteString, _ kinds: Set<String>, _ images: ImageStore) -> String {
         let shown = Output.printable(name)
-        // What is no tag: a record of a referrer, or the stream of a layer.
+        // Not a tag: the record of a referrer, or the stream of a layer.
         if name.hasPrefix("oci-referrers/") {
             let parts = shown.split(separator: "/")
             guard parts.count == 3 else { return "remove the link streams/refs/\(shown)" }
@@ -20,12 +20,12 @@ enum FsckAdvice {
         if kinds == ["packing-mark-mismatch"] { return "the next export or push of the layer replaces the hint" }
         if name.hasPrefix("oci-layer-") || name.hasPrefix("oci-blob-") { return "cfsoci gc removes it, unless an image needs it" }
         if !kinds.isEmpty, kinds.isSubset(of: nameFaults) { return "cfsoci untag \(shown) removes the name" }
-        if !kinds.isEmpty, kinds.isSubset(of: imageFaults) { return "cfsoci upgrade makes the EROFS images anew from the layers" }
+        if !kinds.isEmpty, kinds.isSubset(of: imageFaults) { return "cfsoci upgrade generates the EROFS images from the layers" }
         let from = images.isOriginKnown(name) ? "" : " --from REFERENCE"
         return "cfsoci fsck --repair \(shown)\(from) fetches it again"
     }
 
-    /// The next step for an image that create-image made.
+    /// The next step for an image that create-image created.
     static func step(forName name: ByteString) -> String {
         let shown = Output.printable(name)
         return
@@ -33,9 +33,9 @@ enum FsckAdvice {
             + "(cfsoci fsck --repair \(shown) --from REPO)"
     }
 
-    /// What to do about faults of the repository that are no image's: one line for each kind.
+    /// The next steps for faults of the repository itself: one line for each kind.
     ///
-    /// - Parameter areImagesDamaged: whether the next steps for images are told besides, which mend their objects.
+    /// - Parameter areImagesDamaged: whether the next steps for images are printed too, which repair their objects.
     static func steps(for problems: [FsckProblem], areImagesDamaged: Bool) -> [String] {
         var steps: [String] = []
         func add(_ step: String) { if !steps.contains(step) { steps.append(step) } }
@@ -43,12 +43,12 @@ enum FsckAdvice {
             let path = Output.printable(problem.path)
             switch problem.kind {
             case .strayFile, .unexpectedFileType, .objectInvalidName:
-                add("\(path) belongs to no repository: look at it, then move or remove it")
-            case .metadataParseFailed, .metadataDamaged, .metadataAlgorithmMismatch: add("cfsoci fsck --repair writes meta.json anew")
+                add("\(path) is not part of a repository: examine it, then move or remove it")
+            case .metadataParseFailed, .metadataDamaged, .metadataAlgorithmMismatch: add("cfsoci fsck --repair writes meta.json again")
             case .brokenSymlink where problem.path.hasPrefix("streams/refs/") || problem.path.hasPrefix("images/refs/"):
-                if !areImagesDamaged { add("cfsoci fsck --repair --prune-dangling removes references that lead to nothing") }
+                if !areImagesDamaged { add("cfsoci fsck --repair --prune-dangling removes dangling references") }
             default:
-                if !areImagesDamaged { add("cfsoci fsck --repair sets aside what is damaged; what no image needs, cfsoci gc removes") }
+                if !areImagesDamaged { add("cfsoci fsck --repair sets damaged files aside; cfsoci gc removes those that no image needs") }
             }
         }
         return steps

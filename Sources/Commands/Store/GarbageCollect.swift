@@ -26,7 +26,7 @@ struct GarbageCollect: ParsableCommand {
     }
 }
 
-/// What a collection removed, or would remove.
+/// The result of a collection, or of its dry run.
 struct CollectedGarbage: CommandReport {
     var report: GarbageReport
     var isDryRun: Bool

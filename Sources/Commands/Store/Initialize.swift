@@ -53,7 +53,7 @@ struct Initialize: ParsableCommand {
     }
 }
 
-/// The repository that `init` made or found.
+/// The repository that `init` created or found.
 private struct InitializedRepository: CommandReport {
     var repository: Repository
     var isCreated: Bool

@@ -8,12 +8,12 @@ extension RepairAction {
         func verb(_ done: String, _ planned: String) -> String { isPlan ? "would " + planned : done }
         func shown(_ path: ByteString) -> String { Output.printable(path) }
         switch self {
-        case .metadataWritten(let fault): return verb("wrote", "write") + " meta.json anew: \(fault)"
+        case .metadataWritten(let fault): return verb("wrote", "write") + " meta.json again: \(fault)"
         case .setAside(let path, let target):
             return verb("set aside", "set aside") + " \(shown(path))" + (target.map { ", now \(shown($0))" } ?? "")
-        case .objectsBrought(let count): return verb("brought", "bring") + " \(count) objects from the other repository"
+        case .objectsBrought(let count): return verb("copied", "copy") + " \(count) objects from the other repository"
         case .linkWritten(let path, let target): return verb("linked", "link") + " \(shown(path)) to \(shown(target))"
-        case .regenerated(let image): return verb("made", "make") + " \(shown(image)) anew from what is here"
+        case .regenerated(let image): return verb("rebuilt", "rebuild") + " \(shown(image)) from the contents of the store"
         case .fetched(let image, let source, let layers):
             let what = layers.map { $0 == 1 ? ", 1 layer" : ", \($0) layers" } ?? ""
             return verb("fetched", "fetch") + " \(shown(image)) from \(shown(source))" + what
@@ -42,17 +42,17 @@ extension RepairAction {
     }
 }
 
-/// What `fsck --repair` did, and what the store is now.
+/// The result of `fsck --repair`, and the state of the store.
 struct RepairedStore: CommandReport {
     var repair: RepairReport
-    /// Of the check after the repair; of the one before it in a dry run.
+    /// The findings after the repair; in a dry run, those before it.
     var checked: CheckedStore
 
     var lines: [String] {
         var lines = repair.actions.map { $0.line(isPlan: repair.isDryRun) }
         if repair.actions.isEmpty { lines.append("nothing to repair") }
         for path in repair.dangling { lines.append("\(Output.printable(path)) leads to nothing; --prune-dangling removes it") }
-        if repair.isBusy { lines.append("left-overs of interrupted operations stay, because another process uses the repository") }
+        if repair.isBusy { lines.append("temporary files of interrupted operations stay, because another process uses the repository") }
         for image in repair.images {
             let name = Output.printable(image.name)
             if let failure = image.failure {

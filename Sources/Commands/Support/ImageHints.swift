@@ -2,7 +2,7 @@ import ComposefsCommandSupport
 import ComposefsLinuxSystem
 import ComposefsOCI
 
-/// A command that is about one image.
+/// A command for one image.
 protocol ImageCommand {
     /// The image as it was named on the command line.
     var namedImage: ByteString? { get }
@@ -20,12 +20,12 @@ extension List: ImageCommand { var namedImage: ByteString? { image } }
 extension Mount: ImageCommand { var namedImage: ByteString? { image } }
 extension Push: ImageCommand { var namedImage: ByteString? { image } }
 
-/// What the command adds to errors that concern one image, in addition to `describe`.
+/// Hints for errors that concern one image, in addition to `describe`.
 enum ImageHints {
     /// The error's text, and what to do about it.
     ///
     /// - Parameters:
-    ///   - image: the image that the command is about, as it was named.
+    ///   - image: the image of the command, as it was named.
     ///   - store: opens the store that holds the image. Called for damage only.
     static func message(of error: any Error, image: ByteString?, store: () throws -> Store?) -> String {
         guard let hint = hint(for: error, image, store) else { return describe(error) }
@@ -41,10 +41,10 @@ enum ImageHints {
             let name = Output.printable(image ?? mount?.image ?? "IMAGE")
             let isSaid = String(describing: error).contains("has ended")
             return (isSaid ? "" : "the process that served \(mountPoint) has ended: ")
-                + "`cfsoci umount \(mountPoint)` removes the mount, and `cfsoci mount --fuse \(name) \(mountPoint)` makes it anew"
+                + "`cfsoci umount \(mountPoint)` removes the mount, and `cfsoci mount --fuse \(name) \(mountPoint)` mounts it again"
         }
         if isDamage(error), let image {
-            // An image that was made from a directory cannot be pulled again.
+            // An image that was created from a directory cannot be pulled again.
             if let images = try? store()?.images, (try? images.hasName(image)) == true, (try? images.resolve(image)) == nil {
                 return FsckAdvice.step(forName: image)
             }

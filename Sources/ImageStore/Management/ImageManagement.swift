@@ -101,7 +101,7 @@ extension ImageStore {
         if let found = try resolveIfPresent(reference) {
             guard let image = try image(found.manifestDigest) else {
                 throw ImageStoreError.damaged(
-                    stream: StreamName.manifest(found.manifestDigest), "is missing, but the tag \"\(found.name)\" names it")
+                    stream: StreamName.manifest(found.manifestDigest), .missing(tag: found.name))
             }
             return (try record(of: found, image), image)
         }

@@ -111,7 +111,7 @@ extension ImageStore {
 
     private func record(of tag: TaggedImage) throws -> ImageRecord {
         guard let image = try image(tag.manifestDigest) else {
-            throw ImageStoreError.damaged(stream: StreamName.manifest(tag.manifestDigest), "is missing")
+            throw ImageStoreError.damaged(stream: StreamName.manifest(tag.manifestDigest), .missing(tag: nil))
         }
         return try record(of: tag, image)
     }

@@ -150,7 +150,7 @@ struct BlobUpload {
         return failure
     }
 
-    /// After a failure: asks how much the registry has received, or starts anew.
+    /// After a failure: asks how much the registry has received, or starts again.
     private mutating func resume() {
         offset = 0
         if isRedirected {
@@ -165,7 +165,7 @@ struct BlobUpload {
             range.hasPrefix("0-"), last < UInt64.max, let next = try? client.uploadLocation(repository, response)
         else { return }
         location = next
-        // "0-0" means one byte, but some registries report it for none. Starting anew costs almost nothing.
+        // "0-0" means one byte, but some registries report it for none. Starting again costs almost nothing.
         if last == 0 { location = nil } else { offset = last + 1 }
     }
 

@@ -6,13 +6,13 @@ internal import ComposefsSplitStream
 internal import Synchronization
 
 extension Repository {
-    /// Looks for damage in everything that the repository holds; repairs nothing. Faults are collected, only a directory that cannot be
-    /// listed is an error.
+    /// Checks everything in the repository and repairs nothing. Faults are collected in the report. Only a directory that cannot be listed is an
+    /// error.
     ///
     /// - Parameters:
-    ///   - metadataOnly: leaves out reading all objects; streams and images are still read and verified.
-    ///   - subset: reads these objects only; everything else is done as without it.
-    ///   - threads: how many read at once; nil for one a processor.
+    ///   - metadataOnly: do not read all objects; streams and images are still read and verified.
+    ///   - subset: read only these objects; the other checks are the same.
+    ///   - threads: the number of threads that read; nil for one for each processor.
     ///   - progress: called with the number of objects read and of all, from several threads.
     public func check(
         metadataOnly: Bool = false, subset: CheckSubset? = nil, threads: Int? = nil,
@@ -27,7 +27,7 @@ extension Repository {
             report.notes.append(
                 "\(inventory.setAside.count) damaged files are set aside in \(Layout.damaged)/; garbage collection removes them")
         }
-        // Streams and images are few and large: they are looked at beside the objects, not after them.
+        // Streams and images are few and large: they are checked at the same time as the objects.
         let links = LinkFaults()
         let beside = WorkerPool(threads: 1)
         let verifiesStreams = metadataOnly || subset != nil
@@ -45,7 +45,7 @@ extension Repository {
         for (path, kind) in inventory.notDirectories {
             report.add(FsckProblem(.unexpectedFileType, path, detail: "\(Self.name(of: kind)), not a directory"))
         }
-        // Objects of an operation that has not come to its end need no names.
+        // The objects of an unfinished operation need no names.
         if !inventory.objects.isEmpty, inventory.temporaries.isEmpty, inventory.missing.contains(Layout.streams) {
             report.notes.append("streams/ is missing: there are objects, but no layer, config or manifest that names them")
         }
@@ -57,7 +57,7 @@ extension Repository {
         return report
     }
 
-    /// The faults of the entries of `streams/` and `images/`, of each entry by itself.
+    /// The faults of the entries of `streams/` and `images/`, one list for each entry.
     private final class LinkFaults: Sendable {
         let found = Mutex<(streams: [[FsckProblem]], images: [[FsckProblem]])>(([], []))
     }
@@ -87,7 +87,7 @@ extension Repository {
             let faults = RepositoryMetadata.faults(in: bytes)
             for fault in faults { report.add(FsckProblem(.metadataDamaged, Layout.metadata, detail: "\(fault)")) }
             if faults.isEmpty, try RepositoryMetadata.normalized(bytes) != nil {
-                report.notes.append("meta.json is valid, but not in the form that programs write; an upgrade brings it into that form")
+                report.notes.append("meta.json is valid, but not in the form that programs write; an upgrade rewrites it in that form")
             }
         } catch {
             switch error {
@@ -99,7 +99,7 @@ extension Repository {
         }
     }
 
-    /// An error's text without the file name that the problem gives already.
+    /// An error's text without the file name, which the problem states already.
     static func detail(_ error: RepositoryError) -> String {
         switch error {
         case .metadata(let fault): "\(fault)"
@@ -112,7 +112,7 @@ extension Repository {
 
     // MARK: Objects
 
-    /// Objects that a thread reads before it asks for more. Bytes.
+    /// The bytes of objects that a thread takes at once.
     private static let chunkBytes: UInt64 = 4 << 20
     private static let chunkObjects = 128
 
@@ -122,7 +122,7 @@ extension Repository {
     ) {
         let chosen = inventory.objects.filter { object in subset.map { object.key.withUnsafeBytes($0.contains) } ?? true }
         report.objectsChecked = chosen.count
-        // The largest first, so that none is left to be read alone at the end.
+        // The largest first, so that no thread reads a large one alone at the end.
         var chunks: [[ObjectID]] = []
         var room: UInt64 = 0
         for (id, size) in chosen.sorted(by: { ($0.value, $0.key) > ($1.value, $1.key) }) {
@@ -143,13 +143,13 @@ extension Repository {
         let faulty = found.flatMap(\.self).sorted { $0.id < $1.id }
         report.verified = Set(chosen.keys)
         for (id, _) in faulty { report.verified.remove(id) }
-        // An object gets its name after its fs-verity: no interruption leaves one without.
+        // An object gets fs-verity before its name, so no interruption leaves a named object without it.
         let torn = faulty.filter { $0.problem.kind != .objectOpenFailed && $0.problem.kind != .objectVerityMissing }
         let leftOver = leftOvers(torn.map(\.id), inventory)
         for (id, problem) in faulty {
             if leftOver.contains(id) {
                 report.objectsChecked -= 1
-                report.notes.append("\(problem.path) is left over by an interrupted pull, incomplete; the next pull takes care of it")
+                report.notes.append("\(problem.path) is incomplete, left by an interrupted pull; the next pull replaces or removes it")
                 continue
             }
             report.objectsCorrupted += 1
@@ -162,7 +162,7 @@ extension Repository {
     }
 
     private func problems(ofObjects ids: [ObjectID]) -> [(id: ObjectID, problem: FsckProblem)] {
-        // One of each for many objects: most are small.
+        // One hasher and one buffer for many objects: most are small.
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 4096)
         defer { buffer.deallocate() }
         var hasher = VerityHasher(algorithm)
@@ -173,8 +173,8 @@ extension Repository {
         return found
     }
 
-    /// Those of some damaged objects that are no damage: an operation that ended without a sync stored them, as its marker tells, and nothing
-    /// leads to them.
+    /// The damaged objects that an operation stored and did not sync, as its marker records, and to which nothing refers. They count as temporary
+    /// files, not as damage.
     private func leftOvers(_ damaged: [ObjectID], _ inventory: Inventory) -> Set<ObjectID> {
         guard !damaged.isEmpty, let directories = try? entries(of: Layout.staging),
             let since = try? earliestMarker(in: directories.map({ Layout.staging + "/" + $0.name }))
@@ -187,7 +187,7 @@ extension Repository {
         return Set(recent).subtracting(ledTo(inventory))
     }
 
-    /// Every object that a stream or an image leads to, as far as they can be read.
+    /// Every object to which a readable stream or image refers.
     private func ledTo(_ inventory: Inventory) -> Set<ObjectID> {
         var found = Set(inventory.images.compactMap(\.id))
         for id in found { found.formUnion((try? imageObjects(id)) ?? []) }
@@ -202,7 +202,7 @@ extension Repository {
         return found
     }
 
-    /// Reads all of an object. With verity the kernel checks every block against its own digest meanwhile, and that is compared too.
+    /// Reads a whole object. With fs-verity the kernel verifies every block meanwhile, and its digest is compared, too.
     private func problem(
         ofObject id: ObjectID, _ hasher: inout VerityHasher, _ buffer: UnsafeMutableRawBufferPointer
     ) -> FsckProblem? {
@@ -223,7 +223,7 @@ extension Repository {
                     guard count > 0 else { break }
                     hasher.update(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
                     offset += UInt64(count)
-                    // Whoever makes a file longer meanwhile is told of by the next check.
+                    // A file that becomes longer meanwhile is reported by the next check.
                     if count < buffer.count, offset >= status.size { break }
                 }
                 let actual = hasher.finalize()
@@ -231,7 +231,7 @@ extension Repository {
                 if !isSecure { activity.intact.insert(id, status) }
                 return nil
             } catch {
-                // What was read of it must not count for the next one.
+                // The bytes that were read of it must not count for the next object.
                 _ = hasher.finalize()
                 return FsckProblem(.objectVerityFailed, path, detail: "\(error)")
             }
@@ -242,7 +242,7 @@ extension Repository {
 
     private func checkStrays(_ inventory: Inventory, _ report: inout FsckReport) {
         for (path, kind) in inventory.strays {
-            // Below one of the 256 directories everything is an object or wants to be one.
+            // Every entry of one of the 256 directories should be an object.
             guard path.hasPrefix(Layout.objects + "/"), path.bytes.count(where: { $0 == UInt8(ascii: "/") }) == 2 else {
                 report.add(FsckProblem(.strayFile, path, detail: "a \(Self.name(of: kind)) that belongs to no repository"))
                 continue
@@ -315,7 +315,7 @@ extension Repository {
             problems.append(FsckProblem(.missingNamedReference, path, object: reference.id, reference: reference.name))
         }
         do {
-            // Sizes that do not add up mean another content, even if every part of it is sound.
+            // If the sizes do not add up, the content differs, even if every part of it is intact.
             var total: UInt64 = 0
             var isComplete = true
             while let chunk = try reader.next() {
@@ -339,7 +339,7 @@ extension Repository {
         return problems
     }
 
-    /// The object a link leads to, where it is there; the link's own faults go to the list.
+    /// The object that a link leads to; nil if it is missing. Faults of the link are added to the list.
     func check(
         _ link: Inventory.Link, _ path: ByteString, _ objects: [ObjectID: UInt64], _ problems: inout [FsckProblem]
     ) -> ObjectID? {

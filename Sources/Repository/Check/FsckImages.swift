@@ -45,10 +45,10 @@ extension Repository {
         return problems
     }
 
-    /// Files whose size in the image differs from their object's: a mount would show a file that ends too early or ends in zeros.
+    /// Files with another size in the image than their objects have: a mount would show a file that is cut or that ends in zeros.
     private static func wrongSizes(in tree: FileTree, _ objects: [ObjectID: UInt64]) -> [String] {
         var faults: [String] = []
-        // A list instead of recursion: the image decides how deep the tree is.
+        // A list instead of recursion, because the image determines the depth of the tree.
         var pending: [(path: ByteString, inode: FileTree.InodeID)] = [("", FileTree.root)]
         while let next = pending.popLast() {
             for entry in tree.entries(of: next.inode) {

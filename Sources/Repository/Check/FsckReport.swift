@@ -7,7 +7,7 @@ public struct FsckProblem: Hashable, Sendable, CustomStringConvertible {
     public enum Kind: String, Sendable, CaseIterable {
         case metadataParseFailed = "metadata-parse-failed"
         case metadataAlgorithmMismatch = "metadata-algorithm-mismatch"
-        /// The file can be read, but it is not what any writer writes.
+        /// The file can be read, but no program writes it in this form.
         case metadataDamaged = "metadata-damaged"
         case objectInvalidName = "object-invalid-name"
         case objectOpenFailed = "object-open-failed"
@@ -17,7 +17,7 @@ public struct FsckProblem: Hashable, Sendable, CustomStringConvertible {
         case entryNotSymlink = "entry-not-symlink"
         case brokenSymlink = "broken-symlink"
         case statFailed = "stat-failed"
-        /// A link is not written as the format says, or not to where its name says.
+        /// A link has not the form that the format requires, or not the target that its name requires.
         case linkMismatch = "link-mismatch"
         case streamOpenFailed = "stream-open-failed"
         case streamReadFailed = "stream-read-failed"
@@ -29,18 +29,18 @@ public struct FsckProblem: Hashable, Sendable, CustomStringConvertible {
         case imageInvalid = "image-invalid"
         case imageMissingObject = "image-missing-object"
         case unexpectedFileType = "unexpected-file-type"
-        /// Nothing of a repository's.
+        /// A file that is not part of a repository.
         case strayFile = "stray-file"
     }
 
     public var kind: Kind
-    /// Relative to the repository.
+    /// The path, relative to the repository.
     public var path: ByteString
-    /// The object concerned, where that is another than the path's.
+    /// The object concerned, if it is not that of the path.
     public var object: ObjectID?
     /// The named reference concerned.
     public var reference: String?
-    /// What was found.
+    /// The finding, in words.
     public var detail: String?
 
     public init(_ kind: Kind, _ path: ByteString, object: ObjectID? = nil, reference: String? = nil, detail: String? = nil) {
@@ -60,7 +60,7 @@ public struct FsckProblem: Hashable, Sendable, CustomStringConvertible {
     }
 }
 
-/// What fsck looked at and what it found.
+/// The result of a check.
 public struct FsckReport: Sendable {
     public var hasMetadata = false
     public var objectsChecked = 0
@@ -72,7 +72,7 @@ public struct FsckReport: Sendable {
     public var brokenLinks = 0
     public var missingObjects = 0
     public var problems: [FsckProblem] = []
-    /// What is worth knowing but no fault: left-overs of interrupted operations.
+    /// Remarks that are not faults: temporary files of interrupted operations.
     public var notes: [String] = []
 
     /// Objects that were read and are what their names say.
@@ -82,7 +82,7 @@ public struct FsckReport: Sendable {
 
     public var isOK: Bool { problems.isEmpty }
 
-    /// Adds a fault to the list and to the counter that it belongs to.
+    /// Adds a fault to the list and to its counter.
     public mutating func add(_ problem: FsckProblem) {
         switch problem.kind {
         case .brokenSymlink: brokenLinks += 1
@@ -93,7 +93,7 @@ public struct FsckReport: Sendable {
     }
 }
 
-/// A part of what a check reads, so that a large repository can be checked in slices: the parts of one count together are all of it.
+/// A part of the objects that a check reads, so that a large repository can be checked in several runs. The parts 1 to `count` cover all objects.
 public struct CheckSubset: Hashable, Sendable {
     /// From 1 to `count`.
     public let index: Int
@@ -105,7 +105,7 @@ public struct CheckSubset: Hashable, Sendable {
         (self.index, self.count) = (index, count)
     }
 
-    /// Digests are as good as random, so each part has about as many objects as the others.
+    /// Digests are distributed evenly, so all parts have about the same number of objects.
     package func contains(_ digest: UnsafeRawBufferPointer) -> Bool {
         guard digest.count >= 8 else { return index == 1 }
         let number = UInt64(littleEndian: digest.loadUnaligned(as: UInt64.self))

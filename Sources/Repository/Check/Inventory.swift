@@ -8,25 +8,25 @@ struct Inventory {
     struct Link {
         var name: ByteString
         var target: ByteString
-        /// The object it leads to; nil where the target names none.
+        /// The object that it leads to; nil if the target names none.
         var id: ObjectID?
     }
 
     /// Size in bytes of every object.
     var objects: [ObjectID: UInt64] = [:]
-    /// Files and directories that have no business where they are.
+    /// Files and directories that are not part of a repository.
     var strays: [(path: ByteString, kind: FileKind)] = []
-    /// What an operation that was cut short left, or one that is still running needs.
+    /// Temporary files of interrupted or running operations.
     var temporaries: [ByteString] = []
     var streams: [Link] = []
     var images: [Link] = []
-    /// What was set aside because it had a name that was not its own.
+    /// Files that were set aside because their content did not match their names.
     var setAside: [ByteString] = []
-    /// First-level entries of `streams/` and `images/` that are no links.
+    /// First-level entries of `streams/` and `images/` that are not symbolic links.
     var notLinks: [ByteString] = []
     var streamReferences: [(path: ByteString, target: ByteString)] = []
     var imageReferences: [(path: ByteString, target: ByteString)] = []
-    /// What has a directory's place and is none.
+    /// Other files with the name of a directory of the repository.
     var notDirectories: [(path: ByteString, kind: FileKind)] = []
     /// The directories of the first level that are missing.
     var missing: [ByteString] = []
@@ -49,7 +49,7 @@ struct Inventory {
         for entry in try repository.entries(of: ".") ?? [] {
             switch entry.name {
             case Layout.metadata, Layout.objects, Layout.streams, Layout.images: break
-            // A file system's own.
+            // The file system's own directory.
             case "lost+found": break
             case Layout.leases: _ = try isDirectory(Layout.leases, repository)
             case Layout.staging:
@@ -64,7 +64,7 @@ struct Inventory {
         }
     }
 
-    /// Whether a directory can be listed; one that is something else is noted.
+    /// Whether a directory exists. A file of another type with its name is recorded.
     private mutating func isDirectory(_ path: ByteString, _ repository: borrowing Repository) throws(RepositoryError) -> Bool {
         guard let status = try repository.status(at: path) else { return false }
         if status.kind == .directory { return true }
@@ -109,7 +109,7 @@ struct Inventory {
         // What has the category's place is noted with its entries.
         guard try repository.status(at: category)?.kind == .directory, try isDirectory(references, repository) else { return [] }
         try repository.walkReferences(references) { (path, kind) throws(RepositoryError) in
-            // What a lease's link keeps, the lease keeps.
+            // The lease keeps what its link keeps.
             if category == Layout.images, path.hasPrefix(Layout.leaseReferences + "/") { return }
             if kind == .symbolicLink {
                 // Another process may have removed it meanwhile.
@@ -127,7 +127,7 @@ extension Repository {
         try system { () throws(SystemError) in try root.statusIfPresent(at: path) }
     }
 
-    /// The kind of a directory's entry where the file system does not say it with the name.
+    /// The kind of a directory's entry, also if the file system does not state it with the name.
     func kind(of entry: DirectoryEntry, at path: ByteString) throws(RepositoryError) -> FileKind {
         if entry.kind != .unknown { return entry.kind }
         return try system { () throws(SystemError) in try root.statusIfPresent(at: path)?.kind ?? .unknown }

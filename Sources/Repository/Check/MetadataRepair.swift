@@ -4,24 +4,24 @@ internal import ComposefsHashing
 internal import ComposefsLinuxSystem
 
 extension Repository {
-    /// A `meta.json` that was damaged, and what takes its place.
+    /// A damaged `meta.json` and its replacement.
     public struct MetadataRepair: Sendable {
-        /// What was wrong.
+        /// The fault of the damaged file.
         public var fault: MetadataFault
-        /// What the repository is, by its objects and images.
+        /// The properties of the repository, derived from its objects and images.
         public var metadata: RepositoryMetadata
-        /// Where the damaged file is now; nil where there was none, and where nothing was written.
+        /// The new path of the damaged file; nil if there was none, or in a dry run.
         public var setAside: ByteString?
     }
 
-    /// Makes `meta.json` anew where it is missing, cannot be read, or is not what any writer writes: the algorithm from the objects' names,
-    /// formats from what is readable of the file, else from the EROFS images that are here; fs-verity where the objects have it.
+    /// Writes `meta.json` again if it is missing, cannot be read, or has a form that no program writes. The algorithm follows from the objects' names,
+    /// the formats from the EROFS images in the repository, and fs-verity from the objects.
     ///
-    /// The damaged file is set aside. Does nothing for a file that can be believed.
+    /// The damaged file is set aside. A valid file is left unchanged.
     ///
-    /// - Parameter isDryRun: only say what would be done.
-    /// - Throws: `RepositoryError.noObjects` where nothing tells what the repository was, `.unsupportedVersion`, `.incompatibleFeatures` where it
-    ///   is of a newer release.
+    /// - Parameter isDryRun: only report what would be done.
+    /// - Throws: `RepositoryError.noObjects` if the algorithm cannot be derived; `.unsupportedVersion`, `.incompatibleFeatures` if a newer release
+    ///   created the repository.
     public static func repairMetadata(
         _ path: ByteString, _ options: OpenOptions = OpenOptions(), isDryRun: Bool = false
     ) throws(RepositoryError) -> MetadataRepair? {
@@ -33,16 +33,16 @@ extension Repository {
         let isSecure = try hasVerity(root, object)
         let metadata = RepositoryMetadata(algorithm: algorithm, formats: formats(of: try imageFormats(root, algorithm)))
         guard !isDryRun else { return MetadataRepair(fault: fault, metadata: metadata, setAside: nil) }
-        // The handle serves for moving the damaged file away: what it believes of the repository is what is written then.
+        // A handle with the properties that are about to be written: it moves the damaged file.
         let handle = Repository(path: path, root: root, metadata: metadata, isSecure: isSecure, options: options)
         try handle.requireTrustedOwner()
-        // The new file is there before the damaged one goes, so that no interruption leaves none.
+        // The damaged file gets a second name before it is replaced, so that no interruption leaves the repository without a file.
         let copy = try handle.copyAside(Layout.metadata)
         try replaceMetadata(metadata.serialized(), algorithm, handle.root, path, isSecure: isSecure, options.signer)
         return MetadataRepair(fault: fault, metadata: metadata, setAside: copy)
     }
 
-    /// What is wrong with the file; nil where nothing is.
+    /// The fault of the file; nil if it has none.
     private static func metadataFault(_ root: borrowing RootedDirectory) throws(RepositoryError) -> MetadataFault? {
         let bytes: [UInt8]?
         do throws(RepositoryError) {
@@ -57,7 +57,7 @@ extension Repository {
         guard let bytes else { return .missing }
         do throws(RepositoryError) {
             let metadata = try RepositoryMetadata(parsing: bytes)
-            // A newer release's repository is no damaged one.
+            // A repository of a newer release is not damaged.
             try metadata.checkReadable()
             if let (_, algorithm) = try firstObject(root), algorithm != metadata.algorithm {
                 return .algorithmMismatch(recorded: metadata.algorithm, found: algorithm)
@@ -67,7 +67,7 @@ extension Repository {
             return fault
         }
         guard let fault = RepositoryMetadata.faults(in: bytes).first else { return nil }
-        // A feature of a newer release is no damage, and must not be lost.
+        // A feature of a newer release is not damage, and must not be lost.
         if let metadata = try? RepositoryMetadata(parsing: bytes), !metadata.unknownReadOnlyCompatible.isEmpty,
             metadata.readOnlyCompatible.contains(RepositoryMetadata.v1Feature) || metadata.formats.default != .v1
         {
@@ -76,9 +76,9 @@ extension Repository {
         return fault
     }
 
-    /// The formats of the EROFS images here.
+    /// The formats of the repository's EROFS images.
     ///
-    /// - Parameter isThorough: only count images whose content is what their names say. Otherwise only their first blocks are read.
+    /// - Parameter isThorough: count only images that match their names. Otherwise only the first block of each is read.
     static func imageFormats(
         _ root: borrowing RootedDirectory, _ algorithm: VerityAlgorithm, isThorough: Bool = true
     ) throws(RepositoryError) -> Set<ErofsVersion> {
@@ -106,7 +106,8 @@ extension Repository {
         return count == block.count ? block : nil
     }
 
-    /// One format is the default, and 1 where it is one of several; the others are made besides. The library's default where there is none.
+    /// A single format is the default. Of several, 1 is the default if it is among them, and the others are extra formats. Without any, the
+    /// library's default.
     static func formats(of found: Set<ErofsVersion>) -> ErofsFormats {
         let order: [ErofsVersion] = [.v1, .v0, .v2]
         let all = order.filter(found.contains)
@@ -114,7 +115,7 @@ extension Repository {
         return ErofsFormats(default: first, extra: Array(all.dropFirst()).sorted { $0.rawValue < $1.rawValue })
     }
 
-    /// A second name in `.damaged/` for what is about to be replaced; what is no file or link is moved there.
+    /// Gives a file that is about to be replaced a second name in `.damaged/`; a directory is moved there.
     private func copyAside(_ path: ByteString) throws(RepositoryError) -> ByteString? {
         guard let status = try status(at: path) else { return nil }
         if status.kind == .directory { return try setAside(path) }

@@ -3,18 +3,18 @@ package import ComposefsHashing
 internal import ComposefsLinuxSystem
 internal import Synchronization
 
-// The parts of a repair that know no OCI. Each is atomic, and harmless where it is done twice or by two at once. Nothing of it needs the
-// repository for itself but removing temporaries: what is set aside is not what its name says, and nobody can make use of it.
+// The parts of a repair that do not depend on OCI. Each is atomic and idempotent, and two processes may do it at the same time. Only removing
+// temporary files needs the exclusive lock: a file that is set aside has content that does not match its name, so no process can use it.
 extension Repository {
-    /// Takes an object that is damaged out of the way; see `setAside`.
+    /// Sets a damaged object aside; see `setAside`.
     ///
-    /// - Returns: where it is now; nil where the object is intact or missing.
+    /// - Returns: its new path; nil if the object is intact or missing.
     package func setAsideDamaged(_ id: ObjectID) throws(RepositoryError) -> ByteString? {
         let path = Layout.objectPath(id)
         guard try status(at: path) != nil, try !isIntact(id, reads: true) else { return nil }
         try requireWritable()
         guard let newPath = try setAside(path) else { return nil }
-        // Another process may have stored an intact one just before: it gets its name back, unless there is a new one already.
+        // Another process may just have stored an intact object: it gets its name back, unless the name exists again.
         let isGood = try isGood(at: newPath, id)
         if isGood {
             try system { () throws(SystemError) in
@@ -42,7 +42,7 @@ extension Repository {
         }
     }
 
-    /// Takes an entry of `streams/` or `images/` that is no link, or leads to something that its name does not mean, out of the way.
+    /// Sets an entry of `streams/` or `images/` aside that is not a symbolic link, or leads to another object than its name requires.
     ///
     /// - Parameter path: relative to the repository.
     package func setAsideEntry(_ path: ByteString) throws(RepositoryError) -> ByteString? {
@@ -50,14 +50,14 @@ extension Repository {
         return try setAside(path)
     }
 
-    /// Writes the link of an image whose object is intact. Durable with the next `publish` or `sync`.
+    /// Creates the link of an image with an intact object. It is durable after the next `publish` or `sync`.
     package func linkImage(_ id: ObjectID) throws(RepositoryError) -> Bool {
         try beginStoring()
         defer { endStoring() }
         return try writeLink(Layout.images + "/" + ByteString(id.hex), to: Layout.objectPath(id))
     }
 
-    /// Writes the link of a reference anew, to an entry of `streams/` or `images/`. Durable.
+    /// Replaces the link of a reference by one to an entry of `streams/` or `images/`, durably.
     ///
     /// - Parameter path: relative to the repository.
     package func relink(_ path: ByteString, to entry: ByteString) throws(RepositoryError) {
@@ -70,7 +70,7 @@ extension Repository {
         for directory in Self.parents(of: path).reversed() { try syncDirectory(directory) }
     }
 
-    /// Removes a link, durably: one that leads to nothing. Of anything else it is an error.
+    /// Removes a dangling link, durably. Any other file is an error.
     ///
     /// - Parameter path: relative to the repository, below `streams/` or `images/`.
     package func removeLink(_ path: ByteString) throws(RepositoryError) {
@@ -80,7 +80,7 @@ extension Repository {
         if let directory = Self.parents(of: path).last { try syncDirectory(directory) }
     }
 
-    /// The objects that are here, ascending, whatever their content.
+    /// All objects in ascending order, intact or not.
     package func objectIDs() throws(RepositoryError) -> [ObjectID] {
         var ids: [ObjectID] = []
         try forEachObject { (id, _, status) in
@@ -89,7 +89,7 @@ extension Repository {
         return ids.sorted()
     }
 
-    /// The first bytes of an object, for telling what it is.
+    /// The first bytes of an object, which show its format.
     package func beginning(of id: ObjectID, _ count: Int) throws(RepositoryError) -> [UInt8] {
         let file = try openForReading(id, at: Layout.objectPath(id))
         return try system { () throws(SystemError) in
@@ -101,15 +101,15 @@ extension Repository {
         }
     }
 
-    /// What interrupted operations left and a collection of garbage would remove.
+    /// Temporary files of interrupted operations, which a garbage collection would remove.
     package func temporaries() throws(RepositoryError) -> [ByteString] {
         let own = activity.marker.withLock { $0.path }
         return try Inventory(self).temporaries.filter { $0 != own }
     }
 
-    /// Removes what interrupted operations left. Needs the repository for itself and does not wait for that.
+    /// Removes the temporary files of interrupted operations. It needs the exclusive lock, for which it does not wait.
     ///
-    /// - Returns: what was removed; nil if another process uses the repository and may need it.
+    /// - Returns: the removed files; nil if another process uses the repository and may need them.
     package func removeTemporaries() throws(RepositoryError) -> [ByteString]? {
         try requireWritable()
         return try activity.marker.withLock { (marker) throws(RepositoryError) -> [ByteString]? in
@@ -123,7 +123,7 @@ extension Repository {
             }
             try backToShared()
             guard isAlone else { return nil }
-            // As after a collection of garbage: the next object makes a new marker.
+            // As after a garbage collection: the next object creates a new marker.
             marker = Activity.Marker()
             activity.hasBegun.store(false, ordering: .sequentiallyConsistent)
             return try outcome.get()
@@ -135,7 +135,7 @@ extension Repository {
         if let since = try earliestMarker(in: (try entries(of: Layout.staging) ?? []).map { Layout.staging + "/" + $0.name }) {
             try renewLinks(since: since)
         }
-        // What the markers tell of must be durable before they go.
+        // What the markers record must be durable before they are removed.
         if !all.isEmpty { try syncFileSystem() }
         for path in all where !path.hasPrefix(Layout.staging) { try system { () throws(SystemError) in try root.unlink(at: path) } }
         try Self.removeTree(Layout.staging, in: root)

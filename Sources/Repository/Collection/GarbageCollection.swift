@@ -5,18 +5,18 @@ internal import ComposefsLinuxSystem
 internal import ComposefsSplitStream
 internal import Synchronization
 
-/// What garbage collection removed, or would remove.
+/// The result of a garbage collection, or what it would remove.
 public struct GarbageReport: Hashable, Sendable {
     public var objectsRemoved = 0
-    /// Bytes of the removed objects.
+    /// The size of the removed objects in bytes.
     public var bytesRemoved: UInt64 = 0
     public var streamsRemoved = 0
     public var imagesRemoved = 0
-    /// Left-overs of interrupted operations.
+    /// Temporary files of interrupted operations.
     public var temporariesRemoved = 0
-    /// References that lead to nothing; they are left for their owner to see.
+    /// Dangling references. They are kept.
     public var danglingReferences: [ByteString] = []
-    /// Images that no reference keeps, and that stay because they are in use, ascending.
+    /// Images without references that are kept because they are in use, in ascending order.
     public var imagesInUse: [ImageInUse] = []
     /// Images that no reference keeps, and that stay because one of `unidentifiedMounts` may need them, ascending.
     public var imagesKeptForMounts: [ObjectID] = []
@@ -28,7 +28,7 @@ public struct GarbageReport: Hashable, Sendable {
     public init() {}
 }
 
-/// An image that is in use, and by what.
+/// An image that is in use, with its uses.
 public struct ImageInUse: Hashable, Sendable {
     public var id: ObjectID
     public var uses: [ImageUse]
@@ -40,24 +40,24 @@ public struct ImageInUse: Hashable, Sendable {
 }
 
 extension Repository {
-    /// Removes every object, stream and image that no reference leads to and that nothing uses, and what interrupted operations left.
+    /// Removes every object, stream and image that is neither referenced nor in use, and temporary files of interrupted operations.
     ///
-    /// Images that are mounted, booted or deployed, or that a boot entry names, are roots as references are, with the streams of the manifests and
-    /// configs that refer to them: see `imageUses`. A reference that dangles is reported and keeps nothing; a root that cannot be read is an error,
-    /// and then nothing is removed: what it kept cannot be known.
+    /// Like references, images that are mounted, booted or deployed, or that a boot entry names, are roots, together with the streams of the manifests
+    /// and configs that refer to them: see `imageUses`. A dangling reference is reported and keeps nothing. A root that cannot be read is an error, and
+    /// nothing is removed, because the objects that it keeps are unknown.
     ///
-    /// Waits until no other handle is open anywhere, this process's others included. No image can be mounted between the look at what is in use and
-    /// the removal: who mounts has the repository open, with its shared lock, from before it looks for the image until the kernel's table of mounts
-    /// shows the mount, or a lease is written (`lease`). The exclusive lock comes after that, or before the one who mounts looks for the image.
+    /// Waits until no other handle is open, in this process or another. No image can be mounted between the determination of the uses and
+    /// the removal: a process that mounts holds the repository's shared lock from before it looks up the image until the kernel's mount table
+    /// shows the mount or a lease is written (`lease`). The exclusive lock is taken either after that, or before the process looks up the image.
     ///
     /// - Parameters:
-    ///   - dryRun: only say what would be removed. Takes no exclusive lock, so what others are storing meanwhile counts as garbage.
-    ///   - extraRoots: names in `streams/` or `images/` that are kept too; unknown ones keep nothing.
+    ///   - dryRun: only report what would be removed. No exclusive lock is taken, so objects that other handles are storing count as garbage.
+    ///   - extraRoots: names in `streams/` or `images/` that are kept too; unknown names keep nothing.
     ///   - wait: how long to wait for other handles.
-    ///   - cancellation: ends the waiting. A collection that has begun comes to its end.
+    ///   - cancellation: ends the waiting. A collection that has begun is completed.
     ///   - willWait: called once before waiting for other handles.
-    /// - Throws: `RepositoryError.busy` when others still have the repository open after the time limit; `.cancelled`; `.unknownUse` when something uses it and does
-    ///   not tell which image; `.system` when /proc does not tell what is in use.
+    /// - Throws: `RepositoryError.busy` if other handles are still open after the time limit; `.cancelled`; `.unknownUse` if the image of a mount
+    ///   or lease cannot be identified; `.system` if /proc does not show which images are in use.
     public func collectGarbage(
         dryRun: Bool = false, extraRoots: [ByteString] = [], wait: LockWait = .forever, cancellation: Cancellation = Cancellation(),
         willWait: (@Sendable () -> Void)? = nil
@@ -78,10 +78,10 @@ extension Repository {
             } catch {
                 outcome = .failure(error)
             }
-            // Whatever happened: others must not wait until this handle closes.
+            // In any case: other handles must not wait until this one closes.
             try backToShared()
-            // The next object stored makes a new marker. The old one went with the staging directory; or it stays, without its lock, where the
-            // collection did not come to its end.
+            // The next object stored creates a new marker. The old one was removed with the staging directory, or remains without its lock if the
+            // collection failed.
             marker = Activity.Marker()
             activity.hasBegun.store(false, ordering: .sequentiallyConsistent)
             let report = try outcome.get()
@@ -90,7 +90,7 @@ extension Repository {
         }
     }
 
-    /// What would go if these references (whole paths, `streams/refs/…`) were not there.
+    /// What a collection would remove without these references (whole paths, `streams/refs/…`).
     package func planCollection(extraRoots: [ByteString] = [], without: Set<ByteString>) throws(RepositoryError) -> GarbageReport {
         let own = activity.marker.withLock { $0.path }
         return try planCollection(extraRoots, own, without: without).report
@@ -110,7 +110,7 @@ extension Repository {
         var links: [ByteString] = []
         var objects: [ObjectID] = []
         var temporaries: [ByteString] = []
-        /// Leases that no process holds, by their names.
+        /// The names of leases that no process holds.
         var leases: Set<ByteString> = []
     }
 
@@ -118,11 +118,11 @@ extension Repository {
         _ extraRoots: [ByteString], _ ownMarker: ByteString?, without: Set<ByteString> = []
     ) throws(RepositoryError) -> Collection {
         var inventory = try Inventory(self)
-        // What its links kept cannot be known.
+        // The objects that its links keep are unknown.
         if let (path, kind) = inventory.notDirectories.first {
             throw .unreadableRoot(path, .notDirectory(kind))
         }
-        // With the exclusive lock, no one mounts while this looks; see `collectGarbage`.
+        // Under the exclusive lock, no image is mounted meanwhile; see `collectGarbage`.
         let uses = try imageUses()
         if let unknown = uses.unknown.first { throw .unknownUse(unknown.path, unknown.fault) }
         if !without.isEmpty { inventory.streamReferences.removeAll { without.contains($0.path) } }
@@ -166,7 +166,7 @@ extension Repository {
         var imageRoots = Set(extraRoots)
         for (path, target) in inventory.imageReferences {
             let name = Layout.baseName(target)
-            // An image whose object is gone is gone: what its files were cannot be known any more, and nothing can be done with them.
+            // If the image's object is missing, its files are unknown, and nothing can use them.
             if let link = images[name], link.id.map({ inventory.objects[$0] != nil }) ?? true {
                 imageRoots.insert(name)
             } else {
@@ -176,7 +176,7 @@ extension Repository {
         for name in imageRoots.sorted() {
             guard let link = images[name] else { continue }
             let id = try rootObject(link, Layout.images)
-            // An additional root that is gone, as above.
+            // An additional root that is missing, as above.
             guard inventory.objects[id] != nil else { continue }
             guard live.insert(id).inserted else { continue }
             live.formUnion(try named(Layout.images + "/" + name) { () throws(RepositoryError) in try imageObjects(id) })
@@ -198,7 +198,7 @@ extension Repository {
         return live
     }
 
-    /// Streams and all that they refer to. A list instead of recursion: references may form chains of any length, and circles.
+    /// Marks streams and everything to which they refer. A list instead of recursion: references may form chains of any length, and cycles.
     func walk(
         _ roots: [(name: ByteString, id: ObjectID)], _ streamObjects: Set<ObjectID>, _ walked: inout Set<ObjectID>,
         _ live: inout Set<ObjectID>
@@ -211,7 +211,7 @@ extension Repository {
             live.formUnion(reader.objects)
             for reference in reader.named {
                 live.insert(reference.id)
-                // A stream that lost its own name still holds what the referring one needs.
+                // A stream without a name of its own still holds objects that the referring stream needs.
                 var isWalked = streamObjects.contains(reference.id)
                 if !isWalked { isWalked = try isStream(reference.id) }
                 if isWalked { pending.append((next.name + ", " + ByteString(reference.name), reference.id)) }
@@ -244,7 +244,7 @@ extension Repository {
         }
     }
 
-    /// Whether an object begins like a split stream; false where it is missing.
+    /// Whether an object begins like a split stream; false if it is missing.
     func isStream(_ id: ObjectID) throws(RepositoryError) -> Bool {
         guard try objectSize(id) != nil else { return false }
         let file = try openObject(id, verify: false)
@@ -262,8 +262,8 @@ extension Repository {
         for path in plan.links { try system { () throws(SystemError) in try root.unlink(at: path) } }
         if !plan.links.isEmpty || !plan.objects.isEmpty { try syncFileSystem() }
         for id in plan.objects { try system { () throws(SystemError) in try root.unlink(at: Layout.objectPath(id)) } }
-        // Objects that a power cut or a failed sync may have damaged are gone now, and what is left was durable before anything led to it. Links
-        // may not have been. All that must be durable before the markers that tell of it go.
+        // Objects that a power cut or a failed sync may have damaged are removed now. The remaining objects were durable before anything referred to
+        // them, but links may not have been. All of this must be durable before the markers that record it are removed.
         if let since = try earliestMarker(in: (try entries(of: Layout.staging) ?? []).map { Layout.staging + "/" + $0.name }) {
             try renewLinks(since: since)
         }

@@ -3,14 +3,14 @@ internal import ComposefsHashing
 internal import ComposefsSplitStream
 
 extension Repository {
-    /// Adds what images in use need to what references keep: the image with the objects of its files, and the streams that lead to it, so that it can
-    /// be tagged, pushed and made anew as long as it is in use.
+    /// Adds what images in use need: the image with the objects of its files, and the streams that refer to it, so that it can be tagged, pushed and
+    /// generated again as long as it is in use.
     func keepUsed(
         _ uses: ImageUses, _ inventory: Inventory, _ streamObjects: Set<ObjectID>, _ walked: inout Set<ObjectID>,
         _ live: inout Set<ObjectID>, _ report: inout GarbageReport
     ) throws(RepositoryError) {
         live.formUnion(uses.objects)
-        // Identifiers decide, not links in `images/`: an image that has lost its link is in use all the same.
+        // Image IDs decide, not links in `images/`: an image without its link can be in use.
         let used = uses.images.keys.filter { inventory.objects[$0] != nil }.sorted()
         let possible = uses.unidentified.isEmpty ? [] : inventory.images.compactMap(\.id).filter { inventory.objects[$0] != nil }.sorted()
         var nameless: Set<ObjectID> = []
@@ -30,7 +30,7 @@ extension Repository {
             do throws(RepositoryError) {
                 live.formUnion(try imageObjects(id))
             } catch {
-                // An object that is what its name says and no image is in nobody's use as one: it stays, and has no files.
+                // An intact object that is not an image is kept, and has no files.
                 switch error {
                 case .image, .objectTooLarge: continue
                 default:
@@ -44,8 +44,8 @@ extension Repository {
         try walk(streams(leadingTo: nameless, inventory, walked), streamObjects, &walked, &live)
     }
 
-    /// Named streams that refer to one of some images, and those that refer to these: configs, and the manifests of these. Only such as nothing has
-    /// reached yet; what cannot be read refers to nothing.
+    /// Named streams that refer to one of these images, and those that refer to such streams: configs, and their manifests. Streams that were walked
+    /// already are left out, and so are streams that cannot be read.
     private func streams(
         leadingTo images: Set<ObjectID>, _ inventory: Inventory, _ walked: Set<ObjectID>
     ) -> [(name: ByteString, id: ObjectID)] {

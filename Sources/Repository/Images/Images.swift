@@ -41,10 +41,7 @@ extension Repository {
     private func imageLink(_ name: ByteString) throws(RepositoryError) -> ObjectID? {
         try Layout.checkEntryName(name)
         let path = Layout.images + "/" + name
-        guard let target = try readLink(path) else { return nil }
-        guard let id = Layout.objectID(ofTarget: target, algorithm) else {
-            throw .invalidLink(path, .notObject(target: target, algorithm))
-        }
+        guard let id = try linkedObject(path) else { return nil }
         // The image is verified against the name, so a link to another object is a fault.
         guard ObjectID(hex: name.bytes) == id else { throw .invalidLink(path, .otherObject(id)) }
         return id

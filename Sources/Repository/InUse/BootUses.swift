@@ -2,11 +2,11 @@ internal import ComposefsBootFormats
 internal import ComposefsBytes
 internal import ComposefsLinuxSystem
 
-// The image that this system runs from, those that are deployed beside the repository, and those that a boot loader's entries name.
+// The image that this system runs from, the images that are deployed beside the repository, and those that boot entries name.
 extension Repository {
     /// Directories that boot loaders read, besides `boot` beside the repository.
     private static let bootDirectories: [ByteString] = ["/boot", "/boot/efi", "/efi"]
-    /// Entries are a few lines long, and a unified kernel image's command line is.
+    /// Entries, and the command lines of unified kernel images, have a few lines.
     private static let entryLimit = 1 << 20
 
     func addBooted(to uses: inout ImageUses) throws(RepositoryError) {
@@ -29,7 +29,8 @@ extension Repository {
         }
     }
 
-    /// Nil when there is none. One that may not be read is an error for root only: what other users keep is no system's.
+    /// Nil if there is no such directory. A directory that cannot be read is an error for root only: other users' repositories do not hold the
+    /// system's images.
     private static func directory(_ parent: borrowing FileDescriptor, _ path: ByteString) throws(SystemError) -> FileDescriptor? {
         do throws(SystemError) {
             return try parent.open(at: path, [.readOnly, .directory])
@@ -91,8 +92,8 @@ extension Repository {
         }
     }
 
-    /// The kernel arguments in a unified kernel image, those of all its profiles. Empty if the file is no EFI program.
-    /// What is left of a damaged one counts: an image is rather kept.
+    /// The kernel arguments in a unified kernel image, those of all its profiles. Empty if the file is not an EFI program.
+    /// The readable parts of a damaged file count, so that an image is rather kept.
     static func commandLines(ofUnified file: OpenFile) throws(SystemError) -> [UInt8] {
         var text: [UInt8] = []
         do {

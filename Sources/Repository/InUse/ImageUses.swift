@@ -3,10 +3,10 @@ public import ComposefsHashing
 public import ComposefsLinuxSystem
 internal import ComposefsMounting
 
-/// What uses an image, whether or not a reference keeps it.
+/// A use of an image, whether or not a reference keeps the image.
 public struct ImageUse: Hashable, Sendable, CustomStringConvertible {
     public enum Kind: String, Sendable, CaseIterable {
-        /// It is mounted, by the kernel or with FUSE, in whatever mount namespace.
+        /// It is mounted, by the kernel or with FUSE, in any mount namespace.
         case mounted
         /// The kernel's command line names it: this system runs from it.
         case booted
@@ -17,9 +17,9 @@ public struct ImageUse: Hashable, Sendable, CustomStringConvertible {
     }
 
     public var kind: Kind
-    /// The mount point, seen from the process when there is one; the deployment; the boot entry's file; `/proc/cmdline`.
+    /// The mount point, as `process` sees it if that is set; the deployment; the boot entry's file; `/proc/cmdline`.
     public var location: ByteString
-    /// Who serves the mount (FUSE), or a process in its mount namespace when that is another than the caller's.
+    /// The process that serves the mount (FUSE), or a process in its mount namespace if that is not the caller's.
     public var process: ProcessIdentity?
 
     public init(_ kind: Kind, _ location: ByteString, process: ProcessIdentity? = nil) {
@@ -32,7 +32,7 @@ public struct ImageUse: Hashable, Sendable, CustomStringConvertible {
     public var description: String {
         switch kind {
         case .mounted: "mounted at \(location)" + (process.map { " (\($0))" } ?? "")
-        case .booted: "the running system's (\(location))"
+        case .booted: "booted (\(location))"
         case .deployed: "deployed (\(location))"
         case .bootEntry: "named by a boot entry (\(location))"
         }
@@ -67,19 +67,19 @@ public struct UnidentifiedMount: Hashable, Sendable, CustomStringConvertible {
     }
 }
 
-/// All that is in use. See `Repository.imageUses`.
+/// All images in use. See `Repository.imageUses`.
 public struct ImageUses: Sendable {
-    /// By the image's identifier: images of this repository, and such as are in none of its objects.
+    /// By the image's ID. Some images may not be objects of this repository.
     public internal(set) var images: [ObjectID: [ImageUse]] = [:]
-    /// Objects that images need which are no objects of the repository themselves.
+    /// Objects that images outside of the repository need.
     var objects: Set<ObjectID> = []
     /// Mounts that are or may be of this repository, and of which nothing tells the image: any image may be meant.
     public internal(set) var unidentified: [UnidentifiedMount] = []
-    /// Devices of mounts whose leases tell the image.
+    /// Devices of mounts with a lease that names the image.
     var leasedDevices: Set<ByteString> = []
     /// Processes that serve what their leases name.
     var leaseProcesses: Set<Int32> = []
-    /// Leases, by their names, that no process holds any more.
+    /// The names of leases that no process holds any more.
     var staleLeases: Set<ByteString> = []
     /// Leases and mount points whose image cannot be identified. Nothing may be removed if there are any.
     package var unknown: [(path: ByteString, fault: UseFault)] = []
@@ -107,10 +107,10 @@ extension Repository {
     /// A mount whose image cannot be told is in `unidentified` if it is this repository's, or if that cannot be told and its name is one of this
     /// repository's.
     ///
-    /// What is mounted while this looks may be missed, unless the repository's lock keeps others from mounting: see `collectGarbage`.
+    /// A mount that is made during the call may be missed, unless the repository's lock prevents it: see `collectGarbage`.
     ///
-    /// - Throws: `RepositoryError.system` when /proc is not mounted, or when a table, directory or boot entry that exists cannot be read: nothing
-    ///   may be taken for unused then.
+    /// - Throws: `RepositoryError.system` if /proc is not mounted, or if an existing table, directory or boot entry cannot be read. No image may be
+    ///   considered unused then.
     public func imageUses() throws(RepositoryError) -> ImageUses {
         var uses = ImageUses()
         let mounts = try system { () throws(SystemError) in try imageMounts() }

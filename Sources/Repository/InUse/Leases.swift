@@ -5,20 +5,19 @@ internal import ComposefsLinuxSystem
 internal import ComposefsMounting
 internal import Synchronization
 
-// Leases: what a process that serves an image (FUSE) leaves in the repository instead of holding its lock, so that a collection need not wait for it.
+// Leases. A process that serves an image (FUSE) holds a lease instead of the repository's lock, so that a collection need not wait for it.
 //
-// `.leases/RANDOM` names image and process, and the process holds an exclusive flock on it for as long as it serves. Beside it the link
-// `images/refs/.leases/RANDOM` keeps the image for programs that know no leases. Both are made with the repository's shared lock held, which the
-// process gives up only then, and removed at its end. A process that was killed leaves them; the next collection removes them.
+// `.leases/RANDOM` names the image and the process, and the process holds an exclusive flock on it while it serves. The link
+// `images/refs/.leases/RANDOM` keeps the image for programs that do not know leases. Both are created under the repository's shared lock, which the
+// process then releases, and are removed when it ends. If the process is killed, the next collection removes them.
 //
-// The kernel's mounts need no lease as long as their source tells the image. One with another source has a lease that names the mount's device, and
-// that no process holds.
+// A kernel mount needs no lease if its source names the image. A mount with another source has a lease that names the mount's device and that no
+// process holds.
 //
-// A lease is live when its lock is held, when the process that it names is running, or when something is mounted with the device that it names: one is
-// enough, so that a lease which is damaged or forged can only keep more. One that is live and cannot be read stops a collection; one that is not live
-// cannot, whatever is in it.
+// A lease is live if its lock is held, if the process that it names is running, or if its device is mounted. One of these is sufficient, so a damaged
+// or forged lease can only keep more. A live lease that cannot be read stops a collection; a lease that is not live never does.
 
-/// Keeps an image for this process, from its making to `end` or its own end.
+/// Keeps an image for this process until `end` is called or the process ends.
 public final class ImageLease: Sendable {
     private let root: RootedDirectory
     private let file: FileDescriptor
@@ -33,13 +32,14 @@ public final class ImageLease: Sendable {
 
     deinit { end() }
 
-    /// Leaves the lease where it is.
+    /// Keeps the lease after this value is gone.
     func leave() { hasEnded.store(true, ordering: .sequentiallyConsistent) }
 
-    /// Gives the image up. What it kept stays until garbage is collected.
+    /// Releases the image. Its objects stay until a garbage collection.
     public func end() {
         guard !hasEnded.exchange(true, ordering: .sequentiallyConsistent) else { return }
-        // The link first: without its lease it would be left over. Errors: the lock ends with the process, and the next collection does the rest.
+        // The link first: without a lease nothing would remove it. Errors are ignored: the lock ends with the process, and the next collection
+        // removes both.
         try? root.unlink(at: Layout.leaseReferences + "/" + name)
         try? root.unlink(at: Layout.leases + "/" + name)
         try? root.removeDirectory(at: Layout.leaseReferences)
@@ -48,20 +48,20 @@ public final class ImageLease: Sendable {
 }
 
 extension Repository {
-    /// Keeps an image for this process without the repository's lock: collections go on, and keep what the image needs. This handle must stay open
+    /// Keeps an image for this process without the repository's lock: collections continue, and keep what the image needs. This handle must stay open
     /// until `lease` has returned.
     ///
-    /// - Parameter directory: where the image is served; for messages.
-    /// - Throws: `RepositoryError.readOnly`, `.untrusted` and others when nothing can be written here; then only this handle keeps the image.
+    /// - Parameter directory: the mount point, for messages.
+    /// - Throws: `RepositoryError.readOnly`, `.untrusted` and others if nothing can be written; then only this handle keeps the image.
     public func lease(_ image: ObjectID, at directory: ByteString) throws(RepositoryError) -> ImageLease {
         try writeLease(Lease(image: image, process: Host.process(Host.processID), boot: Host.bootID(), directory: directory))
     }
 
-    /// Keeps an image that the kernel has mounted with a source which does not tell it, as long as it is mounted. This handle must have been open since
-    /// before the mount was made.
+    /// Keeps an image that is mounted by the kernel with a source that does not name it, as long as it is mounted. This handle must have been open
+    /// since before the mount was made.
     ///
     /// - Parameter directory: the mount point.
-    /// - Throws: as `lease`; then collections stop as long as the image is mounted.
+    /// - Throws: as `lease`; then collections fail as long as the image is mounted.
     public func leaseMount(of image: ObjectID, at directory: ByteString) throws(RepositoryError) {
         let (path, device) = try system { () throws(SystemError) in
             let root = try FileDescriptor.open(directory, [.pathOnly, .directory])
@@ -74,7 +74,7 @@ extension Repository {
         try requireWritable()
         let (image, content) = (lease.image, lease.text)
         return try system { () throws(SystemError) in
-            // Another process that ends may remove an empty directory in between.
+            // Another process that ends may remove the empty directory in between.
             for _ in 0..<16 {
                 let name = ByteString(Host.randomName(12))
                 let path = Layout.leases + "/" + name
@@ -82,14 +82,14 @@ extension Repository {
                     try root.makeDirectoryIfMissing(at: Layout.leases, mode: 0o755)
                     let file = try root.open(at: path, [.readWrite, .create, .exclusive], mode: 0o644)
                     do throws(SystemError) {
-                        // Someone may be trying the lock of the new file.
+                        // Another process may be trying the lock of the new file.
                         if try file.lock(.exclusive, wait: false) {
                             try file.writeAll(content)
                             for parent in [Layout.images, Layout.imageReferences, Layout.leaseReferences] {
                                 try root.makeDirectoryIfMissing(at: parent, mode: 0o755)
                             }
                             try root.symlink(target: "../../" + ByteString(image.hex), at: Layout.leaseReferences + "/" + name)
-                            // A lock of its own would be the lock's end for this handle: the directory is opened anew, without one.
+                            // Locking this descriptor would convert this handle's own lock, so the directory is opened again.
                             let own = RootedDirectory(try root.descriptor.open(at: ".", [.readOnly, .directory]))
                             return ImageLease(root: own, file: file, name: name)
                         }
@@ -107,7 +107,7 @@ extension Repository {
         }
     }
 
-    /// What leases say, and which of them nobody holds any more.
+    /// Adds the images of live leases, and the names of stale ones.
     func addLeases(_ mounts: [ImageMount], to uses: inout ImageUses) throws(RepositoryError) {
         let devices = Set(mounts.map(\.device))
         var names: Set<ByteString> = []
@@ -120,7 +120,7 @@ extension Repository {
                     continue
                 }
                 let lease = (try? file.readAll(limit: Lease.sizeLimit)).flatMap { Lease(parsing: $0) }
-                // A file system without such locks tells nothing, and then what the lease says decides.
+                // On a file system without such locks, only the content of the lease decides.
                 let isHeld = try !file.lock(.shared, wait: false)
                 let isMounted = lease?.isMounted(devices) == true
                 guard isHeld || isMounted || lease?.isProcessRunning == true else {
@@ -138,7 +138,7 @@ extension Repository {
                 uses.add(lease.image, ImageUse(.mounted, lease.directory, process: process ?? lease.process))
             } catch {
                 switch error.errno {
-                // A symbolic link or a socket: no process has made it.
+                // A symbolic link or a socket, which is not a lease.
                 case .tooManySymbolicLinks, .noDeviceOrAddress: uses.staleLeases.insert(entry.name)
                 default: uses.unknown.append((path, .unreadableLease(error)))
                 }
@@ -147,7 +147,7 @@ extension Repository {
         for entry in try entries(of: Layout.leaseReferences) ?? [] where !names.contains(entry.name) { uses.staleLeases.insert(entry.name) }
     }
 
-    /// Removes what is left of leases that nobody holds.
+    /// Removes the files and links of stale leases.
     func removeLeases(_ names: Set<ByteString>) throws(RepositoryError) {
         for directory in [Layout.leaseReferences, Layout.leases] {
             for name in names.sorted() {
@@ -173,11 +173,11 @@ struct Lease: Hashable {
     private static let version: Int64 = 1
 
     var image: ObjectID
-    /// Nil when /proc did not tell.
+    /// Nil if /proc did not show it.
     var process: ProcessIdentity?
     var boot: String?
     var directory: ByteString
-    /// Of a mount by the kernel, `major:minor`.
+    /// The device of a kernel mount, `major:minor`.
     var device: ByteString?
 
     init(image: ObjectID, process: ProcessIdentity? = nil, boot: String?, directory: ByteString, device: ByteString? = nil) {
@@ -188,7 +188,7 @@ struct Lease: Hashable {
         self.device = device
     }
 
-    /// Nil for what is no lease of this version.
+    /// Nil if the text is not a lease of this version.
     init?(parsing bytes: [UInt8]) {
         guard let document = try? JSONValue.parse(bytes), document["version"]?.int64 == Self.version,
             let image = document["image"]?.string.flatMap({ ObjectID(hex: $0) })
@@ -217,13 +217,13 @@ struct Lease: Hashable {
         return JSONValue.object(JSONObject(members)).serialized() + [UInt8(ascii: "\n")]
     }
 
-    /// Whether something has the device, in this boot.
+    /// Whether the device is mounted, in this boot.
     func isMounted(_ devices: Set<ByteString>) -> Bool {
         guard let device, let boot, boot == Host.bootID() else { return false }
         return devices.contains(device)
     }
 
-    /// Whether the very process is there, in this boot.
+    /// Whether the same process is running, in this boot.
     var isProcessRunning: Bool {
         guard let process, let boot, boot == Host.bootID() else { return false }
         return Host.process(process.number)?.start == process.start

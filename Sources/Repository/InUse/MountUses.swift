@@ -4,19 +4,19 @@ internal import ComposefsHashing
 internal import ComposefsLinuxSystem
 internal import ComposefsMounting
 
-// Images that are mounted. The kernel keeps no table of the files that EROFS reads; what tells of them is the source that each tool gives its
-// mount: `composefs:` and the identifier (cfsoci, cfsctl), the path of the image's file (mount.composefs), a loop device.
+// Images that are mounted. The kernel keeps no table of the files that EROFS reads. The source that a tool gives its mount identifies the image:
+// `composefs:` and the image ID (cfsoci, cfsctl), the path of the image's file (mount.composefs), or a loop device.
 extension Repository {
     func addMounts(_ mounts: [ImageMount], to uses: inout ImageUses) throws(RepositoryError) {
         let loops = Dictionary(loopDeviceFiles(), uniquingKeysWith: { first, _ in first })
         let objects = try system { () throws(SystemError) in try root.statusIfPresent(at: Layout.objects) }
         var servers: FuseServers?
-        // A mount that other namespaces show at the same place, having inherited it, is told once, and of the caller's namespace first.
+        // A mount that other namespaces inherited at the same mount point is reported once, first that of the caller's namespace.
         for mount in mounts.filter({ !$0.isElsewhere }) + mounts.filter(\.isElsewhere) {
             let use = ImageUse(.mounted, mount.directory, process: mount.isElsewhere ? Host.process(mount.process) : nil)
             let ids = identifiers(of: mount, among: mounts, loops)
             for id in ids {
-                // A server's lease says more.
+                // The lease of a server has more information.
                 let isKnown = (uses.images[id] ?? []).contains { $0.kind == .mounted && $0.location == mount.directory }
                 if isKnown { continue }
                 // Another repository may have the same image. Only such a mount is worth the look at every process.
@@ -43,7 +43,7 @@ extension Repository {
             case false?: break
             }
         }
-        // A loop device outlives the name of a mount whose EROFS part is attached nowhere.
+        // A loop device shows the image of a mount with an EROFS part that is not attached.
         for (device, file) in loops {
             if let id = Self.identifier(inPath: file) { if uses.images[id] == nil { uses.add(id, ImageUse(.mounted, "/dev/" + device)) } }
         }
@@ -93,7 +93,7 @@ extension Repository {
         return isComplete ? false : nil
     }
 
-    /// A mount over this repository's objects of an image that is a file somewhere else: what the file names is in use.
+    /// Adds the objects of an image outside of the repository that is mounted over this repository's objects.
     private func addForeignImage(_ mount: ImageMount, _ use: ImageUse, to uses: inout ImageUses) {
         do {
             guard mount.source.bytes.first == UInt8(ascii: "/") else { throw SystemError("open", mount.source, .noEntry) }

@@ -3,18 +3,18 @@ package import ComposefsConcurrency
 internal import ComposefsLinuxSystem
 internal import Synchronization
 
-/// How long to wait for others that have a repository open.
+/// How long to wait for other handles of a repository.
 public enum LockWait: Hashable, Sendable {
     case forever
-    /// Then `RepositoryError.busy`. Zero does not wait.
+    /// At most this long, and then `RepositoryError.busy`. Zero does not wait.
     case upTo(Duration)
 }
 
 extension Repository {
-    /// How often the lock is tried. The kernel's own waiting knows no time limit.
+    /// The interval between attempts. The kernel's own wait for a lock has no time limit.
     private static let lockInterval = Duration.milliseconds(25)
 
-    /// Takes a lock on the repository's directory, waiting for others.
+    /// Takes a lock on the repository's directory, and waits for other handles.
     ///
     /// - Parameter willWait: called once before waiting.
     /// - Throws: `.busy` after the time limit, `.cancelled`.
@@ -35,8 +35,8 @@ extension Repository {
         }
     }
 
-    /// Waits until no other handle of the repository is open, here or in another process, and lets others in again: for what would rather not
-    /// begin when `collectGarbage` could not follow.
+    /// Waits until no other handle of the repository is open, in this process or another, and then allows others again. An operation that
+    /// ends with `collectGarbage` calls this first, so that it does not begin if it could not finish.
     ///
     /// - Throws: `.busy` after the time limit, `.cancelled`.
     package func waitForOthers(
@@ -49,8 +49,8 @@ extension Repository {
         }
     }
 
-    /// Takes the exclusive lock in the place of the shared one. The attempt gives up the shared lock: nothing of this handle's may be in flight. When it
-    /// fails, the shared lock is back.
+    /// Replaces the shared lock by the exclusive one. The attempt releases the shared lock, so this handle must have no operation under way. After a
+    /// failure the handle has the shared lock again.
     func lockAlone(_ wait: LockWait, _ cancellation: Cancellation, _ willWait: (@Sendable () -> Void)?) throws(RepositoryError) {
         do throws(RepositoryError) {
             try Self.lock(root, path, .exclusive, wait, cancellation, willWait ?? options.willWait)

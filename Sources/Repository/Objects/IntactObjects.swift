@@ -3,8 +3,8 @@ package import ComposefsHashing
 internal import ComposefsLinuxSystem
 internal import Synchronization
 
-/// Objects whose content one handle has read and found to be what their names say, with what told their files apart then: a file that was
-/// written to, replaced or linked again since is read again.
+/// Objects that one handle has read and found intact, with the identity and times of their files: a file that was written to, replaced or linked
+/// again since is read again.
 final class IntactObjects: Sendable {
     private struct Identity: Hashable, Sendable {
         var device: UInt64
@@ -18,7 +18,7 @@ final class IntactObjects: Sendable {
         }
     }
 
-    /// About 200 bytes each. What is forgotten is read once more.
+    /// About 200 bytes each. A forgotten object is read once more.
     private static let limit = 1 << 18
     private let known = Mutex<[ObjectID: Identity]>([:])
 
@@ -32,7 +32,7 @@ final class IntactObjects: Sendable {
     }
 }
 
-/// A point on the clock that the kernel stamps files with.
+/// A time of the clock that the kernel uses for file times.
 package struct FileTime: Hashable, Comparable, Sendable {
     var seconds: Int64
     var nanoseconds: UInt32
@@ -46,18 +46,18 @@ package struct FileTime: Hashable, Comparable, Sendable {
 }
 
 extension Repository {
-    /// Those of some objects that are missing or are not what their names say, in the order of `ids`. With fs-verity the kernel's digest decides,
-    /// without the content, which each handle reads once. Reads on several threads.
+    /// The objects that are missing or do not match their names, in the order of `ids`. With fs-verity the kernel's digest decides, and the content is
+    /// not read. Otherwise each handle reads an object once. Uses several threads.
     ///
-    /// - Parameter reads: read the content where the kernel vouches for it, too: the disk may have lost it.
-    /// - Throws: `RepositoryError.system` where the repository cannot be read at all.
+    /// - Parameter reads: read the content also if the kernel's digest is correct, because the disk may have lost it.
+    /// - Throws: `RepositoryError.system` if the repository cannot be read at all.
     package func faulty(
         _ ids: [ObjectID], reads: Bool = false, threads: Int = Host.processorCount
     ) throws(RepositoryError) -> [ObjectID] {
         try filter(ids, threads) { (id) throws(RepositoryError) in try !self.isIntact(id, reads: reads) }
     }
 
-    /// Those of some objects whose files were changed after a time, or are missing or no regular files.
+    /// The objects with files that were changed after a time, are missing, or are not regular files.
     package func changed(_ ids: [ObjectID], since time: FileTime) throws(RepositoryError) -> [ObjectID] {
         try filter(ids, Host.processorCount) { (id) throws(RepositoryError) in
             guard let changed = try self.changeTime(of: id) else { return true }
@@ -76,7 +76,7 @@ extension Repository {
         return wanted
     }
 
-    /// Whether one object is here and is what its name says; see `faulty`.
+    /// Whether one object exists and matches its name; see `faulty`.
     package func isIntact(_ id: ObjectID, reads: Bool = false) throws(RepositoryError) -> Bool {
         let path = Layout.objectPath(id)
         guard let status = try system({ () throws(SystemError) in try root.statusIfPresent(at: path) }), status.kind == .regular,
@@ -88,7 +88,7 @@ extension Repository {
             } catch {
                 switch error {
                 case .objectMissing, .objectDamaged: return false
-                // The kernel gives the content to no one: nothing can take it for good.
+                // The kernel refuses to return the content, so nothing can use it.
                 case .signature: break
                 default: throw error
                 }
@@ -101,7 +101,7 @@ extension Repository {
         return true
     }
 
-    /// When the file of an object was last changed; nil where it is no regular file.
+    /// When the file of an object was last changed; nil if it is not a regular file.
     package func changeTime(of id: ObjectID) throws(RepositoryError) -> FileTime? {
         let status = try system { () throws(SystemError) in try root.statusIfPresent(at: Layout.objectPath(id)) }
         guard let status, status.kind == .regular else { return nil }
@@ -118,15 +118,15 @@ extension Repository {
     /// Whether an object's file has the right content, in a repository without fs-verity.
     ///
     /// - Parameters:
-    ///   - status: the file's.
-    ///   - content: what it must hold, where the caller has that.
+    ///   - status: the status of the file.
+    ///   - content: the expected content, if the caller has it in memory.
     func isIntact(
         _ id: ObjectID, _ status: FileStatus, _ content: [UnsafeRawBufferPointer]?
     ) throws(RepositoryError) -> Bool {
         if activity.intact.contains(id, status) { return true }
         do throws(RepositoryError) {
             let file = try openForReading(id, at: Layout.objectPath(id))
-            // Of the file that is read: another one may have taken the name.
+            // The status of the open file: another file may have the name by now.
             let opened = try system { () throws(SystemError) in try file.status() }
             let isGood = try system { () throws(SystemError) in
                 if let content { return try holds(file, content) }
@@ -143,7 +143,7 @@ extension Repository {
         }
     }
 
-    /// Reads all of an object and compares its digest.
+    /// Reads a whole object and compares its digest.
     private func hasContent(_ id: ObjectID) throws(RepositoryError) -> Bool {
         do throws(RepositoryError) {
             let file = try openForReading(id, at: Layout.objectPath(id))
@@ -158,21 +158,21 @@ extension Repository {
         }
     }
 
-    /// Whether a file cannot be read because the disk has lost a part of it, or because it is not what its Merkle tree says.
+    /// Whether a file cannot be read because the disk has lost a part of it, or because a block does not match the Merkle tree.
     static func isLost(_ error: SystemError) -> Bool {
         error.errno == .inputOutput || error.errno == .badMessage
     }
 
     // MARK: Setting aside
 
-    /// Takes what has a name that is not its own out of the way, to `.damaged/`, where it stays for people to look at until garbage is
-    /// collected. A name is there once: what was set aside before stays.
+    /// Moves a file that does not match its name to `.damaged/`, where it stays for examination until a garbage collection. Files that were set aside
+    /// before are kept.
     ///
-    /// - Returns: where it is now; nil where nothing has the name any more.
+    /// - Returns: its new path; nil if the file does not exist any more.
     @discardableResult
     func setAside(_ path: ByteString) throws(RepositoryError) -> ByteString? {
         try makeDirectory(Layout.damaged, mode: 0o755)
-        // As much of the path as a file name holds besides.
+        // The end of the path, as far as it fits into a file name.
         let text = path.bytes.map { $0 == UInt8(ascii: "/") ? UInt8(ascii: "-") : $0 }.prefix(220)
         for _ in 0..<16 {
             let name = Layout.damaged + "/" + ByteString(Array(text)) + "." + ByteString(Host.randomName(12))
@@ -184,10 +184,10 @@ extension Repository {
                 switch error.errno {
                 case .exists: continue
                 case .noEntry:
-                    // The name itself, or the directory, which a collection may have removed.
+                    // The file does not exist, or a collection has removed the directory.
                     guard try status(at: path) != nil else { return nil }
                     try makeDirectory(Layout.damaged, mode: 0o755)
-                // A file system without the flag: nobody else has made up this name.
+                // A file system without the flag. The random name is not in use.
                 case .invalidArgument, .noSystemCall:
                     do throws(SystemError) { try root.rename(at: path, to: name) } catch { throw .system(error) }
                     return name

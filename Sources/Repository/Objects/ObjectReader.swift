@@ -19,7 +19,7 @@ public final class ObjectReader: Sendable {
 extension Repository {
     /// A reader of the objects that outlives this handle and its lock.
     public func objectReader() throws(RepositoryError) -> ObjectReader {
-        // Opened anew: a duplicate would share the lock.
+        // Opened again: a duplicate would share the lock.
         ObjectReader(RootedDirectory(try system { () throws(SystemError) in try root.descriptor.open(at: ".", [.readOnly, .directory]) }))
     }
 }

@@ -1,4 +1,5 @@
 internal import ComposefsBytes
+internal import ComposefsHashing
 internal import ComposefsLinuxSystem
 
 extension Repository {
@@ -67,6 +68,15 @@ extension Repository {
             guard error.errno == .invalidArgument else { throw .system(error) }
             throw .invalidLink(path, .notSymbolicLink)
         }
+    }
+
+    /// The object that a link leads to; nil if there is no entry of that name.
+    func linkedObject(_ path: ByteString) throws(RepositoryError) -> ObjectID? {
+        guard let target = try readLink(path) else { return nil }
+        guard let id = Layout.objectID(ofTarget: target, algorithm) else {
+            throw .invalidLink(path, .notObject(target: target, algorithm))
+        }
+        return id
     }
 
     /// Makes the entries of a directory durable. A directory that does not exist has none. A failure has the same consequences as one of

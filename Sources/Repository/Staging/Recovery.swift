@@ -344,7 +344,7 @@ extension Repository {
     /// The entries of one of the 256 directories.
     private func objectEntries(_ index: UInt8) throws(RepositoryError) -> [ObjectEntry] {
         let path = Layout.objects + "/" + ByteString(Hex.encode(CollectionOfOne(index)))
-        // What is no directory holds no objects; fsck tells of it.
+        // Another file holds no objects; fsck reports it.
         guard try status(at: path)?.kind == .directory else { return [] }
         return try system { () throws(SystemError) in
             let directory = try root.directory(at: path)

@@ -14,7 +14,7 @@ internal import Synchronization
 // - `<stream name>`: a link to a stream object that an unfinished pull completed, from which the next pull continues.
 extension Repository {
     static let activePrefix: ByteString = ".active-"
-    /// The directory to use if the kernel does not tell its boot ID: always treated as that of another boot.
+    /// The directory to use if the kernel does not provide its boot ID. It is always treated as that of another boot.
     private static let unknownBoot: ByteString = "unknown"
 
     /// `.staging/<boot id>`.

@@ -7,12 +7,7 @@ extension Repository {
     /// The object that `streams/<name>` leads to; nil if there is no such stream.
     public func stream(_ name: ByteString) throws(RepositoryError) -> ObjectID? {
         try Layout.checkEntryName(name)
-        let path = Layout.streams + "/" + name
-        guard let target = try readLink(path) else { return nil }
-        guard let id = Layout.objectID(ofTarget: target, algorithm) else {
-            throw .invalidLink(path, .notObject(target: target, algorithm))
-        }
-        return id
+        return try linkedObject(Layout.streams + "/" + name)
     }
 
     /// The names of all streams, in ascending byte order.

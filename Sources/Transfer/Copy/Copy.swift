@@ -325,7 +325,7 @@ private struct ImageCopy: Sendable {
 }
 
 extension ImageStore {
-    /// Images for booting, made anew of layers in this store's formats, in the xattr modes for which an image records some.
+    /// Images for booting, generated from the layers in this store's formats, in the xattr modes for which an image records some.
     func makeBootImages(
         of streams: [(diffID: ContentDigest, stream: ObjectID)], like image: StoredImage, _ publication: inout Repository.Publication
     ) throws -> [BootImage] {

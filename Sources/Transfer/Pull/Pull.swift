@@ -319,7 +319,7 @@ struct ImagePull {
 
     // MARK: Internals
 
-    /// What is kept of where the image came from: of a registry the reference in full, as it turned out to be.
+    /// The source to record: for a registry, the complete reference that was resolved.
     private var recordedReference: ByteString? {
         options.recordedReference.map { $0.isEmpty ? ByteString("docker://" + source.canonicalName) : $0 }
     }

@@ -4,8 +4,8 @@ import ComposefsOCIModel
 import ComposefsTransports
 import Synchronization
 
-/// An image to be stored again: its documents from what is left of them in the store, everything else from an origin that is opened when it is
-/// needed. So what need not be fetched is not, and what is fetched is of the very image, wherever the reference leads now.
+/// An image to be stored again. Its documents come from the store as far as they are intact, and everything else from an origin that is opened
+/// when it is needed. The digest of the manifest is fixed, so the image is the same even if the reference names another one now.
 final class RepairImageSource: ImageSource {
     private let image: ByteString
     private let digest: ContentDigest
@@ -18,8 +18,8 @@ final class RepairImageSource: ImageSource {
     let pinnedDigest: ContentDigest?
 
     /// - Parameters:
-    ///   - manifest: its bytes, where they are here.
-    ///   - documents: configs that are here.
+    ///   - manifest: its bytes; nil if the store has no intact copy.
+    ///   - documents: the intact configs of the store.
     ///   - origin: the source of everything else; nil if none is known.
     init(
         _ image: ByteString, _ digest: ContentDigest, manifest: [UInt8]?, documents: [ContentDigest: [UInt8]], from origin: RepairSource?
@@ -33,7 +33,7 @@ final class RepairImageSource: ImageSource {
         pinnedDigest = digest
     }
 
-    /// Whether anything was needed that is not here.
+    /// Whether anything was requested from the origin.
     var isOpened: Bool { opened.withLock { $0 != nil } }
 
     private func remote() throws -> any ImageSource {

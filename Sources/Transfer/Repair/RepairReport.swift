@@ -8,20 +8,20 @@ public import ComposefsTransports
 
 /// How a store is repaired.
 public struct RepairOptions: Sendable {
-    /// Only this image, as `ImageStore.resolve` takes it; nil for all. What is damaged of others is set aside all the same.
+    /// Only this image, by a name or digest for `ImageStore.resolve`; nil for all. Damaged objects of other images are set aside in any case.
     public var image: ByteString?
-    /// Only say what would be done.
+    /// Only report what a repair would do.
     public var isDryRun = false
-    /// Remove references that lead to nothing, and entries of `streams/` and `images/` that do.
+    /// Remove dangling references, and dangling entries of `streams/` and `images/`.
     public var prunesDangling = false
-    /// Another repository to bring from what is damaged: object by object where it has them, else image by image.
+    /// Another repository to copy from: single objects if it has them, otherwise whole images.
     public var repository: ImageStore?
-    /// The places that an image may be fetched from, best first: by what was recorded when it was pulled, if anything, its name, and its
-    /// manifest's digest. Empty for none. Opened when something of the image must be fetched.
+    /// The sources of an image, best first, by the source that was recorded when it was pulled (nil if none was), its name, and its manifest's
+    /// digest. Empty if there are none. A source is opened when something of the image must be fetched.
     public var sources: @Sendable (_ recorded: ByteString?, _ name: ByteString, _ manifest: ContentDigest) -> [RepairSource]
     /// Ends the repair.
     public var cancellation = Cancellation()
-    /// Told what happens, from several threads; must not block.
+    /// Receives events, from several threads. It must not block.
     public var observer: (@Sendable (RepairEvent) -> Void)?
 
     public init(
@@ -31,7 +31,7 @@ public struct RepairOptions: Sendable {
     ) { self.sources = sources }
 }
 
-/// A place that an image may be fetched from.
+/// A source that an image may be fetched from.
 public struct RepairSource: Sendable {
     /// The reference, for messages.
     public var name: ByteString
@@ -43,26 +43,26 @@ public struct RepairSource: Sendable {
     }
 }
 
-/// One thing that a repair did, or would do.
+/// One change that a repair made, or would make.
 public enum RepairAction: Sendable, Hashable {
-    /// `meta.json` was made anew; what was wrong with it.
+    /// `meta.json` was written again; what was wrong with it.
     case metadataWritten(fault: MetadataFault)
-    /// A file was taken out of the way; where it is now, nil in a dry run.
+    /// A damaged file was moved; its new path, nil in a dry run.
     case setAside(path: ByteString, to: ByteString?)
-    /// So many objects were brought from another repository.
+    /// This number of objects was copied from another repository.
     case objectsBrought(count: Int)
-    /// A link was written anew; what it leads to.
+    /// A link was created again; its target.
     case linkWritten(path: ByteString, target: ByteString)
-    /// An image's documents, streams and EROFS images were made anew from what is here.
+    /// An image's documents, streams and EROFS images were generated from the contents of the store.
     case regenerated(image: ByteString)
-    /// An image was fetched: from where, and how many of its layers, nil in a dry run.
+    /// An image was fetched: its source, and the number of its layers that were read; nil in a dry run.
     case fetched(image: ByteString, from: ByteString, layers: Int?)
-    /// A reference, or an entry, that led to nothing was removed.
+    /// A dangling reference or entry was removed.
     case danglingRemoved(path: ByteString)
-    /// A left-over of an interrupted operation was removed.
+    /// A temporary file of an interrupted operation was removed.
     case temporaryRemoved(path: ByteString)
 
-    /// A stable name of the kind, for programs.
+    /// The name of the kind in JSON. It does not change.
     public var code: String {
         switch self {
         case .metadataWritten: "metadata-written"
@@ -81,34 +81,34 @@ public enum RepairAction: Sendable, Hashable {
 public struct RepairedImage: Sendable {
     /// The tag; `oci-referrers/…` of a referrer; the name below `images/refs` of an image that has no manifest.
     public var name: ByteString
-    /// Nil for an image without one.
+    /// Nil for an image without a manifest.
     public var manifestDigest: ContentDigest?
-    /// Whether it was whole before.
+    /// Whether the image was complete and intact before.
     public var wasWhole: Bool
-    /// Whether it is whole now, by the same checks as `ImageStore.check`. In a dry run as before.
+    /// Whether the image is complete and intact now, by the checks of `ImageStore.check`. In a dry run, the same as `wasWhole`.
     public var isWhole: Bool
-    /// Why it could not be repaired; nil where it was, or need not be.
+    /// Why the image could not be repaired; nil if it was repaired or was intact.
     public var failure: (any Error)?
 }
 
 /// What a repair did.
 public struct RepairReport: Sendable {
     public var isDryRun = false
-    /// In the order in which they were done.
+    /// In chronological order.
     public var actions: [RepairAction] = []
     public var images: [RepairedImage] = []
-    /// References that lead to nothing, and were left.
+    /// Dangling references that were kept.
     public var dangling: [ByteString] = []
-    /// Whether temporaries were left because another process uses the repository.
+    /// Whether temporary files were kept because another process uses the repository.
     public var isBusy = false
 
     public init() {}
 }
 
-/// What a repair tells while it runs.
+/// An event of a running repair.
 public enum RepairEvent: Sendable {
     case did(RepairAction)
-    /// An image is not whole, and is being repaired.
+    /// The repair of an incomplete or damaged image begins.
     case mending(image: ByteString)
     /// An image is being fetched.
     case pull(PullEvent)
@@ -116,20 +116,20 @@ public enum RepairEvent: Sendable {
 
 /// Why an image cannot be repaired.
 public enum RepairError: Error, Sendable, CustomStringConvertible {
-    /// Nothing says where it came from, and no place was given.
+    /// No source was recorded, the name is no registry reference, and the caller named no source.
     case noSource(image: ByteString)
-    /// None of the places has it, or gives it: what each said.
+    /// No source provides the image; the error of each.
     case unavailable(image: ByteString, reasons: [String])
-    /// It was made from a directory: nothing but its EROFS image tells its files, and nothing but that directory, or another repository, has them.
+    /// The image was created from a directory. Only that directory or another repository has its files.
     case notRebuildable(image: ByteString)
-    /// It was stored anew, and is damaged all the same: what the check says.
+    /// The image was stored again and still has faults; the first finding of the check.
     case stillDamaged(image: ByteString, String)
 
     public var description: String {
         switch self {
-        case .noSource(let image): "\(image.withoutSecrets): nothing says where it can be fetched from"
+        case .noSource(let image): "\(image.withoutSecrets): no source is known"
         case .unavailable(let image, let reasons): "\(image.withoutSecrets): \(reasons.joined(separator: "; "))"
-        case .notRebuildable(let image): "\(image.withoutSecrets): it was made from a directory, and must be made again"
+        case .notRebuildable(let image): "\(image.withoutSecrets): it was created from a directory, and must be created again"
         case .stillDamaged(let image, let fault): "\(image.withoutSecrets): \(fault)"
         }
     }

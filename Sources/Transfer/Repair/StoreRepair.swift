@@ -11,14 +11,14 @@ import ComposefsSplitStream
 import ComposefsTransports
 
 extension ImageStore {
-    /// Repairs what checks of both levels found. What has a wrong name is set aside; then each image that is not whole is stored anew, from what is
-    /// left of it here and, for the rest, from where it came from. Each step is atomic and durable, and a repair that was cut short is continued
-    /// by the next one.
+    /// Repairs the faults that the checks of the repository and of the images found. Files with wrong names are set aside. Then each incomplete or
+    /// damaged image is stored again, from its intact parts in the store and, for the rest, from its source. Each step is atomic and durable; the
+    /// next repair continues an interrupted one.
     ///
     /// - Parameters:
     ///   - faults: what `Repository.check` found, with all objects read.
     ///   - imageFaults: what `check` found.
-    /// - Throws: `RepositoryError` where the repository cannot be written to or listed. Why an image cannot be repaired is in the report.
+    /// - Throws: `RepositoryError` if the repository cannot be written to or listed. The report states why an image cannot be repaired.
     public func repair(_ faults: FsckReport, _ imageFaults: ImageReport, _ options: RepairOptions) throws -> RepairReport {
         var repair = StoreRepair(store: self, options: options)
         return try repair.run(faults, imageFaults)
@@ -29,9 +29,9 @@ private struct StoreRepair {
     let store: ImageStore
     let options: RepairOptions
     private var report = RepairReport()
-    /// Made when it is needed: it reads all objects.
+    /// Created on first use, because it reads all objects.
     private var catalog: StoreCatalog?
-    /// Manifests that were looked at, and whether they are whole now.
+    /// The manifests that were examined, and whether their images are complete and intact now.
     private var known: [ContentDigest: Bool] = [:]
     private var repository: Repository { store.repository }
 
@@ -51,7 +51,7 @@ private struct StoreRepair {
         let name = only == nil ? options.image : nil
         var faulty: [ByteString: [String]] = [:]
         for problem in imageFaults.problems { faulty[problem.image, default: []].append(problem.description) }
-        // Before anything is moved: hints are on the very files that may be damaged.
+        // Before anything is moved: the hints are attributes of files that may be damaged.
         let targets = try findTargets().filter { target in
             only.map { target.digest == $0.manifestDigest } ?? name.map { target.name == $0 } ?? true
         }
@@ -65,9 +65,9 @@ private struct StoreRepair {
         return report
     }
 
-    // MARK: What there is
+    // MARK: Targets
 
-    /// An image that shall be whole.
+    /// An image to check and repair.
     private struct Target {
         enum Kind {
             case tag
@@ -79,7 +79,7 @@ private struct StoreRepair {
         var name: ByteString
         var digest: ContentDigest?
         var recorded: ByteString?
-        /// As it was before the repair, where it can be read.
+        /// The image before the repair; nil if it cannot be read.
         var image: StoredImage?
     }
 
@@ -120,7 +120,7 @@ private struct StoreRepair {
                     did(.setAside(path: problem.path, to: newPath))
                 }
             case .entryNotSymlink: entries.insert(problem.path)
-            // A link that leads to something else than its name means. What leads to a damaged object is right again with the object.
+            // The link leads to another object than its name requires. A link to a damaged object is correct again when the object is.
             case .linkMismatch where isEntry(problem.path): entries.insert(problem.path)
             case .streamOpenFailed, .streamReadFailed: if try leadsToIntact(problem.path) { entries.insert(problem.path) }
             default: break
@@ -140,7 +140,7 @@ private struct StoreRepair {
         (path.hasPrefix("streams/") || path.hasPrefix("images/")) && path.bytes.count { $0 == UInt8(ascii: "/") } == 1
     }
 
-    /// Whether a stream's link leads to an object that is what its own name says, so that the link is at fault.
+    /// Whether a stream's link leads to an intact object, so that the link itself is at fault.
     private func leadsToIntact(_ path: ByteString) throws -> Bool {
         guard isEntry(path), let id = try store.usableStream(ByteString(Array(path.bytes.dropFirst(8)))) else { return false }
         return try repository.isIntact(id)
@@ -163,7 +163,7 @@ private struct StoreRepair {
             default: break
             }
         }
-        // What is brought may lead to more that is missing.
+        // The copied objects may refer to more missing ones.
         var count = 0
         var seen: Set<ObjectID> = []
         while !wanted.isEmpty {
@@ -186,7 +186,7 @@ private struct StoreRepair {
 
     // MARK: References
 
-    /// A reference whose text is damaged, but which can be read as one to what is here.
+    /// A reference whose target is damaged, but resembles that of an existing entry.
     private mutating func relinkReferences(_ faults: FsckReport) throws {
         for problem in faults.problems where problem.kind == .linkMismatch || problem.kind == .brokenSymlink {
             let isStream = problem.path.hasPrefix("streams/refs/")
@@ -202,7 +202,7 @@ private struct StoreRepair {
         }
     }
 
-    /// Whether two names of one length differ in two bytes at most. Digests never do by chance.
+    /// Whether two names of equal length differ in at most two bytes. Digests never do by chance.
     private static func isNear(_ text: ByteString, _ other: ByteString) -> Bool {
         guard text.count == other.count, text.count >= 64 else { return false }
         return zip(text.bytes, other.bytes).count { $0 != $1 } <= 2
@@ -224,7 +224,7 @@ private struct StoreRepair {
                     result.isWhole = true
                 }
             } catch {
-                // Nothing more can be written, of no image.
+                // Nothing more can be written for any image.
                 if case RepositoryError.readOnly = error { throw error }
                 try options.cancellation.check()
                 result.failure = error
@@ -239,7 +239,7 @@ private struct StoreRepair {
         return try store.isWhole(image)
     }
 
-    /// What the check says of an image that was stored anew.
+    /// The first finding of the check of an image that was stored again.
     private func fault(of digest: ContentDigest) throws -> String? {
         guard try isWhole(digest) else { return "objects are still missing or damaged" }
         return try store.check(ByteString(digest.description)).problems.first { !$0.image.hasPrefix("oci-referrers/") }?.description
@@ -267,7 +267,7 @@ private struct StoreRepair {
         return try repository.faulty(objects).isEmpty
     }
 
-    // MARK: Storing anew
+    // MARK: Storing again
 
     private mutating func store(_ target: Target, _ digest: ContentDigest) throws {
         let sources = options.sources(target.recorded, target.name, digest)
@@ -297,7 +297,7 @@ private struct StoreRepair {
         throw RepairError.unavailable(image: target.name, reasons: reasons)
     }
 
-    /// Of a layer that cannot be fetched: that nobody knows where from.
+    /// The reason for a layer that cannot be fetched: its source is unknown.
     private static func cause(_ error: any Error) -> any Error {
         if case PullError.layer(_, _, _, let cause) = error, cause is RepairError { return cause }
         return error
@@ -335,7 +335,7 @@ private struct StoreRepair {
         return made
     }
 
-    /// Layers that are here, and whose names are lost or lead elsewhere, get them again.
+    /// Creates the links of stored layers again if they are missing or lead to other objects.
     private mutating func relink(_ target: Target, _ documents: Documents) throws {
         let lost = try documents.layers.filter { layer in
             guard let linked = try store.usableStream(StreamName.layer(layer)) else { return true }
@@ -348,7 +348,8 @@ private struct StoreRepair {
         }
     }
 
-    /// Whether the image kept the blobs of its layers. If its manifest's stream is lost, the blobs' streams say so; if its document is, the stream does.
+    /// Whether the image kept the blobs of its layers. If the manifest's stream is lost, the blobs' streams show it; if the document is lost, the
+    /// manifest's stream does.
     private func keepsBlobs(_ target: Target, _ digest: ContentDigest, _ documents: Documents) throws -> Bool {
         if let image = target.image { return !image.keptBlobs.isEmpty }
         if let stream = try store.usableStream(StreamName.manifest(digest)), let reader = try? repository.openStream(stream) {
@@ -357,7 +358,7 @@ private struct StoreRepair {
         return try documents.manifest?.layers.contains { try store.usableStream(StreamName.blob($0.digest)) != nil } ?? false
     }
 
-    /// Returns how many layers were read.
+    /// - Returns: the number of layers that were read.
     private func pull(
         _ target: Target, _ digest: ContentDigest, _ source: RepairImageSource, keepsBlobs: Bool
     ) throws -> Int {
@@ -389,8 +390,8 @@ private struct StoreRepair {
         }
     }
 
-    /// EROFS images that a pull does not make, and that the image had: those for booting, and those of formats that the repository does not make
-    /// any more.
+    /// EROFS images that the image had and a pull does not create: those for booting, and those of formats that are no longer among the
+    /// repository's.
     private func keepImages(of target: Target, _ digest: ContentDigest) throws {
         guard let before = target.image, let now = try store.image(digest), now.isContainer else { return }
         let lacks = before.bootImages.map(\.id) + [before.imageID(.v2), before.imageID(.v1)].compactMap(\.self)
@@ -435,11 +436,11 @@ private struct StoreRepair {
         did(.fetched(image: target.name, from: origin.name, layers: documents.layers.isEmpty ? nil : lost.count))
     }
 
-    // MARK: What is left
+    // MARK: Remains
 
     private mutating func lookForDangling() throws {
         let found = try repository.check(metadataOnly: true).problems.filter { $0.kind == .brokenSymlink }.map(\.path)
-        // References first: an entry that nothing refers to is garbage.
+        // References first: an entry without references is garbage.
         for path in found.sorted(by: { !isEntry($0) && isEntry($1) }) {
             guard options.prunesDangling else {
                 report.dangling.append(path)
@@ -462,7 +463,7 @@ private struct StoreRepair {
 }
 
 extension PullLimits {
-    /// For what was taken once: what its owner allowed is not asked again.
+    /// For an image that was accepted before: its policy is not evaluated again.
     static let unlimited = {
         var limits = PullLimits()
         limits.layerBytes = 1 << 60
