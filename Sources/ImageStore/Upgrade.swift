@@ -16,9 +16,9 @@ extension ImageStore {
         public var metadataWritten = false
     }
 
-    /// Creates the EROFS images of the repository's formats for every tagged image if the default one is missing or damaged, or if the name of its
-    /// config is missing. References to images of other formats are kept, and `meta.json` is rewritten in the form that programs write. Each tag is
-    /// upgraded in one durable step.
+    /// Creates the EROFS images of the repository's formats for every tagged image if the default one is missing or damaged, or if the link of
+    /// its config is missing. References to images of other formats are kept, and `meta.json` is rewritten in the form that programs write. Each
+    /// tag is upgraded in one durable step.
     ///
     /// - Throws: at the first image that cannot be read; the tags before it are upgraded.
     public func upgrade() throws -> UpgradeResult {

@@ -161,6 +161,7 @@ extension OCIError.Missing: CustomStringConvertible {
         case .manifest(let digest): "the manifest \(digest) is missing"
         case .config(let path): "the config \(path) is missing"
         case .layer(let path): "the layer \(path) is missing"
+        case .file("oci-layout", .layout): "is not an OCI layout: the file oci-layout is missing"
         case .file(let name, .layout): "is not an OCI layout: \(name) is missing"
         case .file(let name, .dockerArchive): "is not a docker archive: \(name) is missing"
         case .file(let name, .directory): "is not a directory in skopeo's format: \(name) is missing"
