@@ -1,6 +1,6 @@
 public import ComposefsBytes
 import ComposefsEROFS
-package import ComposefsHashing
+import ComposefsHashing
 import ComposefsOCIModel
 public import ComposefsRepository
 import ComposefsSplitStream
@@ -71,11 +71,11 @@ extension ImageStore {
     /// - Parameter only: the image, by a name or digest for `resolve`; nil for all tags.
     /// - Throws: `ImageStoreError` if `only` names no image; faults are in the report.
     public func check(_ only: ByteString? = nil, _ options: ImageCheckOptions = ImageCheckOptions()) throws -> ImageReport {
-        try check(only, options, verified: [])
+        try check(only, options, verified: VerifiedObjects())
     }
 
     /// - Parameter verified: objects that the same check has read, and that are what their names say.
-    package func check(_ only: ByteString?, _ options: ImageCheckOptions, verified: Set<ObjectID>) throws -> ImageReport {
+    package func check(_ only: ByteString?, _ options: ImageCheckOptions, verified: VerifiedObjects) throws -> ImageReport {
         var check = ImageCheck(LayerCheck(store: self, options: options, verified: verified))
         if let only {
             let found = try resolve(only)

@@ -24,7 +24,7 @@ struct LayerCheck: Sendable {
     let store: ImageStore
     let options: ImageCheckOptions
     /// Objects that the same check has read, and that are what their names say.
-    let verified: Set<ObjectID>
+    let verified: VerifiedObjects
 
     func run(_ layers: [Layer]) -> [Layer: Finding] {
         let distinct = Array(Set(layers))

@@ -115,12 +115,14 @@ extension Repository {
     /// The bytes of objects that a thread takes at once.
     private static let chunkBytes: UInt64 = 4 << 20
     private static let chunkObjects = 128
+    /// What is read of an object at a time: it stays in the processor's cache until it is hashed. Bytes.
+    private static let readBytes = 256 << 10
 
     private func checkObjects(
         _ inventory: Inventory, _ subset: CheckSubset?, _ threads: Int, _ progress: (@Sendable (Int, Int) -> Void)?,
         _ report: inout FsckReport
     ) {
-        let chosen = inventory.objects.filter { object in subset.map { object.key.withUnsafeBytes($0.contains) } ?? true }
+        let chosen = subset.map { subset in inventory.objects.filter { $0.key.withUnsafeBytes(subset.contains) } } ?? inventory.objects
         report.objectsChecked = chosen.count
         // The largest first, so that no thread reads a large one alone at the end.
         var chunks: [[ObjectID]] = []
@@ -133,16 +135,25 @@ extension Repository {
             chunks[chunks.count - 1].append(id)
             room -= min(room, size)
         }
-        let done = Counter()
+        let (done, next) = (Counter(), Counter())
         let total = chosen.count
-        let found = parallelMap(chunks, threads: threads, batch: 1) { chunk in
-            let faulty = self.problems(ofObjects: chunk)
-            progress?(done.value.add(chunk.count, ordering: .relaxed).newValue, total)
+        let all = chunks
+        // One buffer and one hasher for all that a thread reads: new memory costs as much as reading a small object.
+        let found = parallelMap(Array(0..<max(1, min(threads, all.count))), threads: threads, batch: 1) { _ in
+            let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Self.readBytes, alignment: 4096)
+            defer { buffer.deallocate() }
+            var hasher = VerityHasher(self.algorithm)
+            var faulty: [(id: ObjectID, problem: FsckProblem)] = []
+            while case let index = next.value.add(1, ordering: .relaxed).oldValue, index < all.count {
+                for id in all[index] {
+                    if let problem = self.problem(ofObject: id, &hasher, buffer) { faulty.append((id, problem)) }
+                }
+                progress?(done.value.add(all[index].count, ordering: .relaxed).newValue, total)
+            }
             return faulty
         }
         let faulty = found.flatMap(\.self).sorted { $0.id < $1.id }
-        report.verified = Set(chosen.keys)
-        for (id, _) in faulty { report.verified.remove(id) }
+        report.verified = VerifiedObjects(read: chosen, faulty: Set(faulty.map(\.id)))
         // An object gets fs-verity before its name, so no interruption leaves a named object without it.
         let torn = faulty.filter { $0.problem.kind != .objectOpenFailed && $0.problem.kind != .objectVerityMissing }
         let leftOver = leftOvers(torn.map(\.id), inventory)
@@ -159,18 +170,6 @@ extension Repository {
 
     private final class Counter: Sendable {
         let value = Atomic<Int>(0)
-    }
-
-    private func problems(ofObjects ids: [ObjectID]) -> [(id: ObjectID, problem: FsckProblem)] {
-        // One hasher and one buffer for many objects: most are small.
-        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 4096)
-        defer { buffer.deallocate() }
-        var hasher = VerityHasher(algorithm)
-        var found: [(id: ObjectID, problem: FsckProblem)] = []
-        for id in ids {
-            if let problem = problem(ofObject: id, &hasher, buffer) { found.append((id, problem)) }
-        }
-        return found
     }
 
     /// The damaged objects that an operation stored and did not sync, as its marker records, and to which nothing refers. They count as temporary
@@ -208,7 +207,8 @@ extension Repository {
     ) -> FsckProblem? {
         let path = Layout.objectPath(id)
         do throws(RepositoryError) {
-            let file = try openForReading(id, at: path)
+            var opened: FileStatus?
+            let file = try Self.openForReading(id, at: path, in: root, status: &opened)
             if isSecure {
                 guard let measured = try system({ () throws(SystemError) in try measuredVerity(file) }) else {
                     return FsckProblem(.objectVerityMissing, path)
@@ -216,7 +216,7 @@ extension Repository {
                 guard measured == id else { return FsckProblem(.objectDigestMismatch, path, object: measured) }
             }
             do throws(SystemError) {
-                let status = try file.status()
+                let status = if let opened { opened } else { try file.status() }
                 var offset: UInt64 = 0
                 while true {
                     let count = try file.pread(into: buffer, at: offset)

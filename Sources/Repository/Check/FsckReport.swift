@@ -76,7 +76,7 @@ public struct FsckReport: Sendable {
     public var notes: [String] = []
 
     /// Objects that were read and are what their names say.
-    package var verified: Set<ObjectID> = []
+    package var verified = VerifiedObjects()
 
     public init() {}
 
@@ -91,6 +91,19 @@ public struct FsckReport: Sendable {
         }
         problems.append(problem)
     }
+}
+
+/// Objects that a check has read, and that are what their names say.
+package struct VerifiedObjects: Sendable {
+    /// With their sizes; shared with the check's inventory.
+    private var read: [ObjectID: UInt64] = [:]
+    private var faulty: Set<ObjectID> = []
+
+    package init() {}
+
+    init(read: [ObjectID: UInt64], faulty: Set<ObjectID>) { (self.read, self.faulty) = (read, faulty) }
+
+    package func contains(_ id: ObjectID) -> Bool { read[id] != nil && !faulty.contains(id) }
 }
 
 /// A part of the objects that a check reads, so that a large repository can be checked in several runs. The parts 1 to `count` cover all objects.

@@ -216,10 +216,20 @@ extension Repository {
     static func openForReading(
         _ id: ObjectID, at path: ByteString, in root: borrowing RootedDirectory
     ) throws(RepositoryError) -> FileDescriptor {
+        var status: FileStatus?
+        return try openForReading(id, at: path, in: root, status: &status)
+    }
+
+    /// - Parameter status: the file's, set when it is returned.
+    static func openForReading(
+        _ id: ObjectID, at path: ByteString, in root: borrowing RootedDirectory, status: inout FileStatus?
+    ) throws(RepositoryError) -> FileDescriptor {
         do throws(SystemError) {
             // Not blocking: a FIFO in the object's place must not block the caller.
             let file = try root.open(at: path, [.readOnly, .noFollow, .nonBlocking])
-            if try file.status().kind == .regular { return file }
+            let found = try file.status()
+            status = found
+            if found.kind == .regular { return file }
         } catch {
             switch error.errno {
             case .noEntry: throw .objectMissing(id)
