@@ -241,7 +241,7 @@ import Testing
             ("example.org/team/app:1", "2024-01-01T00:00:00+02:00", "arm64", "two"),
             ("example.org/team/app:2", "not a time", "amd64", "two"),
         ].enumerated() {
-            let file = TarMember(name: "usr/f\(index)", content: [UInt8](repeating: UInt8(index), count: 9000 * (index + 1)))
+            let file = TarMember(name: "usr/f\(index)", content: [UInt8](repeating: UInt8(index), count: 30_000 * (index + 1)))
             var layout = ContractLayout(layers: [tarArchive([TarMember(name: "usr/", mode: 0o755, type: "5"), file])])
             layout.config =
                 #"{"created":"\#(created)","architecture":"\#(architecture)","os":"linux","config":{"Labels":{"kind":"\#(label)","a=b":""}},"#
