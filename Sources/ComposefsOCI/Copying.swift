@@ -16,8 +16,8 @@ extension Store {
         try cancellable(options.cancellation) {
             let found = try source.images.open(image)
             let result = try copyImage(found.image, from: source.images, named: found.name, into: images, options)
-            source.images.noteUse(of: TaggedImage(name: found.name, manifestDigest: found.image.manifestDigest))
-            images.noteUse(of: TaggedImage(name: result.name, manifestDigest: result.manifestDigest))
+            source.images.noteUse(named: image)
+            images.noteUse(named: result.name)
             return result
         }
     }

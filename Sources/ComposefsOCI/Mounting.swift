@@ -58,8 +58,7 @@ extension Store {
         var names = [image]
         if let at = image.bytes.lastIndex(of: UInt8(ascii: "@")), at > 0 { names.append(ByteString(Array(image.bytes[..<at]))) }
         for name in names where ObjectID(hex: name.bytes) == nil {
-            if let found = try? images.resolve(name) { return images.noteUse(of: found) }
-            if (try? images.hasName(name)) == true { return images.noteUse(ofDirectoryImage: name) }
+            if images.noteUse(named: name) { return }
         }
         images.noteUse(ofImage: id)
     }

@@ -63,7 +63,7 @@ extension Store {
 
     /// A pull of an image that is here already is a use of its tag, too.
     private func noteUse(of result: PullResult) {
-        images.noteUse(of: TaggedImage(name: result.name, manifestDigest: result.manifestDigest))
+        images.noteUse(named: result.name)
     }
 
     /// The options, with the source of the image for a later repair.

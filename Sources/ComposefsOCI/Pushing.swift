@@ -24,9 +24,9 @@ extension Store {
         _ image: ByteString, to reference: String, _ options: PushOptions = PushOptions(), registry: RegistryOptions = RegistryOptions()
     ) throws -> PushResult {
         try cancellable(options.cancellation) {
-            let found = try images.open(image)
-            let result = try pushImage(found.image, of: images, to: try openDestination(reference, options, registry), options)
-            images.noteUse(of: TaggedImage(name: found.name, manifestDigest: found.image.manifestDigest))
+            let stored = try images.open(image).image
+            let result = try pushImage(stored, of: images, to: try openDestination(reference, options, registry), options)
+            images.noteUse(named: image)
             return result
         }
     }

@@ -154,19 +154,18 @@ extension ImageStore {
 
     // MARK: Uses
 
-    /// Records that a name was used now. A digest, or the beginning of one, is a use of all tags of that image. Nothing is recorded if this
-    /// handle may not write, and nothing fails.
-    package func noteUse(of tag: TaggedImage) {
-        let path = ImageTag.referencePath(tag.name)
-        if (try? ImageTag.check(tag.name)) != nil, (try? repository.streamReference(path)) != nil {
-            return repository.noteUse(streams: [path])
-        }
-        let tags = ((try? tags()) ?? []).filter { $0.manifestDigest == tag.manifestDigest }
-        repository.noteUse(streams: tags.map { ImageTag.referencePath($0.name) })
+    /// Records that what a name stands for was used now: the tag, or the name below `images/refs`; a digest, or the beginning of one, is a use of
+    /// all tags of that image. Nothing is recorded if this handle may not write, and nothing fails.
+    ///
+    /// - Returns: whether the name stands for anything.
+    @discardableResult
+    package func noteUse(named reference: ByteString) -> Bool {
+        guard let names = try? references(of: reference), let tags = try? tags() else { return false }
+        let known = Set(tags.map(\.name))
+        repository.noteUse(
+            streams: names.filter { known.contains($0) }.map { ImageTag.referencePath($0) }, images: names.filter { !known.contains($0) })
+        return true
     }
-
-    /// The same for a name below `images/refs`.
-    package func noteUse(ofDirectoryImage name: ByteString) { repository.noteUse(images: [name]) }
 
     /// The same for the identifier of an EROFS image: it is a use of everything that names the image.
     package func noteUse(ofImage id: ObjectID) {
