@@ -60,12 +60,14 @@ import Testing
             try Cfsoci.run(arguments + ["--repo", path ?? self.path])
         }
 
-        /// Names, kinds, owners, modes, sizes, times, contents and extended attributes of everything.
+        /// Names, kinds, owners, modes, sizes, times, contents and extended attributes of everything, but no times of tags: they are those of the
+        /// last use.
         func snapshot() throws -> String {
             try mustShell(
                 #"""
                 cd "$1"
-                find . -printf '%p %y %m %U %G %s %n %T@ %C@ %i %l\n' | sort
+                find . ! -path './streams/refs/oci/*' -printf '%p %y %m %U %G %s %n %T@ %C@ %i %l\n' | sort
+                find ./streams/refs/oci -printf '%p %y %m %U %G %s %n %i %l\n' | sort
                 find . -type f -print0 | sort -z | xargs -0 sha512sum
                 find . -print0 | sort -z | xargs -0 getfattr -h -d -m - --
                 """#, [path])
