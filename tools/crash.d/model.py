@@ -237,6 +237,8 @@ def write(state, folder, original, rename=None, tops=None):
         place = folder + (rename(path) if rename else path)
         if file.kind == stat.S_IFLNK:
             os.symlink(file.target, place)
+            if file.times:
+                os.utime(place, ns=file.times, follow_symlinks=False)
         elif file.number in made:
             os.link(made[file.number], place)
         elif file.kind == stat.S_IFDIR:

@@ -32,7 +32,7 @@ MORE = {
     },
 }
 FICLONE, FICLONERANGE, ENABLE_VERITY = 0x40049409, 0x4020940D, 0x40806685
-AT_FDCWD, AT_REMOVEDIR, RENAME_EXCHANGE = -100, 0x200, 2
+AT_FDCWD, AT_SYMLINK_NOFOLLOW, RENAME_EXCHANGE = -100, 0x100, 2
 TRACE_ME, CONTINUE, SYSCALL, SET_OPTIONS, GET_INFO = 0, 7, 24, 0x4200, 0x420E
 # SYSGOOD, FORK, VFORK, CLONE, EXEC, SECCOMP, EXITKILL
 OPTIONS = 1 | 2 | 4 | 8 | 16 | 128 | 1 << 20
@@ -424,6 +424,9 @@ class Recorder:
         return Call(name, f"{self.name_of(number)} {key}", [Effect(Effect.ATTRIBUTE, number, key, value)])
 
     def before_status(self, process, name, values):
+        # The link itself, not what it leads to.
+        follows = name != "lchown" and not (name == "utimensat" and values[3] & AT_SYMLINK_NOFOLLOW)
+        follows = follows and not (name == "fchownat" and values[4] & AT_SYMLINK_NOFOLLOW)
         if name in ("fchmod", "fchown"):
             path = self.place(process, values[0])
         elif name in ("chmod", "chown", "lchown"):
@@ -431,12 +434,12 @@ class Recorder:
         else:
             text = self.text_at(process, values[1]) if values[1] else ""
             path = self.path(process, values[0], text)
-        number = self.number(path)
-        return None if number is None else (path, number)
+        number = self.number(path, follows)
+        return None if number is None else (path, number, follows)
 
     def after_status(self, process, name, found, result):
-        path, number = found
-        status = os.stat(path)
+        path, number, follows = found
+        status = os.stat(path) if follows else os.lstat(path)
         if "chmod" in name:
             effect = Effect(Effect.MODE, number, "", stat.S_IMODE(status.st_mode))
         elif "chown" in name:
