@@ -23,6 +23,8 @@ extension ImageStore {
     /// - Throws: at the first image that cannot be read; the tags before it are upgraded.
     public func upgrade() throws -> UpgradeResult {
         var result = UpgradeResult()
+        // An upgrade that was killed has published images without syncing their names. They would count as current.
+        _ = try repository.recoverInterruptedPull()
         result.metadataWritten = try repository.normalizeMetadata()
         for tag in try tags() {
             guard let image = try image(tag.manifestDigest) else {
