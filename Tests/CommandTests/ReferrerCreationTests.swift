@@ -21,7 +21,7 @@ import Testing
     }
 
     private func details(_ arguments: [String] = [], of subject: String = "t") throws -> [JSONValue] {
-        try store.succeed(["referrers", "list", subject, "--json"] + arguments).json()["details"]?.array ?? []
+        try store.succeed(["referrers", "list", subject, "--json", "--long"] + arguments).json()["details"]?.array ?? []
     }
 
     /// The manifest has the members, the order and the escapes of image-spec's Go types, which oras writes.

@@ -107,6 +107,26 @@ enum Snippets {
         // end
     }
 
+    /// Compiled only: it would confine the process of all tests.
+    static func confining(path: ByteString) throws -> ByteString {
+        // snippet: confining
+        let store = try Store.open(path)
+        let registry = RegistryOptions()
+
+        var confinement = Confinement(writable: [path], usesNetwork: true, capabilities: [.dacOverride, .fileOwner])
+        let files = registry.files()
+        confinement.readable += files.readable
+        confinement.runsPrograms = files.runsHelpers
+        confinement.limitsPaths = !files.runsHelpers
+        let applied = try confinement.apply()
+
+        var options = PullOptions()
+        options.downloadsEnded = { try applied.endNetwork() }
+        let result = try store.pull("alpine", options, registry: registry)
+        // end
+        return result.name
+    }
+
     static func order(_ store: Store) async throws -> UInt64 {
         // snippet: order
         try store.images.untag("docker.io/library/alpine:latest")

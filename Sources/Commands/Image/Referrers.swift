@@ -159,6 +159,8 @@ private struct ReferrerList: CommandReport {
     }
 
     var json: JSONValue {
+        var document: JSONValue = ["subject": .text(subject), "referrers": .texts(referrers.map(\.digest))]
+        guard isLong else { return document }
         let details = referrers.map { referrer -> JSONValue in
             let annotations = referrer.annotations.sorted { $0.key < $1.key }.map { (key: $0.key, value: JSONValue.string($0.value)) }
             return [
@@ -168,7 +170,8 @@ private struct ReferrerList: CommandReport {
                 "annotations": .object(JSONObject(annotations)),
             ]
         }
-        return ["subject": .text(subject), "referrers": .texts(referrers.map(\.digest)), "details": .array(details)]
+        document["details"] = .array(details)
+        return document
     }
 }
 
