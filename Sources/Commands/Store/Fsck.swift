@@ -229,9 +229,12 @@ struct CheckedStore: CommandReport {
         var document: JSONValue = [
             "ok": .bool(report.isClean), "repository": report.repository.json, "imagesChecked": .count(images.imagesChecked),
             "imagesDamaged": .count(images.imagesDamaged), "referrersChecked": .count(images.referrersChecked),
-            "referrersDamaged": .count(images.referrersDamaged), "layersReassembled": .count(images.layersReassembled),
-            "layersByRecord": .count(images.layersByRecord), "imageErrors": .array(errors),
+            "referrersDamaged": .count(images.referrersDamaged), "imageErrors": .array(errors),
         ]
+        if isVerbose {
+            document["layersReassembled"] = .count(images.layersReassembled)
+            document["layersByRecord"] = .count(images.layersByRecord)
+        }
         let nextSteps: [JSONValue] = others.map { ["step": .string($0)] } + steps
         if !nextSteps.isEmpty { document["nextSteps"] = .array(nextSteps) }
         return document
