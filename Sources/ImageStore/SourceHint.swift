@@ -36,10 +36,16 @@ package enum SourceHint {
 }
 
 extension ImageStore {
-    /// The reference that the pull of a tag's image recorded; nil if there is none. Reads neither manifest nor config.
-    public func recordedSource(of tag: TaggedImage) -> ByteString? {
-        guard let stream = (try? usableStream(StreamName.manifest(tag.manifestDigest))) ?? nil else { return nil }
-        return SourceHint.text(on: [stream], in: repository)
+    /// The references that pulls recorded, of images and of their referrers. Reads neither manifests nor configs.
+    ///
+    /// - Throws: `RepositoryError` if the streams cannot be listed.
+    public func recordedSources() throws -> [ByteString] {
+        var found: Set<ByteString> = []
+        for name in try repository.streamNames() where name.hasPrefix(StreamName.manifestPrefix) || name.hasPrefix(StreamName.configPrefix) {
+            guard let stream = (try? usableStream(name)) ?? nil, let text = SourceHint.text(on: [stream], in: repository) else { continue }
+            found.insert(text)
+        }
+        return found.sorted()
     }
 
     /// Whether the source of a tag's image is known: it was recorded, or the tag is a complete registry reference.

@@ -129,11 +129,16 @@ enum ConfinementTable {
         add("mount --fuse", CommandRights.serving.cells)
         let unconfined = commands.filter { $0.rights == nil }.map(\.name)
         rows.append((unconfined, ["all", "no"] + Array(repeating: "not confined", count: titles.count - 3)))
-        return ["| " + titles.joined(separator: " | ") + " |", "|" + String(repeating: " --- |", count: titles.count)]
-            + rows.map { row in
-                "| " + ([row.names.map { "`\($0)`" }.joined(separator: ", ")] + row.cells).joined(separator: " | ") + " |"
-            }
+        // One line after the other: as one expression it takes the compiler too long.
+        var lines = [line(of: titles), "|" + String(repeating: " --- |", count: titles.count)]
+        for row in rows {
+            let names = row.names.map { "`\($0)`" }.joined(separator: ", ")
+            lines.append(line(of: [names] + row.cells))
+        }
+        return lines
     }
+
+    private static func line(of cells: [String]) -> String { "| " + cells.joined(separator: " | ") + " |" }
 
     /// Every command that does something, by its names from the first on.
     static var commands: [(name: String, rights: CommandRights?)] {
@@ -173,6 +178,6 @@ extension Fsck {
     }
 
     private static func recordedSources(_ store: Store) -> [ByteString] {
-        ((try? store.images.tags()) ?? []).compactMap { store.images.recordedSource(of: $0) }
+        (try? store.images.recordedSources()) ?? []
     }
 }
