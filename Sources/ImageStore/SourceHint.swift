@@ -41,7 +41,8 @@ extension ImageStore {
     /// - Throws: `RepositoryError` if the streams cannot be listed.
     public func recordedSources() throws -> [ByteString] {
         var found: Set<ByteString> = []
-        for name in try repository.streamNames() where name.hasPrefix(StreamName.manifestPrefix) || name.hasPrefix(StreamName.configPrefix) {
+        for name in try repository.streamNames() where name.hasPrefix(StreamName.manifestPrefix) || name.hasPrefix(StreamName.configPrefix)
+        {
             guard let stream = (try? usableStream(name)) ?? nil, let text = SourceHint.text(on: [stream], in: repository) else { continue }
             found.insert(text)
         }
