@@ -43,15 +43,15 @@ struct Remove: ParsableCommand {
         }
         var removed: [ByteString] = []
         // Asked once for all names.
-        let uses = force ? nil : Result { try store.repository.imageUses() }
+        var uses: ImageUses?
+        if !force {
+            // If the system tells of no uses at all, only the names are removed: gc then removes nothing.
+            do { uses = try store.repository.imageUses() } catch { UnknownUses.tell(error, global) }
+        }
         for names in groups {
             do {
                 // All names of one argument or none: a digest means the image.
-                switch uses {
-                case .success(let uses)?: try store.requireUnused(names, uses)
-                case .failure(let error)?: if let name = names.first { throw ImageStoreError.useUnknown(name, cause: error) }
-                case nil: break
-                }
+                if let uses { try store.requireUnused(names, uses) }
             } catch {
                 Output.error(describe(error))
                 hasFailed = true

@@ -21,8 +21,29 @@ struct Untag: ParsableCommand {
     @OptionGroup var global: GlobalOptions
 
     func run() throws {
-        try global.openStore(Self.rights).images.removeAnyName(name, force: force)
+        let store = try global.openStore(Self.rights).images
+        // If the system tells of no uses at all, only the name is removed: gc then removes nothing.
+        let isForced = force || UnknownUses.areTold(in: store, global)
+        try store.removeAnyName(name, force: isForced)
         try RemovedNames(names: [name]).show(asJSON: json)
+    }
+}
+
+/// A system that does not tell what is in use, such as one without /proc.
+enum UnknownUses {
+    /// Whether that is so; says it then.
+    static func areTold(in store: ImageStore, _ global: GlobalOptions) -> Bool {
+        do {
+            _ = try store.repository.imageUses()
+            return false
+        } catch {
+            tell(error, global)
+            return true
+        }
+    }
+
+    static func tell(_ error: any Error, _ global: GlobalOptions) {
+        global.note("warning: cannot tell which images are in use: \(describe(error)); gc removes nothing until it can")
     }
 }
 
