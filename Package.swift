@@ -141,7 +141,7 @@ let package = Package(
         tests("FileTree", ["Bytes"]),
         tests("Tar", ["Bytes"]),
         tests("SplitStream", ["Bytes", "Hashing", "Compression"]),
-        tests("EROFS", ["Bytes", "Hashing", "FileTree", "Dumpfile"]),
+        tests("EROFS", ["Bytes", "Hashing", "FileTree", "Dumpfile", "TestSupport"]),
         tests("Dumpfile", ["Bytes", "Hashing", "FileTree"]),
         tests("BootFormats", ["Bytes", "Hashing"]),
         tests("Ext4", ["Bytes", "Hashing", "FileTree", "LinuxSystem", "TestSupport"]),

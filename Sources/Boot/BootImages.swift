@@ -125,12 +125,8 @@ extension ImageStore {
     ) throws -> (all: [BootImage], chosen: BootImage) {
         switch request {
         case .all(let filtering):
-            let tree = try bootTree(tree, filtering)
-            var made: [BootImage] = []
-            for version in repository.erofsFormats.all {
-                let id = try repository.storeImage(try writeErofs(tree, version: version)).id
-                publication.image(id)
-                made.append(BootImage(id: id, version: version, filtering: filtering))
+            let made = try storeImages(of: try bootTree(tree, filtering), &publication).map { version, id in
+                BootImage(id: id, version: version, filtering: filtering)
             }
             let version = repository.erofsFormats.default
             guard let chosen = made.first(where: { $0.version == version }) else {

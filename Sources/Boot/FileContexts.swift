@@ -190,14 +190,12 @@ func forEachLine(
     var number = 0
     for line in bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false) {
         number += 1
-        guard let first = line.first(where: { !isBlank($0) }), first != UInt8(ascii: "#") else { continue }
+        guard let first = line.first(where: { !isASCIISpace($0) }), first != UInt8(ascii: "#") else { continue }
         if line.contains(0) { throw .policyLine(path: path, line: number, .containsNUL) }
-        let fields = line.split(maxSplits: 4, whereSeparator: isBlank)
+        let fields = line.split(maxSplits: 4, whereSeparator: isASCIISpace)
         if fields.contains(where: { $0.count > BootLimits.fieldBytes }) {
             throw .policyLine(path: path, line: number, .fieldTooLong(limit: BootLimits.fieldBytes))
         }
         try body(fields, number)
     }
 }
-
-func isBlank(_ byte: UInt8) -> Bool { byte == 0x20 || (0x09...0x0d).contains(byte) }

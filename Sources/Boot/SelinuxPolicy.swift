@@ -49,15 +49,10 @@ struct SelinuxPolicy {
     static func policyType(_ configuration: [UInt8]) -> ByteString? {
         for line in configuration.split(separator: UInt8(ascii: "\n")) {
             guard let equals = line.firstIndex(of: UInt8(ascii: "=")) else { continue }
-            let key = trimmed(line[..<equals]).map { (0x61...0x7a).contains($0) ? $0 - 0x20 : $0 }
-            if key.elementsEqual("SELINUXTYPE".utf8) { return ByteString(trimmed(line[(equals + 1)...])) }
+            let key = trimmingASCIISpace(line[..<equals]).map { (0x61...0x7a).contains($0) ? $0 - 0x20 : $0 }
+            if key.elementsEqual("SELINUXTYPE".utf8) { return ByteString(trimmingASCIISpace(line[(equals + 1)...])) }
         }
         return nil
-    }
-
-    private static func trimmed(_ text: ArraySlice<UInt8>) -> ArraySlice<UInt8> {
-        guard let first = text.firstIndex(where: { !isBlank($0) }), let last = text.lastIndex(where: { !isBlank($0) }) else { return [] }
-        return text[first...last]
     }
 
     /// The content of a file; nil if there is none. Directories on its path must not be symbolic links: the digests of images would depend

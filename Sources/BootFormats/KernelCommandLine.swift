@@ -39,7 +39,3 @@ public struct KernelCommandLine: Sendable, Equatable {
         if let existing { arguments[existing] = argument } else { arguments.append(argument) }
     }
 }
-
-/// Space, `\t`, `\n`, `\v`, `\f` and `\r`, as C's `isspace` in the C locale.
-@inlinable
-package func isASCIISpace(_ byte: UInt8) -> Bool { byte == 0x20 || (0x09...0x0d).contains(byte) }

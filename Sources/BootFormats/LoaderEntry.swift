@@ -85,7 +85,7 @@ public struct LoaderEntry: Sendable, Equatable {
         guard text.starts(with: key.bytes) else { return nil }
         let rest = text.dropFirst(key.count)
         guard let separator = rest.first, isASCIISpace(separator) else { return nil }
-        return ByteString(trimmed(rest))
+        return ByteString(trimmingASCIISpace(rest))
     }
 }
 

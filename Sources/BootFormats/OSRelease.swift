@@ -9,7 +9,7 @@ public struct OSRelease: Sendable, Equatable {
 
     public init(parsing text: some Sequence<UInt8>) {
         for line in Array(text).split(separator: UInt8(ascii: "\n")) {
-            let line = trimmed(line)
+            let line = trimmingASCIISpace(line)
             guard line.first != UInt8(ascii: "#"), let equals = line.firstIndex(of: UInt8(ascii: "=")) else { continue }
             let key = ByteString(line[..<equals])
             values[key] = Self.unquoted(line[(equals + 1)...]) ?? values[key]
@@ -47,11 +47,4 @@ public struct OSRelease: Sendable, Equatable {
         }
         return quote == nil ? ByteString(value) : nil
     }
-}
-
-/// Without white space at both ends.
-func trimmed(_ text: ArraySlice<UInt8>) -> ArraySlice<UInt8> {
-    let start = text.drop(while: isASCIISpace)
-    guard let last = start.lastIndex(where: { !isASCIISpace($0) }) else { return start }
-    return start[...last]
 }

@@ -54,22 +54,22 @@ public struct PortableExecutable: Sendable {
         }
         let dos = try readPart(of: file, at: 0, Layout.dosHeaderSize)
         guard dos.count == Layout.dosHeaderSize, dos.starts(with: "MZ".utf8) else { throw ExecutableError.notExecutable(offset: 0) }
-        let start = Int(dos.integer(UInt32.self, at: Layout.signatureOffset))
+        let start = Int(dos.load(UInt32.self, at: Layout.signatureOffset))
         let header = try read(start, Layout.headerSize)
         guard header.starts(with: [0x50, 0x45, 0, 0]) else { throw ExecutableError.notExecutable(offset: UInt64(start)) }
-        machine = header.integer(UInt16.self, at: Layout.machine)
-        let count = Int(header.integer(UInt16.self, at: Layout.sectionCount))
+        machine = header.load(UInt16.self, at: Layout.machine)
+        let count = Int(header.load(UInt16.self, at: Layout.sectionCount))
         guard count <= Self.sectionLimit else { throw ExecutableError.tooManySections(count, limit: Self.sectionLimit) }
-        let table = start + Layout.headerSize + Int(header.integer(UInt16.self, at: Layout.optionalHeaderSize))
+        let table = start + Layout.headerSize + Int(header.load(UInt16.self, at: Layout.optionalHeaderSize))
         let bytes = try read(table, count * Layout.sectionSize)
         sections = (0..<count).map { index in
             let at = index * Layout.sectionSize
             let name = bytes[at..<(at + Layout.sectionNameSize)]
             return Section(
                 name: ByteString(name.prefix { $0 != 0 }),
-                memorySize: bytes.integer(UInt32.self, at: at + Layout.sectionMemorySize),
-                offset: bytes.integer(UInt32.self, at: at + Layout.sectionOffset),
-                storedSize: bytes.integer(UInt32.self, at: at + Layout.sectionStoredSize))
+                memorySize: bytes.load(UInt32.self, at: at + Layout.sectionMemorySize),
+                offset: bytes.load(UInt32.self, at: at + Layout.sectionOffset),
+                storedSize: bytes.load(UInt32.self, at: at + Layout.sectionStoredSize))
         }
     }
 
@@ -125,11 +125,4 @@ private func readPart(of file: some RandomAccessBytes, at offset: UInt64, _ coun
     let filled = try bytes.withUnsafeMutableBytes { try file.read(at: offset, into: $0) }
     bytes.removeSubrange(filled...)
     return bytes
-}
-
-extension [UInt8] {
-    /// A little-endian integer. The caller has checked that the array has it.
-    fileprivate func integer<Value: FixedWidthInteger>(_: Value.Type, at offset: Int) -> Value {
-        (0..<MemoryLayout<Value>.size).reduce(Value(0)) { $0 | Value(self[offset + $1]) << (8 * $1) }
-    }
 }

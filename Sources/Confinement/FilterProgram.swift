@@ -125,24 +125,22 @@ struct FilterProgram {
     }
 
     private mutating func allow(_ name: String, argument: UInt32, allBut values: [UInt32]) {
-        guard let number = number(name) else { return }
-        skip(UInt8(2 + 2 * values.count), unless: number)
-        load(Offset.argument(argument))
-        for value in values {
-            skip(1, unless: value)
-            finish(Answer.notPermitted)
-        }
-        finish(Answer.allow)
+        decide(name, argument: argument, among: values, Answer.notPermitted, else: Answer.allow)
     }
 
     private mutating func allow(_ name: String, argument: UInt32, only values: [UInt32], else answer: UInt32) {
+        decide(name, argument: argument, among: values, Answer.allow, else: answer)
+    }
+
+    /// One answer if the argument is one of the values, and another if not.
+    private mutating func decide(_ name: String, argument: UInt32, among values: [UInt32], _ answer: UInt32, else other: UInt32) {
         guard let number = number(name) else { return }
         skip(UInt8(2 + 2 * values.count), unless: number)
         load(Offset.argument(argument))
         for value in values {
             skip(1, unless: value)
-            finish(Answer.allow)
+            finish(answer)
         }
-        finish(answer)
+        finish(other)
     }
 }

@@ -137,10 +137,4 @@ extension [UInt8] {
     mutating func put(_ bytes: some Collection<UInt8>, at offset: Int) {
         replaceSubrange(offset..<(offset + bytes.count), with: bytes)
     }
-
-    @inline(__always)
-    func load<Value: FixedWidthInteger & BitwiseCopyable>(_: Value.Type, at offset: Int) -> Value {
-        precondition(offset >= 0 && offset + MemoryLayout<Value>.size <= count)
-        return withUnsafeBytes { Value(littleEndian: $0.loadUnaligned(fromByteOffset: offset, as: Value.self)) }
-    }
 }

@@ -12,16 +12,8 @@ extension Timestamp: Codable, CustomStringConvertible {
     public var description: String { RFC3339.text(seconds, nanoseconds: nanoseconds) }
 
     public init(from decoder: any Decoder) throws {
-        let container = try decoder.singleValueContainer()
-        let text = try container.decode(String.self)
-        guard let time = Timestamp(rfc3339: text) else {
-            throw DecodingError.dataCorruptedError(in: container, debugDescription: "\"\(text)\" is not a time in the form of RFC 3339")
-        }
-        self = time
+        self = try decoder.value(of: "a time in the form of RFC 3339") { Timestamp(rfc3339: $0) }
     }
 
-    public func encode(to encoder: any Encoder) throws {
-        var container = encoder.singleValueContainer()
-        try container.encode(description)
-    }
+    public func encode(to encoder: any Encoder) throws { try encoder.encode(text: description) }
 }

@@ -1,33 +1,17 @@
+internal import ComposefsBytes
+
 /// Coded as `algorithm:hex`.
 extension ContentDigest: Codable {
     public init(from decoder: any Decoder) throws {
-        let container = try decoder.singleValueContainer()
-        let text = try container.decode(String.self)
-        guard let digest = ContentDigest(text) else {
-            throw DecodingError.dataCorruptedError(in: container, debugDescription: "\"\(text)\" is not a sha256, sha384 or sha512 digest")
-        }
-        self = digest
+        self = try decoder.value(of: "a sha256, sha384 or sha512 digest") { ContentDigest($0) }
     }
 
-    public func encode(to encoder: any Encoder) throws {
-        var container = encoder.singleValueContainer()
-        try container.encode(description)
-    }
+    public func encode(to encoder: any Encoder) throws { try encoder.encode(text: description) }
 }
 
 /// Coded as hexadecimal digits.
 extension ObjectID: Codable {
-    public init(from decoder: any Decoder) throws {
-        let container = try decoder.singleValueContainer()
-        let text = try container.decode(String.self)
-        guard let id = ObjectID(hex: text) else {
-            throw DecodingError.dataCorruptedError(in: container, debugDescription: "\"\(text)\" is not an object ID")
-        }
-        self = id
-    }
+    public init(from decoder: any Decoder) throws { self = try decoder.value(of: "an object ID") { ObjectID(hex: $0) } }
 
-    public func encode(to encoder: any Encoder) throws {
-        var container = encoder.singleValueContainer()
-        try container.encode(hex)
-    }
+    public func encode(to encoder: any Encoder) throws { try encoder.encode(text: hex) }
 }

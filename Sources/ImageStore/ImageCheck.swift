@@ -154,7 +154,7 @@ private struct ImageCheck {
     /// The referrers of one subject, their referrers and so on; all recorded referrers if `subject` is nil.
     mutating func visitReferrers(of subject: ContentDigest?) throws {
         var seen: Set<ByteString> = []
-        var pending = [subject.map { "oci-referrers/" + ByteString($0.description) } ?? "oci-referrers"]
+        var pending = [subject.map(ReferrerRecord.directory(of:)) ?? ReferrerRecord.directory]
         while let directory = pending.popLast() {
             for reference in try store.repository.streamReferences(under: directory) {
                 let name = directory + "/" + reference.name
@@ -162,7 +162,7 @@ private struct ImageCheck {
                 let before = report.problems.count
                 report.referrersChecked += 1
                 if let artifact = visitReferrer(name, reference), subject != nil {
-                    pending.append("oci-referrers/" + ByteString(artifact.description))
+                    pending.append(ReferrerRecord.directory(of: artifact))
                 }
                 if report.problems.count > before { report.referrersDamaged += 1 }
             }

@@ -7,6 +7,7 @@
 
 package import ComposefsBytes
 package import ComposefsEROFS
+package import ComposefsFileTree
 public import ComposefsHashing
 import ComposefsLinuxSystem
 package import ComposefsOCIModel
@@ -95,6 +96,17 @@ public struct ImageStore: Sendable {
     private func addContent(_ bytes: [UInt8], to stream: inout StreamBuilder) throws {
         let stored = try bytes.withUnsafeBytes { try repository.storeObject($0) }
         try stream.external(stored.id, size: stored.size)
+    }
+
+    /// Stores the EROFS images of a tree in all formats of the repository, and adds them to `publication`.
+    package func storeImages(of tree: FileTree, _ publication: inout Repository.Publication) throws -> [ErofsVersion: ObjectID] {
+        var images: [ErofsVersion: ObjectID] = [:]
+        for version in repository.erofsFormats.all {
+            let id = try repository.storeImage(try writeErofs(tree, version: version)).id
+            images[version] = id
+            publication.image(id)
+        }
+        return images
     }
 
     // MARK: Reading

@@ -1,4 +1,5 @@
 public import ComposefsBytes
+import ComposefsRepository
 
 /// Tags are references below `streams/refs/oci/`; the name is encoded into one path component.
 public enum ImageTag {
@@ -7,18 +8,7 @@ public enum ImageTag {
     public static let prefix: ByteString = "oci/"
 
     /// `%` becomes `%25`, `/` becomes `%2F`; nothing else changes.
-    public static func encode(_ name: ByteString) -> ByteString {
-        var encoded: [UInt8] = []
-        encoded.reserveCapacity(name.count)
-        for byte in name.bytes {
-            switch byte {
-            case UInt8(ascii: "%"): encoded += Array("%25".utf8)
-            case UInt8(ascii: "/"): encoded += Array("%2F".utf8)
-            default: encoded.append(byte)
-            }
-        }
-        return ByteString(encoded)
-    }
+    public static func encode(_ name: ByteString) -> ByteString { Repository.component(encoding: name) }
 
     /// Reverses `encode` in one pass. A `%` that begins neither `%25` nor `%2F` is kept.
     public static func decode(_ component: ByteString) -> ByteString {

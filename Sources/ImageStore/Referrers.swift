@@ -3,17 +3,24 @@ public import ComposefsHashing
 import ComposefsOCIModel
 package import ComposefsRepository
 
+/// Where records of referrers are below `streams/refs/`: `oci-referrers/SUBJECT/ARTIFACT`.
+package enum ReferrerRecord {
+    package static let directory: ByteString = "oci-referrers"
+    package static let prefix: ByteString = "oci-referrers/"
+
+    /// The directory of the referrers of a subject.
+    package static func directory(of subject: ContentDigest) -> ByteString { prefix + ByteString(subject.description) }
+
+    static func path(_ subject: ContentDigest, _ artifact: ContentDigest) -> ByteString {
+        directory(of: subject) + "/" + ByteString(artifact.description)
+    }
+}
+
 /// Referrers: artifacts recorded as belonging to a subject. A record keeps the artifact alive.
 extension ImageStore {
-    private static let directory: ByteString = "oci-referrers"
-
-    private static func path(_ subject: ContentDigest, _ artifact: ContentDigest) -> ByteString {
-        directory + "/" + ByteString(subject.description) + "/" + ByteString(artifact.description)
-    }
-
     /// The artifacts that are recorded for a subject and whose manifests are in the store, in ascending order.
     public func referrers(of subject: ContentDigest) throws -> [ContentDigest] {
-        try repository.streamReferences(under: Self.directory + "/" + ByteString(subject.description)).compactMap { reference in
+        try repository.streamReferences(under: ReferrerRecord.directory(of: subject)).compactMap { reference in
             guard let text = reference.name.utf8Text, let artifact = ContentDigest(text), reference.entry == StreamName.manifest(artifact),
                 try repository.stream(reference.entry) != nil
             else { return nil }
@@ -73,14 +80,14 @@ extension ImageStore {
     }
 
     package static func record(_ artifact: ContentDigest, of subject: ContentDigest, in publication: inout Repository.Publication) {
-        publication.streamReference(path(subject, artifact), to: StreamName.manifest(artifact))
+        publication.streamReference(ReferrerRecord.path(subject, artifact), to: StreamName.manifest(artifact))
     }
 
     /// Removes a record, durably.
     ///
     /// - Throws: `ImageStoreError.noSuchReferrer` if there is none.
     public func removeReferrer(_ artifact: ContentDigest, of subject: ContentDigest) throws {
-        guard try repository.removeStreamReference(Self.path(subject, artifact)) else {
+        guard try repository.removeStreamReference(ReferrerRecord.path(subject, artifact)) else {
             throw ImageStoreError.noSuchReferrer(subject: subject, artifact: artifact)
         }
     }
@@ -88,7 +95,7 @@ extension ImageStore {
     /// Removes all records of a subject, readable or not; returns how many there were.
     @discardableResult
     public func removeReferrers(of subject: ContentDigest) throws -> Int {
-        let directory = Self.directory + "/" + ByteString(subject.description)
+        let directory = ReferrerRecord.directory(of: subject)
         var removed = 0
         for reference in try repository.streamReferences(under: directory) {
             if try repository.removeStreamReference(directory + "/" + reference.name) { removed += 1 }
@@ -103,7 +110,7 @@ extension ImageStore {
     ///   - without: tags, as references, that are ignored.
     ///   - kept: streams of manifests that are needed though no reference keeps them.
     package func unneededReferrers(without: Set<ByteString> = [], kept: Set<ByteString> = []) throws -> [ByteString] {
-        let prefix = Self.directory + "/"
+        let prefix = ReferrerRecord.directory + "/"
         var live = kept
         var records: [(name: ByteString, subject: ByteString, artifact: ByteString)] = []
         for reference in try repository.streamReferences() where !without.contains(reference.name) {
@@ -132,12 +139,12 @@ extension ImageStore {
     @discardableResult
     public func removeDanglingReferrers() throws -> Int {
         var removed = 0
-        for reference in try repository.streamReferences(under: Self.directory) {
+        for reference in try repository.streamReferences(under: ReferrerRecord.directory) {
             guard let subject = reference.name.bytes.split(separator: UInt8(ascii: "/")).first,
                 let digest = ByteString(Array(subject)).utf8Text.flatMap({ ContentDigest($0) }),
                 try repository.stream(StreamName.manifest(digest)) == nil
             else { continue }
-            if try repository.removeStreamReference(Self.directory + "/" + reference.name) { removed += 1 }
+            if try repository.removeStreamReference(ReferrerRecord.directory + "/" + reference.name) { removed += 1 }
         }
         return removed
     }

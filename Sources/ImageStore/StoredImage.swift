@@ -47,6 +47,18 @@ public struct StoredImage: Sendable {
         return images
     }
 
+    /// `made`, and of the recorded images those of formats that are not among them.
+    ///
+    /// - Parameter keeps: leaves out those for which it is false.
+    package func imageIDs(
+        besides made: [ErofsVersion: ObjectID], where keeps: (ObjectID) throws -> Bool = { _ in true }
+    ) rethrows -> [ErofsVersion: ObjectID] {
+        var images = made
+        if made[.v2] == nil, let old = imageID(.v2), try keeps(old) { images[.v2] = old }
+        if made[.v1] == nil, made[.v0] == nil, let old = imageID(.v1), try keeps(old) { images[.v1] = old }
+        return images
+    }
+
     /// The EROFS image for booting that was made with this xattr mode.
     public func bootImageID(_ version: ErofsVersion, _ filtering: XattrFiltering = .allowlistOnly) -> ObjectID? {
         let key = ReferenceKey.bootImage(version, filtering)

@@ -39,15 +39,8 @@ extension ImageStore {
                 continue
             }
             let tree = try tree(of: image)
-            var images: [ErofsVersion: ObjectID] = [:]
             var publication = Repository.Publication()
-            for version in repository.erofsFormats.all {
-                let id = try repository.storeImage(try writeErofs(tree, version: version)).id
-                images[version] = id
-                publication.image(id)
-            }
-            if images[.v2] == nil, let old = image.imageID(.v2) { images[.v2] = old }
-            if images[.v1] == nil, images[.v0] == nil, let old = image.imageID(.v1) { images[.v1] = old }
+            let images = try image.imageIDs(besides: storeImages(of: tree, &publication))
             try publish(
                 manifest: image.manifest, digest: tag.manifestDigest, config: image.configBytes,
                 layers: try layers(of: image).map { ($0.diffID, $0.stream) }, images: images, boot: image.bootImages, tag: tag.name,

@@ -1,6 +1,7 @@
 import ComposefsBytes
 import ComposefsFileTree
 import ComposefsHashing
+import ComposefsTestSupport
 import Testing
 
 @testable import ComposefsEROFS

@@ -1,23 +1,9 @@
 import ComposefsBytes
 import ComposefsFileTree
 import ComposefsHashing
+import ComposefsTestSupport
 
-/// SplitMix64: a seed gives the same numbers everywhere, so that images of random trees can be pinned after a comparison with other tools.
-struct SplitMix: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
-    }
-
-    /// 0..<count.
-    mutating func below(_ count: Int) -> Int { Int(next() % UInt64(count)) }
-    mutating func oneIn(_ count: Int) -> Bool { below(count) == 0 }
-    mutating func pick<Value>(_ values: [Value]) -> Value { values[below(values.count)] }
+extension SplitMix {
     mutating func bytes(_ count: Int) -> [UInt8] { (0..<count).map { _ in oneIn(3) ? UInt8(below(256)) : 0x61 } }
 }
 

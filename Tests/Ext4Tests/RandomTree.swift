@@ -1,23 +1,7 @@
 import ComposefsBytes
 import ComposefsFileTree
 import ComposefsHashing
-
-/// SplitMix64: a seed gives the same numbers everywhere.
-struct SplitMix: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
-    }
-
-    mutating func below(_ count: Int) -> Int { Int(next() % UInt64(count)) }
-    mutating func oneIn(_ count: Int) -> Bool { below(count) == 0 }
-    mutating func pick<Value>(_ values: [Value]) -> Value { values[below(values.count)] }
-}
+import ComposefsTestSupport
 
 /// A tree with the edge cases of ext4: names of all lengths and bytes, indexed directories, links, targets around 60 bytes, contents around blocks,
 /// attributes in the inode, in blocks and in inodes of their own, lists of access, devices of both encodings, times at the limits.

@@ -1,19 +1,47 @@
 """Small OCI layouts for fault tests."""
 import hashlib, io, json, os, random, tarfile
 
+LAYER = "application/vnd.oci.image.layer.v1.tar"
+NAMED = {"annotations": {"org.opencontainers.image.ref.name": "t"}}
+
+
+class Layout:
+    """An OCI layout that is being written. Its methods return descriptors."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        os.makedirs(folder + "/blobs/sha256")
+
+    def blob(self, content, kind):
+        digest = hashlib.sha256(content).hexdigest()
+        with open(f"{self.folder}/blobs/sha256/{digest}", "wb") as file:
+            file.write(content)
+        return {"mediaType": kind, "digest": "sha256:" + digest, "size": len(content)}
+
+    def image(self, layers):
+        """An image of uncompressed layers."""
+        config = {
+            "architecture": "amd64", "os": "linux", "config": {},
+            "rootfs": {"type": "layers", "diff_ids": [layer["digest"] for layer in layers]},
+        }
+        manifest = {
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": self.blob(json.dumps(config).encode(), "application/vnd.oci.image.config.v1+json"), "layers": layers,
+        }
+        return self.blob(json.dumps(manifest).encode(), "application/vnd.oci.image.manifest.v1+json")
+
+    def finish(self, entries):
+        with open(self.folder + "/index.json", "w") as file:
+            json.dump({"schemaVersion": 2, "manifests": entries}, file)
+        with open(self.folder + "/oci-layout", "w") as file:
+            file.write('{"imageLayoutVersion": "1.0.0"}')
+
 
 def write_layout(folder, seed, layers, files, sizes, first=None, artifact=False):
     """Writes an OCI layout with one image, tag t, of incompressible bytes, and returns the size of its layers. The arguments determine the image.
     Its first layer is that of the image with the seed `first`, if there is one. With `artifact` another manifest refers to the image."""
     choice = random.Random(seed if first is None else first)
-    os.makedirs(folder + "/blobs/sha256")
-
-    def blob(content, kind):
-        digest = hashlib.sha256(content).hexdigest()
-        with open(f"{folder}/blobs/sha256/{digest}", "wb") as file:
-            file.write(content)
-        return {"mediaType": kind, "digest": "sha256:" + digest, "size": len(content)}
-
+    layout = Layout(folder)
     descriptors = []
     for number in range(layers):
         if number == 1 and first is not None:
@@ -25,26 +53,15 @@ def write_layout(folder, seed, layers, files, sizes, first=None, artifact=False)
                 entry = tarfile.TarInfo(f"layer{number}/file{index}")
                 entry.size = len(content)
                 tar.addfile(entry, io.BytesIO(content))
-        descriptors.append(blob(archive.getvalue(), "application/vnd.oci.image.layer.v1.tar"))
-    config = {
-        "architecture": "amd64", "os": "linux", "config": {},
-        "rootfs": {"type": "layers", "diff_ids": [layer["digest"] for layer in descriptors]},
-    }
-    manifest = {
-        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": blob(json.dumps(config).encode(), "application/vnd.oci.image.config.v1+json"), "layers": descriptors,
-    }
-    entry = blob(json.dumps(manifest).encode(), "application/vnd.oci.image.manifest.v1+json")
-    entries = [entry | {"annotations": {"org.opencontainers.image.ref.name": "t"}}]
+        descriptors.append(layout.blob(archive.getvalue(), LAYER))
+    image = layout.image(descriptors)
+    entries = [image | NAMED]
     if artifact:
-        empty = blob(b"{}", "application/vnd.oci.empty.v1+json")
+        empty = layout.blob(b"{}", "application/vnd.oci.empty.v1+json")
         document = {
-            "schemaVersion": 2, "mediaType": entry["mediaType"], "artifactType": "application/vnd.example", "config": empty,
-            "layers": [blob(choice.randbytes(5000), "application/vnd.example")], "subject": entry,
+            "schemaVersion": 2, "mediaType": image["mediaType"], "artifactType": "application/vnd.example", "config": empty,
+            "layers": [layout.blob(choice.randbytes(5000), "application/vnd.example")], "subject": image,
         }
-        entries.append(blob(json.dumps(document).encode(), entry["mediaType"]) | {"artifactType": document["artifactType"]})
-    with open(folder + "/index.json", "w") as file:
-        json.dump({"schemaVersion": 2, "manifests": entries}, file)
-    with open(folder + "/oci-layout", "w") as file:
-        file.write('{"imageLayoutVersion": "1.0.0"}')
+        entries.append(layout.blob(json.dumps(document).encode(), image["mediaType"]) | {"artifactType": document["artifactType"]})
+    layout.finish(entries)
     return sum(layer["size"] for layer in descriptors)

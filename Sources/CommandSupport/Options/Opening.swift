@@ -32,11 +32,8 @@ extension GlobalOptions {
     package func openStoreUnchanged(
         _ rights: CommandRights?, _ adjust: (inout Confinement) throws -> Void = { _ in }
     ) throws -> Store {
-        do {
-            return try openStore(rights, checksOwner: false, adjust)
-        } catch let error as RepositoryError {
-            guard case .oldFormat = error else { throw error }
-            return try openStore(rights, readOnly: true, adjust)
+        try unchanged { isReadOnly in
+            try isReadOnly ? openStore(rights, readOnly: true, adjust) : openStore(rights, checksOwner: false, adjust)
         }
     }
 
@@ -86,13 +83,20 @@ extension GlobalOptions {
 extension Store {
     /// Opens a repository for a command that only leaves hints or leases in it. One from before `meta.json` is opened for reading only.
     package static func openUnchanged(_ path: ByteString, _ options: OpenOptions) throws -> Store {
-        do {
-            return try open(path, options)
-        } catch let error as RepositoryError {
-            guard case .oldFormat = error else { throw error }
+        try unchanged { isReadOnly in
             var options = options
-            options.readOnly = true
+            if isReadOnly { options.readOnly = true }
             return try open(path, options)
         }
+    }
+}
+
+/// Opens a repository, and one from before `meta.json` again for reading only.
+private func unchanged(_ open: (_ isReadOnly: Bool) throws -> Store) throws -> Store {
+    do {
+        return try open(false)
+    } catch let error as RepositoryError {
+        guard case .oldFormat = error else { throw error }
+        return try open(true)
     }
 }

@@ -43,11 +43,7 @@ struct Remove: ParsableCommand {
         }
         var removed: [ByteString] = []
         // Asked once for all names.
-        var uses: ImageUses?
-        if !force {
-            // If the system tells of no uses at all, only the names are removed: gc then removes nothing.
-            do { uses = try store.repository.imageUses() } catch { UnknownUses.tell(error, global) }
-        }
+        let uses = force ? nil : store.knownUses(global)
         for names in groups {
             do {
                 // All names of one argument or none: a digest means the image.
@@ -59,7 +55,7 @@ struct Remove: ParsableCommand {
             }
             for name in names {
                 do {
-                    try store.removeAnyName(name, force: true)
+                    try store.removeAnyName(name)
                     removed.append(name)
                 } catch {
                     Output.error(describe(error))

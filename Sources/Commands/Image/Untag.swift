@@ -22,28 +22,9 @@ struct Untag: ParsableCommand {
 
     func run() throws {
         let store = try global.openStore(Self.rights).images
-        // If the system tells of no uses at all, only the name is removed: gc then removes nothing.
-        let isForced = force || UnknownUses.areTold(in: store, global)
-        try store.removeAnyName(name, force: isForced)
+        if !force, let uses = store.knownUses(global) { try store.requireUnused([name], uses) }
+        try store.removeAnyName(name)
         try RemovedNames(names: [name]).show(asJSON: json)
-    }
-}
-
-/// A system that does not tell what is in use, such as one without /proc.
-enum UnknownUses {
-    /// Whether that is so; says it then.
-    static func areTold(in store: ImageStore, _ global: GlobalOptions) -> Bool {
-        do {
-            _ = try store.repository.imageUses()
-            return false
-        } catch {
-            tell(error, global)
-            return true
-        }
-    }
-
-    static func tell(_ error: any Error, _ global: GlobalOptions) {
-        global.note("warning: cannot tell which images are in use: \(describe(error)); gc removes nothing until it can")
     }
 }
 
@@ -56,14 +37,25 @@ struct RemovedNames: CommandReport {
 }
 
 extension ImageStore {
-    /// Removes a tag or, if there is none of that name, a name that create-image gave.
-    func removeAnyName(_ name: ByteString, force: Bool) throws {
+    /// What is in use, for the removal of names. Nil, with a warning, if the system does not tell, such as one without /proc: nothing is lost by
+    /// removing a name there, since collections remove nothing.
+    func knownUses(_ global: GlobalOptions) -> ImageUses? {
         do {
-            try untag(name, force: force)
+            return try repository.imageUses()
+        } catch {
+            global.note("warning: cannot tell which images are in use: \(describe(error)); gc removes nothing until it can")
+            return nil
+        }
+    }
+
+    /// Removes a tag or, if there is none of that name, a name that create-image gave. Does not ask whether the image is in use.
+    func removeAnyName(_ name: ByteString) throws {
+        do {
+            try untag(name, force: true)
         } catch let error as ImageStoreError {
             // A name that cannot be a tag may be one of create-image.
             switch error {
-            case .noSuchImage, .invalidTag: if try !removeName(name, force: force) { throw error }
+            case .noSuchImage, .invalidTag: if try !removeName(name, force: true) { throw error }
             default: throw error
             }
         }

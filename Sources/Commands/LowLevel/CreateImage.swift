@@ -32,17 +32,12 @@ struct CreateImage: ParsableCommand {
         transformForContainer(&image, tree.xattrs.filtering)
         if tree.bootable { try transformForBoot(&image, contentsOf: directory) }
         var publication = Repository.Publication()
-        var result: ObjectID?
-        for version in repository.erofsFormats.all {
-            let id = try repository.storeImage(try writeErofs(image, version: version)).id
-            publication.image(id)
-            if version == repository.erofsFormats.default {
-                result = id
-                if let name { publication.imageReference(name, id) }
-            }
+        let images = try ImageStore(repository).storeImages(of: image, &publication)
+        guard let result = images[repository.erofsFormats.default] else {
+            preconditionFailure("the default format is one of the repository's formats")
         }
+        if let name { publication.imageReference(name, result) }
         try repository.publish(publication)
-        guard let result else { return }
         try CreatedImage(id: result, name: name).show(asJSON: json)
     }
 }

@@ -12,7 +12,7 @@ enum FsckAdvice {
     static func step(forTag name: ByteString, _ kinds: Set<String>, _ images: ImageStore) -> String {
         let shown = Output.printable(name)
         // Not a tag: the record of a referrer, or the stream of a layer.
-        if name.hasPrefix("oci-referrers/") {
+        if name.hasPrefix(ReferrerRecord.prefix) {
             let parts = shown.split(separator: "/")
             guard parts.count == 3 else { return "remove the link streams/refs/\(shown)" }
             return "cfsoci referrers remove \(parts[1]) \(parts[2]), then cfsoci gc, then pull the image again with --referrers"

@@ -32,7 +32,7 @@ private struct RepositoryInfo: CommandReport {
         images = try repository.imageIDs().count
         tags = try store.images.tags().count
         names = try repository.imageReferences().count
-        referrers = try repository.streamReferences(under: "oci-referrers").count
+        referrers = try repository.streamReferences(under: ReferrerRecord.directory).count
     }
 
     private func count(_ prefix: ByteString) -> Int { streams.count { $0.hasPrefix(prefix) } }

@@ -52,7 +52,7 @@ public struct GlobPattern: Sendable, Hashable {
             if byte == UInt8(ascii: "\\"), let next = at.popFirst() { low = next }
             if at.count > 1, at.first == UInt8(ascii: "-"), let high = at.dropFirst().first, high != UInt8(ascii: "]") {
                 at = at.dropFirst(2)
-                // A range that goes down means the same as one that goes up.
+                // A range with its ends in descending order means the same as in ascending order.
                 ranges.append(min(low, high)...max(low, high))
             } else {
                 ranges.append(low...low)

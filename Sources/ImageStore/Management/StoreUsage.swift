@@ -156,7 +156,7 @@ private struct UsageRoots {
     /// The streams of subject and artifact, if a reference records an artifact.
     private static func record(_ reference: Reference) -> (subject: ByteString, artifact: ByteString)? {
         let parts = reference.name.bytes.split(separator: UInt8(ascii: "/"))
-        guard parts.count == 3, parts[0].elementsEqual("oci-referrers".utf8),
+        guard parts.count == 3, parts[0].elementsEqual(ReferrerRecord.directory.bytes),
             let subject = ByteString(Array(parts[1])).utf8Text.flatMap({ ContentDigest($0) })
         else { return nil }
         return (StreamName.manifest(subject), reference.entry)

@@ -97,14 +97,20 @@ extension Repository {
     private func addForeignImage(_ mount: ImageMount, _ use: ImageUse, to uses: inout ImageUses) {
         do {
             guard mount.source.bytes.first == UInt8(ascii: "/") else { throw SystemError("open", mount.source, .noEntry) }
-            let file = try FileDescriptor.open(mount.visible(mount.source), [.readOnly, .nonBlocking])
-            guard [.regular, .blockDevice].contains(try file.status().kind) else {
-                throw SystemError("open", mount.source, .invalidArgument)
-            }
-            let image = try ErofsImage(try file.readAll(limit: ErofsImage.maximumSize), algorithm: algorithm)
-            uses.objects.formUnion(image.objectReferences())
+            uses.objects.formUnion(try objects(ofImage: mount.source, at: mount.visible(mount.source)))
         } catch {
             uses.unknown.append((mount.directory, .unreadableSource(mount.source, error)))
         }
+    }
+
+    /// The objects that an image outside of the repository needs.
+    ///
+    /// - Parameters:
+    ///   - path: the path as it was found, for errors.
+    ///   - visible: the path by which this process can open the file.
+    func objects(ofImage path: ByteString, at visible: ByteString) throws -> [ObjectID] {
+        let file = try FileDescriptor.open(visible, [.readOnly, .nonBlocking])
+        guard [.regular, .blockDevice].contains(try file.status().kind) else { throw SystemError("open", path, .invalidArgument) }
+        return try ErofsImage(try file.readAll(limit: ErofsImage.maximumSize), algorithm: algorithm).objectReferences()
     }
 }

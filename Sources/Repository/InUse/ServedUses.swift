@@ -64,15 +64,8 @@ extension Repository {
         if name.hasPrefix(prefix) { name = ByteString(name.bytes.dropFirst(prefix.count)) }
         if try imageReferences().contains(where: { $0.name == name }) { return true }
         // Programs store tags as one path component.
-        var component: [UInt8] = []
-        for byte in name.bytes {
-            switch byte {
-            case UInt8(ascii: "%"): component += Array("%25".utf8)
-            case UInt8(ascii: "/"): component += Array("%2F".utf8)
-            default: component.append(byte)
-            }
-        }
-        return try streamReferences().contains { $0.name == name || Layout.baseName($0.name) == ByteString(component) }
+        let component = Self.component(encoding: name)
+        return try streamReferences().contains { $0.name == name || Layout.baseName($0.name) == component }
     }
 
     /// The object of this repository that a file is; nil if it is another file.
@@ -96,8 +89,7 @@ extension Repository {
     /// An image that is a file somewhere else, and is served with this repository's objects.
     private func addForeignImage(_ file: ProcessFile, _ use: ImageUse, to uses: inout ImageUses) {
         do {
-            let content = try FileDescriptor.open(file.visible, [.readOnly, .nonBlocking]).readAll(limit: ErofsImage.maximumSize)
-            uses.objects.formUnion(try ErofsImage(content, algorithm: algorithm).objectReferences())
+            uses.objects.formUnion(try objects(ofImage: file.path, at: file.visible))
         } catch {
             uses.unknown.append((use.location, .unreadableImage(use, file.path, error)))
         }

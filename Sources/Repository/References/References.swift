@@ -18,6 +18,20 @@ public struct Reference: Hashable, Sendable {
 }
 
 extension Repository {
+    /// A name as one path component: `%` becomes `%25`, `/` becomes `%2F`.
+    package static func component(encoding name: ByteString) -> ByteString {
+        var encoded: [UInt8] = []
+        encoded.reserveCapacity(name.count)
+        for byte in name.bytes {
+            switch byte {
+            case UInt8(ascii: "%"): encoded += Array("%25".utf8)
+            case UInt8(ascii: "/"): encoded += Array("%2F".utf8)
+            default: encoded.append(byte)
+            }
+        }
+        return ByteString(encoded)
+    }
+
     /// All references below `streams/refs/<prefix>`, in ascending byte order of their names. Names are as they are on disk; the module
     /// ImageStore encodes and decodes tags.
     public func streamReferences(under prefix: ByteString = "") throws(RepositoryError) -> [Reference] {

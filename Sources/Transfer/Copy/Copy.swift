@@ -306,21 +306,11 @@ private struct ImageCopy: Sendable {
         of image: StoredImage, _ layers: [(identifier: ContentDigest, stream: ObjectID)], _ publication: inout Repository.Publication
     ) throws -> ([ErofsVersion: ObjectID], [(key: String, id: ObjectID)]) {
         let streams = layers.map { (diffID: $0.identifier, stream: $0.stream) }
-        func store(_ tree: FileTree, _ version: ErofsVersion) throws -> ObjectID {
-            let id = try repository.storeImage(try writeErofs(tree, version: version)).id
-            publication.image(id)
-            return id
-        }
-        var images: [ErofsVersion: ObjectID] = [:]
-        let tree = try self.store.containerTree(of: streams)
-        for version in repository.erofsFormats.all { images[version] = try store(tree, version) }
+        let images = try store.storeImages(of: try store.containerTree(of: streams), &publication)
         // Images that the target created for this image before stay.
-        let known = try? self.store.image(image.manifestDigest)
-        if images[.v2] == nil, let old = known?.imageID(.v2) { images[.v2] = old }
-        if images[.v1] == nil, images[.v0] == nil, let old = known?.imageID(.v1) { images[.v1] = old }
-
-        let made = try self.store.makeBootImages(of: streams, like: image, &publication)
-        return (images, self.store.bootReferences(known?.bootImages ?? [], made))
+        let known = (try? store.image(image.manifestDigest)) ?? nil
+        let made = try store.makeBootImages(of: streams, like: image, &publication)
+        return (try known?.imageIDs(besides: images) ?? images, store.bootReferences(known?.bootImages ?? [], made))
     }
 }
 

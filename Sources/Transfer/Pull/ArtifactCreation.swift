@@ -20,8 +20,8 @@ public struct NewArtifact: Sendable {
         /// Added to the file's descriptor; `org.opencontainers.image.title` is the name.
         public var annotations: [String: String]
 
-        /// - Parameter title: the name of the file for those who fetch it; nil for that in `path`, without the directories if the path is absolute
-        ///   or leads out of the current directory.
+        /// - Parameter title: the name of the file when it is fetched; nil for that in `path`, without the directories if the path is absolute or
+        ///   leads out of the current directory.
         public init(_ path: ByteString, mediaType: String? = nil, title: String? = nil, annotations: [String: String] = [:]) {
             self.path = path
             self.mediaType = mediaType ?? Self.defaultType

@@ -190,11 +190,12 @@ struct ImagePull {
                 treeLimit: options.limits.treeBytes(ofLayers: compressed))
         }
         reporter.image(.writingImage)
-        let images = try profile.measure(.image) { try storeImages(of: tree) }
+        var publication = Repository.Publication()
+        for (diffID, stream) in streams { publication.stream(StreamName.layer(diffID), stream) }
+        let images = try profile.measure(.image) { try store.storeImages(of: tree, &publication) }
         try seal?.check(.merged, images[.v1])
         try requireSignature(images)
         let known = (try? store.image(resolved.digest)) ?? nil
-        var publication = Repository.Publication()
         let (boot, bootImage) = try profile.measure(.image) {
             try bootImages(known, &publication) { filtering in
                 guard filtering != .allowlistOnly else { return tree }
@@ -203,26 +204,16 @@ struct ImagePull {
         }
 
         reporter.image(.publishing)
-        for (diffID, stream) in streams { publication.stream(StreamName.layer(diffID), stream) }
-        for id in images.values { publication.image(id) }
         let published = try profile.measure(.sync) {
             try store.publish(
                 manifest: manifest, digest: resolved.digest, config: config.bytes, layers: streams.map { ($0.diffID, $0.stream) },
-                images: try images.merging(otherFormats(of: known, images)) { new, _ in new }, boot: boot, keptBlobs: keptBlobs, tag: name,
-                source: recordedReference, publication)
+                images: try known?.imageIDs(besides: images, where: store.hasIntactImage) ?? images, boot: boot, keptBlobs: keptBlobs,
+                tag: name, source: recordedReference, publication)
         }
         try repository.clearStaged(config.diffIDs.map(StreamName.layer) + keptBlobs.map { StreamName.blob($0.digest) })
         var result = result(resolved, name, published, layers, images: images, config: config)
         result.bootImage = bootImage
         return result
-    }
-
-    /// Images in formats that the repository does not make any more, which an earlier pull recorded.
-    private func otherFormats(of known: StoredImage?, _ made: [ErofsVersion: ObjectID]) throws -> [ErofsVersion: ObjectID] {
-        try (known?.imageIDs ?? [:]).filter { version, id in
-            let isMade = version == .v2 ? made[.v2] != nil : made[.v1] != nil || made[.v0] != nil
-            return try !isMade && store.hasIntactImage(id)
-        }
     }
 
     /// References to images for booting: those that are recorded already, made anew where they are damaged, and those that the options ask for.
@@ -249,14 +240,6 @@ struct ImagePull {
             chosen = new.chosen
         }
         return (store.bootReferences(references, made), chosen)
-    }
-
-    private func storeImages(of tree: FileTree) throws -> [ErofsVersion: ObjectID] {
-        var images: [ErofsVersion: ObjectID] = [:]
-        for version in repository.erofsFormats.all {
-            images[version] = try repository.storeImage(try writeErofs(tree, version: version)).id
-        }
-        return images
     }
 
     // MARK: Signatures that come with the image

@@ -85,12 +85,12 @@ private struct StoreRepair {
 
     private func findTargets() throws -> [Target] {
         var targets = try store.tags().map { target(.tag, $0.name, $0.manifestDigest) }
-        for reference in try repository.streamReferences(under: "oci-referrers") {
+        for reference in try repository.streamReferences(under: ReferrerRecord.directory) {
             let parts = reference.name.bytes.split(separator: UInt8(ascii: "/")).map {
                 ByteString(Array($0)).utf8Text.flatMap { ContentDigest($0) }
             }
             guard parts.count == 2, let subject = parts[0], let artifact = parts[1] else { continue }
-            targets.append(target(.referrer(of: subject), "oci-referrers/" + reference.name, artifact))
+            targets.append(target(.referrer(of: subject), ReferrerRecord.prefix + reference.name, artifact))
         }
         for reference in try repository.imageReferences() {
             guard let id = ObjectID(hex: reference.entry.bytes), id.algorithm == repository.algorithm else { continue }
@@ -242,7 +242,7 @@ private struct StoreRepair {
     /// The first finding of the check of an image that was stored again.
     private func fault(of digest: ContentDigest) throws -> String? {
         guard try isWhole(digest) else { return "objects are still missing or damaged" }
-        return try store.check(ByteString(digest.description)).problems.first { !$0.image.hasPrefix("oci-referrers/") }?.description
+        return try store.check(ByteString(digest.description)).problems.first { !$0.image.hasPrefix(ReferrerRecord.prefix) }?.description
     }
 
     private mutating func mend(named name: ByteString, _ id: ObjectID) throws {
@@ -399,8 +399,7 @@ private struct StoreRepair {
         try repository.storeAsOne {
             let layers = try store.layers(of: now)
             var publication = Repository.Publication()
-            var images = Dictionary(
-                uniqueKeysWithValues: [ErofsVersion.v1, .v2].compactMap { version in now.imageID(version).map { (version, $0) } })
+            var images = now.imageIDs
             for version in [ErofsVersion.v1, .v2] where images[version] == nil {
                 guard let old = before.imageID(version) else { continue }
                 if try !store.hasIntactImage(old) {

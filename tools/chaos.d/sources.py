@@ -1,5 +1,6 @@
 """Images for the chaos run, their layouts, and a registry that serves them."""
-import hashlib, http.server, io, json, os, random, tarfile
+import hashlib, http.server, io, os, random, tarfile
+from images import LAYER, NAMED, Layout
 
 
 def digest_of(content):
@@ -47,31 +48,12 @@ def make_images(folder, seed, count):
     return images
 
 
-def write_layout(layout, layers):
+def write_layout(folder, layers):
     """Writes an OCI layout with one image, tag t. Returns the digest of its manifest."""
-    os.makedirs(layout + "/blobs/sha256")
-
-    def blob(content, kind):
-        with open(f"{layout}/blobs/sha256/{digest_of(content)[7:]}", "wb") as file:
-            file.write(content)
-        return {"mediaType": "application/vnd.oci.image." + kind, "digest": digest_of(content), "size": len(content)}
-
-    descriptors = [blob(layer, "layer.v1.tar") for layer in layers]
-    config = {
-        "architecture": "amd64", "os": "linux", "config": {},
-        "rootfs": {"type": "layers", "diff_ids": [layer["digest"] for layer in descriptors]},
-    }
-    manifest = {
-        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": blob(json.dumps(config).encode(), "config.v1+json"), "layers": descriptors,
-    }
-    entry = blob(json.dumps(manifest).encode(), "manifest.v1+json")
-    entry["annotations"] = {"org.opencontainers.image.ref.name": "t"}
-    with open(layout + "/index.json", "w") as file:
-        json.dump({"schemaVersion": 2, "manifests": [entry]}, file)
-    with open(layout + "/oci-layout", "w") as file:
-        file.write('{"imageLayoutVersion": "1.0.0"}')
-    return entry["digest"]
+    layout = Layout(folder)
+    image = layout.image([layout.blob(layer, LAYER) for layer in layers])
+    layout.finish([image | NAMED])
+    return image["digest"]
 
 
 def make_registry(images):
