@@ -116,14 +116,19 @@ let package = Package(
                 "OCIModel", "BootFormats", "Repository", "HTTPClient", "Transports", "ImageStore", "Boot", "Transfer", "Registry",
                 "Mounting", "Fuse", "Confinement",
             ], path: "Sources/ComposefsOCI"),
-        // Level 9: the command. CommandSupport has what subcommands share: options, output, progress.
+        // Level 9: the command. CommandSupport has what subcommands share: options, output, progress. Groups of
+        // subcommands that are large enough have modules of their own.
         module(
             "CommandSupport",
             ["Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "Confinement", "JSON", "FileTree", "OCI"],
             products: [argumentParser]),
+        module("LowLevelCommands", ["OCI", "LinuxSystem", "CommandSupport"], products: [argumentParser]),
         module(
             "Commands",
-            ["Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "FileTree", "OCI", "CommandSupport"],
+            [
+                "Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "FileTree", "OCI", "CommandSupport",
+                "LowLevelCommands",
+            ],
             products: [argumentParser]),
         .executableTarget(
             name: prefix + "CommandLine", dependencies: ours(["Commands"]), path: "Sources/cfsoci", swiftSettings: settings),

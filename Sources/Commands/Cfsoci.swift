@@ -1,6 +1,7 @@
 public import ArgumentParser
 public import ComposefsCommandSupport
 import ComposefsLinuxSystem
+import ComposefsLowLevelCommands
 import ComposefsOCI
 
 /// The command itself: `cfsoci SUBCOMMAND …`.

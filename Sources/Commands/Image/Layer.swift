@@ -52,11 +52,3 @@ extension Layer {
         ]
     }
 }
-
-/// A digest from the command line.
-func contentDigest(_ text: ByteString) throws -> ContentDigest {
-    guard let digest = text.utf8Text.flatMap({ ContentDigest($0) }) else {
-        throw CommandError("\"\(text.withoutSecrets)\" is no digest; one is written sha256: and 64 lower-case hex digits")
-    }
-    return digest
-}

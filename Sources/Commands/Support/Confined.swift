@@ -5,12 +5,6 @@ import ComposefsOCI
 
 // What each command keeps while it parses bytes of others. README.md has the same table; a test compares them.
 
-/// A command that confines itself, or that parses nothing of others.
-protocol ConfinedCommand: ParsableCommand {
-    /// Nil for a command that parses nothing of others.
-    static var rights: CommandRights? { get }
-}
-
 extension CommandRights {
     /// Kernel mounts. The kernel keeps the credentials of the process that mounts an overlay, and acts with them as long as it is mounted: what
     /// were given up here would be missing there. Without CAP_SYS_ADMIN nothing is given up: fusermount3 needs its set-user-ID bit.
@@ -100,14 +94,6 @@ extension Prune: ConfinedCommand { static var rights: CommandRights? { .watching
 extension Upgrade: ConfinedCommand { static var rights: CommandRights? { .writing() } }
 /// Tries the kernel with files of its own.
 extension Features: ConfinedCommand { static var rights: CommandRights? { nil } }
-
-// MARK: Low level
-
-extension ImportLayer: ConfinedCommand { static var rights: CommandRights? { .writing() } }
-extension CreateImage: ConfinedCommand { static var rights: CommandRights? { .writing(reads: "directory") } }
-extension CreateDumpfile: ConfinedCommand { static var rights: CommandRights? { .reading(reads: "directory") } }
-extension ImageObjects: ConfinedCommand { static var rights: CommandRights? { .reading() } }
-extension Stream.CatStream: ConfinedCommand { static var rights: CommandRights? { .reading() } }
 
 /// The table of README.md.
 enum ConfinementTable {

@@ -2,13 +2,6 @@ import ComposefsCommandSupport
 import ComposefsLinuxSystem
 import ComposefsOCI
 
-/// A command for one image.
-protocol ImageCommand {
-    /// The image as it was named on the command line.
-    var namedImage: ByteString? { get }
-    var global: GlobalOptions { get }
-}
-
 extension BootArgument: ImageCommand { var namedImage: ByteString? { image } }
 extension BootImageCommand: ImageCommand { var namedImage: ByteString? { image } }
 extension Cat: ImageCommand { var namedImage: ByteString? { image } }

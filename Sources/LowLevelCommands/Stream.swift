@@ -1,19 +1,23 @@
-import ArgumentParser
+package import ArgumentParser
 import ComposefsCommandSupport
 import ComposefsOCI
 
-struct Stream: ParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Print streams by name.", subcommands: [CatStream.self])
+package struct Stream: ParsableCommand {
+    package static let configuration = CommandConfiguration(abstract: "Print streams by name.", subcommands: [CatStream.self])
 
-    struct CatStream: ParsableCommand {
-        static let configuration = CommandConfiguration(commandName: "cat", abstract: "Print a stream's whole content.")
+    package init() {}
+
+    package struct CatStream: ParsableCommand {
+        package static let configuration = CommandConfiguration(commandName: "cat", abstract: "Print a stream's whole content.")
 
         @Argument(help: "The stream's name in streams/, or refs/… below it.")
         var name: ByteString
 
         @OptionGroup var global: GlobalOptions
 
-        func run() throws {
+        package init() {}
+
+        package func run() throws {
             let store = try global.openStore(Self.rights, readOnly: true)
             var entry = name
             if entry.hasPrefix("refs/") {

@@ -1,10 +1,10 @@
-import ArgumentParser
+package import ArgumentParser
 import ComposefsCommandSupport
 import ComposefsLinuxSystem
 import ComposefsOCI
 
-struct CreateImage: ParsableCommand {
-    static let configuration = CommandConfiguration(
+package struct CreateImage: ParsableCommand {
+    package static let configuration = CommandConfiguration(
         commandName: "create-image", abstract: "Store the files of a directory and its EROFS image; print the image's identifier.",
         discussion: DirectoryWalk.help)
 
@@ -21,7 +21,9 @@ struct CreateImage: ParsableCommand {
     @OptionGroup(title: "Signing options") var signing: SigningOptions
     @OptionGroup var global: GlobalOptions
 
-    func run() throws {
+    package init() {}
+
+    package func run() throws {
         // No repository is made if the directory does not exist.
         _ = try FileDescriptor.open(directory, [.readOnly, .directory])
         let repository = try global.openOrCreateStore(.writing(), signer: signing.signer()) { $0.readable = [directory] }.repository

@@ -1,9 +1,9 @@
-import ArgumentParser
+package import ArgumentParser
 import ComposefsCommandSupport
 import ComposefsOCI
 
-struct CreateDumpfile: ParsableCommand {
-    static let configuration = CommandConfiguration(
+package struct CreateDumpfile: ParsableCommand {
+    package static let configuration = CommandConfiguration(
         commandName: "create-dumpfile", abstract: "Print the dumpfile of a directory, as that of an image of it.",
         discussion: DirectoryWalk.help)
 
@@ -16,7 +16,9 @@ struct CreateDumpfile: ParsableCommand {
     @OptionGroup var tree: TreeOptions
     @OptionGroup var global: GlobalOptions
 
-    func run() throws {
+    package init() {}
+
+    package func run() throws {
         let (algorithm, _) = try global.directoryDefaults(hash: hash)
         try global.confine(.reading(), repository: nil) { $0.readable = [directory] }
         try writeDumpfile(try directoryTree(directory, algorithm, tree, global)) { try Output.write($0) }

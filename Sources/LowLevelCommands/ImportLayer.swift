@@ -1,9 +1,9 @@
-import ArgumentParser
+package import ArgumentParser
 import ComposefsCommandSupport
 import ComposefsOCI
 
-struct ImportLayer: ParsableCommand {
-    static let configuration = CommandConfiguration(
+package struct ImportLayer: ParsableCommand {
+    package static let configuration = CommandConfiguration(
         commandName: "import-layer", abstract: "Store one layer from standard input: a tar archive, compressed or not.")
 
     @Argument(help: "The diff ID: the digest of the uncompressed archive.")
@@ -15,7 +15,9 @@ struct ImportLayer: ParsableCommand {
     @OptionGroup(title: "Signing options") var signing: SigningOptions
     @OptionGroup var global: GlobalOptions
 
-    func run() throws {
+    package init() {}
+
+    package func run() throws {
         let digest = try contentDigest(diffID)
         let store = try global.openStore(Self.rights, signer: signing.signer())
         let id = try store.images.importLayer(digest, from: StandardInput())

@@ -1,9 +1,9 @@
-import ArgumentParser
+package import ArgumentParser
 import ComposefsCommandSupport
 import ComposefsOCI
 
-struct ImageObjects: ParsableCommand {
-    static let configuration = CommandConfiguration(
+package struct ImageObjects: ParsableCommand {
+    package static let configuration = CommandConfiguration(
         commandName: "image-objects", abstract: "List the objects that an EROFS image's files need.")
 
     @Argument(help: "The EROFS image's identifier, or a name below images/refs.")
@@ -14,7 +14,9 @@ struct ImageObjects: ParsableCommand {
 
     @OptionGroup var global: GlobalOptions
 
-    func run() throws {
+    package init() {}
+
+    package func run() throws {
         let repository = try global.openStore(Self.rights, readOnly: true).repository
         let image = try repository.image(id)
         try NeededObjects(image: image, objects: try repository.imageObjects(image)).show(asJSON: json)
