@@ -123,11 +123,12 @@ let package = Package(
             ["Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "Confinement", "JSON", "FileTree", "OCI"],
             products: [argumentParser]),
         module("LowLevelCommands", ["OCI", "LinuxSystem", "CommandSupport"], products: [argumentParser]),
+        module("BootCommands", ["Bytes", "LinuxSystem", "JSON", "OCI", "CommandSupport"], products: [argumentParser]),
         module(
             "Commands",
             [
                 "Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "FileTree", "OCI", "CommandSupport",
-                "LowLevelCommands",
+                "LowLevelCommands", "BootCommands",
             ],
             products: [argumentParser]),
         .executableTarget(

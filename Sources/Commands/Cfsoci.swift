@@ -1,4 +1,5 @@
 public import ArgumentParser
+import ComposefsBootCommands
 public import ComposefsCommandSupport
 import ComposefsLinuxSystem
 import ComposefsLowLevelCommands

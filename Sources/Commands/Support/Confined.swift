@@ -77,11 +77,6 @@ extension Mount: ConfinedCommand { static var rights: CommandRights? { .mounting
 /// Parses the kernel's table of mounts only.
 extension Unmount: ConfinedCommand { static var rights: CommandRights? { nil } }
 
-// MARK: Booting
-
-extension BootImageCommand: ConfinedCommand { static var rights: CommandRights? { .writing() } }
-extension BootArgument: ConfinedCommand { static var rights: CommandRights? { .reading() } }
-
 // MARK: The store
 
 /// Parses nothing but an existing `meta.json`.

@@ -2,8 +2,6 @@ import ComposefsCommandSupport
 import ComposefsLinuxSystem
 import ComposefsOCI
 
-extension BootArgument: ImageCommand { var namedImage: ByteString? { image } }
-extension BootImageCommand: ImageCommand { var namedImage: ByteString? { image } }
 extension Cat: ImageCommand { var namedImage: ByteString? { image } }
 extension ComputeID: ImageCommand { var namedImage: ByteString? { image } }
 extension Dump: ImageCommand { var namedImage: ByteString? { image } }

@@ -2,12 +2,9 @@ import ArgumentParser
 import ComposefsCommandSupport
 import ComposefsOCI
 
-struct Boot: ParsableCommand {
-    static let configuration = CommandConfiguration(
-        abstract: "Prepare images for booting.", subcommands: [BootImageCommand.self, BootArgument.self])
-}
+struct BootImageCommand: ParsableCommand, ConfinedCommand, ImageCommand {
+    static var rights: CommandRights? { .writing() }
 
-struct BootImageCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "image", abstract: "Make an image's EROFS image for booting, record it with the image, and print its identifier.",
         discussion: """
@@ -35,6 +32,8 @@ struct BootImageCommand: ParsableCommand {
 
     @OptionGroup var global: GlobalOptions
 
+    var namedImage: ByteString? { image }
+
     func validate() throws {
         guard !(remove && find != nil) else { throw ValidationError("--find and --remove exclude each other") }
         guard xattrs == nil || !remove && find == nil else {
@@ -56,16 +55,6 @@ struct BootImageCommand: ParsableCommand {
     }
 }
 
-extension ObjectID {
-    /// The value of an option that names an image.
-    init(expected hex: String, option: String) throws {
-        guard let id = ObjectID(hex: hex) else {
-            throw ValidationError("\(option) takes 64 or 128 lower-case hexadecimal digits")
-        }
-        self = id
-    }
-}
-
 struct BootImageReport: CommandReport {
     var image: BootImage
     /// Whether the mode and format are a result.
@@ -78,63 +67,10 @@ struct BootImageReport: CommandReport {
     var json: JSONValue { image.json }
 }
 
-extension BootImage {
-    var json: JSONValue {
-        ["imageId": .string(id.hex), "erofsVersion": .count(Int(version.rawValue)), "xattrs": .string(filtering.rawValue)]
-    }
-}
-
 private struct RemovedBootImages: CommandReport {
     var count: Int
 
     var lines: [String] { ["Removed \(count) \(count == 1 ? "record" : "records")"] }
 
     var json: JSONValue { ["bootImagesRemoved": .count(count)] }
-}
-
-struct BootArgument: ParsableCommand {
-    static let configuration = CommandConfiguration(
-        commandName: "karg", abstract: "Print the kernel argument that boots an image.",
-        discussion: """
-            The image for booting must be recorded: `cfsoci boot image` or `cfsoci pull --bootable` does that. The argument allows a repository \
-            without fs-verity, by a question mark, only if this repository has none.
-            """)
-
-    @Argument(help: "The image.")
-    var image: ByteString
-
-    @OptionGroup var version: VersionOption
-
-    @Option(help: ArgumentHelp("Which extended attributes are kept.", valueName: "allowlist-only|keep-user-xattrs"))
-    var xattrs: XattrMode = .allowlistOnly
-
-    @Flag(help: "Print JSON.")
-    var json = false
-
-    @OptionGroup var global: GlobalOptions
-
-    func run() throws {
-        let store = try global.openStore(Self.rights, readOnly: true)
-        let version = try version.version(default: store.repository.erofsFormats.default)
-        let found = try store.images.open(image).image
-        guard found.isContainer else { throw ImageStoreError.isArtifact(found.manifestDigest) }
-        guard let id = found.bootImageID(version, xattrs.filtering) else {
-            throw ImageStoreError.noErofsImage(config: found.configDigest, version, bootable: true)
-        }
-        let boot = BootImage(id: id, version: version, filtering: xattrs.filtering)
-        try KernelArgument(image: boot, text: store.kernelArgument(for: boot).text).show(asJSON: json)
-    }
-}
-
-private struct KernelArgument: CommandReport {
-    var image: BootImage
-    var text: ByteString
-
-    var lines: [String] { [Output.printable(text)] }
-
-    var json: JSONValue {
-        var document = image.json
-        document["kernelArgument"] = .string(text.jsonText)
-        return document
-    }
 }

@@ -1,4 +1,4 @@
-package import ComposefsOCI
+package import ComposefsBytes
 
 extension FileTree {
     /// Follows a path as the kernel would with the tree as its root: at most 40 symbolic links, and `..` never leaves the root.

@@ -1,0 +1,10 @@
+// BootCommands: the subcommands of `cfsoci boot`, one file for each.
+public import ArgumentParser
+
+/// `cfsoci boot`.
+public struct Boot: ParsableCommand {
+    public static let configuration = CommandConfiguration(
+        abstract: "Prepare images for booting.", subcommands: [BootImageCommand.self, BootArgument.self])
+
+    public init() {}
+}
