@@ -98,7 +98,12 @@ let package = Package(
         module(
             "Registry", ["Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "OCIModel", "HTTPClient", "Transports"]),
         // Level 6: boot images; FUSE.
-        module("Boot", ["Bytes", "Hashing", "LinuxSystem", "FileTree", "OCIModel", "Repository", "ImageStore", "CPCRE2"]),
+        module(
+            "Boot",
+            [
+                "Bytes", "Hashing", "JSON", "LinuxSystem", "FileTree", "BootFormats", "EROFS", "OCIModel", "Repository", "ImageStore",
+                "CPCRE2",
+            ]),
         module("Fuse", ["Bytes", "Hashing", "LinuxSystem", "Concurrency", "FileTree", "EROFS"]),
         // Level 7: pull, push, copy. Above Boot, because a copy creates boot images again.
         module(
@@ -149,7 +154,7 @@ let package = Package(
         tests("SplitStream", ["Bytes", "Hashing", "Compression"]),
         tests("EROFS", ["Bytes", "Hashing", "FileTree", "Dumpfile", "TestSupport"]),
         tests("Dumpfile", ["Bytes", "Hashing", "FileTree"]),
-        tests("BootFormats", ["Bytes", "Hashing"]),
+        tests("BootFormats", ["Bytes", "Hashing", "TestSupport"]),
         tests("Ext4", ["Bytes", "Hashing", "FileTree", "LinuxSystem", "TestSupport"]),
         tests("OCIModel", ["Hashing", "Compression", "JSON", "Transports", "ImageStore", "Transfer"]),
         tests("Repository", ["Bytes", "Hashing", "LinuxSystem", "Concurrency", "JSON", "FileTree", "SplitStream", "EROFS", "TestSupport"]),

@@ -2,3 +2,5 @@
 //
 // `transformForBoot` empties `/boot` and `/sysroot` and labels all files by the image's own SELinux policy (`SelinuxPolicy`, `FileContexts`).
 // The patterns of the policy are PCRE2 expressions, as for libselinux: this is the only module that uses PCRE2. It does not use the network.
+//
+// - Resources: what an image can boot, from its stored tree.

@@ -4,7 +4,7 @@ public import ArgumentParser
 /// `cfsoci boot`.
 public struct Boot: ParsableCommand {
     public static let configuration = CommandConfiguration(
-        abstract: "Prepare images for booting.", subcommands: [BootImageCommand.self, BootArgument.self])
+        abstract: "Prepare images for booting.", subcommands: [BootImageCommand.self, BootArgument.self, BootEntries.self])
 
     public init() {}
 }

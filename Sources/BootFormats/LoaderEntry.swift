@@ -44,10 +44,15 @@ public struct LoaderEntry: Sendable, Equatable {
     }
 
     /// The keys whose values are paths of files that the boot loader reads.
-    public static let pathKeys: [ByteString] = ["linux", "initrd", "efi"]
+    public static let pathKeys: [ByteString] = ["linux", "initrd", "efi", "uki", "devicetree"]
 
     /// The files that the boot loader reads, in the order of their lines.
-    public var files: [ByteString] { lines.compactMap { line in Self.pathKeys.lazy.compactMap { Self.value(line, $0) }.first } }
+    public var files: [ByteString] { keyedFiles.map(\.path) }
+
+    /// The same with the keys of the lines.
+    public var keyedFiles: [(key: ByteString, path: ByteString)] {
+        lines.compactMap { line in Self.pathKeys.lazy.compactMap { key in Self.value(line, key).map { (key, $0) } }.first }
+    }
 
     /// Moves the files to the directory `/subdirectory/id`, and returns them: each path as it was, and the new one relative to the directory in
     /// which `subdirectory` lies.

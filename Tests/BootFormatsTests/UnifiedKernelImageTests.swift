@@ -1,41 +1,11 @@
 import ComposefsBootFormats
 import ComposefsBytes
+import ComposefsTestSupport
 import Testing
 
-/// A PE file, built from the figures of the specification.
-private struct Program {
-    var machine: UInt16 = 0x8664
-    var optionalHeader = [UInt8](repeating: 0xee, count: 112)
-    var sections: [(name: String, memorySize: Int, data: [UInt8])] = []
-    var signatureOffset = 0x80
-
-    private static func little(_ value: Int, _ size: Int) -> [UInt8] { (0..<size).map { UInt8(truncatingIfNeeded: value >> (8 * $0)) } }
-
-    var bytes: [UInt8] {
-        var file: [UInt8] = Array("MZ".utf8) + [UInt8](repeating: 0, count: 0x3a) + Self.little(signatureOffset, 4)
-        file += [UInt8](repeating: 0x55, count: signatureOffset - file.count)
-        file += [0x50, 0x45, 0, 0] + Self.little(Int(machine), 2) + Self.little(sections.count, 2) + [UInt8](repeating: 0, count: 12)
-        file += Self.little(optionalHeader.count, 2) + Self.little(0x22, 2) + optionalHeader
-        var offset = (file.count + 40 * sections.count + 511) / 512 * 512
-        var contents: [UInt8] = []
-        for section in sections {
-            let stored = (section.data.count + 511) / 512 * 512
-            file += Array(section.name.utf8.prefix(8)) + [UInt8](repeating: 0, count: max(0, 8 - section.name.utf8.count))
-            file += Self.little(section.memorySize, 4) + Self.little(0x10000, 4) + Self.little(stored, 4) + Self.little(offset, 4)
-            file += [UInt8](repeating: 0, count: 16)
-            contents += section.data + [UInt8](repeating: 0xaa, count: stored - section.data.count)
-            offset += stored
-        }
-        file += [UInt8](repeating: 0, count: (file.count + 511) / 512 * 512 - file.count)
-        return file + contents
-    }
-
-    mutating func add(_ name: String, _ text: String) { sections.append((name, text.utf8.count, Array(text.utf8))) }
-}
-
 @Suite struct UnifiedKernelImageTests {
-    private var kernel: Program {
-        var program = Program()
+    private var kernel: EFIProgram {
+        var program = EFIProgram()
         program.add(".text", "code")
         program.add(".osrel", "ID=example\nVERSION_ID=1\n")
         program.add(".cmdline", "ro composefs=1\n")
@@ -60,7 +30,7 @@ private struct Program {
 
     /// The stored size is padded; the size in memory says how much is content. If memory is larger, a loader adds zeros.
     @Test func onlyTheSectionsOwnBytesAreRead() throws {
-        var program = Program()
+        var program = EFIProgram()
         program.sections = [(".cmdline", 2, Array("abc".utf8)), (".uname", 4000, Array("xyz".utf8) + [0])]
         let bytes = program.bytes
         let image = try UnifiedKernelImage(bytes)
@@ -98,7 +68,7 @@ private struct Program {
         #expect(throws: ExecutableError.sectionTooLarge(".cmdline", size: 15, limit: 14)) {
             try image.executable.contents(of: section, in: whole, limit: 14)
         }
-        var program = Program()
+        var program = EFIProgram()
         program.sections = [(".osrel", 2, [0xff, 0xfe])]
         let bytes = program.bytes
         #expect(throws: ExecutableError.notUTF8(".osrel")) { try UnifiedKernelImage(bytes).label(in: bytes) }
