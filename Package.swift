@@ -32,6 +32,9 @@ func library(_ name: String, pkgConfig: String, _ package: String) -> Target {
     .systemLibrary(name: prefix + name, path: "Sources/" + name, pkgConfig: pkgConfig, providers: [.apt([package])])
 }
 
+/// What `cfsoci version` prints: tools/package sets the variable. Anything but a hexadecimal number is left out.
+let commit = Context.environment["CFSOCI_COMMIT"].flatMap { $0.allSatisfy(\.isHexDigit) && !$0.isEmpty ? $0 : nil }
+
 let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
 
 let package = Package(
@@ -47,6 +50,9 @@ let package = Package(
     targets: [
         // C: thin wrappers that return -errno, and system libraries.
         .target(name: prefix + "CLinux", path: "Sources/CLinux"),
+        .target(
+            name: prefix + "CVersion", path: "Sources/CVersion",
+            cSettings: commit.map { [.define("CFSOCI_COMMIT", to: "\"\($0)\"")] } ?? []),
         library("COpenSSL", pkgConfig: "libcrypto", "libssl-dev"),
         library("CZstd", pkgConfig: "libzstd", "libzstd-dev"),
         // Deflate for pushed layers. ISA-L is faster, but its output depends on the processor, and digests must not.
@@ -125,7 +131,7 @@ let package = Package(
         // subcommands that are large enough have modules of their own.
         module(
             "CommandSupport",
-            ["Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "Confinement", "JSON", "FileTree", "OCI"],
+            ["Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "Confinement", "JSON", "FileTree", "OCI", "CVersion"],
             products: [argumentParser]),
         module("LowLevelCommands", ["OCI", "LinuxSystem", "CommandSupport"], products: [argumentParser]),
         module("BootCommands", ["Bytes", "LinuxSystem", "JSON", "OCI", "CommandSupport"], products: [argumentParser]),

@@ -23,6 +23,11 @@ static inline CURLcode ccurl_set_receiver(CURL *easy, CURLoption option, ccurl_r
     return curl_easy_setopt(easy, option, value);
 }
 
+/// The version of the running library.
+static inline const char *ccurl_version(void) {
+    return curl_version_info(CURLVERSION_NOW)->version;
+}
+
 /// The file of certificate authorities that curl uses by default; NULL if it has none.
 static inline const char *ccurl_authority_file(void) {
     return curl_version_info(CURLVERSION_NOW)->cainfo;

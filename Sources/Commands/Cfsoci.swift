@@ -4,6 +4,7 @@ public import ComposefsCommandSupport
 import ComposefsLinuxSystem
 import ComposefsLowLevelCommands
 import ComposefsOCI
+import Synchronization
 
 /// The command itself: `cfsoci SUBCOMMAND …`.
 public struct Cfsoci: ParsableCommand {
@@ -21,6 +22,7 @@ public struct Cfsoci: ParsableCommand {
                 subcommands: [
                     Pull.self, Push.self, Export.self, Copy.self, Images.self, Inspect.self, Tag.self, Untag.self, Remove.self,
                     Referrers.self,
+                    History.self, Difference.self,
                 ]),
             CommandGroup(name: "Registries", subcommands: [Login.self, Logout.self]),
             CommandGroup(name: "Image content", subcommands: [List.self, Cat.self, Layer.self, Dump.self, ComputeID.self]),
@@ -30,6 +32,7 @@ public struct Cfsoci: ParsableCommand {
                 name: "The store",
                 subcommands: [
                     Initialize.self, Info.self, DiskUsage.self, Fsck.self, GarbageCollect.self, Prune.self, Upgrade.self, Features.self,
+                    ShowVersion.self,
                 ]),
             CommandGroup(
                 name: "Low level",
@@ -59,38 +62,81 @@ public struct Cfsoci: ParsableCommand {
         // A file that exceeds RLIMIT_FSIZE is an error, too: EFBIG.
         Signal.fileTooLarge.ignore()
         if let arguments = MountHelper.arguments(Arguments.all()) { end(MountHelper.run(arguments)) }
+        let arguments = Arguments.texts()
+        Output.errorsAreJSON.store(wantsJSONErrors(arguments), ordering: .relaxed)
         var about: (any ImageCommand)?
         do {
-            var command = try parseAsRoot(Arguments.texts())
+            var command = try parseAsRoot(try CommandWords.checked(arguments))
+            if !CommandWords.commands(of: type(of: command)).isEmpty { endWithoutCommand(type(of: command)) }
             about = command as? any ImageCommand
             try command.run()
             try Output.flush()
             end(0)
         } catch let damage as DamageFound {
             try? Output.flush()
-            if let message = damage.message { Output.error(message) }
+            if let message = damage.message { Output.error(message, .damaged, status: 2) }
             end(2)
         } catch is Interrupted {
             try? Output.flush()
-            end(130)
-        } catch is AlreadyTold {
+            end(ErrorCode.interrupted.status)
+        } catch let told as AlreadyTold {
             try? Output.flush()
-            end(1)
+            end(told.status)
+        } catch let fault as CommandWords.Fault {
+            endWithUsage(printable(fault.message), hint: fault.hint.map(printable))
         } catch {
             try? Output.flush()
             if isOurs(error) {
                 let message = ImageHints.message(of: error, image: about?.namedImage) {
                     try about?.global.openStore(nil, readOnly: true)
                 }
-                Output.error(message)
-                end(1)
+                let code = ErrorCode(of: error)
+                Output.error(message, code, status: code.status)
+                end(code.status)
             }
             let status = exitCode(for: error).rawValue
             // Help and version are printed on standard output. Usage errors quote arguments.
             if status == 0 { Self.exit(withError: error) }
+            if showsOnlyJSON(arguments) { endWithUsage(printable(self.message(for: error))) }
             Output.note(printable(fullMessage(for: error)))
             end(status)
         }
+    }
+
+    /// What usage errors begin with; all other messages begin so, too.
+    public static var _errorPrefix: String { Output.prefix + "error: " }
+
+    /// Whether errors are events in JSON. Looked up before the arguments are parsed, because that may fail.
+    private static func wantsJSONErrors(_ arguments: [String]) -> Bool {
+        showsOnlyJSON(arguments)
+            || options(arguments).contains { $0 == "--json" || $0 == "--progress-fd" || $0.hasPrefix("--progress-fd=") }
+    }
+
+    /// Whether standard error contains nothing but JSON.
+    private static func showsOnlyJSON(_ arguments: [String]) -> Bool {
+        let options = options(arguments)
+        return options.contains("--progress=json") || zip(options, options.dropFirst()).contains { $0 == "--progress" && $1 == "json" }
+    }
+
+    private static func options(_ arguments: [String]) -> ArraySlice<String> { arguments.prefix { $0 != "--" } }
+
+    private static func endWithUsage(_ message: String, hint: String? = nil) -> Never {
+        let status = ErrorCode.usage.status
+        if showsOnlyJSON(Arguments.texts()) {
+            Output.error(message + (hint.map { "; " + $0 } ?? ""), .usage, status: status)
+        } else {
+            Output.note(_errorPrefix + message)
+            if let hint { Output.tell(.hint, hint) }
+            Output.note("Usage: cfsoci [options] <subcommand>\n  See 'cfsoci --help' for more information.")
+        }
+        end(status)
+    }
+
+    /// A command that only has subcommands was named without one.
+    private static func endWithoutCommand(_ type: any ParsableCommand.Type) -> Never {
+        if showsOnlyJSON(Arguments.texts()) { endWithUsage("no command was named") }
+        Output.note(helpMessage(for: type))
+        end(ErrorCode.usage.status)
     }
 
     /// Ends the process without exit handlers: those of OpenSSL free data that threads of the pull and the network may still use, which
@@ -123,5 +169,7 @@ struct DamageFound: Error {
     var message: String?
 }
 
-/// Ends a command with exit status 1: its messages have been written already.
-struct AlreadyTold: Error {}
+/// Ends a command that has written its messages already.
+struct AlreadyTold: Error {
+    var status: Int32 = 1
+}

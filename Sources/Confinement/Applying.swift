@@ -73,6 +73,8 @@ extension Confinement {
                 if isWritable { roots.writable.append(root) } else { roots.readable.append(root) }
             }
         }
+        // Not in the list above: a directory may be readable, too. The kernel adds up what rules allow.
+        for path in removable { _ = try Self.allow(path, LandlockAccess.removeDirectory.intersection(known), in: ruleset) }
         try ruleset.restrictThread()
         return (mechanism, roots)
     }

@@ -18,6 +18,8 @@ public struct Confinement: Sendable, Hashable {
     /// Directories whose files get a second name (a hard link) in a writable directory. The kernel demands that the files may be written for
     /// this; nothing may be made or removed there.
     public var linkable: [ByteString]
+    /// Directories below which empty directories may be removed, and nothing else is allowed: a program that made a directory can undo it.
+    public var removable: [ByteString] = []
     /// Whether paths are limited at all (Landlock). A process with limited paths cannot mount, and cannot see which mounts and files processes
     /// outside of its confinement have.
     public var limitsPaths: Bool

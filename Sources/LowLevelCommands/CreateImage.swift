@@ -26,7 +26,16 @@ package struct CreateImage: ParsableCommand {
     package func run() throws {
         // No repository is made if the directory does not exist.
         _ = try FileDescriptor.open(directory, [.readOnly, .directory])
-        let repository = try global.openOrCreateStore(.writing(), signer: signing.signer()) { $0.readable = [directory] }.repository
+        let opened = try global.openOrCreateStore(.writing(), signer: signing.signer()) { $0.readable = [directory] }
+        do {
+            try create(in: opened.store.repository)
+        } catch {
+            opened.undo(keepsContent: false)
+            throw error
+        }
+    }
+
+    private func create(in repository: Repository) throws {
         try repository.beginPull()
         let walk = DirectoryWalk()
         var image = try repository.importDirectory(directory) { walk.found($0) }

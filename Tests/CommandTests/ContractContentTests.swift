@@ -151,7 +151,7 @@ import Testing
             try store.succeed(["inspect", "t"]).json()["layers"]?[0]?["diffId"]?.string)
         let layer = try inTerminal(["layer", diffID, "--repo", store.path])
         #expect(layer.status == 1)
-        #expect(String(decoding: layer.shown, as: UTF8.self).hasPrefix("cfsoci: an archive is not for a terminal; redirect it"))
+        #expect(String(decoding: layer.shown, as: UTF8.self).hasPrefix("cfsoci: error: an archive is not for a terminal; redirect it"))
         #expect(try inTerminal(["layer", diffID, "--json", "--repo", store.path]).status == 0)
     }
 
@@ -219,7 +219,7 @@ import Testing
         try writeFile(path, big.dropLast() + [0])
         let result = try store.run(["layer", image.diffIDs[0]])
         #expect(result.status == 2)
-        #expect(result.error.hasPrefix("cfsoci: layer \(image.diffIDs[0]): "), "\(result.error)")
+        #expect(result.error.hasPrefix("cfsoci: error: layer \(image.diffIDs[0]): "), "\(result.error)")
     }
 
     @Test func importLayer() throws {

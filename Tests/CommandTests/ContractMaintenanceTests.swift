@@ -81,8 +81,11 @@ import Testing
         let result = try store.run(["images", "--json"])
         #expect(result.status == 2)
         #expect(try result.json()["images"] == [])
-        #expect(result.error.split(separator: "\n").allSatisfy { $0.hasPrefix("cfsoci: ") })
-        #expect(result.error.contains("2 images cannot be read"))
+        let events = try result.error.split(separator: "\n").map { try JSONValue.parse(Array($0.utf8)) }
+        #expect(events.allSatisfy { $0["event"] == "error" && $0["code"] == "damaged" && $0["status"] == 2 })
+        #expect(events.last?["message"]?.string?.contains("2 images cannot be read") == true)
+        let told = try store.run(["images"]).error
+        #expect(told.split(separator: "\n").count == 3 && told.split(separator: "\n").allSatisfy { $0.hasPrefix("cfsoci: error: ") })
     }
 
     // MARK: gc
@@ -138,7 +141,7 @@ import Testing
         let result = try store.run(["gc", "--dry-run", "--json"])
         #expect(result.status == 0)
         #expect(try result.json()["danglingReferences"] == ["streams/refs/oci/t"])
-        #expect(result.error == "warning: streams/refs/oci/t leads to nothing; `cfsoci untag` removes a tag\n")
+        #expect(result.error == "cfsoci: warning: streams/refs/oci/t leads to nothing; `cfsoci untag` removes a tag\n")
     }
 
     // MARK: upgrade

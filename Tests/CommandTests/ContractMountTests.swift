@@ -210,7 +210,7 @@ import Testing
         #expect(result.status == 1 && result.output.isEmpty)
         let lines = result.error.split(separator: "\n")
         #expect(lines.first?.hasPrefix("mounting needs root privileges") == true && lines.first?.hasSuffix("with FUSE instead") == true)
-        #expect(lines.last?.hasPrefix("cfsoci: ") == true, "\(result.error)")
+        #expect(lines.last?.hasPrefix("cfsoci: error: ") == true, "\(result.error)")
         #expect(fileList(target.path).isEmpty)
     }
 }

@@ -36,7 +36,7 @@ final class ContractStore: Sendable {
         return result
     }
 
-    /// Runs the command and requires exit status 1, one line of error and an empty standard output. Returns the line without `cfsoci: `.
+    /// Runs the command and requires exit status 1, one line of error and an empty standard output. Returns the line without that prefix.
     func refuse(_ arguments: [String], input: [UInt8]? = nil, sourceLocation: SourceLocation = #_sourceLocation) throws -> String {
         let result = try run(arguments, input: input)
         return expectRefusal(result, sourceLocation: sourceLocation)
@@ -130,16 +130,16 @@ struct ContractLayout {
     }
 }
 
-/// Exit status 1, nothing on standard output, one line of printable text that begins `cfsoci: `. Returns the rest of the line.
+/// Exit status 1, nothing on standard output, one line of printable text that begins `cfsoci: error: `. Returns the rest of the line.
 @discardableResult
 func expectRefusal(_ result: CommandResult, status: Int32 = 1, sourceLocation: SourceLocation = #_sourceLocation) -> String {
     #expect(result.status == status, "\(result.text)\(result.error)", sourceLocation: sourceLocation)
     #expect(result.output.isEmpty, "\(result.text)", sourceLocation: sourceLocation)
-    #expect(result.error.hasPrefix("cfsoci: ") && result.error.hasSuffix("\n"), "\(result.error)", sourceLocation: sourceLocation)
+    #expect(result.error.hasPrefix("cfsoci: error: ") && result.error.hasSuffix("\n"), "\(result.error)", sourceLocation: sourceLocation)
     let lines = result.error.split(separator: "\n")
     #expect(lines.count == 1, "\(result.error)", sourceLocation: sourceLocation)
     #expect(!hasControls(result.error.dropLast()), "\(Array(result.error.utf8))", sourceLocation: sourceLocation)
-    return String((lines.first ?? "").dropFirst("cfsoci: ".count))
+    return String((lines.first ?? "").dropFirst("cfsoci: error: ".count))
 }
 
 /// Whether the text contains characters that a terminal does not display as such.

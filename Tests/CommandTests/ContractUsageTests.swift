@@ -101,9 +101,9 @@ import Testing
         ["referrers", "add", "x", "y"], ["referrers", "remove", "x", "y"], ["ls", "x"], ["cat", "x", "y"],
         ["layer", "sha256:0000000000000000000000000000000000000000000000000000000000000000"],
         ["import-layer", "sha256:0000000000000000000000000000000000000000000000000000000000000000"], ["dump", "x"], ["compute-id", "x"],
-        ["mount", "x", "/tmp"], ["fsck"], ["fsck", "x"], ["fsck", "--json"], ["gc"], ["gc", "--dry-run"], ["upgrade"],
+        ["mount", "x", "/tmp"], ["fsck"], ["fsck", "x"], ["gc"], ["gc", "--dry-run"], ["upgrade"],
         ["image-objects", "x"], ["stream", "cat", "x"],
-        ["df"], ["du"], ["info"],
+        ["df"], ["du"], ["info"], ["history", "x"], ["diff", "x", "y"],
     ])
     func missingRepository(arguments: [String]) throws {
         let folder = try TemporaryFolder()
@@ -124,7 +124,7 @@ import Testing
         #expect(version.error == "")
         #expect(version.lines.count == 1)
         #expect(version.lines[0].split(separator: ".").allSatisfy { Int($0) != nil } && version.lines[0].contains("."))
-        for arguments in [[], ["--help"], ["-h"], ["help"], ["help", "pull"], ["pull", "--help"], ["referrers", "list", "--help"]] {
+        for arguments in [["--help"], ["-h"], ["help"], ["help", "pull"], ["pull", "--help"], ["referrers", "list", "--help"]] {
             let result = try Cfsoci.succeed(arguments)
             #expect(result.text.contains("USAGE: cfsoci"), "\(arguments)")
             #expect(result.error == "")
@@ -161,7 +161,7 @@ import Testing
         let result = try Cfsoci.run(arguments, environment: ["CFSOCI_REPO=/nowhere/at/all"])
         #expect(result.status == 64, "\(arguments): \(result.error)")
         #expect(result.output.isEmpty)
-        #expect(result.error.hasPrefix("Error: ") && result.error.contains("Usage: "), "\(result.error)")
+        #expect(result.error.hasPrefix("cfsoci: error: ") && result.error.contains("Usage: "), "\(result.error)")
         #expect(!hasControls(result.error.filter { $0 != "\n" }), "\(Array(result.error.utf8))")
     }
 

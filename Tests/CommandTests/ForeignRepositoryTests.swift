@@ -35,7 +35,7 @@ struct ForeignRepositoryTests {
             #expect(result.status == 1, "\(command)")
             #expect(
                 result.error
-                    == "cfsoci: \(store.path) belongs to another user (uid 65534), so nothing is written to the repository; --trust-owner, "
+                    == "cfsoci: error: \(store.path) belongs to another user (uid 65534), so nothing is written to the repository; --trust-owner, "
                     + "or CFSOCI_TRUST_OWNER=1 in the environment, writes to it anyway\n", "\(command): \(result.error)")
             #expect(store.files == before, "\(command)")
         }
@@ -59,7 +59,7 @@ struct ForeignRepositoryTests {
         let script = how.contains("$0") ? how.replacing("$0", with: "$1") + " \"$1\"" : how + " \"$1\""
         try mustShell(script, [path])
         let result = try store.run(["tag", "t", "u"])
-        #expect(result.status == 1 && result.error.contains("cfsoci: \(path) can be written to by "), "\(result.error)")
+        #expect(result.status == 1 && result.error.contains("cfsoci: error: \(path) can be written to by "), "\(result.error)")
         let remedy = how.hasPrefix("setfacl") ? "setfacl -b" : "chmod go-w"
         #expect(result.error.contains("; `\(remedy) \(path)` removes that permission; --trust-owner"), "\(result.error)")
         try mustShell(remedy + " \"$1\"", [path])

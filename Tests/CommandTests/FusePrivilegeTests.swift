@@ -60,7 +60,7 @@ struct FusePrivilegeTests {
             text == """
                 mounting needs root privileges (CAP_SYS_ADMIN in the first user namespace): with FUSE instead
                 1
-                cfsoci: \(fixture.fuse): the mount is in use: stop the processes that use it, or unmount it lazily
+                cfsoci: error: \(fixture.fuse): the mount is in use: stop the processes that use it, or unmount it lazily
                 status 1
 
                 """)
@@ -78,7 +78,7 @@ struct FusePrivilegeTests {
                 "setpriv", ["--reuid", "65534", "--regid", "65534", "--clear-groups", Cfsoci.binary, "umount", fixture.fuse] + lazily)
             #expect(result.status == 1)
             #expect(
-                result.error.hasPrefix("cfsoci: unmounting needs root privileges") && result.error.contains(fixture.fuse), "\(result.error)"
+                result.error.hasPrefix("cfsoci: error: unmounting needs root privileges") && result.error.contains(fixture.fuse), "\(result.error)"
             )
         }
         try fixture.store.succeed(["umount", fixture.fuse])

@@ -148,7 +148,7 @@ import Testing
     private func expectStep(_ store: ContractStore) throws {
         for command in [["ls", "team/app"], ["cat", "team/app", "f"], ["dump", "team/app"], ["mount", "team/app", "/nowhere"]] {
             let result = try store.run(command)
-            #expect(result.status == 1 && result.error.hasPrefix("cfsoci: team/app: "), "\(command): \(result.error)")
+            #expect(result.status == 1 && result.error.hasPrefix("cfsoci: error: team/app: "), "\(command): \(result.error)")
             #expect(result.error.hasSuffix(Self.step), "\(command): \(result.error)")
         }
     }
@@ -213,7 +213,7 @@ import Testing
         symlink("../../" + data, store.path + "/images/refs/team/app")
         for command in [["ls", "team/app"], ["dump", "team/app"]] {
             let result = try store.run(command)
-            #expect(result.status == 1 && result.error.hasPrefix("cfsoci: team/app: "), "\(command): \(result.error)")
+            #expect(result.status == 1 && result.error.hasPrefix("cfsoci: error: team/app: "), "\(command): \(result.error)")
             #expect(result.error.hasSuffix(Self.step), "\(command): \(result.error)")
         }
     }
@@ -239,7 +239,7 @@ import Testing
         #expect(result.text == "Removed tag t\nRemoved tag u\n")
         #expect(
             result.error.split(separator: "\n").map { $0.prefix { $0 != ";" } } == [
-                "cfsoci: no image \"nothing\" in the repository", "cfsoci: no image \"gone\" in the repository",
+                "cfsoci: error: no image \"nothing\" in the repository", "cfsoci: error: no image \"gone\" in the repository",
             ])
         let document = try store.run(["rm", "nothing", "v", "--json"])
         #expect(document.status == 1)
@@ -312,7 +312,7 @@ import Testing
         let changed = try store.run(["fsck"])
         #expect(changed.status == 2)
         #expect(changed.lines.last == "next step for t: cfsoci fsck --repair t fetches it again")
-        #expect(try store.run(["mount", "t", "/nowhere"]).error.contains("cfsoci: t: object \(damaged) is damaged"))
+        #expect(try store.run(["mount", "t", "/nowhere"]).error.contains("cfsoci: error: t: object \(damaged) is damaged"))
         try writeFile(image, good)
         // Only the EROFS image, which follows from the layers.
         let id = try #require(try store.succeed(["inspect", "t"]).json()["imageIds"]?["v1"]?.string)

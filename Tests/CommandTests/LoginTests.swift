@@ -81,7 +81,7 @@ struct CommandLoginTests {
             #expect(try run(["logout", host]).text == "Logged out of \(host)\n")
             let again = try run(["logout", host])
             #expect(again.status == 1)
-            #expect(again.error == "cfsoci: not logged in to \(host) in \(authFile)\n")
+            #expect(again.error == "cfsoci: error: not logged in to \(host) in \(authFile)\n")
             #expect(try skopeo(["login", "--get-login", host]).status != 0)
         }
     }

@@ -166,7 +166,7 @@ struct MountPrivilegeTests {
             "`cfsoci umount \(fixture.fuse)` removes the mount, and `cfsoci mount --fuse tool \(fixture.fuse)` mounts it again"
         let first = "\(fixture.fuse): the process that served this mount has ended; "
         for arguments in [["mount", "tool", fixture.fuse], ["mount", "--fuse", "tool", fixture.fuse]] {
-            #expect(try fixture.store.run(arguments).error == "cfsoci: " + first + remedy + "\n")
+            #expect(try fixture.store.run(arguments).error == "cfsoci: error: " + first + remedy + "\n")
         }
         let inside = try fixture.store.run(["create-image", fixture.fuse])
         #expect(
@@ -189,7 +189,7 @@ struct MountPrivilegeTests {
         for arguments in [["mount", "tool", fixture.kernel], ["mount", "--fuse", "tool", fixture.fuse]] {
             let result = try fixture.store.run(arguments)
             #expect(result.status == 1)
-            #expect(result.error.hasPrefix("cfsoci: tool: object \(id) is damaged: ") && result.error.hasSuffix(remedy), "\(result.error)")
+            #expect(result.error.hasPrefix("cfsoci: error: tool: object \(id) is damaged: ") && result.error.hasSuffix(remedy), "\(result.error)")
         }
         let helped = try launch(Cfsoci.binary, ["mount.composefs", "tool", fixture.kernel, "-o", "repo=" + fixture.store.path])
         #expect(helped.status == 32)

@@ -28,7 +28,7 @@ import Testing
         let quick = ["--retries", "0", "--connect-timeout", "2"]
         let newer = try store.run(["pull", server.reference, "--policy", "newer"] + quick)
         #expect(newer.status == 0 && newer.lines[0] == "manifest  \(digest)")
-        #expect(newer.error.hasPrefix("warning: the registry is unreachable, and the stored image is used: "))
+        #expect(newer.error.hasPrefix("cfsoci: warning: the registry is unreachable, and the stored image is used: "))
         let json = try store.run(["pull", server.reference, "--policy", "newer", "--json", "--quiet"] + quick)
         #expect(try json.json()["outcome"] == "unreachable" && json.error == "")
         #expect(try store.run(["pull", server.reference, "--policy", "always"] + quick).status == 1)
@@ -128,6 +128,6 @@ import Testing
         builder.architecture = "s390x"
         try builder.write(to: store.layoutPath("t"))
         let result = try store.run(["pull", "oci:" + store.layoutPath("t"), "t", "--platform", "linux/amd64"])
-        #expect(result.status == 0 && result.error == "warning: the image is for linux/s390x, not for linux/amd64\n")
+        #expect(result.status == 0 && result.error == "cfsoci: warning: the image is for linux/s390x, not for linux/amd64\n")
     }
 }

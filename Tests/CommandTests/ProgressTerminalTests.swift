@@ -145,7 +145,7 @@ private final class Terminal {
         _ = try terminal.lines(until: isWhole)
         server.stop()
         let after = try terminal.lines(within: 120) { $0.last == "status 1" }
-        #expect(after.prefix(12) == Self.before && after[12].hasPrefix("cfsoci: layer "))
+        #expect(after.prefix(12) == Self.before && after[12].hasPrefix("cfsoci: error: layer "))
         #expect(!after.contains { line in names.contains { line.hasPrefix($0) } })
         #expect(try terminal.showsCursor)
     }

@@ -162,7 +162,7 @@ import Testing
             let result = try withoutProc(command)
             #expect(result.status == 0, "\(result.error)")
             #expect(
-                result.error.hasPrefix("warning: cannot tell which images are in use: ") && result.error.contains("/proc"),
+                result.error.hasPrefix("cfsoci: warning: cannot tell which images are in use: ") && result.error.contains("/proc"),
                 "\(result.error)")
             let collection = try withoutProc("gc")
             #expect(collection.status == 1 && collection.error.contains("/proc"), "\(collection.error)")
@@ -170,7 +170,7 @@ import Testing
             try store.succeed(["untag", "u"])
         }
         let list = try withoutProc("images")
-        #expect(list.status == 0 && list.error.hasPrefix("warning: cannot tell which images are in use: "), "\(list.error)")
+        #expect(list.status == 0 && list.error.hasPrefix("cfsoci: warning: cannot tell which images are in use: "), "\(list.error)")
         #expect(try store.succeed(["images", "--json"]).json()["images"]?.array?.count == 1)
         #expect(try withoutProc("rm --force t").status == 0)
         // A lease that a process holds, and that cannot be read, may be the image's.

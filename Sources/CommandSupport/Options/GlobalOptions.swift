@@ -113,13 +113,27 @@ public struct GlobalOptions: ParsableArguments {
         return kind.isEmpty || kind == "dumb" ? .plain : .tty
     }
 
-    /// Prints messages for people as the options require.
-    package var noteTaker: @Sendable (String) -> Void {
+    /// Whether -q follows the command's name: a command that lists things prints names only then.
+    package var printsNamesOnly: Bool {
+        quiet
+            && Arguments.followsCommand(
+                ["-q", "--quiet"], letter: "q", valued: ["--repo", "--progress", "--progress-fd", "--filter", "--sort", "--format"])
+    }
+
+    package func warn(_ message: String) { warningTaker(message) }
+
+    /// Prints what was done, and what is worth knowing, as the options require.
+    package var noteTaker: @Sendable (String) -> Void { taker("") { Output.note($0) } }
+
+    package var warningTaker: @Sendable (String) -> Void { taker("warning: ") { Output.tell(.warning, $0) } }
+
+    /// - Parameter mark: what distinguishes the messages in JSON.
+    private func taker(_ mark: String, _ show: @escaping @Sendable (String) -> Void) -> @Sendable (String) -> Void {
         let (quiet, isJSON) = (quiet, progressStyle == .json)
         return { message in
             guard !quiet else { return }
             // With JSON progress, standard error contains nothing but JSON lines.
-            if isJSON { Output.json(["event": "note", "message": .string(message)]) } else { Output.note(message) }
+            if isJSON { Output.json(["event": "note", "message": .string(mark + message)]) } else { show(message) }
         }
     }
 }

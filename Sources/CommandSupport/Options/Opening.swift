@@ -40,20 +40,55 @@ extension GlobalOptions {
     /// Opens the repository or makes it, which it reports. Then confines the process, as `openStore` does.
     package func openOrCreateStore(
         _ rights: CommandRights, signer: (any VeritySigner)? = nil, _ adjust: (inout Confinement) throws -> Void = { _ in }
-    ) throws -> Store {
+    ) throws -> OpenedStore {
         let path = try repositoryPath()
+        try requireOwnDirectory(path, hint: "`cfsoci init --force \(Output.printable(path))` makes a repository there all the same")
+        let missing = Self.missingDirectories(of: path)
         let (store, created) = try Store.openOrCreate(
             path, RepositoryConfiguration(verity: needsVerity ? .required : .automatic), openOptions(readOnly: false, signer))
-        // Checked before anything is downloaded.
-        try store.repository.requireTrustedOwner()
-        if signer != nil { warnOfUncheckedSignatures() }
-        if created {
-            note(
-                "made a repository at \(path), \(store.repository.isSecure ? "with fs-verity" : "without fs-verity: the file system has none")"
-            )
+        let opened = OpenedStore(store: store, isNew: created, made: created ? missing : [])
+        do {
+            // Checked before anything is downloaded.
+            try store.repository.requireTrustedOwner()
+            if signer != nil { warnOfUncheckedSignatures() }
+            if created {
+                note(
+                    "made a repository at \(path), \(store.repository.isSecure ? "with fs-verity" : "without fs-verity: the file system has none")"
+                )
+            }
+            try confine(rights, repository: path) { confinement in
+                try adjust(&confinement)
+                // What was made is removed again if the command fails.
+                if let first = opened.made.first { confinement.removable.append(FileDescriptor.split(first).directory) }
+            }
+        } catch {
+            opened.undo(keepsContent: false)
+            throw error
         }
-        try confine(rights, repository: path, adjust)
-        return store
+        return opened
+    }
+
+    /// Refuses a directory with files that are not those of a repository.
+    ///
+    /// - Parameter hint: what to do if it is meant.
+    package func requireOwnDirectory(_ path: ByteString, hint: String) throws {
+        guard let name = try Repository.foreignEntry(of: path) else { return }
+        throw CommandError(
+            "\(Output.printable(path)): the directory is not empty and no repository: it has \"\(Output.printable(name))\"; \(hint)",
+            code: .notEmpty)
+    }
+
+    /// The directories on the way to a path that do not exist, the outermost first.
+    private static func missingDirectories(of path: ByteString) -> [ByteString] {
+        var missing: [ByteString] = []
+        var path = path
+        while !path.isEmpty, (try? FileDescriptor.currentDirectory.statusIfPresent(at: path, follow: true)) == .some(nil) {
+            missing.append(path)
+            let parent = FileDescriptor.split(path).directory
+            guard parent != path, parent.count < path.count else { break }
+            path = parent
+        }
+        return missing.reversed()
     }
 
     package func openOptions(
@@ -67,7 +102,7 @@ extension GlobalOptions {
     }
 
     private func noRepository(_ path: ByteString) -> CommandError {
-        CommandError("\(path): no repository there; `cfsoci init \(path)` makes one, and so does `cfsoci pull`")
+        CommandError("\(path): no repository there; `cfsoci init \(path)` makes one, and so does `cfsoci pull`", code: .noSuchRepository)
     }
 
     private func hint(_ error: RepositoryError, _ path: ByteString) -> any Error {
@@ -77,6 +112,22 @@ extension GlobalOptions {
             return noRepository(path)
         default: return error
         }
+    }
+}
+
+/// A repository that a command has opened or made.
+package struct OpenedStore {
+    package var store: Store
+    package var isNew: Bool
+    /// The directories that were made for it, the outermost first.
+    var made: [ByteString]
+
+    /// Removes the repository if this command has made it and no image was stored. Failures are ignored: the command's own error is reported.
+    ///
+    /// - Parameter keepsContent: whether what was stored is of use to the next attempt; then only an empty repository is removed.
+    package func undo(keepsContent: Bool) {
+        guard isNew, (try? store.repository.removeUnused(keepsContent: keepsContent)) == true else { return }
+        for directory in made.reversed() { try? FileDescriptor.currentDirectory.removeDirectory(at: directory) }
     }
 }
 

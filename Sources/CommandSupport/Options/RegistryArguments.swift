@@ -42,8 +42,8 @@ package struct RegistryArguments: ParsableArguments {
         options.certificateDirectory = certDir
         options.registriesConfiguration = registriesConf
         if PasswordPrompt.isPossible { options.chooseRegistry = { Self.choose($0) } }
-        let note = global.noteTaker
-        options.warn = { note("warning: " + $0) }
+        let warn = global.warningTaker
+        options.warn = warn
         options.userAgent = "cfsoci/" + Version.text
         if let creds {
             let parts = creds.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)

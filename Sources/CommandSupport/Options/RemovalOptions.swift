@@ -20,7 +20,7 @@ package struct RemovalOptions: ParsableArguments {
     }
 
     package func warn(_ report: GarbageReport, _ global: GlobalOptions) {
-        for reference in report.danglingReferences { global.note("warning: \(reference) leads to nothing; `cfsoci untag` removes a tag") }
+        for reference in report.danglingReferences { global.warn("\(reference) leads to nothing; `cfsoci untag` removes a tag") }
     }
 }
 

@@ -28,6 +28,6 @@ extension GlobalOptions {
     /// Warns if the kernel does not check signatures; called once it is clear that the command can sign.
     package func warnOfUncheckedSignatures() {
         guard Host.veritySignatures() == .unchecked else { return }
-        note("warning: this kernel was built without CONFIG_FS_VERITY_BUILTIN_SIGNATURES: it stores signatures but does not check them")
+        warn("this kernel was built without CONFIG_FS_VERITY_BUILTIN_SIGNATURES: it stores signatures but does not check them")
     }
 }

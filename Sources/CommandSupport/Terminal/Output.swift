@@ -3,6 +3,13 @@ package import ComposefsJSON
 import ComposefsLinuxSystem
 package import Synchronization
 
+/// The kinds of messages that are marked, besides errors.
+package enum MessageKind: String, Sendable, CustomStringConvertible {
+    case warning, hint
+
+    package var description: String { rawValue }
+}
+
 /// Standard output through one buffer, and standard error for everything else.
 package enum Output {
     // A command runs on one thread; the buffer is flushed before exit.
@@ -33,10 +40,32 @@ package enum Output {
         if let fault { throw CommandError("write to standard output: \(fault)") }
     }
 
-    /// Prints a message for people on standard error.
+    /// Prints a line for people on standard error as it is: what was done, a question, a line of a report.
     package static func note(_ message: String) { writeError(safe(message) + "\n") }
 
-    package static func error(_ message: String) { writeError("cfsoci: " + safe(message) + "\n") }
+    /// Prints an error. If errors are wanted as JSON, it is an event; see `ErrorCode`.
+    ///
+    /// - Parameter status: the exit status that the error leads to if it is the only one.
+    package static func error(_ message: String, _ code: ErrorCode = .failed, status: Int32 = 1) {
+        let descriptor = progressDescriptor.load(ordering: .relaxed)
+        if errorsAreJSON.load(ordering: .relaxed) {
+            json([
+                "event": "error", "code": .string(code.rawValue), "message": .string(message), "status": .integer(Int64(status)),
+            ])
+            // Another descriptor than standard error is for programs, so people are told, too.
+            guard descriptor != StandardStream.error.rawValue else { return }
+        }
+        writeError(prefix + "error: " + safe(message) + "\n")
+    }
+
+    /// Prints a warning or a hint on standard error.
+    package static func tell(_ kind: MessageKind, _ message: String) { writeError(prefix + "\(kind): " + safe(message) + "\n") }
+
+    /// What errors, warnings and hints begin with.
+    package static let prefix = "cfsoci: "
+
+    /// Whether errors are written as lines of JSON, where JSON about progress is written.
+    package static let errorsAreJSON = Atomic<Bool>(false)
 
     /// Removes control characters except line breaks and tabs from a message, which may quote foreign text.
     package static func safe(_ message: String) -> String {

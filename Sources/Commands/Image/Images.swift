@@ -24,6 +24,8 @@ struct Images: ParsableCommand {
             valueName: "key"))
     var sort: String?
 
+    @OptionGroup var form: FormatOptions
+
     @Flag(help: "Print JSON.")
     var json = false
 
@@ -32,6 +34,7 @@ struct Images: ParsableCommand {
     func validate() throws {
         _ = try filters.filters()
         _ = try order()
+        _ = try fields()
     }
 
     private func order() throws -> ImageOrder {
@@ -41,28 +44,24 @@ struct Images: ParsableCommand {
         throw ValidationError("--sort: unknown key \"\(sort)\"; known are \(known)")
     }
 
-    /// Whether only names are wanted.
-    private var printsNames: Bool {
-        global.quiet && !json
-            && Arguments.followsCommand(
-                ["-q", "--quiet"], letter: "q", valued: ["--repo", "--progress", "--progress-fd", "--filter", "--sort"])
-    }
+    private func fields() throws -> [String]? { try form.fields(of: ImageTable.fields, json: json) }
 
     func run() throws {
         let store = try global.openStore(Self.rights, readOnly: true)
         let selection = try ImageSelection(filters.filters(), in: store.images)
         let order = try order()
         let (all, broken) = try store.images.records(dangling: selection.wantsDangling)
-        for image in broken { Output.error("\(Output.printable(image.name)): \(image.reason)") }
+        for image in broken { Output.error("\(Output.printable(image.name)): \(image.reason)", .damaged, status: 2) }
         let uses = try uses(store, isNeeded: selection.needsUses)
         let found = all.filter { record in selection.contains(record) { uses?.uses(of: record.imageIDs).isEmpty == false } }
-        let printsNames = printsNames
+        let printsNames = global.printsNamesOnly && !json && form.format == nil
         let sizes = printsNames && order != .diskSize ? DiskSizes() : try DiskSizes(found, store)
         let records = order.sort(found) { sizes[$0]?.diskBytes }
         if printsNames {
             for record in records { try Self.print(name: record.name) }
         } else {
-            try ImageTable(images: records, truncates: !noTrunc, uses: uses, sizes: sizes).show(asJSON: json)
+            let table = ImageTable(images: records, truncates: !noTrunc, uses: uses, sizes: sizes)
+            if let fields = try fields() { try FormatOptions.show(fields, table.documents) } else { try table.show(asJSON: json) }
         }
         if !broken.isEmpty { throw DamageFound(message: "\(broken.count) images cannot be read; `cfsoci fsck` has details") }
     }
@@ -73,7 +72,7 @@ struct Images: ParsableCommand {
             return try store.repository.imageUses()
         } catch {
             if isNeeded { throw error }
-            global.note("warning: cannot tell which images are in use: \(describe(error))")
+            global.warn("cannot tell which images are in use: \(describe(error))")
             return nil
         }
     }
@@ -125,18 +124,24 @@ struct ImageTable: CommandReport {
         return [table(titles + ["IN USE"], rows)]
     }
 
-    var json: JSONValue {
-        [
-            "images": .array(
-                images.map { image in
-                    var document = Self.document(image)
-                    document["inUse"] = uses.map { .array($0.uses(of: image.imageIDs).map(\.json)) } ?? .null
-                    document["pulled"] = .text(image.pulled)
-                    document["lastUsed"] = .text(image.lastUsed)
-                    document["diskSize"] = sizes[image].map { JSONValue($0.diskBytes) } ?? .null
-                    return document
-                })
-        ]
+    /// The members of each document.
+    static let fields = [
+        "name", "manifestDigest", "configDigest", "imageId", "isContainer", "architecture", "os", "variant", "created", "size",
+        "layerCount",
+        "referrerCount", "inUse", "pulled", "lastUsed", "diskSize",
+    ]
+
+    var json: JSONValue { ["images": .array(documents)] }
+
+    var documents: [JSONValue] {
+        images.map { image in
+            var document = Self.document(image)
+            document["inUse"] = uses.map { .array($0.uses(of: image.imageIDs).map(\.json)) } ?? .null
+            document["pulled"] = .text(image.pulled)
+            document["lastUsed"] = .text(image.lastUsed)
+            document["diskSize"] = sizes[image].map { JSONValue($0.diskBytes) } ?? .null
+            return document
+        }
     }
 
     private func row(_ image: ImageRecord) -> [String] {

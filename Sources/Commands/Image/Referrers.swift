@@ -22,16 +22,24 @@ struct Referrers: ParsableCommand {
         @Flag(name: .shortAndLong, help: "Show types, sizes and subjects.")
         var long = false
 
+        @OptionGroup var form: FormatOptions
+
         @Flag(help: "Print JSON.")
         var json = false
 
         @OptionGroup var global: GlobalOptions
 
+        func validate() throws { _ = try fields() }
+
+        private func fields() throws -> [String]? { try form.fields(of: ReferrerList.fields, json: json) }
+
         func run() throws {
             let images = try global.openStore(Self.rights, readOnly: true).images
             let subject = try images.resolve(image).manifestDigest
             let found = try images.referrerDetails(of: subject, artifactType: artifactType, isRecursive: recursive)
-            try ReferrerList(subject: subject, referrers: found, isLong: long).show(asJSON: json)
+            let list = ReferrerList(subject: subject, referrers: found, isLong: long)
+            if let fields = try fields() { return try FormatOptions.show(fields, list.details) }
+            try list.show(asJSON: json)
         }
     }
 
@@ -160,8 +168,15 @@ private struct ReferrerList: CommandReport {
 
     var json: JSONValue {
         var document: JSONValue = ["subject": .text(subject), "referrers": .texts(referrers.map(\.digest))]
-        guard isLong else { return document }
-        let details = referrers.map { referrer -> JSONValue in
+        if isLong { document["details"] = .array(details) }
+        return document
+    }
+
+    /// The members of each detail.
+    static let fields = ["subject", "digest", "mediaType", "size", "artifactType", "annotations"]
+
+    var details: [JSONValue] {
+        referrers.map { referrer -> JSONValue in
             let annotations = referrer.annotations.sorted { $0.key < $1.key }.map { (key: $0.key, value: JSONValue.string($0.value)) }
             return [
                 "subject": .text(referrer.subject), "digest": .text(referrer.digest),
@@ -170,8 +185,6 @@ private struct ReferrerList: CommandReport {
                 "annotations": .object(JSONObject(annotations)),
             ]
         }
-        document["details"] = .array(details)
-        return document
     }
 }
 

@@ -32,13 +32,12 @@ struct Remove: ParsableCommand {
         // is missing because an earlier removal took it away.
         var groups: [[ByteString]] = []
         var seen: Set<ByteString> = []
-        var hasFailed = false
+        var failures: [ErrorCode] = []
         for image in images {
             do {
                 groups.append(try Self.names(of: image, in: store).filter { seen.insert($0).inserted })
             } catch {
-                Output.error(describe(error))
-                hasFailed = true
+                failures.append(Self.tell(error))
             }
         }
         var removed: [ByteString] = []
@@ -49,8 +48,7 @@ struct Remove: ParsableCommand {
                 // All names of one argument or none: a digest means the image.
                 if let uses { try store.requireUnused(names, uses) }
             } catch {
-                Output.error(describe(error))
-                hasFailed = true
+                failures.append(Self.tell(error))
                 continue
             }
             for name in names {
@@ -58,14 +56,22 @@ struct Remove: ParsableCommand {
                     try store.removeAnyName(name)
                     removed.append(name)
                 } catch {
-                    Output.error(describe(error))
-                    hasFailed = true
+                    failures.append(Self.tell(error))
                 }
             }
         }
         // If nothing was removed, there are only errors to report.
         if !removed.isEmpty { try RemovedNames(names: removed).show(asJSON: json) }
-        if hasFailed { throw AlreadyTold() }
+        guard let first = failures.first else { return }
+        // A status that says why must be true of the whole command.
+        let isUniform = removed.isEmpty && failures.allSatisfy { $0.status == first.status }
+        throw AlreadyTold(status: isUniform ? first.status : ErrorCode.failed.status)
+    }
+
+    private static func tell(_ error: any Error) -> ErrorCode {
+        let code = ErrorCode(of: error)
+        Output.error(describe(error), code, status: code.status)
+        return code
     }
 
     /// The names to remove for IMAGE.

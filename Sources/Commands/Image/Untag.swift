@@ -43,7 +43,7 @@ extension ImageStore {
         do {
             return try repository.imageUses()
         } catch {
-            global.note("warning: cannot tell which images are in use: \(describe(error)); gc removes nothing until it can")
+            global.warn("cannot tell which images are in use: \(describe(error)); gc removes nothing until it can")
             return nil
         }
     }

@@ -5,8 +5,11 @@ import ComposefsOCI
 
 struct Mount: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Mount an image's root file system.",
+        abstract: "Mount an image's root file system, or list what is mounted.",
         discussion: """
+            Without arguments, lists the mounted images of all repositories, in all mount namespaces that the user may look into; -q prints mount \
+            points only. Names are those of this repository.
+
             IMAGE may also be the identifier of an EROFS image, or the name of one made by create-image. NAME@sha256:… and NAME@IDENTIFIER \
             mount NAME only if it has this manifest, config or EROFS image. In a repository with fs-verity the kernel refuses every changed \
             byte. Without fs-verity the image is verified before it is mounted, but its files are not.
@@ -23,10 +26,10 @@ struct Mount: ParsableCommand {
             """)
 
     @Argument(help: "The image.")
-    var image: ByteString
+    var image: ByteString?
 
     @Argument(help: "The mount point, an existing directory.")
-    var directory: ByteString
+    var directory: ByteString?
 
     @Flag(help: "Mount the image for booting.")
     var bootable = false
@@ -67,25 +70,41 @@ struct Mount: ParsableCommand {
             discussion: "Much faster for many small files. It needs more memory, and a damaged file fails when it is read."))
     var lazyOpen = false
 
+    @OptionGroup(title: "List options") var form: FormatOptions
+
+    @Flag(help: "Print the list as JSON.")
+    var json = false
+
     @OptionGroup var global: GlobalOptions
 
     func validate() throws {
+        if image == nil {
+            _ = try fields()
+        } else {
+            guard directory != nil else {
+                throw ValidationError("mount needs an IMAGE and a DIRECTORY, or neither to list what is mounted")
+            }
+            guard !json, form.format == nil else { throw ValidationError("--json and --format are for the list of what is mounted") }
+        }
         guard (upperdir == nil) == (workdir == nil) else { throw ValidationError("--upperdir and --workdir need each other") }
         guard !fuse || (upperdir == nil && idmap == nil) else {
             throw ValidationError("--fuse takes neither --upperdir nor --idmap: put an overlay over the mount")
         }
     }
 
+    private func fields() throws -> [String]? { try form.fields(of: MountList.fields, json: json) }
+
     func run() throws {
-        if fuse || Serving.isServer { return try serve() }
+        guard let image, let directory else { return try list() }
+        if fuse || Serving.isServer { return try serve(image, at: directory) }
         // Not opened for reading only: the use of the image is recorded if possible.
         let store = try global.openStoreUnchanged(Self.isPrivileged ? .mounting : nil) { $0.runsPrograms = true }
         do {
-            try mount(store)
+            try mount(image, at: directory, store)
         } catch let error as MountError {
             guard case .noRights = error, upperdir == nil, idmap == nil else { throw error }
             global.note("\(error); serving the image with FUSE instead")
-            return try serve()
+            return try serve(image, at: directory)
         }
         if !store.repository.isSecure {
             global.note("the repository has no fs-verity: the image was verified, but files are not checked when they are read")
@@ -94,10 +113,24 @@ struct Mount: ParsableCommand {
 }
 
 extension Mount {
+    private func list() throws {
+        var names: [ByteString: [ByteString]] = [:]
+        do {
+            names = try MountList.names(in: try global.openStore(Self.listing, readOnly: true))
+        } catch let error as CommandError where error.code == .noSuchRepository {
+            // Other repositories' images may be mounted.
+            try global.confine(Self.listing, repository: nil)
+        }
+        let list = MountList(mounts: try MountList.mounts(), names: names)
+        if let fields = try fields() { return try FormatOptions.show(fields, list.documents) }
+        if global.printsNamesOnly, !json { return try FormatOptions.show(["directory"], list.documents) }
+        try list.show(asJSON: json)
+    }
+
     /// Whether nothing depends on the set-user-ID bit of fusermount3.
     static var isPrivileged: Bool { Host.hasCapability(.systemAdmin) }
 
-    private func mount(_ store: Store) throws {
+    private func mount(_ image: ByteString, at directory: ByteString, _ store: Store) throws {
         try store.mount(
             image, at: directory, bootable: bootable,
             MountOptions(
@@ -114,7 +147,7 @@ extension Mount {
     }
 
     /// Returns once the image is mounted; in the foreground once it is unmounted.
-    private func serve() throws {
+    private func serve(_ image: ByteString, at directory: ByteString) throws {
         guard foreground || Serving.isServer else { return try Serving.start() }
         try Serving.run {
             // Not opened for reading only: a lease is written if possible.
@@ -123,7 +156,7 @@ extension Mount {
                 confinement.runsPrograms = !Host.isInFirstUserNamespace
             }.serve(
                 image, at: directory, bootable: bootable,
-                ServeOptions(allowOther: allowOther, opensLazily: lazyOpen, attributes: attributes, report: { Output.error($0) }))
+                ServeOptions(allowOther: allowOther, opensLazily: lazyOpen, attributes: attributes, report: { Output.error($0, .damaged) }))
         }
     }
 }

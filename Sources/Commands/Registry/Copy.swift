@@ -53,10 +53,19 @@ struct Copy: ParsableCommand {
         if name == nil, found.name == ByteString(found.manifestDigest.description) {
             throw CommandError("\(image) has no tag in \(from); name one: cfsoci copy \(image) NAME --from \(from)")
         }
-        let store = try global.openOrCreateStore(.copying) { confinement in
+        let opened = try global.openOrCreateStore(.copying) { confinement in
             confinement.readable = [from]
             confinement.linkable = [from + "/objects"]
         }
+        do {
+            try copy(source, into: opened.store)
+        } catch {
+            opened.undo(keepsContent: ErrorCode(of: error).isTransient)
+            throw error
+        }
+    }
+
+    private func copy(_ source: Store, into store: Store) throws {
         let display = ProgressDisplay(global, CopyState())
         defer { display.end() }
         let result = try store.copy(image, from: source, CopyOptions(name: name, jobs: jobs) { display.show($0) })

@@ -89,9 +89,18 @@ struct Pull: ParsableCommand {
         if let name { try ImageTag.check(name) }
         var registry = try registry.options(global)
         let signer = try signing.signer()
-        let store = try global.openOrCreateStore(Self.pulling, signer: signer) { [registry] confinement in
+        let opened = try global.openOrCreateStore(Self.pulling, signer: signer) { [registry] confinement in
             try confinement.addSource(source, registry)
         }
+        do {
+            try pull(into: opened.store, platform, &registry)
+        } catch {
+            opened.undo(keepsContent: ErrorCode(of: error).isTransient)
+            throw error
+        }
+    }
+
+    private func pull(into store: Store, _ platform: Platform, _ registry: inout RegistryOptions) throws {
         // Starts a thread, so the process is confined before.
         let display = ProgressDisplay(global, PullState(.resolving(reference)))
         // Before the first line of the report or of an error.
@@ -129,24 +138,24 @@ struct Pull: ParsableCommand {
             global.note("tag moved from \(before) to \(result.manifestDigest)")
         }
         if case .unreachable(let reason) = result.outcome {
-            global.note("warning: the registry is unreachable, and the stored image is used: \(reason)")
+            global.warn("the registry is unreachable, and the stored image is used: \(reason)")
         }
         // Without --platform, an image for another platform is only noted.
         if self.platform != nil, let platform = result.platform, !allPlatforms, !platform.os.isEmpty, !platform.architecture.isEmpty,
             wanted.rank(of: platform) == nil
         {
-            global.note("warning: the image is for \(platform), not for \(wanted)")
+            global.warn("the image is for \(platform), not for \(wanted)")
         }
         if !result.referrersLeftOut.isEmpty {
-            global.note("warning: \(result.referrersLeftOut.count) referrers have a type that cannot be stored; they are left out")
+            global.warn("\(result.referrersLeftOut.count) referrers have a type that cannot be stored; they are left out")
         }
         for problem in result.referrersUnavailable {
             let what = problem.digest.map { "the referrer \($0)" } ?? "a referrer of \(problem.subject)"
-            global.note("warning: \(what) could not be fetched and is left out: \(problem.reason)")
+            global.warn("\(what) could not be fetched and is left out: \(problem.reason)")
         }
         if result.signatures.unknown > 0 {
-            global.note(
-                "warning: \(result.signatures.unknown) signatures of the image are left out: their certificate is not in the kernel's "
+            global.warn(
+                "\(result.signatures.unknown) signatures of the image are left out: their certificate is not in the kernel's "
                     + ".fs-verity keyring")
         }
         if global.verbose { try showProfile(result) }

@@ -59,10 +59,10 @@ private func report(_ result: PushResult, _ reference: String, _ pushing: Pushin
                 + "pulled from; --referrers rewrite sends them with a new subject, which invalidates signatures")
     }
     for problem in result.referrersRefused {
-        global.note("warning: the referrer \(problem.digest ?? problem.subject) was refused and is not sent: \(problem.reason)")
+        global.warn("the referrer \(problem.digest ?? problem.subject) was refused and is not sent: \(problem.reason)")
     }
     if result.isConverted {
-        global.note("note: the image has Docker's format and is written as an OCI image with the digest \(result.manifestDigest)")
+        global.note("the image has Docker's format and is written as an OCI image with the digest \(result.manifestDigest)")
     }
     try PushReport(result: result, reference: reference).show(asJSON: pushing.json)
 }

@@ -24,8 +24,8 @@ struct DiskUsage: ParsableCommand {
     func run() throws {
         let store = try global.openStore(Self.rights, readOnly: true)
         let usage = try store.usage()
-        for fault in usage.unreadable { global.note("warning: \(Output.printable(fault.name)) is not accounted for: \(fault.reason)") }
-        if let fault = usage.garbageFault { global.note("warning: gc would be refused: \(fault)") }
+        for fault in usage.unreadable { global.warn("\(Output.printable(fault.name)) is not accounted for: \(fault.reason)") }
+        if let fault = usage.garbageFault { global.warn("gc would be refused: \(fault)") }
         let columns = Output.outputIsTerminal ? Terminal.size(of: .output)?.columns ?? 80 : nil
         try UsageReport(path: store.repository.path, usage: usage, columns: columns).show(asJSON: json)
     }

@@ -22,6 +22,9 @@ struct Initialize: ParsableCommand {
     @Flag(help: "Accept an existing repository with any configuration.")
     var ensure = false
 
+    @Flag(help: "Make the repository in a directory that has other files.")
+    var force = false
+
     @Flag(help: "Print JSON.")
     var json = false
 
@@ -46,6 +49,7 @@ struct Initialize: ParsableCommand {
             global.note("the repository exists; its configuration is kept")
             return try InitializedRepository(repository: existing.repository, isCreated: false).show(asJSON: json)
         }
+        if !force { try global.requireOwnDirectory(location, hint: "--force makes a repository there all the same") }
         let (store, created) = try Store.initialize(location, configuration, global.openOptions(readOnly: false, signer))
         if signer != nil { global.warnOfUncheckedSignatures() }
         if !created { global.note("the repository exists already") }

@@ -45,6 +45,8 @@ extension Export: ConfinedCommand { static var rights: CommandRights? { .exporti
 extension Copy: ConfinedCommand { static var rights: CommandRights? { .copying } }
 extension Images: ConfinedCommand { static var rights: CommandRights? { .watching(.reads) } }
 extension Inspect: ConfinedCommand { static var rights: CommandRights? { .reading() } }
+extension History: ConfinedCommand { static var rights: CommandRights? { .reading() } }
+extension Difference: ConfinedCommand { static var rights: CommandRights? { .reading() } }
 extension Tag: ConfinedCommand { static var rights: CommandRights? { .writing() } }
 extension Untag: ConfinedCommand { static var rights: CommandRights? { .watching(.writes) } }
 extension Remove: ConfinedCommand { static var rights: CommandRights? { .watching(.writes) } }
@@ -74,6 +76,10 @@ extension ComputeID: ConfinedCommand { static var rights: CommandRights? { .read
 // MARK: Mounting
 
 extension Mount: ConfinedCommand { static var rights: CommandRights? { .mounting } }
+extension Mount {
+    /// Without arguments.
+    static let listing = CommandRights.watching(.reads)
+}
 /// Parses the kernel's table of mounts only.
 extension Unmount: ConfinedCommand { static var rights: CommandRights? { nil } }
 
@@ -87,6 +93,7 @@ extension Fsck: ConfinedCommand { static var rights: CommandRights? { .reading()
 extension GarbageCollect: ConfinedCommand { static var rights: CommandRights? { .watching(.writes) } }
 extension Prune: ConfinedCommand { static var rights: CommandRights? { .watching(.writes) } }
 extension Upgrade: ConfinedCommand { static var rights: CommandRights? { .writing() } }
+extension ShowVersion: ConfinedCommand { static var rights: CommandRights? { nil } }
 /// Tries the kernel with files of its own.
 extension Features: ConfinedCommand { static var rights: CommandRights? { nil } }
 
@@ -106,6 +113,7 @@ enum ConfinementTable {
         }
         for (name, rights) in commands { if let rights { add(name, rights.cells) } }
         add("fsck --repair", CommandRights.repairing.cells)
+        add("mount (without arguments)", Mount.listing.cells)
         add("mount.composefs", CommandRights.mounting.cells)
         add("mount --fuse", CommandRights.serving.cells)
         let unconfined = commands.filter { $0.rights == nil }.map(\.name)

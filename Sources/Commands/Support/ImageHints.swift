@@ -6,6 +6,7 @@ extension Cat: ImageCommand { var namedImage: ByteString? { image } }
 extension ComputeID: ImageCommand { var namedImage: ByteString? { image } }
 extension Dump: ImageCommand { var namedImage: ByteString? { image } }
 extension Export: ImageCommand { var namedImage: ByteString? { image } }
+extension History: ImageCommand { var namedImage: ByteString? { image } }
 extension Inspect: ImageCommand { var namedImage: ByteString? { image } }
 extension List: ImageCommand { var namedImage: ByteString? { image } }
 extension Mount: ImageCommand { var namedImage: ByteString? { image } }

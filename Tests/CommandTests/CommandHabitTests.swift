@@ -1,0 +1,193 @@
+import ComposefsHashing
+import ComposefsJSON
+import Glibc
+import Testing
+
+@testable import ComposefsCommands
+
+/// How the command answers mistakes, and what all commands have in common for scripts.
+@Suite struct CommandHabitTests {
+    private func run(_ line: String, _ environment: [String] = ["CFSOCI_REPO=/nowhere/at/all"]) throws -> CommandResult {
+        try Cfsoci.run(line.split(separator: " ").map(String.init), environment: environment)
+    }
+
+    // MARK: Names of commands
+
+    @Test(arguments: [
+        ("image ls", "cfsoci images"), ("image rm x", "cfsoci rm"), ("system df", "cfsoci df"), ("system prune", "cfsoci prune"),
+        ("pul alpine", "cfsoci pull"), ("imagse", "cfsoci images"), ("remove x", "cfsoci rm"), ("verify", "cfsoci fsck"),
+        ("--quiet umuont /x", "cfsoci umount"), ("--repo /x inpsect y", "cfsoci inspect"), ("boot imgae x", "cfsoci boot image"),
+        ("referrers lst x", "cfsoci referrers list"), ("comp x", "cfsoci compute-id"), ("help pul", "cfsoci pull"),
+    ])
+    func unknownCommands(line: String, wanted: String) throws {
+        let result = try run(line)
+        #expect(result.status == 64 && result.output.isEmpty, "\(result.text)")
+        #expect(result.error.hasPrefix("cfsoci: error: there is no command \"cfsoci "), "\(result.error)")
+        #expect(result.error.contains("cfsoci: hint: did you mean `\(wanted)`?\n"), "\(result.error)")
+    }
+
+    @Test(arguments: ["zzzzzzz", "run alpine", "help nosuch", "boot zzzzzzz", "-- bogus"])
+    func unlikeAnyCommand(line: String) throws {
+        let result = try run(line)
+        #expect(result.status == 64 && result.output.isEmpty, "\(result.text)")
+        #expect(result.error.hasPrefix("cfsoci: error: ") && !result.error.contains("did you mean"), "\(result.error)")
+    }
+
+    /// Names that other programs have for the same thing.
+    @Test func acceptedNames() throws {
+        let (store, _) = try ContractStore.small()
+        try store.succeed(["tag", "t", "u"])
+        #expect(try store.succeed(["rmi", "u"]).text == "Removed tag u\n")
+        #expect(try Cfsoci.succeed(["rmi", "--help"]).text == Cfsoci.succeed(["rm", "--help"]).text)
+        #expect(try Cfsoci.succeed(["help", "unmount"]).text == Cfsoci.succeed(["umount", "--help"]).text)
+    }
+
+    @Test(arguments: ["", "--repo x", "-q", "boot", "referrers", "stream", "--user boot"])
+    func withoutCommand(line: String) throws {
+        let result = try run(line, [])
+        #expect(result.status == 64 && result.output.isEmpty, "\(result.text)")
+        #expect(result.error.contains("USAGE: cfsoci") && result.error.contains("SUBCOMMANDS"), "\(result.error)")
+    }
+
+    /// The parser would take the next word as the value.
+    @Test(arguments: [
+        "--repo= images", "images --repo=", "--progress= images", "pull --policy= x", "pull x --platform= y", "images --json=",
+    ])
+    func optionsWithoutValue(line: String) throws {
+        let result = try run(line)
+        #expect(result.status == 64 && result.output.isEmpty, "\(result.text)")
+        #expect(result.error.hasPrefix("cfsoci: error: --") && result.error.contains("= has no value"), "\(result.error)")
+    }
+
+    @Test func distances() {
+        for (left, right, wanted) in [
+            ("", "", 0), ("a", "", 1), ("", "abc", 3), ("pull", "pull", 0), ("pul", "pull", 1), ("plul", "pull", 1),
+            ("kitten", "sitting", 3),
+            ("umuont", "umount", 1), ("ca", "abc", 3),
+        ] { #expect(CommandWords.distance(left, right) == wanted, "\(left) \(right)") }
+    }
+
+    // MARK: Errors as JSON
+
+    private func event(_ result: CommandResult) throws -> JSONValue {
+        #expect(result.output.isEmpty)
+        let lines = result.error.split(separator: "\n")
+        #expect(lines.count == 1, "\(result.error)")
+        return try JSONValue.parse(Array((lines.last ?? "").utf8))
+    }
+
+    @Test func errorEvents() throws {
+        let (store, _) = try ContractStore.small()
+        for (arguments, code) in [
+            (["inspect", "nothing", "--json"], "no-such-image"), (["ls", "nothing", "--progress", "json"], "no-such-image"),
+            (["fsck", "--json", "--repo", "/nowhere"], "no-such-repository"),
+            (["df", "--progress=json", "--repo", "/nowhere"], "no-such-repository"),
+            (["cat", "t", "none", "--progress", "json"], "failed"), (["rm", "nothing", "--json"], "no-such-image"),
+            (["pull", "oci:\(store.layoutPath("t")):none", "--json"], "no-such-image"),
+        ] {
+            let result = arguments.contains("--repo") ? try Cfsoci.run(arguments) : try store.run(arguments)
+            let event = try event(result)
+            #expect(event["event"] == "error" && event["code"] == .string(code), "\(arguments): \(result.error)")
+            #expect(event["message"]?.string?.isEmpty == false && event["status"] == .integer(Int64(result.status)))
+        }
+        let usage = try event(Cfsoci.run(["pull", "--progress", "json"]))
+        #expect(usage["event"] == "error" && usage["code"] == "usage" && usage["status"] == 64)
+        // Events go where progress goes, and then people are told, too.
+        let path = store.folder.path + "/events"
+        let told = try shell(
+            #""$CFSOCI" inspect nothing --repo "$1" --progress-fd 3 3> "$2""#, [store.path, path])
+        #expect(told.error.hasPrefix("cfsoci: error: no image \"nothing\""))
+        #expect(try JSONValue.parse(readFile(path))["code"] == "no-such-image")
+        // What follows -- is no option.
+        #expect(try store.run(["inspect", "--", "--json"]).error.hasPrefix("cfsoci: error: "))
+    }
+
+    /// Damage that `fsck` finds is a result, and its error an event besides.
+    @Test func damageEvents() throws {
+        let (store, _) = try ContractStore.small()
+        let id = try #require(try store.object(with: try store.succeed(["cat", "t", "usr/big"]).output))
+        try flip(store.path + "/objects/\(id.prefix(2))/\(id.dropFirst(2))")
+        let result = try store.run(["fsck", "--json"])
+        #expect(result.status == 2)
+        #expect(try result.json()["ok"] == false)
+        let event = try JSONValue.parse(Array((result.error.split(separator: "\n").last ?? "null").utf8))
+        #expect(event == .null || event["code"] == "damaged" && event["status"] == 2, "\(result.error)")
+    }
+
+    // MARK: Repositories that a command makes
+
+    /// A pull that fails leaves nothing behind, not even the directories above the repository.
+    @Test func failedPullsLeaveNoRepository() throws {
+        let folder = try TemporaryFolder()
+        _ = try LayoutBuilder.small().write(to: folder.path + "/layout")
+        mkdir(folder.path + "/empty", 0o700)
+        let before = fileList(folder.path)
+        for source in [
+            "oci:/nowhere", "oci:\(folder.path)/layout:none", "docker-archive:\(folder.path)/none.tar", "127.0.0.1:1/none:latest",
+        ] {
+            for place in ["repo", "a/b/repo", "empty", "empty/repo"] {
+                let result = try Cfsoci.run(
+                    ["pull", source, "--repo", folder.path + "/" + place, "--retries", "0", "--connect-timeout", "5"])
+                #expect(result.status != 0)
+                #expect(fileList(folder.path).filter { !before.contains($0) } == [], "\(source) \(place): \(result.error)")
+            }
+        }
+        // Content that turns out to be damaged only after objects were stored.
+        let blobs = folder.path + "/layout/blobs/sha256/"
+        let largest = try #require(fileList(blobs).max { try! readFile(blobs + $0).count < readFile(blobs + $1).count })
+        try flip(blobs + largest, fromEnd: 1)
+        #expect(try Cfsoci.run(["pull", "oci:\(folder.path)/layout", "t", "--repo", folder.path + "/repo"]).status == 1)
+        #expect(fileList(folder.path) == before)
+        // `create-image` and `copy` as well.
+        #expect(try Cfsoci.run(["create-image", folder.path + "/none", "--repo", folder.path + "/repo"]).status == 1)
+        #expect(fileList(folder.path) == before)
+        try Cfsoci.succeed(["init", folder.path + "/other", "--insecure"])
+        #expect(try Cfsoci.run(["copy", "none", "--from", folder.path + "/other", "--repo", folder.path + "/repo"]).status != 0)
+        #expect(fileList(folder.path).filter { !before.contains($0) && !$0.hasPrefix("other") } == [])
+    }
+
+    /// One that existed stays as it was.
+    @Test func failedPullsLeaveOtherRepositories() throws {
+        let store = try ContractStore()
+        let before = store.files
+        #expect(try store.run(["pull", "oci:/nowhere"]).status == 1)
+        #expect(store.files == before)
+        try store.succeed(["fsck"])
+    }
+
+    @Test func directoriesWithOtherFiles() throws {
+        let folder = try TemporaryFolder()
+        _ = try LayoutBuilder.small().write(to: folder.path + "/layout")
+        let home = folder.path + "/home"
+        mkdir(home, 0o755)
+        try writeFile(home + "/letter", [1])
+        for arguments in [
+            ["init", home, "--insecure"], ["init", "--repo", home, "--insecure"],
+            ["pull", "oci:\(folder.path)/layout", "t", "--repo", home],
+            ["create-image", home, "--repo", home],
+        ] {
+            let message = expectRefusal(try Cfsoci.run(arguments))
+            #expect(message.hasPrefix("\(home): the directory is not empty and no repository: it has \"letter\"; "), "\(message)")
+            #expect(message.contains("--force"))
+            #expect(fileList(home) == ["letter"])
+        }
+        try Cfsoci.succeed(["init", home, "--insecure", "--force"])
+        #expect(try readFile(home + "/letter") == [1])
+        try Cfsoci.succeed(["pull", "oci:\(folder.path)/layout", "t", "--repo", home])
+        try Cfsoci.succeed(["init", home, "--insecure"])
+        // What an interrupted command leaves, and a new file system, are no obstacle.
+        for name in ["lost+found", ".staging", "streams"] {
+            let fresh = folder.path + "/fresh-" + name
+            mkdir(fresh, 0o755)
+            mkdir(fresh + "/" + name, 0o700)
+            try Cfsoci.succeed(["init", fresh, "--insecure"])
+        }
+    }
+
+    private func flip(_ path: String, fromEnd: Int? = nil) throws {
+        var bytes = try readFile(path)
+        bytes[fromEnd.map { bytes.count - $0 } ?? bytes.count / 2] ^= 1
+        unlink(path)
+        try writeFile(path, bytes)
+    }
+}
