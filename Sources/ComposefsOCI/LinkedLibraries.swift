@@ -8,7 +8,8 @@ package enum LinkedLibraries {
     /// Their names, and the versions of the running libraries.
     package static var versions: [(name: String, version: String)] {
         [
-            ("openssl", runningOpenSSLVersion()), ("curl", runningCurlVersion()), ("zstd", runningZstdVersion()), ("zlib", runningZlibVersion()),
+            ("openssl", runningOpenSSLVersion()), ("curl", runningCurlVersion()), ("zstd", runningZstdVersion()),
+            ("zlib", runningZlibVersion()),
             ("isa-l", runningIsalVersion()), ("pcre2", runningPcre2Version()),
         ]
     }

@@ -186,7 +186,8 @@ struct FuseMountTests {
         #expect(!fixture.isMounted(fixture.fuse))
         #expect(try readFile(out).isEmpty)
         let said = String(decoding: try readFile(error), as: UTF8.self)
-        #expect(said.hasPrefix("cfsoci: error: object ") && said.contains("is missing") && said.split(separator: "\n").count == 1, "\(said)")
+        #expect(
+            said.hasPrefix("cfsoci: error: object ") && said.contains("is missing") && said.split(separator: "\n").count == 1, "\(said)")
     }
 
     /// `umount` removes the mount of a killed server.

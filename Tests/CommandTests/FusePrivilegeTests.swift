@@ -78,7 +78,8 @@ struct FusePrivilegeTests {
                 "setpriv", ["--reuid", "65534", "--regid", "65534", "--clear-groups", Cfsoci.binary, "umount", fixture.fuse] + lazily)
             #expect(result.status == 1)
             #expect(
-                result.error.hasPrefix("cfsoci: error: unmounting needs root privileges") && result.error.contains(fixture.fuse), "\(result.error)"
+                result.error.hasPrefix("cfsoci: error: unmounting needs root privileges") && result.error.contains(fixture.fuse),
+                "\(result.error)"
             )
         }
         try fixture.store.succeed(["umount", fixture.fuse])

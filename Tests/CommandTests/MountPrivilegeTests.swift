@@ -189,7 +189,9 @@ struct MountPrivilegeTests {
         for arguments in [["mount", "tool", fixture.kernel], ["mount", "--fuse", "tool", fixture.fuse]] {
             let result = try fixture.store.run(arguments)
             #expect(result.status == 1)
-            #expect(result.error.hasPrefix("cfsoci: error: tool: object \(id) is damaged: ") && result.error.hasSuffix(remedy), "\(result.error)")
+            #expect(
+                result.error.hasPrefix("cfsoci: error: tool: object \(id) is damaged: ") && result.error.hasSuffix(remedy),
+                "\(result.error)")
         }
         let helped = try launch(Cfsoci.binary, ["mount.composefs", "tool", fixture.kernel, "-o", "repo=" + fixture.store.path])
         #expect(helped.status == 32)

@@ -68,7 +68,8 @@ import Testing
         ).split(separator: "\n")
         #expect(ends.count == 6)
         for end in ends {
-            #expect(end.hasPrefix("0 objects  2 new") || end.hasPrefix("1 cfsoci: error: ") && end.contains("Resource temporarily"), "\(end)")
+            #expect(
+                end.hasPrefix("0 objects  2 new") || end.hasPrefix("1 cfsoci: error: ") && end.contains("Resource temporarily"), "\(end)")
         }
         #expect(ends.last?.hasPrefix("0 ") == true)
     }
