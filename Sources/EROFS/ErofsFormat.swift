@@ -51,6 +51,8 @@ enum Erofs {
     /// The largest image that readers accept. Larger ones are not written.
     static let maximumImageSize = 1 << 30
     static let maximumDepth = 2048
+    /// The largest size of all extended attributes of a tree together, in bytes. Shared attributes can be long, and every inode can have all of them.
+    static func attributeLimit(imageSize: Int) -> Int { (1 << 28) + 16 * imageSize }
 
     /// The layout of an inode's data (`EROFS_INODE_*`), as bits of the format field.
     enum Layout: UInt16 {

@@ -17,17 +17,26 @@ public struct ErofsImage: Sendable {
 
     let bytes: [UInt8]
     let superblock: Superblock
-    private let references: [ObjectID]
+    /// The objects that files refer to, with each size that a file has in the image; in ascending order.
+    package let references: [Reference]
+    /// Whether `tree` can return the tree.
+    package let hasTree: Bool
     private let metadataFault: ErofsError?
+
+    package struct Reference: Equatable, Sendable {
+        package var id: ObjectID
+        /// Bytes; nil if the image does not state the object's digest, so that a mount does not verify it.
+        package var size: UInt64?
+    }
 
     /// Checks `bytes` completely. If `algorithm` is given, all objects must be named by digests of that algorithm.
     public init(_ bytes: [UInt8], algorithm: VerityAlgorithm? = nil) throws(ErofsError) {
         let superblock = try Superblock(bytes)
         var inspection = ImageInspection(superblock: superblock)
-        let count = try bytes.withUnsafeBufferPointer { (buffer) throws(ErofsError) -> Int in
+        let (count, depth) = try bytes.withUnsafeBufferPointer { (buffer) throws(ErofsError) -> (Int, Int) in
             let source = ImageSource(bytes: UnsafeRawBufferPointer(buffer), superblock: superblock, algorithm: algorithm)
             var walk = ImageWalk<ImageInspection>(source)
-            return try walk.run(&inspection)
+            return (try walk.run(&inspection), walk.depth)
         }
         guard superblock.inodeCount == UInt64(count) else {
             throw .notComposefs(
@@ -38,11 +47,17 @@ public struct ErofsImage: Sendable {
         version = superblock.version
         inodeCount = count
         references = inspection.sortedReferences()
+        hasTree = depth <= Erofs.maximumDepth && inspection.attributeBytes <= Erofs.attributeLimit(imageSize: bytes.count)
         metadataFault = inspection.finding(root: superblock.rootNumber)
     }
 
     /// The objects that the image's files refer to, each once, in ascending order.
-    public func objectReferences() -> [ObjectID] { references }
+    public func objectReferences() -> [ObjectID] {
+        var ids: [ObjectID] = []
+        ids.reserveCapacity(references.count)
+        for reference in references where reference.id != ids.last { ids.append(reference.id) }
+        return ids
+    }
 
     /// Throws the first violation of a rule of the image's version that does not affect readability.
     ///

@@ -5,16 +5,20 @@ internal import ComposefsHashing
 /// Collects an image's references and the violations of its version's rules, while the image is checked.
 struct ImageInspection: ImageVisitor {
     private let superblock: Superblock
-    private var references: [ObjectID] = []
+    private var references: [ErofsImage.Reference] = []
+    /// The total size of the extended attributes of all inodes in bytes.
+    private(set) var attributeBytes = 0
     private var fault: ErofsError?
     private var hasACL = false
     private var objectDirectories = 0
 
     init(superblock: Superblock) { self.superblock = superblock }
 
-    func sortedReferences() -> [ObjectID] {
-        var sorted: [ObjectID] = []
-        for id in references.sorted() where id != sorted.last { sorted.append(id) }
+    func sortedReferences() -> [ErofsImage.Reference] {
+        var sorted: [ErofsImage.Reference] = []
+        for reference in references.sorted(by: { ($0.id, $0.size ?? 0) < ($1.id, $1.size ?? 0) }) where reference != sorted.last {
+            sorted.append(reference)
+        }
         return sorted
     }
 
@@ -35,22 +39,27 @@ struct ImageInspection: ImageVisitor {
         return nil
     }
 
-    private mutating func note(_ attributes: borrowing ImageAttributes) {
+    private mutating func note(_ inode: ImageInode, _ attributes: borrowing ImageAttributes) {
         if attributes.hasACL { hasACL = true }
-        if let id = attributes.metacopy ?? attributes.redirect { references.append(id) }
+        attributeBytes += attributes.byteCount
+        if let id = attributes.metacopy {
+            references.append(ErofsImage.Reference(id: id, size: inode.size))
+        } else if let id = attributes.redirect {
+            references.append(ErofsImage.Reference(id: id, size: nil))
+        }
     }
 
     mutating func directory(
         _ inode: ImageInode, _ attributes: borrowing ImageAttributes, _ source: ImageSource, _ entry: VisitedEntry<Void>?
     ) throws(Fault) {
-        note(attributes)
+        note(inode, attributes)
         if let entry, entry.parentIsRoot, Erofs.isObjectDirectory(entry.name) { objectDirectories += 1 }
     }
 
     mutating func leaf(
         _ inode: ImageInode, _ attributes: borrowing ImageAttributes, _ source: ImageSource, _ entry: VisitedEntry<Void>
     ) throws(Fault) {
-        note(attributes)
+        note(inode, attributes)
         try link((), entry)
         guard fault == nil else { return }
         var what: String?
@@ -86,7 +95,7 @@ struct ImageTreeBuilder: ImageVisitor {
 
     init(version: ErofsVersion, imageSize: Int) {
         self.version = version
-        attributeLimit = (1 << 28) + 16 * imageSize
+        attributeLimit = Erofs.attributeLimit(imageSize: imageSize)
     }
 
     mutating func directory(

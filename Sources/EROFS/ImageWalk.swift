@@ -61,6 +61,8 @@ struct ImageWalk<Visitor: ImageVisitor> {
     private var linked: [UInt64: Linked] = [:]
     private var attributes = ImageAttributes()
     private var inodeCount = 0
+    /// The largest number of directories above an inode, without the root.
+    private(set) var depth = 0
 
     init(_ source: ImageSource, maximumDepth: Int = .max) {
         self.source = source
@@ -201,6 +203,7 @@ struct ImageWalk<Visitor: ImageVisitor> {
         if kind == .directory {
             let depth = directories[index].depth + 1
             guard depth <= maximumDepth else { throw Fault("directories are nested deeper than \(maximumDepth)") }
+            self.depth = max(self.depth, depth)
             directories[index].subdirectories &+= 1
             let handle = try visitor.directory(inode, attributes, source, entry)
             pending.append(directories.count)

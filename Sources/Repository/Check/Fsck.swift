@@ -19,7 +19,7 @@ extension Repository {
         progress: (@Sendable (_ done: Int, _ total: Int) -> Void)? = nil
     ) throws(RepositoryError) -> FsckReport {
         let threads = max(1, threads ?? Host.processorCount)
-        let inventory = try Inventory(self)
+        var inventory = try Inventory(self, withObjects: false)
         var report = FsckReport()
         try checkMetadata(&report)
         for temporary in inventory.temporaries { report.notes.append("\(temporary) is left from an interrupted operation, or in use") }
@@ -27,20 +27,8 @@ extension Repository {
             report.notes.append(
                 "\(inventory.setAside.count) damaged files are set aside in \(Layout.damaged)/; garbage collection removes them")
         }
-        // Streams and images are few and large: they are checked at the same time as the objects.
-        let links = LinkFaults()
-        let beside = WorkerPool(threads: 1)
-        let verifiesStreams = metadataOnly || subset != nil
-        beside.submit {
-            let objects = inventory.objects
-            let streams = parallelMap(inventory.streams, threads: metadataOnly ? threads : 1) {
-                self.problems(ofStream: $0, objects, verify: verifiesStreams)
-            }
-            let images = parallelMap(inventory.images, threads: metadataOnly ? threads : 1) { self.problems(ofImage: $0, objects) }
-            links.found.withLock { $0 = (streams, images) }
-        }
-        if !metadataOnly { checkObjects(inventory, subset, threads, progress, &report) }
-        beside.shutdown()
+        let chosen: CheckedObjects = metadataOnly ? .none : subset.map { .part($0) } ?? .all
+        let links = try checkObjectsAndLinks(&inventory, chosen, threads, progress, &report)
         checkStrays(inventory, &report)
         for (path, kind) in inventory.notDirectories {
             report.add(FsckProblem(.unexpectedFileType, path, detail: "\(Self.name(of: kind)), not a directory"))
@@ -50,16 +38,10 @@ extension Repository {
             report.notes.append("streams/ is missing: there are objects, but no layer, config or manifest that names them")
         }
         for path in inventory.notLinks { checkNotLink(path, &report) }
-        let (streams, images) = links.found.withLock { $0 }
-        add(streamProblems: streams, &report)
-        add(imageProblems: images, &report)
+        add(streamProblems: links.streams, &report)
+        add(imageProblems: links.images, &report)
         checkReferences(inventory, &report)
         return report
-    }
-
-    /// The faults of the entries of `streams/` and `images/`, one list for each entry.
-    private final class LinkFaults: Sendable {
-        let found = Mutex<(streams: [[FsckProblem]], images: [[FsckProblem]])>(([], []))
     }
 
     // MARK: meta.json
@@ -107,136 +89,6 @@ extension Repository {
         case .stream(_, let fault): "\(fault)"
         case .image(_, let fault): "\(fault)"
         default: "\(error)"
-        }
-    }
-
-    // MARK: Objects
-
-    /// The bytes of objects that a thread takes at once.
-    private static let chunkBytes: UInt64 = 4 << 20
-    private static let chunkObjects = 128
-    /// What is read of an object at a time: it stays in the processor's cache until it is hashed. Bytes.
-    private static let readBytes = 256 << 10
-
-    private func checkObjects(
-        _ inventory: Inventory, _ subset: CheckSubset?, _ threads: Int, _ progress: (@Sendable (Int, Int) -> Void)?,
-        _ report: inout FsckReport
-    ) {
-        let chosen = subset.map { subset in inventory.objects.filter { $0.key.withUnsafeBytes(subset.contains) } } ?? inventory.objects
-        report.objectsChecked = chosen.count
-        // The largest first, so that no thread reads a large one alone at the end.
-        var chunks: [[ObjectID]] = []
-        var room: UInt64 = 0
-        for (id, size) in chosen.sorted(by: { ($0.value, $0.key) > ($1.value, $1.key) }) {
-            if room < size || chunks.last.map({ $0.count >= Self.chunkObjects }) ?? true {
-                chunks.append([])
-                room = Self.chunkBytes
-            }
-            chunks[chunks.count - 1].append(id)
-            room -= min(room, size)
-        }
-        let (done, next) = (Counter(), Counter())
-        let total = chosen.count
-        let all = chunks
-        // One buffer and one hasher for all that a thread reads: new memory costs as much as reading a small object.
-        let found = parallelMap(Array(0..<max(1, min(threads, all.count))), threads: threads, batch: 1) { _ in
-            let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Self.readBytes, alignment: 4096)
-            defer { buffer.deallocate() }
-            var hasher = VerityHasher(self.algorithm)
-            var faulty: [(id: ObjectID, problem: FsckProblem)] = []
-            while case let index = next.value.add(1, ordering: .relaxed).oldValue, index < all.count {
-                for id in all[index] {
-                    if let problem = self.problem(ofObject: id, &hasher, buffer) { faulty.append((id, problem)) }
-                }
-                progress?(done.value.add(all[index].count, ordering: .relaxed).newValue, total)
-            }
-            return faulty
-        }
-        let faulty = found.flatMap(\.self).sorted { $0.id < $1.id }
-        report.verified = VerifiedObjects(read: chosen, faulty: Set(faulty.map(\.id)))
-        // An object gets fs-verity before its name, so no interruption leaves a named object without it.
-        let torn = faulty.filter { $0.problem.kind != .objectOpenFailed && $0.problem.kind != .objectVerityMissing }
-        let leftOver = leftOvers(torn.map(\.id), inventory)
-        for (id, problem) in faulty {
-            if leftOver.contains(id) {
-                report.objectsChecked -= 1
-                report.notes.append("\(problem.path) is incomplete, left by an interrupted pull; the next pull replaces or removes it")
-                continue
-            }
-            report.objectsCorrupted += 1
-            report.add(problem)
-        }
-    }
-
-    private final class Counter: Sendable {
-        let value = Atomic<Int>(0)
-    }
-
-    /// The damaged objects that an operation stored and did not sync, as its marker records, and to which nothing refers. They count as temporary
-    /// files, not as damage.
-    private func leftOvers(_ damaged: [ObjectID], _ inventory: Inventory) -> Set<ObjectID> {
-        guard !damaged.isEmpty, let directories = try? entries(of: Layout.staging),
-            let since = try? earliestMarker(in: directories.map({ Layout.staging + "/" + $0.name }))
-        else { return [] }
-        let recent = damaged.filter { id in
-            guard let status = try? status(at: Layout.objectPath(id)) else { return false }
-            return max(status.mtimeSeconds, status.ctimeSeconds) >= since.subtractingReportingOverflow(Self.clockMargin).partialValue
-        }
-        guard !recent.isEmpty else { return [] }
-        return Set(recent).subtracting(ledTo(inventory))
-    }
-
-    /// Every object to which a readable stream or image refers.
-    private func ledTo(_ inventory: Inventory) -> Set<ObjectID> {
-        var found = Set(inventory.images.compactMap(\.id))
-        for id in found { found.formUnion((try? imageObjects(id)) ?? []) }
-        var walked: Set<ObjectID> = []
-        var pending = inventory.streams.compactMap(\.id)
-        while let id = pending.popLast() {
-            found.insert(id)
-            guard walked.insert(id).inserted, let stream = try? openStream(id, verify: false) else { continue }
-            found.formUnion(stream.objectReferences)
-            pending += stream.namedReferences.map(\.id)
-        }
-        return found
-    }
-
-    /// Reads a whole object. With fs-verity the kernel verifies every block meanwhile, and its digest is compared, too.
-    private func problem(
-        ofObject id: ObjectID, _ hasher: inout VerityHasher, _ buffer: UnsafeMutableRawBufferPointer
-    ) -> FsckProblem? {
-        let path = Layout.objectPath(id)
-        do throws(RepositoryError) {
-            var opened: FileStatus?
-            let file = try Self.openForReading(id, at: path, in: root, status: &opened)
-            if isSecure {
-                guard let measured = try system({ () throws(SystemError) in try measuredVerity(file) }) else {
-                    return FsckProblem(.objectVerityMissing, path)
-                }
-                guard measured == id else { return FsckProblem(.objectDigestMismatch, path, object: measured) }
-            }
-            do throws(SystemError) {
-                let status = if let opened { opened } else { try file.status() }
-                var offset: UInt64 = 0
-                while true {
-                    let count = try file.pread(into: buffer, at: offset)
-                    guard count > 0 else { break }
-                    hasher.update(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
-                    offset += UInt64(count)
-                    // A file that becomes longer meanwhile is reported by the next check.
-                    if count < buffer.count, offset >= status.size { break }
-                }
-                let actual = hasher.finalize()
-                guard actual == id else { return FsckProblem(.objectDigestMismatch, path, object: actual) }
-                if !isSecure { activity.intact.insert(id, status) }
-                return nil
-            } catch {
-                // The bytes that were read of it must not count for the next object.
-                _ = hasher.finalize()
-                return FsckProblem(.objectVerityFailed, path, detail: "\(error)")
-            }
-        } catch {
-            return FsckProblem(.objectOpenFailed, path, detail: Self.detail(error))
         }
     }
 
@@ -297,7 +149,7 @@ extension Repository {
         }
     }
 
-    private func problems(ofStream link: Inventory.Link, _ objects: [ObjectID: UInt64], verify: Bool) -> [FsckProblem] {
+    func problems(ofStream link: Inventory.Link, _ objects: [ObjectID: UInt64], verify: Bool) -> [FsckProblem] {
         let path = Layout.streams + "/" + link.name
         var problems: [FsckProblem] = []
         guard let id = check(link, path, objects, &problems) else { return problems }

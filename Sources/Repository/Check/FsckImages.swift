@@ -32,11 +32,21 @@ extension Repository {
         }
         do {
             let image = try ErofsImage(bytes, algorithm: algorithm)
-            for object in image.objectReferences() where objects[object] == nil {
-                problems.append(FsckProblem(.imageMissingObject, path, object: object))
+            var last: ObjectID?
+            // Only the tree has the files' names.
+            var needsTree = !image.hasTree
+            for reference in image.references {
+                if let actual = objects[reference.id] {
+                    if let size = reference.size, size != actual { needsTree = true }
+                } else if reference.id != last {
+                    problems.append(FsckProblem(.imageMissingObject, path, object: reference.id))
+                }
+                last = reference.id
             }
-            for fault in Self.wrongSizes(in: try image.tree(), objects) {
-                problems.append(FsckProblem(.imageInvalid, path, detail: fault))
+            if needsTree {
+                for fault in Self.wrongSizes(in: try image.tree(), objects) {
+                    problems.append(FsckProblem(.imageInvalid, path, detail: fault))
+                }
             }
             try image.checkMetadata()
         } catch {

@@ -95,15 +95,16 @@ public struct FsckReport: Sendable {
 
 /// Objects that a check has read, and that are what their names say.
 package struct VerifiedObjects: Sendable {
-    /// With their sizes; shared with the check's inventory.
-    private var read: [ObjectID: UInt64] = [:]
+    /// All objects with their sizes; shared with the check's inventory.
+    private var all: [ObjectID: UInt64] = [:]
+    private var read = CheckedObjects.none
     private var faulty: Set<ObjectID> = []
 
     package init() {}
 
-    init(read: [ObjectID: UInt64], faulty: Set<ObjectID>) { (self.read, self.faulty) = (read, faulty) }
+    init(all: [ObjectID: UInt64], read: CheckedObjects, faulty: Set<ObjectID>) { (self.all, self.read, self.faulty) = (all, read, faulty) }
 
-    package func contains(_ id: ObjectID) -> Bool { read[id] != nil && !faulty.contains(id) }
+    package func contains(_ id: ObjectID) -> Bool { read.contains(id) && all[id] != nil && !faulty.contains(id) }
 }
 
 /// A part of the objects that a check reads, so that a large repository can be checked in several runs. The parts 1 to `count` cover all objects.

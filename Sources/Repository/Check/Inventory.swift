@@ -33,7 +33,8 @@ struct Inventory {
     /// Entries below `refs/` that are neither directories nor links.
     var notReferences: [(path: ByteString, kind: FileKind)] = []
 
-    init(_ repository: borrowing Repository) throws(RepositoryError) {
+    /// - Parameter withObjects: also list the objects; the caller does it otherwise, and adds the strays among them.
+    init(_ repository: borrowing Repository, withObjects: Bool = true) throws(RepositoryError) {
         // Other handles may be storing. They publish objects first, then streams and images, then references: read in the reverse order, everything
         // that is found leads to something that was there before.
         try readRoot(repository)
@@ -42,7 +43,7 @@ struct Inventory {
         // A manifest's stream leads to its config's, and a config's to its image.
         streams = try readLinks(repository, Layout.streams)
         images = try readLinks(repository, Layout.images)
-        try readObjects(repository)
+        try readObjects(repository, withObjects)
     }
 
     private mutating func readRoot(_ repository: borrowing Repository) throws(RepositoryError) {
@@ -72,7 +73,7 @@ struct Inventory {
         return false
     }
 
-    private mutating func readObjects(_ repository: borrowing Repository) throws(RepositoryError) {
+    private mutating func readObjects(_ repository: borrowing Repository, _ withObjects: Bool) throws(RepositoryError) {
         guard try isDirectory(Layout.objects, repository) else { return }
         for entry in try repository.entries(of: Layout.objects) ?? [] {
             let path = Layout.objects + "/" + entry.name
@@ -80,6 +81,7 @@ struct Inventory {
             if entry.name.count == 2, Hex.decode(entry.name.bytes) != nil, kind == .directory { continue }
             if entry.name.hasPrefix(Layout.objectPrefix) { temporaries.append(path) } else { strays.append((path, kind)) }
         }
+        guard withObjects else { return }
         try repository.forEachObject { (id, path, status) throws(RepositoryError) in
             if let id, status.kind == .regular { objects[id] = status.size } else { strays.append((path, status.kind)) }
         }
