@@ -134,7 +134,7 @@ let package = Package(
             ["Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "Confinement", "JSON", "FileTree", "OCI", "CVersion"],
             products: [argumentParser]),
         module("LowLevelCommands", ["OCI", "LinuxSystem", "CommandSupport"], products: [argumentParser]),
-        module("BootCommands", ["Bytes", "LinuxSystem", "JSON", "OCI", "CommandSupport"], products: [argumentParser]),
+        module("BootCommands", ["Bytes", "Confinement", "LinuxSystem", "JSON", "OCI", "CommandSupport"], products: [argumentParser]),
         module(
             "Commands",
             [
@@ -175,7 +175,12 @@ let package = Package(
                 "Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "OCIModel", "HTTPClient", "Repository",
                 "Transports", "ImageStore", "Boot", "Transfer", "TestSupport",
             ]),
-        tests("Boot", ["Bytes", "Hashing", "FileTree", "Transports", "ImageStore", "Transfer"]),
+        tests(
+            "Boot",
+            [
+                "Bytes", "Hashing", "LinuxSystem", "FileTree", "BootFormats", "EROFS", "Dumpfile", "Repository", "Transports", "ImageStore",
+                "Transfer", "TestSupport",
+            ]),
         tests("Mounting", ["Bytes", "LinuxSystem", "TestSupport"]),
         tests("Fuse", ["Bytes", "Hashing", "LinuxSystem", "Concurrency", "FileTree", "EROFS"]),
         tests(

@@ -55,16 +55,21 @@ private struct BootEntriesReport: CommandReport {
 
 extension BootResource {
     fileprivate var json: JSONValue {
-        [
-            "type": .string(kind.rawValue), "path": .string(path.jsonText), "name": .string(name.jsonText),
-            "version": .optional(version), "title": .optional(title),
-            "options": options.map { .array($0.arguments.map { .string($0.jsonText) }) } ?? .null,
-            "files": .array(
-                files.map {
-                    ["key": .string($0.key.jsonText), "path": .string($0.path.jsonText), "size": .integer(Int64(clamping: $0.size))]
-                }),
-            "isInBootImage": .bool(isInBootImage), "problem": .text(fault),
-        ]
+        // One member after the other: as one expression it takes the compiler too long.
+        var document: JSONValue = ["type": .string(kind.rawValue), "path": .string(path.jsonText), "name": .string(name.jsonText)]
+        document["version"] = .optional(version)
+        document["title"] = .optional(title)
+        document["options"] = options.map { .array($0.arguments.map { .string($0.jsonText) }) } ?? .null
+        document["files"] = .array(files.map(\.json))
+        document["isInBootImage"] = .bool(isInBootImage)
+        document["problem"] = .text(fault)
+        return document
+    }
+}
+
+extension BootFile {
+    fileprivate var json: JSONValue {
+        ["key": .string(key.jsonText), "path": .string(path.jsonText), "size": .integer(Int64(clamping: size))]
     }
 }
 

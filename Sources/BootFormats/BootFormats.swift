@@ -2,6 +2,6 @@
 //
 // - `PortableExecutable` finds the sections of an EFI program, and `UnifiedKernelImage` gives those of a kernel or an addon a meaning.
 // - `LoaderEntry` is a Type 1 entry of a boot loader, `LoaderEntryName` its file name with the counters of boot attempts, and
-//   `compareVersions` the order of versions that boot loaders use.
+//   `compareVersions` the order of versions that boot loaders use; `EntryRank` is that of entries.
 // - `OSRelease` is os-release(5).
 // - `KernelCommandLine` splits kernel arguments, and `ComposefsArgument` is the one that names the image of the root file system.

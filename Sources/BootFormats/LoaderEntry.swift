@@ -36,6 +36,17 @@ public struct LoaderEntry: Sendable, Equatable {
         if let index = lines.firstIndex(where: { Self.value($0, key) != nil }) { lines[index] = line } else { lines.append(line) }
     }
 
+    /// Removes all lines of `key`.
+    public mutating func remove(_ key: ByteString) { lines.removeAll { Self.value($0, key) != nil } }
+
+    /// Whether there is a line with this key, even without a value.
+    public func has(_ key: ByteString) -> Bool {
+        lines.contains { line in
+            let text = line.bytes[...].drop(while: isASCIISpace)
+            return text.starts(with: key.bytes) && text.dropFirst(key.count).first.map(isASCIISpace) ?? true
+        }
+    }
+
     /// Sets a kernel argument in the first line of options: replaces the first one with the same key, or appends it.
     public mutating func setArgument(_ argument: ByteString) {
         var line = KernelCommandLine(parsing: self["options"]?.bytes ?? [])

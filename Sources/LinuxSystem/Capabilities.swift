@@ -2,17 +2,23 @@ internal import ComposefsCLinux
 
 /// A capability (capabilities(7)); the raw value is the kernel's number.
 public enum Capability: UInt32, Sendable, CaseIterable {
+    case changeOwner = 0
     case dacOverride = 1
     case dacReadSearch = 2
     case fileOwner = 3
+    case keepSetID = 4
     case netAdmin = 12
     case systemPtrace = 19
     case systemAdmin = 21
     case makeNode = 27
+    case setFileCapability = 31
 
     /// The kernel's name: `CAP_SYS_ADMIN`.
     public var name: String {
         switch self {
+        case .changeOwner: "CAP_CHOWN"
+        case .keepSetID: "CAP_FSETID"
+        case .setFileCapability: "CAP_SETFCAP"
         case .dacOverride: "CAP_DAC_OVERRIDE"
         case .dacReadSearch: "CAP_DAC_READ_SEARCH"
         case .fileOwner: "CAP_FOWNER"

@@ -29,6 +29,13 @@ extension ErrorCode {
             }
         case let error as SystemError: self = error.errno == .noSpace || error.errno == .quotaExceeded ? .noSpace : .failed
         case is ErofsError: self = .damaged
+        case let error as BootError:
+            switch error {
+            case .noSpace: self = .noSpace
+            case .deploymentIsBooted, .deploymentIsPinned: self = .inUse
+            case .etcUnknown(_, let cause): self.init(of: cause)
+            default: self = .failed
+            }
         default: self = .failed
         }
     }

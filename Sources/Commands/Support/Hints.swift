@@ -1,3 +1,4 @@
+import ComposefsBootCommands
 import ComposefsCommandSupport
 import ComposefsLinuxSystem
 import ComposefsOCI
@@ -13,6 +14,7 @@ func hint(for error: any Error) -> String? {
     switch error {
     case let error as ImageStoreError: hint(for: error)
     case let error as RepositoryError: hint(for: error)
+    case let error as BootError: hint(for: error)
     case let error as RegistryError: error.remedy.map(hint)
     case let error as OCIError: hint(for: error)
     case let error as LimitExceeded: ", \(option(error.limit)) raises it"

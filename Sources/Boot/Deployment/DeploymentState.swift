@@ -1,0 +1,142 @@
+public import ComposefsBytes
+import ComposefsEROFS
+import ComposefsFileTree
+public import ComposefsHashing
+import ComposefsImageStore
+import ComposefsLinuxSystem
+import ComposefsRepository
+
+/// What happened to `/etc` when an image was prepared.
+public enum EtcOutcome: Sendable, Equatable {
+    /// The deployment was there already, with its own local changes.
+    case unchanged
+    /// It starts as in the image.
+    case new
+    /// The local changes of another deployment were carried over: paths in `/etc` that are as the user left them, those that the user removed,
+    /// and of both those that the new image changed too.
+    case merged(from: ObjectID, kept: [ByteString], removed: [ByteString], conflicts: [ByteString])
+}
+
+extension Deployments {
+    private static let upper: ByteString = "/etc/upper"
+    private static let work: ByteString = "/etc/work"
+
+    /// Makes the directory of a deployment, or completes one that was never booted. One that was booted stays as it is: it has the user's changes.
+    ///
+    /// - Parameters:
+    ///   - tree: the tree of the image for booting.
+    ///   - source: the deployment whose local changes to `/etc` are carried over; nil for none.
+    func makeState(
+        _ id: ObjectID, _ tree: FileTree, _ record: DeploymentRecord, etcFrom source: Deployment?, ownVar: Bool, _ images: ImageStore
+    ) throws -> EtcOutcome {
+        let directory = Self.directory(id)
+        let exists = try deployment(id) != nil
+        if !ownVar { try makeSharedVar(tree, images.repository) }
+        guard try !exists || isNeverBooted(id) else {
+            try write(record.bytes, at: directory + "/" + Self.record)
+            return .unchanged
+        }
+        let temporary = Self.deploy + "/" + Self.temporaryPrefix + ByteString(Host.randomName(12))
+        let outcome: EtcOutcome
+        do {
+            try root.makeDirectory(at: temporary, mode: 0o755)
+            for name in ["/etc", "/etc/upper", "/etc/work"] as [ByteString] {
+                try root.makeDirectory(at: temporary + name, mode: name == "/etc/work" ? 0o700 : 0o755)
+            }
+            outcome = try writeEtc(tree, to: temporary + Self.upper, from: source?.id == id ? nil : source, images)
+            if ownVar {
+                try root.makeDirectory(at: temporary + "/var", mode: 0o755)
+                try writeVar(tree, to: temporary + "/var", images.repository)
+            } else {
+                try root.symlink(target: "../../os/default/var", at: temporary + "/var")
+            }
+            let file = try root.open(at: temporary + "/" + Self.record, [.writeOnly, .create, .exclusive, .noFollow], mode: 0o644)
+            try file.writeAll(record.bytes)
+            // All of it is durable before the deployment has its name.
+            try root.open(at: Self.deploy, [.readOnly, .directory]).syncFileSystem()
+            if exists {
+                // Only /etc is new: what else there is may be the user's.
+                try root.rename(at: temporary + "/etc", to: directory + "/etc", flags: .exchange)
+                try write(record.bytes, at: directory + "/" + Self.record)
+                try root.open(at: directory, [.readOnly, .directory]).sync()
+                try removeTree(temporary)
+            } else {
+                try root.rename(at: temporary, to: directory, flags: .noReplace)
+            }
+            try root.open(at: Self.deploy, [.readOnly, .directory]).sync()
+        } catch {
+            if try root.statusIfPresent(at: temporary) != nil { try? removeTree(temporary) }
+            throw error
+        }
+        return outcome
+    }
+
+    /// Whether the overlay for `/etc` was never mounted: the kernel makes a directory in its working directory, which stays.
+    private func isNeverBooted(_ id: ObjectID) throws -> Bool {
+        guard !running.contains(id) else { return false }
+        let directory = Self.directory(id)
+        guard try root.statusIfPresent(at: directory + Self.upper)?.kind == .directory,
+            let work = try root.entries(of: directory + Self.work)
+        else { return false }
+        return work.isEmpty
+    }
+
+    /// The `/var` that deployments share starts with what the first image has there.
+    private func makeSharedVar(_ tree: FileTree, _ repository: Repository) throws {
+        guard try root.statusIfPresent(at: Self.sharedVar) == nil else { return }
+        let (parent, _) = FileDescriptor.split(Self.sharedVar)
+        try makeDirectories(parent)
+        let temporary = Self.deploy + "/" + Self.temporaryPrefix + ByteString(Host.randomName(12))
+        do {
+            try root.makeDirectory(at: temporary, mode: 0o755)
+            try writeVar(tree, to: temporary, repository)
+            try root.open(at: parent, [.readOnly, .directory]).syncFileSystem()
+            try root.rename(at: temporary, to: Self.sharedVar, flags: .noReplace)
+            try root.open(at: parent, [.readOnly, .directory]).sync()
+        } catch {
+            if try root.statusIfPresent(at: temporary) != nil { try? removeTree(temporary) }
+            throw error
+        }
+    }
+
+    private func writeVar(_ tree: FileTree, to path: ByteString, _ repository: Repository) throws {
+        guard let directory = tree.lookup("var", in: FileTree.root), tree.isDirectory(directory) else { return }
+        try TreeWriter(repository).write(tree, directory, to: try root.open(at: path, [.readOnly, .directory]))
+    }
+
+    private func writeEtc(_ tree: FileTree, to path: ByteString, from source: Deployment?, _ images: ImageStore) throws -> EtcOutcome {
+        let new = Self.etc(of: tree)
+        let target = try root.open(at: path, [.readOnly, .directory])
+        var writer = TreeWriter(images.repository)
+        guard let source else {
+            // An upper directory without entries has the metadata of the directory that it covers.
+            let merged = try EtcMerge.merge(
+                old: new, new: new, upper: FileTree(root: new.map { $0.tree.metadata(of: $0.root) } ?? Metadata(permissions: 0o755)))
+            try writer.write(merged.tree, to: target)
+            return .new
+        }
+        let before: FileTree
+        do {
+            before = try images.erofsImage(source.id).tree()
+        } catch {
+            throw BootError.etcUnknown(source.id, cause: error)
+        }
+        let directory = Self.directory(source.id)
+        // bootc keeps a whole copy.
+        let isComplete =
+            try root.statusIfPresent(at: directory + Self.upper)?.kind != .directory
+            || root.statusIfPresent(at: directory + Self.work)?.kind != .directory
+        let place = directory + (isComplete ? "/etc" : Self.upper)
+        guard try root.statusIfPresent(at: place)?.kind == .directory else { throw BootError.etcDamaged(sysroot + "/" + place) }
+        let local = try hashDirectory(sysroot + "/" + place, images.repository.algorithm)
+        writer.addContents(of: local, at: sysroot + "/" + place)
+        let merged = try EtcMerge.merge(old: Self.etc(of: before), new: new, upper: local, isComplete: isComplete)
+        try writer.write(merged.tree, to: target)
+        return .merged(from: source.id, kept: merged.kept, removed: merged.removed, conflicts: merged.conflicts)
+    }
+
+    private static func etc(of tree: FileTree) -> EtcMerge.Side? {
+        guard let directory = tree.lookup("etc", in: FileTree.root), tree.isDirectory(directory) else { return nil }
+        return EtcMerge.Side(tree: tree, root: directory)
+    }
+}
