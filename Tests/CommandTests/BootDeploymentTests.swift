@@ -150,7 +150,7 @@ import Testing
             [system.store.path, system.boot])
         #expect(result.status == 0)
         #expect(
-            result.lines.first?.hasPrefix("cfsoci: \(system.boot) is too small: ") == true
+            result.lines.first?.contains("\(system.boot) is too small: ") == true
                 && result.lines.dropFirst() == ["status 1", system.boot],
             "\(result.text)\(result.error)")
         #expect(system.store.files == files && fileList(system.state + "/deploy") == [])

@@ -135,4 +135,21 @@ enum Snippets {
         // end
         return freed
     }
+
+    /// Compiled only: it would change this machine's boot partition.
+    static func booting() throws {
+        // snippet: booting
+        let store = try Store.open("/sysroot/composefs")
+        let partition = try BootPartition("/efi")
+        let deployments = try Deployments(beside: store.repository)
+
+        var options = BootPreparation()
+        options.arguments = KernelCommandLine(["rw", "quiet"])
+        options.attempts = 3
+        let prepared = try store.images.prepareBoot("os", on: partition, in: deployments, options)
+        if case .merged(_, _, _, let conflicts) = prepared.etc { print("changed locally and in the image: \(conflicts)") }
+
+        if try deployments.status(partition).previous != nil { try deployments.rollBack(partition) }
+        // end
+    }
 }

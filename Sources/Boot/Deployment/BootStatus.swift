@@ -46,6 +46,7 @@ extension Deployments {
     ///
     /// - Returns: the entry that is booted next.
     /// - Throws: `BootError.nothingBefore`, `.noEntry`, `.noDeployment`, `.severalDeployments`.
+    @discardableResult
     public func rollBack(_ partition: BootPartition, to text: ByteString? = nil) throws -> BootEntry {
         try partition.withLock {
             let status = try status(partition)

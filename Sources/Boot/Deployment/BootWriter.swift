@@ -92,6 +92,12 @@ struct BootWriter {
     // MARK: Writing
 
     func write(_ files: [PartitionFile], _ boot: BootImage, _ target: BootTarget, _ images: ImageStore) throws -> PreparedBoot {
+        for addon in addons {
+            let named = try addon.options?.composefsArguments().map(\.id) ?? []
+            guard named.allSatisfy({ $0 == boot.id }) else {
+                throw BootError.unifiedNamesOther(addon.path, found: named, expected: [boot.id])
+            }
+        }
         let before = try partition.entries()
         let system = try deployments.system()
         let number = (before.map(\.number).max() ?? 0) + 1

@@ -61,7 +61,7 @@ extension ImageStore {
         let target = try BootTarget(image, self)
         let resources = try bootResources(in: target.tree)
         let chosen = try Self.choose(options.resource, resources)
-        if let key = chosen.entry.flatMap({ entry in ["devicetree-overlay", "uki-url"].first { entry.has($0) } }) {
+        if let key = chosen.entry.flatMap({ entry in ["devicetree-overlay", "uki", "uki-url"].first { entry.has($0) } }) {
             throw BootError.unsupportedKey(chosen.path, key: key)
         }
         if let entry = options.entry, !Self.isName(entry) { throw BootError.invalidName(entry) }

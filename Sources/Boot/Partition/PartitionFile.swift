@@ -88,6 +88,23 @@ extension BootPartition {
                 found.append((path, status.size))
             }
         }
+        return found + (try unusedAddons())
+    }
+
+    /// The addons of unified kernel images that this program was going to write, or has removed, when the power failed.
+    private func unusedAddons() throws -> [(path: ByteString, size: UInt64)] {
+        let directory = BootEntry.Kind.unified.directory
+        let suffix: ByteString = ".efi.extra.d"
+        let names = try files(in: directory)
+        var found: [(path: ByteString, size: UInt64)] = []
+        for name in names where name.hasPrefix(BootEntry.namePrefix) && name.hasSuffix(suffix) {
+            guard !names.contains(ByteString(name.bytes.dropLast(".extra.d".utf8.count))) else { continue }
+            for addon in try files(in: directory + "/" + name) {
+                let path = directory + "/" + name + "/" + addon
+                guard let status = try root.statusIfPresent(at: path), status.kind == .regular else { continue }
+                found.append((path, status.size))
+            }
+        }
         return found
     }
 

@@ -38,6 +38,9 @@ public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     precondition(Set(moved.map(\.to)).count == moved.count, "two files in one place")
     entry.setArgument("composefs=x")
     precondition(entry.options.arguments.contains("composefs=x"), "the argument is not there")
+    precondition(entry.keyedFiles.map(\.path) == entry.files, "other files with keys")
+    entry.remove("options")
+    precondition(!entry.has("options") || entry.options.arguments.isEmpty, "the arguments are still there")
 
     if let name = LoaderEntryName(fileName: ByteString(bytes + Array(".conf".utf8))) {
         precondition(LoaderEntryName(fileName: name.stem + ".conf") == name, "another name after writing")
