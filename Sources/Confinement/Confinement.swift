@@ -29,6 +29,8 @@ public struct Confinement: Sendable, Hashable {
     public var runsPrograms: Bool
     /// Whether file systems may be mounted and unmounted. Excludes `limitsPaths`.
     public var mounts: Bool
+    /// Whether FIFOs, sockets and device nodes may be made. The kernel demands CAP_MKNOD for device nodes, except for the whiteouts of overlayfs.
+    public var makesNodes = false
     /// The capabilities that are kept, of those that the process has; nil keeps all.
     public var capabilities: Set<Capability>?
 

@@ -36,12 +36,13 @@ struct FilterProgram {
     /// Changes to the machine, looking into other processes, and interfaces of the kernel with a history of faults.
     static let alwaysRefused = [
         "acct", "add_key", "adjtimex", "bpf", "chroot", "clock_adjtime", "clock_settime", "delete_module", "fanotify_init", "finit_module",
-        "init_module", "ioperm", "iopl", "kcmp", "kexec_file_load", "kexec_load", "keyctl", "mknod", "mknodat", "modify_ldt",
+        "init_module", "ioperm", "iopl", "kcmp", "kexec_file_load", "kexec_load", "keyctl", "modify_ldt",
         "open_by_handle_at", "perf_event_open", "personality", "pidfd_getfd", "pivot_root", "process_vm_readv", "process_vm_writev",
         "ptrace", "quotactl", "quotactl_fd", "reboot", "request_key", "setdomainname", "setfsgid", "setfsuid", "setgid", "setgroups",
         "sethostname", "setns", "setregid", "setresgid", "setresuid", "setreuid", "settimeofday", "setuid", "swapoff", "swapon", "syslog",
         "uselib", "userfaultfd", "vhangup",
     ]
+    static let nodeCalls = ["mknod", "mknodat"]
     static let mountCalls = [
         "fsconfig", "fsmount", "fsopen", "fspick", "mount", "mount_setattr", "move_mount", "open_tree", "open_tree_attr", "umount2",
     ]
@@ -59,6 +60,7 @@ struct FilterProgram {
         begin(architecture, hasX32Calls)
         for name in Self.alwaysRefused { answer(name, Answer.notPermitted) }
         for name in Self.absent { answer(name, Answer.noSystemCall) }
+        if !confinement.makesNodes { for name in Self.nodeCalls { answer(name, Answer.notPermitted) } }
         if !confinement.runsPrograms { for name in Self.programCalls { answer(name, Answer.notPermitted) } }
         refuse("clone", argument: 0, anyBitOf: Self.newNamespaces)
         allow("ioctl", argument: 1, allBut: Self.terminalInput)

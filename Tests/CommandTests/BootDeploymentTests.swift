@@ -156,6 +156,50 @@ import Testing
         #expect(system.store.files == files && fileList(system.state + "/deploy") == [])
     }
 
+    /// Changes through an overlay of the kernel, and the result under another one: renamed directories, metadata without content, whiteouts and
+    /// opaque directories. The command is confined as always.
+    @Test func changesAsTheKernelKeepsThem() throws {
+        try requireMounting()
+        let system = try System()
+        let script = #"""
+            cd "$2"; top=$2
+            mk() {
+                mkdir -p t$1/{boot,sysroot,usr/lib/modules/6.1,var,etc/{dir/sub,ren,gone,repl}}
+                echo k > t$1/usr/lib/modules/6.1/vmlinuz; echo d$1 > t$1/usr/lib/modules/6.1/initramfs.img
+                for f in a b c d dir/one dir/sub/two ren/file gone/f repl/x repl/y; do
+                    head -c 100 /dev/zero | tr '\0' $1 > t$1/etc/$f; echo $f >> t$1/etc/$f
+                done
+                echo same > t$1/etc/same
+            }
+            mk 1; mk 2; mkdir -p m
+            echo new > t2/etc/dir/new; echo new > t2/etc/repl/new
+            for i in 1 2; do "$CFSOCI" --repo "$3" --quiet create-image t$i img$i --bootable > id$i; done
+            "$CFSOCI" --repo "$3" --quiet boot prepare img1 --boot "$1" > out
+            etc=state/deploy/$(cat id1)/etc
+            mount -t overlay -o lowerdir=t1/etc,upperdir=$etc/upper,workdir=$etc/work,redirect_dir=on,metacopy=on o m
+            trap 'cd /; umount "$top/m" || true' EXIT
+            echo local > m/a; chmod 600 m/b; chown 5:6 m/c; rm m/d; mv m/ren m/renamed; rm -r m/gone m/repl; mkdir m/repl; echo mine > m/repl/x
+            echo add > m/dir/added; mv m/dir/sub m/moved; ln -s a m/link; mkfifo m/pipe
+            umount m
+            "$CFSOCI" --repo "$3" --quiet boot prepare img2 --boot "$1" > out
+            etc=state/deploy/$(cat id2)/etc
+            mount -t overlay -o lowerdir=t2/etc,upperdir=$etc/upper,workdir=$etc/work,redirect_dir=on,metacopy=on o m
+            cd m
+            find . -mindepth 1 | sort | while read -r f; do
+                printf '%s %s' "$f" "$(stat -c '%A %u:%g' "$f")"; [ ! -f "$f" ] || printf ' %s' "$(head -c 3 "$f")"; echo
+            done
+            """#
+        let shown = try mustShell(script, [system.boot, system.store.folder.path, system.store.path])
+        #expect(
+            shown.split(separator: "\n").map(String.init) == [
+                "./a -rw-r--r-- 0:0 loc", "./b -rw------- 0:0 111", "./c -rw-r--r-- 5:6 111", "./dir drwxr-xr-x 0:0",
+                "./dir/added -rw-r--r-- 0:0 add", "./dir/new -rw-r--r-- 0:0 new", "./dir/one -rw-r--r-- 0:0 222",
+                "./link lrwxrwxrwx 0:0 loc", "./moved drwxr-xr-x 0:0", "./moved/two -rw-r--r-- 0:0 111", "./pipe prw-r--r-- 0:0",
+                "./renamed drwxr-xr-x 0:0", "./renamed/file -rw-r--r-- 0:0 111", "./repl drwxr-xr-x 0:0",
+                "./repl/new -rw-r--r-- 0:0 new", "./repl/x -rw-r--r-- 0:0 min", "./same -rw-r--r-- 0:0 sam",
+            ])
+    }
+
     @Test func usage() throws {
         let system = try System()
         for arguments in [

@@ -39,7 +39,7 @@ struct FilterProgramTests {
     private static let numbers: [String: UInt32] = [
         "read": 0, "socket": 41, "connect": 42, "accept": 43, "bind": 49, "listen": 50, "socketpair": 53, "clone": 56, "execve": 59,
         "kill": 62, "ptrace": 101, "mount": 165, "umount2": 166, "unshare": 272, "accept4": 288, "execveat": 322, "bpf": 321, "ioctl": 16,
-        "openat": 257, "io_uring_setup": 425, "clone3": 435, "setns": 308, "fsopen": 430, "move_mount": 429,
+        "openat": 257, "mknod": 133, "mknodat": 259, "io_uring_setup": 425, "clone3": 435, "setns": 308, "fsopen": 430, "move_mount": 429,
     ]
     private static let x86: UInt32 = 0xc000_003e
     private let allowed: UInt32 = 0x7fff_0000
@@ -55,7 +55,7 @@ struct FilterProgramTests {
         let confinement = Confinement()
         for name in [
             "socket", "connect", "bind", "listen", "accept", "accept4", "socketpair", "execve", "execveat", "kill", "ptrace", "mount",
-            "umount2", "fsopen", "move_mount", "unshare", "setns", "bpf",
+            "umount2", "fsopen", "move_mount", "unshare", "setns", "bpf", "mknod", "mknodat",
         ] {
             #expect(try answer(confinement, name, [2]) == notPermitted, "\(name)")
         }
@@ -83,6 +83,9 @@ struct FilterProgramTests {
         #expect(try answer(confinement, "ioctl", [0, 0x4080_6685]) == allowed)
         #expect(try answer(confinement, "execve") == notPermitted)
         #expect(try answer(Confinement(runsPrograms: true), "execve") == allowed)
+        var nodes = Confinement()
+        nodes.makesNodes = true
+        for name in ["mknod", "mknodat"] { #expect(try answer(nodes, name) == allowed) }
     }
 
     /// A number means another call there.
@@ -103,7 +106,8 @@ struct FilterProgramTests {
     @Test func numbersAreKnown() {
         let onlyX86: Set<String> = ["ioperm", "iopl", "mknod", "modify_ldt", "uselib"]
         let names =
-            FilterProgram.alwaysRefused + FilterProgram.mountCalls + FilterProgram.absent + FilterProgram.programCalls
+            FilterProgram.alwaysRefused + FilterProgram.nodeCalls + FilterProgram.mountCalls + FilterProgram.absent
+            + FilterProgram.programCalls
             + FilterProgram.networkCalls + ["clone", "ioctl", "unshare", "socketpair"]
         for name in names where Host.architecture == "x86_64" || !onlyX86.contains(name) {
             #expect(SystemCallFilter.number(of: name) != nil, "\(name)")

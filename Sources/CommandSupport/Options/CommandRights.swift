@@ -74,6 +74,7 @@ package struct CommandRights: Sendable, Hashable {
     func confinement(_ path: ByteString?) -> Confinement {
         var confinement = Confinement(
             limitsPaths: limitsPaths, runsPrograms: false, mounts: mounts, capabilities: capabilities)
+        confinement.makesNodes = capabilities?.contains(.makeNode) == true
         switch (repository, path) {
         case (.reads, let path?): confinement.readable = [path]
         case (.writes, let path?): confinement.writable = [path]
