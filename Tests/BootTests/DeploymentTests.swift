@@ -253,6 +253,25 @@ import Testing
         #expect(try fixture.listing("boot").keys.sorted() == before)
     }
 
+    /// On FAT, names may have been made in upper case; and names that differ in case only are the same.
+    @Test func upperCase() throws {
+        let fixture = try BootFixture()
+        let id = try fixture.bootable("1", kernel: "k", disk: "1")
+        try fixture.prepare("1") { $0.entry = "first" }
+        let files = try fixture.listing("boot").keys.filter { $0.hasPrefix("composefs/") }.sorted()
+        let line = try fixture.read("boot/loader/entries/first.conf").uppercased().replacing("LINUX ", with: "linux ").replacing(
+            "INITRD ", with: "initrd ")
+        try FileDescriptor.currentDirectory.unlink(at: fixture.boot + "/loader/entries/first.conf")
+        try fixture.write("boot/LOADER/ENTRIES/OTHER.CONF", line)
+        try fixture.write(
+            "boot/loader/entries/SECOND.CONF", "title x\nlinux /x\noptions composefs=zz composefs.digest=?v1-sha256-12:\(id.hex)\n")
+        #expect(try fixture.partition().entries().map { [$0.id, $0.path] } == [["SECOND.conf", "loader/entries/SECOND.CONF"]])
+        #expect(try fixture.partition().entries().map(\.images) == [[id]])
+        #expect(try fixture.deployments().collectGarbage(try fixture.partition(), subdirectory: "/composefs/").files == [])
+        #expect(try fixture.listing("boot").keys.filter { $0.hasPrefix("composefs/") }.sorted() == files)
+        expectError("SECOND.CONF exists") { try fixture.prepare("1") { $0.entry = "second" } }
+    }
+
     @Test func theRepositorysDirectory() throws {
         let fixture = try BootFixture()
         #expect(try Deployments(beside: fixture.repository, sysroot: fixture.sysroot).sysroot.hasSuffix("/sysroot"))

@@ -106,6 +106,7 @@ import Testing
         arguments: [
             ("boot/loader/entries/system.conf", "title x\noptions root=UUID=1 composefs=HEX rw\n"),
             ("boot/loader/entries/quiet.conf", "options quiet composefs=?HEX"),
+            ("boot/LOADER/ENTRIES/SYSTEM.CONF", "options quiet composefs=?HEX"),
             ("boot/loader/entries.staged/next.conf", "options composefs.digest=v1-sha256:HEX\n"),
             ("boot/grub2/user.cfg", "menuentry \"x\" {\n linux /x/vmlinuz \"composefs=HEX\"\n}\n"),
         ] as [(ByteString, String)])

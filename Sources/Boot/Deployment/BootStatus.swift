@@ -166,7 +166,7 @@ extension Deployments {
     private func removeUnusedFiles(
         _ partition: BootPartition, _ subdirectory: ByteString, _ removal: inout BootRemoval, _ orphans: [BootEntry]? = nil
     ) throws {
-        for file in try partition.unusedFiles(in: [subdirectory], without: Set((orphans ?? []).map(\.path))) {
+        for file in try partition.unusedFiles(in: [BootPartition.relative(subdirectory)], without: Set((orphans ?? []).map(\.path))) {
             if orphans == nil { try partition.remove(file.path) }
             removal.files.append(file.path)
             removal.bytes = removal.bytes.saturatingAdd(file.size)

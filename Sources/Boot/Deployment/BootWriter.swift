@@ -28,9 +28,7 @@ struct BootWriter {
         self.repository = repository
     }
 
-    private var subdirectory: ByteString {
-        ByteString(options.subdirectory.bytes.split(separator: UInt8(ascii: "/")).joined(separator: [UInt8(ascii: "/")]))
-    }
+    private var subdirectory: ByteString { BootPartition.relative(options.subdirectory) }
 
     /// The addons of the unified kernel image that is booted (systemd-stub(7)).
     private var addons: [BootResource] {
@@ -152,9 +150,12 @@ struct BootWriter {
     /// A name that is taken may be one of an older entry of ours, which a rename replaces. A unified kernel image with addons cannot be replaced
     /// at once.
     private func checkNames(_ name: ByteString, _ kind: BootEntry.Kind, _ entries: [BootEntry]) throws {
-        for other in entries where other.kind == kind && other.name.name == name {
+        for other in entries where other.kind == kind && BootPartition.folded(other.name.name) == BootPartition.folded(name) {
             let hasAddons = try kind == .unified && (!addons.isEmpty || !partition.files(in: other.path + ".extra.d").isEmpty)
-            guard !other.images.isEmpty, !hasAddons else { throw BootError.entryExists(partition.path + "/" + other.path) }
+            // FAT takes names that differ in case for one.
+            guard !other.images.isEmpty, !hasAddons, other.name.name == name else {
+                throw BootError.entryExists(partition.path + "/" + other.path)
+            }
         }
     }
 

@@ -42,7 +42,8 @@ public final class Deployments: Sendable {
             throw BootError.otherSysroot(path, repository: repository.path)
         }
         self.sysroot = path
-        running = ((try? (try commandLine ?? Self.runningCommandLine()).composefsArguments()) ?? []).map(\.id)
+        // An argument of another form cannot be what this system was booted by.
+        running = try (commandLine ?? Self.runningCommandLine()).arguments.compactMap { try? ComposefsArgument($0)?.id }
         root = RootedDirectory(directory)
     }
 

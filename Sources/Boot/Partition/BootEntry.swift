@@ -51,7 +51,7 @@ extension BootEntry {
 
     /// A Type 1 entry; nil if the file's name is not that of one.
     init?(fileName: ByteString, _ entry: LoaderEntry) {
-        guard let name = LoaderEntryName(fileName: fileName) else { return nil }
+        guard let name = Self.entryName(fileName, .entry) else { return nil }
         let options = entry.options
         self.init(
             kind: .entry, path: Kind.entry.directory + "/" + fileName, name: name, title: entry["title"], version: entry["version"],
@@ -62,7 +62,7 @@ extension BootEntry {
 
     /// A unified kernel image; nil if the file's name is not that of one.
     init?(fileName: ByteString, _ release: OSRelease, _ options: KernelCommandLine) {
-        guard let name = LoaderEntryName(fileName: fileName, suffix: Kind.unified.suffix) else { return nil }
+        guard let name = Self.entryName(fileName, .unified) else { return nil }
         // As systemd-boot picks them (bootspec_pick_name_version_sort_key).
         let version = release["IMAGE_VERSION"] ?? release["VERSION"] ?? release["VERSION_ID"] ?? release["BUILD_ID"]
         self.init(
@@ -71,7 +71,15 @@ extension BootEntry {
             system: Self.system(inName: name.name))
     }
 
-    private static func images(in options: KernelCommandLine) -> [ObjectID] { ((try? options.composefsArguments()) ?? []).map(\.id) }
+    private static func images(in options: KernelCommandLine) -> [ObjectID] {
+        options.arguments.compactMap { try? ComposefsArgument($0)?.id }
+    }
+
+    /// Boot loaders and FAT do not distinguish upper and lower case in the suffix.
+    private static func entryName(_ fileName: ByteString, _ kind: Kind) -> LoaderEntryName? {
+        guard BootPartition.folded(fileName).hasSuffix(kind.suffix) else { return nil }
+        return LoaderEntryName(fileName: ByteString(fileName.bytes.dropLast(kind.suffix.count)) + kind.suffix, suffix: kind.suffix)
+    }
 
     /// A name that this program gives: `composefs-SYSTEM-NUMBER`.
     static func name(_ system: ByteString, _ number: Int) -> ByteString { namePrefix + system + "-" + ByteString("\(number)") }

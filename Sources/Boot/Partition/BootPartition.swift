@@ -65,11 +65,11 @@ public final class BootPartition: Sendable {
     /// - Throws: `BootError.unreadable`, `SystemError`. An entry that cannot be read may need any file, and any image.
     public func entries() throws -> [BootEntry] {
         var found: [BootEntry] = []
-        for file in try files(in: BootEntry.Kind.entry.directory) where file.hasSuffix(".conf") {
+        for file in try files(in: BootEntry.Kind.entry.directory) where Self.folded(file).hasSuffix(".conf") {
             guard let text = try text(BootEntry.Kind.entry.directory + "/" + file) else { continue }
             if let entry = BootEntry(fileName: file, LoaderEntry(parsing: text)) { found.append(entry) }
         }
-        for file in try files(in: BootEntry.Kind.unified.directory) where file.hasSuffix(".efi") {
+        for file in try files(in: BootEntry.Kind.unified.directory) where Self.folded(file).hasSuffix(".efi") {
             if let entry = try unified(file) { found.append(entry) }
         }
         return found.sorted { $0.rank < $1.rank }
@@ -97,10 +97,10 @@ public final class BootPartition: Sendable {
     /// - Parameter orphans: the files of entries that do not count.
     func filesInUse(without orphans: Set<ByteString> = []) throws -> Set<ByteString> {
         var used: Set<ByteString> = []
-        for loader in try root.entries(of: ".") ?? [] where loader.name.hasPrefix("loader") {
-            for set in try directory(loader.name) where set.name.hasPrefix("entries") {
+        for loader in try root.entries(of: ".") ?? [] where Self.folded(loader.name).hasPrefix("loader") {
+            for set in try directory(loader.name) where Self.folded(set.name).hasPrefix("entries") {
                 let path = loader.name + "/" + set.name
-                for file in try files(in: path) where file.hasSuffix(".conf") {
+                for file in try files(in: path) where Self.folded(file).hasSuffix(".conf") {
                     guard !orphans.contains(path + "/" + file), let text = try text(path + "/" + file) else { continue }
                     used.formUnion(
                         LoaderEntry(parsing: text).files.map { Self.folded(ByteString($0.bytes.drop { $0 == UInt8(ascii: "/") })) })
@@ -108,6 +108,11 @@ public final class BootPartition: Sendable {
             }
         }
         return used
+    }
+
+    /// A path on the partition without slashes at its ends and without empty names.
+    static func relative(_ path: ByteString) -> ByteString {
+        ByteString(path.bytes.split(separator: UInt8(ascii: "/")).joined(separator: [UInt8(ascii: "/")]))
     }
 
     static func folded(_ name: ByteString) -> ByteString {

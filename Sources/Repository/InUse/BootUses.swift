@@ -41,15 +41,20 @@ extension Repository {
         }
     }
 
+    /// In lower case: FAT, on which most boot partitions are, shows names as they were made, and boot loaders do not distinguish case.
+    private static func folded(_ name: ByteString) -> ByteString {
+        ByteString(name.bytes.map { (0x41...0x5a).contains($0) ? $0 + 0x20 : $0 })
+    }
+
     private static func addEntries(
         _ boot: borrowing FileDescriptor, _ path: ByteString, to uses: inout ImageUses
     ) throws(SystemError) {
         // Boot Loader Specification: loader/entries/*.conf; bootc and ostree keep further sets in directories of similar names.
-        for loader in try boot.entries() where loader.name.hasPrefix("loader") {
+        for loader in try boot.entries() where folded(loader.name).hasPrefix("loader") {
             guard let directory = try directory(boot, loader.name) else { continue }
-            for entries in try directory.entries() where entries.name.hasPrefix("entries") {
+            for entries in try directory.entries() where folded(entries.name).hasPrefix("entries") {
                 guard let set = try Self.directory(directory, entries.name) else { continue }
-                for entry in try set.entries() where entry.name.hasSuffix(".conf") {
+                for entry in try set.entries() where folded(entry.name).hasSuffix(".conf") {
                     try add(set, entry.name, path + "/" + loader.name + "/" + entries.name, to: &uses)
                 }
             }
@@ -84,7 +89,7 @@ extension Repository {
                 try addUnified(below, path + "/" + entry.name, depth: depth + 1, to: &uses)
                 continue
             }
-            guard entry.name.hasSuffix(".efi") || entry.name.hasSuffix(".EFI") else { continue }
+            guard folded(entry.name).hasSuffix(".efi") else { continue }
             for id in identifiers(in: entry.name.bytes) { uses.add(id, use) }
             let file = try directory.open(at: entry.name, [.readOnly, .nonBlocking])
             guard try file.status().kind == .regular else { continue }
