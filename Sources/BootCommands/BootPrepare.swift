@@ -101,6 +101,12 @@ struct BootPrepare: ParsableCommand, ConfinedCommand, ImageCommand {
                 global.note("/etc\(Output.printable(path)): changed locally and in the new image; it is as it was locally")
             }
         }
+        switch prepared.var {
+        case .shared, .own: break
+        case .adopted(let id): global.note("the /var of the deployment \(id.hex.prefix(12)) is the one that deployments share now")
+        case .sharedBesideOwn(let id):
+            global.note("the deployment \(id.hex.prefix(12)) has a /var of its own; what is in it is not in that of the new one")
+        }
         if prepared.globalAddons > 0 {
             global.note(
                 "the image has \(prepared.globalAddons) addons for all unified kernel images, which are not installed: they would change other entries too"
@@ -135,8 +141,16 @@ private struct PreparedReport: CommandReport {
             "path": .string(prepared.entry.path.jsonText),
             "isNext": .bool(prepared.isNext), "replaced": .array(prepared.replaced.map { .string($0.jsonText) }),
             "filesWritten": .count(prepared.filesWritten), "filesShared": .count(prepared.filesShared),
-            "bytesWritten": .integer(Int64(clamping: prepared.bytesWritten)), "etc": etcJSON,
+            "bytesWritten": .integer(Int64(clamping: prepared.bytesWritten)), "etc": etcJSON, "var": .string(varName),
         ]
+    }
+
+    private var varName: String {
+        switch prepared.var {
+        case .shared, .sharedBesideOwn: "shared"
+        case .adopted: "adopted"
+        case .own: "own"
+        }
     }
 
     private var etcJSON: JSONValue {

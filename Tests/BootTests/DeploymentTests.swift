@@ -116,6 +116,45 @@ import Testing
         #expect(try fixture.listing(state(second, "/etc/upper")) == ["b": "mine"])
     }
 
+    /// The reference implementation gives each deployment a /var of its own. An update must not hide what is in it.
+    @Test func varOfAnotherProgramIsAdopted() throws {
+        let fixture = try BootFixture()
+        let first = try fixture.bootable("1", kernel: "k", disk: "1", [("var/lib/x", [0x31])])
+        let second = try fixture.bootable("2", kernel: "k", disk: "2", [("var/lib/x", [0x32])])
+        let third = try fixture.bootable("3", kernel: "k", disk: "3")
+        for path in ["/etc/upper/e", "/etc/work/work/w", "/var/lib/mine"] as [ByteString] { try fixture.write(state(first, path), "data") }
+        let prepared = try fixture.prepare("2", running: first)
+        #expect(prepared.var == .adopted(from: first))
+        for id in [first, second] {
+            let names = try fixture.listing(state(id))
+            #expect(names["var"] == "-> ../../os/default/var")
+            #expect(try fixture.read(state(id, "/var/lib/mine")) == "data" && fixture.read(state(id, "/etc/upper/e")) == "data")
+        }
+        #expect(try fixture.listing("sysroot/state/os/default/var") == ["lib": "/", "lib/mine": "data"])
+        #expect(try fixture.prepare("3", running: second).var == .shared)
+        // There is one now: another deployment's own stays where it is.
+        try FileDescriptor.currentDirectory.unlink(at: fixture.path + "/" + state(third, "/var"))
+        try fixture.write(state(third, "/var/own"), "own")
+        #expect(try fixture.prepare("2", running: third).var == .sharedBesideOwn(of: third))
+        #expect(try fixture.read(state(third, "/var/own")) == "own" && fixture.read(state(second, "/var/lib/mine")) == "data")
+    }
+
+    /// At every point, the old deployment has its data.
+    @Test func varIsAdoptedAtOnce() throws {
+        for cut in stride(from: 0, to: 40, by: 2) {
+            let fixture = try BootFixture()
+            let first = try fixture.bootable("1", kernel: "k", disk: "1")
+            try fixture.bootable("2", kernel: "k", disk: "2")
+            for path in ["/etc/upper/e", "/etc/work/work/w", "/var/mine"] as [ByteString] { try fixture.write(state(first, path), "data") }
+            let observer = Cut(after: cut)
+            try? observer.observe { try fixture.prepare("2", running: first) }
+            #expect(try fixture.read(state(first, "/var/mine")) == "data", "\(cut)")
+            guard cut.isMultiple(of: 8) else { continue }
+            let prepared = try fixture.prepare("2", running: first)
+            #expect(try fixture.read(state(prepared.id, "/var/mine")) == "data", "\(cut)")
+        }
+    }
+
     @Test func varIsSharedOrOwn() throws {
         let fixture = try BootFixture()
         let first = try fixture.bootable("1", kernel: "k", disk: "1", [("var/lib/x", [0x31])])

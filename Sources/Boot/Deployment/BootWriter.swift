@@ -106,9 +106,9 @@ struct BootWriter {
         let record = DeploymentRecord(
             image: target.name, manifestDigest: target.stored?.manifestDigest, title: chosen.title, kernel: chosen.version,
             prepared: Host.currentTime().seconds)
-        let source = options.mergesEtc ? try etcSource(before, boot.id) : nil
         let tree = try images.erofsImage(boot.id).tree()
-        let etc = try deployments.makeState(boot.id, tree, record, etcFrom: source, ownVar: options.hasOwnVar, images)
+        let state = try deployments.makeState(
+            boot.id, tree, record, after: try previous(before, boot.id), mergesEtc: options.mergesEtc, ownVar: options.hasOwnVar, images)
 
         var written = files
         if kind == .unified {
@@ -138,7 +138,7 @@ struct BootWriter {
         return PreparedBoot(
             id: boot.id, entry: entry, isNext: isNext, filesWritten: written.count { !$0.isPresent },
             bytesWritten: written.filter { !$0.isPresent }.map(\.size).saturatingSum, filesShared: written.count(where: \.isPresent),
-            etc: etc,
+            etc: state.etc, var: state.var,
             replaced: replaced.filter { $0 != entry.id }, globalAddons: resources.count { $0.kind == .globalAddon })
     }
 
@@ -160,7 +160,7 @@ struct BootWriter {
     }
 
     /// The deployment whose changes count: the one that runs, else the one that would be booted next.
-    private func etcSource(_ entries: [BootEntry], _ id: ObjectID) throws -> Deployment? {
+    private func previous(_ entries: [BootEntry], _ id: ObjectID) throws -> Deployment? {
         if let booted = try deployments.booted() { return booted }
         let ordered = try [partition.defaultEntry(of: entries)].compactMap(\.self) + entries
         for entry in ordered {

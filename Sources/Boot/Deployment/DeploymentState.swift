@@ -17,6 +17,18 @@ public enum EtcOutcome: Sendable, Equatable {
     case merged(from: ObjectID, kept: [ByteString], removed: [ByteString], conflicts: [ByteString])
 }
 
+/// Which `/var` a deployment has.
+public enum VarOutcome: Sendable, Equatable {
+    /// The one that all deployments share.
+    case shared
+    /// The same. It was that of another deployment alone, which another program made, and that deployment shares it now.
+    case adopted(from: ObjectID)
+    /// One of its own.
+    case own
+    /// The shared one. The deployment before it has one of its own, whose data stay there.
+    case sharedBesideOwn(of: ObjectID)
+}
+
 extension Deployments {
     private static let upper: ByteString = "/etc/upper"
     private static let work: ByteString = "/etc/work"
@@ -25,13 +37,54 @@ extension Deployments {
     ///
     /// - Parameters:
     ///   - tree: the tree of the image for booting.
-    ///   - source: the deployment whose local changes to `/etc` are carried over; nil for none.
+    ///   - previous: the deployment that the new one follows.
+    ///   - mergesEtc: whether its local changes to `/etc` are carried over.
     func makeState(
-        _ id: ObjectID, _ tree: FileTree, _ record: DeploymentRecord, etcFrom source: Deployment?, ownVar: Bool, _ images: ImageStore
+        _ id: ObjectID, _ tree: FileTree, _ record: DeploymentRecord, after previous: Deployment?, mergesEtc: Bool, ownVar: Bool,
+        _ images: ImageStore
+    ) throws -> (etc: EtcOutcome, var: VarOutcome) {
+        let found = try deployment(id)
+        let before = previous?.id == id ? nil : previous
+        let outcome: VarOutcome
+        if found?.hasOwnVar ?? ownVar {
+            outcome = .own
+        } else {
+            outcome = try adoptVar(of: before)
+            try makeSharedVar(tree, images.repository)
+        }
+        return (try makeState(id, tree, record, exists: found != nil, etcFrom: mergesEtc ? before : nil, ownVar: ownVar, images), outcome)
+    }
+
+    /// An update must not hide the user's data: if there is no shared `/var` yet, and the deployment before has one that another program made
+    /// for it alone, that one becomes the shared one. Both names change places at once.
+    private func adoptVar(of previous: Deployment?) throws -> VarOutcome {
+        guard let previous, previous.hasOwnVar else { return .shared }
+        let kind = try root.statusIfPresent(at: Self.sharedVar)?.kind
+        guard previous.record == nil, kind == nil || kind == .symbolicLink else { return .sharedBesideOwn(of: previous.id) }
+        let (parent, _) = FileDescriptor.split(Self.sharedVar)
+        try makeDirectories(parent)
+        // A link there is left from an attempt that was interrupted.
+        if kind != nil { try root.unlink(at: Self.sharedVar) }
+        try root.symlink(target: Self.linkToVar, at: Self.sharedVar)
+        do {
+            try root.rename(at: Self.directory(previous.id) + "/var", to: Self.sharedVar, flags: .exchange)
+        } catch {
+            try? root.unlink(at: Self.sharedVar)
+            throw error
+        }
+        try root.open(at: parent, [.readOnly, .directory]).sync()
+        try root.open(at: Self.directory(previous.id), [.readOnly, .directory]).sync()
+        return .adopted(from: previous.id)
+    }
+
+    /// From a deployment's directory to the shared `/var`.
+    private static let linkToVar: ByteString = "../../os/default/var"
+
+    private func makeState(
+        _ id: ObjectID, _ tree: FileTree, _ record: DeploymentRecord, exists: Bool, etcFrom source: Deployment?, ownVar: Bool,
+        _ images: ImageStore
     ) throws -> EtcOutcome {
         let directory = Self.directory(id)
-        let exists = try deployment(id) != nil
-        if !ownVar { try makeSharedVar(tree, images.repository) }
         guard try !exists || isNeverBooted(id) else {
             try write(record.bytes, at: directory + "/" + Self.record)
             return .unchanged
@@ -43,12 +96,12 @@ extension Deployments {
             for name in ["/etc", "/etc/upper", "/etc/work"] as [ByteString] {
                 try root.makeDirectory(at: temporary + name, mode: name == "/etc/work" ? 0o700 : 0o755)
             }
-            outcome = try writeEtc(tree, to: temporary + Self.upper, from: source?.id == id ? nil : source, images)
+            outcome = try writeEtc(tree, to: temporary + Self.upper, from: source, images)
             if ownVar {
                 try root.makeDirectory(at: temporary + "/var", mode: 0o755)
                 try writeVar(tree, to: temporary + "/var", images.repository)
             } else {
-                try root.symlink(target: "../../os/default/var", at: temporary + "/var")
+                try root.symlink(target: Self.linkToVar, at: temporary + "/var")
             }
             let file = try root.open(at: temporary + "/" + Self.record, [.writeOnly, .create, .exclusive, .noFollow], mode: 0o644)
             try file.writeAll(record.bytes)

@@ -41,6 +41,7 @@ public struct PreparedBoot: Sendable {
     /// Files that other entries share.
     public var filesShared: Int
     public var etc: EtcOutcome
+    public var `var`: VarOutcome
     /// Entries for the same image that the new one replaces.
     public var replaced: [ByteString]
     /// The number of addons for all unified kernel images in the image. They are not written: they would change other entries too.
