@@ -118,6 +118,35 @@ import Testing
         #expect(try fixture.partition().entries().map(\.images) == [[other]])
     }
 
+    @Test func theNewestKernelUnlessOneIsNamed() throws {
+        let fixture = try BootFixture()
+        var files: [(ByteString, [UInt8])] = []
+        for version in ["6.9", "6.12", "6.10"] as [ByteString] {
+            files.append(("boot/vmlinuz-" + version, Array("kernel ".utf8) + version.bytes))
+            files.append(("boot/initrd.img-" + version, Array("disk ".utf8) + version.bytes))
+        }
+        try fixture.image("debian", files)
+        func kernel() throws -> String {
+            let linux = try #require(try fixture.partition().entries().first?.files.first)
+            return try fixture.read("boot/" + linux)
+        }
+        try fixture.prepare("debian")
+        #expect(try kernel() == "kernel 6.12")
+        for name in ["6.9", "/boot/vmlinuz-6.9"] as [ByteString] {
+            try fixture.prepare("debian") { $0.resource = name }
+            #expect(try kernel() == "kernel 6.9")
+        }
+        // Kernels of /usr/lib/modules come first, and what is damaged does not count.
+        let modules: ByteString = "usr/lib/modules/"
+        try fixture.image(
+            "both",
+            files + [
+                (modules + "5.1/vmlinuz", Array("kernel 5.1".utf8)), (modules + "5.1/initramfs.img", [1]), (modules + "7/vmlinuz", [1]),
+            ])
+        try fixture.prepare("both")
+        #expect(try kernel() == "kernel 5.1")
+    }
+
     private func unified(_ arguments: String) -> [UInt8] {
         EFIProgram([(".osrel", "ID=example\nVERSION_ID=1\n"), (".cmdline", arguments), (".linux", "kernel")]).bytes
     }
