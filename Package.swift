@@ -111,6 +111,10 @@ let package = Package(
                 "CPCRE2",
             ]),
         module("Fuse", ["Bytes", "Hashing", "LinuxSystem", "Concurrency", "FileTree", "EROFS"]),
+        // Level 6, too: what virtual machines boot.
+        module(
+            "Disks",
+            ["Bytes", "Hashing", "LinuxSystem", "Concurrency", "FileTree", "EROFS", "Ext4", "Repository", "ImageStore"]),
         // Level 7: pull, push, copy. Above Boot, because a copy creates boot images again.
         module(
             "Transfer",
@@ -124,8 +128,8 @@ let package = Package(
             [
                 "Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "FileTree", "Tar", "SplitStream", "EROFS",
                 "Dumpfile",
-                "OCIModel", "BootFormats", "Repository", "HTTPClient", "Transports", "ImageStore", "Boot", "Transfer", "Registry",
-                "Mounting", "Fuse", "Confinement",
+                "OCIModel", "BootFormats", "Repository", "HTTPClient", "Transports", "ImageStore", "Boot", "Disks", "Ext4", "Transfer",
+                "Registry", "Mounting", "Fuse", "Confinement",
             ], path: "Sources/ComposefsOCI"),
         // Level 9: the command. CommandSupport has what subcommands share: options, output, progress. Groups of
         // subcommands that are large enough have modules of their own.
@@ -135,11 +139,12 @@ let package = Package(
             products: [argumentParser]),
         module("LowLevelCommands", ["OCI", "LinuxSystem", "CommandSupport"], products: [argumentParser]),
         module("BootCommands", ["Bytes", "Confinement", "LinuxSystem", "JSON", "OCI", "CommandSupport"], products: [argumentParser]),
+        module("DiskCommands", ["Bytes", "LinuxSystem", "JSON", "OCI", "CommandSupport"], products: [argumentParser]),
         module(
             "Commands",
             [
                 "Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "FileTree", "OCI", "CommandSupport",
-                "LowLevelCommands", "BootCommands",
+                "LowLevelCommands", "BootCommands", "DiskCommands",
             ],
             products: [argumentParser]),
         .executableTarget(
@@ -183,6 +188,12 @@ let package = Package(
             ]),
         tests("Mounting", ["Bytes", "LinuxSystem", "TestSupport"]),
         tests("Fuse", ["Bytes", "Hashing", "LinuxSystem", "Concurrency", "FileTree", "EROFS"]),
+        tests(
+            "Disks",
+            [
+                "Bytes", "Hashing", "LinuxSystem", "FileTree", "EROFS", "Ext4", "OCIModel", "Repository", "Transports", "ImageStore",
+                "Transfer", "TestSupport",
+            ]),
         tests(
             "Transfer",
             [

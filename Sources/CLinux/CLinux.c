@@ -110,6 +110,11 @@ intptr_t cl_copy_file_range(int32_t from, int64_t *fromOffset, int32_t to, int64
 
 intptr_t cl_ficlone(int32_t to, int32_t from) { return RETRY(ioctl(to, FICLONE, from)); }
 
+intptr_t cl_ficlonerange(int32_t to, int32_t from, uint64_t fromOffset, uint64_t count, uint64_t toOffset) {
+    struct file_clone_range range = {.src_fd = from, .src_offset = fromOffset, .src_length = count, .dest_offset = toOffset};
+    return RETRY(ioctl(to, FICLONERANGE, &range));
+}
+
 intptr_t cl_fadvise(int32_t fd, int64_t offset, int64_t length, int32_t advice) {
     return -(intptr_t)posix_fadvise(fd, offset, length, advice);
 }

@@ -1,6 +1,7 @@
 public import ArgumentParser
 import ComposefsBootCommands
 public import ComposefsCommandSupport
+import ComposefsDiskCommands
 import ComposefsLinuxSystem
 import ComposefsLowLevelCommands
 import ComposefsOCI
@@ -28,6 +29,7 @@ public struct Cfsoci: ParsableCommand {
             CommandGroup(name: "Image content", subcommands: [List.self, Cat.self, Layer.self, Dump.self, ComputeID.self]),
             CommandGroup(name: "Mounting", subcommands: [Mount.self, Unmount.self]),
             CommandGroup(name: "Booting", subcommands: [Boot.self]),
+            CommandGroup(name: "Virtual machines", subcommands: [Disk.self]),
             CommandGroup(
                 name: "The store",
                 subcommands: [

@@ -5,4 +5,5 @@
 //
 // - `writeErofs` writes an image: `ImagePlan` orders the inodes, `ImageLayout` assigns offsets, `ErofsWriter.swift` emits the bytes.
 // - `ErofsImage` checks an image completely (`ImageWalk`) and then answers lookups, reads and listings.
+// - `ErofsDiskPlan` (Disks/) is another kind of image: one for virtual machines, which holds the contents of files or addresses them on its devices.
 // - The structures in ErofsLayouts.swift are the only place that has on-disk offsets.

@@ -6,6 +6,8 @@ public enum ErofsError: Error, Hashable, Sendable, CustomStringConvertible {
     case unwritable(path: ByteString, Reason)
     /// The image would be larger than 1 GiB, the limit of readers. `bytes` is a lower bound of its size.
     case imageTooLarge(bytes: UInt64)
+    /// The image would have more blocks than 32-bit numbers can address: 16 TiB. `bytes` is a lower bound of its size.
+    case diskTooLarge(bytes: UInt64)
     /// The bytes are not a composefs image, or use a feature that composefs does not use. The offset is in bytes.
     case notComposefs(offset: UInt64, String)
     /// The image violates the format. `nid` is the inode's number (offset / 32), `path` its absolute path, if known.
@@ -59,6 +61,7 @@ public enum ErofsError: Error, Hashable, Sendable, CustomStringConvertible {
         switch self {
         case .unwritable(let path, let reason): "cannot write '\(path)' to an EROFS image: \(reason)"
         case .imageTooLarge(let bytes): "the EROFS image would have at least \(bytes) bytes, the limit is \(Erofs.maximumImageSize)"
+        case .diskTooLarge(let bytes): "the EROFS disk would have at least \(bytes) bytes, the limit is 16 TiB"
         case .notComposefs(let offset, let what): "not a composefs image: \(what) (offset \(offset))"
         case .damaged(let nid, let path?, let what): "damaged EROFS image: \(what) (inode \(nid), '\(path)')"
         case .damaged(let nid, nil, let what): "damaged EROFS image: \(what) (inode \(nid), offset \(nid &* 32))"

@@ -104,6 +104,16 @@ enum AttributeEntryLayout {
     static let alignment = 4
 }
 
+/// `struct erofs_deviceslot`: a further device of a disk's image. It begins with a tag, which is zero.
+enum DeviceSlotLayout {
+    static let blocks = 64
+    /// The first block in the address space of the whole disk (`mapped_blkaddr`).
+    static let firstBlock = 68
+    static let size = 128
+    /// The incompatible feature DEVICE_TABLE.
+    static let incompatibleFeature: UInt32 = 8
+}
+
 /// A block address in a chunk table (`EROFS_BLOCK_MAP_ENTRY_SIZE`).
 enum ChunkTableLayout {
     static let entrySize = 4

@@ -1,5 +1,6 @@
 internal import ComposefsBytes
 internal import ComposefsFileTree
+internal import ComposefsHashing
 
 /// Names and hashes of extended attributes (fs/ext4/xattr.c).
 enum AttributeNames {

@@ -1,5 +1,6 @@
 internal import ComposefsBytes
 internal import ComposefsFileTree
+internal import ComposefsHashing
 
 /// The blocks of one directory: a single block of entries, or an index of hashes with leaf blocks below it (Documentation/filesystems/ext4/directory.rst).
 struct DirectoryBlocks {

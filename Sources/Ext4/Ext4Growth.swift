@@ -1,4 +1,5 @@
 public import ComposefsBytes
+internal import ComposefsHashing
 
 /// A file or device that holds a file system and can be changed.
 public protocol Ext4Storage: RandomAccessBytes {

@@ -1,5 +1,6 @@
 public import ComposefsBytes
 public import ComposefsFileTree
+internal import ComposefsHashing
 
 /// An ext4 file system in a file that is not mounted.
 ///

@@ -1,5 +1,6 @@
 internal import ComposefsBytes
 internal import ComposefsFileTree
+internal import ComposefsHashing
 
 /// A part of an image: its offset in bytes and its content, which is one or more blocks.
 public struct Ext4Blocks: Sendable {

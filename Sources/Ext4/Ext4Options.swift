@@ -12,7 +12,13 @@ public struct Ext4UUID: Hashable, Sendable, CustomStringConvertible {
         self.bytes = bytes
     }
 
-    /// An identifier that is derived from a digest of at least sixteen bytes, in the form of a random one (RFC 9562, version 4).
+    /// An identifier in the form of a random one (RFC 9562, version 4). Nil unless there are at least sixteen bytes.
+    public init?(random: [UInt8]) {
+        guard random.count >= 16 else { return nil }
+        self.init(digest: random)
+    }
+
+    /// As above, from a digest.
     init(digest: [UInt8]) {
         var bytes = Array(digest[..<16])
         bytes[6] = bytes[6] & 0x0f | 0x40

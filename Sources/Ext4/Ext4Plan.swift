@@ -94,6 +94,8 @@ public struct Ext4Plan: Sendable {
 /// A part of an object and its place in the image.
 public struct Ext4Placement: Hashable, Sendable {
     public var object: ObjectID
+    /// The size of the whole object in bytes.
+    public var objectSize: UInt64
     /// In bytes from the start of the object; a multiple of 4096.
     public var objectOffset: UInt64
     /// In bytes from the start of the image; a multiple of 4096.
@@ -123,7 +125,7 @@ public struct Ext4Placements: Sequence, IteratorProtocol, Sendable {
                         run += 1
                         let offset = UInt64(part.logical) << Ext4Format.blockBits
                         return Ext4Placement(
-                            object: id, objectOffset: offset, imageOffset: part.start << Ext4Format.blockBits,
+                            object: id, objectSize: size, objectOffset: offset, imageOffset: part.start << Ext4Format.blockBits,
                             byteCount: Swift.min(UInt64(part.count) << Ext4Format.blockBits, size - offset))
                     }
                 default: break

@@ -1,4 +1,5 @@
 internal import ComposefsBytes
+internal import ComposefsHashing
 
 /// Consecutive blocks of a file that are consecutive in the image: an extent.
 struct BlockRun: Equatable, Sendable {

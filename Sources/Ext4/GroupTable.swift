@@ -1,4 +1,5 @@
 internal import ComposefsBytes
+internal import ComposefsHashing
 
 /// The descriptor of a group (`struct ext4_group_desc`), and the flags that tell which of its bitmaps were written.
 struct GroupDescriptor: Equatable, Sendable {

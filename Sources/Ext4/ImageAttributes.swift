@@ -1,5 +1,6 @@
 internal import ComposefsBytes
 public import ComposefsFileTree
+internal import ComposefsHashing
 
 extension Ext4Image {
     /// The extended attributes of an inode, in ascending byte order of their names. Lists of access have the form that the kernel shows.

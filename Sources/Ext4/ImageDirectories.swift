@@ -1,5 +1,6 @@
 public import ComposefsBytes
 public import ComposefsFileTree
+internal import ComposefsHashing
 
 /// An entry of a directory in an image.
 public struct Ext4Entry: Hashable, Sendable {

@@ -1,4 +1,5 @@
 internal import ComposefsBytes
+internal import ComposefsHashing
 
 /// The superblock and the journal's superblock of a new file system.
 struct SuperblockWriter {

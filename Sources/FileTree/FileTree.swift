@@ -230,6 +230,16 @@ public struct FileTree: Sendable {
         return list
     }
 
+    /// The entries after the first `count` ones that were ever added, as far as they are still in the tree, in the order in which they were added.
+    public func entries(addedAfter count: Int) -> [EntryID] {
+        (min(count, entries.count)..<entries.count).compactMap { index in
+            let it = entries[index]
+            // A removed entry keeps its fields, but the table does not find it any more.
+            let found = withName(of: EntryID(UInt32(index))) { find($0, in: InodeID(it.parent)) }
+            return found == UInt32(index) ? EntryID(UInt32(index)) : nil
+        }
+    }
+
     /// The entries of a directory in ascending byte order of their names.
     public func sortedEntries(of directory: InodeID) -> [EntryID] {
         var list = entries(of: directory)

@@ -4,6 +4,7 @@ package import ComposefsHashing
 import ComposefsLinuxSystem
 import ComposefsOCIModel
 import ComposefsRepository
+import ComposefsSplitStream
 import ComposefsTar
 
 extension ImageStore {
@@ -13,7 +14,7 @@ extension ImageStore {
     ///   - filtering: leaves out extended attributes that it does not allow; nil keeps all.
     ///   - entryLimit: entries of all layers together; more are `LimitExceeded`.
     ///   - treeLimit: bytes of memory that the tree and its image may take; more are `LimitExceeded`.
-    func mergedTree(
+    package func mergedTree(
         of layers: [(diffID: ContentDigest, stream: ObjectID)], _ filtering: XattrFiltering? = nil, entryLimit: UInt64 = .max,
         treeLimit: UInt64 = .max
     ) throws -> FileTree {
@@ -30,6 +31,36 @@ extension ImageStore {
             try merger.endLayer()
         }
         return merger.finish()
+    }
+
+    /// The merged tree of layers with all their extended attributes, and on the way what each layer adds to those below it.
+    ///
+    /// - Parameter body: takes the index of each layer, from bottom to top, and what overlayfs needs of it.
+    package func mergedTree(
+        ofStack layers: [(diffID: ContentDigest, stream: ObjectID)], _ body: (_ index: Int, StackableLayer) throws -> Void
+    ) throws -> FileTree {
+        var merger = LayerMerger(recordingRemovals: ())
+        var stack = LayerStack()
+        Misbehaviour.act(at: .merge)
+        for (index, layer) in layers.enumerated() {
+            merger.beginLayer()
+            try forEachEntry(of: layer.stream) { entry, content in try merger.add(entry, content: content.leaf) }
+            try merger.endLayer()
+            try body(index, try stack.layer(of: merger))
+        }
+        return merger.finish()
+    }
+
+    /// The objects that are contents of sparse files of the layers' archives.
+    package func sparseObjects(of layers: [(diffID: ContentDigest, stream: ObjectID)]) throws -> Set<ObjectID> {
+        var found: Set<ObjectID> = []
+        for layer in layers {
+            let stream = try repository.openStream(layer.stream, contentType: StreamContentType.layer)
+            for reference in stream.namedReferences where reference.name.hasPrefix(SparseFile.referencePrefix) {
+                found.insert(reference.id)
+            }
+        }
+        return found
     }
 
     /// Reports which limit a tree exceeds.

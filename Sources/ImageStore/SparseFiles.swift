@@ -13,8 +13,11 @@ package enum SparseFile {
         case object(ObjectID)
     }
 
+    /// What the names of references to contents of sparse files begin with.
+    static let referencePrefix = "sparse:"
+
     /// The name of the reference to the content of the file whose header is at this offset of the archive.
-    package static func referenceName(_ entry: TarEntry) -> String { "sparse:\(entry.headerOffset)" }
+    package static func referenceName(_ entry: TarEntry) -> String { "\(referencePrefix)\(entry.headerOffset)" }
 
     /// Stores a sparse file's whole content; nil for a file that is short enough to be stored in images.
     package static func store(_ entry: TarEntry, _ stored: Stored, in repository: Repository) throws -> ObjectID? {

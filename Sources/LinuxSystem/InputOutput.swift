@@ -159,6 +159,24 @@ extension FileDescriptor {
         return UInt64(result)
     }
 
+    /// The offset of the next data at or after an offset; nil if only a hole follows. A file system without holes has data everywhere.
+    public borrowing func nextData(from offset: UInt64) throws(SystemError) -> UInt64? {
+        guard let position = Int64(exactly: offset) else { return nil }
+        // SEEK_DATA (lseek(2)).
+        let result = cl_lseek(raw, position, 3)
+        if result >= 0 { return UInt64(result) }
+        if Errno(result: result) == .noDeviceOrAddress { return nil }
+        throw SystemError("seek", result, at: raw, nil)
+    }
+
+    /// The offset of the next hole at or after an offset, which is before the end of the file; the end of a file is a hole.
+    public borrowing func nextHole(from offset: UInt64) throws(SystemError) -> UInt64 {
+        // SEEK_HOLE (lseek(2)).
+        let result = cl_lseek(raw, Int64(clamping: offset), 4)
+        guard result >= 0 else { throw SystemError("seek", result, at: raw, nil) }
+        return UInt64(result)
+    }
+
     /// Sets the file's size in bytes.
     public borrowing func truncate(to size: UInt64) throws(SystemError) {
         let result = Kernel.call(.truncate, raw, count: Int(clamping: size)) { cl_ftruncate(raw, Int64(clamping: size)) }
@@ -175,6 +193,17 @@ extension FileDescriptor {
     public borrowing func cloneContent(from source: borrowing FileDescriptor) throws(SystemError) {
         let other = source.raw
         let result = Kernel.call(.clone, raw, other: other) { cl_ficlone(raw, other) }
+        guard result >= 0 else { throw SystemError("clone into", result, at: raw, nil) }
+    }
+
+    /// Shares a range of another file of the same file system (FICLONERANGE), without copying. Offsets and count are multiples of the block size.
+    public borrowing func cloneRange(
+        from source: borrowing FileDescriptor, at offset: UInt64, to target: UInt64, count: UInt64
+    ) throws(SystemError) {
+        let other = source.raw
+        let result = Kernel.call(.clone, raw, other: other, count: Int(clamping: count)) {
+            cl_ficlonerange(raw, other, offset, count, target)
+        }
         guard result >= 0 else { throw SystemError("clone into", result, at: raw, nil) }
     }
 

@@ -120,6 +120,18 @@ struct SnippetTests {
         #expect(said[2].hasPrefix(#"runs ["/usr/bin/hello"] in /"#))
     }
 
+    @Test func disks() async throws {
+        let folder = try Folder()
+        let path = folder.path + "/repository"
+        _ = try await Store.openOrCreate(path).store.pull(quickstart, PullOptions(name: "example"))
+        var said: [String] = []
+        try Snippets.disks(path: path, at: folder.path) { said.append($0) }
+        try Snippets.upper(folder.path + "/state") { said.append($0) }
+        #expect(said.first?.hasPrefix("\(folder.path)/example.disk/disk.vmdk, ") == true && said.last == "\(8 << 30) bytes")
+        let layers = Quickstart.diffIDs.enumerated().map { "\(folder.path)/example.disk/000\($0)-\($1).erofs" }
+        #expect(said[2...3].map { String($0.prefix { $0 != "," }) } == layers)
+    }
+
     @Test func policy() async throws {
         let said = try await run { store, registry, say in
             try await Snippets.policy(registry, reference: quickstart, say: say)

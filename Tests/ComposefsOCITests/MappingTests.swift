@@ -44,7 +44,7 @@ struct MappingTests {
         var declared: [Substring: Set<Substring>] = [:]
         for module in [
             "ComposefsOCI", "Transfer", "Boot", "ImageStore", "Transports", "OCIModel", "Hashing", "SplitStream", "Tar", "EROFS",
-            "Registry", "Repository", "BootFormats",
+            "Registry", "Repository", "BootFormats", "Disks",
         ] {
             try Self.collect(checkout + "/Sources/" + ByteString(module), Substring(module), &declared)
         }

@@ -127,6 +127,23 @@ enum Snippets {
         return result.name
     }
 
+    static func disks(path: ByteString, at folder: ByteString, say: (String) -> Void) throws {
+        // snippet: disks
+        let store = try Store.open(path)
+        let image = try store.images.open("example").image
+        let report = try ImageDisks(store.images).make(.vmdk, of: image, at: folder + "/example.disk")
+        for file in report.files { say("\(file.path), \(file.size) bytes") }
+        // end
+    }
+
+    static func upper(_ disk: ByteString, say: (String) -> Void) throws {
+        // snippet: upper
+        _ = try makeUpperDisk(size: 4 << 30, at: disk)
+        let size = try growDisk(to: 8 << 30, at: disk)
+        say("\(size) bytes")
+        // end
+    }
+
     static func order(_ store: Store) async throws -> UInt64 {
         // snippet: order
         try store.images.untag("docker.io/library/alpine:latest")

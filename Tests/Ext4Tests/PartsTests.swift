@@ -1,5 +1,6 @@
 import ComposefsBytes
 import ComposefsFileTree
+import ComposefsHashing
 import ComposefsLinuxSystem
 import ComposefsTestSupport
 import Testing

@@ -20,12 +20,14 @@ public enum LeafContent: Sendable, Hashable {
 /// 0. Parents that are symbolic links are resolved with the image as the root, unless the layer replaces the link by a directory.
 public struct LayerMerger {
     var tree = FileTree(root: Self.implicit)
-    private var isLowest = true
+    private(set) var isLowest = true
 
     /// Entries of the tree from this index on were made by the layer that is being applied.
-    private var firstOwn = 0
+    private(set) var firstOwn = 0
+    /// Names of lower layers that the layer has removed or replaced, for `LayerStack`; nil if they are not recorded.
+    private(set) var removals: [Removal]?
     /// Directories of lower layers that the layer has entries for.
-    private var described: Set<FileTree.InodeID> = []
+    private(set) var described: Set<FileTree.InodeID> = []
     /// Names of lower layers that the layer links to themselves.
     private var renewed: Set<FileTree.EntryID> = []
     private var whiteouts: [(path: EntryPath, offset: UInt64)] = []
@@ -53,6 +55,12 @@ public struct LayerMerger {
         budget = MergeBudget(memory: memoryLimit)
     }
 
+    /// Keeps all extended attributes, and records what a layer removes.
+    init(recordingRemovals: Void) {
+        self.init()
+        removals = []
+    }
+
     init(implicitLimit: Int, stepLimit: Int = MergeBudget.stepLimit) {
         self.init()
         budget.implicitLimit = implicitLimit
@@ -67,6 +75,7 @@ public struct LayerMerger {
         whiteouts.removeAll()
         waiting.removeAll()
         replacements = nil
+        if removals != nil { removals = [] }
     }
 
     /// Applies the layer's next entry, in the archive's order.
@@ -117,7 +126,7 @@ public struct LayerMerger {
         waiting.removeAll()
     }
 
-    private func isOwn(_ entry: FileTree.EntryID) -> Bool { entry.arenaIndex >= firstOwn }
+    func isOwn(_ entry: FileTree.EntryID) -> Bool { entry.arenaIndex >= firstOwn }
 
     // MARK: Whiteouts
 
@@ -194,6 +203,7 @@ public struct LayerMerger {
         case .directory, .symbolicLink: knownParents.forget()
         default: break
         }
+        if removals != nil, !isOwn(entry) { removals?.append(Removal(directory: tree.parent(of: entry), name: tree.name(of: entry))) }
         tree.remove(entry)
     }
 

@@ -1,32 +1,31 @@
-import ComposefsBytes
-import ComposefsLinuxSystem
+package import ComposefsBytes
 
 /// A file that gets its name when it is complete, and then replaces an existing file of that name.
 ///
 /// Until then the file has no name (O_TMPFILE), or a temporary name on file systems without O_TMPFILE. Its lock shows that a process is
 /// still writing it.
-struct PendingFile: ~Copyable {
+package struct PendingFile: ~Copyable {
     /// The form of temporary names: prefix, random letters, suffix.
-    struct Naming: Sendable {
+    package struct Naming: Sendable {
         var prefix: ByteString
         var suffix: ByteString = ""
         private static let randomCount = 12
 
-        init(prefix: ByteString, suffix: ByteString = "") {
+        package init(prefix: ByteString, suffix: ByteString = "") {
             self.prefix = prefix
             self.suffix = suffix
         }
 
         func make() -> ByteString { prefix + ByteString(Host.randomName(Self.randomCount)) + suffix }
 
-        func matches(_ name: ByteString) -> Bool {
+        package func matches(_ name: ByteString) -> Bool {
             name.count == prefix.count + Self.randomCount + suffix.count && name.hasPrefix(prefix)
                 && name.bytes.suffix(suffix.count).elementsEqual(suffix.bytes)
         }
     }
 
     /// Open for reading and writing.
-    let file: FileDescriptor
+    package let file: FileDescriptor
     private let temporaryName: ByteString
     private var isNamed: Bool
     private static let attempts = 16
@@ -35,7 +34,7 @@ struct PendingFile: ~Copyable {
     ///   - directory: the directory of the file, also under its temporary name.
     ///   - naming: the form of the temporary name.
     ///   - mode: the file's permissions, before the umask is applied.
-    init(in directory: borrowing FileDescriptor, _ naming: Naming, mode: UInt32 = 0o644) throws(SystemError) {
+    package init(in directory: borrowing FileDescriptor, _ naming: Naming, mode: UInt32 = 0o644) throws(SystemError) {
         let made = try Self.make(in: directory, naming, mode)
         file = FileDescriptor(owning: made.file)
         temporaryName = made.name
@@ -72,7 +71,7 @@ struct PendingFile: ~Copyable {
     ///
     /// - Throws: ESTALE if a file of another user has the name afterwards. In a directory that other users can write to, they can replace
     ///   the file under its temporary name at any time.
-    mutating func publish(in directory: borrowing FileDescriptor, as name: ByteString) throws(SystemError) {
+    package mutating func publish(in directory: borrowing FileDescriptor, as name: ByteString) throws(SystemError) {
         try file.syncData()
         if !isNamed {
             // The temporary name is necessary because link(2) does not replace an existing file.
@@ -86,15 +85,28 @@ struct PendingFile: ~Copyable {
         guard named.isSameFile(as: own) || named.uid == own.uid else { throw SystemError("rename to", name, .stale) }
     }
 
+    /// As `publish`, but never replaces a file.
+    ///
+    /// - Throws: EEXIST if the name is taken.
+    package mutating func publishNew(in directory: borrowing FileDescriptor, as name: ByteString) throws(SystemError) {
+        try file.syncData()
+        if isNamed {
+            try directory.rename(at: temporaryName, to: name, flags: .noReplace)
+            isNamed = false
+        } else {
+            guard try directory.link(temporary: file, at: name) else { throw SystemError("link", name, .exists) }
+        }
+    }
+
     /// Removes the temporary name, if the file has one.
-    mutating func abandon(in directory: borrowing FileDescriptor) {
+    package mutating func abandon(in directory: borrowing FileDescriptor) {
         guard isNamed else { return }
         isNamed = false
         try? directory.unlink(at: temporaryName)
     }
 
     /// Removes temporary files of processes that were killed. Running processes hold locks on theirs. Files of other users stay.
-    static func removeAbandoned(in directory: borrowing FileDescriptor, _ naming: Naming) {
+    package static func removeAbandoned(in directory: borrowing FileDescriptor, _ naming: Naming) {
         guard let entries = try? directory.entries() else { return }
         for entry in entries where naming.matches(entry.name) {
             guard let file = try? directory.openIfPresent(at: entry.name, [.readOnly, .noFollow, .nonBlocking]),

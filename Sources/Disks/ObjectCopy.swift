@@ -1,0 +1,249 @@
+import ComposefsBytes
+import ComposefsConcurrency
+import ComposefsHashing
+import ComposefsLinuxSystem
+import ComposefsRepository
+import Synchronization
+
+/// A part of an object and its place in an image. All numbers are in bytes.
+struct ObjectPart: Sendable {
+    var object: ObjectID
+    /// The size of the whole object.
+    var objectSize: UInt64
+    /// The offset in the object; a multiple of 4096.
+    var objectOffset: UInt64
+    /// The offset in the image; a multiple of 4096.
+    var offset: UInt64
+    var count: UInt64
+
+    var end: UInt64 { offset + count }
+    var isWhole: Bool { objectOffset == 0 && count == objectSize }
+}
+
+/// Copies objects into an image, on several threads. Each is verified: by the kernel's digest, or by one of the bytes that are copied.
+///
+/// Whole blocks are shared with the image (FICLONERANGE) if the file system can. Otherwise bytes are copied through memory: without fs-verity all of
+/// them are hashed, and copy_file_range(2) is not faster than read and write within a file system that cannot share blocks. Zeros are not written.
+struct ObjectCopy: Sendable {
+    /// Consecutive parts that are copied by one job.
+    private struct Job: Sendable {
+        var parts: Range<Int>
+        /// Whether all parts are read into one buffer and written together.
+        var isJoined: Bool
+    }
+
+    private static let bufferSize = 1 << 20
+    /// Smaller objects are written together with their neighbours.
+    private static let largestJoined: UInt64 = 1 << 17
+    private static let blockSize: UInt64 = 4096
+
+    private final class Target: Sendable {
+        let file: FileDescriptor
+        let canClone = Atomic<Bool>(true)
+        let next = Atomic<Int>(0)
+        let failure = Mutex<(job: Int, error: any Error)?>(nil)
+
+        init(_ file: consuming FileDescriptor) { self.file = file }
+    }
+
+    private let repository: Repository
+    private let parts: [ObjectPart]
+    private var jobs: [Job] = []
+
+    /// - Parameter parts: in ascending order of their offsets. Parts of one object that follow each other are copied together.
+    init(_ parts: [ObjectPart], from repository: Repository) {
+        self.repository = repository
+        self.parts = parts
+        var first = 0
+        while first < parts.count {
+            var end = first + 1
+            let isJoined = parts[first].isWhole && parts[first].objectSize < Self.largestJoined
+            if isJoined {
+                while end < parts.count, parts[end].isWhole, parts[end].objectSize < Self.largestJoined,
+                    parts[end].offset - parts[end - 1].end < Self.blockSize,
+                    parts[end].end - parts[first].offset <= UInt64(Self.bufferSize)
+                {
+                    end += 1
+                }
+            } else {
+                while end < parts.count, parts[end].object == parts[first].object, parts[end].objectOffset > parts[end - 1].objectOffset {
+                    end += 1
+                }
+            }
+            jobs.append(Job(parts: first..<end, isJoined: isJoined))
+            first = end
+        }
+    }
+
+    /// Copies all parts to a file that reads as zeros so far.
+    ///
+    /// - Throws: `RepositoryError.objectMissing`, `.objectDamaged`, `DiskError.objectSize`, `SystemError`.
+    func run(into file: borrowing FileDescriptor) throws {
+        guard !jobs.isEmpty else { return }
+        let target = Target(try file.duplicate())
+        let pool = WorkerPool(threads: min(Host.processorCount, jobs.count))
+        for _ in 0..<max(1, pool.threadCount) {
+            pool.submit {
+                let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Self.bufferSize, alignment: 4096)
+                defer { buffer.deallocate() }
+                var hasher = VerityHasher(repository.algorithm)
+                while target.failure.withLock({ $0 == nil }) {
+                    let job = target.next.add(1, ordering: .relaxed).oldValue
+                    guard job < jobs.count else { return }
+                    do {
+                        try run(jobs[job], target, buffer, &hasher)
+                    } catch {
+                        // The first of several failures, so that the same fault gives the same message.
+                        target.failure.withLock { if $0.map({ job < $0.job }) ?? true { $0 = (job, error) } }
+                    }
+                }
+            }
+        }
+        pool.shutdown()
+        if let failure = target.failure.withLock({ $0 }) { throw failure.error }
+    }
+
+    private func run(
+        _ job: Job, _ target: Target, _ buffer: UnsafeMutableRawBufferPointer, _ hasher: inout VerityHasher
+    ) throws {
+        if job.isJoined { return try join(parts[job.parts], target, buffer, &hasher) }
+        guard let first = parts[job.parts].first else { preconditionFailure("a job without parts") }
+        let source = try open(first)
+        let shared = clone(parts[job.parts], from: source, target)
+        try copy(parts[job.parts], beyond: shared, from: source, target, buffer, &hasher)
+    }
+
+    private func open(_ part: ObjectPart) throws -> FileDescriptor {
+        let file = try repository.openObject(part.object, verify: repository.isSecure)
+        let size = try file.status().size
+        guard size == part.objectSize else { throw DiskError.objectSize(part.object, found: size, expected: part.objectSize) }
+        return file
+    }
+
+    private func check(_ part: ObjectPart, _ hasher: inout VerityHasher) throws {
+        guard !repository.isSecure else { return }
+        let actual = hasher.finalize()
+        guard actual == part.object else { throw RepositoryError.objectDamaged(part.object, .digest(actual)) }
+    }
+
+    // MARK: Small objects
+
+    private func join(
+        _ parts: ArraySlice<ObjectPart>, _ target: Target, _ buffer: UnsafeMutableRawBufferPointer, _ hasher: inout VerityHasher
+    ) throws {
+        guard let start = parts.first?.offset else { return }
+        var filled = 0
+        for part in parts {
+            let at = Int(part.offset - start)
+            if at > filled { zero(buffer, filled..<at) }
+            filled = at + Int(part.count)
+            let place = UnsafeMutableRawBufferPointer(rebasing: buffer[at..<filled])
+            let file = try open(part)
+            let count = try file.preadFully(into: place, at: 0)
+            guard count == place.count else {
+                throw DiskError.objectSize(part.object, found: UInt64(count), expected: part.objectSize)
+            }
+            if !repository.isSecure { hasher.update(UnsafeRawBufferPointer(place)) }
+            try check(part, &hasher)
+        }
+        try target.file.pwriteAll(UnsafeRawBufferPointer(rebasing: buffer[..<filled]), at: start)
+    }
+
+    private func zero(_ buffer: UnsafeMutableRawBufferPointer, _ range: Range<Int>) {
+        UnsafeMutableRawBufferPointer(rebasing: buffer[range]).initializeMemory(as: UInt8.self, repeating: 0)
+    }
+
+    // MARK: Large objects
+
+    /// Shares the whole blocks of all parts. Returns whether that was possible.
+    private func clone(_ parts: ArraySlice<ObjectPart>, from source: borrowing FileDescriptor, _ target: Target) -> Bool {
+        for part in parts {
+            let whole = part.count & ~(Self.blockSize - 1)
+            guard whole > 0 else { continue }
+            guard target.canClone.load(ordering: .relaxed) else { return false }
+            do throws(SystemError) {
+                try target.file.cloneRange(from: source, at: part.objectOffset, to: part.offset, count: whole)
+            } catch {
+                // Whatever the reason is: copying either works or reports it.
+                target.canClone.store(false, ordering: .relaxed)
+                return false
+            }
+        }
+        return true
+    }
+
+    /// Copies what is not shared, and verifies the object.
+    private func copy(
+        _ parts: ArraySlice<ObjectPart>, beyond isShared: Bool, from source: borrowing FileDescriptor, _ target: Target,
+        _ buffer: UnsafeMutableRawBufferPointer, _ hasher: inout VerityHasher
+    ) throws {
+        guard let object = parts.first else { return }
+        var rest = parts
+        let status = try source.status()
+        let hasHoles = status.blocks * 512 < status.size
+        var position: UInt64 = 0
+        while position < object.objectSize {
+            if hasHoles {
+                let data = min(try source.nextData(from: position) ?? object.objectSize, object.objectSize)
+                if data > position {
+                    if !repository.isSecure { hasher.update(zeros: data - position) }
+                    position = data
+                    continue
+                }
+            }
+            if repository.isSecure, isShared {
+                position = nextTail(&rest, from: position)
+                guard position < object.objectSize else { break }
+            }
+            var end = min(object.objectSize, position + UInt64(buffer.count))
+            if hasHoles { end = min(end, try source.nextHole(from: position)) }
+            let part = UnsafeMutableRawBufferPointer(rebasing: buffer[..<Int(end - position)])
+            let count = try source.preadFully(into: part, at: position)
+            guard count == part.count else {
+                throw DiskError.objectSize(object.object, found: position + UInt64(count), expected: object.objectSize)
+            }
+            if !repository.isSecure { hasher.update(UnsafeRawBufferPointer(part)) }
+            try write(UnsafeRawBufferPointer(part), at: position, &rest, beyond: isShared, target)
+            position = end
+        }
+        try check(object, &hasher)
+    }
+
+    /// The offset in the object of the next bytes that are not shared; the end of the object if there are none.
+    private func nextTail(_ parts: inout ArraySlice<ObjectPart>, from position: UInt64) -> UInt64 {
+        while let part = parts.first {
+            let tail = part.objectOffset + part.count & ~(Self.blockSize - 1)
+            if part.objectOffset + part.count > tail, part.objectOffset + part.count > position { return max(position, tail) }
+            parts.removeFirst()
+        }
+        return .max
+    }
+
+    /// Writes bytes of the object to the parts that they belong to.
+    private func write(
+        _ bytes: UnsafeRawBufferPointer, at position: UInt64, _ parts: inout ArraySlice<ObjectPart>, beyond isShared: Bool, _ target: Target
+    ) throws {
+        let end = position + UInt64(bytes.count)
+        while let part = parts.first, part.objectOffset < end {
+            let partEnd = part.objectOffset + part.count
+            let shared = isShared ? part.objectOffset + part.count & ~(Self.blockSize - 1) : part.objectOffset
+            let (from, to) = (max(position, shared), min(end, partEnd))
+            if from < to {
+                let piece = UnsafeRawBufferPointer(rebasing: bytes[Int(from - position)..<Int(to - position)])
+                if !isZero(piece) { try target.file.pwriteAll(piece, at: part.offset + (from - part.objectOffset)) }
+            }
+            guard partEnd <= end else { return }
+            parts.removeFirst()
+        }
+    }
+
+    /// Ends at the first byte that is not zero, so it costs nothing for other data.
+    private func isZero(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        var at = 0
+        while at + 8 <= bytes.count {
+            if bytes.loadUnaligned(fromByteOffset: at, as: UInt64.self) != 0 { return false }
+            at += 8
+        }
+        return bytes[at...].allSatisfy { $0 == 0 }
+    }
+}

@@ -1,0 +1,200 @@
+internal import ComposefsBytes
+internal import ComposefsFileTree
+internal import ComposefsHashing
+
+extension ErofsDiskPlan {
+    /// Calls `write` with all bytes of the image that are not contents of objects, in ascending order of their offsets. What is left out is zero.
+    ///
+    /// - Parameter write: takes bytes, which are valid only during the call, and their offset in bytes.
+    public func writeMetadata(_ write: (UnsafeRawBufferPointer, _ offset: UInt64) throws -> Void) rethrows {
+        try header().withUnsafeBytes { try write($0, 0) }
+        var part = MetadataPart(start: UInt64(metadataBlock) << Erofs.blockBits)
+        for index in nodes.indices {
+            part.pad(to: Int(nodes[index].slot) * Erofs.slotSize)
+            writeInode(index, to: &part.writer)
+            try part.flush(ifLargerThan: MetadataPart.size, write)
+        }
+        part.pad(to: inodesEnd)
+        part.writer.append(attributes.shared)
+        part.pad(to: Int(blocksStart - metadataBlock) * Erofs.blockSize)
+        for index in nodes.indices where hasMetadataBlocks(nodes[index]) {
+            let content = content(of: index)
+            // A tail beside the inode is not in a block.
+            let tail = nodes[index].layout == .inline ? content.count % Erofs.blockSize : 0
+            part.writer.append(content[..<(content.count - tail)])
+            part.padBlock()
+            try part.flush(ifLargerThan: MetadataPart.size, write)
+        }
+        try part.flush(ifLargerThan: 0, write)
+    }
+
+    private func hasMetadataBlocks(_ node: Node) -> Bool {
+        guard node.block != Node.none else { return false }
+        switch tree.content(of: node.inode) {
+        case nil, .inline, .symbolicLink: return true
+        default: return false
+        }
+    }
+
+    /// The content of a directory, a symbolic link or a file in line.
+    private func content(of index: Int) -> [UInt8] {
+        switch tree.content(of: nodes[index].inode) {
+        case nil: directory(index)
+        case .inline(let bytes), .symbolicLink(let bytes): bytes.bytes
+        default: []
+        }
+    }
+
+    // MARK: Superblock and devices
+
+    /// The blocks before the inodes.
+    private func header() -> [UInt8] {
+        var writer = ByteWriter(capacity: Int(metadataBlock) << Erofs.blockBits)
+        var incompatible: UInt32 = hasHoles ? Erofs.incompatChunkedFile : 0
+        var devices: [UInt32] = []
+        var blocks = UInt64(blockCount)
+        if case .space(let space, let form) = contents {
+            switch form {
+            case .devices:
+                devices = space.images
+                incompatible |= DeviceSlotLayout.incompatibleFeature
+            case .oneDisk: blocks += space.blockCount
+            }
+        }
+        writer.zeros(Erofs.superblockOffset)
+        writer.u32(Erofs.magic)
+        writer.u32(0)
+        writer.u32(Erofs.compatChecksum)
+        writer.u8(UInt8(Erofs.blockBits))
+        writer.u8(0)
+        writer.u16(0)
+        writer.u64(UInt64(nodes.count))
+        // All inodes have times of their own.
+        writer.u64(0)
+        writer.u32(0)
+        writer.u32(UInt32(blocks))
+        writer.u32(metadataBlock)
+        writer.u32(attributes.sharedSize > 0 ? metadataBlock + UInt32(inodesEnd / Erofs.blockSize) : 0)
+        writer.zeros(SuperblockLayout.incompatibleFeatures - SuperblockLayout.uuid)
+        writer.u32(incompatible)
+        writer.u16(0)
+        writer.u16(UInt16(devices.count))
+        writer.u16(devices.isEmpty ? 0 : UInt16(Erofs.firstInodeOffset / DeviceSlotLayout.size))
+        writer.zeros(Erofs.firstInodeOffset - writer.count)
+        var start = contentStart
+        for device in devices {
+            writer.zeros(DeviceSlotLayout.blocks)
+            writer.u32(device)
+            writer.u32(start)
+            writer.zeros(DeviceSlotLayout.size - DeviceSlotLayout.blocks - 8)
+            start += device
+        }
+        writer.zeros(Int(metadataBlock) << Erofs.blockBits - writer.count)
+        let checksum = crc32c(~0, writer.bytes[Erofs.superblockOffset..<Erofs.blockSize])
+        for (index, byte) in withUnsafeBytes(of: checksum.littleEndian, Array.init).enumerated() {
+            writer.bytes[Erofs.superblockOffset + SuperblockLayout.checksum + index] = byte
+        }
+        return writer.bytes
+    }
+
+    // MARK: Inodes
+
+    private func writeInode(_ index: Int, to writer: inout ByteWriter) {
+        let node = nodes[index]
+        let kind = tree.kind(of: node.inode)
+        let metadata = tree.metadata(of: node.inode)
+        let area = attributes.size(of: node.inode, in: tree)
+        writer.u16(Erofs.formatExtended | node.layout.rawValue)
+        writer.u16(area == 0 ? 0 : UInt16(1 + (area - AttributeHeaderLayout.size) / AttributeEntryLayout.alignment))
+        writer.u16(kind.modeBits | metadata.permissions)
+        writer.u16(0)
+        writer.u64(node.size)
+        writer.u32(value(of: node))
+        writer.u32(node.slot)
+        writer.u32(metadata.uid)
+        writer.u32(metadata.gid)
+        writer.i64(metadata.modified.seconds)
+        writer.u32(metadata.modified.nanoseconds)
+        writer.u32(kind == .directory ? 2 + node.subdirectories : tree.linkCount(of: node.inode))
+        writer.zeros(ExtendedInodeLayout.reservedAtEnd.count)
+        attributes.write(node.inode, in: tree, tableOffset: inodesEnd % Erofs.blockSize, to: &writer)
+        switch node.layout {
+        case .plain: break
+        case .inline:
+            let content = content(of: index)
+            writer.append(content.suffix(content.count % Erofs.blockSize))
+        case .chunked: writer.append(repeatElement(0xff, count: Int(Erofs.chunkTableSize(size: node.size))))
+        }
+    }
+
+    /// The field that has the first block, the device number or the form of chunks.
+    private func value(of node: Node) -> UInt32 {
+        switch tree.content(of: node.inode) {
+        case .characterDevice(let number), .blockDevice(let number): UInt32(number)
+        case .fifo, .socket: 0
+        case .sparse where node.layout == .chunked: UInt32(Erofs.chunkFormat(size: node.size))
+        case _ where node.block == Node.none: Node.none
+        case .external, .externalWithoutVerity: contentStart + node.block
+        default: blocksStart + node.block
+        }
+    }
+
+    // MARK: Directories
+
+    /// The content of a directory. The last block is not padded.
+    private func directory(_ index: Int) -> [UInt8] {
+        let listing = listing(index)
+        var writer = ByteWriter(capacity: Int(nodes[index].size))
+        var first = 0
+        while first < listing.entries.count {
+            var (end, size) = (first, 0)
+            while end < listing.entries.count {
+                let next = size + DirectoryEntryLayout.size + listing.entries[end].name.count
+                if next > Erofs.blockSize { break }
+                size = next
+                end += 1
+            }
+            writer.pad(to: Erofs.blockSize)
+            var nameOffset = (end - first) * DirectoryEntryLayout.size
+            for entry in listing.entries[first..<end] {
+                writer.u64(UInt64(slots[entry.inode.arenaIndex]))
+                writer.u16(UInt16(nameOffset))
+                writer.u8(tree.kind(of: entry.inode).rawValue)
+                writer.u8(0)
+                nameOffset += entry.name.count
+            }
+            for entry in listing.entries[first..<end] { writer.append(listing.names[entry.name]) }
+            first = end
+        }
+        return writer.bytes
+    }
+}
+
+/// A part of an image that is not written yet.
+private struct MetadataPart {
+    static let size = 1 << 18
+
+    /// In bytes from the start of the image.
+    private let start: UInt64
+    /// The bytes that were written, from the start.
+    private var written = 0
+    var writer = ByteWriter()
+
+    init(start: UInt64) { self.start = start }
+
+    /// Appends zeros up to an offset from the start.
+    mutating func pad(to offset: Int) {
+        let count = offset - written - writer.count
+        precondition(count >= 0, "metadata overlap")
+        writer.zeros(count)
+    }
+
+    mutating func padBlock() { pad(to: Erofs.align(written + writer.count, to: Erofs.blockSize)) }
+
+    mutating func flush(ifLargerThan limit: Int, _ write: (UnsafeRawBufferPointer, UInt64) throws -> Void) rethrows {
+        guard writer.count > limit else { return }
+        try writer.bytes.withUnsafeBytes { try write($0, start + UInt64(written)) }
+        written += writer.count
+        writer.bytes.removeAll(keepingCapacity: true)
+    }
+}

@@ -1,0 +1,187 @@
+public import ComposefsBytes
+package import ComposefsFileTree
+
+/// A name that a layer has removed or replaced, and the directory that had it.
+struct Removal: Hashable, Sendable {
+    var directory: FileTree.InodeID
+    var name: ByteString
+}
+
+/// What a layer adds to the layers below it, as overlayfs needs it (Documentation/filesystems/overlayfs.rst).
+package struct StackableLayer: Sendable {
+    /// The layer's files with all their parents; whiteouts (character devices 0:0) only for names that a lower layer has; opaque marks
+    /// (`trusted.overlay.opaque`) on directories that replace lower ones. Attributes that overlayfs would obey are escaped.
+    package var tree: FileTree
+    /// What overlayfs cannot show.
+    package var exceptions: [StackException]
+}
+
+/// Something that a stack of layers cannot show.
+public struct StackException: Hashable, Sendable, CustomStringConvertible {
+    public enum Kind: Hashable, Sendable {
+        /// A character device 0:0, which is a whiteout for overlayfs: the name is missing.
+        case whiteoutDevice
+        /// A hard link to a file of a lower layer: it is a copy.
+        case linkAcrossLayers
+    }
+
+    public var kind: Kind
+    /// Absolute.
+    public var path: ByteString
+
+    public var description: String {
+        switch kind {
+        case .whiteoutDevice: "\(path) is a character device 0:0, which overlayfs cannot show"
+        case .linkAcrossLayers: "\(path) is a hard link to a file of a lower layer; in a stack it is a copy"
+        }
+    }
+}
+
+/// Makes the layers of a stack, one after the other, from a merge.
+struct LayerStack {
+    /// For each directory of the merged tree, by its position, the entry that names it.
+    private var names: [FileTree.EntryID?] = [nil]
+    private var isLowest = true
+
+    private static let opaque: ByteString = "trusted.overlay.opaque"
+    private static let prefix: ByteString = "trusted.overlay."
+    private static let escapedPrefix: ByteString = "trusted.overlay.overlay."
+
+    /// The layer that the merger has applied last. Must be called after each.
+    mutating func layer(of merger: borrowing LayerMerger) throws(FileTreeError) -> StackableLayer {
+        let own = merger.tree.entries(addedAfter: merger.firstOwn)
+        let firstInode = names.count
+        names += Array(repeating: nil, count: merger.tree.inodeCapacity - names.count)
+        for entry in own where merger.tree.isDirectory(merger.tree.inode(of: entry)) {
+            names[merger.tree.inode(of: entry).arenaIndex] = entry
+        }
+        var copy = Copy(merger, names, firstOwnInode: isLowest ? 0 : firstInode)
+        isLowest = false
+        try copy.add(own)
+        return StackableLayer(tree: copy.result, exceptions: copy.exceptions)
+    }
+
+    private struct Copy: ~Copyable {
+        let tree: FileTree
+        let names: [FileTree.EntryID?]
+        let firstOwn: Int
+        let firstOwnInode: Int
+        let described: Set<FileTree.InodeID>
+        /// Names that the layer has removed or replaced, by directory.
+        var removed: [FileTree.InodeID: Set<ByteString>] = [:]
+        var directories: [FileTree.InodeID: FileTree.InodeID] = [:]
+        var leaves: [FileTree.InodeID: FileTree.InodeID] = [:]
+        var result: FileTree
+        var exceptions: [StackException] = []
+
+        init(_ merger: borrowing LayerMerger, _ names: [FileTree.EntryID?], firstOwnInode: Int) {
+            guard let removals = merger.removals else { preconditionFailure("the merger does not record what layers remove") }
+            tree = merger.tree
+            self.names = names
+            firstOwn = merger.firstOwn
+            self.firstOwnInode = firstOwnInode
+            described = merger.described
+            result = FileTree(root: LayerStack.escaped(tree.metadata(of: FileTree.root)))
+            directories[FileTree.root] = FileTree.root
+            for removal in removals { removed[removal.directory, default: []].insert(removal.name) }
+        }
+
+        private func isOwn(_ directory: FileTree.InodeID) -> Bool {
+            directory != FileTree.root && directory.arenaIndex >= firstOwnInode
+        }
+
+        private func isAlive(_ directory: FileTree.InodeID) -> Bool { directory == FileTree.root || tree.linkCount(of: directory) > 0 }
+
+        mutating func add(_ own: [FileTree.EntryID]) throws(FileTreeError) {
+            for entry in own { try add(entry) }
+            for directory in described.sorted() where isAlive(directory) { _ = try self.directory(directory) }
+            for (directory, names) in removed.sorted(by: { $0.key < $1.key }) where isAlive(directory) && !isOwn(directory) {
+                if hidesAll(directory) {
+                    _ = try self.directory(directory)
+                    continue
+                }
+                for name in names.sorted() where tree.entry(name, in: directory) == nil { try addWhiteout(name, in: directory) }
+            }
+        }
+
+        /// Whether a directory of a lower layer has lost all that it had there. The root's mark has no effect.
+        private func hidesAll(_ directory: FileTree.InodeID) -> Bool {
+            directory != FileTree.root && removed[directory] != nil
+                && tree.entries(of: directory).allSatisfy { $0.arenaIndex >= firstOwn }
+        }
+
+        private mutating func add(_ entry: FileTree.EntryID) throws(FileTreeError) {
+            let inode = tree.inode(of: entry)
+            if tree.isDirectory(inode) {
+                _ = try directory(inode)
+                return
+            }
+            let (parent, name) = (tree.parent(of: entry), tree.name(of: entry))
+            if tree.isWhiteout(inode) {
+                exceptions.append(StackException(kind: .whiteoutDevice, path: path(of: entry)))
+                if removed[parent]?.contains(name) == true, !hidesAll(parent) { try addWhiteout(name, in: parent) }
+                return
+            }
+            let directory = try directory(parent)
+            if let known = leaves[inode] { return try result.addLink(name, in: directory, to: known) }
+            if inode.arenaIndex < firstOwnInode { exceptions.append(StackException(kind: .linkAcrossLayers, path: path(of: entry))) }
+            guard let content = tree.content(of: inode) else { preconditionFailure("a leaf without content") }
+            leaves[inode] = try result.addLeaf(name, in: directory, LayerStack.escaped(tree.metadata(of: inode)), content)
+        }
+
+        private mutating func addWhiteout(_ name: ByteString, in directory: FileTree.InodeID) throws(FileTreeError) {
+            try result.addLeaf(name, in: try self.directory(directory), Metadata(permissions: 0), .characterDevice(0))
+        }
+
+        /// The directory in the layer, with its parents.
+        private mutating func directory(_ inode: FileTree.InodeID) throws(FileTreeError) -> FileTree.InodeID {
+            var missing: [FileTree.InodeID] = []
+            var at = inode
+            while directories[at] == nil {
+                missing.append(at)
+                at = tree.parent(of: entry(of: at))
+            }
+            while let next = missing.popLast() {
+                let entry = entry(of: next)
+                let (parent, name) = (tree.parent(of: entry), tree.name(of: entry))
+                guard let place = directories[parent] else { preconditionFailure("parents are added first") }
+                var metadata = LayerStack.escaped(tree.metadata(of: next))
+                if isOwn(next) ? removed[parent]?.contains(name) == true : hidesAll(next) {
+                    metadata.setExtendedAttributes(
+                        metadata.extendedAttributes + [ExtendedAttribute(name: LayerStack.opaque, value: "y")])
+                }
+                directories[next] = try result.addDirectory(name, in: place, metadata)
+            }
+            guard let found = directories[inode] else { preconditionFailure("the directory was added") }
+            return found
+        }
+
+        private func entry(of directory: FileTree.InodeID) -> FileTree.EntryID {
+            guard let entry = names[directory.arenaIndex] else { preconditionFailure("every directory but the root has a name") }
+            return entry
+        }
+
+        private func path(of entry: FileTree.EntryID) -> ByteString {
+            var path = tree.name(of: entry).bytes
+            var at = tree.parent(of: entry)
+            while at != FileTree.root {
+                path = tree.name(of: self.entry(of: at)).bytes + [UInt8(ascii: "/")] + path
+                at = tree.parent(of: self.entry(of: at))
+            }
+            return ByteString([UInt8(ascii: "/")] + path)
+        }
+    }
+
+    /// Attributes that overlayfs would obey, in the form in which it shows them again (Linux 6.7).
+    private static func escaped(_ metadata: Metadata) -> Metadata {
+        guard metadata.extendedAttributes.contains(where: { $0.name.hasPrefix(prefix) }) else { return metadata }
+        var metadata = metadata
+        metadata.setExtendedAttributes(
+            metadata.extendedAttributes.map { attribute in
+                guard attribute.name.hasPrefix(prefix) else { return attribute }
+                return ExtendedAttribute(
+                    name: escapedPrefix + ByteString(Array(attribute.name.bytes.dropFirst(prefix.count))), value: attribute.value)
+            })
+        return metadata
+    }
+}

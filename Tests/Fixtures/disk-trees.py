@@ -1,0 +1,243 @@
+#!/usr/bin/env python3
+"""Makes all disks of an image, mounts them, and compares their trees with the expected tree.
+
+    disk-trees.py CFSOCI LAYOUT EXPECTED WORK [--ref NAME] [--platform PLATFORM]
+
+Needs root, loop devices, EROFS, overlayfs and ext4. Prints what differs, one line each; the exit status is 1 if anything does. EXPECTED is a tree
+of the corpus; see README.md. Exceptions of a stack of overlayfs are accepted only if the command has named them.
+"""
+import argparse
+import base64
+import hashlib
+import json
+import os
+import stat
+import subprocess
+import sys
+
+SHOWN = (b"user.", b"trusted.", b"security.", b"system.posix_acl_")
+TYPES = {"file": stat.S_IFREG, "dir": stat.S_IFDIR, "symlink": stat.S_IFLNK, "chr": stat.S_IFCHR, "blk": stat.S_IFBLK,
+         "fifo": stat.S_IFIFO, "sock": stat.S_IFSOCK}
+EXT4_TIMES = (-(1 << 31), (1 << 31) + (3 << 32) - 1)
+
+arguments = argparse.ArgumentParser()
+for name in ["cfsoci", "layout", "expected", "work"]:
+    arguments.add_argument(name)
+arguments.add_argument("--ref")
+arguments.add_argument("--platform")
+arguments = arguments.parse_args()
+faults = []
+
+
+def run(*command, check=True):
+    result = subprocess.run(command, capture_output=True)
+    if check and result.returncode != 0:
+        sys.exit("%s: status %d: %s" % (" ".join(map(str, command)), result.returncode, result.stderr.decode(errors="replace")))
+    return result
+
+
+def cfsoci(*command):
+    return run(arguments.cfsoci, *command, "--repo", "repo")
+
+
+def percent(name):
+    return "".join(chr(byte) if 0x21 <= byte <= 0x7e and byte != 0x25 else "%%%02X" % byte for byte in name)
+
+
+def nanoseconds(text):
+    seconds, _, fraction = text.partition(".")
+    # Rounded down: the fraction counts upwards from the seconds.
+    return int(seconds) * 10**9 + int((fraction or "0").ljust(9, "0")[:9])
+
+
+def expected():
+    nodes, groups = {}, {}
+    for entry in json.load(open(arguments.expected))["entries"]:
+        node = {"type": entry["type"], "uid": entry["uid"] or 0, "gid": entry["gid"] or 0, "mtime": nanoseconds(entry.get("mtime") or "0")}
+        if node["type"] != "symlink":
+            node["mode"] = int(entry["mode"] or "755", 8)
+        if node["type"] == "file":
+            node["size"], node["sha256"] = entry["size"], entry["sha256"]
+        if node["type"] == "symlink":
+            node["target"] = entry["target"]
+        if node["type"] in ("chr", "blk"):
+            device = entry["rdev"]
+            node["rdev"] = tuple(device) if isinstance(device, list) else tuple(int(part) for part in str(device).split(":"))
+        node["xattrs"] = {name: base64.b64decode(value) for name, value in (entry.get("xattrs") or {}).items()
+                          if name.encode().startswith(SHOWN)}
+        if node["type"] not in ("file", "dir"):
+            node["xattrs"] = {name: value for name, value in node["xattrs"].items() if not name.startswith("user.")}
+        groups.setdefault(entry.get("hardlink") or entry["path"], []).append(entry["path"])
+        nodes[entry["path"]] = node
+    for names in groups.values():
+        for name in names:
+            nodes[name]["names"] = frozenset(names)
+    return nodes
+
+
+def found(root):
+    nodes, groups = {}, {}
+
+    def add(path, shown):
+        status = os.lstat(path)
+        kind = next(name for name, bits in TYPES.items() if stat.S_IFMT(status.st_mode) == bits)
+        node = {"type": kind, "uid": status.st_uid, "gid": status.st_gid, "mtime": status.st_mtime_ns}
+        if kind != "symlink":
+            node["mode"] = stat.S_IMODE(status.st_mode)
+        if kind == "file":
+            node["size"] = status.st_size
+            digest = hashlib.sha256()
+            with open(path, "rb") as file:
+                while part := file.read(1 << 20):
+                    digest.update(part)
+            node["sha256"] = digest.hexdigest()
+        if kind == "symlink":
+            node["target"] = percent(os.readlink(path))
+        if kind in ("chr", "blk"):
+            node["rdev"] = (os.major(status.st_rdev), os.minor(status.st_rdev))
+        node["xattrs"] = {}
+        for name in os.listxattr(path, follow_symlinks=False):
+            if kind in ("file", "dir") or not name.startswith("user."):
+                node["xattrs"][percent(os.fsencode(name))] = os.getxattr(path, name, follow_symlinks=False)
+        nodes[shown or "/"] = node
+        groups.setdefault((status.st_dev, status.st_ino), []).append(shown or "/")
+        if kind == "dir":
+            for name in sorted(os.listdir(path)):
+                add(path + b"/" + name, shown + "/" + percent(name))
+
+    add(os.fsencode(root), "")
+    for names in groups.values():
+        for name in names:
+            nodes[name]["names"] = frozenset(names)
+    return nodes
+
+
+def compare(title, root, wanted, loose=frozenset()):
+    """Compares; names in `loose` may have lost their hard links."""
+    present = found(root)
+    for path in sorted(wanted.keys() | present.keys()):
+        one, other = wanted.get(path), present.get(path)
+        if one is None or other is None:
+            faults.append("%s: %s is %s" % (title, path, "missing" if other is None else "not expected"))
+            continue
+        for key in sorted(one.keys() | other.keys()):
+            if key == "names" and one["names"] & loose:
+                continue
+            if one.get(key) != other.get(key):
+                faults.append("%s: %s has %s %s, expected %s" % (title, path, key, other.get(key), one.get(key)))
+
+
+class Mounted:
+    def __init__(self, kind, source, options):
+        self.point = "mounted-%s" % (len(os.listdir(".")))
+        os.mkdir(self.point)
+        run("mount", "-t", kind, "-o", options, source, self.point)
+
+    def __enter__(self):
+        return self.point
+
+    def __exit__(self, *_):
+        run("umount", self.point)
+        os.rmdir(self.point)
+
+
+class Loop:
+    def __init__(self, *files):
+        self.devices = []
+        self.files = files
+
+    def __enter__(self):
+        for file in self.files:
+            self.devices.append(run("losetup", "--find", "--show", "--read-only", file).stdout.decode().strip())
+        return self.devices
+
+    def __exit__(self, *_):
+        if self.devices:
+            run("losetup", "--detach", *self.devices)
+
+
+def check_stack(files, report, wanted):
+    wanted = dict(wanted)
+    exceptions = [(item["kind"], "/" + percent(os.fsencode(item["path"])).lstrip("/")) for item in report["exceptions"]]
+    for kind, path in exceptions:
+        if kind == "whiteoutDevice" and path in wanted:
+            assert wanted[path]["type"] == "chr" and wanted[path]["rdev"] == (0, 0), path
+            del wanted[path]
+    mounts = []
+    try:
+        for file in files:
+            mounts.append(Mounted("erofs", file, "ro,loop"))
+        os.makedirs("empty", exist_ok=True)
+        lower = ":".join([mount.point for mount in reversed(mounts)] + ["empty"])
+        with Mounted("overlay", "overlay", "ro,lowerdir=" + lower) as point:
+            compare("layered", point, wanted, {path for kind, path in exceptions if kind == "linkAcrossLayers"})
+    finally:
+        for mount in reversed(mounts):
+            mount.__exit__()
+
+
+def same(one, other):
+    if os.path.isdir(one):
+        return sorted(os.listdir(one)) == sorted(os.listdir(other)) and all(same(one + "/" + name, other + "/" + name) for name in os.listdir(one))
+    return open(one, "rb").read() == open(other, "rb").read()
+
+
+def main():
+    os.chdir(arguments.work)
+    layout = "oci:" + arguments.layout + (":" + arguments.ref if arguments.ref else "")
+    run(arguments.cfsoci, "init", "repo", "--insecure", "--algorithm", "fsverity-sha256-12")
+    cfsoci("pull", layout, "image", *(["--platform", arguments.platform] if arguments.platform else []))
+    wanted = expected()
+    reports = {}
+    for kind in ["single", "fsmeta", "vmdk", "layered", "flat"]:
+        reports[kind] = json.loads(cfsoci("disk", "image", "--kind", kind, "--output", kind, "--json").stdout)
+        cfsoci("disk", "image", "--kind", kind, "--output", kind + ".again")
+        if not same(kind, kind + ".again"):
+            faults.append("%s: two runs gave different bytes" % kind)
+    layers = [file["path"] for file in reports["layered"]["files"]]
+    with Mounted("erofs", "single", "ro,loop") as point:
+        compare("single", point, wanted)
+    with Loop("fsmeta", *layers) as devices:
+        options = ",".join(["ro"] + ["device=" + device for device in devices[1:]])
+        with Mounted("erofs", devices[0], options) as point:
+            compare("fsmeta", point, wanted)
+    # The disk as the extents of the descriptor give it, sector by sector.
+    with open("joined", "wb") as joined:
+        for line in open("vmdk/disk.vmdk"):
+            if line.startswith("RW "):
+                _, count, _, name, offset = line.split()
+                with open("vmdk/" + name.strip('"'), "rb") as extent:
+                    extent.seek(int(offset) * 512)
+                    part = extent.read(int(count) * 512)
+                    assert len(part) == int(count) * 512, line
+                    joined.write(part)
+    with Mounted("erofs", "joined", "ro,loop") as point:
+        compare("vmdk", point, wanted)
+    check_stack(layers, reports["layered"], wanted)
+    clamped = {}
+    for path, node in wanted.items():
+        clamped[path] = dict(node)
+        seconds = node["mtime"] // 10**9
+        if not EXT4_TIMES[0] <= seconds <= EXT4_TIMES[1]:
+            clamped[path]["mtime"] = None
+    with Mounted("ext4", "flat", "ro,loop") as point:
+        # The directory that every ext4 file system has.
+        if "/lost+found" not in clamped:
+            clamped["/lost+found"] = found(point).get("/lost+found")
+        for path, node in clamped.items():
+            if node["mtime"] is None:
+                time = os.lstat(os.fsencode(point) + path.encode()).st_mtime_ns // 10**9
+                assert time in EXT4_TIMES, (path, time)
+                node["mtime"] = os.lstat(os.fsencode(point) + path.encode()).st_mtime_ns
+        compare("flat", point, clamped)
+    for command in [["fsck.erofs", "single"], ["fsck.erofs", "--extract=extracted", "single"], ["fsck.erofs", "joined"], ["dump.erofs", "single"]] + [
+            ["fsck.erofs", layer] for layer in layers] + [["e2fsck", "-fn", "flat"]]:
+        result = run(*command, check=False)
+        if result.returncode != 0:
+            faults.append("%s: status %d: %s" % (" ".join(command), result.returncode, (result.stdout + result.stderr).decode(errors="replace")))
+    for fault in faults:
+        print(fault)
+    sys.exit(1 if faults else 0)
+
+
+main()
