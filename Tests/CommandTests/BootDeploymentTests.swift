@@ -200,6 +200,15 @@ import Testing
             ])
     }
 
+    /// `tools/boot-crash`: what a power cut may leave of each call, as file systems may leave it.
+    @Test(.enabled(if: hasProgram("python3"), "needs python3")) func powerCuts() throws {
+        let tool = "/" + #filePath.split(separator: "/").dropLast(3).joined(separator: "/") + "/tools/boot-crash"
+        let result = try launch(tool, [], environment: ["CFSOCI=" + Cfsoci.binary])
+        #expect(result.status == 0, "\(result.text)\(result.error)")
+        let last = try #require(result.lines.last)
+        #expect(last.hasSuffix(" 0 failures") && !last.hasPrefix("0 calls"), "\(result.text)")
+    }
+
     @Test func usage() throws {
         let system = try System()
         for arguments in [
