@@ -14,7 +14,10 @@ public struct Cfsoci: ParsableCommand {
         abstract: "A composefs store for OCI images.",
         discussion: """
             IMAGE is a tag as stored, a short form of one (alpine), the digest of a manifest or config (sha256:…), or 6 or more of its \
-            first hex digits. Exit status: 0 success, 1 failure, 2 damage found, 64 usage error, 130 interrupted.
+            first hex digits.
+
+            Exit status: 0 success, 1 failure, 2 damage found, 3 no such image, tag or repository, 4 unauthorized or refused by policy, 5 \
+            unreachable, 6 busy or in use, 7 no space, 64 usage error, 130 interrupted.
             """,
         version: Version.text,
         groupedSubcommands: [

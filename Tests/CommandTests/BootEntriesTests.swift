@@ -108,7 +108,7 @@ struct BootEntriesTests {
             ])
         let (other, _) = try ContractStore.small()
         #expect(try other.succeed(["boot", "entries", "t"]).lines == ["Nothing to boot"])
-        #expect(try other.refuse(["boot", "entries", "missing"]).contains("no image \"missing\""))
+        #expect(try other.refuse(["boot", "entries", "missing"], status: 3).contains("no image \"missing\""))
     }
 
     /// What is damaged is listed with what is wrong, and the exit status is 1.

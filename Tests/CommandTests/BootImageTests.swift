@@ -140,7 +140,7 @@ struct BootImageTests {
         let (store, _) = try ContractStore.small()
         let files = store.files
         #expect(try store.refuse(["boot", "image", "t"]).contains("/boot"))
-        #expect(try store.refuse(["boot", "image", "missing"]).contains("no image \"missing\""))
+        #expect(try store.refuse(["boot", "image", "missing"], status: 3).contains("no image \"missing\""))
         #expect(try store.refuse(["pull", "oci:" + store.layoutPath("t"), "other", "--bootable"]).contains("/boot"))
         try store.succeed(["gc"])
         #expect(store.files == files)

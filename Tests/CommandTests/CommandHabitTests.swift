@@ -191,3 +191,63 @@ import Testing
         try writeFile(path, bytes)
     }
 }
+
+/// The promised exit statuses.
+@Suite struct ExitStatusTests {
+    @Test func ofImagesThatDoNotExist() throws {
+        let (store, _) = try ContractStore.small()
+        for command in [
+            ["inspect", "none"], ["tag", "none", "x"], ["untag", "none"], ["rm", "none"], ["ls", "none"], ["cat", "none", "x"],
+            ["dump", "none"],
+            ["compute-id", "none"], ["history", "none"], ["diff", "t", "none"], ["export", "none", "oci:" + store.folder.path + "/out"],
+            ["push", "none", "127.0.0.1:1/x"], ["referrers", "list", "none"], ["boot", "image", "none"], ["boot", "karg", "none"],
+            ["image-objects", String(repeating: "0", count: 128)], ["mount", "none", store.folder.path], ["fsck", "none"],
+            ["pull", "oci:\(store.layoutPath("t")):none"], ["pull", "oci:\(store.layoutPath("t")):@7"],
+            ["pull", "127.0.0.1:1/none:latest", "--policy", "never"],
+        ] {
+            let result = try store.run(command)
+            #expect(result.status == 3, "\(command): \(result.error)")
+        }
+        // Something else that does not exist.
+        for command in [
+            ["cat", "t", "none"], ["ls", "t", "none"], ["layer", ContentDigest.of([]).description], ["stream", "cat", "none"],
+            ["pull", "oci:/nowhere"], ["export", "t", "oci:/nowhere/none/x"],
+        ] { #expect(try store.run(command).status == 1, "\(command)") }
+    }
+
+    /// A missing layer does not make the image unknown.
+    @Test func ofMissingLayers() throws {
+        let store = try ContractStore()
+        let layout = store.layoutPath("t")
+        let builder = LayoutBuilder.small()
+        try builder.write(to: layout)
+        unlink(layout + "/blobs/sha256/" + ContentDigest.of(builder.layers[1]).hex)
+        #expect(try store.run(["pull", "oci:" + layout, "t"]).status == 1)
+    }
+
+    @Test func ofRegistries() throws {
+        let store = try ContractStore()
+        let quick = ["--retries", "0", "--connect-timeout", "5"]
+        // Nothing listens there.
+        #expect(try store.run(["pull", "127.0.0.1:1/none:latest"] + quick).status == 5)
+        let json = try store.run(["pull", "127.0.0.1:1/none:latest", "--json"] + quick)
+        #expect(try JSONValue.parse(Array(json.error.utf8))["code"] == "unreachable")
+        let blocking = store.folder.path + "/registries.conf"
+        try writeFile(blocking, Array("[[registry]]\nlocation = \"127.0.0.1:1\"\nblocked = true\n".utf8))
+        #expect(try store.run(["pull", "127.0.0.1:1/none:latest", "--registries-conf", blocking] + quick).status == 4)
+    }
+
+    @Test(.enabled(if: isRoot, "needs root"))
+    func ofFullFileSystems() throws {
+        let folder = try TemporaryFolder()
+        try LayoutBuilder.large(layers: 1, filesPerLayer: 300).write(to: folder.path + "/layout")
+        let mount = folder.path + "/mount"
+        mkdir(mount, 0o755)
+        guard try launch("mount", ["-t", "tmpfs", "-o", "size=1m", "tmpfs", mount]).status == 0 else { return }
+        defer { _ = try? launch("umount", [mount]) }
+        for options in [[], ["--no-space-check"]] {
+            let result = try Cfsoci.run(["pull", "oci:" + folder.path + "/layout", "t", "--repo", mount + "/repo"] + options)
+            #expect(result.status == 7, "\(options): \(result.error)")
+        }
+    }
+}

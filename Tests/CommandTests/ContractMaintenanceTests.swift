@@ -28,7 +28,7 @@ import Testing
         for arguments in [["t"], ["--metadata-only"], ["--deep"], ["t", "--deep"]] {
             #expect(try store.succeed(["fsck"] + arguments).lines.last == "status: ok")
         }
-        #expect(try store.refuse(["fsck", "nothing"]).contains("no image \"nothing\""))
+        #expect(try store.refuse(["fsck", "nothing"], status: 3).contains("no image \"nothing\""))
         #expect(store.files == before)
         #expect(try ContractStore().succeed(["fsck"]).lines.last == "status: ok")
     }

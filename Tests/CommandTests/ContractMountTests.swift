@@ -82,8 +82,8 @@ import Testing
         #expect(try store.succeed(["cat", "tool@" + manifest, "usr/small"]).output == [1, 2])
         let otherID = String(id.reversed())
         #expect(try store.refuse(["mount", "tool@" + otherID, target.path]) == "tool is \(id), not \(otherID)")
-        #expect(try store.refuse(["mount", "none@" + id, target.path]).hasPrefix("no image \"none\""))
-        #expect(try store.refuse(["mount", "@" + id, target.path]).contains("no image"))
+        #expect(try store.refuse(["mount", "none@" + id, target.path], status: 3).hasPrefix("no image \"none\""))
+        #expect(try store.refuse(["mount", "@" + id, target.path], status: 3).contains("no image"))
         #expect(fileList(target.path).isEmpty)
     }
 
@@ -144,8 +144,8 @@ import Testing
         let store = try store()
         let note = try store.pull(ContractLayout.artifact("x"), as: "note")
         let target = Target(store.folder)
-        #expect(try store.refuse(["mount", "nothing", target.path]).contains("no image \"nothing\""))
-        #expect(try store.refuse(["mount", String(repeating: "0", count: 128), target.path]).contains("image not found"))
+        #expect(try store.refuse(["mount", "nothing", target.path], status: 3).contains("no image \"nothing\""))
+        #expect(try store.refuse(["mount", String(repeating: "0", count: 128), target.path], status: 3).contains("image not found"))
         #expect(try store.refuse(["mount", "note", target.path]) == "\(note.manifest) is an artifact: it has no root file system")
         #expect(try store.refuse(["mount", "tool", target.path + "/none"]).contains("No such file or directory"))
         #expect(try store.refuse(["mount", "tool", store.path + "/meta.json"]).contains("Not a directory"))

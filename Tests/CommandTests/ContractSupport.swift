@@ -36,10 +36,12 @@ final class ContractStore: Sendable {
         return result
     }
 
-    /// Runs the command and requires exit status 1, one line of error and an empty standard output. Returns the line without that prefix.
-    func refuse(_ arguments: [String], input: [UInt8]? = nil, sourceLocation: SourceLocation = #_sourceLocation) throws -> String {
+    /// Runs the command and requires an exit status, one line of error and an empty standard output. Returns the line without that prefix.
+    func refuse(
+        _ arguments: [String], input: [UInt8]? = nil, status: Int32 = 1, sourceLocation: SourceLocation = #_sourceLocation
+    ) throws -> String {
         let result = try run(arguments, input: input)
-        return expectRefusal(result, sourceLocation: sourceLocation)
+        return expectRefusal(result, status: status, sourceLocation: sourceLocation)
     }
 
     func layoutPath(_ name: String) -> String { folder.path + "/layout-" + name }
@@ -130,7 +132,7 @@ struct ContractLayout {
     }
 }
 
-/// Exit status 1, nothing on standard output, one line of printable text that begins `cfsoci: error: `. Returns the rest of the line.
+/// The exit status, nothing on standard output, one line of printable text that begins `cfsoci: error: `. Returns the rest of the line.
 @discardableResult
 func expectRefusal(_ result: CommandResult, status: Int32 = 1, sourceLocation: SourceLocation = #_sourceLocation) -> String {
     #expect(result.status == status, "\(result.text)\(result.error)", sourceLocation: sourceLocation)

@@ -58,27 +58,27 @@ import Testing
         #expect(try Cfsoci.run(["images"], environment: variable).text == wanted)
         // An option takes precedence.
         let other = try Cfsoci.run(["images", "--repo", "/nowhere/x"], environment: variable)
-        #expect(expectRefusal(other).hasPrefix("/nowhere/x: no repository there"))
+        #expect(expectRefusal(other, status: 3).hasPrefix("/nowhere/x: no repository there"))
         let user = try launch("env", ["HOME=/nowhere", variable[0], Cfsoci.binary, "images", "--user"])
-        #expect(expectRefusal(user).hasPrefix("/nowhere/.var/lib/composefs: no repository there"))
+        #expect(expectRefusal(user, status: 3).hasPrefix("/nowhere/.var/lib/composefs: no repository there"))
         let homeless = try launch("env", ["-u", "HOME", Cfsoci.binary, "--user", "images"])
         #expect(expectRefusal(homeless).contains("HOME is not set"))
     }
 
     @Test(.enabled(if: access("/sysroot/composefs", F_OK) != 0, "the machine has a repository of its own"))
     func theSystemsRepository() throws {
-        #expect(expectRefusal(try Cfsoci.run(["images", "--system"])).hasPrefix("/sysroot/composefs: no repository there"))
+        #expect(expectRefusal(try Cfsoci.run(["images", "--system"]), status: 3).hasPrefix("/sysroot/composefs: no repository there"))
     }
 
     @Test(.enabled(if: isRoot && hasProgram("setpriv") && access("/sysroot", F_OK) != 0, "needs root, setpriv and no /sysroot"))
     func theDefault() throws {
         if access("/var/lib/composefs", F_OK) != 0 {
-            #expect(expectRefusal(try Cfsoci.run(["images"])).hasPrefix("/var/lib/composefs: no repository there"))
+            #expect(expectRefusal(try Cfsoci.run(["images"]), status: 3).hasPrefix("/var/lib/composefs: no repository there"))
         }
         let user = try launch(
             "setpriv", ["--reuid=65534", "--regid=65534", "--clear-groups", "env", "HOME=/nowhere", Cfsoci.binary, "images"])
         if user.status == 127 || user.status == 126 { return }  // others cannot read the build
-        #expect(expectRefusal(user).hasPrefix("/nowhere/.var/lib/composefs: no repository there"))
+        #expect(expectRefusal(user, status: 3).hasPrefix("/nowhere/.var/lib/composefs: no repository there"))
     }
 
     @Test(arguments: [
@@ -108,7 +108,7 @@ import Testing
     func missingRepository(arguments: [String]) throws {
         let folder = try TemporaryFolder()
         for path in [folder.path + "/repo", folder.path + "/a/b", folder.path] {
-            let message = expectRefusal(try Cfsoci.run(arguments + ["--repo", path]))
+            let message = expectRefusal(try Cfsoci.run(arguments + ["--repo", path]), status: 3)
             #expect(message == "\(path): no repository there; `cfsoci init \(path)` makes one, and so does `cfsoci pull`", "\(message)")
         }
         try writeFile(folder.path + "/file", [])

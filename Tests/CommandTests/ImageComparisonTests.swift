@@ -131,7 +131,7 @@ import Testing
         try store.succeed(["create-image", tree, "two"])
         #expect(try store.succeed(["diff", "one", "two"]).text == "")
         #expect(try store.succeed(["diff", "one", "two", "--times"]).lines == ["C /file (time)"])
-        #expect(try store.refuse(["diff", "one", "none"]).hasPrefix("no image \"none\""))
+        #expect(try store.refuse(["diff", "one", "none"], status: 3).hasPrefix("no image \"none\""))
     }
 
     // MARK: --format

@@ -70,7 +70,7 @@ import Testing
             let removed = try sample.store.succeed(command.map { $0 == "ID" ? sample.id : $0 })
             #expect(removed.text == "Removed tag \(name)\n")
             #expect(try sample.names() == [])
-            #expect(try sample.store.refuse(command.map { $0 == "ID" ? sample.id : $0 }).contains("no image"))
+            #expect(try sample.store.refuse(command.map { $0 == "ID" ? sample.id : $0 }, status: 3).contains("no image"))
             let gone = try sample.store.succeed(["gc", "--json"]).json()
             #expect(gone["imagesRemoved"] == 1 && gone["objectsRemoved"] == 2)
             #expect(access(sample.object, F_OK) != 0)
@@ -246,7 +246,7 @@ import Testing
         #expect(try document.json() == ["removed": ["v"]])
         #expect(document.error.split(separator: "\n").count == 1)
         let none = try store.run(["rm", "nothing", "--json"])
-        #expect(none.status == 1 && none.text.isEmpty)
+        #expect(none.status == 3 && none.text.isEmpty)
     }
 
     /// A name that exists, but cannot be removed.

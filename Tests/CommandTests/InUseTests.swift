@@ -134,7 +134,9 @@ import Testing
         let (store, _) = try ContractStore.small()
         let id = try store.succeed(["compute-id", "t"]).lines[0]
         for path in ["/state", "/state/deploy", "/state/deploy/" + id] { mkdir(store.folder.path + path, 0o755) }
-        #expect(try store.refuse(["untag", "t"]).contains("is the last name of an image that is in use: deployed (state/deploy/\(id))"))
+        #expect(
+            try store.refuse(["untag", "t"], status: 6).contains(
+                "is the last name of an image that is in use: deployed (state/deploy/\(id))"))
         try store.succeed(["untag", "t", "--force"])
         let before = store.files
         for collect in [["gc"], ["prune"], ["prune", "--all"]] {
@@ -168,7 +170,7 @@ import Testing
         #expect(try fixture.store.refuse(["rm", "tool"]).hasPrefix(reason))
         try fixture.store.succeed(["tag", "tool", "second"])
         // A digest stands for all names, so none is removed.
-        #expect(try fixture.store.refuse(["rm", manifest]).contains(" is the last name of an image that is in use: "))
+        #expect(try fixture.store.refuse(["rm", manifest], status: 6).contains(" is the last name of an image that is in use: "))
         #expect(try fixture.store.succeed(["images", "--json"]).json()["images"]?.array?.count == 2)
         #expect(try fixture.store.succeed(["rm", "--force", manifest]).lines.count == 2)
         #expect(try fixture.store.succeed(["images"]).lines == ["No images"])
@@ -252,7 +254,7 @@ import Testing
         chown(fixture.store.path, 0, 0)
         #expect(!fixture.store.files.contains { $0.hasPrefix(".leases") })
         let refusal = try fixture.store.run(["gc", "--wait", "0.2"])
-        #expect(refusal.status == 1)
+        #expect(refusal.status == 6)
         #expect(refusal.error.contains("the repository is in use by process \(fixture.servers()[0]) (cfsoci); "), "\(refusal.error)")
         try fixture.store.succeed(["umount", fixture.fuse])
         #expect(fixture.isQuiet())
@@ -268,16 +270,16 @@ import Testing
         #expect(flock(directory, LOCK_SH) == 0)
         for command in [["gc"], ["prune"]] {
             #expect(
-                try store.refuse(command + ["--wait", "0"])
+                try store.refuse(command + ["--wait", "0"], status: 6)
                     == "\(store.path): the repository is in use by process \(getpid()) (\(try name(of: getpid()))); repeat the command when it has "
                     + "ended, or wait for it with --wait forever")
             let started = try store.run(command + ["--wait", "0.3"])
-            #expect(started.status == 1 && started.error.hasPrefix("waiting for another process that uses the repository\n"))
+            #expect(started.status == 6 && started.error.hasPrefix("waiting for another process that uses the repository\n"))
         }
         // A dry run does not wait. A real collection waits.
         try store.succeed(["gc", "--dry-run", "--wait", "0"])
         #expect(flock(directory, LOCK_EX) == 0)
-        #expect(try store.refuse(["gc", "--wait", "0"]).contains("the repository is in use by process \(getpid()) "))
+        #expect(try store.refuse(["gc", "--wait", "0"], status: 6).contains("the repository is in use by process \(getpid()) "))
         #expect(flock(directory, LOCK_UN) == 0)
         try store.succeed(["gc", "--wait", "forever"])
         for wrong in ["-1", "x", "", "1e3", "inf", "nan", "99999999999"] { #expect(try store.run(["gc", "--wait=" + wrong]).status == 64) }

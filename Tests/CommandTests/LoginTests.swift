@@ -58,7 +58,7 @@ struct CommandLoginTests {
     @Test func skopeoReadsWhatLoginWrites() throws {
         try withRegistry { (host) throws in
             let wrong = try run(["login", host, "-u", "aladdin", "--password-stdin"], input: "close sesame\n")
-            #expect(wrong.status == 1)
+            #expect(wrong.status == 4)
             #expect(wrong.output.isEmpty)
             #expect(wrong.error.contains("the given credentials are not accepted"))
             #expect(!wrong.error.contains("close sesame"))

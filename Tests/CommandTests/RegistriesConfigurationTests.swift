@@ -90,7 +90,7 @@ struct CommandRegistriesTests {
                     ["pull", "\(host)/team/app", "--repo", folder.path + "/repo", "--registries-conf", try configuration(folder, text)])
             }
             let blocked = try pull("\n[[registry]]\nlocation = \"\(host)\"\nblocked = true\n")
-            #expect(blocked.status == 1)
+            #expect(blocked.status == 4)
             #expect(blocked.error.contains("\(host)/team/app:latest is blocked: \(folder.path)/registries.conf:2 blocks \(host)"))
             let mistaken = try pull("a = 1\nblocked = maybe\n")
             #expect(mistaken.status == 1)

@@ -39,10 +39,10 @@ struct SecurePushTests {
         #expect(untrusted.error.contains("the certificate of \(registry.host) is not trusted"), "\(untrusted.error)")
         if htpasswd {
             let anonymous = try run(["push", "image", target], trusting)
-            #expect(anonymous.status == 1)
+            #expect(anonymous.status == 4)
             #expect(anonymous.error.contains("no credentials for \(registry.host)"), "\(anonymous.error)")
             let wrong = try run(["push", "image", target, "--creds", "aladdin:close sesame"], trusting)
-            #expect(wrong.status == 1)
+            #expect(wrong.status == 4)
             #expect(wrong.error.contains("the given credentials are not accepted"), "\(wrong.error)")
         }
 

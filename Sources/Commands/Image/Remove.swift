@@ -7,7 +7,7 @@ struct Remove: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "rm", abstract: "Remove images: a tag, or all tags of a digest. The next gc frees the space.",
         discussion: """
-            A failure does not prevent the other removals; the exit status is then 1. The last name of an image that is mounted, booted or \
+            A failure does not prevent the other removals; if anything was removed, the exit status is then 1. The last name of an image that is mounted, booted or \
             deployed, or that a boot entry names, is removed with --force only.
             """)
 

@@ -44,7 +44,9 @@ struct Copy: ParsableCommand {
                 OpenOptions(
                     willWait: { [note = global.noteTaker, from] in note("waiting for another process that uses \(from)") }))
         } catch let error as RepositoryError {
-            throw CommandError("--from \(from): \(error)")
+            var code = ErrorCode(of: error)
+            if case .system(let system) = error, system.errno == .noEntry { code = .noSuchRepository }
+            throw CommandError("--from \(from): \(error)", code: code)
         }
         // Paths are limited below, when the repository exists.
         try global.confine(CommandRights.copying.with { $0.limitsPaths = false }, repository: nil, tells: false)

@@ -8,7 +8,7 @@ struct GarbageCollect: ParsableCommand {
         discussion: """
             Images that are mounted, booted or deployed, and those that a boot entry names, are kept with everything that they need, even \
             without a tag. Waits for other processes that use the repository. If they have not ended after --wait, they are named, nothing is \
-            removed, and the exit status is 1.
+            removed, and the exit status is 6.
             """)
 
     @Option(name: [.customShort("r"), .long], help: ArgumentHelp("Also keep this stream or image.", valueName: "name"))

@@ -16,7 +16,7 @@ extension ErrorCode {
         case let error as PullError: self = Self.code(of: error)
         case let error as PushError:
             switch error {
-            case .layer(_, _, _, let cause): self.init(of: cause)
+            case .layer(_, _, _, let cause): self = Self.ofLayer(cause)
             case .diffID, .blobDigest: self = .damaged
             default: self = .failed
             }
@@ -76,7 +76,7 @@ extension ErrorCode {
         switch error {
         case .notFound(_, let item):
             switch item {
-            case .anyImage, .image, .digestInArchive, .listedManifest, .entry, .storedImage, .storedName: .noSuchImage
+            case .image, .digestInArchive, .listedManifest, .entry, .storedImage, .storedName: .noSuchImage
             default: .failed
             }
         case .damaged: .damaged
@@ -88,10 +88,16 @@ extension ErrorCode {
         switch error {
         case .noSpace, .noInodes: .noSpace
         case .notPresent: .noSuchImage
-        case .layer(_, _, _, let cause): ErrorCode(of: cause)
+        case .layer(_, _, _, let cause): ofLayer(cause)
         case .damagedLayer, .blobTooLong, .blobTooShort, .blobDigest, .diffID: .damaged
         default: .failed
         }
+    }
+
+    /// An image whose layer is missing exists all the same.
+    private static func ofLayer(_ cause: any Error) -> ErrorCode {
+        let code = ErrorCode(of: cause)
+        return code == .noSuchImage ? .failed : code
     }
 
     private static func code(of error: MountError) -> ErrorCode {
@@ -105,8 +111,12 @@ extension ErrorCode {
     /// The exit status of a command that fails with this.
     var status: Int32 {
         switch self {
-        case .failed, .damaged, .notEmpty, .noSuchImage, .noSuchRepository, .unauthorized, .blocked, .unreachable, .busy, .inUse, .noSpace:
-            1
+        case .failed, .damaged, .notEmpty: 1
+        case .noSuchImage, .noSuchRepository: 3
+        case .unauthorized, .blocked: 4
+        case .unreachable: 5
+        case .busy, .inUse: 6
+        case .noSpace: 7
         case .usage: 64
         case .interrupted: 130
         }
