@@ -101,7 +101,12 @@ public struct Cfsoci: ParsableCommand {
             }
             let status = exitCode(for: error).rawValue
             // Help and version are printed on standard output. Usage errors quote arguments.
-            if status == 0 { Self.exit(withError: error) }
+            if status == 0 {
+                let text = fullMessage(for: error)
+                try? Output.print(Help.text(text, examples: Examples.of(help: text)))
+                if (try? Output.flush()) == nil { end(ErrorCode.failed.status) }
+                end(0)
+            }
             if showsOnlyJSON(arguments) { endWithUsage(printable(self.message(for: error))) }
             Output.note(printable(fullMessage(for: error)))
             end(status)
@@ -140,7 +145,8 @@ public struct Cfsoci: ParsableCommand {
     /// A command that only has subcommands was named without one.
     private static func endWithoutCommand(_ type: any ParsableCommand.Type) -> Never {
         if showsOnlyJSON(Arguments.texts()) { endWithUsage("no command was named") }
-        Output.note(helpMessage(for: type))
+        let text = helpMessage(for: type)
+        Output.note(Help.text(text, examples: Examples.of(help: text)))
         end(ErrorCode.usage.status)
     }
 

@@ -7,7 +7,7 @@ package struct CreateDumpfile: ParsableCommand {
         commandName: "create-dumpfile", abstract: "Print the dumpfile of a directory, as that of an image of it.",
         discussion: DirectoryWalk.help)
 
-    @Argument(help: "The directory.")
+    @Argument(help: "The directory.", completion: .directory)
     var directory: ByteString
 
     @Option(help: ArgumentHelp("Without a repository: sha256 or sha512.", valueName: "name"))

@@ -8,7 +8,7 @@ package struct CreateImage: ParsableCommand {
         commandName: "create-image", abstract: "Store the files of a directory and its EROFS image; print the image's identifier.",
         discussion: DirectoryWalk.help)
 
-    @Argument(help: "The directory.")
+    @Argument(help: "The directory.", completion: .directory)
     var directory: ByteString
 
     @Argument(help: "A name below images/refs, which keeps the image.")

@@ -6,7 +6,7 @@ package struct ImageObjects: ParsableCommand {
     package static let configuration = CommandConfiguration(
         commandName: "image-objects", abstract: "List the objects that an EROFS image's files need.")
 
-    @Argument(help: "The EROFS image's identifier, or a name below images/refs.")
+    @Argument(help: "The EROFS image's identifier, or a name below images/refs.", completion: .imageName)
     var id: ByteString
 
     @Flag(help: "Print JSON.")

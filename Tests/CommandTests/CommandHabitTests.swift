@@ -251,3 +251,79 @@ import Testing
         }
     }
 }
+
+/// Help, examples and completion.
+@Suite struct HelpTests {
+    /// Every command has an example, in the table or in its description; every example is a command line that parses.
+    @Test func everyCommandHasAnExample() throws {
+        for (name, _) in ConfinementTable.all {
+            let help = try Cfsoci.succeed(name.split(separator: " ").map(String.init) + ["--help"]).text
+            let lines = help.replacing("\n", with: " ").split(separator: " ", omittingEmptySubsequences: true).joined(separator: " ")
+            #expect(lines.contains("Example: cfsoci \(name)") || lines.contains("EXAMPLES: cfsoci \(name)"), "\(help)")
+        }
+        for (name, examples) in Examples.all {
+            #expect(ConfinementTable.all.contains { $0.name == name }, "\(name)")
+            for example in examples {
+                #expect(example.hasPrefix("cfsoci " + name), "\(example)")
+                // Without redirections, which are the shell's.
+                let words = example.prefix { $0 != "<" && $0 != ">" }.split(separator: " ").dropFirst().map(String.init)
+                #expect(throws: Never.self, "\(example)") { _ = try ComposefsCommands.Cfsoci.parseAsRoot(CommandWords.checked(words)) }
+            }
+        }
+    }
+
+    /// The options of all commands are explained once, and named everywhere.
+    @Test func globalOptionsAreNamedInOneLine() throws {
+        let root = try Cfsoci.succeed(["--help"]).text
+        for name in [
+            "--repo", "--user", "--system", "--require-verity", "--trust-owner", "--no-sandbox", "--quiet", "--verbose", "--progress-fd",
+        ] {
+            #expect(root.split(separator: "\n").contains { $0.hasPrefix("  -") && $0.contains(name) }, "\(name)")
+        }
+        for (name, _) in ConfinementTable.all {
+            let help = try Cfsoci.succeed(["help"] + name.split(separator: " ").map(String.init)).text
+            #expect(
+                !help.split(separator: "\n").contains { $0.hasPrefix("  -") && ($0.contains("--progress") || $0.contains("--repo <")) },
+                "\(help)")
+            #expect(help.contains("\nGLOBAL OPTIONS:\n  --repo, "), "\(name)")
+            // Those of the command are all there.
+            #expect(help.contains("  -h, --help "))
+        }
+        // What is longer than a line is removed as a whole.
+        let images = try Cfsoci.succeed(["images", "--help"]).text
+        #expect(!images.contains("CFSOCI_") && !images.contains("seccomp") && images.contains("reference=PATTERN"))
+        #expect(try Cfsoci.succeed(["login", "--help"]).text.contains("-u, --username"))
+    }
+
+    @Test func completesNamesAndPaths() throws {
+        let (store, image) = try ContractStore.small()
+        try store.succeed(["tag", "t", "team/app:v1"])
+        for arguments in [["cfsoci", "inspect", "--repo", store.path, ""], ["cfsoci", "--repo", store.path, "inspect", ""]] {
+            let result = try Cfsoci.succeed(["---completion", "inspect", "--", "positional@0", "\(arguments.count - 1)", "0"] + arguments)
+            #expect(
+                Set(result.lines) == ["t", "team/app:v1"], "\(result.text)")
+        }
+        let layers = try Cfsoci.succeed(
+            ["---completion", "layer", "--", "positional@0", "4", "0", "cfsoci", "layer", "--repo", store.path, ""])
+        #expect(Set(layers.lines) == Set(image.diffIDs))
+        func sources(_ prefix: String) throws -> [String] {
+            try Cfsoci.succeed(
+                ["---completion", "pull", "--", "positional@0", "2", "\(prefix.count)", "cfsoci", "pull", prefix]).lines
+        }
+        #expect(try sources("").contains("oci-archive:") && sources("doc") == ["docker://", "docker-archive:"])
+        #expect(try sources("oci:\(store.folder.path)/lay") == ["oci:\(store.layoutPath("t"))/"])
+        // No repository, no offers, no error.
+        let none = try Cfsoci.run(
+            ["---completion", "inspect", "--", "positional@0", "4", "0", "cfsoci", "inspect", "--repo", "/nowhere", ""])
+        #expect(none.status == 0 && none.text.isEmpty && none.error.isEmpty)
+    }
+
+    @Test(arguments: ["bash", "zsh", "fish"])
+    func completionScripts(shell: String) throws {
+        let script = try Cfsoci.succeed(["--generate-completion-script", shell]).output
+        guard hasProgram(shell) else { return }
+        let folder = try TemporaryFolder()
+        try writeFile(folder.path + "/script", script)
+        #expect(try launch(shell, ["-n", folder.path + "/script"]).status == 0)
+    }
+}

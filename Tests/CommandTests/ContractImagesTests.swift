@@ -305,7 +305,7 @@ import Testing
             String(digits.prefix(5)), "alpine:edge", "quay.io/library/alpine", "sha256:" + String(repeating: "0", count: 64), "x",
             "@alpine",
         ] {
-            let message = try store.refuse(["inspect", form])
+            let message = try store.refuse(["inspect", form], status: 3)
             #expect(message.contains("no image \"\(form)\"") && message.contains("cfsoci images"), "\(message)")
         }
     }
@@ -407,7 +407,7 @@ import Testing
             try store.succeed(["referrers", "remove", "t", note.manifest]).text == "Removed \(note.manifest) from \(image.manifest)\n")
         #expect(try store.refuse(["referrers", "remove", "t", note.manifest]).contains("not recorded"))
         try store.succeed(["gc"])
-        _ = try store.refuse(["inspect", note.manifest])
+        _ = try store.refuse(["inspect", note.manifest], status: 3)
         _ = try store.refuse(["referrers", "add", "t", "nothing"], status: 3)
         _ = try store.refuse(["referrers", "list", "nothing"], status: 3)
     }

@@ -162,7 +162,7 @@ import Testing
         let file = open(target.path + "/usr/tool", O_RDONLY)
         #expect(file >= 0)
         #expect(
-            try store.refuse(["umount", target.path])
+            try store.refuse(["umount", target.path], status: 6)
                 == "\(target.path): the mount is in use: stop the processes that use it, or unmount it lazily")
         try store.succeed(["umount", target.path, "--lazy"])
         #expect(fileList(target.path).isEmpty)

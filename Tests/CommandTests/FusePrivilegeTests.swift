@@ -61,7 +61,7 @@ struct FusePrivilegeTests {
                 mounting needs root privileges (CAP_SYS_ADMIN in the first user namespace): with FUSE instead
                 1
                 cfsoci: error: \(fixture.fuse): the mount is in use: stop the processes that use it, or unmount it lazily
-                status 1
+                status 6
 
                 """)
         #expect(fixture.isQuiet())

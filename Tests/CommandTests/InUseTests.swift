@@ -89,7 +89,7 @@ import Testing
         }
         defer { for pid in pids { kill(pid, SIGKILL) } }
         #expect(pids.count == 2 && !fixture.isMounted(fixture.kernel))
-        #expect(try fixture.store.refuse(["rm", "tool"]).contains("mounted at \(fixture.kernel) (process \(pids[1]) (sleep))"))
+        #expect(try fixture.store.refuse(["rm", "tool"], status: 6).contains("mounted at \(fixture.kernel) (process \(pids[1]) (sleep))"))
         try fixture.store.succeed(["rm", "tool", "--force"])
         #expect(try fixture.store.succeed(["gc", "--json"]).json()["objectsRemoved"] == 0)
         for pid in pids { kill(pid, SIGKILL) }
@@ -166,8 +166,8 @@ import Testing
         let who = options.isEmpty ? "" : " (process \(fixture.servers()[0]) (cfsoci))"
         let reason =
             "\"\(name)\" is the last name of an image that is in use: mounted at \(fixture.fuse)\(who); unmount it first, or remove"
-        #expect(try fixture.store.refuse(["untag", name]).hasPrefix(reason))
-        #expect(try fixture.store.refuse(["rm", "tool"]).hasPrefix(reason))
+        #expect(try fixture.store.refuse(["untag", name], status: 6).hasPrefix(reason))
+        #expect(try fixture.store.refuse(["rm", "tool"], status: 6).hasPrefix(reason))
         try fixture.store.succeed(["tag", "tool", "second"])
         // A digest stands for all names, so none is removed.
         #expect(try fixture.store.refuse(["rm", manifest], status: 6).contains(" is the last name of an image that is in use: "))
@@ -185,7 +185,7 @@ import Testing
         try fixture.store.succeed(["create-image", folder, "made"])
         try fixture.store.succeed(["mount", "made", fixture.kernel, "--quiet"])
         #expect(
-            try fixture.store.refuse(["rm", "made"]).contains(
+            try fixture.store.refuse(["rm", "made"], status: 6).contains(
                 "\"made\" is the last name of an image that is in use: mounted at \(fixture.kernel)"))
         try fixture.store.succeed(["rm", "made", "--force"])
         try fixture.store.succeed(["gc"])

@@ -7,7 +7,7 @@ import Synchronization
 
 /// Options that every command accepts, before or after its name.
 public struct GlobalOptions: ParsableArguments {
-    @Option(help: ArgumentHelp("The repository. Environment: CFSOCI_REPO.", valueName: "path"))
+    @Option(help: ArgumentHelp("The repository. Environment: CFSOCI_REPO.", valueName: "path"), completion: .directory)
     package var repo: ByteString?
 
     @Flag(help: "The user's repository, $HOME/.var/lib/composefs.")

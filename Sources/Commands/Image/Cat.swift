@@ -6,7 +6,7 @@ import ComposefsOCI
 struct Cat: ParsableCommand {
     static let configuration = CommandConfiguration(abstract: "Print a file of an image, verified.")
 
-    @Argument(help: "The image.")
+    @Argument(help: "The image.", completion: .imageName)
     var image: ByteString
 
     @Argument(help: "The file; symbolic links are followed inside the image.")

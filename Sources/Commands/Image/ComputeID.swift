@@ -7,7 +7,7 @@ struct ComputeID: ParsableCommand {
         commandName: "compute-id", abstract: "Print the identifier of an image's EROFS image, computed again from its layers.",
         discussion: DirectoryWalk.help)
 
-    @Argument(help: "The image; omitted with --path.")
+    @Argument(help: "The image; omitted with --path.", completion: .imageName)
     var image: ByteString?
 
     @Option(help: ArgumentHelp("A directory instead of an image.", valueName: "dir"))

@@ -14,10 +14,10 @@ struct Difference: ParsableCommand {
             read. After the command's name, -q prints paths only.
             """)
 
-    @Argument(help: "The first image.")
+    @Argument(help: "The first image.", completion: .imageName)
     var image: ByteString
 
-    @Argument(help: "The second image.")
+    @Argument(help: "The second image.", completion: .imageName)
     var other: ByteString
 
     @Flag(help: "Also show files of which only the time differs.")

@@ -5,7 +5,7 @@ import ComposefsOCI
 struct Dump: ParsableCommand {
     static let configuration = CommandConfiguration(abstract: "Print an image's tree as a composefs dumpfile.")
 
-    @Argument(help: "The image.")
+    @Argument(help: "The image.", completion: .imageName)
     var image: ByteString
 
     @OptionGroup var tree: TreeOptions

@@ -12,7 +12,7 @@ struct History: ParsableCommand {
             layer. Layers of which the config records no step come last, as steps without a time.
             """)
 
-    @Argument(help: "The image.")
+    @Argument(help: "The image.", completion: .imageName)
     var image: ByteString
 
     @Flag(help: "Print whole commands and times.")

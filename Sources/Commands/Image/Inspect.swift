@@ -5,7 +5,7 @@ import ComposefsOCI
 struct Inspect: ParsableCommand {
     static let configuration = CommandConfiguration(abstract: "Show an image's manifest, config, identifiers and referrers as JSON.")
 
-    @Argument(help: "The image.")
+    @Argument(help: "The image.", completion: .imageName)
     var image: ByteString
 
     @Flag(help: "The manifest's bytes as they were pulled.")

@@ -5,7 +5,7 @@ import ComposefsOCI
 struct Layer: ParsableCommand {
     static let configuration = CommandConfiguration(abstract: "Print a layer's original uncompressed tar, byte for byte.")
 
-    @Argument(help: "The layer's diff ID.")
+    @Argument(help: "The layer's diff ID.", completion: .layerName)
     var diffID: ByteString
 
     @Flag(help: "Print one dumpfile line for each entry instead.")

@@ -6,7 +6,7 @@ import ComposefsOCI
 struct List: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "ls", abstract: "List files of an image without mounting it.")
 
-    @Argument(help: "The image.")
+    @Argument(help: "The image.", completion: .imageName)
     var image: ByteString
 
     @Argument(help: "A directory or file in it.")

@@ -10,7 +10,7 @@ struct Referrers: ParsableCommand {
     struct ListReferrers: ParsableCommand {
         static let configuration = CommandConfiguration(commandName: "list", abstract: "List an image's referrers.")
 
-        @Argument(help: "The image.")
+        @Argument(help: "The image.", completion: .imageName)
         var image: ByteString
 
         @Option(help: ArgumentHelp("Only list artifacts of this type.", valueName: "type"))
@@ -51,10 +51,10 @@ struct Referrers: ParsableCommand {
                 it. Its digest depends on the time, unless --annotation org.opencontainers.image.created=TIME is given.
                 """)
 
-        @Argument(help: "The image.")
+        @Argument(help: "The image.", completion: .imageName)
         var image: ByteString
 
-        @Argument(help: "The artifact in the repository.")
+        @Argument(help: "The artifact in the repository.", completion: .imageName)
         var artifact: ByteString?
 
         @Option(help: ArgumentHelp("Make an artifact of this type, such as application/spdx+json.", valueName: "type"))
@@ -125,10 +125,10 @@ struct Referrers: ParsableCommand {
         static let configuration = CommandConfiguration(
             commandName: "remove", abstract: "Remove the record that an artifact belongs to an image.")
 
-        @Argument(help: "The image.")
+        @Argument(help: "The image.", completion: .imageName)
         var image: ByteString
 
-        @Argument(help: "The artifact.")
+        @Argument(help: "The artifact.", completion: .imageName)
         var artifact: ByteString
 
         @Flag(help: "Print JSON.")

@@ -11,7 +11,7 @@ struct Remove: ParsableCommand {
             deployed, or that a boot entry names, is removed with --force only.
             """)
 
-    @Argument(help: "The images.")
+    @Argument(help: "The images.", completion: .imageName)
     var images: [ByteString]
 
     @Flag(name: .shortAndLong, help: "Also remove images that are in use. What they need is kept while they are in use.")

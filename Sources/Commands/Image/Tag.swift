@@ -7,7 +7,7 @@ struct Tag: ParsableCommand {
         abstract: "Add a name to an image.",
         discussion: "The new name of an image that create-image made is below images/refs, like its first one.")
 
-    @Argument(help: "The image.")
+    @Argument(help: "The image.", completion: .imageName)
     var image: ByteString
 
     @Argument(help: "The new name; it moves to this image if another one has it.")

@@ -8,7 +8,7 @@ struct Untag: ParsableCommand {
         discussion:
             "The last name of an image that is mounted, booted or deployed, or that a boot entry names, is removed with --force only.")
 
-    @Argument(help: "The name as it is stored.")
+    @Argument(help: "The name as it is stored.", completion: .imageName)
     var name: ByteString
 
     @Flag(

@@ -25,10 +25,10 @@ struct Mount: ParsableCommand {
             opened. It is also used if mounting is not permitted.
             """)
 
-    @Argument(help: "The image.")
+    @Argument(help: "The image.", completion: .imageName)
     var image: ByteString?
 
-    @Argument(help: "The mount point, an existing directory.")
+    @Argument(help: "The mount point, an existing directory.", completion: .directory)
     var directory: ByteString?
 
     @Flag(help: "Mount the image for booting.")

@@ -8,7 +8,7 @@ struct Unmount: ParsableCommand {
         commandName: "umount", abstract: "Unmount an image.",
         discussion: "Also unmounts images that another composefs tool mounted, with their EROFS part. For other mounts use umount(8).")
 
-    @Argument(help: "The mount point.")
+    @Argument(help: "The mount point.", completion: .directory)
     var directory: ByteString
 
     @Flag(name: .shortAndLong, help: "Detach it even if it is in use; it ends with its last user.")

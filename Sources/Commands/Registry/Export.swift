@@ -11,10 +11,10 @@ struct Export: ParsableCommand {
             is replaced. An image in Docker's format becomes an OCI image with another digest.
             """)
 
-    @Argument(help: "The image.")
+    @Argument(help: "The image.", completion: .imageName)
     var image: ByteString
 
-    @Argument(help: "The destination: oci:DIR[:TAG] or oci-archive:FILE[:TAG].")
+    @Argument(help: "The destination: oci:DIR[:TAG] or oci-archive:FILE[:TAG].", completion: .destination)
     var destination: String
 
     @OptionGroup var pushing: PushingOptions

@@ -15,7 +15,7 @@ struct Pull: ParsableCommand {
             oci-archive:FILE[:TAG], docker-archive:FILE[:TAG|:@N], dir:DIR or containers-storage:NAME[@ID].
             """)
 
-    @Argument(help: "The image to pull.")
+    @Argument(help: "The image to pull.", completion: .source)
     var reference: String
 
     @Argument(help: "The tag; by default the canonical reference.")

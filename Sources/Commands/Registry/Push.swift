@@ -13,10 +13,10 @@ struct Push: ParsableCommand {
             or the store has the original blobs, the digest stays the same. Blobs that the registry has are not sent.
             """)
 
-    @Argument(help: "The image.")
+    @Argument(help: "The image.", completion: .imageName)
     var image: ByteString
 
-    @Argument(help: "The destination: HOST/NAME[:TAG] or docker://…, or one of those of export.")
+    @Argument(help: "The destination: HOST/NAME[:TAG] or docker://…, or one of those of export.", completion: .destination)
     var reference: String
 
     @OptionGroup var pushing: PushingOptions

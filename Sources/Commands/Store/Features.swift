@@ -13,7 +13,7 @@ struct Features: ParsableCommand {
             tested, usually because privileges are missing.
             """)
 
-    @Argument(help: "A directory on the file system to test; by default that of the repository, existing or not.")
+    @Argument(help: "A directory on the file system to test; by default that of the repository, existing or not.", completion: .directory)
     var path: ByteString?
 
     @Flag(help: "Print JSON.")

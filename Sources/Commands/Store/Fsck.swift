@@ -16,7 +16,7 @@ struct Fsck: ParsableCommand {
             repair continues an interrupted one.
             """)
 
-    @Argument(help: "Check only this image and the repository itself.")
+    @Argument(help: "Check only this image and the repository itself.", completion: .imageName)
     var image: ByteString?
 
     @Flag(help: "Leave out what reads all objects.")

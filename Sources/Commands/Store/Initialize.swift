@@ -5,7 +5,7 @@ import ComposefsOCI
 struct Initialize: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "init", abstract: "Make a repository.")
 
-    @Argument(help: "The directory; by default the repository of the global options.")
+    @Argument(help: "The directory; by default the repository of the global options.", completion: .directory)
     var path: ByteString?
 
     @Option(help: ArgumentHelp("fsverity-sha512-12 or fsverity-sha256-12.", valueName: "name"))
