@@ -37,7 +37,7 @@ public struct Cfsoci: ParsableCommand {
                 name: "The store",
                 subcommands: [
                     Initialize.self, Info.self, DiskUsage.self, Fsck.self, GarbageCollect.self, Prune.self, Upgrade.self, Features.self,
-                    ShowVersion.self,
+                    Metrics.self, ShowVersion.self,
                 ]),
             CommandGroup(
                 name: "Low level",
@@ -71,7 +71,7 @@ public struct Cfsoci: ParsableCommand {
         Output.errorsAreJSON.store(wantsJSONErrors(arguments), ordering: .relaxed)
         var about: (any ImageCommand)?
         do {
-            var command = try parseAsRoot(try CommandWords.checked(arguments))
+            var command = try command(of: arguments)
             if !CommandWords.commands(of: type(of: command)).isEmpty { endWithoutCommand(type(of: command)) }
             about = command as? any ImageCommand
             try command.run()
@@ -112,6 +112,9 @@ public struct Cfsoci: ParsableCommand {
             end(status)
         }
     }
+
+    /// The command that arguments name, with the values of its options.
+    static func command(of arguments: [String]) throws -> any ParsableCommand { try parseAsRoot(CommandWords.checked(arguments)) }
 
     /// What usage errors begin with; all other messages begin so, too.
     public static var _errorPrefix: String { Output.prefix + "error: " }

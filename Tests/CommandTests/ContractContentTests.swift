@@ -166,7 +166,7 @@ import Testing
     func errorsShowNoControlCharacters(arguments: [String]) throws {
         let (store, _) = try ContractStore.small()
         // Names of images that do not exist have a status of their own.
-        let status: Int32 = ["ls", "inspect", "untag", "rm", "fsck", "mount", "referrers", "image-objects"].contains(arguments[0]) ? 3 : 1
+        let status: Int32 = ["ls", "inspect", "rm", "fsck", "mount", "referrers", "image-objects"].contains(arguments[0]) ? 3 : 1
         let isPath = arguments.prefix(2) == ["ls", "t"]
         let message = try store.refuse(arguments, status: isPath ? 1 : status)
         #expect(!message.contains("\u{202e}"))

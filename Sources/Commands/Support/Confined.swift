@@ -93,6 +93,7 @@ extension Fsck: ConfinedCommand { static var rights: CommandRights? { .reading()
 extension GarbageCollect: ConfinedCommand { static var rights: CommandRights? { .watching(.writes) } }
 extension Prune: ConfinedCommand { static var rights: CommandRights? { .watching(.writes) } }
 extension Upgrade: ConfinedCommand { static var rights: CommandRights? { .writing() } }
+extension Metrics: ConfinedCommand { static var rights: CommandRights? { .watching(.reads) } }
 extension ShowVersion: ConfinedCommand { static var rights: CommandRights? { nil } }
 /// Tries the kernel with files of its own.
 extension Features: ConfinedCommand { static var rights: CommandRights? { nil } }

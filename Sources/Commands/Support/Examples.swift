@@ -36,6 +36,7 @@ enum Examples {
         "prune": ["cfsoci prune", "cfsoci prune --older-than 4w --keep 3 --yes"],
         "upgrade": ["cfsoci upgrade"],
         "features": ["cfsoci features"],
+        "metrics": ["cfsoci metrics > /var/lib/prometheus/node-exporter/cfsoci.prom"],
         "version": ["cfsoci version --json"],
         "import-layer": ["cfsoci import-layer sha256:2af772b07fe92ca6e2e74e7df9cc6ae70cb671cd087e5d9130486dac5797de85 < layer.tar"],
         "create-image": ["cfsoci create-image ./rootfs team/base"],
