@@ -13,7 +13,7 @@ import Testing
         let store = try ContractStore()
         let (server, digest) = try serve(store.folder, "a")
         defer { server.stop() }
-        let never = try store.refuse(["pull", server.reference, "--policy", "never"])
+        let never = try store.refuse(["pull", server.reference, "--policy", "never"], status: 3)
         #expect(never == "\(server.reference) is not in the repository, and the policy is never to pull")
         #expect(server.requests.isEmpty)
         let first = try store.succeed(["pull", server.reference, "--json"]).json()
