@@ -137,7 +137,9 @@ let package = Package(
             "CommandSupport",
             ["Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "Confinement", "JSON", "FileTree", "OCI", "CVersion"],
             products: [argumentParser]),
-        module("LowLevelCommands", ["OCI", "LinuxSystem", "CommandSupport"], products: [argumentParser]),
+        module(
+            "LowLevelCommands", ["Bytes", "Hashing", "JSON", "LinuxSystem", "FileTree", "OCI", "CommandSupport"],
+            products: [argumentParser]),
         module("BootCommands", ["Bytes", "Confinement", "LinuxSystem", "JSON", "OCI", "CommandSupport"], products: [argumentParser]),
         module("DiskCommands", ["Bytes", "LinuxSystem", "JSON", "OCI", "CommandSupport"], products: [argumentParser]),
         module(

@@ -178,11 +178,6 @@ public struct Cfsoci: ParsableCommand {
     }
 }
 
-/// Ends a command with exit status 2: the data that it checked are damaged.
-struct DamageFound: Error {
-    var message: String?
-}
-
 /// Ends a command that has written its messages already.
 struct AlreadyTold: Error {
     var status: Int32 = 1

@@ -8,3 +8,10 @@ package struct CommandError: Error, CustomStringConvertible {
         self.code = code
     }
 }
+
+/// Ends a command with exit status 2: the data that it checked are damaged.
+package struct DamageFound: Error {
+    package var message: String?
+
+    package init(message: String? = nil) { self.message = message }
+}

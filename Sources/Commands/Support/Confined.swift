@@ -69,9 +69,6 @@ extension Logout: ConfinedCommand { static var rights: CommandRights? { nil } }
 
 extension List: ConfinedCommand { static var rights: CommandRights? { .reading() } }
 extension Cat: ConfinedCommand { static var rights: CommandRights? { .reading() } }
-extension Layer: ConfinedCommand { static var rights: CommandRights? { .reading() } }
-extension Dump: ConfinedCommand { static var rights: CommandRights? { .reading() } }
-extension ComputeID: ConfinedCommand { static var rights: CommandRights? { .reading(reads: "directory of `--path`") } }
 
 // MARK: Mounting
 

@@ -3,8 +3,6 @@ import ComposefsLinuxSystem
 import ComposefsOCI
 
 extension Cat: ImageCommand { var namedImage: ByteString? { image } }
-extension ComputeID: ImageCommand { var namedImage: ByteString? { image } }
-extension Dump: ImageCommand { var namedImage: ByteString? { image } }
 extension Export: ImageCommand { var namedImage: ByteString? { image } }
 extension History: ImageCommand { var namedImage: ByteString? { image } }
 extension Inspect: ImageCommand { var namedImage: ByteString? { image } }

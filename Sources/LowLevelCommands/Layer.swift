@@ -1,9 +1,9 @@
-import ArgumentParser
+package import ArgumentParser
 import ComposefsCommandSupport
 import ComposefsOCI
 
-struct Layer: ParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Print a layer's original uncompressed tar, byte for byte.")
+package struct Layer: ParsableCommand {
+    package static let configuration = CommandConfiguration(abstract: "Print a layer's original uncompressed tar, byte for byte.")
 
     @Argument(help: "The layer's diff ID.", completion: .layerName)
     var diffID: ByteString
@@ -16,11 +16,13 @@ struct Layer: ParsableCommand {
 
     @OptionGroup var global: GlobalOptions
 
-    func validate() throws {
+    package init() {}
+
+    package func validate() throws {
         guard !(dumpfile && json) else { throw ValidationError("--dumpfile and --json exclude each other") }
     }
 
-    func run() throws {
+    package func run() throws {
         let digest = try contentDigest(diffID)
         let images = try global.openStore(Self.rights, readOnly: true).images
         if json { return try Output.print(Self.document(try images.layerInfo(digest))) }

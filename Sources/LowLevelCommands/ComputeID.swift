@@ -1,9 +1,9 @@
-import ArgumentParser
-import ComposefsCommandSupport
+package import ArgumentParser
+package import ComposefsCommandSupport
 import ComposefsOCI
 
-struct ComputeID: ParsableCommand {
-    static let configuration = CommandConfiguration(
+package struct ComputeID: ParsableCommand {
+    package static let configuration = CommandConfiguration(
         commandName: "compute-id", abstract: "Print the identifier of an image's EROFS image, computed again from its layers.",
         discussion: DirectoryWalk.help)
 
@@ -22,14 +22,16 @@ struct ComputeID: ParsableCommand {
     @Flag(help: "Print JSON.")
     var json = false
 
-    @OptionGroup var global: GlobalOptions
+    @OptionGroup package var global: GlobalOptions
 
-    func validate() throws {
+    package init() {}
+
+    package func validate() throws {
         guard (image == nil) != (path == nil) else { throw ValidationError("name an image, or a directory with --path") }
         guard hash == nil || path != nil else { throw ValidationError("--hash needs --path; an image has the algorithm of its repository") }
     }
 
-    func run() throws {
+    package func run() throws {
         if let path {
             let (algorithm, fallback) = try global.directoryDefaults(hash: hash)
             try global.confine(.reading(), repository: nil) { $0.readable = [path] }
