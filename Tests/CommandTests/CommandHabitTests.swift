@@ -59,6 +59,13 @@ import Testing
         #expect(result.error.hasPrefix("cfsoci: error: --") && result.error.contains("= has no value"), "\(result.error)")
     }
 
+    /// `disk IMAGE` is short for `disk create IMAGE`: the image's name is no command.
+    @Test func commandsThatNeedNoName() throws {
+        #expect(try CommandWords.checked(["disk", "alpine", "-o", "x"]) == ["disk", "alpine", "-o", "x"])
+        let (store, _) = try ContractStore.small()
+        #expect(try store.run(["disk", "nothing", "-o", store.folder.path + "/x"]).status == 3)
+    }
+
     @Test func distances() {
         for (left, right, wanted) in [
             ("", "", 0), ("a", "", 1), ("", "abc", 3), ("pull", "pull", 0), ("pul", "pull", 1), ("plul", "pull", 1),

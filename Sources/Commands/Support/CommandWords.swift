@@ -42,6 +42,8 @@ enum CommandWords {
             }
             if path == "cfsoci", let name = accepted[word] { word = name }
             guard let found = known.first(where: { names(of: $0).contains(word) }) else {
+                // The word is an argument of the command that needs no name.
+                if type.configuration.defaultSubcommand != nil { break }
                 // An argument of the command that needs no name, as in `disk IMAGE`.
                 if type.configuration.defaultSubcommand != nil { break }
                 let next = arguments.indices.contains(index + 1) ? arguments[index + 1] : nil
