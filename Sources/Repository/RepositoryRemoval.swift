@@ -2,7 +2,7 @@ package import ComposefsBytes
 internal import ComposefsLinuxSystem
 
 extension Repository {
-    /// Removes everything in the repository that this handle made, unless another handle is open or a name has been given. The directory itself
+    /// Removes everything in the repository that this handle made, unless another handle is open, or a stream, an image or a name exists. The directory itself
     /// stays. The handle must not be used any more.
     ///
     /// - Parameter keepsContent: whether a repository that holds objects or partial blobs stays: a repeated operation continues from them.
@@ -11,6 +11,10 @@ extension Repository {
         guard try system({ () throws(SystemError) in try root.lock(.exclusive, wait: false) }) else { return false }
         for references in [Layout.streamReferences, Layout.imageReferences] {
             guard try entries(of: references)?.isEmpty ?? true else { return false }
+        }
+        // Another handle may have stored a layer or an image without a name since.
+        for links in [Layout.streams, Layout.images] {
+            guard try entries(of: links)?.allSatisfy({ $0.name == "refs" }) ?? true else { return false }
         }
         let known = [Layout.objects, Layout.streams, Layout.images, Layout.staging, Layout.damaged, Layout.leases]
         if keepsContent {
