@@ -163,6 +163,9 @@ def check_stack(files, report, wanted):
         if kind == "whiteoutDevice" and path in wanted:
             assert wanted[path]["type"] == "chr" and wanted[path]["rdev"] == (0, 0), path
             del wanted[path]
+    # Overlayfs wants two lower directories.
+    if not files:
+        return
     mounts = []
     try:
         for file in files:

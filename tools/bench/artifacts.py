@@ -1,0 +1,163 @@
+"""How long `disk` takes to make each kind of a stored image, against its objects copied into one file and synced.
+
+Each run has a new file system with the repository and the output. The page cache has the objects in both cases. The copy is `cat` of all objects of
+the image, each once, then `sync` of the file; `disk` verifies them besides. A merge of 60,000 files and 6,000 whiteouts is measured as `disk --kind
+fsmeta`, which reads the layers, merges them and writes metadata only.
+
+  tools/bench/run disk [a] [b] [--runs N] [--check]
+
+Prints the median, its ratio to that of the copy, and the peak memory. --check fails if a limit is exceeded. Reflinks are used if BENCH_FS has them.
+The peer's figures are not here: its command is not in Debian.
+"""
+
+import argparse
+import hashlib
+import io
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tarfile
+import time
+
+from disk import Scratch
+
+COMMAND = os.environ["CFSOCI"]
+RATIO_LIMIT, MEMORY_LIMIT, MERGE_LIMIT = 1.2, 96, 1.0
+KINDS = ["single", "layered", "vmdk", "fsmeta", "flat"]
+FILES, WHITEOUTS = 60_000, 6_000
+
+
+def timed(arguments, **options):
+    """Seconds, and the peak memory of the process in MiB."""
+    started = time.monotonic()
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, **options)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status != 0:
+        sys.exit(f"{' '.join(arguments)}: status {status}")
+    return time.monotonic() - started, usage.ru_maxrss / 1024
+
+
+def pull(scratch, layout):
+    repository = scratch.repository("sha256")
+    subprocess.run([COMMAND, "-q", "pull", "oci:" + layout, "image", "--repo", repository], check=True, stdout=subprocess.DEVNULL)
+    identifier = json.loads(subprocess.run(
+        [COMMAND, "inspect", "image", "--repo", repository], check=True, capture_output=True).stdout)["imageIds"]["v1"]
+    listed = subprocess.run([COMMAND, "image-objects", identifier, "--repo", repository], check=True, capture_output=True, text=True).stdout
+    objects = [os.path.join(repository, "objects", name[:2], name[2:]) for name in (line.split()[0] for line in listed.splitlines())]
+    subprocess.run(["sync", "-f", repository], check=True)
+    return repository, objects
+
+
+def copied(repository, objects):
+    """Into one file, by programs that do nothing else."""
+    output = os.path.join(os.path.dirname(repository), "copy")
+    names = "\0".join(objects).encode()
+    started = time.monotonic()
+    subprocess.run(["bash", "-c", 'xargs -0 cat > "$1" && sync "$1"', "copy", output], input=names, check=True)
+    seconds = time.monotonic() - started
+    os.remove(output)
+    return seconds
+
+
+def measure(scratch, name, layout, runs):
+    times, peaks = {"copy": []}, {}
+    for run in range(runs + 1):
+        repository, objects = pull(scratch, layout)
+        # Brings the objects into memory.
+        subprocess.run(["xargs", "-0", "cat"], input="\0".join(objects).encode(), stdout=subprocess.DEVNULL, check=True)
+        found = {"copy": copied(repository, objects)}
+        for kind in KINDS:
+            output = os.path.join(os.path.dirname(repository), kind)
+            found[kind], peak = timed([COMMAND, "disk", "image", "--kind", kind, "--output", output, "--repo", repository])
+            peaks[kind] = max(peak, peaks.get(kind, 0))
+            subprocess.run(["rm", "-r", output], check=True)
+        if run > 0 or runs == 0:
+            for kind, seconds in found.items():
+                times.setdefault(kind, []).append(seconds)
+    copy = statistics.median(times["copy"])
+    print(f"{name}: {len(objects)} objects, {sum(map(os.path.getsize, objects)) / 1e6:.0f} MB, copied and synced in {copy:.3f} s")
+    faults = []
+    for kind in KINDS:
+        median = statistics.median(times[kind])
+        print(f"  {kind:8} {median:.3f} s, ratio {median / copy:.2f} (limit {RATIO_LIMIT}), peak {peaks[kind]:.0f} MiB (limit {MEMORY_LIMIT})")
+        if median / copy > RATIO_LIMIT or peaks[kind] > MEMORY_LIMIT:
+            faults.append(f"{name} {kind}")
+    return faults
+
+
+def make_stack(path):
+    """Files in the lower layer, and whiteouts for every tenth of them in the upper one."""
+    blobs = os.path.join(path, "blobs/sha256")
+    os.makedirs(blobs, exist_ok=True)
+
+    def blob(content):
+        digest = hashlib.sha256(content).hexdigest()
+        with open(os.path.join(blobs, digest), "wb") as file:
+            file.write(content)
+        return {"digest": "sha256:" + digest, "size": len(content)}
+
+    def layer(entries):
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+            for name, content in entries:
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+        return blob(archive.getvalue())
+
+    names = [f"usr/d{number % 600}/f{number}" for number in range(FILES)]
+    hidden = [os.path.join(os.path.dirname(name), ".wh." + os.path.basename(name)) for name in names[:: FILES // WHITEOUTS]]
+    layers = [layer((name, name.encode()) for name in names), layer((name, b"") for name in hidden)]
+    prefix = "application/vnd.oci.image."
+    config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [entry["digest"] for entry in layers]}})
+    manifest = json.dumps({
+        "schemaVersion": 2, "mediaType": prefix + "manifest.v1+json",
+        "config": dict(blob(config.encode()), mediaType=prefix + "config.v1+json"),
+        "layers": [dict(entry, mediaType=prefix + "layer.v1.tar") for entry in layers]})
+    with open(os.path.join(path, "oci-layout"), "w") as file:
+        file.write('{"imageLayoutVersion":"1.0.0"}')
+    with open(os.path.join(path, "index.json"), "w") as file:
+        json.dump({"schemaVersion": 2, "manifests": [dict(blob(manifest.encode()), mediaType=prefix + "manifest.v1+json")]}, file)
+
+
+def measure_merge(scratch, runs):
+    layout = scratch.path()
+    make_stack(layout)
+    repository, _ = pull(scratch, layout)
+    times = []
+    for _ in range(max(1, runs)):
+        output = os.path.join(os.path.dirname(repository), "fsmeta")
+        seconds, _ = timed([COMMAND, "disk", "image", "--kind", "fsmeta", "--output", output, "--repo", repository])
+        times.append(seconds)
+    median = statistics.median(times)
+    print(f"merge of {FILES} files and {WHITEOUTS} whiteouts: {median:.3f} s (limit {MERGE_LIMIT:.0f} s)")
+    return ["merge"] if median > MERGE_LIMIT else []
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="tools/bench/run disk")
+    parser.add_argument("images", nargs="*", choices=["a", "b", []])
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--check", action="store_true")
+    arguments = parser.parse_args()
+    directory = os.environ["BENCH_DIR"]
+    os.makedirs(directory, exist_ok=True)
+    scratch = Scratch(directory, COMMAND)
+    faults = []
+    try:
+        for name in arguments.images or ["a", "b"]:
+            layout = os.path.join(directory, "image-" + name)
+            if not os.path.exists(os.path.join(layout, "index.json")):
+                images = os.path.join(os.path.dirname(os.path.abspath(__file__)), "images.py")
+                subprocess.run([sys.executable, images, name, layout], check=True)
+            faults += measure(scratch, "image " + name, layout, arguments.runs)
+        faults += measure_merge(scratch, arguments.runs)
+    finally:
+        scratch.remove()
+    if faults and arguments.check:
+        sys.exit("above a limit: " + ", ".join(faults))
+
+
+main()
