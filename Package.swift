@@ -208,8 +208,8 @@ let package = Package(
         .testTarget(
             name: prefix + "CommandTests",
             dependencies: ours([
-                "Bytes", "Hashing", "JSON", "LinuxSystem", "Confinement", "FileTree", "Dumpfile", "OCI", "CommandSupport", "Commands",
-                "CommandLine", "TestSupport",
+                "Bytes", "Hashing", "JSON", "LinuxSystem", "Confinement", "FileTree", "Dumpfile", "OCI", "CommandSupport",
+                "LowLevelCommands", "Commands", "CommandLine", "TestSupport",
             ]), path: "Tests/CommandTests",
             swiftSettings: settings),
     ],

@@ -22,7 +22,7 @@ struct CreateDisk: ParsableCommand, ConfinedCommand, ImageCommand {
             A file is replaced; a directory must be missing or empty. The same image gives the same bytes. A stack of overlayfs cannot show \
             character devices 0:0, and hard links across layers become copies; both are reported.
 
-            Example: cfsoci disk alpine --kind single -o alpine.erofs
+            Example: cfsoci disk create alpine --kind single -o alpine.erofs
             """)
 
     @Argument(help: "The image.")

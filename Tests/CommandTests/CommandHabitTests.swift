@@ -63,7 +63,7 @@ import Testing
     @Test func commandsThatNeedNoName() throws {
         #expect(try CommandWords.checked(["disk", "alpine", "-o", "x"]) == ["disk", "alpine", "-o", "x"])
         let (store, _) = try ContractStore.small()
-        #expect(try store.run(["disk", "nothing", "-o", store.folder.path + "/x"]).status == 3)
+        #expect(try store.run(["disk", "nothing", "--kind", "single", "-o", store.folder.path + "/x"]).status == 3)
     }
 
     @Test func distances() {

@@ -9,6 +9,7 @@ import Testing
 @testable import ComposefsCommandSupport
 @testable import ComposefsCommands
 @testable import ComposefsConfinement
+@testable import ComposefsLowLevelCommands
 
 /// What a parser that was taken over can still do, with the binary's debug hook (`Misbehaviour`), and what the user is told.
 ///

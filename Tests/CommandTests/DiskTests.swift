@@ -124,7 +124,7 @@ struct DiskTests {
         try refused(["t", "-o", path], 64, "--kind")
         try refused(["t", "--kind", "layered", "--tree", "composefs", "-o", path], 64, "excludes")
         try refused(["t", "--kind", "single", "--size", "1G", "-o", path], 64, "--size")
-        try refused(["nothing", "--kind", "single", "-o", path], 1, "no image")
+        try refused(["nothing", "--kind", "single", "-o", path], 3, "no image")
         try refused(["t", "--kind", "single", "-o", folder.path + "/missing/out"], 1, "missing")
         try refused(["t", "--kind", "flat", "--size", "100K", "-o", path], 1, "102400")
         #expect(!fileList(folder.path).contains { $0.hasPrefix("out") || $0.hasPrefix(".out") })
