@@ -203,7 +203,7 @@ public struct AttachedFuseMount: Sendable, Hashable {
 /// Unmounts the FUSE file system at a directory, whichever user mounted it: directly, or through `fusermount3` if the process may not.
 public func unmountFuse(_ path: ByteString, lazily: Bool = false) throws(FuseError) {
     do throws(SystemError) {
-        try FileDescriptor.unmount(path, lazily: lazily)
+        try FileDescriptor.unmountServed(path, lazily: lazily)
         return
     } catch {
         switch error.errno {

@@ -185,6 +185,20 @@ extension FileDescriptor {
         guard result >= 0 else { throw SystemError(operation: "unmount", path: path, errno: Errno(result: result)) }
     }
 
+    /// Like `unmount`, for a FUSE file system: one that is in use is tried again for half a second. The kernel holds the mount for a file that it
+    /// reads directly (passthrough) until the server has answered the file's release, which is after close(2) has returned.
+    public static func unmountServed(_ path: ByteString, lazily: Bool = false) throws(SystemError) {
+        for _ in 0..<100 {
+            do throws(SystemError) {
+                return try unmount(path, lazily: lazily)
+            } catch {
+                guard error.errno == .busy else { throw error }
+            }
+            Host.sleep(milliseconds: 5)
+        }
+        try unmount(path, lazily: lazily)
+    }
+
     /// Moves the calling thread into a new mount namespace with copies of all mounts. They are unmounted when the thread ends.
     ///
     /// - Returns: A directory whose mount does not propagate to others; nil if that is true of all mounts.

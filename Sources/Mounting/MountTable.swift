@@ -54,8 +54,11 @@ struct MountEntry: Sendable, Hashable {
         if type == "overlay" {
             return source.hasPrefix("composefs") || !values("datadir+").isEmpty || values("lowerdir").contains { Self.hasDataLayers($0) }
         }
-        return (type == "fuse" || type.hasPrefix("fuse.")) && (source.hasPrefix("composefs") || type == "fuse.composefs")
+        return isServed && (source.hasPrefix("composefs") || type == "fuse.composefs")
     }
+
+    /// Whether a FUSE server serves it.
+    var isServed: Bool { type == "fuse" || type.hasPrefix("fuse.") }
 
     private static func hasDataLayers(_ lower: ByteString) -> Bool {
         let colon = UInt8(ascii: ":")

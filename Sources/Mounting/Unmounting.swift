@@ -17,7 +17,11 @@ public func unmount(_ target: ByteString, lazily: Bool = false) throws(MountErro
     guard let found else { throw .notMounted(target) }
     guard found.isImage else { throw .notAnImage(target, type: found.type, source: found.source) }
     do throws(SystemError) {
-        try FileDescriptor.unmount(found.target, lazily: lazily)
+        if found.isServed {
+            try FileDescriptor.unmountServed(found.target, lazily: lazily)
+        } else {
+            try FileDescriptor.unmount(found.target, lazily: lazily)
+        }
     } catch {
         throw MountError(error) {
             switch $0.errno {

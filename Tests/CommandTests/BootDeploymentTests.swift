@@ -70,7 +70,7 @@ import Testing
             try system.store.succeed(["boot", "status"] + place).lines.dropFirst().first?.hasPrefix("next      \(id.prefix(12))  one  ")
                 == true)
         #expect(try system.store.succeed(["boot", "pin", "two"]).lines == ["Pinned " + second])
-        #expect(try system.store.refuse(["boot", "remove", "two"] + place).contains("is pinned; `cfsoci boot pin --undo`"))
+        #expect(try system.store.refuse(["boot", "remove", "two"] + place, status: 6).contains("is pinned; `cfsoci boot pin --undo`"))
         #expect(try system.store.succeed(["boot", "list"] + place).lines[0].hasPrefix("ID            IMAGE  KERNEL  ENTRY"))
 
         // The images stay as long as they are deployed, without a name too.
@@ -151,7 +151,7 @@ import Testing
         #expect(result.status == 0)
         #expect(
             result.lines.first?.contains("\(system.boot) is too small: ") == true
-                && result.lines.dropFirst() == ["status 1", system.boot],
+                && result.lines.dropFirst() == ["status 7", system.boot],
             "\(result.text)\(result.error)")
         #expect(system.store.files == files && fileList(system.state + "/deploy") == [])
     }
@@ -217,7 +217,7 @@ import Testing
         ] {
             #expect(try system.store.run(arguments).status == 64, "\(arguments)")
         }
-        #expect(try system.store.refuse(["boot", "prepare", "x", "--boot", system.boot]).contains("no image \"x\""))
+        #expect(try system.store.refuse(["boot", "prepare", "x", "--boot", system.boot], status: 3).contains("no image \"x\""))
         try system.kernel("one")
         #expect(
             try system.store.refuse(["boot", "prepare", "one", "--boot", system.boot + "/missing"]).contains("No such file or directory"))

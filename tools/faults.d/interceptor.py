@@ -132,7 +132,8 @@ def answer_one(listener, names, folder, calls, child, at, error, kill, wanted):
     identity, process, _, number, _, _ = struct.unpack_from("<QIIiIQ", request)
     arguments = struct.unpack_from("<6Q", request, 32)
     answer = (0, 1)  # continue
-    call = describe(names[number], process, arguments, folder)
+    # After the fault, the calls need not be known.
+    call = None if at is not None and len(calls) > at else describe(names[number], process, arguments, folder)
     if call is not None and wanted(call):
         if len(calls) == at:
             if kill:
