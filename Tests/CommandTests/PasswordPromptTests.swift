@@ -85,7 +85,7 @@ import Testing
         #expect(kill(pid, SIGCONT) == 0)
         #expect(terminal.waits(until: false))
         terminal.type("secret\n")
-        #expect(wait(for: pid) == 1)
+        #expect(wait(for: pid) == 5)
         #expect(terminal.flags == before)
     }
 

@@ -144,7 +144,7 @@ private final class Terminal {
         let terminal = try Terminal(folder, width: 80, height: 24, pull())
         _ = try terminal.lines(until: isWhole)
         server.stop()
-        let after = try terminal.lines(within: 120) { $0.last == "status 1" }
+        let after = try terminal.lines(within: 120) { $0.last == "status 5" }
         #expect(after.prefix(12) == Self.before && after[12].hasPrefix("cfsoci: error: layer "))
         #expect(!after.contains { line in names.contains { line.hasPrefix($0) } })
         #expect(try terminal.showsCursor)

@@ -56,7 +56,7 @@ struct SurroundingsTests {
         let version = try Cfsoci.succeed(["--version"]).text
         #expect(
             text == version
-                + "t\n1\nhello from test layer\nstatus: ok\noci:/tmp/out\nRemoved tag t\n1 1\n1 1\n64 1\n1 1\nmount.composefs (cfsoci) \(version)"
+                + "t\n1\nhello from test layer\nstatus: ok\noci:/tmp/out\nRemoved tag t\n1 1\n3 1\n64 1\n1 1\nmount.composefs (cfsoci) \(version)"
         )
     }
 

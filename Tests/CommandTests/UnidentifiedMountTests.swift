@@ -139,7 +139,7 @@ import Testing
         _ = try place.store.pull(LayoutBuilder.small(), as: "small")
         try serving(place, "composefs:small", [place.store.path]) {
             for command in ["untag", "rm"] {
-                let refusal = try place.store.refuse([command, "small"])
+                let refusal = try place.store.refuse([command, "small"], status: 6)
                 #expect(
                     refusal.hasPrefix("\"small\" is the last name of an image that is in use: mounted at \(place.fuse) ("), "\(refusal)")
             }
