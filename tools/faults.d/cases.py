@@ -30,14 +30,16 @@ class Case:
     - is_whole: whether the repository is there and undamaged before.
     - collects: whether its result is what a collection of garbage leaves. If not, the result is its links.
     - repeated: exit statuses of the command when it is done already.
+    - reports: whether it exits with 2 and a report when it could not check everything.
     """
 
     def __init__(
-        self, name, prepare, arguments, outputs=(), place="repo", standard_input=None, is_whole=True, collects=True, repeated=(0,)
+        self, name, prepare, arguments, outputs=(), place="repo", standard_input=None, is_whole=True, collects=True, repeated=(0,),
+        reports=False,
     ):
         self.name, self.prepare, self.arguments, self.outputs = name, prepare, arguments, outputs
         self.standard_input, self.is_whole, self.collects = standard_input or (lambda folder: None), is_whole, collects
-        self.place, self.repeated = place, repeated
+        self.place, self.repeated, self.reports = place, repeated, reports
 
     def command(self, folder):
         return [*self.arguments(folder), "--repo", self.repository(folder)]
@@ -126,7 +128,8 @@ CASES = [
     Case("upgrade", outdated, lambda f: ["upgrade"]),
     Case(
         "upgrade-old", lambda f: shutil.copytree(FIXTURES + "/base-old-heads", f + "/repo", symlinks=True), lambda f: ["upgrade"]),
-    Case("repair", damaged, lambda f: ["fsck", "--repair", "--from", f"oci:{f}/layout0:t"], is_whole=False),
+    Case("repair", damaged, lambda f: ["fsck", "--repair", "--from", f"oci:{f}/layout0:t"], is_whole=False,
+        reports=True),
     Case("copy", two_repositories, lambda f: ["copy", "a", "b", "--from", f + "/other"]),
     Case("export", lambda f: repository(f, "a"), lambda f: ["export", "a", f"oci:{f}/out:t", "--compression", "none"], ["out"]),
     Case("archive", lambda f: repository(f, "a"), lambda f: ["export", "a", f"oci-archive:{f}/out.tar:t", "--compression", "none"], ["out.tar"]),
