@@ -13,6 +13,7 @@ package func hint(for error: BootError) -> String? {
     case .severalDeployments: "; give more of the identifier"
     case .deploymentIsPinned: "; `cfsoci boot pin --undo` changes that, or use --force"
     case .deploymentIsLast, .deploymentHasData: "; --force removes it anyway"
+    case .deploymentHasMount: "; unmount it first"
     case .etcChanged: "; repeat the command"
     case .etcUnknown, .etcDamaged: "; --new-etc starts with the image's own /etc, and leaves the local changes where they are"
     case .noEntry: "; `cfsoci boot prepare` makes one"

@@ -30,28 +30,37 @@ extension RootedDirectory {
     private static let lacksOpenat2 = Atomic<Bool>(false)
 
     /// Opens a path below the directory. Returns a descriptor or -errno.
-    static func openResult(_ root: Int32, _ path: UnsafeRawBufferPointer, _ flags: OpenFlags, _ mode: UInt32) -> Int {
-        Kernel.call(flags.kind, root, path) { open(root, path, flags, mode) }
+    ///
+    /// - Parameter crossesMounts: whether the path may lead into another mount; if not, the answer is EXDEV.
+    static func openResult(
+        _ root: Int32, _ path: UnsafeRawBufferPointer, _ flags: OpenFlags, _ mode: UInt32, crossesMounts: Bool = true
+    ) -> Int {
+        Kernel.call(flags.kind, root, path) { open(root, path, flags, mode, crossesMounts) }
     }
 
-    private static func open(_ root: Int32, _ path: UnsafeRawBufferPointer, _ flags: OpenFlags, _ mode: UInt32) -> Int {
-        if lacksOpenat2.load(ordering: .relaxed) { return walk(root, path, flags, mode) }
-        let restrictions: ResolveFlags = [.beneath, .noSymlinks]
+    private static func open(
+        _ root: Int32, _ path: UnsafeRawBufferPointer, _ flags: OpenFlags, _ mode: UInt32, _ crossesMounts: Bool
+    ) -> Int {
+        if lacksOpenat2.load(ordering: .relaxed) { return walk(root, path, flags, mode, crossesMounts: crossesMounts) }
+        let restrictions: ResolveFlags = crossesMounts ? [.beneath, .noSymlinks] : [.beneath, .noSymlinks, .noCrossDevice]
         // openat2 accepts a mode only if it creates a file.
         let mode = flags.creates ? mode : 0
         let result = cl_openat2(root, path.baseAddress, path.count, flags.rawValue, mode, restrictions.rawValue)
         switch Errno(result: min(result, 0)) {
         case .noSystemCall:
             lacksOpenat2.store(true, ordering: .relaxed)
-            return walk(root, path, flags, mode)
+            return walk(root, path, flags, mode, crossesMounts: crossesMounts)
         // Seccomp profiles that do not know the call return EPERM.
-        case .notPermitted where result < 0: return walk(root, path, flags, mode)
+        case .notPermitted where result < 0: return walk(root, path, flags, mode, crossesMounts: crossesMounts)
         default: return result
         }
     }
 
-    /// The same without openat2: opens each directory on the way with O_NOFOLLOW, relative to the previous one.
-    static func walk(_ root: Int32, _ path: UnsafeRawBufferPointer, _ flags: OpenFlags, _ mode: UInt32) -> Int {
+    /// The same without openat2: opens each directory on the way with O_NOFOLLOW, relative to the previous one. It knows another mount only by its
+    /// device, so it does not see a bind mount of the same file system.
+    static func walk(
+        _ root: Int32, _ path: UnsafeRawBufferPointer, _ flags: OpenFlags, _ mode: UInt32, crossesMounts: Bool = true
+    ) -> Int {
         guard !leaves(path) else { return -Int(Errno.crossDevice.rawValue) }
         var flags = flags
         flags.insert(.noFollow)
@@ -66,7 +75,13 @@ extension RootedDirectory {
             if at != root { _ = cl_close(at) }
             at = next
         }
-        return cl_openat(at, rest.baseAddress, rest.count, flags.rawValue, mode)
+        let opened = cl_openat(at, rest.baseAddress, rest.count, flags.rawValue, mode)
+        guard !crossesMounts, let file = Int32(exactly: opened), file >= 0 else { return opened }
+        var (there, here) = (cl_stat(), cl_stat())
+        let result = min(cl_fstat(file, &there), cl_fstat(root, &here))
+        if result >= 0, FileStatus(there).device == FileStatus(here).device { return opened }
+        _ = cl_close(file)
+        return result < 0 ? result : -Int(Errno.crossDevice.rawValue)
     }
 
     /// Whether a path is absolute or contains `..`.
@@ -301,6 +316,83 @@ extension RootedDirectory {
             }
         }
         guard result >= 0 else { throw descriptor.failure("link", result, path) }
+    }
+}
+
+// MARK: - Trees
+
+extension RootedDirectory {
+    /// Removes a directory with everything below it. Symbolic links are not followed. Nothing happens if there is none.
+    ///
+    /// A mount point is never entered: what is mounted there belongs to another file system, or has another place.
+    ///
+    /// - Throws: EBUSY if the directory or one below it is a mount point; what was removed before stays removed.
+    public borrowing func removeTree(at path: ByteString) throws(SystemError) {
+        let (parent, name) = FileDescriptor.split(path)
+        guard let directory = try openIfPresent(at: parent, [.pathOnly, .directory]) else { return }
+        try RootedDirectory(directory).removeTree(named: name)
+    }
+
+    private borrowing func removeTree(named name: ByteString) throws(SystemError) {
+        // A list instead of recursion: the directory decides how deep it is. Directories are removed in reverse order, the deepest first.
+        var pending = [name]
+        var directories: [ByteString] = []
+        while let next = pending.popLast() {
+            guard let entries = try entriesOfMount(next) else { continue }
+            directories.append(next)
+            for entry in entries {
+                let path = next + "/" + entry.name
+                if try kind(of: entry, at: path) == .directory { pending.append(path) } else { try unlink(at: path) }
+            }
+        }
+        for directory in directories.reversed() { try removeDirectory(at: directory) }
+    }
+
+    /// The first directory that is a mount point: this one, or one below it. Nil if there is none, or no such directory.
+    public borrowing func mountPoint(atOrBelow path: ByteString) throws(SystemError) -> ByteString? {
+        let (parent, name) = FileDescriptor.split(path)
+        guard let directory = try openIfPresent(at: parent, [.pathOnly, .directory]) else { return nil }
+        let top = RootedDirectory(directory)
+        var pending = [name]
+        while let next = pending.popLast() {
+            do throws(SystemError) {
+                for entry in try top.entriesOfMount(next) ?? [] {
+                    let path = next + "/" + entry.name
+                    if try top.kind(of: entry, at: path) == .directory { pending.append(path) }
+                }
+            } catch {
+                guard error.errno == .busy else { throw error }
+                return parent == "." ? next : parent + "/" + next
+            }
+        }
+        return nil
+    }
+
+    /// The entries of a directory in ascending order of their names; nil if it does not exist. EBUSY if another file system is mounted on it.
+    private borrowing func entriesOfMount(_ path: ByteString) throws(SystemError) -> [DirectoryEntry]? {
+        let opened = path.bytes.withUnsafeBytes {
+            Self.openResult(descriptor.raw, $0, [.readOnly, .directory, .noFollow], 0, crossesMounts: false)
+        }
+        guard let new = Int32(exactly: opened), new >= 0 else {
+            switch Errno(result: opened) {
+            case .noEntry: return nil
+            case .crossDevice: throw descriptor.failure("remove mount point", -Int(Errno.busy.rawValue), path)
+            default: throw descriptor.failure("open", opened, path)
+            }
+        }
+        let directory = FileDescriptor(owning: new)
+        do throws(SystemError) {
+            return try directory.entries().sorted { $0.name < $1.name }
+        } catch {
+            // The kernel's answer for a directory that was removed after it was opened.
+            guard error.errno == .noEntry else { throw error }
+            return nil
+        }
+    }
+
+    /// The kind of a directory's entry, also if the file system does not state it with the name.
+    private borrowing func kind(of entry: DirectoryEntry, at path: ByteString) throws(SystemError) -> FileKind? {
+        entry.kind == .unknown ? try statusIfPresent(at: path)?.kind : entry.kind
     }
 }
 

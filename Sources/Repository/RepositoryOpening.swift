@@ -291,8 +291,8 @@ extension Repository {
     }
 
     static func firstObject(_ root: borrowing RootedDirectory) throws(RepositoryError) -> (ByteString, VerityAlgorithm)? {
-        for index in 0...255 {
-            let directory = Layout.objects + "/" + ByteString(Hex.encode(CollectionOfOne(UInt8(index))))
+        for index in try objectDirectories(in: root) {
+            let directory = objectDirectory(index)
             for entry in try entries(of: directory, in: root) ?? [] {
                 let name = directory + "/" + entry.name
                 if let id = ObjectID(objectPath: name.bytes.dropFirst(Layout.objects.count + 1)) { return (name, id.algorithm) }
@@ -306,33 +306,24 @@ extension Repository {
         do throws(SystemError) {
             return try root.entries(of: path)?.sorted { $0.name < $1.name }
         } catch {
-            // The kernel says ENOTDIR of a link as well, and the user has to look for the link.
-            let isLink = error.errno == .notDirectory && (try? root.statusIfPresent(at: path))?.kind == .symbolicLink
-            throw RepositoryError(isLink ? SystemError(operation: error.operation, path: error.path, errno: .tooManySymbolicLinks) : error)
+            throw notDirectory(error, path, root)
         }
+    }
+
+    /// The kernel says ENOTDIR of a link as well, and the user has to look for the link.
+    private static func notDirectory(_ error: SystemError, _ path: ByteString, _ root: borrowing RootedDirectory) -> RepositoryError {
+        let isLink = error.errno == .notDirectory && (try? root.statusIfPresent(at: path))?.kind == .symbolicLink
+        return RepositoryError(isLink ? SystemError(operation: error.operation, path: error.path, errno: .tooManySymbolicLinks) : error)
     }
 
     func entries(of path: ByteString) throws(RepositoryError) -> [DirectoryEntry]? { try Self.entries(of: path, in: root) }
 
     /// Removes a directory with everything below it.
     static func removeTree(_ path: ByteString, in root: borrowing RootedDirectory) throws(RepositoryError) {
-        // A list instead of recursion; directories are removed in reverse order, the deepest first.
-        var pending = [path]
-        var directories: [ByteString] = []
-        while let next = pending.popLast() {
-            guard let list = try entries(of: next, in: root) else { continue }
-            directories.append(next)
-            for entry in list {
-                let name = next + "/" + entry.name
-                if entry.kind == .directory {
-                    pending.append(name)
-                } else {
-                    try system { () throws(SystemError) in try root.unlink(at: name) }
-                }
-            }
-        }
-        for directory in directories.reversed() {
-            try system { () throws(SystemError) in try root.removeDirectory(at: directory) }
+        do throws(SystemError) {
+            try root.removeTree(at: path)
+        } catch {
+            throw notDirectory(error, path, root)
         }
     }
 }

@@ -5,6 +5,7 @@ import ComposefsHashing
 import ComposefsImageStore
 import ComposefsLinuxSystem
 import ComposefsTestSupport
+import Glibc
 import Testing
 
 @testable import ComposefsBoot
@@ -279,6 +280,27 @@ import Testing
             try fixture.listing("boot").filter { $0.value != "/" }.keys.sorted()
                 == [shared, "composefs/notes.txt", "loader/entries.srel", "loader/entries/other.conf"].sorted())
         #expect(try fixture.listing("sysroot/state/deploy") == [:])
+    }
+
+    /// A volume that is mounted below the deployment's directory is not the deployment's.
+    @Test(.enabled(if: Host.effectiveUserID == 0, "needs root")) func mountedVolumesStay() throws {
+        let fixture = try BootFixture()
+        let ids = try ["1", "2"].map { try fixture.bootable(ByteString($0), kernel: "shared", disk: $0) }
+        for name in ["1", "2"] as [ByteString] { try fixture.prepare(name) }
+        let before = try fixture.listing("boot")
+        let place = fixture.path + "/" + state(ids[0], "/etc/upper/volume")
+        try fixture.write("volume/data", "of the user")
+        try FileDescriptor.makeDirectory(place, mode: 0o755)
+        // MS_BIND
+        try #require(mount("\(fixture.path)/volume", "\(place)", nil, 4096, nil) == 0)
+        expectError("a file system is mounted on \(fixture.sysroot)/state/deploy/\(ids[0].hex)/etc/upper/volume") {
+            _ = try fixture.deployments().remove("1", try fixture.partition(), force: true)
+        }
+        #expect(try fixture.listing("boot") == before && fixture.read("volume/data") == "of the user")
+        #expect(try fixture.deployments().all().count == 2)
+        try #require(umount2("\(place)", 0) == 0)
+        #expect(try fixture.deployments().remove("1", try fixture.partition()).deployments == [ids[0]])
+        #expect(try fixture.read("volume/data") == "of the user")
     }
 
     @Test func anEntryThatCannotBeReadKeepsEverything() throws {

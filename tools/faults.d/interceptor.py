@@ -42,10 +42,10 @@ RECEIVE, SEND = 0xC0502100, 0xC0182101
 
 
 class Call:
-    """A counted call: its name and its object."""
+    """A counted call: its name and its object, and its number among all requests of the kernel."""
 
-    def __init__(self, name, target, flags):
-        self.name, self.target, self.flags = name, target, flags
+    def __init__(self, name, target, flags, number):
+        self.name, self.target, self.flags, self.number = name, target, flags, number
 
     @property
     def changes(self):
@@ -58,15 +58,25 @@ class Call:
 
 
 class Outcome:
-    """How a run ended. `status` is negative for a signal."""
+    """How a run ended. `status` is negative for a signal. `failed` is the call that failed, or before which the program was killed."""
 
-    def __init__(self, status, output, error, calls):
-        self.status, self.output, self.error, self.calls = status, output, error, calls
+    def __init__(self, status, output, error, calls, failed):
+        self.status, self.output, self.error, self.calls, self.failed = status, output, error, calls, failed
+
+
+class Plan:
+    """Which call fails: the first from request number `at` on that concerns `folder` and is wanted. Nothing fails if `at` is None; then
+    all such calls are recorded."""
+
+    def __init__(self, folder, at, error, kill, wanted):
+        self.folder, self.at, self.error, self.kill, self.wanted = folder, at, error, kill, wanted
+        self.requests, self.calls, self.failed = 0, [], None
 
 
 def run(command, folder, at=None, error=None, kill=False, wanted=lambda call: True, standard_input=None):
-    """Runs a command. Call number `at`, counted from 0 among the wanted calls that concern `folder`, fails with `error`, or the program is
-    killed before it."""
+    """Runs a command. The first of the wanted calls that concern `folder`, from request number `at` on, fails with `error`, or the program
+    is killed before it."""
+    plan = Plan(folder, at, error, kill, wanted)
     machine = platform.machine()
     numbers = NUMBERS[machine]
     names = {number: name for name, number in numbers.items()}
@@ -95,7 +105,7 @@ def run(command, folder, at=None, error=None, kill=False, wanted=lambda call: Tr
     for descriptor in (listener, out_read, error_read):
         poll.register(descriptor, select.POLLIN)
     texts = {out_read: bytearray(), error_read: bytearray()}
-    calls, is_over = [], False
+    is_over = False
     while not is_over:
         for descriptor, event in poll.poll(60000) or [(None, 0)]:
             if descriptor is None:
@@ -108,7 +118,7 @@ def run(command, folder, at=None, error=None, kill=False, wanted=lambda call: Tr
                 if not data:
                     poll.unregister(descriptor)
             elif event & select.POLLIN:
-                answer_one(listener, names, folder, calls, child, at, error, kill, wanted)
+                answer_one(listener, names, child, plan)
             else:
                 is_over = True
     os.close(listener)
@@ -118,10 +128,10 @@ def run(command, folder, at=None, error=None, kill=False, wanted=lambda call: Tr
             texts[descriptor] += data
         os.close(descriptor)
     code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-    return Outcome(code, texts[out_read].decode(errors="replace"), texts[error_read].decode(errors="replace"), calls)
+    return Outcome(code, texts[out_read].decode(errors="replace"), texts[error_read].decode(errors="replace"), plan.calls, plan.failed)
 
 
-def answer_one(listener, names, folder, calls, child, at, error, kill, wanted):
+def answer_one(listener, names, child, plan):
     request = bytearray(80)
     try:
         fcntl.ioctl(listener, RECEIVE, request)
@@ -130,17 +140,19 @@ def answer_one(listener, names, folder, calls, child, at, error, kill, wanted):
             return
         raise
     identity, process, _, number, _, _ = struct.unpack_from("<QIIiIQ", request)
-    arguments = struct.unpack_from("<6Q", request, 32)
     answer = (0, 1)  # continue
-    # After the fault, the calls need not be known.
-    call = None if at is not None and len(calls) > at else describe(names[number], process, arguments, folder)
-    if call is not None and wanted(call):
-        if len(calls) == at:
-            if kill:
-                os.kill(child, signal.SIGKILL)
-            elif error is not None:
-                answer = (-error, 0)
-        calls.append(call)
+    plan.requests += 1
+    # Only the calls that may fail need be known: to describe one takes longer than all else.
+    if plan.at is None or plan.failed is None and plan.requests > plan.at:
+        call = describe(names[number], process, struct.unpack_from("<6Q", request, 32), plan.folder, plan.requests - 1)
+        if call is not None and plan.wanted(call):
+            plan.calls.append(call)
+            if plan.at is not None:
+                plan.failed = call
+                if plan.kill:
+                    os.kill(child, signal.SIGKILL)
+                else:
+                    answer = (-plan.error, 0)
     try:
         fcntl.ioctl(listener, SEND, struct.pack("<QqiI", identity, 0, answer[0], answer[1]))
     except OSError as fault:
@@ -148,7 +160,7 @@ def answer_one(listener, names, folder, calls, child, at, error, kill, wanted):
             raise
 
 
-def describe(name, process, arguments, folder):
+def describe(name, process, arguments, folder, number):
     """The call if it concerns the folder, or None."""
     try:
         directory, path = PATHS.get(name, (0, None))
@@ -174,7 +186,7 @@ def describe(name, process, arguments, folder):
                 flags = struct.unpack("<Q", memory.read(8))[0]
         except OSError:
             pass
-    return Call(name, text[len(folder):], flags)
+    return Call(name, text[len(folder):], flags, number)
 
 
 def read_text(process, address):

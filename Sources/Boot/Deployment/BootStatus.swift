@@ -87,7 +87,8 @@ extension Deployments {
     /// - Parameters:
     ///   - subdirectory: the directory of the boot partition for kernels, as it was prepared.
     ///   - force: removes a pinned deployment, the last one with an entry, and one with data in its own `/var`. What runs is never removed.
-    /// - Throws: `BootError.deploymentIsBooted`, `.deploymentIsPinned`, `.deploymentIsLast`, `.deploymentHasData`.
+    /// - Throws: `BootError.deploymentIsBooted`, `.deploymentIsPinned`, `.deploymentIsLast`, `.deploymentHasData`,
+    ///   `.deploymentHasMount`.
     public func remove(
         _ text: ByteString, _ partition: BootPartition, subdirectory: ByteString = "composefs", force: Bool = false
     ) throws -> BootRemoval {
@@ -96,6 +97,10 @@ extension Deployments {
                 let status = try status(partition)
                 let deployment = try find(text, status.entries)
                 guard !running.contains(deployment.id) else { throw BootError.deploymentIsBooted(deployment.id) }
+                // A file system that is mounted below it is not the deployment's, and would be emptied with it.
+                if let mount = try root.mountPoint(atOrBelow: Self.directory(deployment.id)) {
+                    throw BootError.deploymentHasMount(deployment.id, sysroot + "/" + mount)
+                }
                 let system = try knownSystem()
                 // Another system may boot the same image. A unified kernel image with a given name has no mark.
                 let own = status.entries(of: deployment.id).filter { entry in
@@ -118,7 +123,7 @@ extension Deployments {
                 let temporary = Self.deploy + "/" + Self.temporaryPrefix + ByteString(Host.randomName(12))
                 try root.rename(at: Self.directory(deployment.id), to: temporary)
                 try root.open(at: Self.deploy, [.readOnly, .directory]).sync()
-                try removeTree(temporary)
+                try root.removeTree(at: temporary)
                 removal.deployments.append(deployment.id)
                 return removal
             }

@@ -112,13 +112,13 @@ extension Deployments {
                 try root.rename(at: temporary + "/etc", to: directory + "/etc", flags: .exchange)
                 try write(record.bytes, at: directory + "/" + Self.record)
                 try root.open(at: directory, [.readOnly, .directory]).sync()
-                try removeTree(temporary)
+                try root.removeTree(at: temporary)
             } else {
                 try root.rename(at: temporary, to: directory, flags: .noReplace)
             }
             try root.open(at: Self.deploy, [.readOnly, .directory]).sync()
         } catch {
-            if try root.statusIfPresent(at: temporary) != nil { try? removeTree(temporary) }
+            try? root.removeTree(at: temporary)
             throw error
         }
         return outcome
@@ -147,7 +147,7 @@ extension Deployments {
             try root.rename(at: temporary, to: Self.sharedVar, flags: .noReplace)
             try root.open(at: parent, [.readOnly, .directory]).sync()
         } catch {
-            if try root.statusIfPresent(at: temporary) != nil { try? removeTree(temporary) }
+            try? root.removeTree(at: temporary)
             throw error
         }
     }

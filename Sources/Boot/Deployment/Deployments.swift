@@ -172,26 +172,6 @@ public final class Deployments: Sendable {
         return true
     }
 
-    /// Removes a directory with everything below it. Symbolic links are not followed.
-    func removeTree(_ path: ByteString) throws(SystemError) {
-        // A list instead of recursion: the directory decides how deep it is.
-        var pending = [path]
-        while let at = pending.last {
-            var below: [ByteString] = []
-            for entry in try root.entries(of: at) ?? [] {
-                let child = at + "/" + entry.name
-                let kind = entry.kind == .unknown ? try root.status(at: child).kind : entry.kind
-                if kind == .directory { below.append(child) } else { try root.unlink(at: child) }
-            }
-            if below.isEmpty {
-                try root.removeDirectory(at: at)
-                pending.removeLast()
-            } else {
-                pending += below
-            }
-        }
-    }
-
     /// Removes what interrupted preparations and removals have left.
     ///
     /// - Returns: the number of directories and files.
@@ -200,7 +180,7 @@ public final class Deployments: Sendable {
         var count = 0
         for entry in try root.entries(of: Self.deploy) ?? [] where entry.name.hasPrefix(Self.temporaryPrefix) {
             let path = Self.deploy + "/" + entry.name
-            if try root.status(at: path).kind == .directory { try removeTree(path) } else { try root.unlink(at: path) }
+            if try root.status(at: path).kind == .directory { try root.removeTree(at: path) } else { try root.unlink(at: path) }
             count += 1
         }
         return count

@@ -44,6 +44,8 @@ public enum BootError: Error, Sendable, CustomStringConvertible {
     case deploymentIsLast(ObjectID)
     /// A deployment has data in a `/var` of its own.
     case deploymentHasData(ObjectID)
+    /// A file system is mounted below a deployment's directory: the path.
+    case deploymentHasMount(ObjectID, ByteString)
     /// A file in the local `/etc` of a deployment changed while it was copied, or its directory cannot be understood: the path.
     case etcChanged(ByteString)
     case etcDamaged(ByteString)
@@ -83,6 +85,7 @@ public enum BootError: Error, Sendable, CustomStringConvertible {
         case .deploymentIsPinned(let id): "the deployment \(id.hex) is pinned"
         case .deploymentIsLast(let id): "the deployment \(id.hex) is the last one that can be booted"
         case .deploymentHasData(let id): "the deployment \(id.hex) has data in its own /var"
+        case .deploymentHasMount(let id, let path): "a file system is mounted on \(path), in the deployment \(id.hex)"
         case .etcChanged(let path): "\(path) changed while it was copied"
         case .etcDamaged(let path): "\(path) is not what overlayfs keeps there"
         case .etcUnknown(let id, let cause):

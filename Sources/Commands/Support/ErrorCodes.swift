@@ -32,7 +32,7 @@ extension ErrorCode {
         case let error as BootError:
             switch error {
             case .noSpace: self = .noSpace
-            case .deploymentIsBooted, .deploymentIsPinned: self = .inUse
+            case .deploymentIsBooted, .deploymentIsPinned, .deploymentHasMount: self = .inUse
             case .etcUnknown(_, let cause): self.init(of: cause)
             default: self = .failed
             }

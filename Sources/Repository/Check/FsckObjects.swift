@@ -105,8 +105,8 @@ extension Repository {
     ) throws(RepositoryError) -> [ObjectDirectory] {
         // What has its place is reported with the other directories.
         guard try status(at: Layout.objects)?.kind == .directory else { return [] }
-        let all = Array(UInt8.min...UInt8.max)
-        let listed = parallelMap(all, threads: threads, batch: 4) { index -> Result<ObjectDirectory, RepositoryError> in
+        let present = try Self.objectDirectories(in: root)
+        let listed = parallelMap(present, threads: threads, batch: 4) { index -> Result<ObjectDirectory, RepositoryError> in
             do throws(RepositoryError) { return .success(try self.objectNames(index, chosen)) } catch { return .failure(error) }
         }
         var directories: [ObjectDirectory] = []
@@ -119,9 +119,7 @@ extension Repository {
     }
 
     private func objectNames(_ index: UInt8, _ chosen: CheckedObjects) throws(RepositoryError) -> ObjectDirectory {
-        var found = ObjectDirectory(path: Layout.objects + "/" + ByteString(Hex.encode(CollectionOfOne(index))))
-        // Another file holds no objects, and is reported as a stray one.
-        guard try status(at: found.path)?.kind == .directory else { return found }
+        var found = ObjectDirectory(path: Self.objectDirectory(index))
         for entry in try entries(of: found.path) ?? [] {
             var kind = entry.kind
             if kind == .unknown {

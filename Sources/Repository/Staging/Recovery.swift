@@ -314,48 +314,4 @@ extension Repository {
         }
         for id in ids.sorted() where try objectSize(id) == nil { throw .objectMissing(id) }
     }
-
-    /// Calls `body` with every file below `objects/XX`: its identifier (nil if the name is not that of an object), path, and status.
-    func forEachObject(
-        _ body: (ObjectID?, ByteString, FileStatus) throws(RepositoryError) -> Void
-    ) throws(RepositoryError) {
-        // A part of the directories at a time: what is known of all objects need not be in memory at once.
-        for start in stride(from: 0, through: 255, by: Self.directoriesAtOnce) {
-            let part = Array(start..<(start + Self.directoriesAtOnce))
-            let found = parallelMap(part, threads: Host.processorCount, batch: 1) { index -> Result<[ObjectEntry], RepositoryError> in
-                do throws(RepositoryError) {
-                    return .success(try self.objectEntries(UInt8(truncatingIfNeeded: index)))
-                } catch {
-                    return .failure(error)
-                }
-            }
-            for result in found { for entry in try result.get() { try body(entry.id, entry.path, entry.status) } }
-        }
-    }
-
-    private static var directoriesAtOnce: Int { 32 }
-
-    private struct ObjectEntry: Sendable {
-        var id: ObjectID?
-        var path: ByteString
-        var status: FileStatus
-    }
-
-    /// The entries of one of the 256 directories.
-    private func objectEntries(_ index: UInt8) throws(RepositoryError) -> [ObjectEntry] {
-        let path = Layout.objects + "/" + ByteString(Hex.encode(CollectionOfOne(index)))
-        // Another file holds no objects; fsck reports it.
-        guard try status(at: path)?.kind == .directory else { return [] }
-        return try system { () throws(SystemError) in
-            let directory = try root.directory(at: path)
-            var found: [ObjectEntry] = []
-            for entry in try directory.entries(of: ".") ?? [] {
-                // Another process may have removed it meanwhile.
-                guard let status = try directory.statusIfPresent(at: entry.name) else { continue }
-                let id = Layout.objectID(first: index, rest: entry.name, algorithm)
-                found.append(ObjectEntry(id: id, path: path + "/" + entry.name, status: status))
-            }
-            return found.sorted { $0.path < $1.path }
-        }
-    }
 }
