@@ -2,7 +2,7 @@
 //
 // - `ImageDisks` makes one of an image: EROFS images of its layers, merged EROFS images, a VMDK, an ext4 root file system (`DiskKind`).
 // - `makeUpperDisk` and `growDisk` are for the writable ext4 disk of a virtual machine.
-// - `ObjectCopy` copies objects to their places: each is verified, and shared with the image where the file system can.
+// - `ObjectCopy` copies objects to their places: each is verified, and shared with the image if the file system can.
 //
 // The formats are pure and in EROFS and Ext4. An output has its name only when it is complete and durable.
 

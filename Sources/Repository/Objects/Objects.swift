@@ -64,7 +64,7 @@ extension Repository {
     /// With verity the kernel's digest decides. Without, the content does, which is read once by each handle: a file of the right size under an
     /// object's name may be damaged, and nothing that is stored now may lead to it.
     ///
-    /// - Parameter content: the object's content where the caller has it in memory; comparing costs less than hashing.
+    /// - Parameter content: the object's content if the caller has it in memory; comparing costs less than hashing.
     func inspect(
         _ id: ObjectID, size: UInt64, at path: ByteString, _ content: [UnsafeRawBufferPointer]? = nil
     ) throws(RepositoryError) -> Presence {

@@ -216,7 +216,7 @@ struct ImagePull {
         return result
     }
 
-    /// References to images for booting: those that are recorded already, made anew where they are damaged, and those that the options ask for.
+    /// References to images for booting: those that are recorded already, made anew if they are damaged, and those that the options ask for.
     private func bootImages(
         _ known: StoredImage?, _ publication: inout Repository.Publication, tree: (XattrFiltering) throws -> FileTree
     ) throws -> (references: [(key: String, id: ObjectID)], chosen: BootImage?) {
