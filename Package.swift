@@ -69,6 +69,9 @@ let package = Package(
         module("Hashing", ["Bytes", "COpenSSL"]),
         module("Compression", ["Bytes", "CISAL", "CZlib", "CZstd"]),
         module("JSON", ["Bytes"]),
+        // registries.conf and the configuration of cfsoci-setup-root are TOML: toml++ 3.3, the only suitable C or C++ library in Debian, fails its
+        // own assertions after seconds of fuzzing, and the Swift packages depend on Foundation.
+        module("TOML", ["Bytes"]),
         module("LinuxSystem", ["Bytes", "CLinux"]),
         module("Concurrency", ["LinuxSystem", "CLinux"]),
         // What a process gives up before it parses bytes of others. Programs ask for it; no other module does.
@@ -99,10 +102,9 @@ let package = Package(
                 "Dumpfile",
                 "OCIModel", "Repository",
             ]),
-        // registries.conf is TOML, which Registry parses itself: toml++ 3.3, the only suitable C or C++ library in Debian, fails its own assertions
-        // after seconds of fuzzing, and the Swift packages depend on Foundation.
         module(
-            "Registry", ["Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "OCIModel", "HTTPClient", "Transports"]),
+            "Registry",
+            ["Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "TOML", "OCIModel", "HTTPClient", "Transports"]),
         // Level 6: boot images; FUSE.
         module(
             "Boot",
@@ -162,6 +164,7 @@ let package = Package(
         tests("Concurrency", ["Bytes", "LinuxSystem"]),
         tests("Confinement", ["Bytes", "LinuxSystem", "TestSupport"]),
         tests("JSON", []),
+        tests("TOML", []),
         tests("FileTree", ["Bytes"]),
         tests("Tar", ["Bytes"]),
         tests("SplitStream", ["Bytes", "Hashing", "Compression"]),
@@ -174,7 +177,7 @@ let package = Package(
         tests(
             "Transports",
             ["Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "OCIModel", "ImageStore", "Transfer", "TestSupport"]),
-        tests("HTTPClient", ["Compression", "LinuxSystem", "Concurrency", "TestSupport"]),
+        tests("HTTPClient", ["Bytes", "Compression", "LinuxSystem", "Concurrency", "TestSupport"]),
         tests("ImageStore", ["Bytes", "Hashing", "FileTree", "Tar", "Dumpfile", "OCIModel", "Transports", "Transfer"]),
         tests(
             "Registry",

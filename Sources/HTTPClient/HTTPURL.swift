@@ -1,3 +1,4 @@
+internal import ComposefsBytes
 internal import ComposefsCCurl
 
 /// An absolute http or https URL. libcurl parses it, so that what is checked is what libcurl connects to.

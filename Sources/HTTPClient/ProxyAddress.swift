@@ -1,3 +1,4 @@
+internal import ComposefsBytes
 internal import ComposefsCCurl
 
 /// The URL of a proxy, validated. It may hold a password, which is never printed.

@@ -1,3 +1,4 @@
+internal import ComposefsBytes
 internal import ComposefsCCurl
 
 /// Why a transfer ended before its response did.

@@ -1,3 +1,4 @@
+import ComposefsBytes
 import Testing
 
 @testable import ComposefsHTTPClient

@@ -1,3 +1,4 @@
+internal import ComposefsBytes
 internal import ComposefsConcurrency
 internal import ComposefsHTTPClient
 internal import ComposefsJSON

@@ -1,6 +1,7 @@
 internal import ComposefsBytes
 internal import ComposefsHTTPClient
 internal import ComposefsOCIModel
+internal import ComposefsTOML
 
 /// How short names without an alias are completed (containers-registries.conf(5)).
 enum ShortNameMode: String, Sendable {

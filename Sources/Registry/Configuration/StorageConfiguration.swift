@@ -2,6 +2,7 @@ public import ComposefsBytes
 internal import ComposefsHTTPClient
 internal import ComposefsLinuxSystem
 internal import ComposefsOCIModel
+internal import ComposefsTOML
 
 /// The directories in which container tools store images on this machine, from containers-storage.conf(5), its drop-ins, and environment
 /// variables.

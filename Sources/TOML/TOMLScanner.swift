@@ -1,4 +1,4 @@
-internal import ComposefsHTTPClient
+internal import ComposefsBytes
 
 /// Scans the tokens of a TOML document that is valid UTF-8.
 struct TOMLScanner {

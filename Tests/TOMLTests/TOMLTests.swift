@@ -1,6 +1,6 @@
 import Testing
 
-@testable import ComposefsRegistry
+@testable import ComposefsTOML
 
 extension TOMLValue {
     /// Types and values as text, keys in order.
