@@ -364,7 +364,7 @@ intptr_t cl_verity_signature(int32_t fd, void *buffer, size_t size) {
 }
 
 // The mount API by system call number: the numbers are the same on every architecture, and C libraries wrap these calls late or never.
-enum { NR_move_mount = 429, NR_fsopen = 430, NR_fsconfig = 431, NR_fsmount = 432, NR_mount_setattr = 442 };
+enum { NR_open_tree = 428, NR_move_mount = 429, NR_fsopen = 430, NR_fsconfig = 431, NR_fsmount = 432, NR_mount_setattr = 442 };
 enum { CONFIG_FLAG = 0, CONFIG_STRING = 1, CONFIG_FD = 5, CONFIG_CREATE = 6 };
 
 intptr_t cl_fsopen(const char *type) { return RETRY(syscall(NR_fsopen, type, 1 /* FSOPEN_CLOEXEC */)); }
@@ -378,6 +378,11 @@ intptr_t cl_fsconfig_flag(int32_t fs, const char *key) { return RETRY(syscall(NR
 intptr_t cl_fsconfig_fd(int32_t fs, const char *key, int32_t fd) { return RETRY(syscall(NR_fsconfig, fs, CONFIG_FD, key, NULL, fd)); }
 intptr_t cl_fsconfig_create(int32_t fs) { return RETRY(syscall(NR_fsconfig, fs, CONFIG_CREATE, NULL, NULL, 0)); }
 intptr_t cl_fsmount(int32_t fs, uint64_t attributes) { return RETRY(syscall(NR_fsmount, fs, 1 /* FSMOUNT_CLOEXEC */, attributes)); }
+
+intptr_t cl_copy_mounts(int32_t fd) {
+    // OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC, AT_RECURSIVE.
+    return RETRY(syscall(NR_open_tree, fd, "", AT_EMPTY_PATH | 1 | O_CLOEXEC | 0x8000));
+}
 
 intptr_t cl_move_mount(int32_t mount, int32_t toDir, const void *to, size_t toLength) {
     TERMINATED(target, to, toLength)

@@ -111,6 +111,22 @@ extension FileDescriptor {
         guard result >= 0 else { throw SystemError("mount at", result, at: directory, nil) }
     }
 
+    /// Attaches this detached mount to a path.
+    public borrowing func attachMount(at path: ByteString) throws(SystemError) { try FileDescriptor.attachMount(raw, at: path) }
+
+    /// A detached copy of the mount that this directory is on, with this directory as its root, and of all mounts below (open_tree(2) with
+    /// `OPEN_TREE_CLONE`). What is mounted or unmounted at the originals later does not change the copy.
+    public borrowing func copyMounts() throws(SystemError) -> FileDescriptor {
+        let number = raw
+        let result = Kernel.call(.mount, number) { cl_copy_mounts(number) }
+        guard let copied = Int32(exactly: result), copied >= 0 else { throw SystemError("copy the mounts at", result, at: number, nil) }
+        let copy = FileDescriptor(owning: copied)
+        // Copies of shared mounts share their events: the end of the originals would be that of the copies.
+        let privacy = Kernel.call(.mount, copied) { cl_make_mounts_private("/proc/self/fd/\(copied)", 1) }
+        guard privacy >= 0 else { throw SystemError("make private the copy of the mounts at", privacy, at: number, nil) }
+        return copy
+    }
+
     /// Attaches a detached mount, by the number of its descriptor, to a path.
     public static func attachMount(_ raw: Int32, at path: ByteString) throws(SystemError) {
         let result = path.bytes.withUnsafeBytes { bytes in

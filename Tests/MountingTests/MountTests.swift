@@ -70,6 +70,31 @@ import Testing
         }
     }
 
+    @Test func copiesOfMountsOutliveTheOriginals() throws {
+        try TestImage.with { test in
+            let second = try test.makeDirectory("second")
+            let below = test.target + "/sub"
+            defer {
+                for path in [second + "/sub", second, below, test.target] { while umount2(path.description, Int32(MNT_DETACH)) == 0 {} }
+            }
+            try test.mount()
+            // As systemd does for all mounts: the end of one is the end of its copies.
+            #expect(Glibc.mount(nil, test.target.description, nil, UInt(MS_SHARED), nil) == 0)
+            let memory = try FileSystemContext("tmpfs")
+            try memory.create()
+            try memory.mount([]).attachMount(at: below)
+            try FileDescriptor.open(below + "/file", [.writeOnly, .create]).writeAll(Array("below".utf8))
+            let copy = try test.open(test.target).copyMounts()
+            for path in [below, test.target] { try FileDescriptor.unmount(path) }
+            try copy.attachMount(at: second)
+            #expect(try FileDescriptor.open(second + "/inline", .readOnly).readAll(limit: 100) == Array("in the image\n".utf8))
+            #expect(try FileDescriptor.open(second + "/sub/file", .readOnly).readAll(limit: 100) == Array("below".utf8))
+            // A directory inside of a mount is the root of its copy.
+            try test.open(second + "/sub").copyMounts().attachMount(at: test.target)
+            #expect(try FileDescriptor.open(test.target + "/file", .readOnly).readAll(limit: 100) == Array("below".utf8))
+        }
+    }
+
     @Test func objectsMayBeInSeveralDirectories() throws {
         try TestImage.with { test in
             let more = try test.makeDirectory("more")

@@ -105,6 +105,8 @@ intptr_t cl_fsconfig_flag(int32_t fs, const char *key);
 intptr_t cl_fsconfig_fd(int32_t fs, const char *key, int32_t fd);
 intptr_t cl_fsconfig_create(int32_t fs);
 intptr_t cl_fsmount(int32_t fs, uint64_t attributes);
+// Returns a detached copy of the mounts from this directory on, as a descriptor of its root.
+intptr_t cl_copy_mounts(int32_t fd);
 intptr_t cl_move_mount(int32_t mount, int32_t toDir, const void *to, size_t toLength);
 intptr_t cl_mount_setattr(int32_t fd, int32_t recursive, uint64_t set, uint64_t clear, int32_t userNamespace);
 intptr_t cl_umount(int32_t dir, const void *path, size_t length, int32_t flags);
