@@ -143,12 +143,14 @@ let package = Package(
             "LowLevelCommands", ["Bytes", "Hashing", "JSON", "LinuxSystem", "FileTree", "OCI", "CommandSupport"],
             products: [argumentParser]),
         module("BootCommands", ["Bytes", "Confinement", "LinuxSystem", "JSON", "OCI", "CommandSupport"], products: [argumentParser]),
+        module(
+            "ArchiveCommands", ["Bytes", "Hashing", "LinuxSystem", "JSON", "FileTree", "OCI", "CommandSupport"], products: [argumentParser]),
         module("DiskCommands", ["Bytes", "LinuxSystem", "JSON", "OCI", "CommandSupport"], products: [argumentParser]),
         module(
             "Commands",
             [
                 "Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "FileTree", "OCI", "CommandSupport",
-                "LowLevelCommands", "BootCommands", "DiskCommands",
+                "LowLevelCommands", "BootCommands", "DiskCommands", "ArchiveCommands",
             ],
             products: [argumentParser]),
         .executableTarget(

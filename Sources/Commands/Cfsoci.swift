@@ -1,4 +1,5 @@
 public import ArgumentParser
+import ComposefsArchiveCommands
 import ComposefsBootCommands
 public import ComposefsCommandSupport
 import ComposefsDiskCommands
@@ -24,7 +25,7 @@ public struct Cfsoci: ParsableCommand {
             CommandGroup(
                 name: "Images",
                 subcommands: [
-                    Pull.self, Push.self, Export.self, Copy.self, Images.self, Inspect.self, Tag.self, Untag.self, Remove.self,
+                    Pull.self, Push.self, Export.self, Load.self, Save.self, Copy.self, Images.self, Inspect.self, Tag.self, Untag.self, Remove.self,
                     Referrers.self,
                     History.self, Difference.self,
                 ]),

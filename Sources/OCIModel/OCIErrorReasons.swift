@@ -169,6 +169,8 @@ extension OCIError {
         case layer(path: ByteString)
         /// A file that every source of this kind has.
         case file(String, Kind)
+        /// An archive that has neither the files of a layout nor those of a docker archive.
+        case imageFiles
         /// The archive was written by a docker release before 1.10.
         case oldDockerArchive
         case anyImage(AvailableImages.Container)

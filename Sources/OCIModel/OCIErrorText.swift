@@ -165,6 +165,7 @@ extension OCIError.Missing: CustomStringConvertible {
         case .file(let name, .layout): "is not an OCI layout: \(name) is missing"
         case .file(let name, .dockerArchive): "is not a docker archive: \(name) is missing"
         case .file(let name, .directory): "is not a directory in skopeo's format: \(name) is missing"
+        case .imageFiles: "is neither a docker archive nor an OCI layout: it has no manifest.json, and not both oci-layout and index.json"
         case .oldDockerArchive: "was written by a version of docker older than 1.10; load it and save it again"
         case .anyImage(.archive): "the archive has no image"
         case .anyImage(.layout): "index.json lists no image"

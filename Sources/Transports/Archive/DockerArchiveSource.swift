@@ -21,16 +21,38 @@ public struct DockerArchiveSource: ImageSource {
     public init(_ location: ImageLocation, scratch: ArchiveScratch) throws {
         let (path, name) = try location.located()
         files = try TarFiles(path, scratch: scratch)
-        guard let bytes = try files.read("manifest.json", limit: ImageLimits.manifestBytes) else {
-            let isOld = try files.open("repositories") != nil
-            throw OCIError.notFound(source: path, isOld ? .oldDockerArchive : .file("manifest.json", .dockerArchive))
-        }
-        let images = try Self.parse(bytes, path)
+        let images = try Self.listed(in: files)
         let image = try Self.select(name, images, path)
         (root, paths) = try Self.makeManifest(image, files)
         var suffix = ""
         if case .index? = name, let name { suffix = ":\(name)" }
         canonicalName = image.tags.first.map(Self.canonical) ?? "docker-archive:\(path)" + suffix
+    }
+
+    private init(_ image: Image, at position: Int, _ files: TarFiles) throws {
+        self.files = files
+        (root, paths) = try Self.makeManifest(image, files)
+        canonicalName = "docker-archive:\(files.name):@\(position)"
+    }
+
+    /// All images of an archive. A name belongs to one image.
+    ///
+    /// - Throws: `OCIError`, `SystemError`.
+    static func images(of files: TarFiles) throws -> [ImageArchive.Image] {
+        let images = try listed(in: files)
+        guard !images.isEmpty else { throw OCIError.notFound(source: files.name, .anyImage(.archive)) }
+        var owners: [String: Int] = [:]
+        return try images.enumerated().map { position, image in
+            var names: [String] = []
+            for name in image.tags.map(canonical) where !names.contains(name) {
+                guard owners.updateValue(position, forKey: name) == nil else {
+                    throw OCIError.ambiguous(source: files.name, .name(name, available(images)))
+                }
+                names.append(name)
+            }
+            return ImageArchive.Image(
+                names: names, position: ":@\(position)", source: try DockerArchiveSource(image, at: position, files))
+        }
     }
 
     public func rootManifest() -> SourceManifest { SourceManifest(bytes: root, mediaType: MediaType.dockerManifest) }
@@ -52,6 +74,14 @@ public struct DockerArchiveSource: ImageSource {
         var config: ByteString
         var tags: [String]
         var layers: [ByteString]
+    }
+
+    private static func listed(in files: TarFiles) throws -> [Image] {
+        guard let bytes = try files.read("manifest.json", limit: ImageLimits.manifestBytes) else {
+            let isOld = try files.open("repositories") != nil
+            throw OCIError.notFound(source: files.name, isOld ? .oldDockerArchive : .file("manifest.json", .dockerArchive))
+        }
+        return try parse(bytes, files.name)
     }
 
     private static func parse(_ bytes: [UInt8], _ source: ByteString) throws(OCIError) -> [Image] {
@@ -76,11 +106,15 @@ public struct DockerArchiveSource: ImageSource {
 
     private static func canonical(_ tag: String) -> String { (try? RegistryReference(parsing: tag))?.canonical ?? tag }
 
-    private static func select(_ name: ImageLocation.Name?, _ images: [Image], _ source: ByteString) throws(OCIError) -> Image {
-        // Images without a tag are listed by their index.
-        let available = OCIError.AvailableImages(
+    /// Images without a tag are listed by their index.
+    private static func available(_ images: [Image]) -> OCIError.AvailableImages {
+        OCIError.AvailableImages(
             in: .archive, images.enumerated().flatMap { index, image in image.tags.isEmpty ? [.index(index)] : image.tags.map { .tag($0) } }
         )
+    }
+
+    private static func select(_ name: ImageLocation.Name?, _ images: [Image], _ source: ByteString) throws(OCIError) -> Image {
+        let available = available(images)
         guard let name else {
             guard let first = images.first else { throw .notFound(source: source, .anyImage(.archive)) }
             guard images.count == 1 else {

@@ -31,7 +31,9 @@ struct LayoutIndexDocument {
     var bytes: [UInt8] { document.compactBytes }
 
     /// Adds a manifest. If another entry has the name, that entry is removed.
-    mutating func add(_ manifest: Manifest, _ blob: Descriptor, name: String?, isReferrer: Bool) {
+    ///
+    /// - Parameter fullName: the canonical reference, which containerd and docker look for.
+    mutating func add(_ manifest: Manifest, _ blob: Descriptor, name: String?, fullName: String? = nil, isReferrer: Bool) {
         var entry: JSONValue = [
             "mediaType": .string(blob.mediaType), "digest": .string(blob.digest.description), "size": JSONValue(blob.size),
         ]
@@ -39,6 +41,7 @@ struct LayoutIndexDocument {
         let type = isReferrer ? manifest.artifactType ?? manifest.config.mediaType : manifest.layoutArtifactType
         if let type, !type.isEmpty { entry["artifactType"] = .string(type) }
         if let name { entry["annotations"] = [Self.nameKey: .string(name)] }
+        if let fullName { entry["annotations"]?["io.containerd.image.name"] = .string(fullName) }
         var entries = document["manifests"]?.array ?? []
         // One entry without a name is enough for a manifest.
         entries.removeAll { old in

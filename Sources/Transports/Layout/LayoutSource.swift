@@ -51,7 +51,15 @@ public struct LayoutSource: ImageSource {
         }
     }
 
-    private static let indexLimit = 16 << 20
+    /// A source for entries that the caller has selected.
+    init(files: some ImageFiles, root: SourceManifest, entries: [Descriptor], canonicalName: String) {
+        self.files = files
+        self.root = root
+        self.entries = entries
+        self.canonicalName = canonicalName
+    }
+
+    static let indexLimit = 16 << 20
 
     static func checkMarker(_ files: some ImageFiles) throws {
         guard let bytes = try files.read("oci-layout", limit: 4096) else {
@@ -68,7 +76,7 @@ public struct LayoutSource: ImageSource {
         }
     }
 
-    private static func path(_ descriptor: Descriptor) -> ByteString {
+    static func path(_ descriptor: Descriptor) -> ByteString {
         ByteString("blobs/\(descriptor.digest.algorithm.rawValue)/\(descriptor.digest.hex)")
     }
 
