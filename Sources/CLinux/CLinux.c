@@ -115,6 +115,10 @@ intptr_t cl_ficlonerange(int32_t to, int32_t from, uint64_t fromOffset, uint64_t
     return RETRY(ioctl(to, FICLONERANGE, &range));
 }
 
+intptr_t cl_start_writeback(int32_t fd, int64_t offset, int64_t length) {
+    return RETRY(sync_file_range(fd, offset, length, SYNC_FILE_RANGE_WRITE));
+}
+
 intptr_t cl_fadvise(int32_t fd, int64_t offset, int64_t length, int32_t advice) {
     return -(intptr_t)posix_fadvise(fd, offset, length, advice);
 }

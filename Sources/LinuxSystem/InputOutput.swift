@@ -220,6 +220,12 @@ extension FileDescriptor {
         return result
     }
 
+    /// Starts to write the modified pages of a range to the device and does not wait for them (sync_file_range(2) with SYNC_FILE_RANGE_WRITE), so that
+    /// a sync that follows has less to do. A hint: that sync reports what fails.
+    public borrowing func startWriteback(at offset: UInt64, count: UInt64) {
+        _ = cl_start_writeback(raw, Int64(clamping: offset), Int64(clamping: count))
+    }
+
     /// Tells the kernel that the file will be read sequentially.
     public borrowing func adviseSequential() { _ = cl_fadvise(raw, 0, 0, 2) }
 

@@ -50,6 +50,7 @@ intptr_t cl_fallocate(int32_t fd, int32_t mode, int64_t offset, int64_t length);
 intptr_t cl_copy_file_range(int32_t from, int64_t *fromOffset, int32_t to, int64_t *toOffset, size_t count);
 intptr_t cl_ficlone(int32_t to, int32_t from);
 intptr_t cl_ficlonerange(int32_t to, int32_t from, uint64_t fromOffset, uint64_t count, uint64_t toOffset);
+intptr_t cl_start_writeback(int32_t fd, int64_t offset, int64_t length);
 intptr_t cl_fadvise(int32_t fd, int64_t offset, int64_t length, int32_t advice);
 
 intptr_t cl_fstat(int32_t fd, cl_stat *out);
