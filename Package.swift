@@ -58,7 +58,8 @@ let package = Package(
         // Deflate for pushed layers. ISA-L is faster, but its output depends on the processor, and digests must not.
         library("CZlib", pkgConfig: "zlib", "zlib1g-dev"),
         library("CISAL", pkgConfig: "libisal", "libisal-dev"),
-        library("CCurl", pkgConfig: "libcurl", "libcurl4-openssl-dev"),
+        // Headers of libcurl4-openssl-dev only: libcurl is loaded when the network is first used.
+        .target(name: prefix + "CCurl", path: "Sources/CCurl"),
         // SELinux file contexts are PCRE2 patterns, which libselinux matches with PCRE2. Any other engine would give some file another label, and
         // so the image another ID.
         library("CPCRE2", pkgConfig: "libpcre2-8", "libpcre2-dev"),

@@ -23,7 +23,8 @@ public struct Confinement: Sendable, Hashable {
     /// Whether paths are limited at all (Landlock). A process with limited paths cannot mount, and cannot see which mounts and files processes
     /// outside of its confinement have.
     public var limitsPaths: Bool
-    /// Whether sockets may be opened, until `AppliedConfinement.endNetwork`.
+    /// Whether sockets may be opened, until `AppliedConfinement.endNetwork`. libcurl is loaded when a registry is first used: its files must be
+    /// below a readable path, as those of the system are.
     public var usesNetwork: Bool
     /// Whether programs may be started; they are confined as this process is.
     public var runsPrograms: Bool

@@ -5,6 +5,7 @@
 //       Transfer     one exchange, handed over between the network thread and the thread that reads it
 //         ByteRing   the bytes in between, bounded
 //   UploadBody       a request body that is produced while it is sent
+//   CurlLibrary      libcurl is loaded when it is first used
 //   HTTPError        what failed, the values, and whether another try makes sense
 //
 // The module knows no registry: a caller's `ConnectionPolicy` decides which certificates, proxy and TLS checks a host gets. Nothing outside the

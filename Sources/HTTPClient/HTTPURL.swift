@@ -1,7 +1,8 @@
 internal import ComposefsBytes
 internal import ComposefsCCurl
 
-/// An absolute http or https URL. libcurl parses it, so that what is checked is what libcurl connects to.
+/// An absolute http or https URL. libcurl parses it, so that what is checked is what libcurl connects to: without libcurl, and so without a
+/// session, there are no URLs.
 package struct HTTPURL: Sendable, Equatable {
     /// For the request. May hold a signed query: print `display` instead.
     package let text: String
@@ -18,15 +19,15 @@ package struct HTTPURL: Sendable, Equatable {
     package func resolving(_ reference: String) -> HTTPURL? { HTTPURL(base: self.text, reference) }
 
     private init?(base: String?, _ text: String) {
-        guard !text.utf8.contains(where: { $0 < 0x21 || $0 == 0x7f }), let url = curl_url() else { return nil }
-        defer { curl_url_cleanup(url) }
-        if let base, curl_url_set(url, CURLUPART_URL, base, 0) != CURLUE_OK { return nil }
-        guard curl_url_set(url, CURLUPART_URL, text, UInt32(CURLU_DISALLOW_USER)) == CURLUE_OK else { return nil }
-        curl_url_set(url, CURLUPART_FRAGMENT, nil, 0)
+        guard !text.utf8.contains(where: { $0 < 0x21 || $0 == 0x7f }), let url = ccurl_url() else { return nil }
+        defer { ccurl_url_cleanup(url) }
+        if let base, ccurl_url_set(url, CURLUPART_URL, base, 0) != CURLUE_OK { return nil }
+        guard ccurl_url_set(url, CURLUPART_URL, text, UInt32(CURLU_DISALLOW_USER)) == CURLUE_OK else { return nil }
+        ccurl_url_set(url, CURLUPART_FRAGMENT, nil, 0)
         func part(_ what: CURLUPart, _ flags: Int32 = 0) -> String? {
             var value: UnsafeMutablePointer<CChar>?
-            guard curl_url_get(url, what, &value, UInt32(flags)) == CURLUE_OK, let value else { return nil }
-            defer { curl_free(value) }
+            guard ccurl_url_get(url, what, &value, UInt32(flags)) == CURLUE_OK, let value else { return nil }
+            defer { ccurl_free(value) }
             return String(cString: value)
         }
         guard let whole = part(CURLUPART_URL), let scheme = part(CURLUPART_SCHEME)?.lowercased(), scheme == "http" || scheme == "https",

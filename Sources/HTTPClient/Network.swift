@@ -11,8 +11,10 @@ final class Network: Sendable {
     private let thread: pthread_t
 
     init(_ options: HTTPOptions) throws(HTTPError) {
-        _ = Self.globalInitialisation
-        guard let multi = curl_multi_init() else { throw HTTPError(.initialization(detail: "libcurl cannot be initialised"), nil) }
+        try CurlLibrary.load()
+        guard Self.globalInitialisation == CURLE_OK, let multi = ccurl_multi_init() else {
+            throw HTTPError(.initialization(detail: "libcurl cannot be initialised"), nil)
+        }
         core = NetworkCore(multi: multi, options: options)
         var thread = pthread_t()
         let status = pthread_create(
@@ -45,7 +47,7 @@ final class Network: Sendable {
     /// Every transfer fails as cancelled, later ones too.
     func cancelAll() { core.post(.cancelAll) }
 
-    private static let globalInitialisation: CURLcode = curl_global_init(Int(CURL_GLOBAL_ALL))
+    private static let globalInitialisation: CURLcode = ccurl_global_init(Int(CURL_GLOBAL_ALL))
 }
 
 /// The thread's own state. Everything but `commands` and the wake-up belongs to the thread.
@@ -74,14 +76,14 @@ final class NetworkCore: @unchecked Sendable {
     }
 
     deinit {
-        for handle in idle { curl_easy_cleanup(handle) }
-        curl_multi_cleanup(multi)
+        for handle in idle { ccurl_easy_cleanup(handle) }
+        ccurl_multi_cleanup(multi)
     }
 
     /// From any thread.
     func post(_ command: Command) {
         commands.withLock { $0.append(command) }
-        curl_multi_wakeup(multi)
+        ccurl_multi_wakeup(multi)
     }
 
     func run() {
@@ -102,10 +104,10 @@ final class NetworkCore: @unchecked Sendable {
                 guard obey(command) else { return }
             }
             var running: Int32 = 0
-            curl_multi_perform(multi, &running)
+            ccurl_multi_perform(multi, &running)
             collectFinished()
             checkForStalls()
-            curl_multi_poll(multi, nil, 0, active.isEmpty ? 60_000 : pollTimeout, nil)
+            ccurl_multi_poll(multi, active.isEmpty ? 60_000 : pollTimeout)
         }
     }
 
@@ -136,7 +138,7 @@ final class NetworkCore: @unchecked Sendable {
 
     private func collectFinished() {
         var left: Int32 = 0
-        while let message = curl_multi_info_read(multi, &left) {
+        while let message = ccurl_multi_info_read(multi, &left) {
             guard message.pointee.msg == CURLMSG_DONE, let handle = message.pointee.easy_handle, let transfer = active[handle] else {
                 continue
             }
@@ -159,22 +161,22 @@ final class NetworkCore: @unchecked Sendable {
         guard let handle = transfer.handle else { return }
         transfer.handle = nil
         active[handle] = nil
-        curl_multi_remove_handle(multi, handle)
-        curl_easy_reset(handle)
-        if idle.count < Self.idleLimit { idle.append(handle) } else { curl_easy_cleanup(handle) }
-        curl_slist_free_all(transfer.headerLines)
+        ccurl_multi_remove_handle(multi, handle)
+        ccurl_easy_reset(handle)
+        if idle.count < Self.idleLimit { idle.append(handle) } else { ccurl_easy_cleanup(handle) }
+        ccurl_slist_free_all(transfer.headerLines)
         transfer.headerLines = nil
     }
 
     private func start(_ transfer: Transfer) {
         guard !isCancelled else { return transfer.finish(.failure(TransferFailure(cause: .cancelled))) }
-        guard let handle = idle.popLast() ?? curl_easy_init() else {
+        guard let handle = idle.popLast() ?? ccurl_easy_init() else {
             return transfer.finish(.failure(TransferFailure(cause: .curl(CURLE_OUT_OF_MEMORY.rawValue))))
         }
         transfer.handle = handle
         active[handle] = transfer
         transfer.restartWindow(at: .now)
-        guard configure(handle, transfer), curl_multi_add_handle(multi, handle) == CURLM_OK else {
+        guard configure(handle, transfer), ccurl_multi_add_handle(multi, handle) == CURLM_OK else {
             return end(
                 transfer, .failure(TransferFailure(cause: .curl(CURLE_FAILED_INIT.rawValue), message: "libcurl refused the request")))
         }
@@ -232,7 +234,7 @@ final class NetworkCore: @unchecked Sendable {
         set(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1)
         set(CURLOPT_HEADEROPT, Int(CURLHEADER_SEPARATE))  // the proxy must not get the Authorization field
         for line in request.headers + (request.authorization.map { ["Authorization: " + $0] } ?? []) {
-            guard let lines = curl_slist_append(transfer.headerLines, line) else { return false }
+            guard let lines = ccurl_slist_append(transfer.headerLines, line) else { return false }
             transfer.headerLines = lines
         }
         set(CURLOPT_HTTPHEADER, pointer: transfer.headerLines)

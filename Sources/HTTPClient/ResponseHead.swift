@@ -35,9 +35,9 @@ package struct ResponseHead: Sendable {
     package var retryAfter: Duration? {
         guard let value = self["retry-after"]?[...].trimmingBlanks else { return nil }
         if let seconds = UInt32(value) { return .seconds(Int64(seconds)) }
-        let then = curl_getdate(String(value), nil)
+        let then = ccurl_getdate(String(value))
         guard then > 0 else { return nil }
-        let server = self["date"].map { curl_getdate($0, nil) } ?? -1
+        let server = self["date"].map { ccurl_getdate($0) } ?? -1
         let now = server > 0 ? server : time(nil)
         return .seconds(Int64(max(0, then - now)))
     }

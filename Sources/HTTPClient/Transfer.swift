@@ -196,7 +196,7 @@ final class Transfer: @unchecked Sendable {
     func finish(curl code: CURLcode) {
         guard code != CURLE_OK, let handle else { return finish(.success(())) }
         var failure = TransferFailure(cause: headersWereTooLarge ? .headersTooLarge : .curl(code.rawValue))
-        failure.message = errorMessage.isEmpty ? String(cString: curl_easy_strerror(code)) : errorMessage
+        failure.message = errorMessage.isEmpty ? ccurl_easy_strerror(code).map { String(cString: $0) } ?? "" : errorMessage
         var time: curl_off_t = 0
         failure.wasConnected = ccurl_get_offset(handle, CURLINFO_CONNECT_TIME_T, &time) == CURLE_OK && time > 0
         time = 0

@@ -214,11 +214,11 @@ private struct Policy: ConnectionPolicy {
 
 @Suite struct ProxyAddressTests {
     @Test func passwordsAreNotPrinted() throws {
-        let proxy = try #require(ProxyAddress("http://me:secret@proxy.example:3128"))
+        let proxy = try #require(try ProxyAddress("http://me:secret@proxy.example:3128"))
         #expect(proxy.text == "http://me:secret@proxy.example:3128")
         #expect("\(proxy)" == "http://proxy.example:3128")
         #expect(!String(reflecting: proxy).contains("secret"))
-        #expect(ProxyAddress("proxy:1")?.text == "http://proxy:1")
-        for wrong in ["ftp://p:1", "http://", "http://a b", ""] { #expect(ProxyAddress(wrong) == nil, "\(wrong)") }
+        #expect(try ProxyAddress("proxy:1")?.text == "http://proxy:1")
+        for wrong in ["ftp://p:1", "http://", "http://a b", ""] { #expect(try ProxyAddress(wrong) == nil, "\(wrong)") }
     }
 }

@@ -22,6 +22,8 @@ package enum Sandbox {
     ) throws -> AppliedConfinement {
         var confinement = rights.confinement(path)
         try adjust(&confinement)
+        // Its files may be where the confined process cannot read.
+        if confinement.usesNetwork { LinkedLibraries.loadForNetwork() }
         let new = try confinement.apply()
         applied.withLock { $0 = new }
         return new

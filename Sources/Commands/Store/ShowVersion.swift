@@ -21,13 +21,13 @@ private struct VersionReport: CommandReport {
 
     var lines: [String] {
         ["cfsoci      \(Version.text)", "commit      \(Version.commit ?? "unknown")"]
-            + libraries.map { $0.name + String(repeating: " ", count: max(1, 12 - $0.name.count)) + $0.version }
+            + libraries.map { $0.name + String(repeating: " ", count: max(1, 12 - $0.name.count)) + ($0.version ?? "not found") }
     }
 
     var json: JSONValue {
         [
             "version": .string(Version.text), "commit": .text(Version.commit),
-            "libraries": .object(JSONObject(libraries.map { (key: $0.name, value: .string($0.version)) })),
+            "libraries": .object(JSONObject(libraries.map { (key: $0.name, value: .text($0.version)) })),
         ]
     }
 }

@@ -20,11 +20,16 @@ struct ProxySettings: Sendable {
         if environment["REQUEST_METHOD"] != nil { names.removeAll { $0 == "HTTP_PROXY" } }
         for name in names {
             guard let text = environment[name] else { continue }
-            guard let address = ProxyAddress(text) else {
+            guard let address = try proxyAddress(text) else {
                 throw RegistryError(.invalidProxyVariable(name))
             }
             return address
         }
         return nil
     }
+}
+
+/// The address of a proxy; nil if the text is none.
+func proxyAddress(_ text: String) throws(RegistryError) -> ProxyAddress? {
+    do { return try ProxyAddress(text) } catch { throw RegistryError(error) }
 }

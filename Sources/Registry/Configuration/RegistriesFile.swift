@@ -159,7 +159,7 @@ struct RegistriesFile: Sendable {
     private func proxy(_ table: TOMLValue) throws(RegistryError) -> ProxyAddress? {
         guard let text = try text(table, "proxy"), !text.isEmpty else { return nil }
         // The message does not quote the value, which may hold a password.
-        guard let address = ProxyAddress(text) else {
+        guard let address = try proxyAddress(text) else {
             throw problem(table["proxy"], .invalidProxy)
         }
         return address
