@@ -8,7 +8,7 @@ import ComposefsOCI
 /// `cfsoci disk`.
 public struct Disk: ParsableCommand {
     public static let configuration = CommandConfiguration(
-        abstract: "Make disks for virtual machines from an image, and their writable disks.",
+        commandName: "disk", abstract: "Make disks for virtual machines from an image, and their writable disks.",
         discussion: """
             `disk IMAGE` is short for `disk create IMAGE`. Write `disk create upper` for an image with the name of a subcommand.
 

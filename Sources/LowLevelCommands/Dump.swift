@@ -3,7 +3,7 @@ package import ComposefsCommandSupport
 import ComposefsOCI
 
 package struct Dump: ParsableCommand {
-    package static let configuration = CommandConfiguration(abstract: "Print an image's tree as a composefs dumpfile.")
+    package static let configuration = CommandConfiguration(commandName: "dump", abstract: "Print an image's tree as a composefs dumpfile.")
 
     @Argument(help: "The image.", completion: .imageName)
     var image: ByteString

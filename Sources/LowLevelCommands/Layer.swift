@@ -3,7 +3,8 @@ import ComposefsCommandSupport
 import ComposefsOCI
 
 package struct Layer: ParsableCommand {
-    package static let configuration = CommandConfiguration(abstract: "Print a layer's original uncompressed tar, byte for byte.")
+    package static let configuration = CommandConfiguration(
+        commandName: "layer", abstract: "Print a layer's original uncompressed tar, byte for byte.")
 
     @Argument(help: "The layer's diff ID.", completion: .layerName)
     var diffID: ByteString

@@ -3,7 +3,8 @@ import ComposefsCommandSupport
 import ComposefsOCI
 
 package struct Stream: ParsableCommand {
-    package static let configuration = CommandConfiguration(abstract: "Print streams by name.", subcommands: [CatStream.self])
+    package static let configuration = CommandConfiguration(
+        commandName: "stream", abstract: "Print streams by name.", subcommands: [CatStream.self])
 
     package init() {}
 

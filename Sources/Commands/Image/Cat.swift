@@ -4,7 +4,7 @@ import ComposefsLinuxSystem
 import ComposefsOCI
 
 struct Cat: ParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Print a file of an image, verified.")
+    static let configuration = CommandConfiguration(commandName: "cat", abstract: "Print a file of an image, verified.")
 
     @Argument(help: "The image.", completion: .imageName)
     var image: ByteString

@@ -6,7 +6,7 @@ import ComposefsOCI
 
 struct History: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Show how an image was built, the last step first.",
+        commandName: "history", abstract: "Show how an image was built, the last step first.",
         discussion: """
             The steps are those that the image's config records. SIZE is that of the layer's blob; a step that only changed the config has no \
             layer. Layers of which the config records no step come last, as steps without a time.

@@ -6,7 +6,7 @@ import ComposefsOCI
 
 struct Images: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "List images.",
+        commandName: "images", abstract: "List images.",
         discussion: """
             SIZE is that of the layers' blobs. DISK SIZE is what the image's objects take in the repository, also those that other images share; \
             see `cfsoci df`. Times are in UTC. After the command's name, -q prints names only, one a line.

@@ -3,7 +3,8 @@ import ComposefsCommandSupport
 import ComposefsOCI
 
 struct Inspect: ParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Show an image's manifest, config, identifiers and referrers as JSON.")
+    static let configuration = CommandConfiguration(
+        commandName: "inspect", abstract: "Show an image's manifest, config, identifiers and referrers as JSON.")
 
     @Argument(help: "The image.", completion: .imageName)
     var image: ByteString

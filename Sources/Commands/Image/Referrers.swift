@@ -4,7 +4,7 @@ import ComposefsOCI
 
 struct Referrers: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Manage artifacts that belong to an image: signatures, bills of materials.",
+        commandName: "referrers", abstract: "Manage artifacts that belong to an image: signatures, bills of materials.",
         subcommands: [ListReferrers.self, AddReferrer.self, RemoveReferrer.self])
 
     struct ListReferrers: ParsableCommand {

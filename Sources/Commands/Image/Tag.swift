@@ -4,7 +4,7 @@ import ComposefsOCI
 
 struct Tag: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Add a name to an image.",
+        commandName: "tag", abstract: "Add a name to an image.",
         discussion: "The new name of an image that create-image made is below images/refs, like its first one.")
 
     @Argument(help: "The image.", completion: .imageName)

@@ -4,7 +4,7 @@ import ComposefsOCI
 
 struct Untag: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Remove a name. The next gc removes what only this name kept.",
+        commandName: "untag", abstract: "Remove a name. The next gc removes what only this name kept.",
         discussion:
             "The last name of an image that is mounted, booted or deployed, or that a boot entry names, is removed with --force only.")
 

@@ -5,7 +5,7 @@ import ComposefsOCI
 
 struct Mount: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Mount an image's root file system, or list what is mounted.",
+        commandName: "mount", abstract: "Mount an image's root file system, or list what is mounted.",
         discussion: """
             Without arguments, lists the mounted images of all repositories, in all mount namespaces that the user may look into; -q prints mount \
             points only. Names are those of this repository.

@@ -7,7 +7,7 @@ import ComposefsOCI
 
 struct Copy: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Copy an image from another repository to this one.",
+        commandName: "copy", abstract: "Copy an image from another repository to this one.",
         discussion: """
             Objects share their space with those of the other repository if the file system can (reflink), are the same files if they cannot \
             be changed (hard link), or are copied. Each is verified. Artifacts that belong to the image are copied, too.

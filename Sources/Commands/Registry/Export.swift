@@ -5,7 +5,7 @@ import ComposefsOCI
 
 struct Export: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Write an image to an OCI layout or an archive of one.",
+        commandName: "export", abstract: "Write an image to an OCI layout or an archive of one.",
         discussion: """
             Like push, but to oci:DIR[:TAG] or oci-archive:FILE[:TAG]. A missing directory is made, and other images in it are kept; a file \
             is replaced. An image in Docker's format becomes an OCI image with another digest.

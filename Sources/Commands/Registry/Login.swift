@@ -6,7 +6,7 @@ import ComposefsOCI
 
 struct Login: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Log in to a registry.",
+        commandName: "login", abstract: "Log in to a registry.",
         discussion: """
             Checks user and password with the registry and stores them for pull and push, and for all container tools that read the same \
             file: --authfile, REGISTRY_AUTH_FILE, or $XDG_RUNTIME_DIR/containers/auth.json. Asks for a user or password that is not given.

@@ -6,7 +6,7 @@ import ComposefsOCI
 
 struct Logout: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Remove the credentials for a registry.",
+        commandName: "logout", abstract: "Remove the credentials for a registry.",
         discussion: "Removes only those in the file that login writes, or in the credential helper that the file names.")
 
     @Argument(help: "HOST[:PORT][/NAMESPACE]; the default is that of login.")

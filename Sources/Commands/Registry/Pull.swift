@@ -9,7 +9,7 @@ import ComposefsTransports
 
 struct Pull: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Pull an image into the repository.",
+        commandName: "pull", abstract: "Pull an image into the repository.",
         discussion: """
             REFERENCE is a registry reference (alpine, quay.io/org/name:tag, …@sha256:…), docker://…, oci:DIR[:TAG], \
             oci-archive:FILE[:TAG], docker-archive:FILE[:TAG|:@N], dir:DIR or containers-storage:NAME[@ID].

@@ -7,7 +7,7 @@ import ComposefsOCI
 
 struct Push: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Push an image to a registry.",
+        commandName: "push", abstract: "Push an image to a registry.",
         discussion: """
             Layers are re-assembled byte for byte and compressed again, so the manifest gets a new digest, which is printed. If the registry \
             or the store has the original blobs, the digest stays the same. Blobs that the registry has are not sent.

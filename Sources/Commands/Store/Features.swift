@@ -7,7 +7,7 @@ import ComposefsOCI
 
 struct Features: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Show what this host supports, and what is done without it.",
+        commandName: "features", abstract: "Show what this host supports, and what is done without it.",
         discussion: """
             Each feature is tested in the directory and as the current user; nothing is left behind. A feature is unknown if it could not be \
             tested, usually because privileges are missing.

@@ -4,6 +4,7 @@ import ComposefsOCI
 
 struct Fsck: ParsableCommand {
     static let configuration = CommandConfiguration(
+        commandName: "fsck",
         abstract: "Look for damage in all of the repository, or in one image, and repair it. Exit status 2 if there is some left.",
         discussion: """
             Reads every object and compares it with its name. A layer is re-assembled and hashed unless its objects are intact and the pull that \

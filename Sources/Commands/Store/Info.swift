@@ -4,7 +4,7 @@ import ComposefsCommandSupport
 import ComposefsOCI
 
 struct Info: ParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Show the repository's properties and what it holds.")
+    static let configuration = CommandConfiguration(commandName: "info", abstract: "Show the repository's properties and what it holds.")
 
     @Flag(help: "Print JSON.")
     var json = false

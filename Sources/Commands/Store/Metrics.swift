@@ -6,7 +6,7 @@ import ComposefsOCI
 
 struct Metrics: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Print figures of the repository in the text format of Prometheus.",
+        commandName: "metrics", abstract: "Print figures of the repository in the text format of Prometheus.",
         discussion: """
             For the textfile collector of the node exporter, or another program that reads this format. The last runs of fsck, prune and pull are \
             those of the units of systemd in this package, which leave a note in the state directory; a run by hand leaves none.

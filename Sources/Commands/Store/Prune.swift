@@ -6,6 +6,7 @@ import ComposefsOCI
 
 struct Prune: ParsableCommand {
     static let configuration = CommandConfiguration(
+        commandName: "prune",
         abstract: "Remove unused data: everything that no tag keeps, and records of artifacts whose image was removed.",
         discussion: """
             Keeps what gc keeps. With --all, --older-than, --keep or --filter, tags are removed, too, after a question on the terminal; without \

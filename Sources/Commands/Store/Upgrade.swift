@@ -4,7 +4,7 @@ import ComposefsOCI
 
 struct Upgrade: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Upgrade an old repository: meta.json, and the EROFS images of its default format.")
+        commandName: "upgrade", abstract: "Upgrade an old repository: meta.json, and the EROFS images of its default format.")
 
     @Flag(help: "Print JSON.")
     var json = false
