@@ -12,7 +12,7 @@ struct BootArgument: ParsableCommand, ConfinedCommand, ImageCommand {
             without fs-verity, by a question mark, only if this repository has none.
             """)
 
-    @Argument(help: "The image.")
+    @Argument(help: "The image.", completion: .imageName)
     var image: ByteString
 
     @OptionGroup var version: VersionOption

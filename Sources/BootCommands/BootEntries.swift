@@ -16,7 +16,7 @@ struct BootEntries: ParsableCommand, ConfinedCommand, ImageCommand {
             Example: cfsoci boot entries debian
             """)
 
-    @Argument(help: "The image.")
+    @Argument(help: "The image.", completion: .imageName)
     var image: ByteString
 
     @Flag(help: "Print JSON.")

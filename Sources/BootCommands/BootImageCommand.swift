@@ -13,7 +13,7 @@ struct BootImageCommand: ParsableCommand, ConfinedCommand, ImageCommand {
             images for booting are kept as long as the image.
             """)
 
-    @Argument(help: "The image.")
+    @Argument(help: "The image.", completion: .imageName)
     var image: ByteString
 
     @Option(help: ArgumentHelp("Which extended attributes are kept.", valueName: "allowlist-only|keep-user-xattrs"))

@@ -13,7 +13,7 @@ struct BootPin: ParsableCommand, ConfinedCommand {
             Example: cfsoci boot pin 3f2a91c07b6d
             """)
 
-    @Argument(help: "The deployment: its identifier or the beginning of it, or the name of its image.")
+    @Argument(help: "The deployment: its identifier or the beginning of it, or the name of its image.", completion: .imageName)
     var deployment: ByteString
 
     @Flag(help: "Do not keep it any more.")

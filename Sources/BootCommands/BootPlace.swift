@@ -9,7 +9,7 @@ struct BootPlace: ParsableArguments {
     @Option(
         help: ArgumentHelp(
             "The boot partition, mounted; by default /boot, /efi, /boot/efi or `boot` beside the repository, whichever has entries.",
-            valueName: "dir"))
+            valueName: "dir"), completion: .directory)
     var boot: ByteString?
 
     @OptionGroup var sysroot: SysrootOption
@@ -36,7 +36,7 @@ struct SysrootOption: ParsableArguments {
     @Option(
         help: ArgumentHelp(
             "The directory that holds the repository `composefs` and `state`; by default the one that holds the repository.",
-            valueName: "dir"))
+            valueName: "dir"), completion: .directory)
     var sysroot: ByteString?
 
     /// The repository is in the directory, unless the options name one.

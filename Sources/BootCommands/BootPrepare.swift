@@ -20,10 +20,10 @@ struct BootPrepare: ParsableCommand, ConfinedCommand, ImageCommand {
             Example: cfsoci boot prepare debian --boot /efi --cmdline "rw quiet"
             """)
 
-    @Argument(help: "The image.")
+    @Argument(help: "The image.", completion: .imageName)
     var image: ByteString
 
-    @Option(help: ArgumentHelp("The boot partition, mounted: an EFI system partition or /boot.", valueName: "dir"))
+    @Option(help: ArgumentHelp("The boot partition, mounted: an EFI system partition or /boot.", valueName: "dir"), completion: .directory)
     var boot: ByteString
 
     @OptionGroup var sysroot: SysrootOption

@@ -14,7 +14,7 @@ struct BootRemove: ParsableCommand, ConfinedCommand {
             Example: cfsoci boot remove 3f2a91c07b6d
             """)
 
-    @Argument(help: "The deployment: its identifier or the beginning of it, an entry, or the name of its image.")
+    @Argument(help: "The deployment: its identifier or the beginning of it, an entry, or the name of its image.", completion: .imageName)
     var deployment: ByteString
 
     @OptionGroup var place: BootPlace

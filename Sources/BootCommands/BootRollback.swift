@@ -15,7 +15,7 @@ struct BootRollback: ParsableCommand, ConfinedCommand {
             Example: cfsoci boot rollback
             """)
 
-    @Argument(help: "The deployment: its identifier or the beginning of it, an entry, or the name of its image.")
+    @Argument(help: "The deployment: its identifier or the beginning of it, an entry, or the name of its image.", completion: .imageName)
     var deployment: ByteString?
 
     @OptionGroup var place: BootPlace

@@ -25,7 +25,7 @@ struct CreateDisk: ParsableCommand, ConfinedCommand, ImageCommand {
             Example: cfsoci disk create alpine --kind single -o alpine.erofs
             """)
 
-    @Argument(help: "The image.")
+    @Argument(help: "The image.", completion: .imageName)
     var image: ByteString
 
     @Option(help: ArgumentHelp("What is made.", valueName: "layered|fsmeta|vmdk|single|flat"))
@@ -41,7 +41,7 @@ struct CreateDisk: ParsableCommand, ConfinedCommand, ImageCommand {
         name: .shortAndLong,
         help: ArgumentHelp(
             "The file or directory. By default, in the current directory, the first digits of the manifest's digest and the kind.",
-            valueName: "path"))
+            valueName: "path"), completion: .file())
     var output: ByteString?
 
     @Option(

@@ -19,7 +19,7 @@ struct GrowDisk: ParsableCommand, ConfinedCommand {
             Example: cfsoci disk grow state.ext4 --size 8G
             """)
 
-    @Argument(help: "The file, or a block device that has the size already.")
+    @Argument(help: "The file, or a block device that has the size already.", completion: .file())
     var file: ByteString
 
     @Option(help: ArgumentHelp("The new size: bytes, or a number with K, M, G or T.", valueName: "size"))

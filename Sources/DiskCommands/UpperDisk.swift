@@ -18,7 +18,7 @@ struct UpperDisk: ParsableCommand, ConfinedCommand {
             Example: cfsoci disk upper state.ext4 --size 4G
             """)
 
-    @Argument(help: "The file.")
+    @Argument(help: "The file.", completion: .file())
     var file: ByteString
 
     @Option(help: ArgumentHelp("The size: bytes, or a number with K, M, G or T.", valueName: "size"))

@@ -22,6 +22,8 @@ package struct HTTPOptions: Sendable {
     package var stallTimeout = Duration.seconds(60)
     /// In bytes.
     package var stallMinimum = 1024
+    /// Called after each request, on the thread that made it.
+    package var observe: (@Sendable (HTTPExchange) -> Void)?
 
     package init() {}
 }

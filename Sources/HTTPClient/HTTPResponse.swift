@@ -107,6 +107,12 @@ package struct HTTPResponse: Sendable {
 package struct HTTPUpload: Sendable {
     let transfer: Transfer
     let options: HTTPOptions
+    private let began = ContinuousClock.now
+
+    init(transfer: Transfer, options: HTTPOptions) {
+        self.transfer = transfer
+        self.options = options
+    }
 
     package func cancel() { transfer.cancel() }
 
@@ -119,9 +125,11 @@ package struct HTTPUpload: Sendable {
         if case .stream(let body, _) = transfer.request.body { body.waitUntilTaken() }
         do {
             let head = try transfer.waitForHead(until: .now + options.requestTimeout)
+            options.observe?(HTTPExchange(transfer.request, status: head.status, since: began))
             return HTTPResponse(head: head, url: url, transfer: transfer, options: options)
         } catch {
             transfer.cancel()
+            options.observe?(HTTPExchange(transfer.request, status: nil, since: began))
             switch error.cause {
             case .late: throw HTTPError(.noResponseToUpload(options.requestTimeout), url)
             case .stalled: throw HTTPError(.sendStalled(options.stallTimeout), url)

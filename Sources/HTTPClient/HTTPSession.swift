@@ -67,13 +67,16 @@ package final class HTTPSession: Sendable {
         var left = 2 * Self.clientLimit
         while true {
             let connection = try connection(to: request.url, policy)
+            let began = ContinuousClock.now
             let transfer = network.start(request, connection)
             do {
                 let head = try transfer.waitForHead(until: .now + options.requestTimeout)
+                options.observe?(HTTPExchange(request, status: head.status, since: began))
                 acceptClient(request.url, connection)
                 return HTTPResponse(head: head, url: request.url, transfer: transfer, options: options)
             } catch {
                 transfer.cancel()
+                options.observe?(HTTPExchange(request, status: nil, since: began))
                 left -= 1
                 guard left > 0, chooseNextClient(request.url, after: error, connection) else {
                     throw HTTPError(error, request.url, options)

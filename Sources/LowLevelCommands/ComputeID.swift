@@ -10,7 +10,7 @@ package struct ComputeID: ParsableCommand {
     @Argument(help: "The image; omitted with --path.", completion: .imageName)
     var image: ByteString?
 
-    @Option(help: ArgumentHelp("A directory instead of an image.", valueName: "dir"))
+    @Option(help: ArgumentHelp("A directory instead of an image.", valueName: "dir"), completion: .directory)
     var path: ByteString?
 
     @OptionGroup var version: VersionOption

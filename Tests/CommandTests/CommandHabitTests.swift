@@ -79,7 +79,7 @@ import Testing
     private func event(_ result: CommandResult) throws -> JSONValue {
         #expect(result.output.isEmpty)
         let lines = result.error.split(separator: "\n")
-        #expect(lines.count == 1, "\(result.error)")
+        #expect(lines.count == 2 && lines.first == #"{"event":"schema","version":1}"#, "\(result.error)")
         return try JSONValue.parse(Array((lines.last ?? "").utf8))
     }
 
@@ -104,7 +104,7 @@ import Testing
         let told = try shell(
             #""$CFSOCI" inspect nothing --repo "$1" --progress-fd 3 3> "$2""#, [store.path, path])
         #expect(told.error.hasPrefix("cfsoci: error: no image \"nothing\""))
-        #expect(try JSONValue.parse(readFile(path))["code"] == "no-such-image")
+        #expect(try JSONValue.parse(Array(readFile(path).split(separator: 10).last ?? []))["code"] == "no-such-image")
         // What follows -- is no option.
         #expect(try store.run(["inspect", "--", "--json"]).error.hasPrefix("cfsoci: error: "))
     }
@@ -238,7 +238,7 @@ import Testing
         // Nothing listens there.
         #expect(try store.run(["pull", "127.0.0.1:1/none:latest"] + quick).status == 5)
         let json = try store.run(["pull", "127.0.0.1:1/none:latest", "--json"] + quick)
-        #expect(try JSONValue.parse(Array(json.error.utf8))["code"] == "unreachable")
+        #expect(try JSONValue.parse(Array((json.error.split(separator: "\n").last ?? "").utf8))["code"] == "unreachable")
         let blocking = store.folder.path + "/registries.conf"
         try writeFile(blocking, Array("[[registry]]\nlocation = \"127.0.0.1:1\"\nblocked = true\n".utf8))
         #expect(try store.run(["pull", "127.0.0.1:1/none:latest", "--registries-conf", blocking] + quick).status == 4)

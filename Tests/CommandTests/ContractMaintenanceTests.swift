@@ -82,7 +82,8 @@ import Testing
         #expect(result.status == 2)
         #expect(try result.json()["images"] == [])
         let events = try result.error.split(separator: "\n").map { try JSONValue.parse(Array($0.utf8)) }
-        #expect(events.allSatisfy { $0["event"] == "error" && $0["code"] == "damaged" && $0["status"] == 2 })
+        #expect(events.first?["event"] == "schema" && events.count == 4)
+        #expect(events.dropFirst().allSatisfy { $0["event"] == "error" && $0["code"] == "damaged" && $0["status"] == 2 })
         #expect(events.last?["message"]?.string?.contains("2 images cannot be read") == true)
         let told = try store.run(["images"]).error
         #expect(told.split(separator: "\n").count == 3 && told.split(separator: "\n").allSatisfy { $0.hasPrefix("cfsoci: error: ") })

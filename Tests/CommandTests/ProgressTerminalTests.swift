@@ -188,7 +188,7 @@ private final class Terminal {
         let result = try launch("sh", ["-c", command])
         #expect(result.status == 0 && result.error == "")
         let events = try readFile(lines).split(separator: 10).map { try JSONValue.parse(Array($0)) }
-        #expect(events.first?["event"] == "resolving" && events.last?["event"] == "done")
+        #expect(events.prefix(2).compactMap { $0["event"]?.string } == ["schema", "resolving"] && events.last?["event"] == "done")
         #expect(events.count { $0["event"] == "layerStored" } == 6)
         for descriptor in ["7", "0", "99999"] {
             let refused = try Cfsoci.run(["pull", server.reference, "--progress-fd", descriptor, "--repo", folder.path + "/repo"])
@@ -203,8 +203,8 @@ private final class Terminal {
         defer { server.stop() }
         server.link.rate = 4_000_000
         let command =
-            "\(Cfsoci.binary) pull \(server.reference) t --repo \(folder.path)/repo --progress json 2>&1 >\(folder.path)/out | head -n 1"
-        #expect(try launch("bash", ["-c", command]).text.hasPrefix(#"{"event":"resolving""#))
+            "\(Cfsoci.binary) pull \(server.reference) t --repo \(folder.path)/repo --progress json 2>&1 >\(folder.path)/out | head -n 2"
+        #expect(try launch("bash", ["-c", command]).text.hasPrefix("{\"event\":\"schema\",\"version\":1}\n{\"event\":\"resolving\""))
         #expect(String(decoding: try readFile(folder.path + "/out"), as: UTF8.self).hasPrefix("manifest  sha256:"))
     }
 

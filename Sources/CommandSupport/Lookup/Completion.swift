@@ -8,11 +8,14 @@ import ComposefsOCI
 extension CompletionKind {
     /// The names of the repository's images.
     package static var imageName: CompletionKind {
+        .custom { words, _, _ in Completion.names(Completion.images(words)) }
+    }
+
+    /// The names of the images of the repository that `--from` names.
+    package static var imageNameInOther: CompletionKind {
         .custom { words, _, _ in
-            guard let images = Completion.images(words) else { return [] }
-            let tags = ((try? images.tags()) ?? []).map(\.name)
-            let named = (try? images.namedImages().images.map(\.name)) ?? []
-            return (tags + named).compactMap(\.utf8Text)
+            let path = Completion.value(of: "--from", in: words)
+            return path.map { Completion.names(Completion.images(["--repo", $0])) } ?? []
         }
     }
 
@@ -40,6 +43,25 @@ extension CompletionKind {
 
 enum Completion {
     private static let withPaths = ["oci:", "oci-archive:", "docker-archive:", "dir:"]
+
+    static func names(_ images: ImageStore?) -> [String] {
+        guard let images else { return [] }
+        let tags = ((try? images.tags()) ?? []).map(\.name)
+        let named = (try? images.namedImages().images.map(\.name)) ?? []
+        return (tags + named).compactMap(\.utf8Text)
+    }
+
+    /// The value of an option that takes one; the last if there are several. bash takes an equals sign for a word.
+    static func value(of option: String, in words: [String]) -> String? {
+        var found: String?
+        for (index, word) in words.enumerated() {
+            if word.hasPrefix(option + "=") { found = String(word.dropFirst(option.count + 1)) }
+            guard word == option else { continue }
+            let rest = words[(index + 1)...].drop { $0 == "=" }
+            found = rest.first ?? found
+        }
+        return found.flatMap { $0.isEmpty ? nil : $0 }
+    }
 
     /// The images of the repository that the words of the command line, the environment or the convention name.
     static func images(_ words: [String]) -> ImageStore? {

@@ -36,8 +36,10 @@ public struct GlobalOptions: ParsableArguments {
     @Flag(name: .shortAndLong, help: "Print only errors on standard error.")
     package var quiet = false
 
-    @Flag(name: .shortAndLong, help: "Print more on standard error.")
-    package var verbose = false
+    @Flag(
+        name: [.short, .customLong("verbose")],
+        help: "Print more on standard error: also which registry, mirror and credentials are used; twice (-vv), each request.")
+    package var verbosity: Int
 
     @Option(help: ArgumentHelp("How progress is shown.", valueName: "auto|tty|plain|json|none"))
     package var progress: ProgressStyle = .auto
@@ -63,7 +65,7 @@ public struct GlobalOptions: ParsableArguments {
             if progressFd > StandardStream.error.rawValue { FileDescriptor.closeOnExec(progressFd) }
             Output.progressDescriptor.store(progressFd, ordering: .relaxed)
         }
-        guard !(quiet && verbose) else { throw ValidationError("--quiet and --verbose exclude each other") }
+        guard !quiet || verbosity == 0 else { throw ValidationError("--quiet and --verbose exclude each other") }
     }
 
     /// The repository of the options, the environment or the convention, in this order.
@@ -101,6 +103,8 @@ public struct GlobalOptions: ParsableArguments {
         environment(variable).map { !$0.isEmpty && $0 != "0" } ?? false
     }
 
+    package var verbose: Bool { verbosity > 0 }
+
     package func note(_ message: String) { noteTaker(message) }
 
     /// How progress is shown: as the options require, otherwise as standard error allows.
@@ -133,7 +137,7 @@ public struct GlobalOptions: ParsableArguments {
         return { message in
             guard !quiet else { return }
             // With JSON progress, standard error contains nothing but JSON lines.
-            if isJSON { Output.json(["event": "note", "message": .string(mark + message)]) } else { show(message) }
+            if isJSON { Output.json(["event": EventName.note.json, "message": .string(mark + message)]) } else { show(message) }
         }
     }
 }

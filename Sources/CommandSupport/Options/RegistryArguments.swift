@@ -1,6 +1,7 @@
 package import ArgumentParser
 package import ComposefsBytes
 package import ComposefsOCI
+import Synchronization
 
 /// Options of every command that uses a registry.
 package struct RegistryArguments: ParsableArguments {
@@ -10,11 +11,12 @@ package struct RegistryArguments: ParsableArguments {
         ))
     package var creds: String?
 
-    @Option(help: ArgumentHelp("Credentials file. Environment: REGISTRY_AUTH_FILE.", valueName: "path"))
+    @Option(help: ArgumentHelp("Credentials file. Environment: REGISTRY_AUTH_FILE.", valueName: "path"), completion: .file())
     package var authfile: ByteString?
 
     @Option(
-        help: ArgumentHelp("Directory of *.crt, *.cert and *.key files for TLS, instead of certs.d/HOST.", valueName: "path"))
+        help: ArgumentHelp("Directory of *.crt, *.cert and *.key files for TLS, instead of certs.d/HOST.", valueName: "path"),
+        completion: .directory)
     package var certDir: ByteString?
 
     @Option(
@@ -25,7 +27,8 @@ package struct RegistryArguments: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
-            "Registries configuration file, instead of the usual ones. Environment: CONTAINERS_REGISTRIES_CONF.", valueName: "path"))
+            "Registries configuration file, instead of the usual ones. Environment: CONTAINERS_REGISTRIES_CONF.", valueName: "path"),
+        completion: .file())
     package var registriesConf: ByteString?
 
     package init() {}
@@ -44,6 +47,7 @@ package struct RegistryArguments: ParsableArguments {
         if PasswordPrompt.isPossible { options.chooseRegistry = { Self.choose($0) } }
         let warn = global.warningTaker
         options.warn = warn
+        options.observe = global.registryObserver
         options.userAgent = "cfsoci/" + Version.text
         if let creds {
             let parts = creds.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
@@ -65,5 +69,26 @@ package struct RegistryArguments: ParsableArguments {
             let number = Int(answer), candidates.indices.contains(number - 1)
         else { return nil }
         return candidates[number - 1]
+    }
+}
+
+extension GlobalOptions {
+    /// Says with -v which endpoints and credentials are used, each once, and with -vv each request; nil without.
+    var registryObserver: (@Sendable (RegistryEvent) -> Void)? {
+        guard verbose else { return nil }
+        let (tell, showsRequests) = (noteTaker, verbosity > 1)
+        let told = Told()
+        return { event in
+            if case .request = event {
+                if showsRequests { tell(event.description) }
+            } else if told.lines.withLock({ $0.insert(event.description).inserted }) {
+                tell(event.description)
+            }
+        }
+    }
+
+    /// A token is asked for again when it expires: the same answer is not worth a second line.
+    private final class Told: Sendable {
+        let lines = Mutex<Set<String>>([])
     }
 }

@@ -4,11 +4,13 @@ package import ComposefsOCI
 
 /// Options of commands that store objects: built-in signatures of fs-verity.
 package struct SigningOptions: ParsableArguments {
-    @Option(help: ArgumentHelp("Sign every object for the kernel, with this private key (PEM or DER).", valueName: "file"))
+    @Option(
+        help: ArgumentHelp("Sign every object for the kernel, with this private key (PEM or DER).", valueName: "file"), completion: .file())
     package var signKey: ByteString?
 
     @Option(
-        help: ArgumentHelp("The key's X.509 certificate (PEM or DER); the kernel needs it in its .fs-verity keyring.", valueName: "file"))
+        help: ArgumentHelp("The key's X.509 certificate (PEM or DER); the kernel needs it in its .fs-verity keyring.", valueName: "file"),
+        completion: .file())
     package var signCert: ByteString?
 
     package init() {}

@@ -35,20 +35,20 @@ extension CopyEvent: ShownEvent {
     }
 
     package var json: JSONValue {
-        func layer(_ name: String, _ index: Int) -> JSONValue { ["event": .string(name), "layer": .integer(Int64(index))] }
+        func layer(_ name: EventName, _ index: Int) -> JSONValue { ["event": name.json, "layer": .integer(Int64(index))] }
         switch self {
-        case .began(let layers): return ["event": "began", "layers": .array(layers.map { .string($0.description) })]
-        case .layer(let index, .present): return layer("layerPresent", index)
-        case .layer(let index, .started): return layer("layerStarted", index)
-        case .layer(let index, .stored): return layer("layerStored", index)
+        case .began(let layers): return ["event": EventName.began.json, "layers": .array(layers.map { .string($0.description) })]
+        case .layer(let index, .present): return layer(.layerPresent, index)
+        case .layer(let index, .started): return layer(.layerStarted, index)
+        case .layer(let index, .stored): return layer(.layerStored, index)
         case .layer(let index, .objects(let done, let total)):
-            var value = layer("layerProgress", index)
+            var value = layer(.layerProgress, index)
             value["objectsDone"] = .integer(Int64(done))
             value["objectsTotal"] = .integer(Int64(total))
             return value
-        case .merging: return ["event": "merging"]
-        case .publishing: return ["event": "publishing"]
-        case .done: return ["event": "done"]
+        case .merging: return ["event": EventName.merging.json]
+        case .publishing: return ["event": EventName.publishing.json]
+        case .done: return ["event": EventName.done.json]
         }
     }
 }

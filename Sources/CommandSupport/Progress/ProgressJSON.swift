@@ -17,43 +17,43 @@ extension PullEvent {
     /// Every event has `bytesDone` and `bytesTotal`; those of a layer have `layer`, counted from 0, and its blob's `digest`.
     package var json: JSONValue {
         var members: [(key: String, value: JSONValue)] = []
-        func name(_ text: String) { members.append(("event", .string(text))) }
+        func name(_ event: EventName) { members.append(("event", event.json)) }
         switch phase {
         case .resolving(let reference):
-            name("resolving")
+            name(.resolving)
             members.append(("reference", .string(reference)))
         case .resolved(let found):
-            name("resolved")
+            name(.resolved)
             members.append(("manifestDigest", .string(found.manifest.description)))
             let layers = found.layers.map { layer -> JSONValue in
                 ["digest": .string(layer.digest.description), "size": JSONValue(layer.size)]
             }
             members.append(("layers", .array(layers)))
-        case .merging: name("merging")
-        case .writingImage: name("writingImage")
-        case .publishing: name("publishing")
+        case .merging: name(.merging)
+        case .writingImage: name(.writingImage)
+        case .publishing: name(.publishing)
         case .tagMoved(let before, let now):
-            name("tagMoved")
+            name(.tagMoved)
             members.append(("from", .string(before.description)))
             members.append(("to", .string(now.description)))
-        case .done: name("done")
-        case .queued: name("layerQueued")
-        case .started: name("layerStarted")
+        case .done: name(.done)
+        case .queued: name(.layerQueued)
+        case .started: name(.layerStarted)
         case .bytes:
-            name("layerProgress")
+            name(.layerProgress)
             members.append(("received", JSONValue(bytesDone)))
-        case .verified: name("layerVerified")
-        case .stored: name("layerStored")
+        case .verified: name(.layerVerified)
+        case .stored: name(.layerStored)
         case .skipped(let why):
-            name("layerPresent")
+            name(.layerPresent)
             if case .repeated(let first) = why { members.append(("sameAs", .integer(Int64(first)))) }
-        case .waiting: name("layerWaiting")
+        case .waiting: name(.layerWaiting)
         case .retrying(let reason, let delay):
-            name("layerRetrying")
+            name(.layerRetrying)
             members.append(("reason", .string(reason)))
             members.append(("delay", .double(delay / .seconds(1))))
         case .resumed(let offset):
-            name("layerResumed")
+            name(.layerResumed)
             members.append(("from", JSONValue(offset)))
         }
         if case .layer(let index, let digest) = component {

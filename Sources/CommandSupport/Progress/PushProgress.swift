@@ -36,20 +36,20 @@ extension PushEvent: ShownEvent {
     }
 
     package var json: JSONValue {
-        let name: String
+        let name: EventName
         switch phase {
-        case .began: name = "began"
-        case .manifest: name = "manifest"
-        case .referrers: name = "referrers"
-        case .done: name = "done"
-        case .queued: name = "layerQueued"
-        case .started: name = "layerStarted"
-        case .bytes: name = "layerProgress"
-        case .finished(.present): name = "layerPresent"
-        case .finished(.mounted): name = "layerMounted"
-        case .finished(.sent): name = "layerSent"
+        case .began: name = .began
+        case .manifest: name = .manifest
+        case .referrers: name = .referrers
+        case .done: name = .done
+        case .queued: name = .layerQueued
+        case .started: name = .layerStarted
+        case .bytes: name = .layerProgress
+        case .finished(.present): name = .layerPresent
+        case .finished(.mounted): name = .layerMounted
+        case .finished(.sent): name = .layerSent
         }
-        var members: [(key: String, value: JSONValue)] = [("event", .string(name))]
+        var members: [(key: String, value: JSONValue)] = [("event", name.json)]
         if case .layer(let index, let digest) = component {
             members += [("layer", .integer(Int64(index))), ("diffId", .string(digest.description))]
         }

@@ -41,7 +41,13 @@ package enum Output {
     }
 
     /// Prints a line for people on standard error as it is: what was done, a question, a line of a report.
-    package static func note(_ message: String) { writeError(safe(message) + "\n") }
+    package static func note(_ message: String) { writeError(safe(message) + "\n", .information) }
+
+    /// Prints an error whose form is not that of `error`: of a program with another name, or with a usage line.
+    package static func fault(_ message: String) { writeError(safe(message) + "\n", .error) }
+
+    /// Prints a part of a line, such as a question.
+    package static func writeError(_ text: String) { writeError(text, .information) }
 
     /// Prints an error. If errors are wanted as JSON, it is an event; see `ErrorCode`.
     ///
@@ -50,16 +56,19 @@ package enum Output {
         let descriptor = progressDescriptor.load(ordering: .relaxed)
         if errorsAreJSON.load(ordering: .relaxed) {
             json([
-                "event": "error", "code": .string(code.rawValue), "message": .string(message), "status": .integer(Int64(status)),
+                "event": EventName.error.json, "code": .string(code.rawValue), "message": .string(message),
+                "status": .integer(Int64(status)),
             ])
             // Another descriptor than standard error is for programs, so people are told, too.
             guard descriptor != StandardStream.error.rawValue else { return }
         }
-        writeError(prefix + "error: " + safe(message) + "\n")
+        writeError(prefix + "error: " + safe(message) + "\n", .error)
     }
 
     /// Prints a warning or a hint on standard error.
-    package static func tell(_ kind: MessageKind, _ message: String) { writeError(prefix + "\(kind): " + safe(message) + "\n") }
+    package static func tell(_ kind: MessageKind, _ message: String) {
+        writeError(prefix + "\(kind): " + safe(message) + "\n", kind == .warning ? .warning : .information)
+    }
 
     /// What errors, warnings and hints begin with.
     package static let prefix = "cfsoci: "
@@ -88,18 +97,27 @@ package enum Output {
     /// The progress display, if there is one.
     package static let screen = Mutex<TerminalScreen?>(nil)
 
-    package static func writeError(_ text: String) {
-        if let screen = screen.withLock({ $0 }) { screen.interject(text) } else { writeRaw(text, to: StandardStream.error.rawValue) }
+    private static func writeError(_ text: String, _ priority: Journal.Priority) {
+        if let screen = screen.withLock({ $0 }) {
+            screen.interject(text)
+        } else {
+            writeRaw(Journal.isStandardError ? Journal.marked(text, priority) : text, to: StandardStream.error.rawValue)
+        }
     }
 
     /// The descriptor for JSON lines about progress.
     package static let progressDescriptor = Atomic<Int32>(StandardStream.error.rawValue)
-    private static let jsonLock = Mutex(())
+    /// Whether the line with the schema's version has been written.
+    private static let hasBegunJSON = Mutex(false)
 
-    /// Writes a whole line of JSON about progress. Without a reader it is lost.
+    /// Writes a whole line of JSON about progress, after the line with the schema's version if it is the first. Without a reader it is lost.
     package static func json(_ value: JSONValue) {
-        let text = String(decoding: value.serialized(shown: true), as: UTF8.self) + "\n"
-        jsonLock.withLock { _ in writeRaw(text, to: progressDescriptor.load(ordering: .relaxed)) }
+        func line(_ value: JSONValue) -> String { String(decoding: value.serialized(shown: true), as: UTF8.self) + "\n" }
+        hasBegunJSON.withLock { hasBegun in
+            let text = (hasBegun ? "" : line(EventName.schemaLine)) + line(value)
+            hasBegun = true
+            writeRaw(text, to: progressDescriptor.load(ordering: .relaxed))
+        }
     }
 
     /// Writes bytes to a descriptor, and waits while it accepts none. Errors are ignored, because there is no other place to report them.

@@ -34,13 +34,18 @@ struct Mount: ParsableCommand {
     @Flag(help: "Mount the image for booting.")
     var bootable = false
 
-    @Option(help: ArgumentHelp("The directory for changes, which makes the mount writable; needs --workdir.", valueName: "dir"))
+    @Option(
+        help: ArgumentHelp("The directory for changes, which makes the mount writable; needs --workdir.", valueName: "dir"),
+        completion: .directory)
     var upperdir: ByteString?
 
-    @Option(help: ArgumentHelp("The kernel's working space, on the same file system as --upperdir.", valueName: "dir"))
+    @Option(
+        help: ArgumentHelp("The kernel's working space, on the same file system as --upperdir.", valueName: "dir"), completion: .directory)
     var workdir: ByteString?
 
-    @Option(help: ArgumentHelp("A user namespace, /proc/PID/ns/user, whose ids the owners are mapped to.", valueName: "path"))
+    @Option(
+        help: ArgumentHelp("A user namespace, /proc/PID/ns/user, whose ids the owners are mapped to.", valueName: "path"),
+        completion: .file())
     var idmap: ByteString?
 
     @Flag(help: "Mount --upperdir read-only.")

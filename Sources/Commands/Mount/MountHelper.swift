@@ -54,13 +54,13 @@ enum MountHelper {
             try mount(invocation)
             return 0
         } catch let error as UsageError {
-            Output.note("\(name): \(error.description); \(name) --help shows the options")
+            Output.fault("\(name): \(error.description); \(name) --help shows the options")
             return 1
         } catch {
             let message = ImageHints.message(of: error, image: image) {
                 try repository.map { try Store.open($0, OpenOptions(readOnly: true)) }
             }
-            Output.note("\(name): \(message)")
+            Output.fault("\(name): \(message)")
             return status(of: error)
         }
     }

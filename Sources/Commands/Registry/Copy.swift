@@ -13,13 +13,13 @@ struct Copy: ParsableCommand {
             be changed (hard link), or are copied. Each is verified. Artifacts that belong to the image are copied, too.
             """)
 
-    @Argument(help: "The image in the other repository.")
+    @Argument(help: "The image in the other repository.", completion: .imageNameInOther)
     var image: ByteString
 
     @Argument(help: "The tag in this repository; by default that in the other one.")
     var name: ByteString?
 
-    @Option(help: ArgumentHelp("The other repository.", valueName: "path"))
+    @Option(help: ArgumentHelp("The other repository.", valueName: "path"), completion: .directory)
     var from: ByteString
 
     @Option(help: ArgumentHelp("The number of threads that copy objects.", valueName: "n"))

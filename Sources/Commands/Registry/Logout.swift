@@ -15,7 +15,7 @@ struct Logout: ParsableCommand {
     @Flag(help: "Remove the credentials for all registries.")
     var all = false
 
-    @Option(help: ArgumentHelp("Credentials file. Environment: REGISTRY_AUTH_FILE.", valueName: "path"))
+    @Option(help: ArgumentHelp("Credentials file. Environment: REGISTRY_AUTH_FILE.", valueName: "path"), completion: .file())
     var authfile: ByteString?
 
     @Option(help: .hidden)

@@ -174,8 +174,8 @@ struct Pull: ParsableCommand {
             let milliseconds = Int((seconds * 1000).rounded())
             return "\(phase) \(milliseconds / 1000).\(String(1000 + milliseconds % 1000).dropFirst())s"
         }
-        Output.note("profile  " + phases.joined(separator: "  "))
-        if let peak = Self.peakMemory() { Output.note("peak memory \(peak) KiB") }
+        global.note("profile  " + phases.joined(separator: "  "))
+        if let peak = Self.peakMemory() { global.note("peak memory \(peak) KiB") }
     }
 }
 

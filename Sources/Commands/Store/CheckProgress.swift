@@ -39,11 +39,11 @@ extension StoreCheckEvent: ShownEvent {
     var json: JSONValue {
         switch self {
         case .objects(let done, let total):
-            ["event": "objects", "objectsDone": .count(done), "objectsTotal": .count(total)]
-        case .images: ["event": "images"]
-        case .again: ["event": "again"]
-        case .repair(.mending(let image)): ["event": "mending", "image": .string(image.jsonText)]
-        case .repair(.did(let action)): ["event": "repaired", "action": action.json]
+            ["event": EventName.objects.json, "objectsDone": .count(done), "objectsTotal": .count(total)]
+        case .images: ["event": EventName.images.json]
+        case .again: ["event": EventName.again.json]
+        case .repair(.mending(let image)): ["event": EventName.mending.json, "image": .string(image.jsonText)]
+        case .repair(.did(let action)): ["event": EventName.repaired.json, "action": action.json]
         case .repair(.pull(let event)): event.json
         }
     }

@@ -35,7 +35,7 @@ struct Fsck: ParsableCommand {
     @Option(
         help: ArgumentHelp(
             "With --repair: fetch damaged images from there: a reference as for pull, an OCI layout, or another repository.",
-            valueName: "reference|layout|repo"))
+            valueName: "reference|layout|repo"), completion: .source)
     var from: ByteString?
 
     @Flag(help: "With --repair: say what would be done, and change nothing.")

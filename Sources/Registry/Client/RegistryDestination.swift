@@ -20,6 +20,7 @@ public final class RegistryDestination: ImageDestination {
         var repository = try client.finder.configuration().pushTarget(for: reference)
         repository.isWritten = true
         self.repository = repository
+        client.options.observe?(.endpoint(name: repository.fullName, isMirror: false, reference: reference.canonical))
     }
 
     /// The reference in full: `docker.io/library/alpine:latest`.

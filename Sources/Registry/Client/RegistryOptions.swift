@@ -29,6 +29,8 @@ public struct RegistryOptions: Sendable {
     /// Receives one-line warnings about problems that did not end the operation: a mirror that sent wrong content, a choice that could not
     /// be recorded. Called on any thread.
     public var warn: (@Sendable (String) -> Void)?
+    /// Receives what the client does: which endpoints and credentials it uses, and each request. Called on any thread.
+    public var observe: (@Sendable (RegistryEvent) -> Void)?
     /// Bounds name resolution, the TCP connection and the TLS handshake together.
     public var connectTimeout = Duration.seconds(30)
     /// A transfer that moves fewer than 1 KiB in this time, in either direction, is ended (and tried again).

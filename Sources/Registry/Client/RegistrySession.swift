@@ -20,6 +20,7 @@ final class RegistrySession: Sendable {
         settings.connectTimeout = options.connectTimeout
         settings.requestTimeout = options.requestTimeout
         settings.stallTimeout = options.stallTimeout
+        if let observe = options.observe { settings.observe = { observe(RegistryEvent($0)) } }
         do { http = try HTTPSession(settings, cancellation: cancellation) } catch { throw RegistryError(error) }
         certificates = CertificateDirectories(options.certificateDirectory, ConfigurationPaths(environment))
         proxies = ProxySettings(environment)

@@ -113,7 +113,10 @@ final class EndpointFinder: Sendable {
                     insufficient = insufficient ?? value
                     continue
                 }
-                if settles { leave(reference, before: index) }
+                if settles {
+                    leave(reference, before: index)
+                    options.observe?(.endpoint(name: endpoint.fullName, isMirror: endpoint.isMirror, reference: reference.canonical))
+                }
                 return value
             } catch {
                 guard error.concernsOneEndpoint else { throw error }

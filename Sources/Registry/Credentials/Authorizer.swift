@@ -96,6 +96,7 @@ final class Authorizer: Sendable {
     ) throws(Failure) -> Entry {
         let found: FoundCredentials?
         do { found = try store.find(for: repository) } catch { throw Failure(error) }
+        session.options.observe?(.credentials(registry: repository.domain, origin: found?.origin))
         if let bearer = challenges.first(where: { $0.scheme == "bearer" && $0.parameters["realm"] != nil }) {
             if case .registryToken(let token) = found?.credentials {
                 guard Self.isFieldValue(token) else { throw unusableToken(registry.display) }
