@@ -146,12 +146,13 @@ let package = Package(
         module("BootCommands", ["Bytes", "Confinement", "LinuxSystem", "JSON", "OCI", "CommandSupport"], products: [argumentParser]),
         module(
             "ArchiveCommands", ["Bytes", "Hashing", "LinuxSystem", "JSON", "FileTree", "OCI", "CommandSupport"], products: [argumentParser]),
+        module("ToolCommands", ["Bytes", "Confinement", "Hashing", "LinuxSystem", "FileTree", "OCI", "CommandSupport"]),
         module("DiskCommands", ["Bytes", "LinuxSystem", "JSON", "OCI", "CommandSupport"], products: [argumentParser]),
         module(
             "Commands",
             [
                 "Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "FileTree", "OCI", "CommandSupport",
-                "LowLevelCommands", "BootCommands", "DiskCommands", "ArchiveCommands",
+                "LowLevelCommands", "BootCommands", "DiskCommands", "ArchiveCommands", "ToolCommands",
             ],
             products: [argumentParser]),
         .executableTarget(
@@ -215,7 +216,7 @@ let package = Package(
             name: prefix + "CommandTests",
             dependencies: ours([
                 "Bytes", "Hashing", "JSON", "LinuxSystem", "Confinement", "FileTree", "Dumpfile", "OCI", "CommandSupport",
-                "LowLevelCommands", "Commands", "CommandLine", "TestSupport",
+                "LowLevelCommands", "ToolCommands", "Commands", "CommandLine", "TestSupport",
             ]), path: "Tests/CommandTests",
             swiftSettings: settings),
     ],

@@ -6,6 +6,7 @@ import ComposefsDiskCommands
 import ComposefsLinuxSystem
 import ComposefsLowLevelCommands
 import ComposefsOCI
+import ComposefsToolCommands
 import Synchronization
 
 /// The command itself: `cfsoci SUBCOMMAND …`.
@@ -68,6 +69,7 @@ public struct Cfsoci: ParsableCommand {
         // A file that exceeds RLIMIT_FSIZE is an error, too: EFBIG.
         Signal.fileTooLarge.ignore()
         if let arguments = MountHelper.arguments(Arguments.all()) { end(MountHelper.run(arguments)) }
+        if let status = ComposefsTools.run(Arguments.all()) { end(status) }
         let arguments = Arguments.texts()
         Output.errorsAreJSON.store(wantsJSONErrors(arguments), ordering: .relaxed)
         var about: (any ImageCommand)?
@@ -109,7 +111,7 @@ public struct Cfsoci: ParsableCommand {
                 end(0)
             }
             if showsOnlyJSON(arguments) { endWithUsage(printable(self.message(for: error))) }
-            Output.note(printable(fullMessage(for: error)))
+            Output.fault(printable(fullMessage(for: error)))
             end(status)
         }
     }
@@ -139,7 +141,7 @@ public struct Cfsoci: ParsableCommand {
         if showsOnlyJSON(Arguments.texts()) {
             Output.error(message + (hint.map { "; " + $0 } ?? ""), .usage, status: status)
         } else {
-            Output.note(_errorPrefix + message)
+            Output.fault(_errorPrefix + message)
             if let hint { Output.tell(.hint, hint) }
             Output.note("Usage: cfsoci [options] <subcommand>\n  See 'cfsoci --help' for more information.")
         }

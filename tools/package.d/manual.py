@@ -2,6 +2,7 @@
 """Writes the manual pages of the commands, from the description that the argument parser has of them.
 
     manual.py CFSOCI FOLDER DATE
+    manual.py CFSOCI --markdown      prints the reference of all commands and options, CommandReference.md of the documentation
 
 FOLDER gets cfsoci-COMMAND.1 for each command, with those below it in the same page, and cfsoci.1: the overview cfsoci.1.in with the table of commands
 and the global options. DATE is shown at the foot of the pages. The plugin of the parser is not used: its pages repeat the global options in every
@@ -13,7 +14,8 @@ import re
 import subprocess
 import sys
 
-program, folder, date = sys.argv[1:]
+program = sys.argv[1]
+folder, date = (None, None) if sys.argv[2:] == ["--markdown"] else sys.argv[2:]
 here = os.path.dirname(os.path.realpath(__file__))
 root = json.loads(subprocess.run([program, "--experimental-dump-help"], check=True, capture_output=True).stdout)["command"]
 release = subprocess.run([program, "--version"], check=True, capture_output=True, text=True).stdout.strip()
@@ -129,6 +131,52 @@ def write(name, text):
         file.write(text)
 
 
+# The reference, as an article of the documentation.
+
+
+def plain(argument):
+    names = sorted((("-" if n["kind"] == "short" else "--") + n["name"] for n in argument.get("names") or []), key=len)
+    value = argument.get("valueName", "")
+    if not names:
+        return "`%s`" % value.upper()
+    return ", ".join("`%s%s`" % (name, " " + value if argument["kind"] == "option" and name == names[-1] else "") for name in names).replace("|", "\\|")
+
+
+def rows(arguments):
+    for argument in arguments:
+        text = " ".join((argument.get("abstract", "") + " " + argument.get("discussion", "")).split())
+        if argument.get("defaultValue") and argument["kind"] == "option":
+            text += " Default: `%s`." % argument["defaultValue"]
+        yield "| %s | %s |" % (plain(argument), text.replace("|", "\\|").replace("<", "&lt;"))
+
+
+def leaves(prefix, command):
+    below = [c for c in command.get("subcommands") or [] if c["commandName"] != "help" and c.get("shouldDisplay", True)]
+    path = prefix + " " + command["commandName"]
+    return [leaf for c in below for leaf in leaves(path, c)] if below else [(path, command)]
+
+
+def reference():
+    lines = ["# Commands and Options", "", "Every command of `cfsoci` with its arguments and options.", "", "## Overview", ""]
+    lines += ["This article is written by `tools/package.d/manual.py` from the description that the program has of its own command line; a test compares",
+              "them. `cfsoci help COMMAND` shows the same, and the packages have a manual page for each command.", ""]
+    lines += ["## Options of all commands", "", "They may stand before or after the command's name.", "", "| option | meaning |", "| --- | --- |"]
+    lines += rows(a for a in root["arguments"] if a.get("shouldDisplay", True))
+    for command in root["subcommands"]:
+        if command["commandName"] == "help" or not command.get("shouldDisplay", True):
+            continue
+        for path, leaf in leaves("cfsoci", command):
+            lines += ["", "## " + path, "", " ".join(leaf["abstract"].split())]
+            arguments = [argument for section in own(leaf).values() for argument in section]
+            if arguments:
+                lines += ["", "| argument or option | meaning |", "| --- | --- |"] + list(rows(arguments))
+    return "\n".join(lines) + "\n"
+
+
+if folder is None:
+    print(reference(), end="")
+    sys.exit()
+
 commands = [c for c in root["subcommands"] if c["commandName"] != "help" and c.get("shouldDisplay", True)]
 also = "\\fBcfsoci\\fR(1), \\fBcfsoci\\-repository\\fR(5), \\fBmount.composefs\\fR(8)"
 table = []
@@ -155,6 +203,6 @@ for argument in root["arguments"]:
 overview = overview.replace("@DATE@", date).replace("@VERSION@", release)
 overview = overview.replace("@COMMANDS@", "\n".join(table)).replace("@OPTIONS@", "\n".join(options))
 write("cfsoci.1", overview)
-for name in ("cfsoci-repository.5", "mount.composefs.8"):
+for name in ("cfsoci-repository.5", "mount.composefs.8", "mkcomposefs.1", "composefs-info.1"):
     with open(os.path.join(here, "man", name + ".in"), encoding="utf-8") as file:
         write(name, file.read().replace("@DATE@", date).replace("@VERSION@", release))

@@ -2,6 +2,7 @@ import ArgumentParser
 import ComposefsCommandSupport
 import ComposefsLinuxSystem
 import ComposefsOCI
+import ComposefsToolCommands
 
 // What each command keeps while it parses bytes of others. README.md has the same table; a test compares them.
 
@@ -114,6 +115,7 @@ enum ConfinementTable {
         add("mount (without arguments)", Mount.listing.cells)
         add("mount.composefs", CommandRights.mounting.cells)
         add("mount --fuse", CommandRights.serving.cells)
+        for tool in ComposefsTools.rights { add(tool.name, tool.rights.cells) }
         let unconfined = commands.filter { $0.rights == nil }.map(\.name)
         rows.append((unconfined, ["all", "no"] + Array(repeating: "not confined", count: titles.count - 3)))
         // One line after the other: as one expression it takes the compiler too long.
