@@ -48,8 +48,9 @@ public struct StoreRepairReport: Sendable {
     /// The findings of the check after the repair; nil if the repair changed nothing.
     public var after: StoreReport?
 
-    /// Whether the store has no fault now.
-    public var isClean: Bool { (after ?? before).isClean }
+    /// Whether the store has no fault now, and all that was written for an image is on the device: an image whose repair failed may read well
+    /// and be lost with the power.
+    public var isClean: Bool { (after ?? before).isClean && repair.images.allSatisfy { $0.failure == nil } }
 }
 
 extension Store {
@@ -146,12 +147,18 @@ private enum RepairOrigin: Sendable {
 
     /// The content of a directory decides what it is; anything else is a reference.
     init(_ text: ByteString) throws {
-        func holds(_ name: ByteString) -> Bool {
-            (try? FileDescriptor.currentDirectory.status(at: text + "/" + name, follow: true)) != nil
+        func holds(_ name: ByteString) throws(SystemError) -> Bool {
+            do throws(SystemError) {
+                _ = try FileDescriptor.currentDirectory.status(at: text + "/" + name, follow: true)
+                return true
+            } catch {
+                guard error.isMissing else { throw error }
+                return false
+            }
         }
-        if holds("oci-layout"), let path = text.utf8Text {
+        if try holds("oci-layout"), let path = text.utf8Text {
             self = .reference("oci:" + path)
-        } else if holds("meta.json") || holds("objects") {
+        } else if try holds("meta.json") || holds("objects") {
             self = .repository(text)
         } else {
             guard let reference = text.utf8Text else { throw OCIError.invalidReference(text, .notText) }

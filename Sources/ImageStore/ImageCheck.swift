@@ -189,13 +189,29 @@ private struct ImageCheck {
         for name in try store.repository.streamNames() {
             let digest =
                 StreamName.digest(in: name, after: StreamName.layerPrefix) ?? StreamName.digest(in: name, after: StreamName.blobPrefix)
-            // The check of the repository reports missing objects.
-            guard let digest, layers[digest] == nil, let stream = try? store.repository.stream(name),
-                (try? LayerHint.text(on: stream, in: store.repository)) != nil
-            else { continue }
+            guard let digest, layers[digest] == nil else { continue }
+            let stream: ObjectID
+            do {
+                guard let linked = try store.usableStream(name), try hasHint(linked) else { continue }
+                stream = linked
+            } catch {
+                add("layer-check-failed", name, "\(error)")
+                continue
+            }
             let finding = layerCheck.examine(digest, stream)
             report.count(finding)
             if let problem = finding.problem { add(problem.kind, name, problem.detail) }
+        }
+    }
+
+    /// Missing and damaged objects have none: the check of the repository reports them.
+    private func hasHint(_ stream: ObjectID) throws -> Bool {
+        do {
+            return try LayerHint.text(on: stream, in: store.repository) != nil
+        } catch RepositoryError.system(let fault) {
+            throw RepositoryError.system(fault)
+        } catch {
+            return false
         }
     }
 
@@ -213,11 +229,15 @@ private struct ImageCheck {
                 isWhole = false
                 continue
             }
-            let linked = try? store.repository.stream(StreamName.layer(identifier))
-            if linked == nil {
-                add("layer-stream-missing", name, identifier.description)
-            } else if linked != stream, image.isContainer || (try? store.isLayerName(identifier)) != true {
-                add("layer-stream-mismatch", name, "\(identifier): the link leads to another object than the config's reference")
+            do {
+                let linked = try store.usableStream(StreamName.layer(identifier))
+                if linked == nil {
+                    add("layer-stream-missing", name, identifier.description)
+                } else if linked != stream, try image.isContainer || !store.isLayerName(identifier) {
+                    add("layer-stream-mismatch", name, "\(identifier): the link leads to another object than the config's reference")
+                }
+            } catch {
+                add("layer-check-failed", name, "\(identifier): \(error)")
             }
             if let problem = check(layer: identifier, stream) {
                 add(problem.kind, name, problem.detail)
@@ -244,19 +264,37 @@ private struct ImageCheck {
     /// upgrade leaves the latter between config and manifest, and the image is intact in both cases.
     private mutating func checkConfigStream(_ name: ByteString, _ image: StoredImage) {
         let stream = StreamName.config(image.configDigest)
-        if let linked = try? store.repository.stream(stream), linked != image.configStream,
-            (try? store.document(
-                stream, linked, image.configDigest, type: StreamContentType.config, limit: ImageLimits.configBytes)) != nil
-        {
-            return
+        do {
+            let linked = try store.repository.stream(stream)
+            if try linked == image.configStream || linked.map({ try isConfig($0, image) }) == true { return }
+            add("stream-mismatch", name, "\(stream) leads to another object than the one that is referred to, \(image.configStream)")
+        } catch {
+            add("stream-mismatch", name, "\(error)")
         }
-        checkStream(name, stream, image.configStream)
+    }
+
+    /// Whether a stream has the document of the image's config.
+    private func isConfig(_ stream: ObjectID, _ image: StoredImage) throws -> Bool {
+        do {
+            _ = try store.document(
+                StreamName.config(image.configDigest), stream, image.configDigest, type: StreamContentType.config,
+                limit: ImageLimits.configBytes)
+            return true
+        } catch RepositoryError.system(let fault) {
+            throw RepositoryError.system(fault)
+        } catch {
+            return false
+        }
     }
 
     /// Checks that a blob that is kept beside its layer is the one that the manifest names.
     private mutating func check(kept blob: (digest: ContentDigest, stream: ObjectID), _ name: ByteString) {
-        if (try? store.repository.stream(StreamName.blob(blob.digest))) != blob.stream {
-            add("kept-blob-stream-mismatch", name, "\(StreamName.blob(blob.digest)) does not lead to the object that is referred to")
+        do {
+            if try store.usableStream(StreamName.blob(blob.digest)) != blob.stream {
+                add("kept-blob-stream-mismatch", name, "\(StreamName.blob(blob.digest)) does not lead to the object that is referred to")
+            }
+        } catch {
+            add("kept-blob-check-failed", name, "\(StreamName.blob(blob.digest)): \(error)")
         }
         guard let problem = check(layer: blob.digest, blob.stream) else { return }
         add(problem.kind.replacingPrefix("layer", with: "kept-blob"), name, problem.detail)

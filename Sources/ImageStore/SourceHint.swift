@@ -43,7 +43,7 @@ extension ImageStore {
         var found: Set<ByteString> = []
         for name in try repository.streamNames() where name.hasPrefix(StreamName.manifestPrefix) || name.hasPrefix(StreamName.configPrefix)
         {
-            guard let stream = (try? usableStream(name)) ?? nil, let text = SourceHint.text(on: [stream], in: repository) else { continue }
+            guard let stream = try usableStream(name), let text = SourceHint.text(on: [stream], in: repository) else { continue }
             found.insert(text)
         }
         return found.sorted()

@@ -83,6 +83,9 @@ public struct SystemError: Error, Hashable, Sendable, CustomStringConvertible {
         self.init(operation: operation, path: path, errno: errno)
     }
 
+    /// Whether the path leads to nothing (ENOENT, ENOTDIR).
+    public var isMissing: Bool { errno == .noEntry || errno == .notDirectory }
+
     /// Whether the kernel or the file system lacks this operation (EOPNOTSUPP, ENOSYS, ENOTTY), for any arguments.
     public var isUnsupported: Bool {
         errno == .notSupported || errno == .noSystemCall || errno == .notTerminal

@@ -148,9 +148,10 @@ enum ConfinementTable {
 extension Fsck {
     /// Confines a repair: to the repository, and to the sources that it may fetch from.
     func confineRepair(_ store: Store, _ path: ByteString, _ registry: RegistryOptions) throws {
-        let references = from == nil ? Self.recordedSources(store) : []
+        let references = from == nil ? try Self.recordedSources(store) : []
+        let isDirectory = try from.map(Self.isDirectory) ?? false
         try global.confine(.repairing, repository: path) { confinement in
-            if let from, (try? FileDescriptor.open(from, [.pathOnly, .directory])) != nil {
+            if let from, isDirectory {
                 // A layout or another repository, from which objects may get a second name here.
                 confinement.readable.append(from)
                 confinement.linkable.append(from + "/objects")
@@ -158,15 +159,38 @@ extension Fsck {
             }
             for reference in from.map({ [$0] }) ?? references {
                 guard let text = reference.utf8Text, let parsed = try? parseReference(text) else { continue }
-                // What a source needs that is not there any more is told when it is asked.
-                try? confinement.addSource(parsed, registry)
+                do {
+                    try confinement.addSource(parsed, registry)
+                } catch {
+                    // What a source needs that is not there any more is told when it is asked. Another fault would seem to be one of rights
+                    // then: the confinement would not let it be read.
+                    if let fault = error as? SystemError, !fault.isMissing { throw fault }
+                }
             }
             // A tag may be a reference to a registry.
             if from == nil { confinement.addRegistry(registry) }
         }
     }
 
-    private static func recordedSources(_ store: Store) -> [ByteString] {
-        (try? store.images.recordedSources()) ?? []
+    private static func isDirectory(_ path: ByteString) throws(SystemError) -> Bool {
+        do throws(SystemError) {
+            _ = try FileDescriptor.open(path, [.pathOnly, .directory])
+            return true
+        } catch {
+            // A path that is too long is a reference.
+            guard error.isMissing || error.errno == .nameTooLong else { throw error }
+            return false
+        }
+    }
+
+    /// A store whose links are damaged has no sources; a device that cannot be read is an error.
+    private static func recordedSources(_ store: Store) throws -> [ByteString] {
+        do {
+            return try store.images.recordedSources()
+        } catch RepositoryError.system(let fault) where !fault.isMissing && fault.errno != .tooManySymbolicLinks {
+            throw RepositoryError.system(fault)
+        } catch {
+            return []
+        }
     }
 }

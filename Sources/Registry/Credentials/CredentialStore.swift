@@ -83,7 +83,7 @@ func readSmallFile(
     do throws(SystemError) {
         return try FileDescriptor.open(path, .readOnly).readAll(limit: limit)
     } catch {
-        if error.errno == .noEntry || error.errno == .notDirectory { return nil }
+        if error.isMissing { return nil }
         throw RegistryError(.file(role, path, .unreadable(error.errno)))
     }
 }

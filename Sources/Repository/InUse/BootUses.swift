@@ -35,7 +35,7 @@ extension Repository {
         do throws(SystemError) {
             return try parent.open(at: path, [.readOnly, .directory])
         } catch {
-            if error.errno == .noEntry || error.errno == .notDirectory { return nil }
+            if error.isMissing { return nil }
             if error.errno == .accessDenied, Host.effectiveUserID != 0 { return nil }
             throw error
         }
