@@ -99,12 +99,20 @@ extension Store {
         repair.prunesDangling = options.prunesDangling
         if let observer = options.observer { repair.observer = { event in observer(.repair(event)) } }
         let before = try check(nil, ImageCheckOptions(), observer: options.observer)
-        let report = try images.repair(before.repository, before.images, repair)
+        var report = try images.repair(before.repository, before.images, repair)
         guard !options.isDryRun, !report.actions.isEmpty else {
             return StoreRepairReport(before: before, repair: report, after: nil)
         }
         options.observer?(.again)
         let after = try check(nil, ImageCheckOptions(), observer: options.observer)
+        // The last check has read everything: a device that could not be read for a moment before is no fault of the image.
+        for index in report.images.indices where after.repository.isOK {
+            guard case .stillDamaged? = report.images[index].failure as? RepairError,
+                !after.images.problems.contains(where: { $0.image == report.images[index].name })
+            else { continue }
+            report.images[index].isWhole = true
+            report.images[index].failure = nil
+        }
         return StoreRepairReport(before: before, repair: report, after: after)
     }
 

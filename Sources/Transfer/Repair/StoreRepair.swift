@@ -235,8 +235,20 @@ private struct StoreRepair {
     }
 
     private func isWhole(_ digest: ContentDigest) throws -> Bool {
-        guard let image = (try? store.image(digest)) ?? nil else { return false }
+        guard let image = try readable(digest) else { return false }
         return try store.isWhole(image)
+    }
+
+    /// Nil if there is no such image, or it is damaged. A fault of the device is thrown, so that it is named: the check has found no damage, or the
+    /// image was just stored again.
+    private func readable(_ digest: ContentDigest) throws -> StoredImage? {
+        do {
+            return try store.image(digest)
+        } catch RepositoryError.system(let fault) {
+            throw RepositoryError.system(fault)
+        } catch {
+            return nil
+        }
     }
 
     /// The first finding of the check of an image that was stored again.
