@@ -230,6 +230,11 @@ if let chosen = Context.environment["CFSOCI_TESTS"]?.split(separator: ",").map(S
     }
 }
 
+// The plugin that makes a web site of the documentation: only `CFSOCI_DOCC=1 swift package generate-documentation` fetches it.
+if Context.environment["CFSOCI_DOCC"] != nil {
+    package.dependencies.append(.package(url: "https://github.com/swiftlang/swift-docc-plugin", from: "1.4.0"))
+}
+
 // The fuzzers, which only `tools/fuzz` builds: it sets the variable. There is one program per format; libFuzzer provides `main`.
 if Context.environment["CFSOCI_FUZZ"] != nil {
     let fuzzers: [String: [String]] = [
