@@ -9,7 +9,7 @@ struct DigestStore: ~Copyable {
     private let path: ByteString
     private let directory: FileDescriptor
     /// The folders in which nothing is left of processes that were killed.
-    private var clean: Set<ByteString> = []
+    private var clean: Set<ByteString>
     private static let naming = PendingFile.Naming(prefix: ".tmp-")
 
     static func makeDirectory(_ path: ByteString) throws {
@@ -24,8 +24,13 @@ struct DigestStore: ~Copyable {
 
     init(_ path: ByteString) throws {
         let opened = try FileDescriptor.open(path, [.readOnly, .directory])
+        self.init(path, opened)
+    }
+
+    private init(_ path: ByteString, _ directory: consuming FileDescriptor) {
         self.path = path
-        directory = opened
+        self.directory = directory
+        clean = []
     }
 
     /// Copies the files of a tree that are not there yet, and makes them durable.

@@ -44,7 +44,7 @@ import Testing
                 if let fault = Self.fault(of: arguments) { Issue.record("\(document): \(line): \(fault)") }
             }
         }
-        #expect(count > 100)
+        #expect(count > 60)
     }
 
     /// The lines of blocks, besides those that `transcripts` runs, and the code spans that begin with a program of this project.
