@@ -7,6 +7,7 @@
 import email.utils
 import re
 import sys
+import textwrap
 
 
 def changelog(path, version, maintainer, epoch):
@@ -20,7 +21,7 @@ def changelog(path, version, maintainer, epoch):
         sys.exit("%s: the section of version %s has no entries" % (path, version))
     print("cfsoci (%s) unstable; urgency=medium\n" % version)
     for entry in entries:
-        print("  * " + entry.replace("\n  ", "\n    "))
+        print(textwrap.fill(" ".join(entry.split()), 78, initial_indent="  * ", subsequent_indent="    ", break_on_hyphens=False))
     print("\n -- %s  %s" % (maintainer, email.utils.formatdate(int(epoch))))
 
 
