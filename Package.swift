@@ -118,6 +118,8 @@ let package = Package(
         module(
             "Disks",
             ["Bytes", "Hashing", "LinuxSystem", "Concurrency", "FileTree", "EROFS", "Ext4", "Repository", "ImageStore"]),
+        // Level 6, too: the files of images in directories and archives.
+        module("Extraction", ["Bytes", "Hashing", "LinuxSystem", "Concurrency", "FileTree", "EROFS", "Repository", "ImageStore"]),
         // Level 7: pull, push, copy. Above Boot, because a copy creates boot images again.
         module(
             "Transfer",
@@ -131,7 +133,8 @@ let package = Package(
             [
                 "Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "FileTree", "Tar", "SplitStream", "EROFS",
                 "Dumpfile",
-                "OCIModel", "BootFormats", "Repository", "HTTPClient", "Transports", "ImageStore", "Boot", "Disks", "Ext4", "Transfer",
+                "OCIModel", "BootFormats", "Repository", "HTTPClient", "Transports", "ImageStore", "Boot", "Disks", "Ext4",
+                "Extraction", "Transfer",
                 "Registry", "Mounting", "Fuse", "Confinement",
             ], path: "Sources/ComposefsOCI"),
         // Level 9: the command. CommandSupport has what subcommands share: options, output, progress. Groups of

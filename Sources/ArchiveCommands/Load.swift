@@ -8,7 +8,7 @@ import ComposefsOCI
 
 package struct Load: ParsableCommand {
     package static let configuration = CommandConfiguration(
-        abstract: "Store all images of an archive, with the names that are recorded in it.",
+        commandName: "load", abstract: "Store all images of an archive, with the names that are recorded in it.",
         discussion: """
             FILE is what docker or podman has saved, an archive of an OCI layout, or an OCI layout in a directory; - is standard input. \
             Which of them it is is detected, also if it is compressed with gzip or zstd. What comes through a pipe needs the space of the \

@@ -8,7 +8,7 @@ public import ComposefsOCI
 
 package struct Save: ParsableCommand {
     package static let configuration = CommandConfiguration(
-        abstract: "Write images into one archive that docker, podman and others load.",
+        commandName: "save", abstract: "Write images into one archive that docker, podman and others load.",
         usage: "cfsoci save [<options>] <image> ... <file>|-",
         discussion: """
             The last argument is the archive; - is standard output. A file is replaced when the archive is complete. Each layer is there \

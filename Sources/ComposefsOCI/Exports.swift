@@ -8,6 +8,7 @@
 @_exported public import ComposefsDumpfile
 @_exported public import ComposefsEROFS
 @_exported public import ComposefsExt4
+@_exported public import ComposefsExtraction
 @_exported public import ComposefsFileTree
 @_exported public import ComposefsFuse
 @_exported public import ComposefsHashing

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Makes all disks of an image, mounts them, and compares their trees with the expected tree.
+"""Makes all disks of an image, mounts them, and compares their trees with the expected tree. With --extract it compares what the commands write into
+directories and archives instead.
 
-    disk-trees.py CFSOCI LAYOUT EXPECTED WORK [--ref NAME] [--platform PLATFORM]
+    disk-trees.py CFSOCI LAYOUT EXPECTED WORK [--ref NAME] [--platform PLATFORM] [--extract]
 
-Needs root, loop devices, EROFS, overlayfs and ext4. Prints what differs, one line each; the exit status is 1 if anything does. EXPECTED is a tree
+Needs root; for disks also loop devices, EROFS, overlayfs and ext4. Prints what differs, one line each; the exit status is 1 if anything does. EXPECTED is a tree
 of the corpus; see README.md. Exceptions of a stack of overlayfs are accepted only if the command has named them.
 """
 import argparse
@@ -25,6 +26,7 @@ for name in ["cfsoci", "layout", "expected", "work"]:
     arguments.add_argument(name)
 arguments.add_argument("--ref")
 arguments.add_argument("--platform")
+arguments.add_argument("--extract", action="store_true")
 arguments = arguments.parse_args()
 faults = []
 
@@ -185,12 +187,68 @@ def same(one, other):
     return open(one, "rb").read() == open(other, "rb").read()
 
 
+def check_extracted(wanted):
+    """The file system of the working directory is ext4, or one with more times."""
+    cfsoci("unpack", "image", "unpacked")
+    compare("unpack", "unpacked", clamp(wanted, "unpacked"))
+    with open("files.tar", "wb") as archive:
+        subprocess.run([arguments.cfsoci, "export", "image", "-", "--repo", "repo"], stdout=archive, check=True)
+    os.mkdir("untarred")
+    run("tar", "--extract", "--file", "files.tar", "--directory", "untarred", "--xattrs", "--xattrs-include=*", "--numeric-owner",
+        "--same-owner", "--preserve-permissions", "--delay-directory-restore")
+    compare("tar", "untarred", clamp(wanted, "untarred"))
+    # The archive as the only layer of an image.
+    digest = hashlib.sha256(open("files.tar", "rb").read()).hexdigest()
+    os.makedirs("layout/blobs/sha256")
+
+    def blob(data):
+        name = hashlib.sha256(data).hexdigest()
+        with open("layout/blobs/sha256/" + name, "wb") as file:
+            file.write(data)
+        return {"digest": "sha256:" + name, "size": len(data)}
+
+    with open("layout/oci-layout", "w") as file:
+        file.write('{"imageLayoutVersion":"1.0.0"}')
+    layer = blob(open("files.tar", "rb").read())
+    config = blob(json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": ["sha256:" + digest]}}).encode())
+    manifest = blob(json.dumps({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": dict(config, mediaType="application/vnd.oci.image.config.v1+json"),
+        "layers": [dict(layer, mediaType="application/vnd.oci.image.layer.v1.tar")]}).encode())
+    with open("layout/index.json", "w") as file:
+        json.dump({"schemaVersion": 2, "manifests": [dict(manifest, mediaType="application/vnd.oci.image.manifest.v1+json")]}, file)
+    cfsoci("pull", "oci:layout", "flattened", "--platform", "linux/amd64")
+    if cfsoci("dump", "image").stdout != cfsoci("dump", "flattened").stdout:
+        faults.append("the image of the archive has another tree")
+
+
+def clamp(wanted, root):
+    """The tree with the times that a file system can hold."""
+    clamped = {path: dict(node) for path, node in wanted.items()}
+    for path, node in clamped.items():
+        if not EXT4_TIMES[0] <= node["mtime"] // 10**9 <= EXT4_TIMES[1]:
+            time = os.lstat(root + os.path.join("/", path)).st_mtime_ns
+            assert time // 10**9 in EXT4_TIMES or time == node["mtime"], (path, time)
+            node["mtime"] = time
+    return clamped
+
+
 def main():
     os.chdir(arguments.work)
     layout = "oci:" + arguments.layout + (":" + arguments.ref if arguments.ref else "")
     run(arguments.cfsoci, "init", "repo", "--insecure", "--algorithm", "fsverity-sha256-12")
     cfsoci("pull", layout, "image", *(["--platform", arguments.platform] if arguments.platform else []))
     wanted = expected()
+    if arguments.extract:
+        check_extracted(wanted)
+    else:
+        check_disks(wanted)
+    for fault in faults:
+        print(fault)
+    sys.exit(1 if faults else 0)
+
+
+def check_disks(wanted):
     reports = {}
     for kind in ["single", "fsmeta", "vmdk", "layered", "flat"]:
         reports[kind] = json.loads(cfsoci("disk", "image", "--kind", kind, "--output", kind, "--json").stdout)
@@ -238,9 +296,6 @@ def main():
         result = run(*command, check=False)
         if result.returncode != 0:
             faults.append("%s: status %d: %s" % (" ".join(command), result.returncode, (result.stdout + result.stderr).decode(errors="replace")))
-    for fault in faults:
-        print(fault)
-    sys.exit(1 if faults else 0)
 
 
 main()
