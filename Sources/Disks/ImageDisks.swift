@@ -44,10 +44,16 @@ public struct ImageDisks: Sendable {
         case .flat: report.files = [DiskFile(path: path, size: try makeFlat(image, layers, tree, size, at: path))]
         case .layered:
             try DiskOutput.makeDirectory(path) { directory in
+                var copy: ObjectCopy.Running?
                 _ = try images.mergedTree(ofStack: layers) { index, layer in
-                    report.files.append(try add(layer, index, layers[index].diffID, path, to: directory).file)
+                    let added = try add(layer, index, layers[index].diffID, path, to: directory)
+                    report.files.append(added.file)
                     report.exceptions += layer.exceptions
+                    // One is copied while the next one is merged.
+                    try copy?.finish()
+                    copy = try added.copy()
                 }
+                try copy?.finish()
             }
         case .vmdk: report.files = try makeVirtualDisk(layers, tree, at: path)
         }
@@ -74,23 +80,37 @@ public struct ImageDisks: Sendable {
     // MARK: EROFS
 
     private func write(_ plan: ErofsDiskPlan, to file: borrowing FileDescriptor) throws {
+        try writeMetadata(plan, to: file)
+        try copy(plan).run(into: file)
+    }
+
+    private func writeMetadata(_ plan: ErofsDiskPlan, to file: borrowing FileDescriptor) throws {
         try file.truncate(to: plan.byteCount)
-        try plan.writeMetadata { bytes, offset in try file.pwriteAll(bytes, at: offset) }
+        var writer = GatheredWriter()
+        try plan.writeMetadata { bytes, offset in try writer.add(bytes, at: offset, to: file) }
+        try writer.flush(to: file)
+    }
+
+    private func copy(_ plan: ErofsDiskPlan) -> ObjectCopy {
         let parts = plan.placements.map {
             ObjectPart(object: $0.object, objectSize: $0.byteCount, objectOffset: 0, offset: $0.offset, count: $0.byteCount)
         }
-        try ObjectCopy(parts, from: images.repository).run(into: file)
+        return ObjectCopy(parts, from: images.repository)
     }
 
-    /// Adds the image of a layer to a directory.
+    /// Adds the image of a layer to a directory, without the contents of files.
+    ///
+    /// - Returns: also a function that starts to copy these.
     private func add(
-        _ layer: StackableLayer, _ index: Int, _ diffID: ContentDigest, _ path: ByteString, to directory: borrowing FileDescriptor
-    ) throws -> (file: DiskFile, plan: ErofsDiskPlan) {
+        _ layer: StackableLayer, _ index: Int, _ diffID: ContentDigest, _ path: ByteString, to directory: NewDirectory
+    ) throws -> (file: DiskFile, plan: ErofsDiskPlan, copy: () throws -> ObjectCopy.Running) {
         let plan = try ErofsDiskPlan(layer.tree)
         let digits = String(index)
         let name = ByteString(String(repeating: "0", count: max(0, 4 - digits.count)) + digits + "-" + diffID.hex + ".erofs")
-        try DiskOutput.addFile(name, in: directory) { try write(plan, to: $0) }
-        return (DiskFile(path: path + "/" + name, size: plan.byteCount, diffID: diffID), plan)
+        let file = try directory.makeFile(name)
+        try writeMetadata(plan, to: file.file)
+        let contents = copy(plan)
+        return (DiskFile(path: path + "/" + name, size: plan.byteCount, diffID: diffID), plan, { try contents.start(into: file.file) })
     }
 
     private func makeVirtualDisk(_ layers: Layers, _ tree: DiskTree, at path: ByteString) throws -> [DiskFile] {
@@ -98,16 +118,21 @@ public struct ImageDisks: Sendable {
         return try DiskOutput.makeDirectory(path) { directory in
             var space = ErofsBlockSpace()
             var files: [DiskFile] = []
+            var copy: ObjectCopy.Running?
             let merged = try images.mergedTree(ofStack: layers) { index, layer in
                 let added = try add(layer, index, layers[index].diffID, path, to: directory)
                 files.append(added.file)
                 try space.append(added.plan)
+                // One is copied while the next one is merged.
+                try copy?.finish()
+                copy = try added.copy()
             }
             let plan = try ErofsDiskPlan(finished(merged, tree), .space(space, .oneDisk))
-            try DiskOutput.addFile(metadata, in: directory) { try write(plan, to: $0) }
+            try write(plan, to: directory.makeFile(metadata).file)
+            try copy?.finish()
             files.insert(DiskFile(path: path + "/" + metadata, size: plan.byteCount), at: 0)
             let disk = VirtualDisk(extents: files.map { (FileDescriptor.split($0.path).name, $0.size) }).descriptor
-            try DiskOutput.addFile(descriptor, in: directory) { try $0.writeAll(disk) }
+            try directory.makeFile(descriptor).file.writeAll(disk)
             files.insert(DiskFile(path: path + "/" + descriptor, size: UInt64(disk.count)), at: 0)
             return files
         }
@@ -138,7 +163,9 @@ public struct ImageDisks: Sendable {
         if let failure { throw failure }
         try DiskOutput.makeFile(path) { file in
             try file.truncate(to: plan.byteCount)
-            for blocks in plan.metadata { try blocks.bytes.withUnsafeBytes { try file.pwriteAll($0, at: blocks.offset) } }
+            var writer = GatheredWriter()
+            for blocks in plan.metadata { try blocks.bytes.withUnsafeBytes { try writer.add($0, at: blocks.offset, to: file) } }
+            try writer.flush(to: file)
             let parts = plan.placements.map {
                 ObjectPart(
                     object: $0.object, objectSize: $0.objectSize, objectOffset: $0.objectOffset, offset: $0.imageOffset, count: $0.byteCount

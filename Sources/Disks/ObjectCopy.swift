@@ -37,13 +37,20 @@ struct ObjectCopy: Sendable {
     private static let largestJoined: UInt64 = 1 << 17
     private static let blockSize: UInt64 = 4096
 
-    private final class Target: Sendable {
+    fileprivate final class Target: Sendable {
         let file: FileDescriptor
+        let isAbandoned = Atomic<Bool>(false)
         let canClone = Atomic<Bool>(true)
         let next = Atomic<Int>(0)
         let failure = Mutex<(job: Int, error: any Error)?>(nil)
 
         init(_ file: consuming FileDescriptor) { self.file = file }
+
+        /// Writes bytes, and lets the device begin with them: the sync at the end has little left to wait for.
+        func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(SystemError) {
+            try file.pwriteAll(bytes, at: offset)
+            file.startWriteback(at: offset, count: UInt64(bytes.count))
+        }
     }
 
     private let repository: Repository
@@ -78,16 +85,19 @@ struct ObjectCopy: Sendable {
     /// Copies all parts to a file that reads as zeros so far.
     ///
     /// - Throws: `RepositoryError.objectMissing`, `.objectDamaged`, `DiskError.objectSize`, `SystemError`.
-    func run(into file: borrowing FileDescriptor) throws {
-        guard !jobs.isEmpty else { return }
+    func run(into file: borrowing FileDescriptor) throws { try start(into: file).finish() }
+
+    /// Starts to copy all parts to a file that reads as zeros so far, and returns.
+    func start(into file: borrowing FileDescriptor) throws(SystemError) -> Running {
         let target = Target(try file.duplicate())
+        guard !jobs.isEmpty else { return Running(target, nil) }
         let pool = WorkerPool(threads: min(Host.processorCount, jobs.count))
         for _ in 0..<max(1, pool.threadCount) {
             pool.submit {
                 let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Self.bufferSize, alignment: 4096)
                 defer { buffer.deallocate() }
                 var hasher = VerityHasher(repository.algorithm)
-                while target.failure.withLock({ $0 == nil }) {
+                while target.failure.withLock({ $0 == nil }), !target.isAbandoned.load(ordering: .relaxed) {
                     let job = target.next.add(1, ordering: .relaxed).oldValue
                     guard job < jobs.count else { return }
                     do {
@@ -99,8 +109,32 @@ struct ObjectCopy: Sendable {
                 }
             }
         }
-        pool.shutdown()
-        if let failure = target.failure.withLock({ $0 }) { throw failure.error }
+        return Running(target, pool)
+    }
+
+    /// A copy that other threads make. One that is dropped before its end stops, and is waited for.
+    final class Running {
+        private let target: Target
+        private var pool: WorkerPool?
+
+        fileprivate init(_ target: Target, _ pool: WorkerPool?) {
+            self.target = target
+            self.pool = pool
+        }
+
+        /// Waits for the end.
+        ///
+        /// - Throws: as `ObjectCopy.run`.
+        func finish() throws {
+            pool?.shutdown()
+            pool = nil
+            if let failure = target.failure.withLock({ $0 }) { throw failure.error }
+        }
+
+        deinit {
+            target.isAbandoned.store(true, ordering: .relaxed)
+            pool?.shutdown()
+        }
     }
 
     private func run(
@@ -146,7 +180,7 @@ struct ObjectCopy: Sendable {
             if !repository.isSecure { hasher.update(UnsafeRawBufferPointer(place)) }
             try check(part, &hasher)
         }
-        try target.file.pwriteAll(UnsafeRawBufferPointer(rebasing: buffer[..<filled]), at: start)
+        try target.write(UnsafeRawBufferPointer(rebasing: buffer[..<filled]), at: start)
     }
 
     private func zero(_ buffer: UnsafeMutableRawBufferPointer, _ range: Range<Int>) {
@@ -230,7 +264,7 @@ struct ObjectCopy: Sendable {
             let (from, to) = (max(position, shared), min(end, partEnd))
             if from < to {
                 let piece = UnsafeRawBufferPointer(rebasing: bytes[Int(from - position)..<Int(to - position)])
-                if !isZero(piece) { try target.file.pwriteAll(piece, at: part.offset + (from - part.objectOffset)) }
+                if !isZero(piece) { try target.write(piece, at: part.offset + (from - part.objectOffset)) }
             }
             guard partEnd <= end else { return }
             parts.removeFirst()
