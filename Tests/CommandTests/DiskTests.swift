@@ -87,6 +87,22 @@ struct DiskTests {
         #expect(check.hasPrefix("67108864\n") && check.contains("has_journal"))
     }
 
+    /// qemu finds no fault, and shows a machine the merged image and the layers, one after the other.
+    @Test(.enabled("qemu-img is not installed") { access("/usr/bin/qemu-img", X_OK) == 0 }) func qemuReadsTheVirtualDisk() throws {
+        try pull(LayoutBuilder.large(layers: 3, filesPerLayer: 40))
+        let files = try #require(try make("vmdk", "disk")["files"]?.array).dropFirst()
+        let size = files.reduce(Int64(0)) { $0 + ($1["size"]?.int64 ?? 0) }
+        let descriptor = folder.path + "/disk/disk.vmdk"
+        let check = try mustShell("qemu-img check -f vmdk \"$1\"", [descriptor])
+        #expect(check.contains("No errors were found"), "\(check)")
+        let information = try JSONValue.parse(Array(mustShell("qemu-img info -f vmdk --output json \"$1\"", [descriptor]).utf8))
+        #expect(information["virtual-size"]?.int64 == size && information["format"]?.string == "vmdk")
+        // In another directory, too: the names of the extents are relative.
+        try mustShell(
+            "mv $1/disk $1/moved; qemu-img convert -f vmdk -O raw $1/moved/disk.vmdk $1/raw; cat $1/moved/fsmeta.erofs $1/moved/0*.erofs | cmp - $1/raw",
+            [folder.path])
+    }
+
     /// `--tree composefs` shows the tree of the composefs image: root metadata, `/run`, attributes.
     @Test func composefsTree() throws {
         try requireMounting()
@@ -174,6 +190,30 @@ struct DiskTests {
         let dirty = try disk(["grow", path, "--size", "700M"])
         #expect(dirty.status == 1 && dirty.error.contains("e2fsck -p"), "\(dirty.error)")
         #expect(try mustShell("sha256sum < $1; stat -c %s $1", [path]) == before)
+    }
+
+    /// A byte that changed in the metadata: the disk is refused and stays as it is, or grows, and is as clean as it was.
+    @Test(arguments: 0..<12) func growthOfDamagedDisks(number: Int) throws {
+        let path = folder.path + "/upper"
+        #expect(try disk(["upper", path, "--size", "200M"]).status == 0)
+        // In the superblock, the descriptors, the bitmaps and the resize inode.
+        let offsets = [
+            1024 + 4, 1024 + 0x20, 1024 + 0x5c, 1024 + 0x60, 1024 + 0xfe, 4096, 4096 + 8, 4096 + 64 + 30, 1_056_768, 1_060_864, 1_067_000,
+            3,
+        ]
+        try mustShell(
+            "printf '\\x%02x' $(( $(od -An -tu1 -j$2 -N1 $1) ^ 64 )) | dd of=$1 bs=1 seek=$2 conv=notrunc status=none",
+            [path, "\(offsets[number])"])
+        let before = try mustShell("sha256sum < $1; stat -c %s $1", [path])
+        let wasClean = try shell("e2fsck -fn $1", [path]).status == 0
+        let result = try disk(["grow", path, "--size", "600M"])
+        #expect(result.status == 0 || result.status == 1, "\(result.error)")
+        if result.status == 1 {
+            #expect(try mustShell("sha256sum < $1; stat -c %s $1", [path]) == before)
+        } else if wasClean {
+            #expect(try shell("e2fsck -fn $1", [path]).status == 0)
+        }
+        #expect(!wasClean || result.status == 0, "\(result.error)")
     }
 
     /// Two disks are two disks.

@@ -169,6 +169,40 @@ private final class Disk: Ext4Storage {
         }
     }
 
+    /// Whatever a superblock says below a right checksum, growth refuses it before the first write, or ends.
+    @Test func changedSuperblocks() throws {
+        let before: UInt64 = 200 << 20
+        let after: UInt64 = 1 << 30
+        let image = try upperDisk(before)
+        #expect(try image.run("cp --sparse=always $I $I-old").status == 0)
+        let file = try FileDescriptor.open(image.folder.path + "/image-old", .readOnly)
+        var original = [UInt8](repeating: 0, count: 1024)
+        #expect(try original.withUnsafeMutableBytes { try file.preadFully(into: $0, at: 1024) } == 1024)
+        var generator = SplitMix(state: 7)
+        var (refused, grown) = (0, 0)
+        for _ in 0..<300 {
+            // Fields that are in use are in the first half of what is used at all.
+            let offset = generator.below(generator.below(2) == 0 ? 0x180 : 1020)
+            var changed = original
+            changed[offset] = generator.pick([0, 0xff, changed[offset] ^ 1, changed[offset] ^ 0x80, changed[offset] &+ 1])
+            for (index, byte) in withUnsafeBytes(of: crc32c(~0, changed[..<1020]).littleEndian, Array.init).enumerated() {
+                changed[1020 + index] = byte
+            }
+            #expect(try image.run("cp --sparse=always $I-old $I").status == 0)
+            let writable = try FileDescriptor.open(image.folder.path + "/image", .readWrite)
+            try changed.withUnsafeBytes { try writable.pwriteAll($0, at: 1024) }
+            let disk = try Disk(image, size: after)
+            do {
+                try growExt4(disk, to: after, zeroes: before)
+                grown += 1
+            } catch is Ext4Error {
+                refused += 1
+                #expect(disk.writes == 0, "byte \(offset)")
+            }
+        }
+        #expect(refused > 50 && grown > 50, "\(refused) \(grown)")
+    }
+
     /// An image that was copied while it was mounted has a journal that must be replayed.
     @Test func copiedWhileMounted() throws {
         try requireLoopMounts()
