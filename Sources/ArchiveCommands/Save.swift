@@ -38,7 +38,7 @@ package struct Save: ParsableCommand {
     @Option(help: ArgumentHelp("The compression level. gzip: 1 to 9 (default: 6), zstd: 1 to 22 (default: 3).", valueName: "n"))
     var compressionLevel: Int?
 
-    @Flag(help: "Print JSON on standard output; on standard error if that is the archive.")
+    @Flag(help: "Print JSON; the archive must be a file.")
     var json = false
 
     @OptionGroup var global: GlobalOptions

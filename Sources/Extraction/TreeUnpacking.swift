@@ -49,6 +49,7 @@ extension ImageTree {
             guard try directory.status().uid == Host.effectiveUserID else { throw ExtractionError.foreignDirectory(path) }
             guard try directory.entries().isEmpty else { throw ExtractionError.notEmptyDirectory(path) }
             let before = try directory.status()
+            let lists = try Self.accessLists.compactMap { name in try directory.extendedAttribute(name).map { (name, $0) } }
             let root = RootedDirectory(directory)
             do {
                 let report = try TreeUnpacking(self, options).run(into: root)
@@ -63,6 +64,7 @@ extension ImageTree {
                     }
                 }
                 try? root.descriptor.changeMode(before.permissions)
+                for (name, list) in lists { try? root.descriptor.setExtendedAttribute(name, list) }
                 throw error
             }
         } catch {
@@ -71,6 +73,9 @@ extension ImageTree {
             throw error
         }
     }
+
+    /// A default list would apply to all that is made.
+    fileprivate static var accessLists: [ByteString] { ["system.posix_acl_default", "system.posix_acl_access"] }
 
     private static func makeTarget(_ path: ByteString) throws -> Bool {
         let here = FileDescriptor.currentDirectory
@@ -134,8 +139,7 @@ struct TreeUnpacking: Sendable {
     func run(into root: borrowing RootedDirectory) throws -> UnpackReport {
         let target = Target(try root.duplicate())
         try target.root.descriptor.changeMode(0o700)
-        // A default ACL would apply to all that is made.
-        for name in ["system.posix_acl_default", "system.posix_acl_access"] as [ByteString] {
+        for name in ImageTree.accessLists {
             if try target.root.descriptor.extendedAttribute(name) != nil { try target.root.descriptor.removeExtendedAttribute(name) }
         }
         for directory in directories {
