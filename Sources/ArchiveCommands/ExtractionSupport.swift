@@ -11,7 +11,9 @@ import ComposefsOCI
 struct OwnershipOptions: ParsableArguments {
     @Flag(
         name: .customLong("as-user"),
-        help: "Files belong to the user of the command; devices and attributes that only root can make are left out, and counted.")
+        help:
+            "Files belong to the user of the command. Devices and attributes that only root can make, and set-user-ID bits, are left out and counted."
+    )
     var asUser = false
 
     init() {}
@@ -85,7 +87,7 @@ struct UnpackedFiles: CommandReport {
     var lines: [String] {
         var line = "\(Output.printable(path))  \(report.files) files, \(humanBytes(report.bytes))"
         if report.shared > 0 { line += "; \(report.shared) share their blocks with the repository" }
-        return [line] + (report.leftOut > 0 ? ["left out  \(report.leftOut) devices and attributes"] : [])
+        return [line] + (report.leftOut > 0 ? ["left out  \(report.leftOut) devices, attributes and mode bits"] : [])
     }
 
     var json: JSONValue {

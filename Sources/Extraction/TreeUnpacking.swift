@@ -9,7 +9,7 @@ import Synchronization
 /// How files are written outside of the repository.
 public struct UnpackOptions: Sendable {
     /// Whether files belong to the user of this process, and not to the image's owners. Device nodes and the attributes that only root can set
-    /// (`security.`, `trusted.`) are then left out.
+    /// (`security.`, `trusted.`) are then left out, and so are set-user-ID and set-group-ID bits, which would give this user's rights to others.
     public var ownedByUser = false
     /// Ends the work with `CancellationError`.
     public var cancellation = Cancellation()
@@ -26,7 +26,8 @@ public struct UnpackReport: Sendable, Hashable {
     public var bytes: UInt64 = 0
     /// Files whose blocks are shared with the repository.
     public var shared = 0
-    /// Entries and attributes that were left out: those that only root can make, and attributes that no file system gives to such a file.
+    /// Entries, attributes and mode bits that were left out: see `UnpackOptions.ownedByUser`. Also attributes that no file system gives to such a
+    /// file.
     public var leftOut = 0
 }
 
@@ -304,18 +305,24 @@ struct TreeUnpacking: Sendable {
         let metadata = source.tree.metadata(of: inode)
         if !options.ownedByUser { try parent.changeOwner(at: name, uid: metadata.uid, gid: metadata.gid) }
         // The node is ours, and no link.
-        try parent.changeMode(at: name, UInt32(metadata.permissions))
+        try parent.changeMode(at: name, permissions(metadata, target))
         try setAttributes(of: metadata, target) { try parent.setExtendedAttribute($0, $1, at: name) }
         try parent.setTime(at: name, seconds: metadata.modified.seconds, nanoseconds: metadata.modified.nanoseconds)
     }
 
     // MARK: Metadata
 
+    private func permissions(_ metadata: Metadata, _ target: Target) -> UInt32 {
+        guard options.ownedByUser, metadata.permissions & 0o6000 != 0 else { return UInt32(metadata.permissions) }
+        target.report.withLock { $0.leftOut += 1 }
+        return UInt32(metadata.permissions & ~0o6000)
+    }
+
     /// The owner comes first: a change of it removes set-user-ID bits and capabilities.
     private func finish(_ file: borrowing FileDescriptor, _ inode: FileTree.InodeID, _ target: Target) throws {
         let metadata = source.tree.metadata(of: inode)
         if !options.ownedByUser { try file.changeOwner(uid: metadata.uid, gid: metadata.gid) }
-        try file.changeMode(UInt32(metadata.permissions))
+        try file.changeMode(permissions(metadata, target))
         try setAttributes(of: metadata, holdsUserAttributes: true, target) { try file.setExtendedAttribute($0, $1) }
         try file.setTime(seconds: metadata.modified.seconds, nanoseconds: metadata.modified.nanoseconds)
     }
