@@ -61,9 +61,37 @@ import Testing
 
     /// `disk IMAGE` is short for `disk create IMAGE`: the image's name is no command.
     @Test func commandsThatNeedNoName() throws {
-        #expect(try CommandWords.checked(["disk", "alpine", "-o", "x"]) == ["disk", "alpine", "-o", "x"])
+        #expect(try CommandWords.checked(["disk", "alpine", "-o", "x"]).arguments == ["disk", "alpine", "-o", "x"])
         let (store, _) = try ContractStore.small()
         #expect(try store.run(["disk", "nothing", "--kind", "single", "-o", store.folder.path + "/x"]).status == 3)
+    }
+
+    /// A command is parsed without the others if that can be done.
+    @Test(arguments: [
+        "ls alpine", "ls -lR alpine /etc --repo /x", "--repo /x -q ls alpine", "--repo=/x ls --user-x alpine", "images --json --user",
+        "--user images --digests", "pull --progress json docker.io/library/alpine", "--progress plain pull -v --jobs 3 oci:/x:y z",
+        "rmi x y",
+        "boot image x", "boot -q", "disk alpine -o x", "disk create alpine -o x --kind single", "referrers list x --json", "mount",
+        "mount a /b -q",
+        "umount --", "umount -- -x", "version --json", "--no-sandbox fsck --repair --from oci:/x", "cat x", "cat -- x y", "tag a",
+        "gc --dry-run",
+        "ls --help", "help ls", "--version", "ls --version", "-q --version", "images --nonsense", "ls", "ls a b c", "--repo /x --user ls a",
+        "ls -q -q a --repo /x --repo /y", "ls a --generate-completion-script bash", "help",
+    ])
+    func parsedAlone(line: String) throws {
+        let arguments = line.split(separator: " ").map(String.init)
+        func told(_ parse: ([String]) throws -> Any) -> String {
+            do { return "\(try parse(arguments))" } catch { return "\(error)" }
+        }
+        let names = try CommandWords.checked(arguments).arguments
+        #expect(told { try ComposefsCommands.Cfsoci.command(of: $0) } == told { _ in try ComposefsCommands.Cfsoci.parseAmongAll(names) })
+    }
+
+    /// What the parser says, and what is said without it.
+    @Test func release() throws {
+        let release = try Cfsoci.succeed(["--version"])
+        #expect(try Cfsoci.succeed(["--quiet", "--version"]).output == release.output)
+        #expect(try Cfsoci.succeed(["images", "--version"]).output == release.output)
     }
 
     @Test func distances() {

@@ -11,24 +11,35 @@ enum CommandWords {
     }
 
     /// Names that other programs have for the same command, and that are accepted.
-    private static let accepted = ["rmi": "rm", "unmount": "umount"]
+    private static func accepted(_ word: String) -> String {
+        switch word {
+        case "rmi": "rm"
+        case "unmount": "umount"
+        default: word
+        }
+    }
 
-    /// Options of `cfsoci` itself that may stand before a command's name.
-    private static let flags: Set<String> = [
-        "--user", "--system", "--require-verity", "--trust-owner", "--no-sandbox", "--quiet", "--verbose",
-    ]
-    private static let valued: Set<String> = ["--repo", "--progress", "--progress-fd"]
+    /// Options of `cfsoci` itself that may stand before a command's name. Arrays: a set costs more to make than a few comparisons.
+    private static let flags = ["--user", "--system", "--require-verity", "--trust-owner", "--no-sandbox", "--quiet", "--verbose"]
+    private static let valued = ["--repo", "--progress", "--progress-fd"]
 
-    /// The arguments with the names that the parser knows.
-    static func checked(_ arguments: [String]) throws(Fault) -> [String] {
+    /// A command line that names no unknown command.
+    struct Checked {
+        /// With the names that the parser knows.
+        var arguments: [String]
+        /// The command of `cfsoci` that is to run, which may have commands below it; nil if none was named, or its help is asked for.
+        var command: (any ParsableCommand.Type)?
+    }
+
+    static func checked(_ arguments: [String]) throws(Fault) -> Checked {
         // A shell asks for completions: its words are not yet a command line.
-        if arguments.first?.hasPrefix("---") == true { return arguments }
+        if arguments.first?.hasPrefix("---") == true { return Checked(arguments: arguments) }
         for argument in arguments.prefix(while: { $0 != "--" })
         where argument.hasPrefix("--") && argument.firstIndex(of: "=") == argument.indices.last {
             throw Fault(
                 message: "\(argument) has no value", hint: "an empty value is written as an argument of its own: \(argument.dropLast()) ''")
         }
-        var arguments = arguments
+        var checked = Checked(arguments: arguments)
         var type: any ParsableCommand.Type = Cfsoci.self
         var path = "cfsoci"
         var isHelp = false
@@ -40,20 +51,19 @@ enum CommandWords {
                 isHelp = true
                 continue
             }
-            if path == "cfsoci", let name = accepted[word] { word = name }
+            if path == "cfsoci" { word = accepted(word) }
             guard let found = known.first(where: { names(of: $0).contains(word) }) else {
-                // The word is an argument of the command that needs no name.
-                if type.configuration.defaultSubcommand != nil { break }
                 // An argument of the command that needs no name, as in `disk IMAGE`.
                 if type.configuration.defaultSubcommand != nil { break }
                 let next = arguments.indices.contains(index + 1) ? arguments[index + 1] : nil
                 throw Fault(message: "there is no command \"\(path) \(word)\"", hint: hint(for: word, next, known, path))
             }
-            arguments[index] = word
+            checked.arguments[index] = word
+            if path == "cfsoci", !isHelp { checked.command = found }
             type = found
             path += " " + (names(of: found).first ?? word)
         }
-        return arguments
+        return checked
     }
 
     /// The indices of the arguments that are neither options nor their values, as long as the options are those of `cfsoci` itself.
@@ -78,6 +88,11 @@ enum CommandWords {
 
     static func commands(of type: any ParsableCommand.Type) -> [any ParsableCommand.Type] {
         type.configuration.subcommands
+    }
+
+    /// Whether a command is another one, or below it.
+    static func includes(_ type: any ParsableCommand.Type, _ other: any ParsableCommand.Type) -> Bool {
+        type == other || commands(of: type).contains { includes($0, other) }
     }
 
     static func names(of type: any ParsableCommand.Type) -> [String] {
