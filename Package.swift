@@ -89,7 +89,7 @@ let package = Package(
         module("Ext4", ["Bytes", "Hashing", "FileTree"]),
         // Level 4: Repository knows no OCI. Transports knows no store and no HTTP. HTTPClient, the only user of libcurl, knows no registry. Mounting
         // knows no repository; it reports what is mounted, which garbage collection needs.
-        module("Mounting", ["Bytes", "LinuxSystem", "Concurrency"]),
+        module("Mounting", ["Bytes", "Hashing", "LinuxSystem", "Concurrency"]),
         module(
             "Repository",
             ["Bytes", "Hashing", "LinuxSystem", "Concurrency", "JSON", "FileTree", "SplitStream", "EROFS", "BootFormats", "Mounting"]),

@@ -69,7 +69,7 @@ public struct Cfsoci: ParsableCommand {
         Signal.brokenPipe.ignore()
         // A file that exceeds RLIMIT_FSIZE is an error, too: EFBIG.
         Signal.fileTooLarge.ignore()
-        if let arguments = MountHelper.arguments(Arguments.all()) { end(MountHelper.run(arguments)) }
+        if let arguments = HelperInvocation.arguments(Arguments.all()) { end(MountHelper.run(arguments)) }
         if let status = ComposefsTools.run(Arguments.all()) { end(status) }
         let arguments = Arguments.texts()
         // What the parser would answer, without the time that it takes.

@@ -1,9 +1,10 @@
 // Mounting: images on the kernel's EROFS and overlayfs, and the features of the host.
 //
-// The module mounts an image's file and directories of objects that the caller has opened and verified. It does not know the repository,
-// OCI or FUSE images; those are the tasks of Repository, ImageStore and Fuse.
+// `mountImage` mounts an image's file and directories of objects that the caller has opened and verified. The module does not know the
+// repository, OCI or FUSE images; those are the tasks of Repository, ImageStore and Fuse.
 //
-// - `mountImage` and `unmount` attach and detach an image; `MountOptions` and `HelperOptions` are their options.
+// - `mountImage`, `mountImageFile` and `unmount` attach and detach an image; `MountOptions` are their options.
+// - Helper: `HelperInvocation` is what mount(8)'s helper `mount.composefs` was asked to do, with `HelperOptions`.
 // - `mountedImages` and `servedMount` read the kernel's mount tables.
 // - `probeFeatures` tries what the host supports; `HostFeatures` is the result.
 // - `MountError` is the reason for a failure.
