@@ -42,6 +42,7 @@ let package = Package(
     products: [
         .library(name: "ComposefsOCI", targets: ["ComposefsOCI"]),
         .executable(name: "cfsoci", targets: ["ComposefsCommandLine"]),
+        .executable(name: "cfsoci-setup-root", targets: ["ComposefsSetupRootProgram"]),
     ],
     dependencies: [
         // Argument parsing with help, completion and typo hints.
@@ -95,6 +96,11 @@ let package = Package(
             ["Bytes", "Hashing", "LinuxSystem", "Concurrency", "JSON", "FileTree", "SplitStream", "EROFS", "BootFormats", "Mounting"]),
         module("Transports", ["Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "Tar", "OCIModel"]),
         module("HTTPClient", ["Bytes", "Compression", "LinuxSystem", "Concurrency", "CCurl"]),
+        // Level 5, too: the program for early boot, which knows no OCI and no network.
+        module("SetupRoot", ["Bytes", "Hashing", "LinuxSystem", "TOML", "BootFormats", "Mounting", "Repository", "CVersion"]),
+        .executableTarget(
+            name: prefix + "SetupRootProgram", dependencies: ours(["LinuxSystem", "SetupRoot"]), path: "Sources/cfsoci-setup-root",
+            swiftSettings: settings),
         // Level 5: OCI images in a repository, from any source; the distribution protocol, for any use of the bytes.
         module(
             "ImageStore",
@@ -197,6 +203,12 @@ let package = Package(
             [
                 "Bytes", "Hashing", "LinuxSystem", "FileTree", "BootFormats", "EROFS", "Dumpfile", "Repository", "Transports", "ImageStore",
                 "Transfer", "TestSupport",
+            ]),
+        tests(
+            "SetupRoot",
+            [
+                "Bytes", "Hashing", "LinuxSystem", "FileTree", "EROFS", "BootFormats", "Mounting", "Repository", "SetupRootProgram",
+                "TestSupport",
             ]),
         tests("Mounting", ["Bytes", "LinuxSystem", "TestSupport"]),
         tests("Fuse", ["Bytes", "Hashing", "LinuxSystem", "Concurrency", "FileTree", "EROFS"]),

@@ -5,3 +5,7 @@
 #endif
 
 const char *cfsoci_commit(void) { return CFSOCI_COMMIT; }
+
+#define CFSOCI_RELEASE "0.1.0"
+
+const char *cfsoci_release(void) { return CFSOCI_RELEASE; }

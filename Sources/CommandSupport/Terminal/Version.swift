@@ -2,7 +2,7 @@ import ComposefsCVersion
 
 /// The release, as `cfsoci --version` prints it.
 package enum Version {
-    package static let text = "0.1.0"
+    package static let text = String(cString: cfsoci_release())
 
     /// The commit that the program was built from; nil if the build did not say.
     package static var commit: String? {

@@ -1,0 +1,4 @@
+import ComposefsLinuxSystem
+import ComposefsSetupRoot
+
+Host.exitWithoutHandlers(SetupRoot.run(Host.arguments))
