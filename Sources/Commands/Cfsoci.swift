@@ -32,7 +32,8 @@ public struct Cfsoci: ParsableCommand {
                     History.self, Difference.self,
                 ]),
             CommandGroup(name: "Registries", subcommands: [Login.self, Logout.self]),
-            CommandGroup(name: "Image content", subcommands: [List.self, Cat.self, CopyOut.self, Unpack.self, Layer.self, Dump.self, ComputeID.self]),
+            CommandGroup(
+                name: "Image content", subcommands: [List.self, Cat.self, CopyOut.self, Unpack.self, Layer.self, Dump.self, ComputeID.self]),
             CommandGroup(name: "Mounting", subcommands: [Mount.self, Unmount.self]),
             CommandGroup(name: "Booting", subcommands: [Boot.self]),
             CommandGroup(name: "Virtual machines", subcommands: [Disk.self]),
