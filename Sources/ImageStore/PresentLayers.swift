@@ -123,18 +123,31 @@ extension ImageStore {
 
     // MARK: Images
 
-    /// Whether an image is in the store as it was stored: its documents, its layers' objects, its EROFS images with their links.
+    /// Whether an image is in the store as it was stored: its documents, its layers' objects, its EROFS images, and the links of all of them. A power
+    /// cut may lose a link and keep others that were made after it.
     ///
     /// Documents, streams and EROFS images are read; of other objects only those whose files have changed since their layer was verified.
     package func isWhole(_ image: StoredImage) throws -> Bool {
         for layer in Set(image.layerIdentifiers) {
-            guard let stream = image.layerStream(layer), try isUnchanged(stream, layer, isLayer: image.isContainer) else { return false }
+            guard let stream = image.layerStream(layer), try isLinked(stream, layer, image),
+                try isUnchanged(stream, layer, isLayer: image.isContainer)
+            else { return false }
         }
-        for blob in image.keptBlobs where try !isUnchanged(blob.stream, blob.digest, isLayer: false) { return false }
+        guard try usableStream(StreamName.config(image.configDigest)) != nil else { return false }
+        for blob in image.keptBlobs {
+            guard try usableStream(StreamName.blob(blob.digest)) == blob.stream, try isUnchanged(blob.stream, blob.digest, isLayer: false)
+            else { return false }
+        }
         guard image.isContainer else { return true }
         guard image.imageID(repository.erofsFormats.default) != nil else { return false }
         for id in Set(image.allImageIDs) where try !hasIntactImage(id) { return false }
         return true
+    }
+
+    /// Whether the link of a layer leads to the stream to which the image refers. A blob of an artifact may have the name of a container's layer.
+    private func isLinked(_ stream: ObjectID, _ layer: ContentDigest, _ image: StoredImage) throws -> Bool {
+        let linked = try usableStream(StreamName.layer(layer))
+        return try linked == stream || linked != nil && !image.isContainer && isLayerName(layer)
     }
 
     private func isUnchanged(_ stream: ObjectID, _ digest: ContentDigest, isLayer: Bool) throws -> Bool {
