@@ -101,7 +101,13 @@ struct TarWriter {
 
     /// `LENGTH KEY=VALUE` and a line end; the length counts its own digits.
     private static func record(_ key: String, _ name: [UInt8] = [], _ value: [UInt8]) -> [UInt8] {
-        let rest = [UInt8(ascii: " ")] + Array(key.utf8) + name + [UInt8(ascii: "=")] + value + [0x0a]
+        // Step by step: Swift 6.2 takes too long for the sum in one expression.
+        var rest: [UInt8] = [UInt8(ascii: " ")]
+        rest += key.utf8
+        rest += name
+        rest.append(UInt8(ascii: "="))
+        rest += value
+        rest.append(0x0a)
         var length = rest.count
         while String(length).utf8.count + rest.count != length { length = String(length).utf8.count + rest.count }
         return Array(String(length).utf8) + rest
