@@ -244,7 +244,8 @@ import Testing
         let document = try store.run(["rm", "nothing", "v", "--json"])
         #expect(document.status == 1)
         #expect(try document.json() == ["removed": ["v"]])
-        #expect(document.error.split(separator: "\n").count == 1)
+        let events = document.error.split(separator: "\n")
+        #expect(events.count == 2 && events[0] == #"{"event":"schema","version":1}"# && events[1].contains(#""event":"error""#))
         let none = try store.run(["rm", "nothing", "--json"])
         #expect(none.status == 3 && none.text.isEmpty)
     }
