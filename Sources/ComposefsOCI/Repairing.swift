@@ -48,9 +48,9 @@ public struct StoreRepairReport: Sendable {
     /// The findings of the check after the repair; nil if the repair changed nothing.
     public var after: StoreReport?
 
-    /// Whether the store has no fault now, and all that was written for an image is on the device: an image whose repair failed may read well
-    /// and be lost with the power.
-    public var isClean: Bool { (after ?? before).isClean && repair.images.allSatisfy { $0.failure == nil } }
+    /// Whether the store has no fault now, and all that was written for an image is on the device: an image that could not be stored may read well
+    /// and be lost with the power. An image without a source has no fault if its reference was removed or mended.
+    public var isClean: Bool { (after ?? before).isClean && repair.images.allSatisfy { $0.failure == nil || $0.failure is RepairError } }
 }
 
 extension Store {

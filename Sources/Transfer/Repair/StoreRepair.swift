@@ -302,6 +302,8 @@ private struct StoreRepair {
                         ? .fetched(image: target.name, from: origin?.name ?? "", layers: layers) : .regenerated(image: target.name))
                 return
             } catch {
+                // The store's own fault: no other source helps, and what was written may be lost.
+                if case RepositoryError.system = error { throw error }
                 if sources.isEmpty { throw Self.cause(error) }
                 reasons.append("\(origin?.name.withoutSecrets ?? ""): \(error)")
             }
