@@ -66,14 +66,13 @@ struct InodeRecord {
     /// The block map of a device (`new_encode_dev`, or the old form if both numbers fit in a byte).
     /// - Parameter number: A device number as in `st_rdev`. Nil if it is too large.
     static func blockMap(device number: UInt64) -> [UInt8]? {
-        let major = (number >> 8 & 0xfff) | (number >> 32 & 0xffff_f000)
-        let minor = (number & 0xff) | (number >> 12 & 0xffff_ff00)
+        let (major, minor) = Content.majorAndMinor(ofDevice: number)
         guard major < 1 << 12, minor < 1 << 20 else { return nil }
         var map = [UInt8](repeating: 0, count: Ext4Format.blockMapSize)
         if major < 256, minor < 256 {
-            map.put(UInt32(major << 8 | minor), at: 0)
+            map.put(major << 8 | minor, at: 0)
         } else {
-            map.put(UInt32(minor & 0xff | major << 8 | (minor & ~0xff) << 12), at: 4)
+            map.put(minor & 0xff | major << 8 | (minor & ~0xff) << 12, at: 4)
         }
         return map
     }

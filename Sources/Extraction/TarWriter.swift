@@ -50,7 +50,7 @@ struct TarWriter {
         put("ustar".utf8, 257)
         put("00".utf8, 263)
         if entry.device > 0 || entry.type == UInt8(ascii: "3") || entry.type == UInt8(ascii: "4") {
-            let (major, minor) = numbers(entry.device)
+            let (major, minor) = Content.majorAndMinor(ofDevice: entry.device)
             number(UInt64(major), 329, 8, "SCHILY.devmajor")
             number(UInt64(minor), 337, 8, "SCHILY.devminor")
         }
@@ -125,12 +125,5 @@ struct TarWriter {
         guard nanoseconds > 0 else { return sign + String(seconds.magnitude) }
         let digits = String(1_000_000_000 + nanoseconds).dropFirst()
         return sign + String(seconds.magnitude) + "." + digits
-    }
-
-    /// Major and minor number (glibc's `gnu_dev_major` and `gnu_dev_minor`, sys/sysmacros.h).
-    static func numbers(_ device: UInt64) -> (major: UInt32, minor: UInt32) {
-        let major = (device >> 8) & 0xfff | (device >> 32) & 0xffff_f000
-        let minor = device & 0xff | (device >> 12) & 0xffff_ff00
-        return (UInt32(truncatingIfNeeded: major), UInt32(truncatingIfNeeded: minor))
     }
 }

@@ -299,7 +299,7 @@ struct TreeUnpacking: Sendable {
             target.report.withLock { $0.leftOut += 1 }
             return
         }
-        let (major, minor) = TarWriter.numbers(device)
+        let (major, minor) = Content.majorAndMinor(ofDevice: device)
         try parent.makeNode(
             at: name, mode: UInt32(kind.modeBits) | 0o600, device: DeviceNumber(major: major, minor: minor))
         let metadata = source.tree.metadata(of: inode)

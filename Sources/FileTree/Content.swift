@@ -72,4 +72,11 @@ extension Content {
         let minor = UInt64(minor)
         return (major & 0xfff) << 8 | (major & 0xffff_f000) << 32 | minor & 0xff | (minor & 0xffff_ff00) << 12
     }
+
+    /// The major and minor number of a device number as in `st_rdev`: glibc's `gnu_dev_major` and `gnu_dev_minor` (sys/sysmacros.h).
+    public static func majorAndMinor(ofDevice number: UInt64) -> (major: UInt32, minor: UInt32) {
+        let major = number >> 8 & 0xfff | number >> 32 & 0xffff_f000
+        let minor = number & 0xff | number >> 12 & 0xffff_ff00
+        return (UInt32(truncatingIfNeeded: major), UInt32(truncatingIfNeeded: minor))
+    }
 }

@@ -111,9 +111,7 @@ extension Content {
     fileprivate var device: DeviceNumber {
         switch self {
         case .blockDevice(let number), .characterDevice(let number):
-            DeviceNumber(
-                major: UInt32(truncatingIfNeeded: number >> 8 & 0xfff | number >> 32 & 0xffff_f000),
-                minor: UInt32(truncatingIfNeeded: number & 0xff | number >> 12 & 0xffff_ff00))
+            DeviceNumber(major: Content.majorAndMinor(ofDevice: number).major, minor: Content.majorAndMinor(ofDevice: number).minor)
         default: DeviceNumber(major: 0, minor: 0)
         }
     }

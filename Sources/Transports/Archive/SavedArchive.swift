@@ -25,7 +25,7 @@ public final class SavedArchive: Sendable {
         case oci = "oci-archive"
     }
 
-    /// Where the archive goes.
+    /// The destination of the archive.
     public enum Target: Sendable {
         /// A file, which appears or is replaced when the archive is complete.
         case file(ByteString)
