@@ -13,6 +13,11 @@ import Testing
 
     // MARK: Names of commands
 
+    /// Without a stated name, the parser makes one from the name of the type when the program starts, and that costs each start a millisecond.
+    @Test func everyCommandStatesItsName() {
+        for (name, type) in ConfinementTable.all { #expect(type.configuration.commandName != nil, "\(name)") }
+    }
+
     @Test(arguments: [
         ("image ls", "cfsoci images"), ("image rm x", "cfsoci rm"), ("system df", "cfsoci df"), ("system prune", "cfsoci prune"),
         ("pul alpine", "cfsoci pull"), ("imagse", "cfsoci images"), ("remove x", "cfsoci rm"), ("verify", "cfsoci fsck"),
