@@ -270,6 +270,7 @@ if Context.environment["CFSOCI_FUZZ"] != nil {
         "FuzzRepository": [
             "Dumpfile", "FuzzSupport", "Hashing", "ImageStore", "LinuxSystem", "OCIModel", "Repository", "Transfer", "Transports",
         ],
+        "FuzzSetupRoot": ["SetupRoot", "TOML"],
         "FuzzSplitStream": ["Compression", "Hashing", "SplitStream"],
         "FuzzTar": ["Tar"],
     ]

@@ -5,9 +5,9 @@ import ComposefsMounting
 import ComposefsRepository
 
 /// Why the machine does not boot.
-struct Refusal: Error, Equatable {
+package struct Refusal: Error, Equatable {
     /// One line.
-    let line: String
+    package let line: String
 
     init(_ text: String) { line = Self.oneLine(text) }
 

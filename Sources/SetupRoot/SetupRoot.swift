@@ -34,7 +34,7 @@ public enum SetupRoot {
         do throws(SetupRootArguments.Fault) {
             arguments = try SetupRootArguments(Array(all.dropFirst()))
         } catch {
-            KernelLog.print("\(name): \(error.description); \(name) --help shows the options")
+            KernelLog.print("\(name): \(printable(error.description, limit: 900)); \(name) --help shows the options")
             return 64
         }
         if let text = arguments.answer { return KernelLog.write(text + "\n", to: .output) ? 0 : 1 }

@@ -1,24 +1,24 @@
 import ComposefsBootFormats
-import ComposefsBytes
+package import ComposefsBytes
 import ComposefsLinuxSystem
 
 /// The options of the program.
-struct SetupRootArguments: Equatable {
+package struct SetupRootArguments: Equatable {
     /// The disk with the repository, in whose place the image is put.
-    var sysroot: ByteString = "/sysroot"
-    var configuration = SetupRootConfiguration.path
+    package var sysroot: ByteString = "/sysroot"
+    package var configuration = SetupRootConfiguration.path
     /// Kernel arguments instead of those of `/proc/cmdline`.
     var line: ByteString?
     /// What help and version print; nothing else happens then.
     var answer: String?
 
     /// Wrong usage.
-    struct Fault: Error, CustomStringConvertible {
-        var description: String
+    package struct Fault: Error, CustomStringConvertible {
+        package var description: String
     }
 
     /// - Parameter arguments: those of the process, without its name.
-    init(_ arguments: [ByteString]) throws(Fault) {
+    package init(_ arguments: [ByteString]) throws(Fault) {
         var rest = arguments[...]
         while let argument = rest.popFirst() {
             let parts = argument.bytes.split(separator: UInt8(ascii: "="), maxSplits: 1, omittingEmptySubsequences: false)

@@ -1,4 +1,4 @@
-import ComposefsBytes
+package import ComposefsBytes
 import ComposefsLinuxSystem
 import ComposefsTOML
 
@@ -12,13 +12,13 @@ import ComposefsTOML
 ///     mount = "bind"
 ///
 /// `transient = true` in `[etc]` and `[var]` stands for `mount = "transient"`; `mount` takes precedence.
-struct SetupRootConfiguration: Equatable {
+package struct SetupRootConfiguration: Equatable {
     static let path: ByteString = "/usr/lib/composefs/setup-root-conf.toml"
     /// The largest file that is read.
     static let configurationLimit = 1 << 20
 
     /// What is mounted on a directory.
-    enum Kind: String, CaseIterable {
+    package enum Kind: String, CaseIterable {
         /// Nothing: the image's directory, which is read-only.
         case none
         /// The directory of the deployment.
@@ -29,11 +29,11 @@ struct SetupRootConfiguration: Equatable {
         case transient
     }
 
-    var isRootTransient = false
-    var etc = Kind.overlay
-    var `var` = Kind.bind
+    package var isRootTransient = false
+    package var etc = Kind.overlay
+    package var `var` = Kind.bind
     /// Keys that are unknown, each with its line.
-    var warnings: [String] = []
+    package var warnings: [String] = []
 
     init() {}
 
@@ -53,7 +53,7 @@ struct SetupRootConfiguration: Equatable {
     }
 
     /// - Parameter name: what messages call the file.
-    init(parsing bytes: [UInt8], name: ByteString) throws(Refusal) {
+    package init(parsing bytes: [UInt8], name: ByteString) throws(Refusal) {
         let root: TOMLValue
         do throws(TOMLError) {
             root = try TOML.parse(bytes)

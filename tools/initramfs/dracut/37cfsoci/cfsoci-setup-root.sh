@@ -5,6 +5,7 @@
 read -r arguments < /proc/cmdline
 case " $arguments" in
     *' composefs='* | *' composefs.digest='*)
+        /usr/lib/cfsoci/load-verity-certificates
         /usr/lib/cfsoci/cfsoci-setup-root --sysroot "$NEWROOT" || die "The root file system was refused."
         ;;
 esac

@@ -4,9 +4,12 @@
 
 program=/usr/lib/cfsoci/cfsoci-setup-root
 configuration=/usr/lib/composefs/setup-root-conf.toml
+certificates=/usr/lib/cfsoci/verity-certificates
 
 check() {
-    require_binaries "$program"
+    require_binaries "$program" || return 1
+    # Without keyctl, the certificates would have no effect.
+    ! compgen -G "$certificates/*.der" > /dev/null || require_binaries keyctl
 }
 
 depends() {
@@ -20,7 +23,11 @@ installkernel() {
 
 install() {
     inst "$program"
+    inst_script /usr/lib/cfsoci/load-verity-certificates
     [ ! -e "$configuration" ] || inst_simple "$configuration"
+    if compgen -G "$certificates/*.der" > /dev/null; then
+        inst_multiple "$certificates"/*.der keyctl
+    fi
     if dracut_module_included systemd; then
         inst_simple "$systemdsystemunitdir/cfsoci-setup-root.service"
         $SYSTEMCTL -q --root "$initdir" add-wants initrd-root-fs.target cfsoci-setup-root.service
