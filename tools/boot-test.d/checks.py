@@ -31,7 +31,7 @@ def check(is_right, text, detail=""):
         return
     report.failures.append(text)
     if detail:
-        say("       " + str(detail).replace("\n", "\n       "))
+        say("       " + str(detail)[:4000].replace("\n", "\n       "))
 
 
 def run(*arguments, **options):
