@@ -35,7 +35,7 @@ class Console:
     @property
     def refusals(self):
         """The lines of the kernel's log by the program. Lines that it prints on standard error have no time."""
-        return re.findall(r"^\[ *[0-9.]+\] cfsoci-setup-root: (.*)$", self.text, flags=re.M)
+        return re.findall(r"\[ *[0-9.]+\] cfsoci-setup-root: (.*)$", self.text, flags=re.M)
 
     @property
     def tail(self):
