@@ -232,7 +232,7 @@ let package = Package(
             dependencies: ours([
                 "Bytes", "Hashing", "JSON", "LinuxSystem", "Confinement", "FileTree", "Dumpfile", "OCI", "CommandSupport",
                 "LowLevelCommands", "ToolCommands", "Commands", "CommandLine", "TestSupport",
-            ]), path: "Tests/CommandTests",
+            ]) + [argumentParser], path: "Tests/CommandTests",
             swiftSettings: settings),
     ],
     swiftLanguageModes: [.v6]

@@ -1,3 +1,4 @@
+import ArgumentParser
 import ComposefsHashing
 import ComposefsJSON
 import Glibc
