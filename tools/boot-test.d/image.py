@@ -1,6 +1,9 @@
 """The image that boots: Debian with a kernel, the initial RAM disk of tools/initramfs, and a report instead of services."""
-import glob, hashlib, json, os, re, shutil, threading
-from checks import CFSOCI, HERE, make, run, shell, write
+import glob, hashlib, os, re, shutil, sys, threading
+
+sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + "/faults.d")
+import images  # noqa: E402
+from checks import CFSOCI, HERE, make, run, shell, write  # noqa: E402
 
 SUITE = "trixie"
 PACKAGES = ["systemd-sysv", "udev", "kmod", "zstd", "linux-image-cloud-amd64", "systemd-boot-efi", "keyutils"]
@@ -81,41 +84,26 @@ def add_program(tree):
         shutil.copy(path, place + "/" + (name or "linker"))
 
 
-class Layout:
-    """An OCI layout of images that have layers in common."""
+class Layout(images.Layout):
+    """A layout of images that have layers in common. Parts of the test add to it while others read it."""
 
     def __init__(self, path):
-        self.path, self.blobs = path, make(path + "/blobs/sha256")
-        self.index, self.lock, self.count = [], threading.Lock(), 0
-        write(path + "/oci-layout", json.dumps({"imageLayoutVersion": "1.0.0"}))
-
-    def blob(self, path=None, data=None):
-        if path:
-            with open(path, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            size = os.path.getsize(path)
-            shutil.move(path, f"{self.blobs}/{digest}")
-        else:
-            digest, size = hashlib.sha256(data).hexdigest(), len(data)
-            write(f"{self.blobs}/{digest}", data)
-        return {"digest": "sha256:" + digest, "size": size}
+        super().__init__(path)
+        self.entries, self.lock, self.count = [], threading.Lock(), 0
 
     def layer(self, tree, exclude=()):
         with self.lock:
             self.count += 1
-            path = f"{self.path}/layer-{self.count}"
+            path = f"{self.folder}/layer-{self.count}"
         run("tar", "--create", "--file", path, "--directory", tree, "--sort=name", "--numeric-owner", "--xattrs", "--xattrs-include=security.*",
             *[f"--exclude={name}" for name in exclude], ".")
-        return {"mediaType": "application/vnd.oci.image.layer.v1.tar", **self.blob(path=path)}
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        os.rename(path, f"{self.folder}/blobs/sha256/{digest}")
+        return {"mediaType": images.LAYER, "digest": "sha256:" + digest, "size": os.path.getsize(f"{self.folder}/blobs/sha256/{digest}")}
 
     def add(self, tag, layers):
-        config = {"architecture": "amd64", "os": "linux", "config": {},
-                  "rootfs": {"type": "layers", "diff_ids": [layer["digest"] for layer in layers]}}
-        config = {"mediaType": "application/vnd.oci.image.config.v1+json", **self.blob(data=json.dumps(config).encode())}
-        manifest = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "config": config, "layers": layers}
-        entry = {"mediaType": manifest["mediaType"], **self.blob(data=json.dumps(manifest).encode()),
-                 "annotations": {"org.opencontainers.image.ref.name": tag}}
+        entry = self.image(layers) | {"annotations": {"org.opencontainers.image.ref.name": tag}}
         with self.lock:
-            self.index.append(entry)
-            write(self.path + "/index.new", json.dumps({"schemaVersion": 2, "manifests": self.index}))
-            os.rename(self.path + "/index.new", self.path + "/index.json")
+            self.entries.append(entry)
+            self.finish(self.entries)

@@ -31,8 +31,10 @@ class Layout:
         return self.blob(json.dumps(manifest).encode(), "application/vnd.oci.image.manifest.v1+json")
 
     def finish(self, entries):
-        with open(self.folder + "/index.json", "w") as file:
+        # In one step: others may read the layout meanwhile.
+        with open(self.folder + "/index.new", "w") as file:
             json.dump({"schemaVersion": 2, "manifests": entries}, file)
+        os.rename(self.folder + "/index.new", self.folder + "/index.json")
         with open(self.folder + "/oci-layout", "w") as file:
             file.write('{"imageLayoutVersion": "1.0.0"}')
 
