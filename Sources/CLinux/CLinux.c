@@ -623,6 +623,13 @@ intptr_t cl_raise_descriptor_limit(void) {
     return limit.rlim_cur > INT_MAX ? INT_MAX : (intptr_t)limit.rlim_cur;
 }
 
+intptr_t cl_descriptor_limit(void) {
+    struct rlimit limit;
+    intptr_t result = RETRY(getrlimit(RLIMIT_NOFILE, &limit));
+    if (result < 0) return result;
+    return limit.rlim_cur > INT_MAX ? INT_MAX : (intptr_t)limit.rlim_cur;
+}
+
 char **cl_environment_list(void) { return environ; }
 
 intptr_t cl_processor_count(void) {

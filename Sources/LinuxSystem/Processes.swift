@@ -111,6 +111,9 @@ extension Host {
     /// Waits for SIGINT, SIGTERM or SIGHUP, which must be blocked in all threads. Returns the signal's number.
     public static func waitForEndSignal() -> Int32 { Int32(truncatingIfNeeded: cl_wait_end_signal()) }
 
+    /// How many descriptors the process may have open: the soft limit of RLIMIT_NOFILE (getrlimit(2)).
+    static var descriptorLimit: Int { max(cl_descriptor_limit(), 0) }
+
     /// Raises the soft limit of open descriptors to the hard limit and returns it.
     @discardableResult
     public static func raiseDescriptorLimit() -> Int { max(cl_raise_descriptor_limit(), 0) }

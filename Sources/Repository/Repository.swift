@@ -92,6 +92,7 @@ public final class Repository: Sendable {
     public func sync() throws(RepositoryError) {
         do throws(RepositoryError) {
             try syncFileSystem()
+            try system { () throws(SystemError) in try activity.directories.release(in: root) }
         } catch {
             condemn()
             throw error
@@ -147,6 +148,8 @@ struct Activity: ~Copyable {
     let ownership = OwnershipCheck()
     /// Objects whose content this handle has found to be what their names say.
     let intact = IntactObjects()
+    /// The directories of objects that this handle has stored since the last sync.
+    let directories = KeptDirectories(of: Layout.objects)
     /// Whether the file system refused FICLONE once.
     let cannotClone = Atomic<Bool>(false)
     let marker = Mutex(Marker())

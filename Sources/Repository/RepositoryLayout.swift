@@ -22,6 +22,9 @@ enum Layout {
     /// `objects/XX`.
     static func objectDirectory(_ id: ObjectID) -> ByteString { ByteString(Array(objectPath(id).bytes[..<10])) }
 
+    /// XX in `objects/XX`.
+    static func firstByte(_ id: ObjectID) -> UInt8 { id.withUnsafeBytes { $0[0] } }
+
     /// `objects/XX/rest`. Called for every object that is stored: one allocation, and no `String`.
     static func objectPath(_ id: ObjectID) -> ByteString { path(prefix: "objects/", id) }
 

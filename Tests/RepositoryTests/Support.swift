@@ -130,8 +130,8 @@ final class Recorder: SystemCallObserver {
     }
 
     func before(_ call: SystemCall) -> Errno? {
-        // Opening changes nothing.
-        if call.kind == .open { return nil }
+        // Opening changes nothing, so it is not counted.
+        if call.kind == .open { return next?.before(call) }
         if let fault = next?.before(call) { return fault }
         return count.add(1, ordering: .relaxed).newValue > limit ? fault : nil
     }

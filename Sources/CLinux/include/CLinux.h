@@ -204,6 +204,8 @@ int32_t cl_is_ignored(int32_t signal);
 // waits for them.
 intptr_t cl_block_end_signals(void);
 intptr_t cl_wait_end_signal(void);
+// The soft limit of open descriptors.
+intptr_t cl_descriptor_limit(void);
 // Raises the soft limit of open descriptors to the hard limit and returns it.
 intptr_t cl_raise_descriptor_limit(void);
 // Makes malloc map blocks of at least `size` bytes, so that free returns them to the kernel (mallopt(3)).

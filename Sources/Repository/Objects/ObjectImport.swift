@@ -139,13 +139,13 @@ public final class ObjectImporter: Sendable {
         }
         for _ in 0..<2 {
             do throws(SystemError) {
-                try target.root.link(file, at: path)
+                try target.linkObject(file, id, at: path)
                 target.activity.isUnsynced.store(true, ordering: .sequentiallyConsistent)
                 return true
             } catch {
                 switch error.errno {
                 case .exists: return false
-                case .noEntry: try target.makeDirectory(Layout.objectDirectory(id), mode: 0o755)
+                case .noEntry: try target.makeDirectory(of: id)
                 case .crossDevice, .notPermitted, .notSupported:
                     cannotLink.store(true, ordering: .relaxed)
                     return false

@@ -98,9 +98,11 @@ extension Repository {
                 }
             }
         }
-        guard let status = try system({ () throws(SystemError) in try root.statusIfPresent(at: path) }) else {
-            return .absent
+        let found = try system { () throws(SystemError) -> FileStatus? in
+            guard let directory = try keptDirectory(of: id) else { return nil }
+            return try root.statusIfPresent(at: path, in: directory)
         }
+        guard let status = found else { return .absent }
         guard status.kind == .regular, status.size == size, !isForeign(status) else { return .torn }
         return try isIntact(id, status, content) ? .good : .torn
     }
@@ -154,13 +156,13 @@ extension Repository {
                 return StoredObject(id: id, size: size, isNew: true)
             }
             do throws(SystemError) {
-                if try temporary.link(in: root, at: path) {
+                if try link(temporary, id, at: path) {
                     activity.isUnsynced.store(true, ordering: .sequentiallyConsistent)
                     return StoredObject(id: id, size: size, isNew: true)
                 }
             } catch {
                 guard error.errno == .noEntry else { throw .system(error) }
-                try makeDirectory(Layout.objectDirectory(id), mode: 0o755)
+                try makeDirectory(of: id)
                 continue
             }
             switch try inspect(id, size: size, at: path) {
@@ -170,6 +172,36 @@ extension Repository {
             }
         }
         throw .objectDamaged(id, .unstable)
+    }
+
+    /// Gives a temporary the name of its object. Returns false if the name exists; ENOENT if the object's directory does not.
+    private func link(_ temporary: borrowing Temporary, _ id: ObjectID, at path: ByteString) throws(SystemError) -> Bool {
+        // A file with a hidden name gets its second one from there.
+        if temporary.isNamed { return try temporary.link(in: root, at: path) }
+        do throws(SystemError) {
+            try linkObject(temporary.file, id, at: path)
+            return true
+        } catch {
+            guard error.errno == .exists else { throw error }
+            return false
+        }
+    }
+
+    /// Gives an open file the name of its object. EEXIST if the name exists; ENOENT if the object's directory does not.
+    func linkObject(_ file: borrowing FileDescriptor, _ id: ObjectID, at path: ByteString) throws(SystemError) {
+        guard let directory = try keptDirectory(of: id) else { throw SystemError("link", path, .noEntry) }
+        try root.link(file, at: path, in: directory)
+    }
+
+    /// The directory that an object's file is in; nil if it does not exist. `sync` proves that it was not moved while it was kept.
+    private func keptDirectory(of id: ObjectID) throws(SystemError) -> KeptDirectories.Directory? {
+        try activity.directories.directory(Layout.firstByte(id), in: root)
+    }
+
+    /// Makes the directory of an object's file, if there is none or the one that was kept has been removed.
+    func makeDirectory(of id: ObjectID) throws(RepositoryError) {
+        activity.directories.forget(Layout.firstByte(id))
+        try makeDirectory(Layout.objectDirectory(id), mode: 0o755)
     }
 
     func makeDirectory(_ path: ByteString, mode: UInt32) throws(RepositoryError) {
