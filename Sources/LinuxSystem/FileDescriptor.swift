@@ -159,13 +159,13 @@ extension FileDescriptor {
         throw failure("open", opened, path)
     }
 
-    /// Opens with restrictions on path resolution (openat2(2), Linux 5.6).
+    /// Opens with restrictions on path resolution: openat2(2), or the same by hand if that call is missing.
     public borrowing func open(
         at path: ByteString, _ flags: OpenFlags, mode: UInt32 = 0, resolve: ResolveFlags
     ) throws(SystemError) -> FileDescriptor {
         let opened = path.bytes.withUnsafeBytes { bytes in
             Kernel.call(flags.kind, raw, bytes) {
-                cl_openat2(raw, bytes.baseAddress, bytes.count, flags.rawValue, mode, resolve.rawValue)
+                PathResolution.open(raw, bytes, flags, mode, resolve)
             }
         }
         guard let new = Int32(exactly: opened), new >= 0 else { throw failure("open", opened, path) }

@@ -1,13 +1,12 @@
 public import ComposefsBytes
 internal import ComposefsCLinux
-internal import Synchronization
 
 /// A directory that paths cannot leave: entries are reached through directories only, never through a symbolic link, `..` or an absolute
 /// path.
 ///
 /// Otherwise, a user who can write below the directory could plant a link that makes a privileged process write or remove files elsewhere.
 /// Files are opened with openat2(2), RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS (Linux 5.6). On older kernels the path is walked component by
-/// component with O_NOFOLLOW, with the same result. Calls without such flags (unlinkat, renameat2, linkat, mkdirat, symlinkat) get the
+/// component (PathResolution.swift), with the same result. Calls without such flags (unlinkat, renameat2, linkat, mkdirat, symlinkat) get the
 /// entry's directory, opened in that way, and only the last component.
 ///
 /// Errors: ELOOP or ENOTDIR if a symbolic link is in the way, EXDEV if the path would leave the directory.
@@ -26,62 +25,14 @@ public struct RootedDirectory: ~Copyable, Sendable {
 
 extension RootedDirectory {
     private static let slash = UInt8(ascii: "/")
-    /// Whether openat2 is known to be missing (ENOSYS).
-    private static let lacksOpenat2 = Atomic<Bool>(false)
-
     /// Opens a path below the directory. Returns a descriptor or -errno.
     ///
     /// - Parameter crossesMounts: whether the path may lead into another mount; if not, the answer is EXDEV.
     static func openResult(
         _ root: Int32, _ path: UnsafeRawBufferPointer, _ flags: OpenFlags, _ mode: UInt32, crossesMounts: Bool = true
     ) -> Int {
-        Kernel.call(flags.kind, root, path) { open(root, path, flags, mode, crossesMounts) }
-    }
-
-    private static func open(
-        _ root: Int32, _ path: UnsafeRawBufferPointer, _ flags: OpenFlags, _ mode: UInt32, _ crossesMounts: Bool
-    ) -> Int {
-        if lacksOpenat2.load(ordering: .relaxed) { return walk(root, path, flags, mode, crossesMounts: crossesMounts) }
-        let restrictions: ResolveFlags = crossesMounts ? [.beneath, .noSymlinks] : [.beneath, .noSymlinks, .noCrossDevice]
-        // openat2 accepts a mode only if it creates a file.
-        let mode = flags.creates ? mode : 0
-        let result = cl_openat2(root, path.baseAddress, path.count, flags.rawValue, mode, restrictions.rawValue)
-        switch Errno(result: min(result, 0)) {
-        case .noSystemCall:
-            lacksOpenat2.store(true, ordering: .relaxed)
-            return walk(root, path, flags, mode, crossesMounts: crossesMounts)
-        // Seccomp profiles that do not know the call return EPERM.
-        case .notPermitted where result < 0: return walk(root, path, flags, mode, crossesMounts: crossesMounts)
-        default: return result
-        }
-    }
-
-    /// The same without openat2: opens each directory on the way with O_NOFOLLOW, relative to the previous one. It knows another mount only by its
-    /// device, so it does not see a bind mount of the same file system.
-    static func walk(
-        _ root: Int32, _ path: UnsafeRawBufferPointer, _ flags: OpenFlags, _ mode: UInt32, crossesMounts: Bool = true
-    ) -> Int {
-        guard !leaves(path) else { return -Int(Errno.crossDevice.rawValue) }
-        var flags = flags
-        flags.insert(.noFollow)
-        var at = root
-        defer { if at != root { _ = cl_close(at) } }
-        var rest = path
-        while let end = rest.firstIndex(of: slash) {
-            let name = UnsafeRawBufferPointer(rebasing: rest[..<end])
-            rest = UnsafeRawBufferPointer(rebasing: rest[(end + 1)...])
-            let opened = cl_openat(at, name.baseAddress, name.count, OpenFlags([.pathOnly, .directory, .noFollow]).rawValue, 0)
-            guard let next = Int32(exactly: opened), next >= 0 else { return opened }
-            if at != root { _ = cl_close(at) }
-            at = next
-        }
-        let opened = cl_openat(at, rest.baseAddress, rest.count, flags.rawValue, mode)
-        guard !crossesMounts, let file = Int32(exactly: opened), file >= 0 else { return opened }
-        var (there, here) = (cl_stat(), cl_stat())
-        let result = min(cl_fstat(file, &there), cl_fstat(root, &here))
-        if result >= 0, FileStatus(there).device == FileStatus(here).device { return opened }
-        _ = cl_close(file)
-        return result < 0 ? result : -Int(Errno.crossDevice.rawValue)
+        let resolve: ResolveFlags = crossesMounts ? [.beneath, .noSymlinks] : [.beneath, .noSymlinks, .noCrossDevice]
+        return Kernel.call(flags.kind, root, path) { PathResolution.open(root, path, flags, mode, resolve) }
     }
 
     /// Whether a path is absolute or contains `..`.

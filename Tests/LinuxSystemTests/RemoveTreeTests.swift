@@ -38,7 +38,8 @@ struct RemoveTreeTests {
         let root = try FileDescriptor.open("/", [.pathOnly, .directory])
         func opened(_ path: ByteString, crosses: Bool) -> Int {
             let flags: OpenFlags = [.readOnly, .directory]
-            let result = path.bytes.withUnsafeBytes { RootedDirectory.walk(root.raw, $0, flags, 0, crossesMounts: crosses) }
+            let resolve: ResolveFlags = crosses ? [.beneath, .noSymlinks] : [.beneath, .noSymlinks, .noCrossDevice]
+            let result = path.bytes.withUnsafeBytes { PathResolution.walk(root.raw, $0, flags, 0, resolve) }
             if let file = Int32(exactly: result), file >= 0 { close(file) }
             return min(result, 0)
         }

@@ -116,7 +116,7 @@ struct RootedDirectoryTests {
         try withRoot { root, _ in
             let number = root.descriptor.raw
             func walk(_ path: ByteString, _ flags: OpenFlags = .readOnly) -> Errno? {
-                let result = path.bytes.withUnsafeBytes { RootedDirectory.walk(number, $0, flags, 0o644) }
+                let result = path.bytes.withUnsafeBytes { PathResolution.walk(number, $0, flags, 0o644, [.beneath, .noSymlinks]) }
                 guard let opened = Int32(exactly: result), opened >= 0 else { return Errno(rawValue: Int32(-result)) }
                 _ = FileDescriptor(owning: opened)
                 return nil

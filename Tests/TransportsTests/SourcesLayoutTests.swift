@@ -1,9 +1,11 @@
 import ComposefsBytes
 import ComposefsHashing
-import ComposefsLinuxSystem
 import ComposefsOCIModel
 import ComposefsTransports
+import Synchronization
 import Testing
+
+@testable import ComposefsLinuxSystem
 
 private let first = SourcesImage([Array("first layer".utf8), [UInt8](repeating: 7, count: 5000)], name: "first")
 private let second = SourcesImage([Array("other layer".utf8)], name: "second")
@@ -121,7 +123,10 @@ private let second = SourcesImage([Array("other layer".utf8)], name: "second")
         #expect(sourceFault(reference)?.contains("not a regular file") == true)
     }
 
-    @Test func nothingOutsideIsRead() throws {
+    /// Also on a kernel, or in a sandbox, without openat2(2).
+    @Test(arguments: [false, true]) func nothingOutsideIsRead(lacksOpenat2: Bool) throws {
+        PathResolution.lacksOpenat2.store(lacksOpenat2, ordering: .relaxed)
+        defer { PathResolution.lacksOpenat2.store(false, ordering: .relaxed) }
         let folder = try SourcesFolder()
         let reference = try layout([first.entry("a")], folder)
         try FileDescriptor.currentDirectory.rename(at: ByteString(folder.at("l/blobs")), to: ByteString(folder.at("blobs")))

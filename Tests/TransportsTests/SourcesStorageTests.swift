@@ -2,10 +2,12 @@ import ComposefsBytes
 import ComposefsCompression
 import ComposefsHashing
 import ComposefsJSON
-import ComposefsLinuxSystem
 import ComposefsOCIModel
 import ComposefsTransports
+import Synchronization
 import Testing
+
+@testable import ComposefsLinuxSystem
 
 /// RFC 4648. The digests of the decoded data show that it is correct.
 private func base64(_ bytes: [UInt8]) -> String {
@@ -110,7 +112,10 @@ private func base64(_ bytes: [UInt8]) -> String {
         func fault(_ name: String = "app:1") -> String? { sourceFault(reference + name) }
     }
 
-    @Test func layersArePutTogetherAgain() throws {
+    /// Also on a kernel, or in a sandbox, without openat2(2).
+    @Test(arguments: [false, true]) func layersArePutTogetherAgain(lacksOpenat2: Bool) throws {
+        PathResolution.lacksOpenat2.store(lacksOpenat2, ordering: .relaxed)
+        defer { PathResolution.lacksOpenat2.store(false, ordering: .relaxed) }
         let storage = try Storage()
         let digest = ContentDigest.of(storage.manifest)
         for (name, canonical) in [
