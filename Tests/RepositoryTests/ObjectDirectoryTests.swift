@@ -47,11 +47,11 @@ import Testing
         let scratch = try Scratch()
         let repository = try scratch.create()
         // All directories exist.
-        for number in 0..<3000 { _ = try repository.store(Array("first \(number)".utf8)) }
+        for number in 0..<1000 { _ = try repository.store(Array("first \(number)".utf8)) }
         try repository.sync()
         let opens = Opens()
         try Recorder(forwarding: opens).observe {
-            for number in 0..<3000 { _ = try repository.store(Array("second \(number)".utf8)) }
+            for number in 0..<1000 { _ = try repository.store(Array("second \(number)".utf8)) }
         }
         let count = opens.count.load(ordering: .relaxed)
         #expect(count > 0 && count <= 256)
