@@ -30,7 +30,7 @@ func writeToOutput(_ bytes: UnsafeRawBufferPointer) throws {
 }
 
 /// Refuses a terminal as the destination of an archive.
-func refuseTerminal() throws {
+package func refuseTerminal() throws {
     guard !Output.outputIsTerminal else {
         throw CommandError("standard output is a terminal; redirect it to a file or a pipe", code: .usage)
     }

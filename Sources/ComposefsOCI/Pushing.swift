@@ -11,7 +11,7 @@ import ComposefsTransports
 
 extension Store {
     /// Pushes an image to a registry (`HOST/NAME:TAG`, `docker://…`), or writes it into a layout (`oci:DIR[:TAG]`) or an archive of a
-    /// layout (`oci-archive:FILE[:TAG]`); see `pushImage`. Blocks the caller's thread.
+    /// layout (`oci-archive:FILE[:TAG]`; `-` instead of FILE is standard output); see `pushImage`. Blocks the caller's thread.
     ///
     /// - Parameters:
     ///   - image: the image's name, as for `ImageStore.resolve`.
@@ -25,7 +25,7 @@ extension Store {
     ) throws -> PushResult {
         try cancellable(options.cancellation) {
             let stored = try images.open(image).image
-            let result = try pushImage(stored, of: images, to: try openDestination(reference, options, registry), options)
+            let result = try pushImage(stored, of: images, to: try destination(reference, options, registry), options)
             images.noteUse(named: image)
             return result
         }
@@ -42,16 +42,27 @@ extension Store {
         }
     }
 
-    private func openDestination(
+    private func destination(
         _ text: String, _ options: PushOptions, _ registry: RegistryOptions
     ) throws -> any ImageDestination {
-        switch try parseReference(text) {
-        case .registry(let reference):
-            return try RegistryDestination(reference, client: try RegistryClient(registry, cancellation: options.cancellation))
-        case .layout(let location): return try LayoutDestination(directory: location)
-        case .ociArchive(let location): return try ArchiveDestination(location)
-        default:
-            throw OCIError.invalidReference(ByteString(text), .notDestination)
+        try openDestination(try parseReference(text), text, scratch: repository.path) {
+            try RegistryClient(registry, cancellation: options.cancellation)
         }
+    }
+}
+
+/// Opens the destination of a push or copy.
+///
+/// - Parameter scratch: the directory of unnamed files for an archive on standard output.
+func openDestination(
+    _ reference: ImageReference, _ text: String, scratch: ByteString, _ client: () throws -> RegistryClient
+) throws -> any ImageDestination {
+    switch reference {
+    case .registry(let reference): return try RegistryDestination(reference, client: try client())
+    case .layout(let location): return try LayoutDestination(directory: location)
+    case .ociArchive(let location) where location.isStream:
+        return try ArchiveDestination(stream: location, scratch: scratch) { try StandardStream.output.writeAll($0) }
+    case .ociArchive(let location): return try ArchiveDestination(location)
+    default: throw OCIError.invalidReference(ByteString(text), .notDestination)
     }
 }

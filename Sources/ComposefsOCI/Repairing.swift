@@ -170,8 +170,11 @@ private enum RepairOrigin: Sendable {
             self = .repository(text)
         } else {
             guard let reference = text.utf8Text else { throw OCIError.invalidReference(text, .notText) }
-            _ = try parseReference(reference)
-            self = .reference(reference)
+            switch try parseReference(reference) {
+            case .ociArchive(let archive) where archive.isStream, .dockerArchive(let archive) where archive.isStream:
+                throw OCIError.invalidReference(text, .readOnce)
+            default: self = .reference(reference)
+            }
         }
     }
 }
@@ -186,12 +189,17 @@ extension ImageReference {
             return ByteString(transport) + here + "/" + path + ByteString(rest)
         }
         func location(_ transport: String, _ location: ImageLocation) -> ByteString? {
-            guard let (path, name) = try? location.located() else { return nil }
+            guard let (path, name) = try? location.located(),
+                // A pipe is gone by then.
+                let kind = try? FileDescriptor.currentDirectory.statusIfPresent(at: path, follow: true)?.kind,
+                kind == .regular || kind == .directory
+            else { return nil }
             return absolute(transport, path, name.map { ($0.isDigest ? "@" : ":") + $0.description } ?? "")
         }
         return switch self {
         case .registry: ""
         case .layout(let layout): location("oci:", layout)
+        case .ociArchive(let archive) where archive.isStream, .dockerArchive(let archive) where archive.isStream: nil
         case .ociArchive(let archive): location("oci-archive:", archive)
         case .dockerArchive(let archive): location("docker-archive:", archive)
         case .directory(let path): absolute("dir:", path, "")

@@ -120,6 +120,10 @@ extension OCIError {
         case unsupportedTransport(String)
         case notSource
         case notDestination
+        /// Standard input, where a source has to be opened several times.
+        case readOnce
+        /// The source or destination cannot hold an index.
+        case noIndex
         case destinationByDigest
         case invalidName(NameFault)
         case relativeStorageRoot

@@ -117,6 +117,8 @@ extension OCIError.ReferenceFault: CustomStringConvertible {
             "\(transport) is not supported; copy the image to oci-archive:FILE with skopeo and pull the archive"
         case .notSource: "does not name an image that can be pulled"
         case .notDestination: "is not a destination; name a repository of a registry, oci:DIR[:TAG] or oci-archive:FILE[:TAG]"
+        case .readOnce: "is standard input, which can be read only once; write the archive to a file first"
+        case .noIndex: "cannot hold an index; name a repository of a registry, oci:DIR[:TAG] or oci-archive:FILE[:TAG]"
         case .destinationByDigest: "a destination cannot be named by a digest or a position; write PATH or PATH:NAME"
         case .invalidName(let fault): "is not a valid reference name: it \(fault)"
         case .relativeStorageRoot: "the storage's root is not an absolute path"

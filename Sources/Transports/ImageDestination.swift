@@ -27,6 +27,11 @@ public protocol ImageDestination: Sendable {
     /// Stores a manifest whose blobs the destination has. With `isNamed`, the destination's tag refers to it afterwards, durably.
     func putManifest(_ manifest: Manifest, digest: ContentDigest, isNamed: Bool) throws
 
+    /// Stores an index whose manifests the destination has; otherwise as `putManifest`.
+    ///
+    /// - Throws: `OCIError` if the destination cannot hold an index, and errors of the destination.
+    func putIndex(_ index: ImageIndex, digest: ContentDigest, isNamed: Bool) throws
+
     /// Completes the push. Called once, after everything has been stored.
     func finish() throws
 }

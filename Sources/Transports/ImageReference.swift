@@ -77,6 +77,12 @@ public struct ImageLocation: Hashable, Sendable {
 
     private typealias Reading = (path: ByteString, name: Name?)
 
+    /// The path that stands for standard input or output in the name of an archive; `./-` is a file.
+    package static let stream: ByteString = "-"
+
+    /// Whether this is `-`, `-:NAME` or `-@DIGEST`: in the name of an archive standard input or output.
+    package var isStream: Bool { readings.contains { $0.path == Self.stream } }
+
     /// The most readings that are looked up.
     private static let readingLimit = 64
 
@@ -117,6 +123,7 @@ public struct ImageLocation: Hashable, Sendable {
     ///   another directory to write to.
     package func located() throws(SystemError) -> (path: ByteString, name: Name?) {
         let readings = readings
+        if let reading = readings.first(where: { $0.path == Self.stream }) { return reading }
         for reading in readings where try Self.exists(reading.path) { return reading }
         var best = readings.last ?? (path: text, name: nil)
         var bestDepth = -1

@@ -33,6 +33,9 @@ public protocol ImageSource: Sendable {
     /// The tags under which an earlier pull may have stored the image; by default only the canonical name.
     var localNames: [String] { get }
 
+    /// The full reference if the source is a registry: its blobs can be mounted in other repositories of the same registry. Nil by default.
+    var registryReference: RegistryReference? { get }
+
     /// The digest in the reference, which names a manifest or index; nil if it has none. Nil by default.
     var pinnedDigest: ContentDigest? { get }
 }
@@ -52,6 +55,7 @@ extension ImageSource {
     public var isRemote: Bool { false }
     public var localNames: [String] { [canonicalName] }
     public var pinnedDigest: ContentDigest? { nil }
+    public var registryReference: RegistryReference? { nil }
     public func referrers(of digest: ContentDigest, artifactType: String?) throws -> [Descriptor] { [] }
     public func origins(of descriptor: Descriptor) throws -> any BlobOrigins { LocalOrigin { try openBlob(descriptor) } }
 

@@ -71,12 +71,12 @@ package func resolveAllManifests(
     }
 }
 
-private enum Root {
+enum RootDocument {
     case manifest(ResolvedManifest)
     case index(ImageIndex, ContentDigest)
 }
 
-private func readRoot(_ source: any ImageSource, _ limits: PullLimits) throws -> Root {
+func readRoot(_ source: any ImageSource, _ limits: PullLimits) throws -> RootDocument {
     let root = try source.rootManifest()
     try checkSize(UInt64(root.bytes.count), "manifest", limits)
     if let expected = root.expected { try check(root.bytes, expected) }
@@ -108,7 +108,7 @@ private func check(_ bytes: [UInt8], _ expected: Descriptor, _ kind: String = "m
 }
 
 /// Reads the documents that indexes list. Each document is read once, so an index that lists another one many times causes no extra reads.
-private struct IndexReader {
+struct IndexReader {
     let source: any ImageSource
     let limits: PullLimits
     let cancellation: Cancellation

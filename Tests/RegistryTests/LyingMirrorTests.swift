@@ -1,10 +1,12 @@
 import ComposefsBytes
 import ComposefsHashing
 import ComposefsImageStore
+import ComposefsLinuxSystem
 import ComposefsOCIModel
 import ComposefsRepository
 import ComposefsTestSupport
 import ComposefsTransfer
+import ComposefsTransports
 import Glibc
 import Synchronization
 import Testing
@@ -198,5 +200,53 @@ import Testing
             let repository = try Repository.open(ByteString(directory + "/repo"))
             #expect(repository.partialBlobLength(name) == 0)
         }
+    }
+
+    /// A copy without a store drops the mirror as a pull does, and starts the blob anew at the destination.
+    @Test func aCopyTakesTheNextMirror() throws {
+        let (mirror, primary) = (server(damaging(0)), server())
+        defer { for server in [mirror, primary] { server.stop() } }
+        try withTemporaryDirectory { directory in
+            let result = try copy([mirror, primary], into: directory)
+            #expect(result.digest == image.digest && !result.isIndex)
+            #expect(result.blobs.count == 4 && result.blobs.values.allSatisfy { $0 == .sent })
+            for blob in image.layers + [image.config, image.manifest] {
+                #expect(try read("\(directory)/copy/blobs/sha256/\(ContentDigest.of(blob).hex)") == blob)
+            }
+            #expect(primary.requests(to: image.path(ofLayer: 0)).count == 1)
+            #expect(mirror.requests(to: image.path(ofLayer: 0)).count == 1)
+        }
+    }
+
+    /// The source is named as the cause, and the destination lists nothing.
+    @Test func aCopyOfWrongContent() throws {
+        let (mirror, primary) = (server(damaging(2, at: 700)), server(damaging(2, at: 701)))
+        defer { for server in [mirror, primary] { server.stop() } }
+        try withTemporaryDirectory { directory in
+            let error = #expect(throws: PullError.self) { try copy([mirror, primary], into: directory) }
+            guard case .blobDigest(let digest)? = error else {
+                Issue.record("\(String(describing: error))")
+                return
+            }
+            #expect(digest == .of(image.layers[2]))
+            let index = try #require(String(validating: read(directory + "/copy/index.json"), as: UTF8.self))
+            #expect(index.contains(#""manifests":[]"#))
+        }
+    }
+
+    private func read(_ path: String) throws -> [UInt8] {
+        try FileDescriptor.open(ByteString(path), .readOnly).readAll(limit: 1 << 20)
+    }
+
+    private func copy(_ servers: [ScriptedServer], into directory: String) throws -> IndexCopyResult {
+        let primary = try #require(servers.last)
+        try writeFile(
+            directory + "/registries.conf",
+            "[[registry]]\nprefix = \"a.example\"\nlocation = \"\(primary.host)\"\n"
+                + servers.dropLast().map { "[[registry.mirror]]\nlocation = \"\($0.host)\"\n" }.joined())
+        let client = try makeClient { $0.registriesConfiguration = ByteString(directory + "/registries.conf") }
+        let source = RegistryImageSource(try RegistryReference(parsing: "a.example/team/app:v1"), client: client)
+        return try copyIndex(
+            from: source, to: try LayoutDestination(directory: ImageLocation(directory + "/copy:v1")), IndexCopyOptions(jobs: 1))
     }
 }

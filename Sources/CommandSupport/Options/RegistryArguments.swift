@@ -33,6 +33,9 @@ package struct RegistryArguments: ParsableArguments {
 
     package init() {}
 
+    /// Whether any of them is given.
+    package var isUsed: Bool { creds != nil || authfile != nil || certDir != nil || tlsVerify != nil || registriesConf != nil }
+
     package func validate() throws {
         if let creds, creds.isEmpty || creds.hasPrefix(":") { throw ValidationError("--creds takes USER or USER:PASSWORD") }
     }

@@ -9,6 +9,7 @@ extension Confinement {
     package mutating func addSource(_ reference: ImageReference, _ registry: RegistryOptions) throws {
         switch reference {
         case .registry(let name): addRegistry(registry, recordsShortName: registry.chooseRegistry != nil && name.shortName != nil)
+        case .ociArchive(let location) where location.isStream, .dockerArchive(let location) where location.isStream: break
         case .layout(let location), .ociArchive(let location), .dockerArchive(let location): readable.append(try location.located().path)
         case .directory(let path): readable.append(path)
         case .containersStorage(let name):
@@ -46,6 +47,7 @@ extension Confinement {
                 throw OCIError.damaged(source: path, .replacedDirectory)
             }
             writable.append(path)
+        case .ociArchive(let location) where location.isStream: break
         case .ociArchive(let location):
             // The new archive replaces the old one, and until then has no name or another.
             writable.append(FileDescriptor.split(try location.located().path).directory)

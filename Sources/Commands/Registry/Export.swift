@@ -9,7 +9,7 @@ struct Export: ParsableCommand {
         commandName: "export", abstract: "Write an image to an OCI layout or an archive of one, or its files to a tar archive.",
         discussion: """
             Like push, but to oci:DIR[:TAG] or oci-archive:FILE[:TAG]. A missing directory is made, and other images in it are kept; a file \
-            is replaced. An image in Docker's format becomes an OCI image with another digest.
+            is replaced; oci-archive:-[:TAG] is standard output. An image in Docker's format becomes an OCI image with another digest.
 
             With - the files of the merged image are written to standard output as one tar archive, as `docker export` does: with owners, times, \
             extended attributes and hard links.
@@ -19,7 +19,7 @@ struct Export: ParsableCommand {
     var image: ByteString
 
     @Argument(
-        help: "The destination: oci:DIR[:TAG], oci-archive:FILE[:TAG], or - for a tar archive of the files.", completion: .destination)
+        help: "The destination: oci:DIR[:TAG], oci-archive:FILE|-[:TAG], or - for a tar archive of the files.", completion: .destination)
     var destination: String
 
     @OptionGroup var pushing: PushingOptions

@@ -12,7 +12,8 @@ struct Pull: ParsableCommand {
         commandName: "pull", abstract: "Pull an image into the repository.",
         discussion: """
             REFERENCE is a registry reference (alpine, quay.io/org/name:tag, …@sha256:…), docker://…, oci:DIR[:TAG], \
-            oci-archive:FILE[:TAG], docker-archive:FILE[:TAG|:@N], dir:DIR or containers-storage:NAME[@ID].
+            oci-archive:FILE[:TAG], docker-archive:FILE[:TAG|:@N], dir:DIR or containers-storage:NAME[@ID]. - instead of FILE is standard \
+            input.
             """)
 
     @Argument(help: "The image to pull.", completion: .source)

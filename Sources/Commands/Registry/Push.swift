@@ -1,4 +1,5 @@
 import ArgumentParser
+import ComposefsArchiveCommands
 import ComposefsBytes
 import ComposefsCommandSupport
 import ComposefsHashing
@@ -34,6 +35,10 @@ func send(
     _ image: ByteString, to reference: String, _ pushing: PushingOptions, _ registry: RegistryOptions, _ global: GlobalOptions
 ) throws {
     let destination = try parseReference(reference)
+    if destination.isOutput {
+        guard !pushing.json else { throw CommandError("--json needs another destination: standard output is the archive", code: .usage) }
+        try refuseTerminal()
+    }
     let store: Store
     if case .registry = destination {
         store = try global.openStoreUnchanged(.sending) { $0.addRegistry(registry) }
@@ -64,7 +69,17 @@ private func report(_ result: PushResult, _ reference: String, _ pushing: Pushin
     if result.isConverted {
         global.note("the image has Docker's format and is written as an OCI image with the digest \(result.manifestDigest)")
     }
-    try PushReport(result: result, reference: reference).show(asJSON: pushing.json)
+    let report = PushReport(result: result, reference: reference)
+    if try parseReference(reference).isOutput {
+        for line in report.lines { global.note(line) }
+    } else {
+        try report.show(asJSON: pushing.json)
+    }
+}
+
+extension ImageReference {
+    /// Whether an archive is written to standard output.
+    var isOutput: Bool { if case .ociArchive(let location) = self { location.isStream } else { false } }
 }
 
 private struct PushReport: CommandReport {

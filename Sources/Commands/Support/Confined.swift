@@ -21,6 +21,10 @@ extension CommandRights {
     static let copying = writing(reads: "repository of `--from`", writes: "files of `--from`, for hard links")
     /// The repository too: it keeps how a layer was packed.
     static let exporting = writing(writes: "destination")
+    /// Between registries, layouts and archives, without a repository.
+    static let copyingIndexes = CommandRights(
+        .none, reads: "source, registries' files", writes: "destination, directory of temporary files", network: "registries",
+        programs: "credential helpers, if one is configured", capabilities: [.dacOverride, .dacReadSearch, .fileOwner])
     static let sending = writing(
         reads: "registries' files", network: "registries", programs: "credential helpers, if one is configured")
     static let repairing = writing(
@@ -111,6 +115,7 @@ enum ConfinementTable {
             }
         }
         for (name, rights) in commands { if let rights { add(name, rights.cells) } }
+        add("copy --all", CommandRights.copyingIndexes.cells)
         add("fsck --repair", CommandRights.repairing.cells)
         add("mount (without arguments)", Mount.listing.cells)
         add("mount.composefs", CommandRights.mounting.cells)

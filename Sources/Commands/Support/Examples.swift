@@ -6,7 +6,10 @@ enum Examples {
         "pull": ["cfsoci pull alpine", "cfsoci pull oci:./layout:v1 team/app:v1"],
         "push": ["cfsoci push team/app:v1 registry.example.org/team/app:v1"],
         "export": ["cfsoci export alpine oci-archive:alpine.tar"],
-        "copy": ["cfsoci copy alpine --from /mnt/backup/composefs"],
+        "copy": [
+            "cfsoci copy alpine --from /mnt/backup/composefs",
+            "cfsoci copy --all docker://alpine docker://registry.example.org/alpine:latest",
+        ],
         "images": ["cfsoci images --sort disk-size", "cfsoci images --format name,size"],
         "inspect": ["cfsoci inspect alpine", "cfsoci inspect alpine --config"],
         "history": ["cfsoci history alpine"],

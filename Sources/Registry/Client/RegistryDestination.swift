@@ -51,11 +51,26 @@ public final class RegistryDestination: ImageDestination {
     }
 
     public func putManifest(_ manifest: Manifest, digest: ContentDigest, isNamed: Bool) throws {
-        let name = isNamed ? reference.tag ?? digest.description : digest.description
+        let entry = Descriptor(
+            mediaType: manifest.mediaType, digest: digest, size: UInt64(manifest.bytes.count), annotations: manifest.annotations,
+            artifactType: manifest.artifactType ?? manifest.config.mediaType)
+        try put(manifest.bytes, entry, subject: manifest.subject, isNamed: isNamed)
+    }
+
+    public func putIndex(_ index: ImageIndex, digest: ContentDigest, isNamed: Bool) throws {
+        let entry = Descriptor(
+            mediaType: index.mediaType, digest: digest, size: UInt64(index.bytes.count), annotations: index.annotations,
+            artifactType: index.artifactType)
+        try put(index.bytes, entry, subject: index.subject, isNamed: isNamed)
+    }
+
+    /// - Parameter entry: the document's entry in a list of referrers.
+    private func put(_ bytes: [UInt8], _ entry: Descriptor, subject: Descriptor?, isNamed: Bool) throws {
+        let name = isNamed ? reference.tag ?? entry.digest.description : entry.digest.description
         let knowsSubject = try client.putManifest(
-            repository, reference: name, manifest.bytes, mediaType: manifest.mediaType, digest: digest)
-        guard let subject = manifest.subject, !knowsSubject else { return }
-        try addToTaggedReferrers(manifest, digest, of: subject.digest)
+            repository, reference: name, bytes, mediaType: entry.mediaType, digest: entry.digest)
+        guard let subject, !knowsSubject else { return }
+        try addToTaggedReferrers(entry, of: subject.digest)
     }
 
     public func finish() {}
@@ -64,10 +79,7 @@ public final class RegistryDestination: ImageDestination {
     /// manifests with subject). Two clients that update it at the same time may lose an entry; the specification has no better way.
     ///
     /// The artifact has been pushed in any case: a list that cannot be updated causes a warning, not an error.
-    private func addToTaggedReferrers(_ manifest: Manifest, _ digest: ContentDigest, of subject: ContentDigest) throws {
-        let entry = Descriptor(
-            mediaType: manifest.mediaType, digest: digest, size: UInt64(manifest.bytes.count), annotations: manifest.annotations,
-            artifactType: manifest.artifactType ?? manifest.config.mediaType)
+    private func addToTaggedReferrers(_ entry: Descriptor, of subject: ContentDigest) throws {
         let tag = RegistryClient.referrersTag(subject)
         do throws(RegistryError) {
             guard let index = try client.taggedReferrers(repository, of: subject, adding: entry) else { return }
@@ -75,7 +87,7 @@ public final class RegistryDestination: ImageDestination {
         } catch {
             guard error.concernsOneItem else { throw error }
             client.options.warn?(
-                "\(digest) was pushed, but its subject does not list it: cannot update the list of referrers "
+                "\(entry.digest) was pushed, but its subject does not list it: cannot update the list of referrers "
                     + "\(repository.fullName):\(tag): \(error.description)")
         }
     }

@@ -119,6 +119,9 @@ public final class RegistryImageSource: ImageSource {
 
     public var pinnedDigest: ContentDigest? { reference.digest }
 
+    /// For an ambiguous short name, the same as `canonicalName`.
+    public var registryReference: RegistryReference? { current }
+
     private var current: RegistryReference {
         if let known = located.withLock({ $0 }) { return known }
         return (try? client.candidates(for: reference))?.first ?? reference

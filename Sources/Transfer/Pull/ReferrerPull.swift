@@ -8,7 +8,7 @@ import ComposefsTransports
 
 extension ImagePull {
     /// The most referrers that are stored with one image.
-    private static let referrerLimit = 128
+    static let referrerLimit = 128
 
     /// Stores the artifacts that refer to a stored image, the artifacts that refer to those, and so on. Each is published together with its
     /// record as a referrer, and is kept as long as its subject. They cause no progress events.

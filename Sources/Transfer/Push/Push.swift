@@ -311,7 +311,7 @@ extension ImageStore {
 }
 
 /// Creates a push's events and passes them to the observer.
-private final class PushReporter: Sendable {
+final class PushReporter: Sendable {
     private struct Layer {
         var identifier: ContentDigest
         var size: UInt64

@@ -1,4 +1,4 @@
-import ComposefsBytes
+package import ComposefsBytes
 public import ComposefsHashing
 import ComposefsLinuxSystem
 public import ComposefsOCIModel
@@ -16,12 +16,18 @@ import Synchronization
 public final class ArchiveDestination: ImageDestination {
     /// The name of the image in the archive; nil for an image without one.
     private let name: String?
-    private let directory: SharedDirectory
-    private let fileName: ByteString
+    private let output: Output
     private let spools: BlobSpools
     private let state = Mutex(State())
     public let displayName: String
     public var registryReference: RegistryReference? { nil }
+
+    private typealias Writer = (UnsafeRawBufferPointer) throws -> Void
+
+    private enum Output: Sendable {
+        case file(ByteString, in: SharedDirectory)
+        case stream(@Sendable (UnsafeRawBufferPointer) throws -> Void)
+    }
 
     private struct State {
         var blobs: [ContentDigest: BlobSpools.Location] = [:]
@@ -36,13 +42,29 @@ public final class ArchiveDestination: ImageDestination {
         self.name = try LayoutIndex.writtenName(name, in: location)
         displayName = "oci-archive:\(path)" + (self.name.map { ":" + $0 } ?? "")
         let (parent, fileName) = FileDescriptor.split(path)
-        self.fileName = fileName
-        directory = SharedDirectory(descriptor: try FileDescriptor.open(parent, [.readOnly, .directory]))
+        let directory = SharedDirectory(descriptor: try FileDescriptor.open(parent, [.readOnly, .directory]))
         if let status = try directory.descriptor.statusIfPresent(at: fileName, follow: true), status.kind != .regular {
             throw OCIError.unsupported(document: path.description, .destinationNotRegular)
         }
         PendingFile.removeAbandoned(in: directory.descriptor, Self.naming(fileName))
         spools = try BlobSpools(in: directory)
+        output = .file(fileName, in: directory)
+    }
+
+    /// The destination that `oci-archive:-[:NAME]` names. `finish` writes the archive; before it nothing is written.
+    ///
+    /// - Parameters:
+    ///   - location: for the name of the image.
+    ///   - scratch: the directory of the unnamed files.
+    ///   - write: called with consecutive bytes. The memory is valid only during the call.
+    /// - Throws: `OCIError` if NAME is not a valid name; `SystemError`.
+    package init(
+        stream location: ImageLocation, scratch: ByteString, _ write: @escaping @Sendable (UnsafeRawBufferPointer) throws -> Void
+    ) throws {
+        name = try LayoutIndex.writtenName(try location.located().name, in: location)
+        displayName = "oci-archive:-" + (name.map { ":" + $0 } ?? "")
+        spools = try BlobSpools(in: SharedDirectory(descriptor: try FileDescriptor.open(scratch, [.readOnly, .directory])))
+        output = .stream(write)
     }
 
     /// The prefix is cut so that the whole name has at most 255 bytes (NAME_MAX).
@@ -71,50 +93,63 @@ public final class ArchiveDestination: ImageDestination {
         state.withLock { $0.index.add(manifest, blob, name: name, isReferrer: !isNamed) }
     }
 
+    public func putIndex(_ index: ImageIndex, digest: ContentDigest, isNamed: Bool) throws {
+        let blob = Descriptor(mediaType: index.mediaType, digest: digest, size: UInt64(index.bytes.count))
+        if !hasBlob(blob) { _ = try putBlob(OutgoingBlob(index.bytes, digest: digest)) }
+        guard isNamed || index.subject != nil else { return }
+        let name = isNamed ? name : nil
+        state.withLock { $0.index.add(index, blob, name: name, isReferrer: !isNamed) }
+    }
+
     // MARK: The archive
 
     public func finish() throws {
-        var archive = try PendingFile(in: directory.descriptor, Self.naming(fileName))
-        do {
-            try write(archive.file)
-            try archive.publish(in: directory.descriptor, as: fileName)
-        } catch {
-            archive.abandon(in: directory.descriptor)
-            throw error
+        switch output {
+        case .stream(let write): try self.write(write)
+        case .file(let fileName, let directory):
+            var archive = try PendingFile(in: directory.descriptor, Self.naming(fileName))
+            do {
+                let file = try archive.file.duplicate()
+                try write { try file.writeAll($0) }
+                try archive.publish(in: directory.descriptor, as: fileName)
+            } catch {
+                archive.abandon(in: directory.descriptor)
+                throw error
+            }
+            try directory.descriptor.sync()
         }
-        try directory.descriptor.sync()
     }
 
-    private func write(_ archive: borrowing FileDescriptor) throws {
+    private func write(_ archive: Writer) throws {
         let (blobs, index) = state.withLock { ($0.blobs, $0.index) }
         try add("oci-layout", LayoutIndex.marker, archive)
         try add("index.json", index.bytes, archive)
-        try archive.writeAll(TarHeaderWriter.directory("blobs/"))
+        try write(TarHeaderWriter.directory("blobs/"), archive)
         for algorithm in DigestAlgorithm.allCases {
             let sorted = blobs.filter { $0.key.algorithm == algorithm }.sorted { $0.key.hex < $1.key.hex }
             guard !sorted.isEmpty else { continue }
             let parent = ByteString("blobs/\(algorithm.rawValue)/")
-            try archive.writeAll(TarHeaderWriter.directory(parent))
+            try write(TarHeaderWriter.directory(parent), archive)
             for (digest, location) in sorted { try add(parent + ByteString(digest.hex), digest, location, archive) }
         }
-        try archive.writeAll([UInt8](repeating: 0, count: 2 * TarHeaderWriter.blockSize))
+        try write([UInt8](repeating: 0, count: 2 * TarHeaderWriter.blockSize), archive)
     }
 
-    private func add(_ name: ByteString, _ bytes: [UInt8], _ archive: borrowing FileDescriptor) throws {
-        try archive.writeAll(TarHeaderWriter.file(name, size: UInt64(bytes.count)))
-        try archive.writeAll(bytes + TarHeaderWriter.padding(UInt64(bytes.count)))
+    private func write(_ bytes: [UInt8], _ archive: Writer) throws { try bytes.withUnsafeBytes { try archive($0) } }
+
+    private func add(_ name: ByteString, _ bytes: [UInt8], _ archive: Writer) throws {
+        try write(TarHeaderWriter.file(name, size: UInt64(bytes.count)), archive)
+        try write(bytes + TarHeaderWriter.padding(UInt64(bytes.count)), archive)
     }
 
-    private func add(
-        _ name: ByteString, _ digest: ContentDigest, _ location: BlobSpools.Location, _ archive: borrowing FileDescriptor
-    ) throws {
-        try archive.writeAll(TarHeaderWriter.file(name, size: location.size))
+    private func add(_ name: ByteString, _ digest: ContentDigest, _ location: BlobSpools.Location, _ archive: Writer) throws {
+        try write(TarHeaderWriter.file(name, size: location.size), archive)
         var check = BlobCheck(SentBlob(digest: digest, size: location.size))
         try spools.read(location) { bytes in
             check.update(bytes)
-            try archive.writeAll(bytes)
+            try archive(bytes)
         }
         _ = try check.finish()
-        try archive.writeAll(TarHeaderWriter.padding(location.size))
+        try write(TarHeaderWriter.padding(location.size), archive)
     }
 }

@@ -14,10 +14,12 @@ final class ArchiveInput {
     /// How long one wait for a pipe takes before the cancellation is checked again, in milliseconds.
     private static let pollInterval: Int32 = 100
 
-    /// - Parameter cancellation: ends reading and waiting, with `CancellationError`.
+    /// - Parameters:
+    ///   - path: of the archive; `-` is standard input.
+    ///   - cancellation: ends reading and waiting, with `CancellationError`.
     /// - Throws: `SystemError` if the path cannot be opened, `OCIError` if it is neither a regular file, a pipe nor a socket.
     init(_ path: ByteString, _ cancellation: Cancellation) throws {
-        let descriptor = try Self.open(path)
+        let descriptor = try Self.open(path == ImageLocation.stream ? "/dev/stdin" : path)
         let kind = try descriptor.status().kind
         guard [.regular, .fifo, .socket].contains(kind) else {
             throw OCIError.damaged(source: path, .notReadableFile)

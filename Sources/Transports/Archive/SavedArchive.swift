@@ -241,6 +241,21 @@ public final class SavedArchive: Sendable {
         }
     }
 
+    fileprivate func put(_ index: ImageIndex, _ digest: ContentDigest, names: [String]?) throws {
+        // manifest.json lists no indexes.
+        guard format == .oci else { throw OCIError.unsupported(document: displayName, .indexInsteadOfManifest) }
+        let blob = Descriptor(mediaType: index.mediaType, digest: digest, size: UInt64(index.bytes.count))
+        _ = try put(OutgoingBlob(index.bytes, digest: digest))
+        state.withLock { state in
+            guard let names else {
+                if index.subject != nil { state.index.add(index, blob, name: nil, isReferrer: true) }
+                return
+            }
+            if names.isEmpty { state.index.add(index, blob, name: nil, isReferrer: false) }
+            for name in names { state.index.add(index, blob, name: name, fullName: Self.reference(name), isReferrer: false) }
+        }
+    }
+
     /// The canonical reference that docker and podman give the image; nil if they cannot.
     private static func reference(_ name: String) -> String? {
         guard let reference = try? RegistryReference(parsing: name), reference.digest == nil else { return nil }
@@ -274,6 +289,9 @@ private struct SavedImage: ImageDestination {
     func putBlob(_ blob: OutgoingBlob) throws -> SentBlob { try archive.put(blob) }
     func putManifest(_ manifest: Manifest, digest: ContentDigest, isNamed: Bool) throws {
         try archive.put(manifest, digest, names: isNamed ? names : nil)
+    }
+    func putIndex(_ index: ImageIndex, digest: ContentDigest, isNamed: Bool) throws {
+        try archive.put(index, digest, names: isNamed ? names : nil)
     }
     /// The archive is finished after all of its images.
     func finish() {}

@@ -196,17 +196,24 @@ public final class LayoutDestination: ImageDestination {
         if try !hasBlob(blob) { _ = try putBlob(OutgoingBlob(manifest.bytes, digest: digest)) }
         // Readers find referrers through index.json only.
         guard isNamed || manifest.subject != nil else { return }
-        try addToIndex(manifest, blob, name: isNamed ? name : nil, isReferrer: !isNamed)
+        try changeIndex { $0.add(manifest, blob, name: isNamed ? name : nil, isReferrer: !isNamed) }
     }
 
-    private func addToIndex(_ manifest: Manifest, _ blob: Descriptor, name: String?, isReferrer: Bool) throws {
+    public func putIndex(_ index: ImageIndex, digest: ContentDigest, isNamed: Bool) throws {
+        let blob = Descriptor(mediaType: index.mediaType, digest: digest, size: UInt64(index.bytes.count))
+        if try !hasBlob(blob) { _ = try putBlob(OutgoingBlob(index.bytes, digest: digest)) }
+        guard isNamed || index.subject != nil else { return }
+        try changeIndex { $0.add(index, blob, name: isNamed ? name : nil, isReferrer: !isNamed) }
+    }
+
+    private func changeIndex(_ change: (inout LayoutIndexDocument) -> Void) throws {
         // Two exports into one layout must not overwrite each other's entries.
         let lock = try lockDirectory()
         var index = LayoutIndexDocument()
         if let bytes = try read("index.json", limit: LayoutIndexDocument.limit) {
             index = try LayoutIndexDocument(parsing: bytes, name: "\(path)/index.json")
         }
-        index.add(manifest, blob, name: name, isReferrer: isReferrer)
+        change(&index)
         try syncDirectories()
         try write("index.json", index.bytes)
         try lock.sync()

@@ -34,11 +34,21 @@ struct LayoutIndexDocument {
     ///
     /// - Parameter fullName: the canonical reference, which containerd and docker look for.
     mutating func add(_ manifest: Manifest, _ blob: Descriptor, name: String?, fullName: String? = nil, isReferrer: Bool) {
+        // Readers use the artifact type to distinguish referrers from the image if there is no name.
+        let type = isReferrer ? manifest.artifactType ?? manifest.config.mediaType : manifest.layoutArtifactType
+        add(blob, artifactType: type, name: name, fullName: fullName, isReferrer: isReferrer)
+    }
+
+    /// Adds an index, which has its own media type as a referrer unless it has an artifact type; otherwise as for a manifest.
+    mutating func add(_ index: ImageIndex, _ blob: Descriptor, name: String?, fullName: String? = nil, isReferrer: Bool) {
+        let type = index.artifactType ?? (isReferrer ? index.mediaType : nil)
+        add(blob, artifactType: type, name: name, fullName: fullName, isReferrer: isReferrer)
+    }
+
+    private mutating func add(_ blob: Descriptor, artifactType type: String?, name: String?, fullName: String?, isReferrer: Bool) {
         var entry: JSONValue = [
             "mediaType": .string(blob.mediaType), "digest": .string(blob.digest.description), "size": JSONValue(blob.size),
         ]
-        // Readers use the artifact type to distinguish referrers from the image if there is no name.
-        let type = isReferrer ? manifest.artifactType ?? manifest.config.mediaType : manifest.layoutArtifactType
         if let type, !type.isEmpty { entry["artifactType"] = .string(type) }
         if let name { entry["annotations"] = [Self.nameKey: .string(name)] }
         if let fullName { entry["annotations"]?["io.containerd.image.name"] = .string(fullName) }
