@@ -167,7 +167,9 @@ final class Conversation {
 
     private static func receive(_ socket: Int32) -> Reply? {
         var buffer = [UInt8](repeating: 0, count: 2 << 20)
-        let count = recv(socket, &buffer, buffer.count, 0)
+        var count = recv(socket, &buffer, buffer.count, 0)
+        // With a timeout, recv(2) also ends when the process was stopped and continues (signal(7)).
+        while count < 0, errno == EINTR { count = recv(socket, &buffer, buffer.count, 0) }
         return count > 0 ? Reply(Array(buffer[..<count])) : nil
     }
 
