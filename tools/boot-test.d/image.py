@@ -19,9 +19,10 @@ def base(cache, generator):
         make(cache)
         address = shell(f". {HERE}/verity-vm.d/debian-archive; archive_address").strip()
         paths = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ["doc", "man", "locale"]]
-        temporary = f"{archive}.{os.getpid()}"
-        run("mmdebstrap", "--quiet", "--variant=minbase", "--format=tar", "--include=" + ",".join(packages), *paths, SUITE, temporary,
-            f"deb {address} {SUITE} main")
+        temporary, options = f"{archive}.{os.getpid()}", f"{archive}.apt"
+        write(options, shell("archive_options"))
+        run("mmdebstrap", "--quiet", "--variant=minbase", "--format=tar", "--aptopt=" + options, "--include=" + ",".join(packages), *paths, SUITE,
+            temporary, f"deb {address} {SUITE} main")
         os.rename(temporary, archive)
     return archive
 
