@@ -9,6 +9,7 @@
 #include <linux/fsverity.h>
 #include <linux/loop.h>
 #include <malloc.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -26,6 +27,7 @@
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
@@ -528,6 +530,106 @@ intptr_t cl_receive_descriptor(int32_t socket) {
     int descriptor;
     memcpy(&descriptor, CMSG_DATA(header), sizeof descriptor);
     return descriptor;
+}
+
+intptr_t cl_local_socket(void) { return RETRY(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)); }
+
+static int local_address(struct sockaddr_un *address, const void *path, size_t length) {
+    memset(address, 0, sizeof *address);
+    address->sun_family = AF_UNIX;
+    return terminate(address->sun_path, sizeof address->sun_path, path, length);
+}
+
+intptr_t cl_bind_local(int32_t fd, const void *path, size_t length) {
+    struct sockaddr_un address;
+    int copied = local_address(&address, path, length);
+    if (copied < 0) return copied;
+    return RETRY(bind(fd, (const struct sockaddr *)&address, sizeof address));
+}
+
+intptr_t cl_connect_local(int32_t fd, const void *path, size_t length) {
+    struct sockaddr_un address;
+    int copied = local_address(&address, path, length);
+    if (copied < 0) return copied;
+    return RETRY(connect(fd, (const struct sockaddr *)&address, sizeof address));
+}
+
+intptr_t cl_listen(int32_t fd, int32_t backlog) { return RETRY(listen(fd, backlog)); }
+
+intptr_t cl_accept(int32_t fd) { return RETRY(accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)); }
+
+intptr_t cl_shut_down(int32_t fd) { return RETRY(shutdown(fd, SHUT_RDWR)); }
+
+intptr_t cl_local_socket_listens(int32_t fd) {
+    int domain = 0, type = 0, listens = 0;
+    socklen_t size = sizeof domain;
+    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0) return -(intptr_t)errno;
+    size = sizeof type;
+    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) != 0) return -(intptr_t)errno;
+    if (domain != AF_UNIX || type != SOCK_STREAM) return -EPROTOTYPE;
+    size = sizeof listens;
+    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) != 0) return -(intptr_t)errno;
+    return listens != 0;
+}
+
+// SCM_MAX_FD of the kernel.
+enum { most_descriptors = 253 };
+
+union descriptors_control {
+    struct cmsghdr header;
+    char bytes[CMSG_SPACE(most_descriptors * sizeof(int))];
+};
+
+intptr_t cl_send_with_descriptors(int32_t fd, const void *buffer, size_t count, const int32_t *descriptors, size_t descriptorCount) {
+    if (descriptorCount > most_descriptors) return -EINVAL;
+    struct iovec vector = {(void *)buffer, count};
+    struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1};
+    union descriptors_control control;
+    if (descriptorCount > 0) {
+        memset(&control, 0, sizeof control);
+        message.msg_control = &control;
+        message.msg_controllen = CMSG_SPACE(descriptorCount * sizeof(int));
+        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+        header->cmsg_level = SOL_SOCKET;
+        header->cmsg_type = SCM_RIGHTS;
+        header->cmsg_len = CMSG_LEN(descriptorCount * sizeof(int));
+        memcpy(CMSG_DATA(header), descriptors, descriptorCount * sizeof(int));
+    }
+    return RETRY(sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT));
+}
+
+intptr_t cl_receive_with_descriptors(
+    int32_t fd, void *buffer, size_t count, int32_t descriptors[253], size_t *descriptorCount, int32_t *truncated) {
+    struct iovec vector = {buffer, count};
+    union descriptors_control control;
+    struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    *descriptorCount = 0;
+    *truncated = 0;
+    intptr_t result = RETRY(recvmsg(fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT));
+    if (result < 0) return result;
+    *truncated = (message.msg_flags & MSG_CTRUNC) != 0;
+    for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header != NULL; header = CMSG_NXTHDR(&message, header)) {
+        if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
+        size_t received = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        if (received > most_descriptors - *descriptorCount) received = most_descriptors - *descriptorCount;
+        memcpy(descriptors + *descriptorCount, CMSG_DATA(header), received * sizeof(int));
+        *descriptorCount += received;
+    }
+    return result;
+}
+
+const int16_t cl_poll_in = POLLIN, cl_poll_out = POLLOUT, cl_poll_ended = POLLHUP | POLLERR | POLLNVAL;
+_Static_assert(
+    sizeof(cl_poll_entry) == sizeof(struct pollfd) && offsetof(cl_poll_entry, returned) == offsetof(struct pollfd, revents), "pollfd layout");
+
+intptr_t cl_poll(cl_poll_entry *entries, size_t count, int32_t milliseconds) {
+    return RETRY(poll((struct pollfd *)entries, count, milliseconds));
+}
+
+intptr_t cl_set_nonblocking(int32_t fd) {
+    intptr_t flags = RETRY(fcntl(fd, F_GETFL));
+    if (flags < 0) return flags;
+    return RETRY(fcntl(fd, F_SETFL, (int)flags | O_NONBLOCK));
 }
 
 intptr_t cl_spawn(const char *program, char *const argv[], char *const envp[], int32_t inherited, int32_t session, int32_t quiet) {

@@ -54,6 +54,11 @@ public struct Errno: RawRepresentable, Hashable, Sendable, Error, CustomStringCo
     public static let noPackage = Errno(rawValue: ENOPKG)
     public static let stale = Errno(rawValue: ESTALE)
     public static let messageTooLong = Errno(rawValue: EMSGSIZE)
+    public static let addressInUse = Errno(rawValue: EADDRINUSE)
+    public static let connectionRefused = Errno(rawValue: ECONNREFUSED)
+    public static let connectionAborted = Errno(rawValue: ECONNABORTED)
+    public static let connectionReset = Errno(rawValue: ECONNRESET)
+    public static let wrongSocketType = Errno(rawValue: EPROTOTYPE)
 
     /// The C library's message: `No such file or directory`.
     public var description: String {

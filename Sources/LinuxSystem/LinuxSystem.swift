@@ -6,4 +6,5 @@
 // - `FileDescriptor` owns an open file; its extensions open, read, write, link, rename, lock, sync and list.
 // - `RootedDirectory` is a directory that paths cannot leave, even if other users can write below it.
 // - `FileSystemContext`, `MountAttributes` and `LoopDevice` are the mount API; `FuseDevice` is a FUSE connection.
+// - `LocalListener` and `LocalConnection` are sockets of the local machine, over which descriptors can be passed.
 // - `Host` has facts about the machine; `ChildProcess`, `Signal` and `Terminal` are for the command.

@@ -186,6 +186,30 @@ intptr_t cl_pipe_capacity(int32_t pipe, int32_t size);
 intptr_t cl_socketpair(int32_t sockets[2]);
 // Receives one descriptor from a socket; -ENODATA if the message has none.
 intptr_t cl_receive_descriptor(int32_t socket);
+// Stream sockets of the local machine (unix(7)). None of these calls waits.
+intptr_t cl_local_socket(void);
+// A path of 108 bytes or more gives -ENAMETOOLONG.
+intptr_t cl_bind_local(int32_t socket, const void *path, size_t length);
+intptr_t cl_connect_local(int32_t socket, const void *path, size_t length);
+intptr_t cl_listen(int32_t socket, int32_t backlog);
+intptr_t cl_accept(int32_t socket);
+intptr_t cl_shut_down(int32_t socket);
+// Returns 1 for a listening stream socket of the local machine, 0 for a connected one, -EPROTOTYPE for any other socket.
+intptr_t cl_local_socket_listens(int32_t socket);
+// Sends bytes, and at most 253 descriptors with the first of them.
+intptr_t cl_send_with_descriptors(int32_t socket, const void *buffer, size_t count, const int32_t *descriptors, size_t descriptorCount);
+// Receives bytes and at most 253 descriptors. Stores their number, and 1 in `truncated` if the kernel has dropped some.
+intptr_t cl_receive_with_descriptors(
+    int32_t socket, void *buffer, size_t count, int32_t descriptors[253], size_t *descriptorCount, int32_t *truncated);
+typedef struct {
+    int32_t descriptor;
+    int16_t events, returned;
+} cl_poll_entry;
+// Waits for events; a negative number of milliseconds waits for ever.
+intptr_t cl_poll(cl_poll_entry *entries, size_t count, int32_t milliseconds);
+extern const int16_t cl_poll_in, cl_poll_out, cl_poll_ended;
+// Reads and writes of this open file do not wait from now on.
+intptr_t cl_set_nonblocking(int32_t fd);
 // Starts a program, found by PATH if its name contains no slash; in a new session if `session`. Descriptor 3 is a duplicate of `inherited`
 // (if >= 0), 0 and (if `quiet`) 1 are /dev/null, 2 is inherited and all others are closed. Returns the process ID.
 intptr_t cl_spawn(const char *program, char *const argv[], char *const envp[], int32_t inherited, int32_t session, int32_t quiet);
