@@ -95,3 +95,36 @@ extension Store {
         }
     }
 }
+
+extension Store {
+    /// Mounts an image's root file system without attaching it: for another process, which gets the descriptor and attaches it (move_mount(2)).
+    ///
+    /// Until it is attached, only this handle of the repository keeps collections from removing what the image needs. Parameters and errors are
+    /// those of `mount`.
+    public func mountDetached(
+        _ image: ByteString, bootable: Bool = false, _ options: MountOptions = MountOptions()
+    ) throws -> FileDescriptor {
+        let opened = try openMountable(image, bootable: bootable)
+        let id = opened.id
+        let mount = try detached(opened, options)
+        noteUse(ofMountable: image, id)
+        return mount
+    }
+
+    /// The same for an image by its image ID, or its name in `images/refs`.
+    public func mountDetached(named name: ByteString, _ options: MountOptions = MountOptions()) throws -> FileDescriptor {
+        let opened = try repository.openImage(name)
+        let id = opened.id
+        let mount = try detached(opened, options)
+        noteUse(ofMountable: name, id)
+        return mount
+    }
+
+    /// The source names the image: once the mount is attached, a collection finds it in the kernel's table.
+    private func detached(_ image: borrowing OpenedImage, _ options: MountOptions) throws -> FileDescriptor {
+        var options = options
+        options.source = MountOptions.source(ofImage: ByteString(image.id.hex))
+        return try mountImageDetached(
+            image.file, objects: try repository.openObjectsDirectory(), verity: repository.isSecure ? .required : .none, options: options)
+    }
+}

@@ -3,7 +3,8 @@
 // `mountImage` mounts an image's file and directories of objects that the caller has opened and verified. The module does not know the
 // repository, OCI or FUSE images; those are the tasks of Repository, ImageStore and Fuse.
 //
-// - `mountImage`, `mountImageFile` and `unmount` attach and detach an image; `MountOptions` are their options.
+// - `mountImage`, `mountImageFile` and `unmount` attach and detach an image; `mountImageDetached` leaves attaching to another process.
+//   `MountOptions` are their options.
 // - Helper: `HelperInvocation` is what mount(8)'s helper `mount.composefs` was asked to do, with `HelperOptions`.
 // - `mountedImages` and `servedMount` read the kernel's mount tables.
 // - `probeFeatures` tries what the host supports; `HostFeatures` is the result.
@@ -32,6 +33,40 @@ public func mountImage(
 ) throws(MountError) -> Bool {
     try options.check()
     let targetDirectory = try openTarget(target)
+    let prepared = try prepareMount(image, objects, verity, target, options)
+    do throws(SystemError) {
+        try prepared.mount.attachMount(to: targetDirectory)
+    } catch {
+        throw MountError(error) { .system($0) }
+    }
+    return prepared.requiresVerity
+}
+
+/// Mounts a composefs image without attaching it: for another process, which gets the descriptor and attaches it in its own mount namespace
+/// (move_mount(2)). The mount ends with the last descriptor unless it is attached.
+///
+/// Parameters and errors are those of `mountImage`.
+public func mountImageDetached(
+    _ image: borrowing FileDescriptor, objects: borrowing FileDescriptor, verity: VerityChecking, options: MountOptions = MountOptions()
+) throws(MountError) -> FileDescriptor {
+    try options.check()
+    // What an older kernel needs for a moment is covered only in the namespace of one thread; nothing here needs that directory.
+    return try prepareMount(image, objects, verity, "/proc/tty", options).keepMount()
+}
+
+/// A mount that is ready to be attached.
+private struct PreparedMount: ~Copyable {
+    var mount: FileDescriptor
+    /// Whether the kernel checks each file.
+    var requiresVerity: Bool
+
+    consuming func keepMount() -> FileDescriptor { mount }
+}
+
+private func prepareMount(
+    _ image: borrowing FileDescriptor, _ objects: borrowing FileDescriptor, _ verity: VerityChecking, _ target: ByteString,
+    _ options: MountOptions
+) throws(MountError) -> PreparedMount {
     var lower = Directories()
     do throws(SystemError) {
         guard try objects.status().kind == .directory else { throw SystemError("open", objects.kernelPath, .notDirectory) }
@@ -54,12 +89,7 @@ public func mountImage(
         requiresVerity = false
         overlay = try mountDetached(image, lower, false, target, options)
     }
-    do throws(SystemError) {
-        try overlay.attachMount(to: targetDirectory)
-    } catch {
-        throw MountError(error) { .system($0) }
-    }
-    return requiresVerity
+    return PreparedMount(mount: overlay, requiresVerity: requiresVerity)
 }
 
 /// Changes the attributes of a mount, as `mount -o remount` does.

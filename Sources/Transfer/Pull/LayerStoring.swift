@@ -20,6 +20,16 @@ extension ImageStore {
     public func importLayer(
         _ diffID: ContentDigest, from blob: any BlobReader, limits: PullLimits = PullLimits()
     ) throws -> ObjectID {
+        try storeLayer(diffID, from: blob, limits: limits).stream
+    }
+
+    /// The same, and what it took.
+    ///
+    /// - Returns: the object of the split stream; the objects and bytes of the layer, nil if the store has it already, and then the blob is not
+    ///   read.
+    package func storeLayer(
+        _ diffID: ContentDigest, from blob: any BlobReader, limits: PullLimits = PullLimits()
+    ) throws -> (stream: ObjectID, statistics: LayerStatistics?) {
         let name = StreamName.layer(diffID)
         var publication = Repository.Publication()
         if let stream = try presentLayer(diffID) {
@@ -28,7 +38,7 @@ extension ImageStore {
                 publication.stream(name, stream)
                 try repository.publish(publication)
             }
-            return stream
+            return (stream, nil)
         }
         try repository.beginPull()
         let pipeline = LayerPipeline(
@@ -39,6 +49,6 @@ extension ImageStore {
         try LayerHint.set(diffID, on: imported.stream, in: repository)
         publication.stream(name, imported.stream)
         try repository.publish(publication)
-        return imported.stream
+        return (imported.stream, imported.statistics)
     }
 }
