@@ -36,6 +36,7 @@ func library(_ name: String, pkgConfig: String, _ package: String) -> Target {
 let commit = Context.environment["CFSOCI_COMMIT"].flatMap { $0.allSatisfy(\.isHexDigit) && !$0.isEmpty ? $0 : nil }
 
 let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
+let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 
 let package = Package(
     name: "cfsoci",
@@ -46,7 +47,10 @@ let package = Package(
     ],
     dependencies: [
         // Argument parsing with help, completion and typo hints.
-        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.5.0")
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.5.0"),
+        // The Logger of Swift servers: with a type of our own, every program would need an adapter for the log that it has. Only the module OCI
+        // imports it; the modules below call closures.
+        .package(url: "https://github.com/apple/swift-log", from: "1.8.0"),
     ],
     targets: [
         // C: thin wrappers that return -errno, and system libraries.
@@ -142,7 +146,7 @@ let package = Package(
                 "OCIModel", "BootFormats", "Repository", "HTTPClient", "Transports", "ImageStore", "Boot", "Disks", "Ext4",
                 "Extraction", "Transfer",
                 "Registry", "Mounting", "Fuse", "Confinement",
-            ], path: "Sources/ComposefsOCI"),
+            ], products: [logging], path: "Sources/ComposefsOCI"),
         // Level 9: the command. CommandSupport has what subcommands share: options, output, progress. Groups of
         // subcommands that are large enough have modules of their own.
         module(
@@ -225,7 +229,9 @@ let package = Package(
                 "Repository", "Transports", "ImageStore", "Boot", "TestSupport",
             ]),
         .testTarget(
-            name: "ComposefsOCITests", dependencies: ours(["OCI", "Bytes", "Hashing", "LinuxSystem", "TestSupport"]),
+            name: "ComposefsOCITests",
+            dependencies: ours(["OCI", "Bytes", "Hashing", "LinuxSystem", "TestSupport"])
+                + [logging, .product(name: "InMemoryLogging", package: "swift-log")],
             path: "Tests/ComposefsOCITests", swiftSettings: settings),
         .testTarget(
             name: prefix + "CommandTests",

@@ -32,3 +32,4 @@
 @_exported public import enum ComposefsLinuxSystem.OwnershipFault
 @_exported public import struct ComposefsLinuxSystem.ProcessIdentity
 @_exported public import struct ComposefsLinuxSystem.SystemError
+@_exported public import struct Logging.Logger

@@ -66,9 +66,9 @@ extension Store {
         images.noteUse(named: result.name)
     }
 
-    /// The options, with the source of the image for a later repair.
+    /// The options with the source of the image, for a later repair, and with the logger of the store.
     private func recording(_ reference: String, _ options: PullOptions) throws -> PullOptions {
-        var options = options
+        var options = options.logging(to: logger)
         if options.recordedReference == nil { options.recordedReference = try parseReference(reference).recorded(reference) }
         return options
     }
@@ -76,7 +76,7 @@ extension Store {
     func openSource(_ text: String, _ options: PullOptions, _ registry: RegistryOptions) throws -> any ImageSource {
         let reference = try parseReference(text)
         if case .registry(let reference) = reference {
-            var registry = registry
+            var registry = logged(registry)
             registry.manifestLimit = Int(min(options.limits.manifestBytes, UInt64(ImageLimits.largestManifest)))
             let client = try RegistryClient(registry, cancellation: options.cancellation)
             // The configuration determines the meaning of a short name. If it cannot be read, a stored image could be the wrong one.

@@ -46,7 +46,7 @@ extension Store {
         _ text: String, _ options: PushOptions, _ registry: RegistryOptions
     ) throws -> any ImageDestination {
         try openDestination(try parseReference(text), text, scratch: repository.path) {
-            try RegistryClient(registry, cancellation: options.cancellation)
+            try RegistryClient(logged(registry), cancellation: options.cancellation)
         }
     }
 }

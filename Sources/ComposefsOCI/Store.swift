@@ -2,6 +2,7 @@ public import ComposefsBytes
 public import ComposefsImageStore
 import ComposefsLinuxSystem
 public import ComposefsRepository
+public import Logging
 
 /// A repository of OCI images, on which all operations of the `cfsoci` command are available.
 ///
@@ -14,17 +15,25 @@ public struct Store: Sendable {
     /// Manifests, configs, layers, tags and referrers.
     public var images: ImageStore { ImageStore(repository) }
 
+    /// Receives what pulls, pushes and repairs through this handle do, if it is not nil: warnings, waits, registries, mirrors, the origins of
+    /// credentials and requests; see `RegistryOptions.logging(to:)`. Other handles of the same repository have their own.
+    public var logger: Logger?
+
     /// A store for the images of an open repository.
-    public init(_ repository: Repository) { self.repository = repository }
+    public init(_ repository: Repository, logger: Logger? = nil) {
+        self.repository = repository
+        self.logger = logger
+    }
 
     /// Opens an existing repository. Waits for a running garbage collection.
     ///
     /// - Parameters:
     ///   - path: the repository's directory.
     ///   - options: how to open it.
+    ///   - logger: the store's logger.
     /// - Throws: `RepositoryError`, which is `.notInitialized` if the directory is not a repository.
-    public static func open(_ path: ByteString, _ options: OpenOptions = OpenOptions()) throws -> Store {
-        Store(try Repository.open(path, options))
+    public static func open(_ path: ByteString, _ options: OpenOptions = OpenOptions(), logger: Logger? = nil) throws -> Store {
+        Store(try Repository.open(path, options.logging(to: logger, path)), logger: logger)
     }
 
     /// Opens a repository, or creates it and its parent directories. By default a new repository has fs-verity if the file system supports
@@ -34,14 +43,15 @@ public struct Store: Sendable {
     ///   - path: the repository's directory.
     ///   - configuration: the configuration of a new repository. An existing one is not changed.
     ///   - options: how to open it.
+    ///   - logger: the store's logger.
     /// - Returns: the store, and whether the repository was created.
     /// - Throws: `RepositoryError`, `SystemError`.
     public static func openOrCreate(
         _ path: ByteString, _ configuration: RepositoryConfiguration = RepositoryConfiguration(verity: .automatic),
-        _ options: OpenOptions = OpenOptions()
+        _ options: OpenOptions = OpenOptions(), logger: Logger? = nil
     ) throws -> (store: Store, created: Bool) {
         do {
-            return (try open(path, options), false)
+            return (try open(path, options, logger: logger), false)
         } catch let error as RepositoryError {
             switch error {
             case .notInitialized: break
@@ -49,7 +59,8 @@ public struct Store: Sendable {
             default: throw error
             }
         }
-        return try initialize(path, configuration, options)
+        let made = try initialize(path, configuration, options.logging(to: logger, path))
+        return (Store(made.store.repository, logger: logger), made.created)
     }
 
     /// Creates a repository and its parent directories, as `mkdir -p` does. After a failure, the directories that it has created are

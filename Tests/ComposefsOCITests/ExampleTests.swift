@@ -111,6 +111,12 @@ struct SnippetTests {
         return said
     }
 
+    @Test func logging() async throws {
+        let folder = try Folder()
+        let pulled = try await Snippets.logging(path: folder.path + "/repository", reference: quickstart)
+        #expect(pulled.manifestDigest.hex == Quickstart.manifest)
+    }
+
     @Test func registry() async throws {
         let folder = try Folder()
         var said: [String] = []

@@ -1,4 +1,5 @@
 import ComposefsOCI
+import Logging
 
 /// The code of the articles. Each part is compiled here, run by a test, and compared with the articles.
 enum Snippets {
@@ -20,6 +21,16 @@ enum Snippets {
         say("runs \((runtime.entrypoint ?? []) + (runtime.command ?? [])) in \(runtime.workingDirectory ?? "/")")
         say("as \(runtime.user ?? "root") with \(runtime.environment)")
         // end
+    }
+
+    static func logging(path: ByteString, reference: String) async throws -> PullResult {
+        // snippet: logging
+        var logger = Logger(label: "images")
+        logger.logLevel = .debug
+        let store = try Store.openOrCreate(path, logger: logger).store
+        let pulled = try await store.pull(reference)
+        // end
+        return pulled
     }
 
     static func policy(_ registry: Registry, reference: String, say: (String) -> Void) async throws {
