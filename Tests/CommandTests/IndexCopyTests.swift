@@ -203,7 +203,11 @@ import Testing
         var nested = first
         for _ in 0..<9 { nested = try source.index([nested]) }
         try source.list(nested, as: "deep")
-        #expect(expectRefusal(try Cfsoci.run(["copy", "--all", "oci:\(source.path):deep", "oci:\(destination)"])).contains("limit is 8"))
+        let deep = ["copy", "--all", "oci:\(source.path):deep"]
+        #expect(expectRefusal(try Cfsoci.run(deep + ["oci:\(destination)"])).contains("limit is 8, --max-index-depth raises it"))
+        #expect(try Cfsoci.run(deep + ["oci:\(folder.path)/deep", "--max-index-depth", "10"]).status == 0)
+        let small = expectRefusal(try Cfsoci.run(["copy", "--all", from, "oci:\(destination)", "--max-manifest-size", "100"]))
+        #expect(small.contains("--max-manifest-size"))
         // More documents than the limit.
         let many = try source.index(try (0..<65).map { try source.image([], ("linux", "a\($0)")) })
         try source.list(many, as: "many")
@@ -228,7 +232,7 @@ import Testing
         for (arguments, part) in [
             ([from], "--from"), (["--all", from], "source and a destination"), (["--all", from, "oci:x", "--from", "y"], "exclude"),
             (["--all", from, "oci:x", "--repo", "y"], "--repo"), ([from, "--from", "y", "--referrers"], "--all"),
-            ([from, "--from", "y", "--tls-verify", "false"], "--all"),
+            ([from, "--from", "y", "--tls-verify", "false"], "--all"), ([from, "--from", "y", "--max-index-depth", "2"], "--all"),
             (["--all", "docker://a.example/x", "docker://b.example/x", "--creds", "me:secret"], "--authfile"),
         ] {
             let result = try Cfsoci.run(["copy"] + arguments)

@@ -42,6 +42,12 @@ struct Copy: ParsableCommand {
     @Option(help: ArgumentHelp("The number of threads that copy objects, or with --all of blobs at the same time.", valueName: "n"))
     var jobs: Int?
 
+    @Option(help: ArgumentHelp("With --all: the largest manifest or index (default: 4M; at most 64M).", valueName: "size"))
+    var maxManifestSize: ByteSize?
+
+    @Option(help: ArgumentHelp("With --all: the deepest nesting of indexes (default: 8; at most 64).", valueName: "n"))
+    var maxIndexDepth: UInt64?
+
     @Flag(help: "Print JSON.")
     var json = false
 
@@ -55,6 +61,9 @@ struct Copy: ParsableCommand {
             guard from != nil else { throw ValidationError("--from names the repository to copy from; --all copies between registries") }
             guard !referrers else { throw ValidationError("--referrers needs --all: a copy from a repository includes them") }
             guard !registry.isUsed else { throw ValidationError("options for registries need --all") }
+            guard maxManifestSize == nil, maxIndexDepth == nil else {
+                throw ValidationError("--max-manifest-size and --max-index-depth need --all")
+            }
             return
         }
         guard from == nil else { throw ValidationError("--all and --from exclude each other") }
@@ -135,7 +144,9 @@ struct Copy: ParsableCommand {
             let display = ProgressDisplay(global, PushState())
             // Before the first line of the report or of an error.
             defer { display.end() }
-            let copying = IndexCopyOptions(jobs: jobs, copiesReferrers: referrers) { display.show($0) }
+            var copying = IndexCopyOptions(jobs: jobs, copiesReferrers: referrers) { display.show($0) }
+            if let maxManifestSize { copying.limits.manifestBytes = maxManifestSize.bytes }
+            if let maxIndexDepth { copying.limits.indexDepth = maxIndexDepth }
             let result = try copyIndex(source, to: destination, copying, registry: options, scratch: scratch)
             display.end()
             try report(result, destination, to)

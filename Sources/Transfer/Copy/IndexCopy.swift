@@ -243,16 +243,21 @@ private final class IndexCopy: Sendable {
     /// without them.
     private func copyReferrers(of documents: [ImageDocument], _ result: inout IndexCopyResult) throws {
         var seen = Set(documents.map(\.digest))
+        // A layout lists the artifacts of all subjects: each is read once, however many subjects there are.
+        var others: [ContentDigest: ContentDigest] = [:]
         for document in documents {
             var pending = [document.digest]
             var count = 0
             while let subject = pending.popLast() {
                 let listed = try orProblem(subject, nil, &result) { _ in try source.referrers(of: subject, artifactType: nil) } ?? []
                 for descriptor in listed where !seen.contains(descriptor.digest) {
+                    if let known = others[descriptor.digest], known != subject { continue }
                     try options.cancellation.check()
-                    // A layout lists the artifacts of all subjects.
                     let outcome = try orProblem(subject, descriptor.digest, &result) { try copyReferrer(descriptor, of: subject, &$0) }
-                    if case .other? = outcome { continue }
+                    if case .other(let named)? = outcome {
+                        others[descriptor.digest] = named
+                        continue
+                    }
                     seen.insert(descriptor.digest)
                     count += 1
                     guard count <= ImagePull.referrerLimit else {
@@ -274,8 +279,8 @@ private final class IndexCopy: Sendable {
         case copied
         /// It is no manifest.
         case unknown
-        /// It does not refer to this subject.
-        case other
+        /// It refers to another subject, or to none; then this is its own digest.
+        case other(ContentDigest)
     }
 
     private func copyReferrer(_ descriptor: Descriptor, of subject: ContentDigest, _ result: inout IndexCopyResult) throws -> Referrer {
@@ -288,7 +293,7 @@ private final class IndexCopy: Sendable {
         guard case .manifest(let manifest)? = try? ManifestDocument(parsing: bytes, mediaType: descriptor.mediaType) else {
             return .unknown
         }
-        guard manifest.subject?.digest == subject else { return .other }
+        guard manifest.subject?.digest == subject else { return .other(manifest.subject?.digest ?? digest) }
         let document = ImageDocument(.manifest(manifest), digest)
         try send(document.blobs, &result, PushReporter(nil))
         try put(document, isNamed: false)
