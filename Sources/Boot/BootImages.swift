@@ -3,6 +3,7 @@ public import ComposefsEROFS
 package import ComposefsFileTree
 public import ComposefsHashing
 public import ComposefsImageStore
+import ComposefsOCIModel
 package import ComposefsRepository
 
 // Images for booting are EROFS images of a container image's tree in the form that is booted. The config stream refers to them by names of
@@ -84,6 +85,22 @@ extension ImageStore {
         }
     }
 
+    /// The recorded image for booting of a sealed image, in the repository's default format or in V1.
+    ///
+    /// - Throws: `ImageStoreError.seal` if the image has no seal, its manifest does not state the image for booting, or one of the two digests
+    ///   is not the actual one; `.noErofsImage` if no image for booting is recorded.
+    package func sealedBootImageID(of image: StoredImage) throws -> ObjectID {
+        _ = try sealedImageID(of: image)
+        let key = SealedPart.bootable.annotation(repository.algorithm)
+        guard let text = image.manifest.annotations[key] else { throw ImageStoreError.seal(.noBootDigest(annotation: key)) }
+        guard let sealed = ObjectID(hex: text), sealed.algorithm == repository.algorithm else {
+            throw ImageStoreError.seal(.invalidDigest(.manifest, annotation: key, repository.algorithm))
+        }
+        return try sealedID(sealed, .bootable, of: image, recorded: { image.bootImageID($0) }) {
+            try bootTree({ try tree(of: image, $0) }, .allowlistOnly)
+        }
+    }
+
     /// Records what `request` asks for.
     ///
     /// - Returns: the image in the default format, or the one that matches.
@@ -156,7 +173,7 @@ extension ImageStore {
     /// The order in which formats are tried: that of the reference implementation, and the oldest.
     private static var searched: [ErofsVersion] { [.v1, .v2, .v0] }
 
-    private func bootTree(_ tree: (XattrFiltering) throws -> FileTree, _ filtering: XattrFiltering) throws -> FileTree {
+    package func bootTree(_ tree: (XattrFiltering) throws -> FileTree, _ filtering: XattrFiltering) throws -> FileTree {
         var tree = try tree(filtering)
         try transformForBoot(&tree) { try repository.readObject($0, limit: BootLimits.policyFileBytes) }
         return tree

@@ -27,7 +27,7 @@ public struct Cfsoci: ParsableCommand {
                 name: "Images",
                 subcommands: [
                     Pull.self, Push.self, Export.self, Load.self, Save.self, Copy.self, Images.self, Inspect.self, Tag.self, Untag.self,
-                    Remove.self,
+                    Seal.self, Remove.self,
                     Referrers.self,
                     History.self, Difference.self,
                 ]),

@@ -1,3 +1,4 @@
+import ComposefsBoot
 public import ComposefsBytes
 import ComposefsEROFS
 public import ComposefsHashing
@@ -18,16 +19,18 @@ extension Store {
     ///   - target: an existing directory.
     ///   - bootable: whether to mount the boot image instead of the container image.
     ///   - digest: the image ID that the EROFS image must have.
+    ///   - requiresSeal: whether the image must be sealed: the label of its config, and for booting an annotation of its manifest, must state
+    ///     the actual digest. An EROFS image that is named by its ID has no config, and is refused then.
     ///   - options: upper and work directory, owner map, attributes. If `source` has its default value, it is replaced by the image ID.
     /// - Returns: the image ID.
-    /// - Throws: `ImageStoreError` if there is no such image or it has another ID, `RepositoryError` if it is damaged, `MountError` if the
-    ///   kernel does not support the mount or the caller may not mount.
+    /// - Throws: `ImageStoreError` if there is no such image or it has another ID, `ImageStoreError.seal` if it lacks the required seal,
+    ///   `RepositoryError` if it is damaged, `MountError` if the kernel does not support the mount or the caller may not mount.
     @discardableResult
     public func mount(
         _ image: ByteString, at target: ByteString, bootable: Bool = false, digest: ObjectID? = nil,
-        _ options: MountOptions = MountOptions()
+        requiresSeal: Bool = false, _ options: MountOptions = MountOptions()
     ) throws -> ObjectID {
-        let opened = try openMountable(image, bootable: bootable, digest: digest)
+        let opened = try openMountable(image, bootable: bootable, digest: digest, requiresSeal: requiresSeal)
         let objects = try repository.openObjectsDirectory()
         var options = options
         if options.source == MountOptions().source { options.source = MountOptions.source(ofImage: ByteString(opened.id.hex)) }
@@ -41,9 +44,11 @@ extension Store {
     }
 
     /// Opens and verifies the EROFS image that `image` names. Parameters and errors are those of `mount`.
-    public func openMountable(_ image: ByteString, bootable: Bool = false, digest: ObjectID? = nil) throws -> OpenedImage {
+    public func openMountable(
+        _ image: ByteString, bootable: Bool = false, digest: ObjectID? = nil, requiresSeal: Bool = false
+    ) throws -> OpenedImage {
         Misbehaviour.act(at: .image)
-        let (image, id, wanted) = try mountable(image, bootable: bootable)
+        let (image, id, wanted) = try mountable(image, MountableForm(bootable: bootable, requiresSeal: requiresSeal))
         let opened = try repository.openImage(id)
         for wanted in [wanted, digest] {
             guard let wanted, wanted != opened.id else { continue }
@@ -64,33 +69,41 @@ extension Store {
     }
 
     /// The name without `@ID`, the image's name in `images/`, and the ID. If an image has the whole text as its name, there is no ID.
-    private func mountable(_ image: ByteString, bootable: Bool) throws -> (image: ByteString, name: ByteString, wanted: ObjectID?) {
+    private func mountable(_ image: ByteString, _ form: MountableForm) throws -> (image: ByteString, name: ByteString, wanted: ObjectID?) {
         do {
-            return (image, try imageName(image, bootable: bootable), nil)
+            return (image, try imageName(image, form), nil)
         } catch let error as ImageStoreError {
             guard case .noSuchImage = error, let at = image.bytes.lastIndex(of: UInt8(ascii: "@")), at > 0,
                 let wanted = ObjectID(hex: image.bytes[(at + 1)...])
             else { throw error }
             let name = ByteString(Array(image.bytes[..<at]))
-            return (name, try imageName(name, bootable: bootable), wanted)
+            return (name, try imageName(name, form), wanted)
         }
     }
 
     /// The name in `images/` of the EROFS image that `image` names.
-    private func imageName(_ image: ByteString, bootable: Bool) throws -> ByteString {
-        if ObjectID(hex: image.bytes) != nil { return image }
+    private func imageName(_ image: ByteString, _ form: MountableForm) throws -> ByteString {
+        if ObjectID(hex: image.bytes) != nil {
+            guard !form.requiresSeal else { throw ImageStoreError.seal(.noConfig) }
+            return image
+        }
         do {
             let found = try images.open(image)
             guard found.image.isContainer else { throw ImageStoreError.isArtifact(found.image.manifestDigest) }
+            if form.requiresSeal {
+                let id = try form.bootable ? images.sealedBootImageID(of: found.image) : images.sealedImageID(of: found.image)
+                return ByteString(id.hex)
+            }
             let version = repository.erofsFormats.default
-            let id = bootable ? found.image.bootImageID(version) : found.image.imageID(version)
+            let id = form.bootable ? found.image.bootImageID(version) : found.image.imageID(version)
             guard let id else {
-                throw ImageStoreError.noErofsImage(config: found.image.configDigest, version, bootable: bootable)
+                throw ImageStoreError.noErofsImage(config: found.image.configDigest, version, bootable: form.bootable)
             }
             return ByteString(id.hex)
         } catch let error as ImageStoreError {
             // Images that were created from a directory have only a name in images/refs. Damage is reported when the image is opened.
             guard case .noSuchImage = error, try (try? repository.image(image)) != nil || images.hasName(image) else { throw error }
+            guard !form.requiresSeal else { throw ImageStoreError.seal(.noConfig) }
             return image
         }
     }
@@ -127,4 +140,10 @@ extension Store {
         return try mountImageDetached(
             image.file, objects: try repository.openObjectsDirectory(), verity: repository.isSecure ? .required : .none, options: options)
     }
+}
+
+/// Which EROFS image of an image is mounted, and what it must be.
+private struct MountableForm {
+    var bootable: Bool
+    var requiresSeal: Bool
 }

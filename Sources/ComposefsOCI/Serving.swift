@@ -81,14 +81,15 @@ extension Store {
     ///   - target: an existing directory.
     ///   - bootable: whether to serve the boot image instead of the container image.
     ///   - digest: the image ID that the EROFS image must have.
+    ///   - requiresSeal: whether the image must be sealed, as for `mount`.
     ///   - options: threads, caching, attributes and reports.
     /// - Throws: `ImageStoreError`, `RepositoryError` and `ErofsError` for the image; `FuseError` if the kernel does not support the mount
     ///   or the caller may not mount.
     public func serve(
         _ image: ByteString, at target: ByteString, bootable: Bool = false, digest: ObjectID? = nil,
-        _ options: ServeOptions = ServeOptions()
+        requiresSeal: Bool = false, _ options: ServeOptions = ServeOptions()
     ) throws -> ServedImage {
-        let id = try openMountable(image, bootable: bootable, digest: digest).id
+        let id = try openMountable(image, bootable: bootable, digest: digest, requiresSeal: requiresSeal).id
         // The image is kept in memory, so that exactly the verified bytes are served.
         let content = try ErofsImage(try repository.readObject(id, limit: ErofsImage.maximumSize), algorithm: repository.algorithm)
         // Until the lease exists, this handle's shared lock prevents garbage collections.

@@ -48,6 +48,8 @@ public enum StreamContentFault: Sendable, Hashable, CustomStringConvertible {
     case noLayer(index: Int, count: Int)
     /// The config lists another number of diff IDs than the manifest has layers.
     case diffIDCount(config: Int, manifest: Int)
+    /// The config's stream refers to another EROFS image of a format than the one that the layers give.
+    case otherImage(ErofsVersion, recorded: ObjectID, actual: ObjectID)
 
     public var description: String {
         switch self {
@@ -62,6 +64,8 @@ public enum StreamContentFault: Sendable, Hashable, CustomStringConvertible {
         case .size(let found, let recorded): "re-assembles to \(found) bytes, but its header says \(recorded)"
         case .inlineContentTooLarge(let limit): "has a file of more than \(limit) bytes in line"
         case .noLayer(let index, let count): "has \(count) layers, no number \(index)"
+        case .otherImage(let version, let recorded, let actual):
+            "refers to the EROFS image \(recorded) of format \(version), but the layers give \(actual)"
         case .diffIDCount(let config, let manifest): "lists \(config) diff IDs, the manifest \(manifest) layers"
         }
     }
@@ -91,6 +95,8 @@ public enum ImageStoreError: Error, Sendable, CustomStringConvertible {
     case imageInUse(ByteString, [ImageUse])
     /// The last name of an image may not be removed, because what is in use cannot be told: the name, and why not.
     case useUnknown(ByteString, cause: any Error)
+    /// A seal is required, and the image has none, or not the right one.
+    case seal(SealFault)
     /// The artifact is not recorded for the subject.
     case noSuchReferrer(subject: ContentDigest, artifact: ContentDigest)
 
@@ -109,6 +115,7 @@ public enum ImageStoreError: Error, Sendable, CustomStringConvertible {
         case .imageInUse(let name, let uses):
             "\"\(name.withoutSecrets)\" is the last name of an image that is in use: \(uses.map(\.description).joined(separator: ", "))"
         case .useUnknown(let name, let error): "cannot tell whether the image \"\(name.withoutSecrets)\" is in use: \(error)"
+        case .seal(let fault): "the image's composefs seal: \(fault)"
         case .noSuchReferrer(let subject, let artifact): "\(artifact) is not recorded as a referrer of \(subject)"
         }
     }

@@ -97,7 +97,7 @@ import Testing
 
     /// Every command that does not create a repository says how to create one, and creates nothing.
     @Test(arguments: [
-        ["images"], ["list"], ["inspect", "x"], ["tag", "x", "y"], ["untag", "x"], ["rm", "x"], ["referrers", "list", "x"],
+        ["images"], ["list"], ["inspect", "x"], ["tag", "x", "y"], ["seal", "x"], ["untag", "x"], ["rm", "x"], ["referrers", "list", "x"],
         ["referrers", "add", "x", "y"], ["referrers", "remove", "x", "y"], ["ls", "x"], ["cat", "x", "y"],
         ["layer", "sha256:0000000000000000000000000000000000000000000000000000000000000000"],
         ["import-layer", "sha256:0000000000000000000000000000000000000000000000000000000000000000"], ["dump", "x"], ["compute-id", "x"],
@@ -131,7 +131,8 @@ import Testing
         }
         let help = try Cfsoci.succeed(["--help"]).text
         for command in [
-            "init", "pull", "import-layer", "images, list", "inspect", "tag", "untag", "rm", "layer", "ls", "cat", "dump", "compute-id",
+            "init", "pull", "import-layer", "images, list", "inspect", "tag", "seal", "untag", "rm", "layer", "ls", "cat", "dump",
+            "compute-id",
             "create-image", "create-dumpfile", "mount", "umount", "fsck", "gc", "referrers", "upgrade", "image-objects", "stream",
         ] {
             #expect(help.contains("\n  \(command) "), "\(command)")

@@ -1,5 +1,5 @@
 """The commands that change files, each with the state that it begins in. For tools/faults and tools/crash."""
-import hashlib, json, os, shutil, subprocess
+import functools, hashlib, json, os, shutil, subprocess, tempfile
 from images import write_layout
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -79,6 +79,17 @@ def outdated(folder):
     shutil.rmtree(folder + "/new")
 
 
+@functools.cache
+def signing():
+    """Options with a key, the same for all runs: what it signs is part of the state. The key is removed at the end of the process."""
+    signing.folder = tempfile.TemporaryDirectory(prefix="cfsoci-key-")
+    key, certificate = signing.folder.name + "/key", signing.folder.name + "/certificate"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=k", "-keyout", key, "-out", certificate],
+        check=True, capture_output=True)
+    return ["--sign-key", key, "--sign-cert", certificate]
+
+
 def two_repositories(folder):
     repository(folder, "a")
     os.rename(folder + "/repo", folder + "/other")
@@ -122,6 +133,7 @@ CASES = [
     Case("pull-moved", lambda f: repository(f, "a"), lambda f: ["pull", f"oci:{f}/layout1:t", "a"]),
     Case("pull-referrers", lambda f: repository(f), lambda f: ["pull", f"oci:{f}/referred:t", "t", "--referrers"]),
     Case("tag", lambda f: repository(f, "a"), lambda f: ["tag", "a", "b"]),
+    Case("seal", lambda f: repository(f, "a"), lambda f: ["seal", "a", "b", *signing()]),
     Case("untag", lambda f: repository(f, "a", "b"), lambda f: ["untag", "a"], repeated=(0, 1, 3)),
     Case("gc", with_garbage, lambda f: ["gc"]),
     Case("prune", lambda f: repository(f, "a", "b"), lambda f: ["prune", "--all", "--yes"]),

@@ -5,7 +5,8 @@ package import ComposefsOCI
 /// Options of commands that store objects: built-in signatures of fs-verity.
 package struct SigningOptions: ParsableArguments {
     @Option(
-        help: ArgumentHelp("Sign every object for the kernel, with this private key (PEM or DER).", valueName: "file"), completion: .file())
+        help: ArgumentHelp("Sign for the kernel what is stored, with this private key (PEM or DER).", valueName: "file"),
+        completion: .file())
     package var signKey: ByteString?
 
     @Option(

@@ -8,6 +8,8 @@ package enum ErrorCode: String, Sendable, CaseIterable {
     case unauthorized
     /// A registries.conf blocks the registry.
     case blocked
+    /// A seal is required, and the image has none, or not the right one.
+    case notSealed = "not-sealed"
     case unreachable
     /// Another process uses the repository or the mount.
     case busy

@@ -34,6 +34,12 @@ struct Mount: ParsableCommand {
     @Flag(help: "Mount the image for booting.")
     var bootable = false
 
+    @Flag(
+        help: ArgumentHelp(
+            "Refuse an image that is not sealed: whose config, with --bootable also its manifest, does not state the digest of what is mounted."
+        ))
+    var requireSeal = false
+
     @Option(
         help: ArgumentHelp("The directory for changes, which makes the mount writable; needs --workdir.", valueName: "dir"),
         completion: .directory)
@@ -137,7 +143,7 @@ extension Mount {
 
     private func mount(_ image: ByteString, at directory: ByteString, _ store: Store) throws {
         try store.mount(
-            image, at: directory, bootable: bootable,
+            image, at: directory, bootable: bootable, requiresSeal: requireSeal,
             MountOptions(
                 upperDirectory: upperdir, workDirectory: workdir,
                 readWrite: upperdir != nil && !readOnly, idmap: idmap, attributes: attributes))
@@ -160,7 +166,7 @@ extension Mount {
                 // Elsewhere mounting may be refused all the same, and fusermount3 may do it.
                 confinement.runsPrograms = !Host.isInFirstUserNamespace
             }.serve(
-                image, at: directory, bootable: bootable,
+                image, at: directory, bootable: bootable, requiresSeal: requireSeal,
                 ServeOptions(allowOther: allowOther, opensLazily: lazyOpen, attributes: attributes, report: { Output.error($0, .damaged) }))
         }
     }

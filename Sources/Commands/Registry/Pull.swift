@@ -66,6 +66,9 @@ struct Pull: ParsableCommand {
             valueName: "use|require|ignore"))
     var imageSignatures: ImageSignatures = .use
 
+    @Flag(help: "Refuse an image that is not sealed: whose config does not state the fs-verity digest of its EROFS image, or another one.")
+    var requireSeal = false
+
     @OptionGroup(title: "Signing options") var signing: SigningOptions
     @OptionGroup(title: "Registry options") var registry: RegistryArguments
 
@@ -108,6 +111,7 @@ struct Pull: ParsableCommand {
         defer { display.end() }
         var options = PullOptions(platform: platform, name: name, observer: { display.show($0) })
         options.imageSignatures = imageSignatures
+        options.requiresSeal = requireSeal
         options.keepsBlobs = keepBlobs
         options.storesReferrers = referrers
         if bootable {

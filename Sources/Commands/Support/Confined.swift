@@ -53,6 +53,7 @@ extension Inspect: ConfinedCommand { static var rights: CommandRights? { .readin
 extension History: ConfinedCommand { static var rights: CommandRights? { .reading() } }
 extension Difference: ConfinedCommand { static var rights: CommandRights? { .reading() } }
 extension Tag: ConfinedCommand { static var rights: CommandRights? { .writing() } }
+extension Seal: ConfinedCommand { static var rights: CommandRights? { .writing() } }
 extension Untag: ConfinedCommand { static var rights: CommandRights? { .watching(.writes) } }
 extension Remove: ConfinedCommand { static var rights: CommandRights? { .watching(.writes) } }
 extension Referrers.ListReferrers: ConfinedCommand { static var rights: CommandRights? { .reading() } }

@@ -44,6 +44,7 @@ extension ErrorCode {
         switch error {
         case .noSuchImage, .imageNotFound: .noSuchImage
         case .imageInUse: .inUse
+        case .seal: .notSealed
         case .damaged: .damaged
         case .useUnknown(_, let cause): ErrorCode(of: cause)
         default: .failed
@@ -88,6 +89,7 @@ extension ErrorCode {
         switch error {
         case .noSpace, .noInodes: .noSpace
         case .notPresent: .noSuchImage
+        case .seal(let fault): fault.isRefusal ? .notSealed : .failed
         case .layer(_, _, _, let cause): ofLayer(cause)
         case .damagedLayer, .blobTooLong, .blobTooShort, .blobDigest, .diffID: .damaged
         default: .failed
@@ -113,7 +115,7 @@ extension ErrorCode {
         switch self {
         case .failed, .damaged, .notEmpty: 1
         case .noSuchImage, .noSuchRepository: 3
-        case .unauthorized, .blocked: 4
+        case .unauthorized, .blocked, .notSealed: 4
         case .unreachable: 5
         case .busy, .inUse: 6
         case .noSpace: 7

@@ -15,6 +15,7 @@ enum Examples {
         "history": ["cfsoci history alpine"],
         "diff": ["cfsoci diff team/app:v1 team/app:v2"],
         "tag": ["cfsoci tag alpine base:stable"],
+        "seal": ["cfsoci seal os", "cfsoci seal os os-sealed --bootable --sign-key key.pem --sign-cert certificate.pem"],
         "untag": ["cfsoci untag base:stable"],
         "rm": ["cfsoci rm alpine"],
         "referrers list": ["cfsoci referrers list team/app:v1 --long"],

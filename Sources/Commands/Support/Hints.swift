@@ -21,6 +21,7 @@ func hint(for error: any Error) -> String? {
     case let error as PullError: hint(for: error)
     case let error as PushError: hint(for: error)
     case let error as RepairError: hint(for: error)
+    case SealingError.noName: "; give it as the second argument"
     case MountError.options(.noObjects): ": use basedir=DIR, or repo=DIR with the name of an image"
     case MountError.system(let error), MountError.image(let error, _): hint(for: error)
     case let error as SystemError: hint(for: error)
@@ -32,6 +33,7 @@ func hint(for error: any Error) -> String? {
 private func hint(for error: ImageStoreError) -> String? {
     switch error {
     case .noSuchImage, .imageNotFound: "; `cfsoci images` lists all images"
+    case .seal(let fault): hint(for: fault)
     case .imageInUse: "; unmount it first, or remove the name with --force: what the image needs stays as long as it is in use"
     case .useUnknown(_, let error): (hint(for: error) ?? "") + "; --force removes the name anyway: gc keeps what is in use"
     case .noErofsImage(_, _, bootable: false): "; `cfsoci upgrade` or another pull makes one"
@@ -95,9 +97,20 @@ private func hint(for error: PullError) -> String? {
     switch error {
     case .noSpace: "; free some space or run `cfsoci gc`, or skip this check with --no-space-check"
     case .noInodes: "; remove files from that file system or run `cfsoci gc`, or skip this check with --no-space-check"
+    case .seal(let fault): hint(for: fault)
     case .tooManyReferrers: "; pull without --referrers, and the artifacts that you want by their digest"
     case .layer(_, _, _, let cause): hint(for: cause)
     case .damagedLayer(_, let cause): (hint(for: cause) ?? "") + "; `cfsoci fsck` lists the affected images and what to do"
+    default: nil
+    }
+}
+
+private func hint(for fault: SealFault) -> String? {
+    switch fault {
+    case .noLabel, .invalidLabel, .otherImage: "; its author seals it with `cfsoci seal`"
+    case .noBootDigest: "; its author seals it with `cfsoci seal --bootable`"
+    case .noConfig: "; name the image that it was made of"
+    case .otherAlgorithm(let sealed, _): "; a repository that `cfsoci init --algorithm fsverity-\(sealed.name)-12` makes can use it"
     default: nil
     }
 }

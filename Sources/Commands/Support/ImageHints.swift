@@ -9,6 +9,7 @@ extension Inspect: ImageCommand { var namedImage: ByteString? { image } }
 extension List: ImageCommand { var namedImage: ByteString? { image } }
 extension Mount: ImageCommand { var namedImage: ByteString? { image } }
 extension Push: ImageCommand { var namedImage: ByteString? { image } }
+extension Seal: ImageCommand { var namedImage: ByteString? { image } }
 
 /// Hints for errors that concern one image, in addition to `describe`.
 enum ImageHints {

@@ -15,6 +15,8 @@ public struct NewArtifact: Sendable {
     public struct File: Sendable, Hashable {
         /// Where it is read.
         public var path: ByteString
+        /// Content that is in no file; `path` has no meaning then.
+        package var content: [UInt8]?
         /// By default the type that oras gives to files, of a tar archive.
         public var mediaType: String
         /// Added to the file's descriptor; `org.opencontainers.image.title` is the name.
@@ -27,6 +29,14 @@ public struct NewArtifact: Sendable {
             self.mediaType = mediaType ?? Self.defaultType
             self.annotations = annotations
             if let title = title ?? Self.title(of: path) { self.annotations[Self.titleKey] = title }
+        }
+
+        /// A file that is in memory.
+        package init(content: [UInt8], mediaType: String, annotations: [String: String]) {
+            path = ""
+            self.content = content
+            self.mediaType = mediaType
+            self.annotations = annotations
         }
 
         static let defaultType = "application/vnd.oci.image.layer.v1.tar"
@@ -102,17 +112,25 @@ extension ImageStore {
         _ artifact: NewArtifact, to subject: ContentDigest, _ cancellation: Cancellation = Cancellation()
     ) throws -> ContentDigest {
         guard let image = try image(subject) else { throw ImageStoreError.noSuchImage(ByteString(subject.description)) }
-        let source = try ArtifactSource(artifact, of: image, cancellation)
+        return try repository.storeAsOne {
+            try publish(artifact, of: image.manifest, subject, Repository.Publication(), cancellation)
+        }
+    }
+
+    /// Stores an artifact and publishes it as a referrer of an image, together with the content of `publication`, which may be that image.
+    func publish(
+        _ artifact: NewArtifact, of subject: Manifest, _ subjectDigest: ContentDigest, _ publication: Repository.Publication,
+        _ cancellation: Cancellation
+    ) throws -> ContentDigest {
+        let source = try ArtifactSource(artifact, of: subject, subjectDigest, cancellation)
         let manifest = try Manifest(parsing: source.bytes, mediaType: MediaType.ociManifest)
         let digest = ContentDigest.of(source.bytes)
         var options = PullOptions()
         options.cancellation = cancellation
         let pull = ImagePull(source: source, repository: repository, options: options, reporter: PullReporter(nil))
-        try repository.storeAsOne {
-            var publication = Repository.Publication()
-            Self.record(digest, of: subject, in: &publication)
-            _ = try pull.storeArtifact(manifest, digest, ArtifactSource.emptyConfig, tag: nil, publication, PullReporter(nil))
-        }
+        var publication = publication
+        Self.record(digest, of: subjectDigest, in: &publication)
+        _ = try pull.storeArtifact(manifest, digest, ArtifactSource.emptyConfig, tag: nil, publication, PullReporter(nil))
         return digest
     }
 }
@@ -123,10 +141,10 @@ private final class ArtifactSource: ImageSource {
     private static let createdKey = "org.opencontainers.image.created"
 
     let bytes: [UInt8]
-    private let files: [ContentDigest: ByteString]
+    private let files: [ContentDigest: NewArtifact.File]
     let canonicalName = "artifact"
 
-    init(_ artifact: NewArtifact, of subject: StoredImage, _ cancellation: Cancellation) throws {
+    init(_ artifact: NewArtifact, of subject: Manifest, _ subjectDigest: ContentDigest, _ cancellation: Cancellation) throws {
         guard !artifact.files.isEmpty || !artifact.annotations.isEmpty else { throw NewArtifactError.empty }
         for type in [artifact.artifactType] + artifact.files.map(\.mediaType) where !MediaType.isWellFormed(type) {
             throw NewArtifactError.invalidMediaType(type)
@@ -137,21 +155,23 @@ private final class ArtifactSource: ImageSource {
         } else {
             annotations[Self.createdKey] = Host.rfc3339(Host.currentTime().seconds)
         }
-        var files: [ContentDigest: ByteString] = [:]
+        var files: [ContentDigest: NewArtifact.File] = [:]
         var layers: [JSONValue] = []
         for file in artifact.files {
-            let (digest, size) = try Self.measure(file.path, cancellation)
+            let (digest, size) =
+                if let content = file.content { (ContentDigest.of(content), UInt64(content.count)) } else {
+                    try Self.measure(file.path, cancellation)
+                }
             let layer = Self.descriptor(file.mediaType, digest, size, annotations: file.annotations)
             guard !layers.contains(layer) else { throw NewArtifactError.duplicate(file.path) }
             layers.append(layer)
-            files[digest] = file.path
+            files[digest] = file
         }
         let empty = Self.descriptor(MediaType.ociEmpty, .of(Self.emptyConfig), UInt64(Self.emptyConfig.count), data: "e30=")
-        let manifest = subject.manifest
         let members: [(key: String, value: JSONValue)] = [
             ("schemaVersion", 2), ("mediaType", .string(MediaType.ociManifest)), ("artifactType", .string(artifact.artifactType)),
             ("config", empty), ("layers", .array(layers.isEmpty ? [empty] : layers)),
-            ("subject", Self.descriptor(manifest.mediaType, subject.manifestDigest, UInt64(manifest.bytes.count))),
+            ("subject", Self.descriptor(subject.mediaType, subjectDigest, UInt64(subject.bytes.count))),
             ("annotations", Self.object(annotations)),
         ]
         bytes = Self.escaped(JSONValue.object(JSONObject(members)).compactBytes)
@@ -227,7 +247,9 @@ private final class ArtifactSource: ImageSource {
     func manifest(_ descriptor: Descriptor) throws -> [UInt8] { throw missing(descriptor) }
 
     func openBlob(_ descriptor: Descriptor) throws -> any BlobReader {
-        if let path = files[descriptor.digest] { return ArtifactFileReader(try Self.open(path)) }
+        if let file = files[descriptor.digest] {
+            return try file.content.map { DataBlobReader($0) } ?? ArtifactFileReader(try Self.open(file.path))
+        }
         guard let data = descriptor.data else { throw missing(descriptor) }
         return DataBlobReader(data)
     }
@@ -246,7 +268,7 @@ private final class ArtifactFileReader: BlobReader {
 }
 
 /// Whether a text is a date and time of RFC 3339, section 5.6.
-private func isTime(_ text: String) -> Bool {
+func isTime(_ text: String) -> Bool {
     let bytes = Array(text.utf8)
     func number(_ range: Range<Int>, _ allowed: ClosedRange<Int>) -> Bool {
         guard range.upperBound <= bytes.count, bytes[range].allSatisfy({ (0x30...0x39).contains($0) }) else { return false }

@@ -129,6 +129,8 @@ struct ImagePull {
             let kept = Set(found.keptBlobs.map(\.digest) + found.layerIdentifiers)
             guard found.manifest.layers.allSatisfy({ kept.contains($0.digest) }) else { return nil }
         }
+        // If a seal is required, the source may have a sealed image of this name.
+        if options.requiresSeal, (try? store.sealedImageID(of: found)) == nil { return nil }
         // If signatures are required or created, an image without one is pulled again.
         guard options.imageSignatures == .require || repository.signsObjects, found.isContainer else { return found }
         guard let image = found.imageID(repository.erofsFormats.default) else { return nil }
@@ -144,6 +146,7 @@ struct ImagePull {
         reporter.resolved(PullEvent.Resolution(manifest: image.manifestDigest, layers: image.manifest.layers))
         var images: [ErofsVersion: ObjectID] = [:]
         for version in repository.erofsFormats.all { images[version] = image.isContainer ? image.imageID(version) : nil }
+        if options.requiresSeal { _ = try refusing { try store.sealedImageID(of: image) } }
         try requireSignature(images)
         for index in image.manifest.layers.indices { reporter.layer(index, .skipped(.present)) }
         let name = options.name ?? source.localNames.map { ByteString($0) }.first { (try? store.tagged($0)) == image.manifestDigest }
@@ -175,6 +178,7 @@ struct ImagePull {
         guard config.diffIDs.count == manifest.layers.count else {
             throw PullError.layerCount(layers: manifest.layers.count, diffIDs: config.diffIDs.count)
         }
+        let sealed = options.requiresSeal ? try refusing { try SealLabel.id(in: config, repository.algorithm) } : nil
         let seal = try readSeal(resolved, config.bytes)
         let tasks = zip(manifest.layers, config.diffIDs).enumerated().map { LayerTask(index: $0, descriptor: $1.0, diffID: $1.1) }
         let layers = try layerPull.run(tasks, count: manifest.layers.count)
@@ -193,6 +197,10 @@ struct ImagePull {
         var publication = Repository.Publication()
         for (diffID, stream) in streams { publication.stream(StreamName.layer(diffID), stream) }
         let images = try profile.measure(.image) { try store.storeImages(of: tree, &publication) }
+        if let sealed {
+            let actual = try images[.v1] ?? store.imageID(of: tree, .v1)
+            guard actual == sealed else { throw PullError.seal(.otherImage(.merged, sealed: sealed, actual: actual)) }
+        }
         try seal?.check(.merged, images[.v1])
         try requireSignature(images)
         let known = (try? store.image(resolved.digest)) ?? nil
@@ -201,6 +209,9 @@ struct ImagePull {
                 guard filtering != .allowlistOnly else { return tree }
                 return try store.containerTree(of: streams.map { ($0.diffID, $0.stream) }, filtering)
             }
+        }
+        if repository.erofsFormats.default != .v0 {
+            try seal?.check(.bootable, boot.first { $0.key == ReferenceKey.bootImage(.v1, .allowlistOnly) }?.id)
         }
 
         reporter.image(.publishing)
@@ -264,6 +275,17 @@ struct ImagePull {
         return seal
     }
 
+    /// Runs `body`, which decides whether an image has the seal that is required.
+    private func refusing(_ body: () throws -> ObjectID) throws -> ObjectID {
+        do {
+            return try body()
+        } catch let fault as SealFault {
+            throw PullError.seal(fault)
+        } catch ImageStoreError.seal(let fault) {
+            throw PullError.seal(fault)
+        }
+    }
+
     private func requireSignature(_ images: [ErofsVersion: ObjectID]) throws {
         guard options.imageSignatures == .require, let image = images[repository.erofsFormats.default],
             try repository.signature(ofObject: image) == nil
@@ -274,6 +296,7 @@ struct ImagePull {
     // MARK: Artifacts
 
     private func pullArtifact(_ resolved: ResolvedManifest, _ configBytes: [UInt8], _ name: ByteString) throws -> PullResult {
+        guard !options.requiresSeal else { throw PullError.seal(.noLabel) }
         let (layers, published) = try storeArtifact(
             resolved.manifest, resolved.digest, configBytes, tag: name, Repository.Publication(), reporter)
         if isLast, !options.storesReferrers { try options.downloadsEnded?() }

@@ -1,5 +1,6 @@
 public import ComposefsBytes
 public import ComposefsHashing
+public import ComposefsImageStore
 public import ComposefsOCIModel
 public import ComposefsTransports
 

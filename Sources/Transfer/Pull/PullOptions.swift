@@ -21,6 +21,9 @@ public struct PullOptions: Sendable {
     public var keepsBlobs = false
     /// The use of fs-verity digests and signatures that the image states.
     public var imageSignatures = ImageSignatures.use
+    /// Whether an image is refused unless it is sealed: its config has the label `SealLabel.key`, and the label's digest is that of the image
+    /// that its layers give.
+    public var requiresSeal = false
     /// The images for booting that are made and recorded with the image, in the same step; nil makes none. Recorded ones stay in any case.
     public var bootImages: BootImageRequest?
     /// Whether artifacts that refer to the image, such as signatures and bills of materials, are stored as its referrers too.

@@ -268,7 +268,8 @@ private final class ImagePush: Sendable {
                 do {
                     let layers = try sendLayers(of: image, PushReporter(nil))
                     try send(config: image)
-                    pushed = try image.manifest.replacing(layers: layers.map(\.descriptor), subject: isAsItWas ? nil : descriptor)
+                    let rewritten = try image.manifest.replacing(layers: layers.map(\.descriptor), subject: isAsItWas ? nil : descriptor)
+                    pushed = isAsItWas ? rewritten : try rewritten.withoutSignatureOfSubject()
                     try put(pushed, pushed.digest(inPlaceOf: image.manifest, artifact), isNamed: false)
                 } catch let error as any TransportError where error.concernsOneItem {
                     // Some registries do not support artifacts. The image is complete without them.

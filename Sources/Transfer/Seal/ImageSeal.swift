@@ -84,7 +84,8 @@ struct ImageSeal {
                 guard let text = layer.annotations[key] else { continue }
                 let location = SealLocation.artifact(ContentDigest.of(manifest.bytes))
                 let id = try digest(text, key, location)
-                try state(part, id)
+                // An image has several layers.
+                if part != .layer { try state(part, id) }
                 guard layer.size <= VeritySignature.sizeLimit else {
                     throw PullError.seal(.signatureSize(location, annotation: nil, layer.size, limit: VeritySignature.sizeLimit))
                 }
@@ -136,13 +137,5 @@ struct ImageSeal {
     func check(_ part: SealedPart, _ bytes: [UInt8]) throws {
         guard digests[part] != nil else { return }
         try check(part, bytes.withUnsafeBytes { VerityHasher.objectID(of: $0, algorithm) })
-    }
-}
-
-extension SealedPart {
-    /// The key of the annotation with the digest.
-    fileprivate func annotation(_ algorithm: VerityAlgorithm) -> String {
-        let isImage = self == .merged || self == .bootable
-        return "composefs.\(rawValue)\(isImage ? ".erofs.v1" : "").\(RepositoryMetadata.name(of: algorithm))"
     }
 }
