@@ -5,8 +5,8 @@ public import ComposefsOCIModel
 import ComposefsRepository
 
 /// The label in the config of a sealed image: the fs-verity digest of the EROFS image, in format V1, of its merged layers in canonical
-/// container form. The config's digest covers the label, and the manifest's digest covers the config. So who knows the manifest's digest knows
-/// the root file system, and the kernel verifies that as it is read.
+/// container form. The manifest's digest covers the config, and so the label: a caller that knows the former knows the root file system, and the
+/// kernel verifies it as it is read.
 public enum SealLabel {
     /// The name of the label.
     public static let key = "containers.composefs.fsverity"
