@@ -87,7 +87,8 @@ let package = Package(
         module("Tar", ["Bytes"]),
         module("SplitStream", ["Bytes", "Hashing", "Compression"]),
         module("OCIModel", ["Bytes", "Hashing", "Compression", "JSON"]),
-        // Level 3: pure formats of a tree, and of what a machine boots.
+        // Level 3: pure formats of a tree, and of what a machine boots; which images a machine accepts.
+        module("SignaturePolicy", ["Bytes", "Hashing", "JSON", "OCIModel"]),
         module("EROFS", ["Bytes", "Hashing", "FileTree"]),
         module("Dumpfile", ["Bytes", "Hashing", "FileTree"]),
         module("BootFormats", ["Bytes", "Hashing"]),
@@ -98,7 +99,9 @@ let package = Package(
         module(
             "Repository",
             ["Bytes", "Hashing", "LinuxSystem", "Concurrency", "JSON", "FileTree", "SplitStream", "EROFS", "BootFormats", "Mounting"]),
-        module("Transports", ["Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "Tar", "OCIModel"]),
+        module(
+            "Transports",
+            ["Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "Tar", "OCIModel", "SignaturePolicy"]),
         module("HTTPClient", ["Bytes", "Compression", "LinuxSystem", "Concurrency", "CCurl"]),
         // Level 5, too: the program for early boot, which knows no OCI and no network.
         module("SetupRoot", ["Bytes", "Hashing", "LinuxSystem", "TOML", "BootFormats", "Mounting", "Repository", "CVersion"]),
@@ -115,7 +118,11 @@ let package = Package(
             ]),
         module(
             "Registry",
-            ["Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "TOML", "OCIModel", "HTTPClient", "Transports"]),
+            [
+                "Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "TOML", "OCIModel", "SignaturePolicy",
+                "HTTPClient",
+                "Transports",
+            ]),
         // Level 6: boot images; FUSE.
         module(
             "Boot",
@@ -135,7 +142,7 @@ let package = Package(
             "Transfer",
             [
                 "Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "FileTree", "Tar", "SplitStream", "EROFS",
-                "OCIModel", "Repository", "Transports", "ImageStore", "Boot",
+                "OCIModel", "SignaturePolicy", "Repository", "Transports", "ImageStore", "Boot",
             ]),
         // Level 8: one import for Swift programs.
         module(
@@ -143,7 +150,8 @@ let package = Package(
             [
                 "Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "FileTree", "Tar", "SplitStream", "EROFS",
                 "Dumpfile",
-                "OCIModel", "BootFormats", "Repository", "HTTPClient", "Transports", "ImageStore", "Boot", "Disks", "Ext4",
+                "OCIModel", "SignaturePolicy", "BootFormats", "Repository", "HTTPClient", "Transports", "ImageStore", "Boot", "Disks",
+                "Ext4",
                 "Extraction", "Transfer",
                 "Registry", "Mounting", "Fuse", "Confinement",
             ], products: [logging], path: "Sources/ComposefsOCI"),
@@ -190,6 +198,7 @@ let package = Package(
         tests("BootFormats", ["Bytes", "Hashing", "TestSupport"]),
         tests("Ext4", ["Bytes", "Hashing", "FileTree", "LinuxSystem", "TestSupport"]),
         tests("OCIModel", ["Hashing", "Compression", "JSON", "Transports", "ImageStore", "Transfer"]),
+        tests("SignaturePolicy", ["Bytes", "Hashing", "OCIModel", "TestSupport"]),
         tests("Repository", ["Bytes", "Hashing", "LinuxSystem", "Concurrency", "JSON", "FileTree", "SplitStream", "EROFS", "TestSupport"]),
         tests(
             "Transports",
@@ -199,8 +208,8 @@ let package = Package(
         tests(
             "Registry",
             [
-                "Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "OCIModel", "HTTPClient", "Repository",
-                "Transports", "ImageStore", "Boot", "Transfer", "TestSupport",
+                "Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "OCIModel", "SignaturePolicy", "HTTPClient",
+                "Repository", "Transports", "ImageStore", "Boot", "Transfer", "TestSupport",
             ]),
         tests(
             "Boot",
@@ -277,6 +286,7 @@ if Context.environment["CFSOCI_FUZZ"] != nil {
             "Dumpfile", "FuzzSupport", "Hashing", "ImageStore", "LinuxSystem", "OCIModel", "Repository", "Transfer", "Transports",
         ],
         "FuzzSetupRoot": ["SetupRoot", "TOML"],
+        "FuzzSignaturePolicy": ["Hashing", "OCIModel", "SignaturePolicy"],
         "FuzzSplitStream": ["Compression", "Hashing", "SplitStream"],
         "FuzzTar": ["Tar"],
     ]

@@ -44,6 +44,7 @@ package struct Load: ParsableCommand {
     package func run() throws {
         let platform = try platform.map { try Platform(parsing: $0) } ?? .host
         let isInput = file == "-"
+        let policy = try transfer.signatures.policy()
         let store = try global.openStore(Self.rights) { if !isInput { $0.readable.append(file) } }
         let display = ProgressDisplay(global, PullState(.resolving(Output.printable(file))))
         // Before the first line of the report or of an error.
@@ -52,6 +53,7 @@ package struct Load: ParsableCommand {
         var registry = RegistryOptions()
         transfer.apply(to: &options, &registry)
         options.keepsBlobs = keepBlobs
+        options.signaturePolicy = policy
         let result = try store.load(isInput ? "/dev/stdin" : file, options)
         display.end()
         try LoadReport(result: result).show(asJSON: json)

@@ -18,6 +18,7 @@
 @_exported public import ComposefsOCIModel
 @_exported public import ComposefsRegistry
 @_exported public import ComposefsRepository
+@_exported public import ComposefsSignaturePolicy
 @_exported public import ComposefsSplitStream
 @_exported public import ComposefsTar
 @_exported public import ComposefsTransfer

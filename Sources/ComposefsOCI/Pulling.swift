@@ -19,7 +19,7 @@ extension Store {
     ///   - reference: the image and its source.
     ///   - options: platform, policy, tag, number of layers at the same time, cancellation and observer.
     ///   - registry: credentials, TLS and timeouts; ignored for sources on this machine.
-    /// - Throws: `OCIError`, `PullError`, `RegistryError`, `RepositoryError`, `ImageStoreError.invalidTag`, `SystemError`;
+    /// - Throws: `OCIError`, `PullError`, `SignatureRefusal`, `RegistryError`, `RepositoryError`, `ImageStoreError.invalidTag`, `SystemError`;
     ///   `CancellationError` after a cancellation.
     public func pull(
         _ reference: String, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()

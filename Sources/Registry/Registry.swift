@@ -2,7 +2,7 @@
 //
 //   Client/          RegistryClient: requests with authentication, manifests, referrers, blobs as origins of a download, uploads
 //   Credentials/     auth files, credential helpers, logins, and the answers to a registry's challenges
-//   Configuration/   registries.conf (endpoints, mirrors, short names), certs.d, proxies, storage.conf
+//   Configuration/   registries.conf (endpoints, mirrors, short names), certs.d, proxies, storage.conf, policy.json
 //   Errors/          RegistryError: a reason with values; all texts are in RegistryErrorText.swift
 //
 // A reference leads to its endpoints (EndpointFinder): the mirrors, then the registry. Each request goes through RegistrySession, which decides

@@ -8,6 +8,9 @@ protocol ImageFiles: Sendable {
     /// The name in messages.
     var name: ByteString { get }
 
+    /// The absolute path without symbolic links, when it was opened; nil for a pipe.
+    var path: ByteString? { get }
+
     /// Opens a regular file by its relative path, which contains neither `.` nor `..`; nil if it does not exist.
     func open(_ path: ByteString) throws -> ImageFile?
 }
@@ -105,6 +108,7 @@ extension ImageFiles {
 /// Files in a directory. Symbolic links must not lead out of it, the last component must not be one, and only regular files are opened.
 struct DirectoryFiles: ImageFiles {
     let name: ByteString
+    var path: ByteString? { directory.descriptor.kernelPath }
     private let directory: SharedDirectory
     private let resolve: ResolveFlags
 

@@ -1,6 +1,7 @@
 public import ComposefsConcurrency
 public import ComposefsHashing
 public import ComposefsOCIModel
+public import ComposefsSignaturePolicy
 
 /// The source of a pull: an image in a registry, a layout or an archive. Its methods block, and several threads of the pull call them at
 /// once.
@@ -26,6 +27,12 @@ public protocol ImageSource: Sendable {
     /// Lists the manifests whose `subject` is this one; with an artifact type, only those. The list may contain others too. Empty by
     /// default.
     func referrers(of digest: ContentDigest, artifactType: String?) throws -> [Descriptor]
+
+    /// The manifest of the signatures that cosign keeps under a tag made from this digest (`signatureTag`); nil if there is none. Nil by default.
+    func taggedSignatures(of digest: ContentDigest) throws -> [UInt8]?
+
+    /// What the image is to a signature policy; by default unknown, so that only a policy's global default applies.
+    var policyIdentity: ImageIdentity { get }
 
     /// The default tag of a pull.
     var canonicalName: String { get }
@@ -57,6 +64,8 @@ extension ImageSource {
     public var pinnedDigest: ContentDigest? { nil }
     public var registryReference: RegistryReference? { nil }
     public func referrers(of digest: ContentDigest, artifactType: String?) throws -> [Descriptor] { [] }
+    public func taggedSignatures(of digest: ContentDigest) throws -> [UInt8]? { nil }
+    public var policyIdentity: ImageIdentity { .unknown }
     public func origins(of descriptor: Descriptor) throws -> any BlobOrigins { LocalOrigin { try openBlob(descriptor) } }
 
     /// The download of a config or a layer, with retries.
@@ -73,6 +82,9 @@ extension ImageSource {
         BlobDownload(descriptor, partial: partial, cancellation, observer) { try origins(of: descriptor) }
     }
 }
+
+/// The tag under which cosign keeps the signatures of a manifest or index: `sha256-HEX.sig`.
+package func signatureTag(of digest: ContentDigest) -> String { "\(digest.algorithm.rawValue)-\(digest.hex).sig" }
 
 /// The document that a reference names, with what the source states about it.
 public struct SourceManifest: Sendable {

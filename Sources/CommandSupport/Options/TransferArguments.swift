@@ -60,6 +60,8 @@ package struct TransferArguments: ParsableArguments {
     @Option(help: ArgumentHelp("The deepest nesting of indexes (default: 8; at most 64).", valueName: "n"))
     package var maxIndexDepth: UInt64?
 
+    @OptionGroup package var signatures: SignaturePolicyArguments
+
     package init() {}
 
     package func validate() throws {

@@ -10,6 +10,8 @@ package enum ErrorCode: String, Sendable, CaseIterable {
     case blocked
     /// A seal is required, and the image has none, or not the right one.
     case notSealed = "not-sealed"
+    /// The signature policy does not accept the image.
+    case refused = "refused-by-policy"
     case unreachable
     /// Another process uses the repository or the mount.
     case busy

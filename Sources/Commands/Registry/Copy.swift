@@ -48,6 +48,8 @@ struct Copy: ParsableCommand {
     @Option(help: ArgumentHelp("With --all: the deepest nesting of indexes (default: 8; at most 64).", valueName: "n"))
     var maxIndexDepth: UInt64?
 
+    @OptionGroup var signatures: SignaturePolicyArguments
+
     @Flag(help: "Print JSON.")
     var json = false
 
@@ -79,6 +81,7 @@ struct Copy: ParsableCommand {
 
     private func copy(from: ByteString) throws {
         if let name { try ImageTag.check(name) }
+        let policy = try signatures.policy()
         let source: Store
         do {
             // Not opened for reading only: the use of the image is recorded if possible.
@@ -103,17 +106,19 @@ struct Copy: ParsableCommand {
             confinement.linkable = [from + "/objects"]
         }
         do {
-            try copy(source, into: opened.store)
+            try copy(source, into: opened.store, policy)
         } catch {
             opened.undo(keepsContent: ErrorCode(of: error).isTransient)
             throw error
         }
     }
 
-    private func copy(_ source: Store, into store: Store) throws {
+    private func copy(_ source: Store, into store: Store, _ policy: LoadedPolicy?) throws {
         let display = ProgressDisplay(global, CopyState())
         defer { display.end() }
-        let result = try store.copy(image, from: source, CopyOptions(name: name, jobs: jobs) { display.show($0) })
+        var options = CopyOptions(name: name, jobs: jobs) { display.show($0) }
+        options.signaturePolicy = policy
+        let result = try store.copy(image, from: source, options)
         display.end()
         try CopyReport(result: result).show(asJSON: json)
     }

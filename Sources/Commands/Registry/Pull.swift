@@ -93,18 +93,21 @@ struct Pull: ParsableCommand {
         if let name { try ImageTag.check(name) }
         var registry = try registry.options(global)
         let signer = try signing.signer()
+        let policy = try transfer.signatures.policy()
         let opened = try global.openOrCreateStore(Self.pulling, signer: signer) { [registry] confinement in
             try confinement.addSource(source, registry)
         }
         do {
-            try pull(into: opened.store, platform, &registry)
+            try pull(into: opened.store, platform, policy, &registry)
         } catch {
             opened.undo(keepsContent: ErrorCode(of: error).isTransient)
             throw error
         }
     }
 
-    private func pull(into store: Store, _ platform: Platform, _ registry: inout RegistryOptions) throws {
+    private func pull(
+        into store: Store, _ platform: Platform, _ signatures: LoadedPolicy?, _ registry: inout RegistryOptions
+    ) throws {
         // Starts a thread, so the process is confined before.
         let display = ProgressDisplay(global, PullState(.resolving(reference)))
         // Before the first line of the report or of an error.
@@ -121,6 +124,7 @@ struct Pull: ParsableCommand {
         }
         transfer.apply(to: &options, &registry)
         options.policy = policy
+        options.signaturePolicy = signatures
         options.downloadsEnded = { try Sandbox.endNetwork() }
         registry.fetchesForeignLayers = foreignLayers
         let results =

@@ -14,6 +14,7 @@ extension ErrorCode {
         case let error as RegistryError: self = Self.code(of: error.kind)
         case let error as OCIError: self = Self.code(of: error)
         case let error as PullError: self = Self.code(of: error)
+        case is SignatureRefusal: self = .refused
         case let error as PushError:
             switch error {
             case .layer(_, _, _, let cause): self = Self.ofLayer(cause)
@@ -115,7 +116,7 @@ extension ErrorCode {
         switch self {
         case .failed, .damaged, .notEmpty: 1
         case .noSuchImage, .noSuchRepository: 3
-        case .unauthorized, .blocked, .notSealed: 4
+        case .unauthorized, .blocked, .notSealed, .refused: 4
         case .unreachable: 5
         case .busy, .inUse: 6
         case .noSpace: 7

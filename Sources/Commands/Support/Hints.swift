@@ -19,6 +19,8 @@ func hint(for error: any Error) -> String? {
     case let error as OCIError: hint(for: error)
     case let error as LimitExceeded: ", \(option(error.limit)) raises it"
     case let error as PullError: hint(for: error)
+    case is SignaturePolicyError: "; --signature-policy names another file"
+    case is SignatureRefusal: "; --signature-policy uses another policy"
     case let error as PushError: hint(for: error)
     case let error as RepairError: hint(for: error)
     case SealingError.noName: "; give it as the second argument"

@@ -1,5 +1,6 @@
 public import ComposefsHashing
 public import ComposefsOCIModel
+public import ComposefsSignaturePolicy
 public import ComposefsTransports
 internal import Synchronization
 
@@ -84,6 +85,20 @@ extension RegistryClient {
         return all.filter { $0.artifactType == artifactType }
     }
 
+    /// The manifest of the signatures that cosign keeps for a manifest or index in `reference`'s repository, under a tag made from its digest; nil if
+    /// there is none. Mirrors often have images without their signatures.
+    public func taggedSignatures(of digest: ContentDigest, in reference: RegistryReference) throws(RegistryError) -> [UInt8]? {
+        try finder.atEndpoints(of: reference, isEnough: { $0 != nil }) { repository throws(RegistryError) -> [UInt8]? in
+            do throws(RegistryError) {
+                let tag = signatureTag(of: digest)
+                return try fetchManifest(repository, reference: tag, expected: nil, limit: options.manifestLimit).bytes
+            } catch {
+                guard error.kind == .notFound else { throw error }
+                return nil
+            }
+        }
+    }
+
     /// The document's own media type, if the server sent none; nil if it is not a manifest, which its reader will find out.
     private static func ownType(_ bytes: [UInt8]) -> String? {
         switch try? ManifestDocument(parsing: bytes, mediaType: nil) {
@@ -141,6 +156,11 @@ public final class RegistryImageSource: ImageSource {
     public func referrers(of digest: ContentDigest, artifactType: String?) throws -> [Descriptor] {
         try client.referrers(of: digest, in: reference, artifactType: artifactType)
     }
+
+    public func taggedSignatures(of digest: ContentDigest) throws -> [UInt8]? { try client.taggedSignatures(of: digest, in: current) }
+
+    /// That of the full reference; mirrors do not change it.
+    public var policyIdentity: ImageIdentity { .registry(current) }
 
     public var isRemote: Bool { true }
 }

@@ -46,6 +46,11 @@ struct ConfigurationPaths: Sendable {
         return found
     }
 
+    /// The signature policy: the first of these that exists.
+    var signaturePolicies: [ByteString] {
+        [environment["HOME"].map { $0 + "/.config/containers" }, etc, usr].compactMap { $0.map { ByteString($0 + "/policy.json") } }
+    }
+
     /// The aliases that container tools record when a user chooses a registry.
     var recordedAliases: ByteString? {
         if environment.userID == 0 { return ByteString(environment.systemRoot + "/var/cache/containers/short-name-aliases.conf") }

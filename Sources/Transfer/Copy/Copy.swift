@@ -8,6 +8,7 @@ public import ComposefsImageStore
 import ComposefsLinuxSystem
 import ComposefsOCIModel
 public import ComposefsRepository
+public import ComposefsSignaturePolicy
 import ComposefsSplitStream
 import ComposefsTransports
 import Synchronization
@@ -18,6 +19,9 @@ public struct CopyOptions: Sendable {
     public var name: ByteString?
     /// The number of threads that copy objects; nil for one per processor, and at least two.
     public var jobs: Int?
+    /// The signature policy that the image must satisfy; nil asks none. The transport of images in repositories is `composefs`, and its scopes are paths
+    /// of repositories and the directories above them. Signatures are those among the image's referrers.
+    public var signaturePolicy: LoadedPolicy?
     /// Ends the copy with `CancellationError`, before the next object or the next bytes. Nothing is published then.
     public var cancellation = Cancellation()
     /// Receives the copy's events; see `CopyObserver`.
@@ -95,7 +99,7 @@ public struct CopyResult: Sendable {
 ///   - name: the tag, unless the options have one.
 ///   - store: the store to write.
 ///   - options: tag, threads, cancellation and observer.
-/// - Throws: `ImageStoreError`, `RepositoryError`, `CancellationError`; a layer's error is the cause of a `PullError.layer`.
+/// - Throws: `ImageStoreError`, `RepositoryError`, `SignatureRefusal`, `CancellationError`; a layer's error is the cause of a `PullError.layer`.
 public func copyImage(
     _ image: StoredImage, from source: ImageStore, named name: ByteString, into store: ImageStore, _ options: CopyOptions = CopyOptions()
 ) throws -> CopyResult {
@@ -118,7 +122,20 @@ private struct ImageCopy: Sendable {
     }
 
     func run(_ image: StoredImage, _ name: ByteString) throws -> CopyResult {
-        try repository.storeAsOne { try copy(image, name) }
+        try requireAccepted(image, name)
+        return try repository.storeAsOne { try copy(image, name) }
+    }
+
+    /// Asks the policy before anything is stored.
+    private func requireAccepted(_ image: StoredImage, _ name: ByteString) throws {
+        guard let policy = options.signaturePolicy else { return }
+        let path = try FileDescriptor.open(source.repository.path, .pathOnly).kernelPath
+        let demands = try policy.demands(of: .file(path, transport: "composefs"), named: name)
+        guard !demands.areMet else { return }
+        let search = SignatureSearch(
+            demands: demands, manifest: image.manifest.bytes, digest: image.manifestDigest, options.cancellation)
+        try search.run(source)
+        if let refusal = search.demands.refusal(of: image.manifestDigest, isListed: false) { throw refusal }
     }
 
     private func copy(_ image: StoredImage, _ name: ByteString) throws -> CopyResult {

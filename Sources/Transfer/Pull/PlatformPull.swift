@@ -25,6 +25,8 @@ public func pullAllPlatforms(
 ) throws -> [PullResult] {
     let reporter = PullReporter(options.observer)
     reporter.image(.resolving(reference: source.canonicalName))
+    let whole = ImagePull(source: source, repository: repository, options: options, reporter: reporter)
+    try whole.requireAcceptableSource()
     let (isIndex, manifests) = try resolveAllManifests(source, limits: options.limits, options.cancellation)
     let name = options.name ?? ByteString(source.canonicalName)
     func pull(_ manifest: ResolvedManifest, _ name: ByteString, other: ByteString? = nil, isLast: Bool = true) throws -> PullResult {
@@ -32,7 +34,10 @@ public func pullAllPlatforms(
         return try ImagePull(source: source, repository: repository, options: options, reporter: reporter, isLast: isLast).take(
             manifest, name, other: other)
     }
-    guard isIndex else { return try manifests.map { try pull($0, name) } }
+    guard isIndex else {
+        for manifest in manifests { try whole.requireAccepted(manifest) }
+        return try manifests.map { try pull($0, name) }
+    }
 
     var images: [(manifest: ResolvedManifest, platform: Platform)] = []
     var artifacts: [(manifest: ResolvedManifest, platform: Platform)] = []
@@ -43,8 +48,7 @@ public func pullAllPlatforms(
             continue
         }
         // If the index does not state the platform, the config does.
-        let unread = ImagePull(source: source, repository: repository, options: options, reporter: reporter)
-        if let config = try unread.config(of: manifest.manifest) {
+        if let config = try whole.config(of: manifest.manifest) {
             if let platform = stated ?? (config.platform.isUnknown ? nil : config.platform) { images.append((manifest, platform)) }
         } else if let stated {
             artifacts.append((manifest, stated))
@@ -61,6 +65,8 @@ public func pullAllPlatforms(
     let ranked = named.indices.compactMap { index in options.platform.rank(of: named[index].platform).map { (rank: $0, index: index) } }
     let first = ranked.min { ($0.rank, $0.index) < ($1.rank, $1.index) }?.index
     guard !named.isEmpty else { throw OCIError.noMatchingPlatform(wanted: options.platform, available: []) }
+    // All of them, before the first is stored.
+    for image in named { try whole.requireAccepted(image.manifest) }
     if let first { named.insert(named.remove(at: first), at: 0) }
     return try named.enumerated().map { index, entry in
         let isLast = index == named.count - 1

@@ -25,7 +25,7 @@ import Synchronization
 ///   - source: the source of the image.
 ///   - repository: the repository that stores it.
 ///   - options: platform, policy, tag, limits, cancellation and observer.
-/// - Throws: `OCIError` if a document or reference is refused, `PullError` if content is refused, `ImageStoreError.invalidTag`,
+/// - Throws: `OCIError` if a document or reference is refused, `PullError` if content is refused, `SignatureRefusal`, `ImageStoreError.invalidTag`,
 ///   `RepositoryError`, `CancellationError`, and errors of the source. A layer's error is the cause of a `PullError.layer`.
 public func pullImage(
     from source: any ImageSource, into repository: Repository, _ options: PullOptions = PullOptions()
@@ -46,6 +46,7 @@ struct ImagePull {
     func run() throws -> PullResult {
         if let name = options.name { try ImageTag.check(name) }
         reporter.image(.resolving(reference: source.canonicalName))
+        try requireAcceptableSource()
         let local = try localImage()
         if let local, options.policy == .missing || options.policy == .never { return try use(local, .present) }
         if source.isRemote, options.policy == .never { throw try notPresent() }
@@ -58,6 +59,7 @@ struct ImagePull {
             try options.cancellation.check()
             return try use(local, .unreachable(reason: "\(error)"))
         }
+        try requireAccepted(resolved)
         if options.policy == .newer, let local, local.manifestDigest == resolved.digest {
             var result = try use(local, .current)
             if options.storesReferrers { try pullReferrers(of: resolved, &result) }
@@ -67,7 +69,7 @@ struct ImagePull {
         return try take(resolved, options.name ?? ByteString(source.canonicalName))
     }
 
-    /// Pulls a manifest that has been resolved.
+    /// Pulls a manifest that has been resolved and accepted.
     ///
     /// - Parameter other: an additional tag for the image.
     func take(_ resolved: ResolvedManifest, _ name: ByteString, other: ByteString? = nil) throws -> PullResult {

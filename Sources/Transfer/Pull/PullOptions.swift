@@ -2,6 +2,7 @@ public import ComposefsBoot
 public import ComposefsBytes
 public import ComposefsConcurrency
 public import ComposefsOCIModel
+public import ComposefsSignaturePolicy
 
 /// Options of a pull.
 public struct PullOptions: Sendable {
@@ -24,6 +25,12 @@ public struct PullOptions: Sendable {
     /// Whether an image is refused unless it is sealed: its config has the label `SealLabel.key`, and the label's digest is that of the image
     /// that its layers give.
     public var requiresSeal = false
+    /// The signature policy that the image must satisfy; nil asks none. `LoadedPolicy.ofHost` reads that of this machine.
+    ///
+    /// It is asked for each image that is read from its source, before anything of it is stored and any layer is fetched. What the policy accepts
+    /// under no circumstances is refused before the first request, even if the store has it. A signature is not looked for again when the store has the
+    /// image and the source is not asked.
+    public var signaturePolicy: LoadedPolicy?
     /// The images for booting that are made and recorded with the image, in the same step; nil makes none. Recorded ones stay in any case.
     public var bootImages: BootImageRequest?
     /// Whether artifacts that refer to the image, such as signatures and bills of materials, are stored as its referrers too.

@@ -3,6 +3,7 @@ import ComposefsCompression
 import ComposefsHashing
 import ComposefsJSON
 public import ComposefsOCIModel
+public import ComposefsSignaturePolicy
 
 /// An image in `docker-archive:FILE[:TAG|:@N]`, the format of `docker save` and `podman save`: `manifest.json` lists configs, tags and
 /// layers by path.
@@ -13,6 +14,7 @@ public struct DockerArchiveSource: ImageSource {
     private let root: [UInt8]
     private let paths: [ContentDigest: ByteString]
     public let canonicalName: String
+    public var policyIdentity: ImageIdentity { .dockerArchive }
 
     /// Opens the archive and creates the image's manifest, which may read all layers.
     ///

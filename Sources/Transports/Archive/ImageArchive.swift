@@ -78,7 +78,8 @@ extension LayoutSource {
                 root = SourceManifest(bytes: try subset(of: bytes, group.entries), mediaType: MediaType.ociIndex)
             }
             let source = LayoutSource(
-                files: files, root: root, entries: index.manifests, canonicalName: "\(transport):\(files.name)" + (position ?? ""))
+                files: files, root: root, entries: index.manifests, canonicalName: "\(transport):\(files.name)" + (position ?? ""),
+                transport: transport)
             return ImageArchive.Image(names: group.names, position: position, source: source)
         }
     }

@@ -7,6 +7,7 @@ import ComposefsTar
 /// The files of a tar archive, found through an index. The index is created once, from the headers.
 struct TarFiles: ImageFiles {
     let name: ByteString
+    let path: ByteString?
     private let file: OpenFile
     private let entries: [ByteString: TarIndex.Entry]
 
@@ -15,6 +16,7 @@ struct TarFiles: ImageFiles {
     init(_ path: ByteString, scratch: ArchiveScratch) throws {
         name = path
         let input = try ArchiveInput(path, scratch.cancellation)
+        self.path = input.isRegular ? input.descriptor.kernelPath : nil
         guard input.isRegular, try Self.format(of: input.descriptor) == .none else {
             let (file, index) = try ArchiveSpool.write(input, to: scratch)
             (self.file, entries) = (file, index.entries)

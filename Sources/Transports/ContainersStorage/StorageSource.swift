@@ -3,6 +3,7 @@ import ComposefsHashing
 import ComposefsJSON
 import ComposefsLinuxSystem
 public import ComposefsOCIModel
+public import ComposefsSignaturePolicy
 
 /// An image in `containers-storage:[[DRIVER@ROOT+RUNROOT]]NAME[@ID]`, the storage of podman, buildah, skopeo and cri-o.
 ///
@@ -14,6 +15,7 @@ public struct StorageSource: ImageSource {
     private let root: SourceManifest
     private let layers: [ContentDigest: StoredLayer]
     public let canonicalName: String
+    public let policyIdentity: ImageIdentity
 
     private struct StoredLayer: Sendable {
         var storage: ByteString
@@ -51,6 +53,8 @@ public struct StorageSource: ImageSource {
         }
         let chain = try Self.chain(image, storages, reference)
         (root, layers) = try Self.makeManifest(manifest, config, chain, reference)
+        let statesID = matched == nil || name.lastIndex(of: "@").map { Self.isIdentifier(name[name.index(after: $0)...]) } == true
+        policyIdentity = .storage(root: storage.root, name: matched, id: statesID ? image.id : nil)
         canonicalName = matched ?? image.names.first ?? "containers-storage:\(image.id)"
     }
 

@@ -2,12 +2,14 @@ public import ComposefsBytes
 import ComposefsHashing
 import ComposefsLinuxSystem
 public import ComposefsOCIModel
+public import ComposefsSignaturePolicy
 
 /// An image in `dir:DIR`, the format of `skopeo copy`: `manifest.json`, and each blob in a file named by the hexadecimal of its digest.
 public struct DirectorySource: ImageSource {
     private let files: DirectoryFiles
     private let root: [UInt8]
     public let canonicalName: String
+    public var policyIdentity: ImageIdentity { .file(files.path, transport: "dir") }
 
     /// - Throws: `OCIError` if the directory has another format, `SystemError`.
     public init(_ path: ByteString) throws {

@@ -3,6 +3,7 @@ public import ComposefsHashing
 import ComposefsJSON
 import ComposefsLinuxSystem
 public import ComposefsOCIModel
+public import ComposefsSignaturePolicy
 
 /// An image in an OCI image layout (image-spec image-layout.md), in a directory or an archive.
 public struct LayoutSource: ImageSource {
@@ -10,6 +11,7 @@ public struct LayoutSource: ImageSource {
     private let root: SourceManifest
     private let entries: [Descriptor]
     public let canonicalName: String
+    public let policyIdentity: ImageIdentity
 
     /// Opens the image that `oci:DIR[:NAME]` names.
     ///
@@ -30,6 +32,7 @@ public struct LayoutSource: ImageSource {
 
     init(_ files: some ImageFiles, _ name: ImageLocation.Name?, transport: String) throws {
         self.files = files
+        policyIdentity = .file(files.path, transport: transport)
         try Self.checkMarker(files)
         guard let bytes = try files.read("index.json", limit: Self.indexLimit) else {
             throw OCIError.notFound(source: files.name, .file("index.json", .layout))
@@ -52,8 +55,9 @@ public struct LayoutSource: ImageSource {
     }
 
     /// A source for entries that the caller has selected.
-    init(files: some ImageFiles, root: SourceManifest, entries: [Descriptor], canonicalName: String) {
+    init(files: some ImageFiles, root: SourceManifest, entries: [Descriptor], canonicalName: String, transport: String) {
         self.files = files
+        policyIdentity = .file(files.path, transport: transport)
         self.root = root
         self.entries = entries
         self.canonicalName = canonicalName
@@ -87,6 +91,17 @@ public struct LayoutSource: ImageSource {
     /// All artifacts that index.json lists, whatever their subject is.
     public func referrers(of digest: ContentDigest, artifactType: String?) throws -> [Descriptor] {
         entries.filter { $0.artifactType != nil && (artifactType == nil || $0.artifactType == artifactType) }
+    }
+
+    /// Tools that copy images with their signatures keep the tags of registries.
+    public func taggedSignatures(of digest: ContentDigest) throws -> [UInt8]? {
+        let tag = signatureTag(of: digest)
+        guard let entry = entries.first(where: { $0.annotations["org.opencontainers.image.ref.name"] == tag }) else { return nil }
+        let bytes = try entry.data ?? manifest(entry)
+        guard ContentDigest.of(bytes, entry.digest.algorithm) == entry.digest else {
+            throw OCIError.malformed(document: "manifest \(entry.digest)", .digest(ContentDigest.of(bytes, entry.digest.algorithm)))
+        }
+        return bytes
     }
 
     public func openBlob(_ descriptor: Descriptor) throws -> any BlobReader { try files.blob(Self.path(descriptor), descriptor) }
