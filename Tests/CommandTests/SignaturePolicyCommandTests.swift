@@ -111,10 +111,37 @@ import Testing
             let scope = transport == "docker-archive" ? "" : file
             let policy = try write(store, #"{"default":\#(Self.accept),"transports":{"\#(transport)":{"\#(scope)":\#(Self.reject)}}}"#)
             let named = scope.isEmpty ? "the default of the transport \(transport)" : "the scope \"\(scope)\" of the transport \(transport)"
-            try expectRefusal(store, ["load", file, "--signature-policy", policy], policy: policy, named + " rejects all images")
+            // Archives for docker are layouts, too, and a load reads them as such.
+            let loads = try write(
+                store, #"{"default":\#(Self.accept),"transports":{"oci-archive":{"\#(file)":\#(Self.reject)}}}"#, "load.json")
+            try expectRefusal(
+                store, ["load", file, "--signature-policy", loads], policy: loads,
+                "the scope \"\(file)\" of the transport oci-archive rejects all images")
             try expectRefusal(store, ["pull", "\(transport):\(file)", "x", "--signature-policy", policy], policy: policy, named)
             #expect(try store.run(["load", file, "--signature-policy", try write(store, #"{"default":\#(Self.accept)}"#)]).status == 0)
         }
+    }
+
+    /// A copy of an index and everything below it asks, too, before its destination is made.
+    @Test func indexes() throws {
+        let store = try ContractStore()
+        let layout = store.layoutPath("a")
+        let digest = try LayoutBuilder.small().write(to: layout)
+        let target = store.folder.path + "/copied"
+        func arguments(_ policy: String) -> [String] {
+            ["copy", "--all", "oci:\(layout):latest", "oci:\(target):t", "--signature-policy", policy]
+        }
+        let rejecting = try write(store, #"{"default":\#(Self.accept),"transports":{"oci":{"\#(layout)":\#(Self.reject)}}}"#)
+        let refused = try Cfsoci.run(arguments(rejecting))
+        #expect(
+            refused.status == 4 && refused.error.contains("the scope \"\(layout)\" of the transport oci rejects all images"),
+            "\(refused.error)")
+        try sign(store, layout: layout, digest, asReferrer: false)
+        let wrong = try Cfsoci.run(arguments(try signed(store, key: "other.pub", transport: "oci")))
+        #expect(wrong.status == 4 && wrong.error.contains("none of the policy's keys made it"), "\(wrong.error)")
+        #expect(!fileList(store.folder.path).contains("copied"))
+        let right = try Cfsoci.run(arguments(try signed(store, key: "key.pub", transport: "oci")))
+        #expect(right.status == 0, "\(right.error)")
     }
 
     // MARK: Signatures

@@ -137,6 +137,7 @@ struct Copy: ParsableCommand {
                 "--creds would be sent to both \(first.domain) and \(second.domain); use `cfsoci login`, or --authfile", code: .usage)
         }
         let options = try registry.options(global)
+        let policy = try signatures.policy()
         let scratch = environment("TMPDIR").flatMap { $0.isEmpty ? nil : $0 } ?? "/var/tmp"
         let isNew = try to.layoutPath.map { try FileDescriptor.currentDirectory.statusIfPresent(at: $0, follow: true) == nil } ?? false
         do {
@@ -152,6 +153,7 @@ struct Copy: ParsableCommand {
             var copying = IndexCopyOptions(jobs: jobs, copiesReferrers: referrers) { display.show($0) }
             if let maxManifestSize { copying.limits.manifestBytes = maxManifestSize.bytes }
             if let maxIndexDepth { copying.limits.indexDepth = maxIndexDepth }
+            copying.signaturePolicy = policy
             let result = try copyIndex(source, to: destination, copying, registry: options, scratch: scratch)
             display.end()
             try report(result, destination, to)

@@ -3,6 +3,7 @@ public import ComposefsConcurrency
 public import ComposefsHashing
 import ComposefsLinuxSystem
 public import ComposefsOCIModel
+public import ComposefsSignaturePolicy
 public import ComposefsTransports
 import Synchronization
 
@@ -14,6 +15,8 @@ public struct IndexCopyOptions: Sendable {
     public var copiesReferrers: Bool
     /// Sizes of manifests and depth of indexes. Other limits do not apply: blobs are copied as they are.
     public var limits = PullLimits()
+    /// The signature policy that each manifest must satisfy, attestations included; nil asks none.
+    public var signaturePolicy: LoadedPolicy?
     /// Ends the copy with `CancellationError`, before the next bytes are sent. The destination's tag stays unchanged. A `RegistryClient` has
     /// its own cancellation: pass it the same value, so that transfers end immediately.
     public var cancellation = Cancellation()
@@ -70,14 +73,22 @@ public struct IndexCopyResult: Sendable {
 ///   - source: a registry, a layout or an archive of one. Other sources have no indexes.
 ///   - destination: opened after all documents have been read.
 ///   - options: number of blobs at the same time, referrers, limits, cancellation and observer.
-/// - Throws: `OCIError`, `LimitExceeded`, `PullError` if the source's content is refused, `PushError`, `CancellationError`, and errors of the
+/// - Throws: `OCIError`, `LimitExceeded`, `SignatureRefusal`, `PullError` if the source's content is refused, `PushError`, `CancellationError`, and errors of the
 ///   source and the destination.
 public func copyIndex(
     from source: any ImageSource, to destination: @autoclosure () throws -> any ImageDestination,
     _ options: IndexCopyOptions = IndexCopyOptions()
 ) throws -> IndexCopyResult {
     let reporter = PushReporter(options.observer)
+    try options.signaturePolicy?.requireAcceptable(source)
     let documents = try readImageDocuments(source, limits: options.limits, options.cancellation)
+    if let policy = options.signaturePolicy {
+        for document in documents {
+            guard case .manifest(let manifest) = document.document else { continue }
+            try policy.requireAccepted(
+                manifest, document.digest, isListed: documents.count > 1, of: source, options.limits, options.cancellation)
+        }
+    }
     let copy = IndexCopy(source: source, destination: try destination(), options: options)
     return try copy.run(documents, reporter)
 }

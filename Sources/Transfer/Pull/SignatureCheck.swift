@@ -7,30 +7,46 @@ import ComposefsOCIModel
 import ComposefsSignaturePolicy
 import ComposefsTransports
 
-extension ImagePull {
-    /// What the policy demands of the image; nil without a policy.
-    ///
-    /// - Throws: `SignatureRefusal` if the policy accepts the image with no signature at all.
-    func demands() throws -> SignatureDemands? {
-        try options.signaturePolicy?.demands(of: source.policyIdentity, named: ByteString(source.canonicalName))
+extension LoadedPolicy {
+    /// What the policy demands of an image; `SignatureRefusal` if it accepts the image with no signature at all.
+    private func demands(of source: any ImageSource) throws -> SignatureDemands {
+        try demands(of: source.policyIdentity, named: ByteString(source.canonicalName))
     }
 
     /// Judges the image before the first request, if it is known which one it is: a short name may stand for several.
-    func requireAcceptableSource() throws {
-        if source.localNames.count == 1 { _ = try demands() }
+    ///
+    /// - Throws: `SignatureRefusal`.
+    func requireAcceptable(_ source: any ImageSource) throws {
+        if source.localNames.count == 1 { _ = try demands(of: source) }
     }
 
-    /// Judges the image by its manifest and its signatures. Nothing of it has been stored, and no layer fetched.
+    /// Judges an image by its manifest and its signatures. Nothing of it has been stored, and no layer fetched.
     ///
     /// As in other container tools, the signature must be one of the manifest that is used: that of an index that lists it does not count.
     ///
+    /// - Parameter isListed: whether the reference names an index that lists the manifest.
     /// - Throws: `SignatureRefusal`, errors of the source.
+    func requireAccepted(
+        _ manifest: Manifest, _ digest: ContentDigest, isListed: Bool, of source: any ImageSource, _ limits: PullLimits,
+        _ cancellation: Cancellation
+    ) throws {
+        let demands = try demands(of: source)
+        guard !demands.areMet else { return }
+        let search = SignatureSearch(demands: demands, manifest: manifest.bytes, digest: digest, cancellation)
+        try search.run(source, limits)
+        if let refusal = search.demands.refusal(of: digest, isListed: isListed) { throw refusal }
+    }
+}
+
+extension ImagePull {
+    /// Asks the policy, if there is one; see `LoadedPolicy.requireAcceptable`.
+    func requireAcceptableSource() throws { try options.signaturePolicy?.requireAcceptable(source) }
+
+    /// Asks the policy, if there is one; see `LoadedPolicy.requireAccepted`.
     func requireAccepted(_ resolved: ResolvedManifest) throws {
-        guard let demands = try demands(), !demands.areMet else { return }
-        let search = SignatureSearch(demands: demands, manifest: resolved.manifest.bytes, digest: resolved.digest, options.cancellation)
-        try search.run(source, options.limits)
-        let isListed = resolved.index != nil && resolved.index != resolved.digest
-        if let refusal = search.demands.refusal(of: resolved.digest, isListed: isListed) { throw refusal }
+        try options.signaturePolicy?.requireAccepted(
+            resolved.manifest, resolved.digest, isListed: resolved.index != nil && resolved.index != resolved.digest, of: source,
+            options.limits, options.cancellation)
     }
 }
 
