@@ -6,7 +6,8 @@ public struct Boot: ParsableCommand {
     public static let configuration = CommandConfiguration(
         commandName: "boot", abstract: "Prepare images for booting.",
         subcommands: [
-            BootImageCommand.self, BootArgument.self, BootEntries.self, BootPrepare.self, BootList.self, BootStatusCommand.self,
+            BootImageCommand.self, BootArgument.self, BootEntries.self, BootPrepare.self, BootSealKernel.self, BootList.self,
+            BootStatusCommand.self,
             BootRollback.self, BootPin.self, BootRemove.self, BootGarbage.self,
         ])
 

@@ -21,3 +21,14 @@ package func hint(for error: BootError) -> String? {
     default: nil
     }
 }
+
+/// As above.
+package func hint(for error: UnifiedKernelError) -> String? {
+    switch error {
+    case .noProgram: "; install systemd-ukify or binutils"
+    case .noStub: "; install systemd-boot-efi, or name one with --stub"
+    case .noOSRelease: "; name one with --os-release"
+    case .program: "; its message is above"
+    default: nil
+    }
+}

@@ -9,6 +9,8 @@ public struct PortableExecutable: Sendable {
         public var name: ByteString
         /// The size in memory in bytes.
         public var memorySize: UInt32
+        /// The place in memory, from the program's first byte on.
+        public var address: UInt32 = 0
         /// The contents' place in the file in bytes. Behind them, a loader fills the memory with zeros.
         public var offset: UInt32
         public var storedSize: UInt32
@@ -21,6 +23,8 @@ public struct PortableExecutable: Sendable {
     /// `IMAGE_FILE_MACHINE_*`: 0x8664 is x86-64, 0xaa64 is ARM64.
     public let machine: UInt16
     public let sections: [Section]
+    /// The place and the size of the optional header in the file, in bytes.
+    private let optionalHeader: (offset: Int, size: Int)
 
     /// The largest number of sections that is accepted. Windows' loader has the same limit, and unified kernel images have about a dozen.
     public static let sectionLimit = 96
@@ -37,6 +41,7 @@ public struct PortableExecutable: Sendable {
         static let sectionSize = 40
         static let sectionNameSize = 8
         static let sectionMemorySize = 8
+        static let sectionAddress = 12
         static let sectionStoredSize = 16
         static let sectionOffset = 20
     }
@@ -60,7 +65,8 @@ public struct PortableExecutable: Sendable {
         machine = header.load(UInt16.self, at: Layout.machine)
         let count = Int(header.load(UInt16.self, at: Layout.sectionCount))
         guard count <= Self.sectionLimit else { throw ExecutableError.tooManySections(count, limit: Self.sectionLimit) }
-        let table = start + Layout.headerSize + Int(header.load(UInt16.self, at: Layout.optionalHeaderSize))
+        optionalHeader = (start + Layout.headerSize, Int(header.load(UInt16.self, at: Layout.optionalHeaderSize)))
+        let table = optionalHeader.offset + optionalHeader.size
         let bytes = try read(table, count * Layout.sectionSize)
         sections = (0..<count).map { index in
             let at = index * Layout.sectionSize
@@ -68,9 +74,50 @@ public struct PortableExecutable: Sendable {
             return Section(
                 name: ByteString(name.prefix { $0 != 0 }),
                 memorySize: bytes.load(UInt32.self, at: at + Layout.sectionMemorySize),
+                address: bytes.load(UInt32.self, at: at + Layout.sectionAddress),
                 offset: bytes.load(UInt32.self, at: at + Layout.sectionOffset),
                 storedSize: bytes.load(UInt32.self, at: at + Layout.sectionStoredSize))
         }
+    }
+
+    /// Where a program is in memory (section 3.4).
+    public struct MemoryLayout: Sendable, Equatable {
+        /// The address of the program's first byte that it was linked for.
+        public var base: UInt64
+        /// The addresses of sections are multiples of this power of two, in bytes.
+        public var alignment: UInt32
+        /// The first free address behind all sections, from the program's first byte on.
+        public var end: UInt64
+
+        public init(base: UInt64, alignment: UInt32, end: UInt64) {
+            self.base = base
+            self.alignment = alignment
+            self.end = end
+        }
+    }
+
+    /// Reads the memory layout from the optional header of `file`.
+    ///
+    /// - Throws: `ExecutableError`, or the error of `file`.
+    public func memoryLayout(in file: some RandomAccessBytes) throws -> MemoryLayout {
+        // Up to and including the alignment of sections.
+        let needed = 36
+        let header = try readPart(of: file, at: UInt64(optionalHeader.offset), min(needed, optionalHeader.size))
+        guard header.count == needed else {
+            throw ExecutableError.truncated(offset: UInt64(optionalHeader.offset), needed: needed, size: file.byteCount)
+        }
+        let base: UInt64
+        switch header.load(UInt16.self, at: 0) {
+        case 0x20b: base = header.load(UInt64.self, at: 24)
+        case 0x10b: base = UInt64(header.load(UInt32.self, at: 28))
+        case let magic: throw ExecutableError.unknownHeader(magic)
+        }
+        let alignment = header.load(UInt32.self, at: 32)
+        guard alignment > 0, alignment & (alignment - 1) == 0, alignment <= 1 << 20 else {
+            throw ExecutableError.sectionAlignment(alignment)
+        }
+        let end = sections.map { UInt64($0.address) + UInt64(max($0.memorySize, $0.storedSize)) }.max() ?? 0
+        return MemoryLayout(base: base, alignment: alignment, end: end)
     }
 
     /// The contents of a section of `file`.
@@ -104,6 +151,10 @@ public enum ExecutableError: Error, Equatable, CustomStringConvertible {
     case noSection(ByteString)
     case sectionTooLarge(ByteString, size: Int, limit: Int)
     case notUTF8(ByteString)
+    /// The optional header is neither that of a 32-bit nor of a 64-bit program.
+    case unknownHeader(UInt16)
+    /// The alignment of sections in memory is no power of two, or too large.
+    case sectionAlignment(UInt32)
 
     public var description: String {
         switch self {
@@ -114,6 +165,8 @@ public enum ExecutableError: Error, Equatable, CustomStringConvertible {
         case .noSection(let name): "the EFI program has no section \(name)"
         case .sectionTooLarge(let name, let size, let limit): "section \(name) has \(size) bytes; at most \(limit) are read"
         case .notUTF8(let name): "section \(name) is not UTF-8"
+        case .unknownHeader(let magic): "the EFI program has an optional header of the unknown kind \(magic)"
+        case .sectionAlignment(let alignment): "the EFI program aligns sections to \(alignment) bytes"
         }
     }
 }

@@ -57,6 +57,30 @@ import Testing
         }
     }
 
+    /// The figures of the optional header (PE format, 3.4), of programs for 64 and 32 bits.
+    @Test func memoryLayout() throws {
+        var program = kernel
+        func layout() throws -> PortableExecutable.MemoryLayout {
+            let bytes = program.bytes
+            return try PortableExecutable(bytes).memoryLayout(in: bytes)
+        }
+        #expect(throws: ExecutableError.unknownHeader(0xeeee)) { try layout() }
+        program.optionalHeader.replaceSubrange(0..<2, with: [0x0b, 0x02])
+        program.optionalHeader.replaceSubrange(24..<36, with: [0, 0, 0xf9, 0x4d, 1, 0, 0, 0, 0, 0x10, 0, 0])
+        // Every section is at 0x10000 and has one block in the file.
+        #expect(try layout() == .init(base: 0x1_4df9_0000, alignment: 0x1000, end: 0x10200))
+        #expect(try PortableExecutable(program.bytes).sections.allSatisfy { $0.address == 0x10000 })
+        program.optionalHeader.replaceSubrange(0..<2, with: [0x0b, 0x01])
+        program.optionalHeader.replaceSubrange(28..<32, with: [0, 0, 0x40, 0])
+        #expect(try layout() == .init(base: 0x40_0000, alignment: 0x1000, end: 0x10200))
+        for alignment: [UInt8] in [[0, 0, 0, 0], [1, 0x10, 0, 0], [0, 0, 0x20, 0]] {
+            program.optionalHeader.replaceSubrange(32..<36, with: alignment)
+            #expect(throws: ExecutableError.self) { try layout() }
+        }
+        program.optionalHeader = [0x0b, 0x02]
+        #expect(throws: ExecutableError.self) { try layout() }
+    }
+
     @Test func sectionsOutsideOfTheFileAndOverTheLimitAreRefused() throws {
         let whole = kernel.bytes
         let image = try UnifiedKernelImage(whole)

@@ -397,4 +397,20 @@ private let verityDirectory = getenv("CFSOCI_TEST_VERITY_DIR").map { String(cStr
         #expect(try succeed(["pull", "oci:" + base + "/artifact:t", "t", "--image-signatures", "require"]).lines.last == "signed  3")
         #expect(try signature(id) == known)
     }
+
+    /// What an author without fs-verity seals, this kernel checks.
+    @Test func sealedByTheAuthor() throws {
+        defer { removeTree(base) }
+        let author = ["--repo", base + "/author"]
+        try LayoutBuilder.small().write(to: base + "/layout")
+        try Cfsoci.succeed(["init", base + "/author", "--insecure"])
+        try Cfsoci.succeed(["pull", "oci:" + base + "/layout", "t"] + author)
+        try Cfsoci.succeed(["seal", "t"] + signing + author)
+        try Cfsoci.succeed(["push", "t", "oci:" + base + "/sealed"] + author)
+        try Cfsoci.succeed(["init", repository])
+        let pulled = try succeed(["pull", "oci:" + base + "/sealed", "t", "--require-seal", "--image-signatures", "require"])
+        #expect(pulled.lines.last == "signed  3", "\(pulled.text)")
+        #expect(try signature(imageID) == sign("known", try #require(ObjectID(hex: imageID))))
+        #expect(try succeed(["fsck", "--deep"]).lines.last == "status: ok")
+    }
 }

@@ -85,9 +85,14 @@ extension ImageStore {
             }
     }
 
-    private static func choose(_ name: ByteString?, _ resources: [BootResource]) throws(BootError) -> BootResource {
-        let bootable = resources.filter { $0.kind.isBootable && (name == nil || $0.name == name || $0.path == name) }
-        for kind in BootResource.Kind.allCases {
+    /// The resource of a name or path; without one, the newest of the first kind that there is.
+    static func choose(
+        _ name: ByteString?, _ resources: [BootResource], kinds: [BootResource.Kind] = BootResource.Kind.allCases
+    ) throws(BootError) -> BootResource {
+        let bootable = resources.filter {
+            $0.kind.isBootable && kinds.contains($0.kind) && (name == nil || $0.name == name || $0.path == name)
+        }
+        for kind in kinds {
             let intact = bootable.filter { $0.kind == kind && $0.fault == nil }
             // The last of those with the same version.
             if let newest = intact.reversed().min(by: { compareVersions($0.version ?? "", $1.version ?? "") > 0 }) { return newest }
@@ -163,7 +168,7 @@ struct BootTarget {
 
 extension ImageStore {
     /// The ID of an image for booting in the default format, which is not stored.
-    fileprivate func computedBootImage(of image: StoredImage, _ filtering: XattrFiltering) throws -> ObjectID {
+    func computedBootImage(of image: StoredImage, _ filtering: XattrFiltering) throws -> ObjectID {
         let bytes = try writeErofs(try bootTree(of: image, filtering), version: repository.erofsFormats.default)
         return bytes.withUnsafeBytes { VerityHasher.objectID(of: $0, repository.algorithm) }
     }

@@ -15,6 +15,7 @@ func hint(for error: any Error) -> String? {
     case let error as ImageStoreError: hint(for: error)
     case let error as RepositoryError: hint(for: error)
     case let error as BootError: hint(for: error)
+    case let error as UnifiedKernelError: hint(for: error)
     case let error as RegistryError: error.remedy.map(hint)
     case let error as OCIError: hint(for: error)
     case let error as LimitExceeded: ", \(option(error.limit)) raises it"
