@@ -21,7 +21,7 @@ class Layout:
     def image(self, layers):
         """An image of uncompressed layers."""
         config = {
-            "architecture": "amd64", "os": "linux", "config": {},
+            "created": "2026-01-01T00:00:00Z", "architecture": "amd64", "os": "linux", "config": {},
             "rootfs": {"type": "layers", "diff_ids": [layer["digest"] for layer in layers]},
         }
         manifest = {
