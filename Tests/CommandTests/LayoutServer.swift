@@ -230,8 +230,10 @@ func writeRandomLayout(_ folder: String, layers: Int, fileSize: Int) throws -> [
         try header.withUnsafeBytes { try put($0) }
         var left = fileSize
         while left > 0 {
-            let count = min(left, buffer.count)
-            guard read(random, &buffer, count) == count else { throw RunFailure(description: "/dev/urandom: short read") }
+            // Fewer bytes if a signal is pending (random(4)).
+            let count = read(random, &buffer, min(left, buffer.count))
+            guard count > 0 || errno == EINTR else { throw RunFailure(description: "/dev/urandom: \(String(cString: strerror(errno)))") }
+            if count <= 0 { continue }
             try buffer.withUnsafeBytes { try put(UnsafeRawBufferPointer(rebasing: $0[..<count])) }
             left -= count
         }
