@@ -49,6 +49,18 @@ private let label = "containers.composefs.fsverity"
 
     // MARK: Documents
 
+    /// The same image and key, in another second, are the same documents, also if the image has no time.
+    @Test func sameDocuments() throws {
+        let (store, _, signing) = try Self.store()
+        var documents: [[JSONValue?]] = []
+        for name in ["one", "two"] {
+            let sealed = try store.succeed(["seal", "os", name, "--json"] + signing).json()
+            documents.append(["manifestDigest", "configDigest", "signatureDigest"].map { sealed[$0] })
+            usleep(1_100_000)
+        }
+        #expect(documents[0] == documents[1] && documents[0].allSatisfy { $0?.string?.hasPrefix("sha256:") == true }, "\(documents)")
+    }
+
     /// The sealed config and manifest differ from the image's in what states the digests, and in nothing else.
     @Test func statesTheDigests() throws {
         let (store, image, _) = try Self.store()

@@ -166,8 +166,9 @@ private struct Sealing {
                     content: signature, mediaType: ImageSeal.signatureType,
                     annotations: [part.annotation(repository.algorithm): id.hex]))
         }
-        // Its time would make another artifact each time.
-        if let created = config.created, isTime(created) { artifact.annotations["org.opencontainers.image.created"] = created }
+        // That of the image, or the epoch: the current time would make another artifact each time.
+        let created = config.created.flatMap { isTime($0) ? $0 : nil } ?? "1970-01-01T00:00:00Z"
+        artifact.annotations["org.opencontainers.image.created"] = created
         return artifact
     }
 
