@@ -83,6 +83,7 @@ let package = Package(
         // What a process gives up before it parses bytes of others. Programs ask for it; no other module does.
         module("Confinement", ["Bytes", "LinuxSystem"]),
         // Level 2: pure formats, bytes in, values out.
+        module("Varlink", ["Bytes", "JSON"]),
         module("FileTree", ["Bytes", "Hashing"]),
         module("Tar", ["Bytes"]),
         module("SplitStream", ["Bytes", "Hashing", "Compression"]),
@@ -155,7 +156,15 @@ let package = Package(
                 "Extraction", "Transfer",
                 "Registry", "Mounting", "Fuse", "Confinement",
             ], products: [logging], path: "Sources/ComposefsOCI"),
-        // Level 9: the command. CommandSupport has what subcommands share: options, output, progress. Groups of
+        // Level 9: what other programs call, and the command: both are for programs, not for Swift code. The service is a module of its own, so that
+        // tests run it in their process.
+        module(
+            "VarlinkService",
+            [
+                "Bytes", "Hashing", "LinuxSystem", "Concurrency", "JSON", "OCIModel", "Mounting", "Repository", "Transports", "ImageStore",
+                "Transfer", "OCI", "Varlink",
+            ]),
+        // The command. CommandSupport has what subcommands share: options, output, progress. Groups of
         // subcommands that are large enough have modules of their own.
         module(
             "CommandSupport",
@@ -170,10 +179,13 @@ let package = Package(
         module("ToolCommands", ["Bytes", "Confinement", "Hashing", "LinuxSystem", "FileTree", "OCI", "CommandSupport"]),
         module("DiskCommands", ["Bytes", "LinuxSystem", "JSON", "OCI", "CommandSupport"], products: [argumentParser]),
         module(
+            "ServiceCommands", ["Bytes", "LinuxSystem", "Concurrency", "OCI", "Varlink", "VarlinkService", "CommandSupport"],
+            products: [argumentParser]),
+        module(
             "Commands",
             [
                 "Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "FileTree", "OCI", "CommandSupport",
-                "LowLevelCommands", "BootCommands", "DiskCommands", "ArchiveCommands", "ToolCommands",
+                "LowLevelCommands", "BootCommands", "DiskCommands", "ArchiveCommands", "ToolCommands", "ServiceCommands",
             ],
             products: [argumentParser]),
         .executableTarget(
@@ -190,6 +202,13 @@ let package = Package(
         tests("Confinement", ["Bytes", "LinuxSystem", "TestSupport"]),
         tests("JSON", []),
         tests("TOML", []),
+        tests("Varlink", ["Bytes", "JSON"]),
+        tests(
+            "VarlinkService",
+            [
+                "Bytes", "Hashing", "JSON", "LinuxSystem", "Concurrency", "Varlink", "Repository", "ImageStore", "Transfer", "Transports",
+                "OCI", "TestSupport",
+            ]),
         tests("FileTree", ["Bytes"]),
         tests("Tar", ["Bytes"]),
         tests("SplitStream", ["Bytes", "Hashing", "Compression"]),
@@ -289,6 +308,7 @@ if Context.environment["CFSOCI_FUZZ"] != nil {
         "FuzzSignaturePolicy": ["Hashing", "OCIModel", "SignaturePolicy"],
         "FuzzSplitStream": ["Compression", "Hashing", "SplitStream"],
         "FuzzTar": ["Tar"],
+        "FuzzVarlink": ["JSON", "Varlink"],
     ]
     package.targets.append(
         .target(

@@ -6,6 +6,7 @@ import ComposefsDiskCommands
 import ComposefsLinuxSystem
 import ComposefsLowLevelCommands
 import ComposefsOCI
+import ComposefsServiceCommands
 import ComposefsToolCommands
 import Synchronization
 
@@ -43,6 +44,7 @@ public struct Cfsoci: ParsableCommand {
                     Initialize.self, Info.self, DiskUsage.self, Fsck.self, GarbageCollect.self, Prune.self, Upgrade.self, Features.self,
                     Metrics.self, ShowVersion.self,
                 ]),
+            CommandGroup(name: "Other programs", subcommands: [VarlinkCommand.self]),
             CommandGroup(
                 name: "Low level",
                 subcommands: [

@@ -79,9 +79,9 @@ public struct GlobalOptions: ParsableArguments {
         return sysroot?.kind == .directory ? Self.systemPath : "/var/lib/composefs"
     }
 
-    private static var systemPath: ByteString { "/sysroot/composefs" }
+    package static var systemPath: ByteString { "/sysroot/composefs" }
 
-    private static func userPath() throws -> ByteString {
+    package static func userPath() throws -> ByteString {
         guard let home = environment("HOME"), !home.isEmpty else {
             throw CommandError("HOME is not set, so the user has no repository; name one with --repo")
         }
