@@ -9,6 +9,10 @@ public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     do {
         let image = try UnifiedKernelImage(bytes)
         _ = image.kind
+        if let layout = try? image.executable.memoryLayout(in: bytes) {
+            precondition(layout.alignment.nonzeroBitCount == 1, "an alignment that is no power of two")
+            precondition(image.executable.sections.allSatisfy { UInt64($0.address) <= layout.end }, "a section behind the end")
+        }
         for section in image.executable.sections {
             let contents = try? image.executable.contents(of: section, in: bytes, limit: UnifiedKernelImage.textLimit)
             precondition(contents.map { $0.count <= bytes.count } ?? true, "more than the file has")
