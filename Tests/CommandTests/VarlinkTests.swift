@@ -196,13 +196,19 @@ import Testing
         let service = try Service()
         let repository = service.folder.path + "/repository"
         let text = try mustShell(
-            """
+            #"""
             varlinkctl info "$1"
-            varlinkctl introspect "$1" org.composefs.Repository org.composefs.Oci org.varlink.service
-            varlinkctl call "$1" org.composefs.Repository.InitRepository "{\\"path\\":\\"$2\\",\\"insecure\\":true}"
-            varlinkctl call "exec:$CFSOCI varlink" org.composefs.Repository.EnsureRepository "{\\"path\\":\\"$2\\",\\"insecure\\":true}" ||
-            varlinkctl call "exec:$3" org.composefs.Repository.EnsureRepository "{\\"path\\":\\"$2\\",\\"insecure\\":true}"
-            """, [service.socket, repository, service.folder.path + "/exec"])
+            for interface in org.composefs.Repository org.composefs.Oci org.varlink.service; do
+                varlinkctl introspect "$1" $interface | tee "$3"
+                varlinkctl validate-idl "$3" > /dev/null
+            done
+            varlinkctl call "$1" org.composefs.Repository.InitRepository "{\"path\":\"$2\",\"insecure\":true}"
+            # A connection to a process of its own.
+            printf '#!/bin/sh\nexec "%s" varlink\n' "$CFSOCI" > "$3"
+            chmod 755 "$3"
+            varlinkctl call "exec:$3" org.composefs.Repository.EnsureRepository "{\"path\":\"$2\",\"insecure\":true}"
+            """#, [service.socket, repository, service.folder.path + "/file"])
+        #expect(text.contains("Opened"))
         #expect(text.contains("method OpenRepository(") && text.contains("method FinalizeImage("))
         #expect(service.end() == 0)
     }
