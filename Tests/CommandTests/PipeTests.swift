@@ -102,7 +102,8 @@ import Testing
         expectRefusal(text)
         let damaged = try shell(
             """
-            $CFSOCI --repo $1/repo export small:1 oci-archive:- 2> /dev/null | head -c 9000 > $1/cut.tar
+            $CFSOCI --repo $1/repo export small:1 oci-archive:- > $1/whole.tar 2> /dev/null
+            head -c 9000 $1/whole.tar > $1/cut.tar
             cat $1/cut.tar | $CFSOCI --repo $1/repo pull oci-archive:-
             """, [folder.path])
         expectRefusal(damaged)
