@@ -163,7 +163,8 @@ struct DiskTests {
     @Test(arguments: ["single", "vmdk", "layered", "flat"]) func damage(kind: String) throws {
         try pull(LayoutBuilder.small())
         try mustShell(
-            "f=$(find $1/objects -type f -size +60k | head -1); printf X | dd of=$f conv=notrunc bs=1 seek=50000 status=none", [repository])
+            "f=$(find $1/objects -type f -size +60k -print -quit); printf X | dd of=$f conv=notrunc bs=1 seek=50000 status=none",
+            [repository])
         let result = try disk(["t", "--kind", kind, "-o", folder.path + "/out"])
         #expect(result.status == 1 && result.error.contains("digest") && result.error.contains("cfsoci fsck"), "\(result.error)")
         #expect(!fileList(folder.path).contains { $0.hasPrefix("out") || $0.hasPrefix(".out") })

@@ -114,7 +114,7 @@ struct ExtractionTests {
     /// A damaged object: nothing stays, and an archive has no end.
     @Test(.enabled(if: geteuid() == 0, "needs root")) func damage() throws {
         try pull()
-        let object = try mustShell("$CFSOCI --repo $1 dump t | awk '$1 == \"/usr/big\" { print $9; exit }'", [folder.path + "/repo"])
+        let object = try mustShell("$CFSOCI --repo $1 dump t | awk '$1 == \"/usr/big\" { print $9 }'", [folder.path + "/repo"])
         let path = try mustShell(
             "find $1/objects -type f -size 69k -print", [folder.path + "/repo"]
         ).split(separator: "\n").map(String.init)

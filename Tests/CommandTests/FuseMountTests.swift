@@ -46,7 +46,7 @@ struct FuseMountTests {
             exec 7>&-
             pid=$(pgrep -f '^[^ ]*cfsoci mount --fuse tool fuse')
             readlink "/proc/$pid/cwd"
-            ! ls -l "/proc/$pid/fd" | grep -q held
+            ! ls -l "/proc/$pid/fd" | grep held > /dev/null
             readlink "/proc/$pid/fd/2"
             [ "$(ps -o sid= -p "$pid" | tr -d ' ')" = "$pid" ]
             "$CFSOCI" umount fuse

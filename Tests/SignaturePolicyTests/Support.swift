@@ -61,7 +61,7 @@ final class OpenSSL: Sendable {
     func sign(_ message: [UInt8], _ key: String) throws -> [UInt8] {
         try write("message", message)
         try run(
-            "if openssl pkey -in \(key).key -text -noout | grep -q ED25519; then openssl pkeyutl -sign -rawin -inkey \(key).key -in message -out sig;"
+            "if openssl pkey -in \(key).key -text -noout | grep ED25519 > /dev/null; then openssl pkeyutl -sign -rawin -inkey \(key).key -in message -out sig;"
                 + " else openssl dgst -sha256 -sign \(key).key -out sig message; fi")
         return try read("sig")
     }
