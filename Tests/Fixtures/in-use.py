@@ -38,6 +38,14 @@ def run(*arguments):
     return finish(start(*arguments))
 
 
+def leases():
+    """The uses of images. The last process that ends its use removes the directory, perhaps at this moment."""
+    try:
+        return os.listdir(repository + "/.leases")
+    except FileNotFoundError:
+        return []
+
+
 def digest(content):
     return hashlib.sha256(content).hexdigest()
 
@@ -117,7 +125,7 @@ def one_round(number, old, new):
     finally:
         run("umount", target)
     for _ in range(400):
-        if not os.path.isdir(repository + "/.leases") or not os.listdir(repository + "/.leases"):
+        if not leases():
             break
         time.sleep(0.01)
     else:
