@@ -15,10 +15,21 @@ extension LoadedPolicy {
 
     static func ofHost(_ file: ByteString?, _ environment: Environment) throws -> LoadedPolicy? {
         if let file { return try read(file) }
-        for path in ConfigurationPaths(environment).signaturePolicies {
+        for path in ConfigurationPaths(environment).signaturePolicies where try exists(path) {
             do { return try read(path) } catch let error as SystemError where error.isMissing { continue }
         }
         return nil
+    }
+
+    /// Whether a policy exists. A home directory that this user may not search is another user's, as after sudo(8): what it has is not looked
+    /// for, as by containers/image.
+    private static func exists(_ path: ByteString) throws -> Bool {
+        do throws(SystemError) {
+            return try FileDescriptor.currentDirectory.statusIfPresent(at: path, follow: true) != nil
+        } catch {
+            guard error.isMissing || error.errno == .accessDenied else { throw error }
+            return false
+        }
     }
 
     private static func read(_ path: ByteString) throws -> LoadedPolicy {
