@@ -21,8 +21,9 @@ enum PathResolution {
         case .noSystemCall:
             lacksOpenat2.store(true, ordering: .relaxed)
             return walk(root, path, flags, mode, resolve)
-        // Seccomp profiles that do not know the call return EPERM.
-        case .notPermitted where result < 0: return walk(root, path, flags, mode, resolve)
+        // Seccomp profiles that do not know the call return EPERM. EAGAIN: something was renamed or mounted on this machine while the kernel
+        // went up a directory, which the walk does by itself.
+        case .notPermitted where result < 0, .tryAgain: return walk(root, path, flags, mode, resolve)
         default: return result
         }
     }
