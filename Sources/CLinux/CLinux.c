@@ -732,6 +732,11 @@ intptr_t cl_descriptor_limit(void) {
     return limit.rlim_cur > INT_MAX ? INT_MAX : (intptr_t)limit.rlim_cur;
 }
 
+void cl_grow_descriptor_table(int32_t count) {
+    int fd = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, count - 1);
+    if (fd >= 0) close(fd);
+}
+
 char **cl_environment_list(void) { return environ; }
 
 intptr_t cl_processor_count(void) {

@@ -59,6 +59,8 @@ public struct Cfsoci: ParsableCommand {
     /// Runs the command that the process's arguments name, and exits.
     public static func start() -> Never {
         Host.fillStandardDescriptors()
+        // The directories of objects and as many others.
+        Host.makeRoom(forDescriptors: 512)
         Host.returnsFreedMemory(ofAtLeast: 256 << 10)
         // A command can be stopped at any time, and the next command continues, so there is nothing to undo. A background job of a shell
         // ignores the signal and continues to do so.

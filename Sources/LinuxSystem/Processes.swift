@@ -91,6 +91,10 @@ extension Host {
     /// error.
     public static func fillStandardDescriptors() { _ = cl_fill_standard_descriptors() }
 
+    /// Makes room for this number of open descriptors, if the limit allows it. In a process with several threads, the kernel waits for milliseconds
+    /// each time that the table of descriptors becomes too small (expand_fdtable in fs/file.c), so a program calls this before it starts one.
+    public static func makeRoom(forDescriptors count: Int32) { cl_grow_descriptor_table(count) }
+
     /// Makes freed blocks of at least `size` bytes return to the system at once. By default glibc keeps them once blocks of that size have
     /// been freed, so that the process's peak memory becomes the sum of the peaks of all its operations.
     public static func returnsFreedMemory(ofAtLeast size: Int32) { cl_map_large_blocks(size) }

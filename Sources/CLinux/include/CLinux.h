@@ -228,6 +228,8 @@ int32_t cl_is_ignored(int32_t signal);
 // waits for them.
 intptr_t cl_block_end_signals(void);
 intptr_t cl_wait_end_signal(void);
+// Makes the kernel's table of this process large enough for `count` descriptors, if the limit allows that many.
+void cl_grow_descriptor_table(int32_t count);
 // The soft limit of open descriptors.
 intptr_t cl_descriptor_limit(void);
 // Raises the soft limit of open descriptors to the hard limit and returns it.
