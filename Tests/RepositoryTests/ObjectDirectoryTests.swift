@@ -47,7 +47,7 @@ import Testing
         let scratch = try Scratch()
         let repository = try scratch.create()
         // All directories exist.
-        for number in 0..<1000 { _ = try repository.store(Array("first \(number)".utf8)) }
+        for number in 0..<3000 { _ = try repository.store(Array("first \(number)".utf8)) }
         try repository.sync()
         let opens = Opens()
         try Recorder(forwarding: opens).observe {
