@@ -135,15 +135,18 @@ let package = Package(
         // Level 6, too: what virtual machines boot.
         module(
             "Disks",
-            ["Bytes", "Hashing", "LinuxSystem", "Concurrency", "FileTree", "EROFS", "Ext4", "Repository", "ImageStore"]),
+            [
+                "Bytes", "Hashing", "LinuxSystem", "Concurrency", "FileTree", "SplitStream", "EROFS", "Ext4", "OCIModel", "Repository",
+                "ImageStore",
+            ]),
         // Level 6, too: the files of images in directories and archives.
         module("Extraction", ["Bytes", "Hashing", "LinuxSystem", "Concurrency", "FileTree", "EROFS", "Repository", "ImageStore"]),
-        // Level 7: pull, push, copy. Above Boot, because a copy creates boot images again.
+        // Level 7: pull, push, copy. Above Boot, because a copy creates boot images again, and Disks, which a pull makes while layers arrive.
         module(
             "Transfer",
             [
                 "Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "FileTree", "Tar", "SplitStream", "EROFS",
-                "OCIModel", "SignaturePolicy", "Repository", "Transports", "ImageStore", "Boot",
+                "OCIModel", "SignaturePolicy", "Repository", "Transports", "ImageStore", "Boot", "Disks",
             ]),
         // Level 8: one import for Swift programs.
         module(

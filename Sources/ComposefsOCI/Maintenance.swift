@@ -1,5 +1,6 @@
 public import ComposefsBytes
 public import ComposefsConcurrency
+import ComposefsDisks
 public import ComposefsImageStore
 import ComposefsLinuxSystem
 public import ComposefsRepository
@@ -65,6 +66,10 @@ extension Store {
         else { return StoreReport(repository: found, images: ImageReport()) }
         var report = try images.check(image, options, verified: found.verified)
         report.problems += try images.checkPackingHints(image, options)
+        let disks = try ImageDisks(images).check(try image.map { try images.resolve($0).manifestDigest }, deep: options.deep)
+        report.problems += disks.problems
+        report.disksChecked = disks.checked
+        report.disksDamaged = disks.problems.count
         return StoreReport(repository: found, images: report)
     }
 

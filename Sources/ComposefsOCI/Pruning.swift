@@ -33,6 +33,8 @@ public struct PruneReport: Hashable, Sendable {
     public var tagsKept: [Kept] = []
     /// The number of removed records of referrers whose subjects are not stored any more.
     public var referrersRemoved = 0
+    /// The number of removed records of disks: of images that are not kept any more, or of all images if that was asked for.
+    public var disksRemoved = 0
     /// The result of the garbage collection.
     public var garbage = GarbageReport()
 
@@ -43,21 +45,24 @@ public struct PruneReport: Hashable, Sendable {
 }
 
 extension Store {
-    /// Removes records of referrers whose subjects are not stored, and then everything that no tag keeps, as `collectGarbage` does.
+    /// Removes records of referrers and disks of images that are not stored, and then everything that no tag keeps, as `collectGarbage` does.
     ///
     /// - Parameters:
     ///   - all: whether to remove also the tags of all images that are not in use, that is, not mounted, booted, deployed or named by a
     ///     boot entry. An artifact is in use only if it belongs to an image that is kept. Names in `images/refs` are never removed.
     ///   - policy: which of these tags to remove; with a policy, they are removed without `all`, too.
+    ///   - disks: whether to remove also the disks of images that are kept. They can be made again.
     ///   - dryRun: whether only to report what would be removed.
     ///   - wait: how long to wait for other handles of the repository.
     ///   - cancellation: ends waiting. Cancelling the task does so too.
     /// - Throws: `RepositoryError`, which is `.busy` after the time limit; `ImageStoreError`; `CancellationError` after a cancellation.
     public func prune(
-        all: Bool = false, policy: PrunePolicy? = nil, dryRun: Bool = false, wait: LockWait = .forever,
+        all: Bool = false, policy: PrunePolicy? = nil, disks: Bool = false, dryRun: Bool = false, wait: LockWait = .forever,
         cancellation: Cancellation = Cancellation()
     ) async throws -> PruneReport {
-        try await waiting(cancellation) { try prune(all: all, policy: policy, dryRun: dryRun, wait: wait, cancellation: cancellation) }
+        try await waiting(cancellation) {
+            try prune(all: all, policy: policy, disks: disks, dryRun: dryRun, wait: wait, cancellation: cancellation)
+        }
     }
 
     /// Removes the tags that a policy selects, and then what `prune` removes. Tags of images that are in use stay.
@@ -89,6 +94,7 @@ extension Store {
     /// - Parameters:
     ///   - all: as for `prune`.
     ///   - policy: as for `prune`.
+    ///   - disks: as for `prune`.
     ///   - dryRun: as for `prune`.
     ///   - wait: as for `prune`.
     ///   - cancellation: as for `prune`.
@@ -96,11 +102,11 @@ extension Store {
     ///     ends the call.
     ///   - willWait: called once before waiting for other handles.
     public func prune(
-        all: Bool = false, policy: PrunePolicy? = nil, dryRun: Bool = false, wait: LockWait = .forever,
+        all: Bool = false, policy: PrunePolicy? = nil, disks: Bool = false, dryRun: Bool = false, wait: LockWait = .forever,
         cancellation: Cancellation = Cancellation(), confirm: (([ByteString]) throws -> Void)? = nil,
         willWait: (@Sendable () -> Void)? = nil
     ) throws -> PruneReport {
-        var plan = try planPrune(all: all, policy)
+        var plan = try planPrune(all: all, policy, disks: disks)
         if dryRun {
             let gone = plan.tags.union(plan.records).map { "streams/refs/" + $0 }
             plan.report.garbage = try repository.planCollection(without: Set(gone))
@@ -111,7 +117,7 @@ extension Store {
         // changed.
         try repository.waitForOthers(wait, cancellation, willWait: willWait)
         let confirmed = Set(plan.report.tagsRemoved)
-        plan = try planPrune(all: all, policy) { confirmed.contains($0) }
+        plan = try planPrune(all: all, policy, disks: disks) { confirmed.contains($0) }
         // An image that is used now was used last when it is not any more.
         images.repository.noteUse(streams: plan.report.tagsKept.map { ImageTag.prefix + ImageTag.encode($0.name) })
         for name in plan.report.tagsRemoved { try images.untag(name, force: true) }
@@ -130,7 +136,9 @@ extension Store {
     }
 
     /// - Parameter mayRemove: whether a tag may be removed.
-    private func planPrune(all: Bool, _ policy: PrunePolicy?, _ mayRemove: (ByteString) -> Bool = { _ in true }) throws -> PrunePlan {
+    private func planPrune(
+        all: Bool, _ policy: PrunePolicy?, disks: Bool, _ mayRemove: (ByteString) -> Bool = { _ in true }
+    ) throws -> PrunePlan {
         let uses = try repository.imageUses()
         var plan = PrunePlan()
         if let policy {
@@ -144,8 +152,13 @@ extension Store {
             try sortTags(uses, &plan.report, mayRemove)
         }
         plan.tags = Set(plan.report.tagsRemoved.map { ImageTag.prefix + ImageTag.encode($0) })
-        plan.records = try images.unneededReferrers(without: plan.tags, kept: images.manifestsInUse(uses))
-        plan.report.referrersRemoved = plan.records.count
+        plan.records = try images.unneededRecords(without: plan.tags, kept: images.manifestsInUse(uses))
+        if disks {
+            let others = try repository.streamReferences(under: DiskRecord.directory).map { DiskRecord.prefix + $0.name }
+            plan.records += Set(others).subtracting(plan.records).sorted()
+        }
+        plan.report.disksRemoved = plan.records.count { $0.hasPrefix(DiskRecord.prefix) }
+        plan.report.referrersRemoved = plan.records.count - plan.report.disksRemoved
         return plan
     }
 

@@ -1,5 +1,7 @@
 public import ComposefsBytes
 public import ComposefsConcurrency
+import ComposefsDisks
+import ComposefsHashing
 import ComposefsImageStore
 import ComposefsLinuxSystem
 import ComposefsOCIModel
@@ -100,6 +102,7 @@ extension Store {
         if let observer = options.observer { repair.observer = { event in observer(.repair(event)) } }
         let before = try check(nil, ImageCheckOptions(), observer: options.observer)
         var report = try images.repair(before.repository, before.images, repair)
+        try repairDisks(before, options, &report)
         guard !options.isDryRun, !report.actions.isEmpty else {
             return StoreRepairReport(before: before, repair: report, after: nil)
         }
@@ -114,6 +117,24 @@ extension Store {
             report.images[index].failure = nil
         }
         return StoreRepairReport(before: before, repair: report, after: after)
+    }
+
+    /// Makes disks again that are damaged: nothing else has them.
+    private func repairDisks(_ before: StoreReport, _ options: StoreRepairOptions, _ report: inout RepairReport) throws {
+        // A name of an image that was made from a directory has no disks.
+        let only = try options.image.map { try images.hasName($0) ? nil : try images.resolve($0).manifestDigest }
+        if case .some(.none) = only { return }
+        let damaged = Set(before.repository.problems.compactMap { ObjectID(objectPath: $0.path.bytes.dropFirst(8)) })
+        for disk in try ImageDisks(images).repair(only ?? nil, damaged: damaged, isDryRun: options.isDryRun) {
+            if disk.failure == nil {
+                report.actions.append(.regenerated(image: disk.record))
+                options.observer?(.repair(.did(.regenerated(image: disk.record))))
+            }
+            report.images.append(
+                RepairedImage(
+                    name: disk.record, manifestDigest: disk.image, wasWhole: false, isWhole: disk.failure == nil && !options.isDryRun,
+                    failure: disk.failure))
+        }
     }
 
     /// A tag that is a complete registry reference states the image's source.

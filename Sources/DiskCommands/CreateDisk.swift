@@ -5,12 +5,10 @@ import ComposefsLinuxSystem
 public import ComposefsOCI
 
 struct CreateDisk: ParsableCommand, ConfinedCommand, ImageCommand {
-    static var rights: CommandRights? {
-        CommandRights(.reads, writes: "directory of the output", capabilities: [.dacOverride, .dacReadSearch, .fileOwner])
-    }
+    static var rights: CommandRights? { .writing() }
 
     static let configuration = CommandConfiguration(
-        commandName: "create", abstract: "Make a disk of an image, verified; print each file and its size in bytes.",
+        commandName: "create", abstract: "Make a disk of an image; print the path of each file and its size in bytes.",
         discussion: """
             single    one EROFS image with everything (Linux 5.4)
             flat      one ext4 file system; without --size read-only in practice: no room and no journal
@@ -19,9 +17,14 @@ struct CreateDisk: ParsableCommand, ConfinedCommand, ImageCommand {
             fsmeta    one EROFS image that shows the merged tree of the images of `layered`, which are its devices (Linux 5.16): \
             mount -o device=DIR/0000-….erofs,device=… ; the files must be block devices, or mounted as files (Linux 6.12)
 
-            A file is replaced; a directory must be missing or empty. The same image gives the same bytes. A stack of overlayfs cannot show \
-            character devices 0:0, and hard links across layers become copies; both are reported.
+            Without --output the repository keeps the disk, and the paths are those of its objects, which must not be changed: any number of \
+            machines can read them, and with fs-verity the kernel verifies what they read. A disk that is kept is not made again. It is removed \
+            with its image, by `cfsoci disk rm` or by `cfsoci prune --disks`.
 
+            With --output a file is replaced; a directory must be missing or empty. The same layers give the same bytes. A stack of overlayfs \
+            cannot show character devices 0:0, and hard links across layers become copies; both are reported.
+
+            Example: cfsoci disk create alpine --kind single
             Example: cfsoci disk create alpine --kind single -o alpine.erofs
             """)
 
@@ -40,8 +43,7 @@ struct CreateDisk: ParsableCommand, ConfinedCommand, ImageCommand {
     @Option(
         name: .shortAndLong,
         help: ArgumentHelp(
-            "The file or directory. By default, in the current directory, the first digits of the manifest's digest and the kind.",
-            valueName: "path"), completion: .file())
+            "The file or directory to make, outside of the repository.", valueName: "path"), completion: .file())
     var output: ByteString?
 
     @Option(
@@ -65,58 +67,67 @@ struct CreateDisk: ParsableCommand, ConfinedCommand, ImageCommand {
     }
 
     func run() throws {
-        let store = try global.openStore(Self.rights, readOnly: true) { confinement in
-            confinement.writable.append(output.map { FileDescriptor.split($0).directory } ?? ".")
+        let request = DiskRequest(kind, tree: tree, size: size?.bytes)
+        let made: MadeDisk
+        if let output {
+            let store = try global.openStore(CommandRights.writingDisks, readOnly: true) { confinement in
+                confinement.writable.append(FileDescriptor.split(output).directory)
+            }
+            let found = try store.images.open(image).image
+            made = MadeDisk(try withDiskHints { try ImageDisks(store.images).make(request, of: found, at: output) })
+        } else {
+            let store = try global.openStore(Self.rights)
+            let found = try store.images.open(image).image
+            made = MadeDisk(try withDiskHints { try ImageDisks(store.images).keep(request, of: found) }, of: found.manifestDigest)
         }
-        let found = try store.images.open(image).image
-        let path = output ?? ByteString("\(found.manifestDigest.hex.prefix(12)).\(kind.suffix)")
-        let report = try withDiskHints {
-            try ImageDisks(store.images).make(kind, of: found, tree, size: size?.bytes, at: path)
-        }
-        for exception in report.exceptions { global.warn(Output.printable(ByteString(exception.description))) }
-        try MadeDisk(report: report).show(asJSON: json)
+        for exception in made.exceptions { global.warn(Output.printable(ByteString(exception.description))) }
+        try made.show(asJSON: json)
     }
 }
 
-extension DiskKind: ExpressibleByArgument {
-    /// The end of the default name.
-    fileprivate var suffix: String {
-        switch self {
-        case .layered: "layers"
-        case .fsmeta: "fsmeta.erofs"
-        case .vmdk: "disk"
-        case .single: "erofs"
-        case .flat: "ext4"
-        }
-    }
-}
-
+extension DiskKind: ExpressibleByArgument {}
 extension DiskTree: ExpressibleByArgument {}
 
-private struct MadeDisk: CommandReport {
-    var report: DiskReport
+/// A disk of an image: made as files, or kept by the store.
+struct MadeDisk: CommandReport {
+    var request: DiskRequest
+    var manifestDigest: ContentDigest
+    /// Nil for a kept disk of several files without a descriptor.
+    var path: ByteString?
+    var files: [DiskFile]
+    var exceptions: [StackException]
+    var isKept: Bool
 
-    var lines: [String] { report.files.map { "\(Output.printable($0.path))  \($0.size)" } }
+    init(_ report: DiskReport) {
+        request = DiskRequest(report.kind, tree: report.tree)
+        manifestDigest = report.manifestDigest
+        path = report.path
+        files = report.files
+        exceptions = report.exceptions
+        isKept = false
+    }
+
+    init(_ disk: KeptDisk, of image: ContentDigest) {
+        request = disk.request
+        manifestDigest = image
+        files = disk.files.map { DiskFile(path: $0.path, size: $0.size, diffID: $0.diffID) }
+        path = disk.request.kind == .layered ? nil : files.first?.path
+        exceptions = disk.exceptions
+        isKept = true
+    }
+
+    var lines: [String] { files.map { "\(Output.printable($0.path))  \($0.size)" } }
 
     var json: JSONValue {
         [
-            "kind": .string(report.kind.rawValue), "tree": .string(report.tree.rawValue),
-            "manifestDigest": .string(report.manifestDigest.description), "path": .string(report.path.jsonText),
+            "kind": .string(request.kind.rawValue), "tree": .string(request.tree.rawValue),
+            "manifestDigest": .string(manifestDigest.description), "kept": .bool(isKept), "path": .text(path?.jsonText),
             "files": .array(
-                report.files.map { file in
+                files.map { file in
                     ["path": .string(file.path.jsonText), "size": .integer(Int64(clamping: file.size)), "diffId": .text(file.diffID)]
                 }),
             "exceptions": .array(
-                report.exceptions.map { ["kind": .string($0.kind.text), "path": .string($0.path.jsonText)] }),
+                exceptions.map { ["kind": .string($0.kind.rawValue), "path": .string($0.path.jsonText)] }),
         ]
-    }
-}
-
-extension StackException.Kind {
-    fileprivate var text: String {
-        switch self {
-        case .whiteoutDevice: "whiteoutDevice"
-        case .linkAcrossLayers: "linkAcrossLayers"
-        }
     }
 }

@@ -1,7 +1,7 @@
 // DiskCommands: the subcommands of `cfsoci disk`, one file for each.
 public import ArgumentParser
 import ComposefsBytes
-import ComposefsCommandSupport
+package import ComposefsCommandSupport
 import ComposefsLinuxSystem
 import ComposefsOCI
 
@@ -17,9 +17,15 @@ public struct Disk: ParsableCommand {
               qemu-system-x86_64 … -drive file=alpine.disk/disk.vmdk,format=vmdk,if=virtio,readonly=on \
             -drive file=state.ext4,format=raw,if=virtio
             """,
-        subcommands: [CreateDisk.self, UpperDisk.self, GrowDisk.self], defaultSubcommand: CreateDisk.self)
+        subcommands: [CreateDisk.self, ListDisks.self, RemoveDisk.self, UpperDisk.self, GrowDisk.self], defaultSubcommand: CreateDisk.self)
 
     public init() {}
+}
+
+extension CommandRights {
+    /// `disk create --output`: the repository is only read.
+    package static let writingDisks = CommandRights(
+        .reads, writes: "directory of the output", capabilities: [.dacOverride, .dacReadSearch, .fileOwner])
 }
 
 /// The file and size that a command has made.
@@ -36,7 +42,8 @@ extension DiskError {
     var code: ErrorCode {
         switch self {
         case .busy: .busy
-        case .objectSize: .damaged
+        case .keptDisk(_, .exceptions): .failed
+        case .objectSize, .keptDisk: .damaged
         default: .failed
         }
     }
@@ -48,7 +55,8 @@ extension DiskError {
         case .notEmptyDirectory: "; remove it, or choose another name with --output"
         case .invalidPath: "; name one with --output"
         case .busy: "; wait until it has ended"
-        case .objectSize: "; `cfsoci fsck` lists the affected images and what to do"
+        case .keptDisk(_, .exceptions): "; make it with --output"
+        case .objectSize, .keptDisk: "; `cfsoci fsck` lists the affected images and what to do"
         case .layersHaveOwnTrees, .sizeNotApplicable: ""
         }
     }

@@ -43,6 +43,12 @@ public struct DiskFile: Sendable, Hashable {
     public var size: UInt64
     /// The layer that the file holds.
     public var diffID: ContentDigest?
+
+    package init(path: ByteString, size: UInt64, diffID: ContentDigest? = nil) {
+        self.path = path
+        self.size = size
+        self.diffID = diffID
+    }
 }
 
 /// What was made of an image.
@@ -76,6 +82,8 @@ public enum DiskError: Error, Sendable, Hashable, CustomStringConvertible {
     case layersHaveOwnTrees
     /// A size was given for a kind that has none.
     case sizeNotApplicable(DiskKind)
+    /// The stream of a disk that the store keeps is not that of such a disk.
+    case keptDisk(ByteString, KeptDiskFault)
 
     public var description: String {
         switch self {
@@ -87,6 +95,25 @@ public enum DiskError: Error, Sendable, Hashable, CustomStringConvertible {
         case .objectSize(let id, let found, let expected): "object \(id.hex) has \(found) bytes, its layer says \(expected)"
         case .layersHaveOwnTrees: "the images of layers have the trees of the layers, not that of the composefs image"
         case .sizeNotApplicable(let kind): "a disk of kind \(kind.rawValue) has the size of its content"
+        case .keptDisk(let stream, let fault): "\(stream): \(fault)"
+        }
+    }
+}
+
+/// Why a stream is not that of a kept disk.
+public enum KeptDiskFault: Sendable, Hashable, CustomStringConvertible {
+    /// It has other objects or bytes than a disk of its kind.
+    case unexpectedContent
+    /// What a stack cannot show of the image has more bytes than the stream of a kept disk may have.
+    case exceptions(bytes: Int)
+    /// Its files have another size than it says. Both are in bytes.
+    case size(found: UInt64, expected: UInt64)
+
+    public var description: String {
+        switch self {
+        case .unexpectedContent: "does not have the files of such a disk"
+        case .exceptions(let bytes): "what overlayfs cannot show has \(bytes) bytes, the limit is \(StackExceptionText.limit)"
+        case .size(let found, let expected): "its files have \(found) bytes, the stream says \(expected)"
         }
     }
 }

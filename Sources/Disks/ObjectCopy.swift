@@ -43,8 +43,12 @@ struct ObjectCopy: Sendable {
         let canClone = Atomic<Bool>(true)
         let next = Atomic<Int>(0)
         let failure = Mutex<(job: Int, error: any Error)?>(nil)
+        let cancellation: Cancellation
 
-        init(_ file: consuming FileDescriptor) { self.file = file }
+        init(_ file: consuming FileDescriptor, _ cancellation: Cancellation) {
+            self.file = file
+            self.cancellation = cancellation
+        }
 
         /// Writes bytes, and lets the device begin with them: the sync at the end has little left to wait for.
         func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(SystemError) {
@@ -55,12 +59,16 @@ struct ObjectCopy: Sendable {
 
     private let repository: Repository
     private let parts: [ObjectPart]
+    private let cancellation: Cancellation
     private var jobs: [Job] = []
 
-    /// - Parameter parts: in ascending order of their offsets. Parts of one object that follow each other are copied together.
-    init(_ parts: [ObjectPart], from repository: Repository) {
+    /// - Parameters:
+    ///   - parts: in ascending order of their offsets. Parts of one object that follow each other are copied together.
+    ///   - cancellation: ends the copy before the next job.
+    init(_ parts: [ObjectPart], from repository: Repository, _ cancellation: Cancellation) {
         self.repository = repository
         self.parts = parts
+        self.cancellation = cancellation
         var first = 0
         while first < parts.count {
             var end = first + 1
@@ -82,14 +90,9 @@ struct ObjectCopy: Sendable {
         }
     }
 
-    /// Copies all parts to a file that reads as zeros so far.
-    ///
-    /// - Throws: `RepositoryError.objectMissing`, `.objectDamaged`, `DiskError.objectSize`, `SystemError`.
-    func run(into file: borrowing FileDescriptor) throws { try start(into: file).finish() }
-
     /// Starts to copy all parts to a file that reads as zeros so far, and returns.
     func start(into file: borrowing FileDescriptor) throws(SystemError) -> Running {
-        let target = Target(try file.duplicate())
+        let target = Target(try file.duplicate(), cancellation)
         guard !jobs.isEmpty else { return Running(target, nil) }
         let pool = WorkerPool(threads: min(Host.processorCount, jobs.count))
         for _ in 0..<max(1, pool.threadCount) {
@@ -97,7 +100,7 @@ struct ObjectCopy: Sendable {
                 let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Self.bufferSize, alignment: 4096)
                 defer { buffer.deallocate() }
                 var hasher = VerityHasher(repository.algorithm)
-                while target.failure.withLock({ $0 == nil }), !target.isAbandoned.load(ordering: .relaxed) {
+                while target.failure.withLock({ $0 == nil }), !target.isAbandoned.load(ordering: .relaxed), !cancellation.isCancelled {
                     let job = target.next.add(1, ordering: .relaxed).oldValue
                     guard job < jobs.count else { return }
                     do {
@@ -124,11 +127,12 @@ struct ObjectCopy: Sendable {
 
         /// Waits for the end.
         ///
-        /// - Throws: as `ObjectCopy.run`.
+        /// - Throws: `RepositoryError.objectMissing`, `.objectDamaged`, `DiskError.objectSize`, `SystemError`, `CancellationError`.
         func finish() throws {
             pool?.shutdown()
             pool = nil
             if let failure = target.failure.withLock({ $0 }) { throw failure.error }
+            try target.cancellation.check()
         }
 
         deinit {

@@ -7,6 +7,25 @@ import ComposefsRepository
 import ComposefsSplitStream
 import ComposefsTar
 
+/// The layers of an image, from bottom to top. A pull may store their streams while others read them.
+package struct LayerStreams: Sendable {
+    package var diffIDs: [ContentDigest]
+    private var stream: @Sendable (Int) throws -> ObjectID
+
+    /// - Parameter stream: the stream of the layer with an index; may wait until it is stored.
+    package init(_ diffIDs: [ContentDigest], _ stream: @escaping @Sendable (Int) throws -> ObjectID) {
+        self.diffIDs = diffIDs
+        self.stream = stream
+    }
+
+    package init(_ layers: [(diffID: ContentDigest, stream: ObjectID)]) {
+        let streams = layers.map(\.stream)
+        self.init(layers.map(\.diffID)) { streams[$0] }
+    }
+
+    package func stream(_ index: Int) throws -> ObjectID { try stream(index) }
+}
+
 extension ImageStore {
     /// The merged tree of layers, from bottom to top, before any transform.
     ///
@@ -18,12 +37,20 @@ extension ImageStore {
         of layers: [(diffID: ContentDigest, stream: ObjectID)], _ filtering: XattrFiltering? = nil, entryLimit: UInt64 = .max,
         treeLimit: UInt64 = .max
     ) throws -> FileTree {
+        try mergedTree(of: LayerStreams(layers), filtering, entryLimit: entryLimit, treeLimit: treeLimit)
+    }
+
+    /// The same of layers that may be stored later.
+    package func mergedTree(
+        of layers: LayerStreams, _ filtering: XattrFiltering? = nil, entryLimit: UInt64 = .max, treeLimit: UInt64 = .max
+    ) throws -> FileTree {
         var merger = LayerMerger(filtering, memoryLimit: treeLimit)
         var entries: UInt64 = 0
         Misbehaviour.act(at: .merge)
-        for layer in layers {
+        for index in layers.diffIDs.indices {
+            let stream = try layers.stream(index)
             merger.beginLayer()
-            try forEachEntry(of: layer.stream) { entry, content in
+            try forEachEntry(of: stream) { entry, content in
                 entries += 1
                 guard entries <= entryLimit else { throw LimitExceeded(.imageEntries, allowed: entryLimit) }
                 try merger.add(entry, content: content.leaf)
@@ -35,16 +62,26 @@ extension ImageStore {
 
     /// The merged tree of layers with all their extended attributes, and on the way what each layer adds to those below it.
     ///
-    /// - Parameter body: takes the index of each layer, from bottom to top, and what overlayfs needs of it.
+    /// - Parameters:
+    ///   - entryLimit: as for `mergedTree(of:)`.
+    ///   - treeLimit: as for `mergedTree(of:)`.
+    ///   - body: takes the index of each layer, from bottom to top, and what overlayfs needs of it.
     package func mergedTree(
-        ofStack layers: [(diffID: ContentDigest, stream: ObjectID)], _ body: (_ index: Int, StackableLayer) throws -> Void
+        ofStack layers: LayerStreams, entryLimit: UInt64 = .max, treeLimit: UInt64 = .max,
+        _ body: (_ index: Int, StackableLayer) throws -> Void
     ) throws -> FileTree {
-        var merger = LayerMerger(recordingRemovals: ())
+        var merger = LayerMerger(recordingRemovals: (), memoryLimit: treeLimit)
         var stack = LayerStack()
+        var entries: UInt64 = 0
         Misbehaviour.act(at: .merge)
-        for (index, layer) in layers.enumerated() {
+        for index in layers.diffIDs.indices {
+            let stream = try layers.stream(index)
             merger.beginLayer()
-            try forEachEntry(of: layer.stream) { entry, content in try merger.add(entry, content: content.leaf) }
+            try forEachEntry(of: stream) { entry, content in
+                entries += 1
+                guard entries <= entryLimit else { throw LimitExceeded(.imageEntries, allowed: entryLimit) }
+                try merger.add(entry, content: content.leaf)
+            }
             try merger.endLayer()
             try body(index, try stack.layer(of: merger))
         }
@@ -52,10 +89,10 @@ extension ImageStore {
     }
 
     /// The objects that are contents of sparse files of the layers' archives.
-    package func sparseObjects(of layers: [(diffID: ContentDigest, stream: ObjectID)]) throws -> Set<ObjectID> {
+    package func sparseObjects(of layers: LayerStreams) throws -> Set<ObjectID> {
         var found: Set<ObjectID> = []
-        for layer in layers {
-            let stream = try repository.openStream(layer.stream, contentType: StreamContentType.layer)
+        for index in layers.diffIDs.indices {
+            let stream = try repository.openStream(try layers.stream(index), contentType: StreamContentType.layer)
             for reference in stream.namedReferences where reference.name.hasPrefix(SparseFile.referencePrefix) {
                 found.insert(reference.id)
             }
@@ -64,7 +101,7 @@ extension ImageStore {
     }
 
     /// Reports which limit a tree exceeds.
-    private func withTreeLimit<Value>(_ limit: UInt64, _ body: () throws -> Value) throws -> Value {
+    package func withTreeLimit<Value>(_ limit: UInt64, _ body: () throws -> Value) throws -> Value {
         do {
             return try body()
         } catch let error as MergeError where error.memoryLimit != nil {

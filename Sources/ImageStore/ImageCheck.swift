@@ -49,6 +49,10 @@ public struct ImageReport: Sendable {
     public var referrersChecked = 0
     /// The number of records of referrers that have faults or are missing.
     public var referrersDamaged = 0
+    /// The number of records of disks.
+    public var disksChecked = 0
+    /// The number of disks with faults.
+    public var disksDamaged = 0
     /// Tags of images with EROFS images of other formats than the repository's default only: no fault, but an upgrade is needed to mount them.
     public var withoutDefaultImage: [ByteString] = []
     /// Layers and blobs whose streams were re-assembled, and the result hashed.

@@ -103,20 +103,18 @@ extension ImageStore {
         return removed
     }
 
-    /// The records, as references below `streams/refs/`, that no image needs: their subject is not in the store, or only such a record
-    /// keeps it.
+    /// The records of referrers and disks, as references below `streams/refs/`, that no image needs: their subject is not in the store, or only
+    /// such a record keeps it.
     ///
     /// - Parameters:
     ///   - without: tags, as references, that are ignored.
     ///   - kept: streams of manifests that are needed though no reference keeps them.
-    package func unneededReferrers(without: Set<ByteString> = [], kept: Set<ByteString> = []) throws -> [ByteString] {
-        let prefix = ReferrerRecord.directory + "/"
+    package func unneededRecords(without: Set<ByteString> = [], kept: Set<ByteString> = []) throws -> [ByteString] {
         var live = kept
         var records: [(name: ByteString, subject: ByteString, artifact: ByteString)] = []
         for reference in try repository.streamReferences() where !without.contains(reference.name) {
-            if reference.name.hasPrefix(prefix) {
-                let parts = reference.name.bytes.split(separator: UInt8(ascii: "/"))
-                guard parts.count == 3, let subject = ByteString(Array(parts[1])).utf8Text.flatMap({ ContentDigest($0) }) else { continue }
+            if SubjectRecord.isRecord(reference.name) {
+                guard let subject = SubjectRecord.parse(reference.name)?.subject else { continue }
                 records.append((reference.name, StreamName.manifest(subject), reference.entry))
             } else if try repository.stream(reference.entry) != nil {
                 live.insert(reference.entry)

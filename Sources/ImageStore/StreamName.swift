@@ -12,14 +12,11 @@ public enum StreamName {
     public static let layerPrefix: ByteString = "oci-layer-"
     /// The prefix of the stream of a blob that belongs to no image; its digest follows.
     public static let blobPrefix: ByteString = "oci-blob-"
+    /// The prefix of the stream of an EROFS image of one layer in a stack; the stack's chain ID follows.
+    package static let layerImagePrefix: ByteString = "oci-erofs-"
 
-    // Reserved for disks: see Repo-Format.md, chapter 7.
-    static let layerImagePrefix: ByteString = "oci-erofs-"
-    static let fsmetaPrefix: ByteString = "oci-fsmeta-"
-    static let vmdkPrefix: ByteString = "oci-vmdk-"
-
-    /// The stream that holds the EROFS image of a layer alone.
-    static func layerImage(_ diffID: ContentDigest) -> ByteString { layerImagePrefix + ByteString(diffID.description) }
+    /// The stream that holds the EROFS image of the highest layer of a stack.
+    package static func layerImage(_ chainID: ContentDigest) -> ByteString { layerImagePrefix + ByteString(chainID.description) }
 
     /// The stream that holds a manifest.
     public static func manifest(_ digest: ContentDigest) -> ByteString { manifestPrefix + ByteString(digest.description) }

@@ -10,6 +10,8 @@ public enum StreamContentType {
     public static let manifest: UInt64 = 0x6669_6e61_6d69_636f
     /// `oci_blob`: any other blob of an artifact.
     public static let blob: UInt64 = 0x626f_6c62_5f69_636f
+    /// `oci_disk`: the files of a disk that was made of an image.
+    public static let disk: UInt64 = 0x6b73_6964_5f69_636f
 }
 
 /// A named reference of a stream to another object.

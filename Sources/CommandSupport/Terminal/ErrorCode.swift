@@ -5,6 +5,8 @@ package enum ErrorCode: String, Sendable, CaseIterable {
     case damaged
     case noSuchImage = "no-such-image"
     case noSuchRepository = "no-such-repository"
+    /// The repository keeps no disk of the image.
+    case noSuchDisk = "no-such-disk"
     case unauthorized
     /// A registries.conf blocks the registry.
     case blocked

@@ -57,6 +57,12 @@ struct Pull: ParsableCommand {
                 + "An image that has none with it is refused.", valueName: "hex"))
     var expectedDigest: String?
 
+    @Option(
+        help: ArgumentHelp(
+            "Also make a disk of the image while its layers arrive, and keep it in the repository; see `cfsoci disk create`. May be repeated.",
+            valueName: "layered|fsmeta|vmdk|single|flat"))
+    var disk: [DiskKind] = []
+
     @Flag(help: "Print JSON.")
     var json = false
 
@@ -79,6 +85,9 @@ struct Pull: ParsableCommand {
     func validate() throws {
         guard !(allPlatforms && policy == .never) else {
             throw ValidationError("--all-platforms and --policy never exclude each other: the index is not kept")
+        }
+        guard !(allPlatforms && !disk.isEmpty) else {
+            throw ValidationError("--disk makes a disk of one image; --all-platforms pulls several")
         }
         guard let expectedDigest else { return }
         guard bootable else { throw ValidationError("--expected-digest needs --bootable") }
@@ -122,6 +131,7 @@ struct Pull: ParsableCommand {
                 try expectedDigest.map { .matching(try ObjectID(expected: $0, option: "--expected-digest")) }
                 ?? .all(.allowlistOnly)
         }
+        options.disks = disk.map { DiskRequest($0) }
         transfer.apply(to: &options, &registry)
         options.policy = policy
         options.signaturePolicy = signatures

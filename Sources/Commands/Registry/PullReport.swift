@@ -17,6 +17,9 @@ struct PullReport: CommandReport {
         lines += ["manifest  \(result.manifestDigest)", "config  \(result.configDigest)"]
         if let id = result.imageID { lines.append("image  \(id)") }
         if let boot = result.bootImage { lines.append("boot image  \(boot.id)") }
+        for disk in result.disks {
+            for file in disk.entryFiles { lines.append("disk  \(disk.request.kind.rawValue)  \(Output.printable(file.path))") }
+        }
         lines.append("tagged  \(Output.printable(result.name))")
         if let other = result.otherName { lines.append("tagged  \(Output.printable(other))") }
         lines += [
@@ -47,6 +50,15 @@ struct PullReport: CommandReport {
             "platform": .text(result.platform), "layers": .array(layers), "runtime": result.config.map { $0.runtime.json } ?? .null,
         ]
         if let boot = result.bootImage { document["bootImage"] = boot.json }
+        if !result.disks.isEmpty {
+            document["disks"] = .array(
+                result.disks.map { disk in
+                    [
+                        "kind": .string(disk.request.kind.rawValue),
+                        "files": .array(disk.files.map { ["path": .string($0.path.jsonText), "size": JSONValue($0.size)] }),
+                    ]
+                })
+        }
         if let other = result.otherName { document["otherName"] = .string(other.jsonText) }
         if showsReferrers {
             document["referrers"] = .texts(result.referrers)

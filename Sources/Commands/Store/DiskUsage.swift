@@ -88,6 +88,9 @@ struct UsageReport: CommandReport {
     private var totals: [Total] {
         var totals = [("objects", usage.objects), ("streams", usage.streams), ("images", usage.images), ("temporaries", usage.temporaries)]
             .map { Total(name: $0, count: "\($1.count)", space: humanBytes($1.diskBytes)) }
+        if usage.disks.count > 0 {
+            totals.insert(Total(name: "disks", count: "\(usage.disks.count)", space: humanBytes(usage.disks.diskBytes)), at: 3)
+        }
         totals.append(Total(name: "set aside", count: "\(usage.damaged.count)", space: humanBytes(usage.damaged.diskBytes)))
         if usage.garbage != nil {
             let garbage = usage.garbageObjects
@@ -117,7 +120,7 @@ struct UsageReport: CommandReport {
     var json: JSONValue {
         [
             "path": .string(path.jsonText), "objects": usage.objects.json, "streams": usage.streams.json, "images": usage.images.json,
-            "temporaries": usage.temporaries.json, "damaged": usage.damaged.json,
+            "disks": usage.disks.json, "temporaries": usage.temporaries.json, "damaged": usage.damaged.json,
             "reclaimable": usage.garbage.map { garbage in
                 [
                     "objects": .count(garbage.objectsRemoved), "bytes": JSONValue(garbage.bytesRemoved),

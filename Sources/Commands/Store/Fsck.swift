@@ -207,6 +207,7 @@ struct CheckedStore: CommandReport {
         if images.referrersChecked > 0 {
             lines.append("referrers: \(images.referrersChecked - images.referrersDamaged)/\(images.referrersChecked) ok")
         }
+        if images.disksChecked > 0 { lines.append("disks: \(images.disksChecked - images.disksDamaged)/\(images.disksChecked) ok") }
         for name in images.withoutDefaultImage {
             lines.append("note: \(Output.printable(name)) has no EROFS image of the repository's default format; an upgrade generates it")
         }
@@ -230,7 +231,8 @@ struct CheckedStore: CommandReport {
         var document: JSONValue = [
             "ok": .bool(report.isClean), "repository": report.repository.json, "imagesChecked": .count(images.imagesChecked),
             "imagesDamaged": .count(images.imagesDamaged), "referrersChecked": .count(images.referrersChecked),
-            "referrersDamaged": .count(images.referrersDamaged), "imageErrors": .array(errors),
+            "referrersDamaged": .count(images.referrersDamaged), "disksChecked": .count(images.disksChecked),
+            "disksDamaged": .count(images.disksDamaged), "imageErrors": .array(errors),
         ]
         if isVerbose {
             document["layersReassembled"] = .count(images.layersReassembled)

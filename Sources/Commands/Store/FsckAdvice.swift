@@ -17,6 +17,9 @@ enum FsckAdvice {
             guard parts.count == 3 else { return "remove the link streams/refs/\(shown)" }
             return "cfsoci referrers remove \(parts[1]) \(parts[2]), then cfsoci gc, then pull the image again with --referrers"
         }
+        if name.hasPrefix(DiskRecord.prefix) {
+            return "cfsoci fsck --repair makes the disk again; cfsoci prune --disks removes all of them"
+        }
         if kinds == ["packing-mark-mismatch"] { return "the next export or push of the layer replaces the hint" }
         if name.hasPrefix("oci-layer-") || name.hasPrefix("oci-blob-") { return "cfsoci gc removes it, unless an image needs it" }
         if !kinds.isEmpty, kinds.isSubset(of: nameFaults) { return "cfsoci untag \(shown) removes the name" }

@@ -78,8 +78,8 @@ struct MetricsReport {
             }
         }
         let kinds = [
-            ("objects", usage.objects), ("streams", usage.streams), ("images", usage.images), ("temporaries", usage.temporaries),
-            ("damaged", usage.damaged),
+            ("objects", usage.objects), ("streams", usage.streams), ("images", usage.images), ("disks", usage.disks),
+            ("temporaries", usage.temporaries), ("damaged", usage.damaged),
         ]
         gauge(
             "info", "The release and the repository; always 1.",

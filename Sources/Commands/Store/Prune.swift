@@ -7,7 +7,7 @@ import ComposefsOCI
 struct Prune: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "prune",
-        abstract: "Remove unused data: everything that no tag keeps, and records of artifacts whose image was removed.",
+        abstract: "Remove unused data: everything that no tag keeps, and records of artifacts and disks whose image was removed.",
         discussion: """
             Keeps what gc keeps. With --all, --older-than, --keep or --filter, tags are removed, too, after a question on the terminal; without \
             a terminal --yes is needed. A tag must satisfy all conditions that are given. Images that are mounted, booted or deployed, and \
@@ -30,6 +30,9 @@ struct Prune: ParsableCommand {
     var keep: Int?
 
     @OptionGroup var filters: FilterOptions
+
+    @Flag(help: "Also remove the disks of all images, which `cfsoci disk` makes again.")
+    var disks = false
 
     @Flag(name: .shortAndLong, help: "Do not ask before tags are removed.")
     var yes = false
@@ -55,7 +58,7 @@ struct Prune: ParsableCommand {
     func run() throws {
         let store = try global.openStore(Self.rights, readOnly: removal.dryRun, wait: removal.wait.limit)
         let report = try store.prune(
-            all: all, policy: try policy(), dryRun: removal.dryRun, wait: removal.wait.limit, confirm: yes ? nil : confirm,
+            all: all, policy: try policy(), disks: disks, dryRun: removal.dryRun, wait: removal.wait.limit, confirm: yes ? nil : confirm,
             willWait: removal.waitingNote(global))
         removal.warn(report.garbage, global)
         try Pruned(report: report, isDryRun: removal.dryRun).show(asJSON: removal.json)
@@ -99,6 +102,7 @@ private struct Pruned: CommandReport {
         report.tagsRemoved.map { "Removed tag \(Output.printable($0))" }
             + report.tagsKept.map { "Kept tag \(Output.printable($0.name)): the image is \(Self.text($0.use))" }
             + CollectedGarbage(report: report.garbage, isDryRun: isDryRun).lines + ["referrers    \(report.referrersRemoved) removed"]
+            + (report.disksRemoved > 0 ? ["disks        \(report.disksRemoved) removed"] : [])
     }
 
     private static func text(_ use: PruneReport.Use) -> String { use == .bootEntry ? "named by a boot entry" : use.rawValue }
@@ -108,6 +112,7 @@ private struct Pruned: CommandReport {
         document["tagsRemoved"] = .array(report.tagsRemoved.map { .string($0.jsonText) })
         document["tagsKept"] = .array(report.tagsKept.map { ["name": .string($0.name.jsonText), "use": .string($0.use.rawValue)] })
         document["referrersRemoved"] = .count(report.referrersRemoved)
+        document["disksRemoved"] = .count(report.disksRemoved)
         return document
     }
 }

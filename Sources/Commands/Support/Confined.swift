@@ -1,5 +1,6 @@
 import ArgumentParser
 import ComposefsCommandSupport
+import ComposefsDiskCommands
 import ComposefsLinuxSystem
 import ComposefsOCI
 import ComposefsToolCommands
@@ -117,6 +118,7 @@ enum ConfinementTable {
         }
         for (name, rights) in commands { if let rights { add(name, rights.cells) } }
         add("copy --all", CommandRights.copyingIndexes.cells)
+        add("disk create --output", CommandRights.writingDisks.cells)
         add("fsck --repair", CommandRights.repairing.cells)
         add("mount (without arguments)", Mount.listing.cells)
         add("mount.composefs", CommandRights.mounting.cells)

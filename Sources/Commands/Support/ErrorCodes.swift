@@ -115,7 +115,7 @@ extension ErrorCode {
     var status: Int32 {
         switch self {
         case .failed, .damaged, .notEmpty: 1
-        case .noSuchImage, .noSuchRepository: 3
+        case .noSuchImage, .noSuchRepository, .noSuchDisk: 3
         case .unauthorized, .blocked, .notSealed, .refused: 4
         case .unreachable: 5
         case .busy, .inUse: 6

@@ -148,6 +148,7 @@ public struct ImagePruneReport: Sendable, Hashable, Codable {
         func count(_ prefix: ByteString) -> Int { streams.count { StreamName.digest(in: $0, after: prefix) != nil } }
         self.init(
             referencesRemoved: references, manifestsRemoved: count(StreamName.manifestPrefix), layersRemoved: count(StreamName.layerPrefix),
-            fsmetaRemoved: count(StreamName.fsmetaPrefix), vmdkRemoved: count(StreamName.vmdkPrefix), bytesReclaimed: bytes)
+            fsmetaRemoved: streams.count { $0.hasPrefix(DiskRecord.streamPrefix + "fsmeta-") },
+            vmdkRemoved: streams.count { $0.hasPrefix(DiskRecord.streamPrefix + "vmdk-") }, bytesReclaimed: bytes)
     }
 }

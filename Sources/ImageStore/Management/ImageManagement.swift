@@ -36,11 +36,12 @@ extension ImageStore {
                 workingDir: runtime.workingDirectory, user: runtime.user, labels: runtime.labels, stopSignal: runtime.stopSignal)
         }
         let diffIDs = image.config?.diffIDs ?? []
+        let chainIDs = ContentDigest.chainIDs(of: diffIDs)
         detail.layers = try image.manifest.layers.enumerated().map { position, layer in
             let diffID = position < diffIDs.count ? diffIDs[position] : nil
             return ImageLayerDetail(
                 diffID: diffID, blobDigest: layer.digest, mediaType: layer.mediaType, compressedSize: layer.size,
-                erofsSize: try diffID.flatMap { try erofsSize(ofLayer: $0) }, position: position)
+                erofsSize: try position < chainIDs.count ? erofsSize(ofStack: chainIDs[position]) : nil, position: position)
         }
         return detail
     }
@@ -109,9 +110,9 @@ extension ImageStore {
         return (try record(of: named), nil)
     }
 
-    /// The size of the EROFS image of a layer alone.
-    private func erofsSize(ofLayer diffID: ContentDigest) throws -> UInt64? {
-        guard let stream = try usableStream(StreamName.layerImage(diffID)) else { return nil }
+    /// The size of the EROFS image of a stack's highest layer, if the store keeps it.
+    private func erofsSize(ofStack chainID: ContentDigest) throws -> UInt64? {
+        guard let stream = try usableStream(StreamName.layerImage(chainID)) else { return nil }
         return try repository.openStream(stream).totalSize
     }
 }

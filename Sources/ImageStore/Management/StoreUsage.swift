@@ -34,6 +34,8 @@ public struct StoreUsage: Sendable {
     public var streams: SpaceUse
     /// The names in `images/`, and the objects that they lead to, each once.
     public var images: SpaceUse
+    /// The disks of images and their streams; part of `objects`.
+    public var disks: SpaceUse
     /// What running and interrupted operations have stored besides objects: partial downloads, temporary files.
     public var temporaries: SpaceUse
     /// Damaged files that were set aside.
@@ -64,6 +66,13 @@ extension ImageStore {
         if let uses { try roots.addUsed(uses, self) }
         let accounts = try repository.accounts(
             roots.images.map(\.root), others: roots.others, withGarbage: withGarbage, cancellation: cancellation)
+        let disks = try repository.streamNames().filter {
+            $0.hasPrefix(DiskRecord.streamPrefix) || $0.hasPrefix(StreamName.layerImagePrefix)
+        }
+        let diskSpace =
+            disks.isEmpty
+            ? nil
+            : try repository.accounts([AccountRoot(streams: disks)], others: AccountRoot(), cancellation: cancellation).roots.first?.total
         let isKnown = uses?.isComplete == true
         var costs: [ImageUsage] = []
         for (image, account) in zip(roots.images, accounts.roots) {
@@ -74,7 +83,8 @@ extension ImageStore {
                     exclusive: account.exclusive, reclaimable: isKnown ? found.isEmpty ? account.alone : SpaceUse() : nil))
         }
         return StoreUsage(
-            objects: accounts.objects, streams: accounts.streams, images: accounts.images, temporaries: accounts.temporaries,
+            objects: accounts.objects, streams: accounts.streams, images: accounts.images, disks: diskSpace ?? SpaceUse(),
+            temporaries: accounts.temporaries,
             damaged: accounts.damaged, garbage: accounts.garbage, garbageObjects: accounts.garbageObjects,
             garbageFault: accounts.garbageFault.map { "\($0)" }, costs: costs,
             unreadable: accounts.unreadable.map { BrokenImageName(name: $0.name, reason: $0.why) })
@@ -153,12 +163,9 @@ private struct UsageRoots {
         images.sort { ($0.names.first ?? "", $0.digest == nil ? 1 : 0) < ($1.names.first ?? "", $1.digest == nil ? 1 : 0) }
     }
 
-    /// The streams of subject and artifact, if a reference records an artifact.
+    /// The streams of an image and of what belongs to it, if a reference records an artifact or a disk.
     private static func record(_ reference: Reference) -> (subject: ByteString, artifact: ByteString)? {
-        let parts = reference.name.bytes.split(separator: UInt8(ascii: "/"))
-        guard parts.count == 3, parts[0].elementsEqual(ReferrerRecord.directory.bytes),
-            let subject = ByteString(Array(parts[1])).utf8Text.flatMap({ ContentDigest($0) })
-        else { return nil }
+        guard SubjectRecord.isRecord(reference.name), let subject = SubjectRecord.parse(reference.name)?.subject else { return nil }
         return (StreamName.manifest(subject), reference.entry)
     }
 

@@ -56,8 +56,8 @@ public struct LayerMerger {
     }
 
     /// Keeps all extended attributes, and records what a layer removes.
-    init(recordingRemovals: Void) {
-        self.init()
+    init(recordingRemovals: Void, memoryLimit: UInt64 = .max) {
+        self.init(memoryLimit: memoryLimit)
         removals = []
     }
 

@@ -18,7 +18,7 @@ package struct StackableLayer: Sendable {
 
 /// Something that a stack of layers cannot show.
 public struct StackException: Hashable, Sendable, CustomStringConvertible {
-    public enum Kind: Hashable, Sendable {
+    public enum Kind: String, Hashable, Sendable {
         /// A character device 0:0, which is a whiteout for overlayfs: the name is missing.
         case whiteoutDevice
         /// A hard link to a file of a lower layer: it is a copy.
@@ -28,6 +28,11 @@ public struct StackException: Hashable, Sendable, CustomStringConvertible {
     public var kind: Kind
     /// Absolute.
     public var path: ByteString
+
+    package init(kind: Kind, path: ByteString) {
+        self.kind = kind
+        self.path = path
+    }
 
     public var description: String {
         switch kind {

@@ -1,6 +1,6 @@
 internal import ComposefsBytes
 internal import ComposefsHashing
-internal import ComposefsLinuxSystem
+public import ComposefsLinuxSystem
 
 /// Stores an object whose content comes in parts. A writer that is dropped before `finish` leaves nothing behind.
 public struct ObjectWriter: ~Copyable {
@@ -95,4 +95,39 @@ public struct ObjectWriter: ~Copyable {
 extension Repository {
     /// A writer for content that does not fit in memory or whose size is unknown.
     public func makeObjectWriter() throws(RepositoryError) -> ObjectWriter { try ObjectWriter(self) }
+}
+
+/// A new object whose content is written to a file in any order. A file that is dropped before `finish` leaves nothing behind.
+public final class ObjectFile {
+    private let repository: Repository
+    private var temporary: Temporary
+
+    init(_ repository: Repository) throws(RepositoryError) {
+        try repository.beginStoring()
+        defer { repository.endStoring() }
+        let temporary = try repository.makeTemporary(mode: 0o644)
+        self.repository = repository
+        self.temporary = temporary
+    }
+
+    /// Lends the file, which is open for reading and writing. Copies of the descriptor must be closed before `finish`: the kernel enables fs-verity
+    /// only on a file that is not open for writing.
+    public func withFile<Result>(_ body: (borrowing FileDescriptor) throws -> Result) rethrows -> Result { try body(temporary.file) }
+
+    /// Reads and hashes the content, and names the object. Durable after the repository's next `publish` or `sync`.
+    public func finish() throws(RepositoryError) -> StoredObject {
+        let id = try system { () throws(SystemError) in try hash(temporary.file, repository.algorithm) }
+        let size = try system { () throws(SystemError) in try temporary.file.status().size }
+        try repository.beginStoring()
+        defer { repository.endStoring() }
+        let path = Layout.objectPath(id)
+        let found = try repository.inspect(id, size: size, at: path)
+        if found == .good { return StoredObject(id: id, size: size, isNew: false) }
+        return try repository.commit(&temporary, id, size: size, at: path, found: found)
+    }
+}
+
+extension Repository {
+    /// A new object whose content the caller writes in any order.
+    public func makeObjectFile() throws(RepositoryError) -> ObjectFile { try ObjectFile(self) }
 }

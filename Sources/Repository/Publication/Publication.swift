@@ -51,6 +51,13 @@ extension Repository {
 
         public init() {}
 
+        /// Everything of another publication, after what this one has.
+        public mutating func add(_ other: Publication) {
+            streams += other.streams
+            images += other.images
+            references += other.references
+        }
+
         /// `streams/<name>` will lead to the object. Streams appear in the order in which they are added: first those that others refer to.
         public mutating func stream(_ name: ByteString, _ id: ObjectID) { streams.append((name, id)) }
 

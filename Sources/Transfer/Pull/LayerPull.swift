@@ -38,6 +38,8 @@ struct LayerPull: Sendable {
     let options: PullOptions
     let reporter: PullReporter
     let profile: PullProfile
+    /// Called on any thread when a layer is in the store.
+    var wasStored: (@Sendable (ContentDigest, ObjectID) -> Void)?
     private var store: ImageStore { ImageStore(repository) }
 
     init(source: any ImageSource, repository: Repository, options: PullOptions, reporter: PullReporter, profile: PullProfile) {
@@ -63,6 +65,7 @@ struct LayerPull: Sendable {
             } else if let stream = try presentLayer(task) {
                 found.streams[task.identifier] = stream
                 found.present += 1
+                wasStored?(task.identifier, stream)
                 reporter.layer(task.index, .skipped(.present))
             } else {
                 missing[task.identifier] = task
@@ -93,6 +96,7 @@ struct LayerPull: Sendable {
                     do {
                         let layer = try fetch(task, lease, pipeline)
                         layers.withLock { $0.add(layer, task.identifier) }
+                        wasStored?(task.identifier, layer.stream)
                     } catch {
                         queue.fail(task, explained(error, task))
                     }
@@ -221,6 +225,13 @@ private enum FetchedLayer {
     case new(LayerPipeline.Imported)
     /// Another pull has stored the layer.
     case present(ObjectID)
+
+    var stream: ObjectID {
+        switch self {
+        case .new(let imported): imported.stream
+        case .present(let stream): stream
+        }
+    }
 }
 
 extension PulledLayers {

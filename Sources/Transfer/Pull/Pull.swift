@@ -2,6 +2,7 @@ import ComposefsBoot
 import ComposefsBytes
 import ComposefsCompression
 import ComposefsConcurrency
+import ComposefsDisks
 import ComposefsEROFS
 import ComposefsFileTree
 import ComposefsHashing
@@ -156,6 +157,7 @@ struct ImagePull {
         let previous = try store.tagged(tag)
         // Before the tag: an image that has no such boot image is not the one that was asked for.
         let bootImage = try options.bootImages.map { try store.recordBootImages($0, of: image.manifestDigest) }
+        let disks = try options.disks.map { try ImageDisks(store).keep($0, of: image) }
         if previous != image.manifestDigest { try store.tag(image.manifestDigest, as: tag) }
         var result = PullResult(
             manifestDigest: image.manifestDigest, manifestStream: image.manifestStream, configDigest: image.configDigest,
@@ -164,6 +166,7 @@ struct ImagePull {
             statistics: LayerStatistics(), config: image.config, profile: profile.seconds)
         result.outcome = outcome
         result.bootImage = bootImage
+        result.disks = disks
         finish(&result, previous)
         return result
     }
@@ -183,17 +186,20 @@ struct ImagePull {
         let sealed = options.requiresSeal ? try refusing { try SealLabel.id(in: config, repository.algorithm) } : nil
         let seal = try readSeal(resolved, config.bytes)
         let tasks = zip(manifest.layers, config.diffIDs).enumerated().map { LayerTask(index: $0, descriptor: $1.0, diffID: $1.1) }
-        let layers = try layerPull.run(tasks, count: manifest.layers.count)
+        let limits = treeLimits(manifest)
+        let disks = DiskPull(options.disks, store, resolved.digest, config.diffIDs, limits, options.cancellation)
+        defer { disks?.end() }
+        var pull = layerPull
+        if let disks { pull.wasStored = { disks.stored($0, $1) } }
+        let layers = try pull.run(tasks, count: manifest.layers.count)
         let keptBlobs = try layerPull.keepBlobs(tasks, count: manifest.layers.count)
         if isLast, !options.storesReferrers { try options.downloadsEnded?() }
         let streams = config.diffIDs.compactMap { diffID in layers.streams[diffID].map { (diffID: diffID, stream: $0) } }
 
         reporter.image(.merging)
         let tree = try profile.measure(.merge) {
-            let compressed = manifest.layers.reduce(UInt64(0)) { $0 &+ min($1.size, UInt64(UInt32.max) << 8) }
-            return try store.containerTree(
-                of: streams.map { ($0.diffID, $0.stream) }, entryLimit: options.limits.imageEntries,
-                treeLimit: options.limits.treeBytes(ofLayers: compressed))
+            try store.containerTree(
+                of: streams.map { ($0.diffID, $0.stream) }, entryLimit: limits.entries, treeLimit: limits.treeBytes)
         }
         reporter.image(.writingImage)
         var publication = Repository.Publication()
@@ -216,6 +222,7 @@ struct ImagePull {
             try seal?.check(.bootable, boot.first { $0.key == ReferenceKey.bootImage(.v1, .allowlistOnly) }?.id)
         }
 
+        let kept = try profile.measure(.disk) { try disks?.finish(&publication) ?? [] }
         reporter.image(.publishing)
         let published = try profile.measure(.sync) {
             try store.publish(
@@ -226,7 +233,13 @@ struct ImagePull {
         try repository.clearStaged(config.diffIDs.map(StreamName.layer) + keptBlobs.map { StreamName.blob($0.digest) })
         var result = result(resolved, name, published, layers, images: images, config: config)
         result.bootImage = bootImage
+        result.disks = kept
         return result
+    }
+
+    private func treeLimits(_ manifest: Manifest) -> DiskLimits {
+        let compressed = manifest.layers.reduce(UInt64(0)) { $0 &+ min($1.size, UInt64(UInt32.max) << 8) }
+        return DiskLimits(entries: options.limits.imageEntries, treeBytes: options.limits.treeBytes(ofLayers: compressed))
     }
 
     /// References to images for booting: those that are recorded already, made anew if they are damaged, and those that the options ask for.
@@ -299,6 +312,7 @@ struct ImagePull {
 
     private func pullArtifact(_ resolved: ResolvedManifest, _ configBytes: [UInt8], _ name: ByteString) throws -> PullResult {
         guard !options.requiresSeal else { throw PullError.seal(.noLabel) }
+        guard options.disks.isEmpty else { throw ImageStoreError.isArtifact(resolved.digest) }
         let (layers, published) = try storeArtifact(
             resolved.manifest, resolved.digest, configBytes, tag: name, Repository.Publication(), reporter)
         if isLast, !options.storesReferrers { try options.downloadsEnded?() }

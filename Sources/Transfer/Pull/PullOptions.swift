@@ -1,6 +1,7 @@
 public import ComposefsBoot
 public import ComposefsBytes
 public import ComposefsConcurrency
+public import ComposefsDisks
 public import ComposefsOCIModel
 public import ComposefsSignaturePolicy
 
@@ -33,6 +34,8 @@ public struct PullOptions: Sendable {
     public var signaturePolicy: LoadedPolicy?
     /// The images for booting that are made and recorded with the image, in the same step; nil makes none. Recorded ones stay in any case.
     public var bootImages: BootImageRequest?
+    /// The disks that are made of the image while its layers arrive, and kept with it, in the same step. An artifact is refused then.
+    public var disks: [DiskRequest] = []
     /// Whether artifacts that refer to the image, such as signatures and bills of materials, are stored as its referrers too.
     ///
     /// This takes one request for the image and one for each artifact, in addition to those for their content. Referrers are stored after

@@ -4,7 +4,7 @@ import Synchronization
 /// The time that a pull spends in each phase: elapsed nanoseconds, summed over its threads.
 package final class PullProfile: Sendable {
     enum Phase: Int, CaseIterable {
-        case read, inflate, digest, verity, files, split, merge, image, sync
+        case read, inflate, digest, verity, files, split, merge, image, disk, sync
 
         var name: String { String(describing: self) }
     }

@@ -1,5 +1,6 @@
 public import ComposefsBoot
 public import ComposefsBytes
+public import ComposefsDisks
 public import ComposefsEROFS
 public import ComposefsHashing
 public import ComposefsOCIModel
@@ -21,6 +22,8 @@ public struct PullResult: Sendable {
     public var imageID: ObjectID?
     /// The image for booting that `PullOptions.bootImages` asked for: the one in the default format, or the one that matches.
     public var bootImage: BootImage?
+    /// The disks that `PullOptions.disks` asked for, in the same order.
+    public var disks: [KeptDisk] = []
     /// The tag that refers to the image.
     public var name: ByteString
     /// The additional tag that a pull of all platforms gives to the image for `PullOptions.platform`.

@@ -89,6 +89,14 @@ public struct RepairedImage: Sendable {
     public var isWhole: Bool
     /// Why the image could not be repaired; nil if it was repaired or was intact.
     public var failure: (any Error)?
+
+    package init(name: ByteString, manifestDigest: ContentDigest?, wasWhole: Bool, isWhole: Bool, failure: (any Error)? = nil) {
+        self.name = name
+        self.manifestDigest = manifestDigest
+        self.wasWhole = wasWhole
+        self.isWhole = isWhole
+        self.failure = failure
+    }
 }
 
 /// What a repair did.

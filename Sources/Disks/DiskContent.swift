@@ -1,0 +1,108 @@
+import ComposefsBytes
+import ComposefsConcurrency
+import ComposefsEROFS
+import ComposefsExt4
+import ComposefsHashing
+import ComposefsLinuxSystem
+import ComposefsRepository
+
+/// The content of one file of a disk: metadata, and objects at their places. All other bytes are zero.
+struct DiskContent {
+    let byteCount: UInt64
+    /// In ascending order of their offsets.
+    let parts: [ObjectPart]
+    private let metadata: ((UnsafeRawBufferPointer, _ offset: UInt64) throws -> Void) throws -> Void
+
+    init(_ plan: ErofsDiskPlan) {
+        byteCount = plan.byteCount
+        parts = plan.placements.map {
+            ObjectPart(object: $0.object, objectSize: $0.byteCount, objectOffset: 0, offset: $0.offset, count: $0.byteCount)
+        }
+        metadata = { try plan.writeMetadata($0) }
+    }
+
+    init(_ plan: Ext4Plan) {
+        byteCount = plan.byteCount
+        parts = plan.placements.map {
+            ObjectPart(
+                object: $0.object, objectSize: $0.objectSize, objectOffset: $0.objectOffset, offset: $0.imageOffset, count: $0.byteCount)
+        }
+        metadata = { write in
+            for blocks in plan.metadata { try blocks.bytes.withUnsafeBytes { try write($0, blocks.offset) } }
+        }
+    }
+
+    /// A file that is an object as a whole.
+    init(_ object: ObjectID, size: UInt64) {
+        byteCount = size
+        parts = [ObjectPart(object: object, objectSize: size, objectOffset: 0, offset: 0, count: size)]
+        metadata = { _ in }
+    }
+
+    /// A file of these bytes.
+    init(_ bytes: [UInt8]) {
+        byteCount = UInt64(bytes.count)
+        parts = []
+        metadata = { write in try bytes.withUnsafeBytes { try write($0, 0) } }
+    }
+
+    /// Writes the metadata to an empty file, and starts to copy the objects on other threads.
+    func start(
+        into file: borrowing FileDescriptor, from repository: Repository, _ cancellation: Cancellation
+    ) throws -> ObjectCopy.Running {
+        try file.truncate(to: byteCount)
+        var writer = GatheredWriter()
+        try metadata { bytes, offset in try writer.add(bytes, at: offset, to: file) }
+        try writer.flush(to: file)
+        return try ObjectCopy(parts, from: repository, cancellation).start(into: file)
+    }
+
+    /// The digest of a file with this content, as an object. Every object is verified on the way.
+    ///
+    /// - Throws: as `ObjectCopy.Running.finish`.
+    func identifier(in repository: Repository) throws -> ObjectID {
+        var hasher = VerityHasher(repository.algorithm)
+        var position: UInt64 = 0
+        var rest = parts[...]
+        func hashZeros(to offset: UInt64) {
+            precondition(offset >= position, "the content of a disk overlaps")
+            hasher.update(zeros: offset - position)
+            position = offset
+        }
+        func hashParts(before offset: UInt64) throws {
+            while let part = rest.first, part.offset < offset {
+                hashZeros(to: part.offset)
+                try hash(part, &hasher, repository)
+                position = part.end
+                rest.removeFirst()
+            }
+        }
+        try metadata { bytes, offset in
+            try hashParts(before: offset)
+            hashZeros(to: offset)
+            hasher.update(bytes)
+            position += UInt64(bytes.count)
+        }
+        try hashParts(before: .max)
+        hashZeros(to: byteCount)
+        return hasher.finalize()
+    }
+
+    private func hash(_ part: ObjectPart, _ hasher: inout VerityHasher, _ repository: Repository) throws {
+        let file = try repository.openObject(part.object)
+        let size = try file.status().size
+        guard size == part.objectSize else { throw DiskError.objectSize(part.object, found: size, expected: part.objectSize) }
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 18, alignment: 4096)
+        defer { buffer.deallocate() }
+        var done: UInt64 = 0
+        while done < part.count {
+            let wanted = Int(min(UInt64(buffer.count), part.count - done))
+            let count = try file.preadFully(into: UnsafeMutableRawBufferPointer(rebasing: buffer[..<wanted]), at: part.objectOffset + done)
+            guard count == wanted else {
+                throw DiskError.objectSize(part.object, found: part.objectOffset + done + UInt64(count), expected: part.objectSize)
+            }
+            hasher.update(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
+            done += UInt64(count)
+        }
+    }
+}

@@ -1,0 +1,149 @@
+import ComposefsBytes
+import ComposefsConcurrency
+import ComposefsHashing
+import ComposefsLinuxSystem
+import ComposefsRepository
+
+/// A file of a disk that is complete.
+struct MadeFile {
+    /// The name in a directory; empty for a disk of one file.
+    var name: ByteString
+    /// In bytes.
+    var size: UInt64
+    /// The layer that the file holds.
+    var diffID: ContentDigest?
+    /// Set if the file is an object, or would be one.
+    var object: ObjectID?
+}
+
+/// Where the files of a disk are made.
+protocol DiskSink {
+    /// Begins a file. Objects are copied into it by other threads.
+    func begin(_ file: MadeFile, _ content: DiskContent) throws -> any FileInMaking
+    /// The image of a layer, if there is one already.
+    ///
+    /// - Parameter index: that of the layer, from the lowest on.
+    func existingLayer(_ index: Int) throws -> MadeFile?
+    /// How a descriptor beside a file names it.
+    func extentName(of file: MadeFile) -> ByteString
+}
+
+extension DiskSink {
+    func existingLayer(_ index: Int) throws -> MadeFile? { nil }
+    func extentName(of file: MadeFile) -> ByteString { file.name }
+}
+
+/// A file of a disk into which objects are copied. One that is dropped before `finish` ends the copy.
+protocol FileInMaking: AnyObject {
+    /// Waits for the end.
+    func finish() throws -> MadeFile
+}
+
+// MARK: Files and directories
+
+/// One file, which the caller has opened.
+final class FileSink: DiskSink {
+    private let file: FileDescriptor
+    private let repository: Repository
+
+    init(_ file: borrowing FileDescriptor, _ repository: Repository) throws(SystemError) {
+        self.file = try file.duplicate()
+        self.repository = repository
+    }
+
+    func begin(_ made: MadeFile, _ content: DiskContent) throws -> any FileInMaking {
+        CopiedFile(made, try content.start(into: file, from: repository, Cancellation()))
+    }
+}
+
+/// The files of a new directory.
+struct DirectorySink: DiskSink {
+    let directory: NewDirectory
+    let repository: Repository
+
+    func begin(_ made: MadeFile, _ content: DiskContent) throws -> any FileInMaking {
+        let file = try directory.makeFile(made.name)
+        return CopiedFile(made, try content.start(into: file.file, from: repository, Cancellation()))
+    }
+}
+
+private final class CopiedFile: FileInMaking {
+    private let made: MadeFile
+    private let copy: ObjectCopy.Running
+
+    init(_ made: MadeFile, _ copy: ObjectCopy.Running) {
+        self.made = made
+        self.copy = copy
+    }
+
+    func finish() throws -> MadeFile {
+        try copy.finish()
+        return made
+    }
+}
+
+// MARK: Objects
+
+/// Objects of the repository.
+struct ObjectSink: DiskSink {
+    let repository: Repository
+    /// The images of layers that the repository has, by the layers' indexes.
+    let existing: [Int: MadeFile]
+    let cancellation: Cancellation
+
+    func begin(_ made: MadeFile, _ content: DiskContent) throws -> any FileInMaking {
+        let file = try repository.makeObjectFile()
+        return StoredFile(made, file, try file.withFile { try content.start(into: $0, from: repository, cancellation) })
+    }
+
+    func existingLayer(_ index: Int) -> MadeFile? { existing[index] }
+    func extentName(of file: MadeFile) -> ByteString { Self.extentName(of: file) }
+
+    /// A descriptor is an object, too, and its machine resolves names relative to the directory of that.
+    static func extentName(of file: MadeFile) -> ByteString {
+        guard let object = file.object else { preconditionFailure("a file of the store is an object") }
+        return "../" + ByteString(object.objectPath)
+    }
+}
+
+private final class StoredFile: FileInMaking {
+    private var made: MadeFile
+    private let file: ObjectFile
+    private var copy: ObjectCopy.Running?
+
+    init(_ made: MadeFile, _ file: ObjectFile, _ copy: ObjectCopy.Running) {
+        self.made = made
+        self.file = file
+        self.copy = copy
+    }
+
+    func finish() throws -> MadeFile {
+        try copy?.finish()
+        // Also closes its descriptor of the file.
+        copy = nil
+        let object = try file.finish()
+        made.object = object.id
+        return made
+    }
+}
+
+/// No files, only the objects that they would be.
+struct IdentifierSink: DiskSink {
+    let repository: Repository
+
+    func begin(_ made: MadeFile, _ content: DiskContent) throws -> any FileInMaking {
+        var made = made
+        made.object = try content.identifier(in: repository)
+        return Identified(made)
+    }
+
+    func extentName(of file: MadeFile) -> ByteString { ObjectSink.extentName(of: file) }
+
+    private final class Identified: FileInMaking {
+        private let made: MadeFile
+
+        init(_ made: MadeFile) { self.made = made }
+
+        func finish() -> MadeFile { made }
+    }
+}
