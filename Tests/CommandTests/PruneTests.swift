@@ -17,7 +17,7 @@ import Testing
         #expect(
             nothing == [
                 "objectsRemoved": 0, "bytesRemoved": 0, "streamsRemoved": 0, "imagesRemoved": 0, "temporariesRemoved": 0,
-                "danglingReferences": [], "tagsRemoved": [], "tagsKept": [], "referrersRemoved": 0,
+                "danglingReferences": [], "tagsRemoved": [], "tagsKept": [], "referrersRemoved": 0, "disksRemoved": 0,
             ])
         #expect(try names(store) == ["second", "t"])
         // Data that no tag keeps is removed, as by gc.

@@ -192,7 +192,7 @@ import Testing
             let (direct, indirect) = (try store.referrers(of: Self.image.digest), try store.referrers(of: .of(signature)))
             #expect(Set(direct) == [.of(signature), .of(own)])
             #expect(indirect == [.of(note)])
-            let (unneeded, stored) = (try store.unneededReferrers(), try store.image(.of(signature)))
+            let (unneeded, stored) = (try store.unneededRecords(), try store.image(.of(signature)))
             #expect(unneeded.isEmpty)
             #expect(stored?.manifest.bytes == signature)
         }
