@@ -139,10 +139,11 @@ public struct Cfsoci: ParsableCommand {
     /// The same as `parseAmongAll` if nothing is wrong, but faster: the parser prepares every command that it knows. Nil for help and errors, which
     /// name other commands.
     private static func parse<Command: ParsableCommand>(_ arguments: [String], as type: Command.Type) -> (any ParsableCommand)? {
-        guard let command = try? SingleCommand<Command>.parseAsRoot(arguments), CommandWords.includes(type, Swift.type(of: command)) else {
-            return nil
-        }
-        return command
+        // After the name all options are the command's: those of `cfsoci` need not be prepared a second time.
+        let isFirst = arguments.first.map { CommandWords.names(of: type).contains($0) } ?? false
+        let parsed = isFirst ? try? FirstCommand<Command>.parseAsRoot(arguments) : try? SingleCommand<Command>.parseAsRoot(arguments)
+        guard let parsed, CommandWords.includes(type, Swift.type(of: parsed)) else { return nil }
+        return parsed
     }
 
     /// What usage errors begin with; all other messages begin so, too.
@@ -215,6 +216,13 @@ private struct SingleCommand<Command: ParsableCommand>: ParsableCommand {
     }
 
     @OptionGroup var global: GlobalOptions
+}
+
+/// `Cfsoci` with only one of its commands, and without options before the command's name.
+private struct FirstCommand<Command: ParsableCommand>: ParsableCommand {
+    static var configuration: CommandConfiguration {
+        CommandConfiguration(commandName: "cfsoci", _superCommandName: "", subcommands: [Command.self])
+    }
 }
 
 /// Ends a command that has written its messages already.
