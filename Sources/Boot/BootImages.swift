@@ -11,7 +11,7 @@ package import ComposefsRepository
 // long as the image, and the reference implementation finds them.
 
 /// An image for booting that is recorded with its image.
-public struct BootImage: Sendable, Hashable {
+public struct BootImage: Sendable, Hashable, Codable {
     /// The image ID.
     public var id: ObjectID
     public var version: ErofsVersion

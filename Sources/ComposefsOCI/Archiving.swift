@@ -57,8 +57,9 @@ extension Store {
     ///   - path: a regular file, a pipe (`/dev/stdin`) or a directory.
     ///   - options: platform, limits, cancellation and observer; `name` and `policy` are ignored.
     /// - Throws: as `pull`.
-    public func load(_ path: ByteString, _ options: PullOptions = PullOptions()) throws -> LoadResult {
-        try cancellable(options.cancellation) {
+    public func load(_ path: some ByteStringConvertible, _ options: PullOptions = PullOptions()) throws -> LoadResult {
+        let path = path.byteString
+        return try cancellable(options.cancellation) {
             let scratch = ArchiveScratch(
                 repository.path, limits: options.limits, checksSpace: options.checksSpace, cancellation: options.cancellation)
             let archive = try ImageArchive(path, scratch: scratch)
@@ -84,7 +85,7 @@ extension Store {
             kind == .regular || kind == .directory
         else { return nil }
         let text = "\(format.rawValue):\(path)\(position)"
-        return try parseReference(text).recorded(text)
+        return try parseReference(text).recorded
     }
 
     /// The tags of an image of an archive, checked.
@@ -112,9 +113,11 @@ extension Store {
     ///   - options: compression, referrers, cancellation and observer. One layer is written at a time.
     /// - Throws: as `push`; `SavedArchive.ArtifactRefused` for an artifact in an archive for docker.
     public func save(
-        _ names: [ByteString], to target: SavedArchive.Target, format: SavedArchive.Format = .docker, _ options: PushOptions = PushOptions()
+        _ names: [some ByteStringConvertible], to target: SavedArchive.Target, format: SavedArchive.Format = .docker,
+        _ options: PushOptions = PushOptions()
     ) throws -> SaveResult {
-        try cancellable(options.cancellation) {
+        let names = names.map(\.byteString)
+        return try cancellable(options.cancellation) {
             var chosen: [(image: StoredImage, names: [String])] = []
             for name in names {
                 let (tag, image) = try images.open(name)

@@ -15,8 +15,11 @@ extension Store {
     ///   - source: the other store. It stays open during the copy, so its garbage collection waits.
     ///   - options: the tag, the number of threads, the cancellation and the observer.
     /// - Throws: `ImageStoreError`, `PullError`, `RepositoryError`; `CancellationError` after a cancellation.
-    public func copy(_ image: ByteString, from source: Store, _ options: CopyOptions = CopyOptions()) throws -> CopyResult {
-        try cancellable(options.cancellation) {
+    public func copy(
+        _ image: some ByteStringConvertible, from source: Store, _ options: CopyOptions = CopyOptions()
+    ) throws -> CopyResult {
+        let image = image.byteString
+        return try cancellable(options.cancellation) {
             let found = try source.images.open(image)
             let result = try copyImage(found.image, from: source.images, named: found.name, into: images, options)
             source.images.noteUse(named: image)
@@ -26,8 +29,11 @@ extension Store {
     }
 
     /// Copies an image on another thread; otherwise as the blocking form. Cancelling the task ends the copy.
-    public func copy(_ image: ByteString, from source: Store, _ options: CopyOptions = CopyOptions()) async throws -> CopyResult {
-        try await onOwnThread(options.cancellation) { cancellation in
+    public func copy(
+        _ image: some ByteStringConvertible, from source: Store, _ options: CopyOptions = CopyOptions()
+    ) async throws -> CopyResult {
+        let image = image.byteString
+        return try await onOwnThread(options.cancellation) { cancellation in
             var options = options
             options.cancellation = cancellation
             return try copy(image, from: source, options)
@@ -76,7 +82,7 @@ public func copyIndex(
             }
             opened = local
         }
-        return try copyIndex(from: opened, to: try openDestination(to, destination, scratch: scratch, client), options)
+        return try copyIndex(from: opened, to: try openDestination(to, scratch: scratch, client), options)
     }
 }
 

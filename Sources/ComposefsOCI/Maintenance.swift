@@ -51,6 +51,22 @@ extension Store {
         }
     }
 
+    /// The same for an image that is named by text, on another thread.
+    public func check(
+        _ image: String, _ options: ImageCheckOptions = ImageCheckOptions(),
+        progress: (@Sendable (_ done: Int, _ total: Int) -> Void)? = nil
+    ) async throws -> StoreReport {
+        try await check(ByteString(image), options, progress: progress)
+    }
+
+    /// The same for an image that is named by text, on the caller's thread.
+    public func check(
+        _ image: String, _ options: ImageCheckOptions = ImageCheckOptions(),
+        progress: (@Sendable (_ done: Int, _ total: Int) -> Void)? = nil
+    ) throws -> StoreReport {
+        try check(ByteString(image), options, progress: progress)
+    }
+
     /// The same, with events for objects and images.
     public func check(
         _ image: ByteString?, _ options: ImageCheckOptions, observer: (@Sendable (StoreCheckEvent) -> Void)?

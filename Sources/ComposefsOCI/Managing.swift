@@ -10,10 +10,13 @@ extension Store {
     /// directory.
     ///
     /// - Throws: `ImageStoreError.imageNotFound`; `.ambiguous` or `.damaged`; `RepositoryError`.
-    public func get(_ reference: ByteString) throws -> ImageHandle { try images.get(reference) }
+    public func get(_ reference: some ByteStringConvertible) throws -> ImageHandle { try images.get(reference.byteString) }
 
     /// The same on another thread.
-    public func get(_ reference: ByteString) async throws -> ImageHandle { try await onOwnThread { try get(reference) } }
+    public func get(_ reference: some ByteStringConvertible) async throws -> ImageHandle {
+        let reference = reference.byteString
+        return try await onOwnThread { try get(reference) }
+    }
 
     /// All references with their images, by name. Of an image that cannot be read only the reference and the manifest's digest are known.
     ///
@@ -24,10 +27,13 @@ extension Store {
     public func list() async throws -> [ImageHandle] { try await onOwnThread { try list() } }
 
     /// An image with its config and layers. Parameters and errors are those of `get`.
-    public func inspect(_ reference: ByteString) throws -> ImageDetail { try images.inspect(reference) }
+    public func inspect(_ reference: some ByteStringConvertible) throws -> ImageDetail { try images.inspect(reference.byteString) }
 
     /// The same on another thread.
-    public func inspect(_ reference: ByteString) async throws -> ImageDetail { try await onOwnThread { try inspect(reference) } }
+    public func inspect(_ reference: some ByteStringConvertible) async throws -> ImageDetail {
+        let reference = reference.byteString
+        return try await onOwnThread { try inspect(reference) }
+    }
 
     /// Removes an image's reference: the tag or name itself, or all tags of an image that is given by a digest. `prune` then frees the space.
     ///
@@ -37,12 +43,15 @@ extension Store {
     /// - Returns: the removed references.
     /// - Throws: `ImageStoreError.imageNotFound`, `.imageInUse`; `RepositoryError`.
     @discardableResult
-    public func remove(_ reference: ByteString, force: Bool = false) throws -> [ByteString] { try images.remove(reference, force: force) }
+    public func remove(_ reference: some ByteStringConvertible, force: Bool = false) throws -> [ByteString] {
+        try images.remove(reference.byteString, force: force)
+    }
 
     /// The same on another thread.
     @discardableResult
-    public func remove(_ reference: ByteString, force: Bool = false) async throws -> [ByteString] {
-        try await onOwnThread { try remove(reference, force: force) }
+    public func remove(_ reference: some ByteStringConvertible, force: Bool = false) async throws -> [ByteString] {
+        let reference = reference.byteString
+        return try await onOwnThread { try remove(reference, force: force) }
     }
 
     /// What each image costs, and where the store's space is.

@@ -27,9 +27,10 @@ extension Store {
     ///   `RepositoryError` if it is damaged, `MountError` if the kernel does not support the mount or the caller may not mount.
     @discardableResult
     public func mount(
-        _ image: ByteString, at target: ByteString, bootable: Bool = false, digest: ObjectID? = nil,
+        _ image: some ByteStringConvertible, at target: some ByteStringConvertible, bootable: Bool = false, digest: ObjectID? = nil,
         requiresSeal: Bool = false, _ options: MountOptions = MountOptions()
     ) throws -> ObjectID {
+        let (image, target) = (image.byteString, target.byteString)
         let opened = try openMountable(image, bootable: bootable, digest: digest, requiresSeal: requiresSeal)
         let objects = try repository.openObjectsDirectory()
         var options = options
@@ -45,10 +46,10 @@ extension Store {
 
     /// Opens and verifies the EROFS image that `image` names. Parameters and errors are those of `mount`.
     public func openMountable(
-        _ image: ByteString, bootable: Bool = false, digest: ObjectID? = nil, requiresSeal: Bool = false
+        _ image: some ByteStringConvertible, bootable: Bool = false, digest: ObjectID? = nil, requiresSeal: Bool = false
     ) throws -> OpenedImage {
         Misbehaviour.act(at: .image)
-        let (image, id, wanted) = try mountable(image, MountableForm(bootable: bootable, requiresSeal: requiresSeal))
+        let (image, id, wanted) = try mountable(image.byteString, MountableForm(bootable: bootable, requiresSeal: requiresSeal))
         let opened = try repository.openImage(id)
         for wanted in [wanted, digest] {
             guard let wanted, wanted != opened.id else { continue }
@@ -115,8 +116,9 @@ extension Store {
     /// Until it is attached, only this handle of the repository keeps collections from removing what the image needs. Parameters and errors are
     /// those of `mount`.
     public func mountDetached(
-        _ image: ByteString, bootable: Bool = false, _ options: MountOptions = MountOptions()
+        _ image: some ByteStringConvertible, bootable: Bool = false, _ options: MountOptions = MountOptions()
     ) throws -> FileDescriptor {
+        let image = image.byteString
         let opened = try openMountable(image, bootable: bootable)
         let id = opened.id
         let mount = try detached(opened, options)

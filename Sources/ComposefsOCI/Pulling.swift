@@ -6,7 +6,7 @@ import ComposefsOCIModel
 public import ComposefsRegistry
 import ComposefsRepository
 public import ComposefsTransfer
-import ComposefsTransports
+public import ComposefsTransports
 
 extension Store {
     /// Pulls the image that a reference names: a registry reference (`alpine`, `quay.io/org/name:tag`, `…@sha256:…`), `docker://…`,
@@ -16,15 +16,16 @@ extension Store {
     /// caller's thread until the pull is complete. A cancelled pull ends at its next read; completed layers are kept for the next pull.
     ///
     /// - Parameters:
-    ///   - reference: the image and its source.
+    ///   - reference: the image and its source: text, or a value of `ImageReference` or `RegistryReference`.
     ///   - options: platform, policy, tag, number of layers at the same time, cancellation and observer.
     ///   - registry: credentials, TLS and timeouts; ignored for sources on this machine.
     /// - Throws: `OCIError`, `PullError`, `SignatureRefusal`, `RegistryError`, `RepositoryError`, `ImageStoreError.invalidTag`, `SystemError`;
     ///   `CancellationError` after a cancellation.
     public func pull(
-        _ reference: String, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
+        _ reference: some ImageReferenceConvertible, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
     ) throws -> PullResult {
-        try cancellable(options.cancellation) {
+        let reference = try reference.imageReference()
+        return try cancellable(options.cancellation) {
             let result = try pullImage(from: try openSource(reference, options, registry), into: repository, recording(reference, options))
             noteUse(of: result)
             return result
@@ -33,7 +34,7 @@ extension Store {
 
     /// Pulls an image on another thread; otherwise as the blocking form. Cancelling the task ends the pull.
     public func pull(
-        _ reference: String, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
+        _ reference: some ImageReferenceConvertible, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
     ) async throws -> PullResult {
         try await onOwnThread(options.cancellation) { try pull(reference, options.with($0), registry: registry) }
     }
@@ -44,9 +45,10 @@ extension Store {
     /// - Returns: the image for `PullOptions.platform` first, if there is one.
     /// - Throws: as `pull`.
     public func pullAllPlatforms(
-        _ reference: String, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
+        _ reference: some ImageReferenceConvertible, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
     ) throws -> [PullResult] {
-        try cancellable(options.cancellation) {
+        let reference = try reference.imageReference()
+        return try cancellable(options.cancellation) {
             let results = try ComposefsTransfer.pullAllPlatforms(
                 from: try openSource(reference, options, registry), into: repository, recording(reference, options))
             for result in results { noteUse(of: result) }
@@ -56,7 +58,7 @@ extension Store {
 
     /// Pulls the images for all platforms on another thread; otherwise as the blocking form. Cancelling the task ends the pull.
     public func pullAllPlatforms(
-        _ reference: String, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
+        _ reference: some ImageReferenceConvertible, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
     ) async throws -> [PullResult] {
         try await onOwnThread(options.cancellation) { try pullAllPlatforms(reference, options.with($0), registry: registry) }
     }
@@ -67,14 +69,13 @@ extension Store {
     }
 
     /// The options with the source of the image, for a later repair, and with the logger of the store.
-    private func recording(_ reference: String, _ options: PullOptions) throws -> PullOptions {
+    private func recording(_ reference: ImageReference, _ options: PullOptions) -> PullOptions {
         var options = options.logging(to: logger)
-        if options.recordedReference == nil { options.recordedReference = try parseReference(reference).recorded(reference) }
+        if options.recordedReference == nil { options.recordedReference = reference.recorded }
         return options
     }
 
-    func openSource(_ text: String, _ options: PullOptions, _ registry: RegistryOptions) throws -> any ImageSource {
-        let reference = try parseReference(text)
+    func openSource(_ reference: ImageReference, _ options: PullOptions, _ registry: RegistryOptions) throws -> any ImageSource {
         if case .registry(let reference) = reference {
             var registry = logged(registry)
             registry.manifestLimit = Int(min(options.limits.manifestBytes, UInt64(ImageLimits.largestManifest)))
@@ -86,7 +87,7 @@ extension Store {
         let scratch = ArchiveScratch(
             repository.path, limits: options.limits, checksSpace: options.checksSpace, cancellation: options.cancellation)
         guard let source = try reference.openLocalSource(scratch: scratch, storageRoots: { try StorageConfiguration().roots }) else {
-            throw OCIError.invalidReference(ByteString(text), .notSource)
+            throw OCIError.invalidReference(reference.bytes, .notSource)
         }
         return source
     }

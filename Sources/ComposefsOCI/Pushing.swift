@@ -7,7 +7,7 @@ import ComposefsOCIModel
 public import ComposefsRegistry
 import ComposefsRepository
 public import ComposefsTransfer
-import ComposefsTransports
+public import ComposefsTransports
 
 extension Store {
     /// Pushes an image to a registry (`HOST/NAME:TAG`, `docker://…`), or writes it into a layout (`oci:DIR[:TAG]`) or an archive of a
@@ -15,17 +15,19 @@ extension Store {
     ///
     /// - Parameters:
     ///   - image: the image's name, as for `ImageStore.resolve`.
-    ///   - reference: the destination. Without a tag, the tag is `latest` in a registry, and the image has no name in a layout.
+    ///   - reference: the destination: text, or a value of `ImageReference` or `RegistryReference`. Without a tag, the tag is `latest` in a registry, and the image has no name in a layout.
     ///   - options: compression, number of layers at the same time, cancellation and observer.
     ///   - registry: credentials, TLS and timeouts; ignored for layouts and archives.
     /// - Throws: `OCIError`, `PushError`, `RegistryError`, `RepositoryError`, `ImageStoreError`, `SystemError`; `CancellationError` after a
     ///   cancellation.
     public func push(
-        _ image: ByteString, to reference: String, _ options: PushOptions = PushOptions(), registry: RegistryOptions = RegistryOptions()
+        _ image: some ByteStringConvertible, to reference: some ImageReferenceConvertible, _ options: PushOptions = PushOptions(),
+        registry: RegistryOptions = RegistryOptions()
     ) throws -> PushResult {
-        try cancellable(options.cancellation) {
+        let image = image.byteString
+        return try cancellable(options.cancellation) {
             let stored = try images.open(image).image
-            let result = try pushImage(stored, of: images, to: try destination(reference, options, registry), options)
+            let result = try pushImage(stored, of: images, to: try destination(reference.imageReference(), options, registry), options)
             images.noteUse(named: image)
             return result
         }
@@ -33,9 +35,11 @@ extension Store {
 
     /// Pushes an image on another thread; otherwise as the blocking form. Cancelling the task ends the push.
     public func push(
-        _ image: ByteString, to reference: String, _ options: PushOptions = PushOptions(), registry: RegistryOptions = RegistryOptions()
+        _ image: some ByteStringConvertible, to reference: some ImageReferenceConvertible, _ options: PushOptions = PushOptions(),
+        registry: RegistryOptions = RegistryOptions()
     ) async throws -> PushResult {
-        try await onOwnThread(options.cancellation) { cancellation in
+        let image = image.byteString
+        return try await onOwnThread(options.cancellation) { cancellation in
             var options = options
             options.cancellation = cancellation
             return try push(image, to: reference, options, registry: registry)
@@ -43,9 +47,9 @@ extension Store {
     }
 
     private func destination(
-        _ text: String, _ options: PushOptions, _ registry: RegistryOptions
+        _ reference: ImageReference, _ options: PushOptions, _ registry: RegistryOptions
     ) throws -> any ImageDestination {
-        try openDestination(try parseReference(text), text, scratch: repository.path) {
+        try openDestination(reference, scratch: repository.path) {
             try RegistryClient(logged(registry), cancellation: options.cancellation)
         }
     }
@@ -55,7 +59,7 @@ extension Store {
 ///
 /// - Parameter scratch: the directory of unnamed files for an archive on standard output.
 func openDestination(
-    _ reference: ImageReference, _ text: String, scratch: ByteString, _ client: () throws -> RegistryClient
+    _ reference: ImageReference, scratch: ByteString, _ client: () throws -> RegistryClient
 ) throws -> any ImageDestination {
     switch reference {
     case .registry(let reference): return try RegistryDestination(reference, client: try client())
@@ -63,6 +67,6 @@ func openDestination(
     case .ociArchive(let location) where location.isStream:
         return try ArchiveDestination(stream: location, scratch: scratch) { try StandardStream.output.writeAll($0) }
     case .ociArchive(let location): return try ArchiveDestination(location)
-    default: throw OCIError.invalidReference(ByteString(text), .notDestination)
+    default: throw OCIError.invalidReference(reference.bytes, .notDestination)
     }
 }

@@ -2,6 +2,7 @@ public import ComposefsBytes
 public import ComposefsOCIModel
 public import ComposefsRegistry
 public import ComposefsTransfer
+public import ComposefsTransports
 
 /// How a program authenticates to registries. The description contains no secret.
 public enum RegistryAuth: Sendable, Hashable, CustomStringConvertible, CustomReflectable {
@@ -78,22 +79,24 @@ public struct Registry: Sendable {
     }
 
     /// Pulls an image; see `Store.pull`. `PullOptions.policy` determines when the registry is asked.
-    public func pull(_ reference: String, _ options: PullOptions = PullOptions()) async throws -> PullResult {
+    public func pull(_ reference: some ImageReferenceConvertible, _ options: PullOptions = PullOptions()) async throws -> PullResult {
         try await store.pull(reference, with(options), registry: self.options)
     }
 
     /// Starts a pull and returns its progress and result; see `Store.startPull`.
-    public func startPull(_ reference: String, _ options: PullOptions = PullOptions()) -> RunningPull {
+    public func startPull(_ reference: some ImageReferenceConvertible, _ options: PullOptions = PullOptions()) -> RunningPull {
         store.startPull(reference, with(options), registry: self.options)
     }
 
     /// Pulls the images for all platforms of an index; see `Store.pullAllPlatforms`.
-    public func pullAllPlatforms(_ reference: String, _ options: PullOptions = PullOptions()) async throws -> [PullResult] {
+    public func pullAllPlatforms(
+        _ reference: some ImageReferenceConvertible, _ options: PullOptions = PullOptions()
+    ) async throws -> [PullResult] {
         try await store.pullAllPlatforms(reference, with(options), registry: self.options)
     }
 
     /// The stored image of a reference, without a request; nil if the store has none. See `PullPolicy.never`.
-    public func stored(_ reference: String, _ options: PullOptions = PullOptions()) async throws -> PullResult? {
+    public func stored(_ reference: some ImageReferenceConvertible, _ options: PullOptions = PullOptions()) async throws -> PullResult? {
         var options = options
         options.policy = .never
         do {

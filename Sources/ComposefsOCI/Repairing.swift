@@ -163,7 +163,7 @@ extension Store {
         }
         var failure: (any Error)?
         for text in texts {
-            do { return try openSource(text, limits, registry) } catch { failure = failure ?? error }
+            do { return try openSource(try parseReference(text), limits, registry) } catch { failure = failure ?? error }
         }
         throw failure ?? OCIError.invalidReference(ByteString(text), .notSource)
     }
@@ -203,9 +203,9 @@ private enum RepairOrigin: Sendable {
 extension ImageReference {
     /// The reference with an absolute path, for a later repair in another working directory; empty for a registry's, which is complete in the
     /// source.
-    func recorded(_ text: String) -> ByteString? {
+    var recorded: ByteString? {
         func absolute(_ transport: String, _ path: ByteString, _ rest: String) -> ByteString? {
-            if path.bytes.first == UInt8(ascii: "/") { return ByteString(text) }
+            if path.bytes.first == UInt8(ascii: "/") { return bytes }
             guard let here = try? FileDescriptor.open(".", [.pathOnly, .directory]).kernelPath, here.hasPrefix("/") else { return nil }
             return ByteString(transport) + here + "/" + path + ByteString(rest)
         }
@@ -224,7 +224,7 @@ extension ImageReference {
         case .ociArchive(let archive): location("oci-archive:", archive)
         case .dockerArchive(let archive): location("docker-archive:", archive)
         case .directory(let path): absolute("dir:", path, "")
-        case .containersStorage: ByteString(text)
+        case .containersStorage: bytes
         }
     }
 }

@@ -1,5 +1,6 @@
 public import ComposefsRegistry
 public import ComposefsTransfer
+public import ComposefsTransports
 
 /// A pull that runs in its own task: its events, and its result.
 ///
@@ -39,7 +40,7 @@ extension Store {
     /// Starts a pull; see `pull` for parameters and errors. The pull runs until it is complete or cancelled, whether its events are read or
     /// not. An observer in `options` receives all events too.
     public func startPull(
-        _ reference: String, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
+        _ reference: some ImageReferenceConvertible, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
     ) -> RunningPull {
         let events = PullEvents()
         var observed = options

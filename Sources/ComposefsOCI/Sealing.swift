@@ -13,14 +13,16 @@ extension Store {
     ///   - options: the tag, the key, and what is stated.
     /// - Returns: the digests of the sealed image, which is another one than `image`.
     @discardableResult
-    public func seal(_ image: ByteString, _ options: SealOptions = SealOptions()) throws -> SealedImage {
-        try cancellable(options.cancellation) { try images.sealImage(image, options) }
+    public func seal(_ image: some ByteStringConvertible, _ options: SealOptions = SealOptions()) throws -> SealedImage {
+        let image = image.byteString
+        return try cancellable(options.cancellation) { try images.sealImage(image, options) }
     }
 
     /// The same on another thread. Cancelling the task cancels it.
     @discardableResult
-    public func seal(_ image: ByteString, _ options: SealOptions = SealOptions()) async throws -> SealedImage {
-        try await onOwnThread(options.cancellation) { cancellation in
+    public func seal(_ image: some ByteStringConvertible, _ options: SealOptions = SealOptions()) async throws -> SealedImage {
+        let image = image.byteString
+        return try await onOwnThread(options.cancellation) { cancellation in
             var options = options
             options.cancellation = cancellation
             return try images.sealImage(image, options)

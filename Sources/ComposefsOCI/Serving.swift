@@ -86,9 +86,10 @@ extension Store {
     /// - Throws: `ImageStoreError`, `RepositoryError` and `ErofsError` for the image; `FuseError` if the kernel does not support the mount
     ///   or the caller may not mount.
     public func serve(
-        _ image: ByteString, at target: ByteString, bootable: Bool = false, digest: ObjectID? = nil,
+        _ image: some ByteStringConvertible, at target: some ByteStringConvertible, bootable: Bool = false, digest: ObjectID? = nil,
         requiresSeal: Bool = false, _ options: ServeOptions = ServeOptions()
     ) throws -> ServedImage {
+        let (image, target) = (image.byteString, target.byteString)
         let id = try openMountable(image, bootable: bootable, digest: digest, requiresSeal: requiresSeal).id
         // The image is kept in memory, so that exactly the verified bytes are served.
         let content = try ErofsImage(try repository.readObject(id, limit: ErofsImage.maximumSize), algorithm: repository.algorithm)

@@ -28,12 +28,15 @@ public struct Store: Sendable {
     /// Opens an existing repository. Waits for a running garbage collection.
     ///
     /// - Parameters:
-    ///   - path: the repository's directory.
+    ///   - path: the repository's directory: a `String`, or anything else that has bytes.
     ///   - options: how to open it.
     ///   - logger: the store's logger.
     /// - Throws: `RepositoryError`, which is `.notInitialized` if the directory is not a repository.
-    public static func open(_ path: ByteString, _ options: OpenOptions = OpenOptions(), logger: Logger? = nil) throws -> Store {
-        Store(try Repository.open(path, options.logging(to: logger, path)), logger: logger)
+    public static func open(
+        _ path: some ByteStringConvertible, _ options: OpenOptions = OpenOptions(), logger: Logger? = nil
+    ) throws -> Store {
+        let path = path.byteString
+        return Store(try Repository.open(path, options.logging(to: logger, path)), logger: logger)
     }
 
     /// Opens a repository, or creates it and its parent directories. By default a new repository has fs-verity if the file system supports
@@ -47,9 +50,10 @@ public struct Store: Sendable {
     /// - Returns: the store, and whether the repository was created.
     /// - Throws: `RepositoryError`, `SystemError`.
     public static func openOrCreate(
-        _ path: ByteString, _ configuration: RepositoryConfiguration = RepositoryConfiguration(verity: .automatic),
+        _ path: some ByteStringConvertible, _ configuration: RepositoryConfiguration = RepositoryConfiguration(verity: .automatic),
         _ options: OpenOptions = OpenOptions(), logger: Logger? = nil
     ) throws -> (store: Store, created: Bool) {
+        let path = path.byteString
         do {
             return (try open(path, options, logger: logger), false)
         } catch let error as RepositoryError {

@@ -1,7 +1,7 @@
 public import ComposefsBytes
 
 /// What is made of an image, and how.
-public struct DiskRequest: Sendable, Hashable {
+public struct DiskRequest: Sendable, Hashable, Codable {
     public var kind: DiskKind
     public var tree: DiskTree
     /// The size of a flat disk in bytes. It then has a journal, and can be mounted for writing. Without a size it has no room for anything else, and

@@ -11,7 +11,7 @@ public import ComposefsHashing
 public import ComposefsImageStore
 
 /// What is made of an image.
-public enum DiskKind: String, Sendable, Hashable, CaseIterable {
+public enum DiskKind: String, Sendable, Hashable, Codable, CaseIterable {
     /// A directory of EROFS images, one for each layer, for a stack of overlayfs. They are also the devices of `fsmeta`.
     case layered
     /// One EROFS image of the merged tree without contents, which addresses the images of `layered` as its devices.
@@ -28,7 +28,7 @@ public enum DiskKind: String, Sendable, Hashable, CaseIterable {
 }
 
 /// The tree that a disk shows.
-public enum DiskTree: String, Sendable, Hashable, CaseIterable {
+public enum DiskTree: String, Sendable, Hashable, Codable, CaseIterable {
     /// The merged tree of the layers, with all extended attributes, and with the metadata of the root and the content of `/run` as the layers
     /// have them.
     case oci
@@ -37,7 +37,7 @@ public enum DiskTree: String, Sendable, Hashable, CaseIterable {
 }
 
 /// A file that was made.
-public struct DiskFile: Sendable, Hashable {
+public struct DiskFile: Sendable, Hashable, Codable {
     public var path: ByteString
     /// In bytes.
     public var size: UInt64
@@ -52,7 +52,7 @@ public struct DiskFile: Sendable, Hashable {
 }
 
 /// What was made of an image.
-public struct DiskReport: Sendable, Hashable {
+public struct DiskReport: Sendable, Hashable, Codable {
     public var kind: DiskKind
     public var tree: DiskTree
     public var manifestDigest: ContentDigest

@@ -10,8 +10,8 @@ import ComposefsSplitStream
 // pages in memory, and with fs-verity the kernel verifies each block that a machine reads.
 
 /// A disk that a store keeps.
-public struct KeptDisk: Sendable, Hashable {
-    public struct File: Sendable, Hashable {
+public struct KeptDisk: Sendable, Hashable, Codable {
+    public struct File: Sendable, Hashable, Codable {
         /// The name that the file has in a directory; empty for a disk of one file.
         public var name: ByteString
         public var object: ObjectID

@@ -5,10 +5,13 @@ internal import ComposefsBytes
 /// Versions 0 and 1 share a layout that every kernel with EROFS and overlayfs can mount (`mkcomposefs` writes it): inodes in breadth-first
 /// order, compact if possible, with whiteouts that hide the 256 names `00`…`ff`, and with escaped whiteouts of the tree. Version 2 has
 /// inodes in depth-first order, does not escape whiteouts and drops nanoseconds.
-public enum ErofsVersion: UInt32, CaseIterable, Sendable {
+public enum ErofsVersion: UInt32, CaseIterable, Sendable, Codable {
     case v0 = 0
     case v1
     case v2
+
+    /// `v0`, `v1` or `v2`: how a dictionary with versions as its keys is coded.
+    private var name: String { "v\(rawValue)" }
 
     /// Whether this version has the layout of versions 0 and 1.
     var isFirstEpoch: Bool { self != .v2 }
@@ -16,6 +19,23 @@ public enum ErofsVersion: UInt32, CaseIterable, Sendable {
     /// The longest symlink target in bytes. In versions 0 and 1 it is PATH_MAX without the NUL. In version 2, a longer target could be
     /// placed so that kernels refuse it, and readers of that version refuse it always.
     var maximumTargetLength: Int { isFirstEpoch ? 4095 : 1024 }
+}
+
+extension ErofsVersion: CodingKeyRepresentable {
+    private struct Key: CodingKey {
+        var stringValue: String
+        var intValue: Int? { nil }
+
+        init(stringValue: String) { self.stringValue = stringValue }
+        init?(intValue: Int) { nil }
+    }
+
+    public var codingKey: any CodingKey { Key(stringValue: name) }
+
+    public init?(codingKey: some CodingKey) {
+        guard let version = Self.allCases.first(where: { $0.name == codingKey.stringValue }) else { return nil }
+        self = version
+    }
 }
 
 /// Constants of the on-disk format: composefs's header, and the part of EROFS that it uses (linux/fs/erofs/erofs_fs.h).

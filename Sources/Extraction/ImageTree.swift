@@ -27,7 +27,12 @@ public struct ImageTree: Sendable {
         self.init(try store.erofsImage(image.imageID).tree(), store.repository)
     }
 
-    init(_ tree: FileTree, _ repository: Repository, from start: FileTree.InodeID = FileTree.root) {
+    /// Any tree whose objects are in a repository, for example that of the EROFS image (`ImageStore.tree(of:_:)`).
+    ///
+    /// - Parameters:
+    ///   - repository: the repository of the contents.
+    ///   - start: where the part begins.
+    public init(_ tree: FileTree, _ repository: Repository, from start: FileTree.InodeID = FileTree.root) {
         self.tree = tree
         self.repository = repository
         self.start = start

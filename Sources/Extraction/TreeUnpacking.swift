@@ -18,7 +18,7 @@ public struct UnpackOptions: Sendable {
 }
 
 /// What was written.
-public struct UnpackReport: Sendable, Hashable {
+public struct UnpackReport: Sendable, Hashable, Codable {
     /// Regular files, each inode once.
     public var files = 0
     public var directories = 0

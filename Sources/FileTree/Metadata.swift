@@ -20,7 +20,7 @@ public struct Timestamp: Hashable, Sendable, Comparable {
 }
 
 /// An extended attribute: its full name, for example `security.capability`, and its value.
-public struct ExtendedAttribute: Hashable, Sendable {
+public struct ExtendedAttribute: Hashable, Sendable, Codable {
     public var name: ByteString
     public var value: ByteString
 

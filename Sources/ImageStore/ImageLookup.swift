@@ -1,4 +1,6 @@
 public import ComposefsBytes
+import ComposefsEROFS
+package import ComposefsFileTree
 public import ComposefsHashing
 import ComposefsOCIModel
 import ComposefsRepository
@@ -148,5 +150,34 @@ extension ImageStore {
                 stream: StreamName.manifest(found.manifestDigest), .missing(tag: found.name))
         }
         return (found.name, image)
+    }
+}
+
+/// The image that a name refers to: a pulled one, or one that was made of a directory.
+package enum FoundImage {
+    /// An image with manifest and config, and the tag that refers to it.
+    case tagged(ByteString, StoredImage)
+    /// An EROFS image with a name below `images/refs`.
+    case named(NamedImage)
+}
+
+extension ImageStore {
+    /// Tags take precedence, as they do for mount.
+    package func find(_ text: ByteString) throws -> FoundImage {
+        do {
+            let (name, image) = try open(text)
+            return .tagged(name, image)
+        } catch let error as ImageStoreError {
+            guard case .noSuchImage = error, let image = try namedImage(text) else { throw error }
+            return .named(image)
+        }
+    }
+
+    /// The tree of the EROFS image of either.
+    package func tree(ofImage text: ByteString) throws -> FileTree {
+        switch try find(text) {
+        case .tagged(_, let image): try tree(of: image)
+        case .named(let image): try erofsImage(image.imageID).tree()
+        }
     }
 }

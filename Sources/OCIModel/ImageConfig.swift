@@ -57,7 +57,7 @@ public struct ImageConfig: Hashable, Sendable {
 }
 
 /// The runtime configuration of an image.
-public struct RuntimeConfig: Hashable, Sendable {
+public struct RuntimeConfig: Hashable, Sendable, Codable {
     /// `NAME=VALUE`, in the order of the document.
     public var environment: [String] = []
     public var command: [String]?

@@ -58,6 +58,9 @@ public struct Platform: Hashable, Sendable, CustomStringConvertible {
     /// This machine. On x86-64 this is the baseline: images for newer levels are selected only on request.
     public static let host = Platform(os: "linux", architecture: hostArchitecture).normalized
 
+    /// The same as `host`: this library runs on Linux only.
+    public static var hostLinux: Platform { host }
+
     private static var hostArchitecture: String {
         #if arch(x86_64)
             "amd64"

@@ -17,6 +17,49 @@ public enum ImageReference: Hashable, Sendable {
     case containersStorage(String)
     /// `docker://…`, or a reference without a prefix.
     case registry(RegistryReference)
+
+    /// See `parseReference`.
+    ///
+    /// - Throws: `OCIError.invalidReference`.
+    public init(_ text: String) throws(OCIError) { self = try parseReference(text) }
+
+    /// The reference with its transport. Paths may have bytes that are not text.
+    public var bytes: ByteString {
+        switch self {
+        case .layout(let location): "oci:" + location.text
+        case .ociArchive(let location): "oci-archive:" + location.text
+        case .dockerArchive(let location): "docker-archive:" + location.text
+        case .directory(let path): "dir:" + path
+        case .containersStorage(let name): ByteString("containers-storage:" + name)
+        case .registry(let reference): ByteString("docker://" + reference.canonical)
+        }
+    }
+}
+
+extension ImageReference: CustomStringConvertible {
+    public var description: String { bytes.description }
+}
+
+/// What names an image and its source: a value of `ImageReference` or `RegistryReference`, or text, which `parseReference` parses.
+public protocol ImageReferenceConvertible: Sendable {
+    /// - Throws: `OCIError.invalidReference`.
+    func imageReference() throws(OCIError) -> ImageReference
+}
+
+extension ImageReference: ImageReferenceConvertible {
+    public func imageReference() -> ImageReference { self }
+}
+
+extension RegistryReference: ImageReferenceConvertible {
+    public func imageReference() -> ImageReference { .registry(self) }
+}
+
+extension String: ImageReferenceConvertible {
+    public func imageReference() throws(OCIError) -> ImageReference { try parseReference(self) }
+}
+
+extension Substring: ImageReferenceConvertible {
+    public func imageReference() throws(OCIError) -> ImageReference { try parseReference(String(self)) }
 }
 
 /// Parses `TRANSPORT:LOCATION` or a registry reference.

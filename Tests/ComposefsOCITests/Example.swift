@@ -3,7 +3,7 @@ import ComposefsOCI
 /// Pulls an image into a repository, prints information about it, and mounts it: `example REFERENCE REPOSITORY [DIRECTORY]`.
 func example(_ arguments: [String], say: (String) -> Void = { print($0) }) async throws {
     guard (2...3).contains(arguments.count) else { return say("usage: example REFERENCE REPOSITORY [DIRECTORY]") }
-    let store = try Store.openOrCreate(ByteString(arguments[1])).store
+    let store = try Store.openOrCreate(arguments[1]).store
 
     // Pull. Digests, sizes and diff IDs are verified; the tag becomes visible when everything is on the disk.
     let pull = store.startPull(arguments[0])
@@ -13,7 +13,7 @@ func example(_ arguments: [String], say: (String) -> Void = { print($0) }) async
     let name = try await pull.result.name
 
     // Inspect: the image's documents, and the merged tree of its layers.
-    let image = try store.images.open(name).image
+    let image = try store.image(name)
     say("\(name) is \(image.manifestDigest)")
     if let config = image.config {
         say("made for \(config.platform), runs \(config.runtime.command ?? [])")
@@ -23,7 +23,7 @@ func example(_ arguments: [String], say: (String) -> Void = { print($0) }) async
 
     // Mount. In a repository with fs-verity, the kernel checks every file that is opened.
     if arguments.count == 3 {
-        try store.mount(name, at: ByteString(arguments[2]))
+        try store.mount(name, at: arguments[2])
         say("mounted at \(arguments[2])")
     }
 }

@@ -138,6 +138,39 @@ struct SnippetTests {
         #expect(said[2...3].map { String($0.prefix { $0 != "," }) } == layers)
     }
 
+    @Test func keptDisks() async throws {
+        let said = try await run { store, _, say in
+            _ = try await store.pull(quickstart, PullOptions(name: "example"))
+            try Snippets.keptDisks(store, say: say)
+            try Snippets.keptDisks(store, say: say)
+        }
+        #expect(said.count == 6 && said[0].contains("/repository/objects/") && said[0] == said[3])
+        #expect(said[1].hasPrefix("vmdk-1-oci, ") && said[2] == "1 disks removed" && said.suffix(3) == said.prefix(3))
+    }
+
+    @Test func micro() async throws {
+        let folder = try Folder()
+        var said: [String] = []
+        let layers = folder.path.description + "/layers"
+        try await Snippets.micro(path: folder.path.description + "/a/repository", reference: quickstart, layers: layers) { said.append($0) }
+        #expect(said.count == 6 && said[2] == #"runs [] with ["PATH=/usr/bin:/bin"]"#)
+        #expect(said.prefix(2) == Quickstart.diffIDs.map { "sha256:\($0)" }[...])
+        #expect(said[3...4] == ["0000-\(Quickstart.diffIDs[0])", "0001-\(Quickstart.diffIDs[1])"].map { "\(layers)/\($0).erofs" }[...])
+        #expect(said[5].contains("VERSION_ID=1"))
+    }
+
+    @Test func files() async throws {
+        let folder = try Folder()
+        let said = try await run { store, _, say in
+            _ = try await store.pull(quickstart, PullOptions(name: "image"))
+            try await Snippets.files(store, name: "image", folder: folder.path.description + "/root", say: say)
+        }
+        #expect(said.prefix(2) == ["no record, 19597 bytes", "no record, 1063 bytes"])
+        #expect(said.contains("/etc/hostname is a file, 12 bytes") && !said.contains { $0.contains("motd") })
+        #expect(said.suffix(2) == ["/usr/bin/hello of user 0", "example-two\n"])
+        #expect(try readText(folder.path + "/root/etc/hostname") == "example-two\n")
+    }
+
     @Test func policy() async throws {
         let said = try await run { store, registry, say in
             try await Snippets.policy(registry, reference: quickstart, say: say)

@@ -35,9 +35,7 @@ enum Snippets {
 
     static func policy(_ registry: Registry, reference: String, say: (String) -> Void) async throws {
         // snippet: policy
-        var options = PullOptions(name: "base")
-        options.policy = .newer
-        let image = try await registry.pull(reference, options)
+        let image = try await registry.pull(reference, PullOptions(policy: .newer, name: "base"))
         if let before = image.previousManifestDigest { say("\(image.name) moved from \(before)") }
         if case .unreachable(let reason) = image.outcome { say("still the image of last time: \(reason)") }
         // end
@@ -101,7 +99,7 @@ enum Snippets {
     static func asking(_ store: Store) throws {
         // snippet: asking
         for image in try store.images.list().images { print(image.name, image.manifestDigest) }
-        let image = try store.images.open("alpine").image  // or a digest, or its first digits
+        let image = try store.image("alpine")  // or a digest, or its first digits
         print(image.manifest.layers.map(\.size), image.config?.runtime.environment ?? [])
 
         let tree = try store.images.tree(of: image)  // the merged files, as they are mounted
@@ -141,9 +139,52 @@ enum Snippets {
     static func disks(path: ByteString, at folder: ByteString, say: (String) -> Void) throws {
         // snippet: disks
         let store = try Store.open(path)
-        let image = try store.images.open("example").image
-        let report = try ImageDisks(store.images).make(.vmdk, of: image, at: folder + "/example.disk")
+        let report = try store.makeDisk(.vmdk, of: "example", at: folder + "/example.disk")
         for file in report.files { say("\(file.path), \(file.size) bytes") }
+        // end
+    }
+
+    static func keptDisks(_ store: Store, say: (String) -> Void) throws {
+        // snippet: kept
+        let kept = try store.keepDisk(DiskRequest(.vmdk), of: "example")
+        say("\(kept.entryFiles.first?.path ?? "")")
+
+        let (disks, manifest) = (ImageDisks(store.images), try store.image("example").manifestDigest)
+        for entry in try disks.list(of: manifest) { say("\(entry.key), \(entry.size ?? 0) bytes") }
+        say("\(try disks.remove(of: manifest).count) disks removed")
+        // end
+    }
+
+    static func micro(path: String, reference: String, layers: String, say: (String) -> Void) async throws {
+        // snippet: micro
+        let store = try Store.openOrCreate(path).store
+        let registry = Registry(platform: .hostLinux, auth: .anonymous, store: store)
+        let image = try await registry.pull(reference, PullOptions(policy: .ifMissing))
+        for layer in image.layers { say("\(layer.diffID ?? layer.digest)") }
+        say("runs \(image.runtime.entrypoint ?? []) with \(image.runtime.environment)")
+
+        let disk = try await store.makeDisk(.layered, of: image.name, at: layers)
+        for file in disk.layerPaths { say("\(file)") }
+
+        let release = try store.readFile("/etc/os-release", in: image.name)
+        say(String(decoding: release, as: UTF8.self))
+        // end
+    }
+
+    static func files(_ store: Store, name: String, folder: String, say: (String) -> Void) async throws {
+        // snippet: files
+        for step in try store.history(name) { say("\(step.createdBy ?? "no record"), \(step.layer?.size ?? 0) bytes") }
+
+        let files = try store.files(of: name)
+        for entry in try files.files(in: "/etc") { say("\(entry.path) is a \(entry.kind), \(entry.size) bytes") }
+        let hello = try files.file(at: "/usr/bin/hi")  // follows links, inside the image
+        say("\(hello.path) of user \(hello.uid)")
+        let text = try files.readFile("/etc/hostname")
+        say(String(decoding: text, as: UTF8.self))
+
+        var options = UnpackOptions()
+        options.ownedByUser = true  // else only root can write them
+        try await store.unpack(name, into: folder, options)
         // end
     }
 

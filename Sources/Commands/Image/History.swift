@@ -45,43 +45,16 @@ struct History: ParsableCommand {
 private struct ImageHistory: CommandReport {
     static let fields = ["created", "createdBy", "author", "comment", "emptyLayer", "digest", "size"]
 
-    struct Step {
-        var created: String?
-        var createdBy: String?
-        var author: String?
-        var comment: String?
-        /// Nil for a step that made no layer.
-        var layer: Descriptor?
-
-        var json: JSONValue {
-            [
-                "created": .text(created), "createdBy": .text(createdBy), "author": .text(author), "comment": .text(comment),
-                "emptyLayer": .bool(layer == nil), "digest": .text(layer?.digest), "size": layer.map { JSONValue($0.size) } ?? .null,
-            ]
-        }
-    }
-
     var name: ByteString
     var manifestDigest: ContentDigest
-    var steps: [Step]
+    var steps: [HistoryStep]
     var truncates: Bool
 
     init(name: ByteString, image: StoredImage, truncates: Bool) {
         self.name = name
         self.truncates = truncates
         manifestDigest = image.manifestDigest
-        var layers = image.manifest.layers[...]
-        var steps: [Step] = []
-        // The config's author decides what is in it: members of other types count as absent, and more steps than layers have none.
-        for entry in (try? JSONValue.parse(image.configBytes))?["history"]?.array ?? [] {
-            func text(_ key: String) -> String? { entry[key]?.string }
-            let isEmpty = entry["empty_layer"] == .bool(true)
-            steps.append(
-                Step(
-                    created: text("created"), createdBy: text("created_by"), author: text("author"), comment: text("comment"),
-                    layer: isEmpty ? nil : layers.popFirst()))
-        }
-        self.steps = Array(steps.reversed()) + layers.reversed().map { Step(layer: $0) }
+        steps = image.history.reversed()
     }
 
     var lines: [String] {
@@ -104,5 +77,14 @@ private struct ImageHistory: CommandReport {
 
     var json: JSONValue {
         ["name": .string(name.jsonText), "manifestDigest": .text(manifestDigest), "history": .array(steps.map(\.json))]
+    }
+}
+
+extension HistoryStep {
+    fileprivate var json: JSONValue {
+        [
+            "created": .text(created), "createdBy": .text(createdBy), "author": .text(author), "comment": .text(comment),
+            "emptyLayer": .bool(layer == nil), "digest": .text(layer?.digest), "size": layer.map { JSONValue($0.size) } ?? .null,
+        ]
     }
 }

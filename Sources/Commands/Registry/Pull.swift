@@ -189,9 +189,9 @@ struct Pull: ParsableCommand {
 
     /// The time of each phase, and the peak memory of the process.
     private func showProfile(_ result: PullResult) throws {
-        let phases = result.profile.map { phase, seconds in
-            let milliseconds = Int((seconds * 1000).rounded())
-            return "\(phase) \(milliseconds / 1000).\(String(1000 + milliseconds % 1000).dropFirst())s"
+        let phases = result.profile.map { time in
+            let milliseconds = Int((time.seconds * 1000).rounded())
+            return "\(time.phase) \(milliseconds / 1000).\(String(1000 + milliseconds % 1000).dropFirst())s"
         }
         global.note("profile  " + phases.joined(separator: "  "))
         if let peak = Self.peakMemory() { global.note("peak memory \(peak) KiB") }

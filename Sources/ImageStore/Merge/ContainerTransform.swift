@@ -2,7 +2,7 @@ package import ComposefsBytes
 public import ComposefsFileTree
 
 /// The extended attributes that an image's canonical form keeps.
-public enum XattrFiltering: String, Sendable, Hashable, CaseIterable {
+public enum XattrFiltering: String, Sendable, Hashable, Codable, CaseIterable {
     /// Only `security.capability`.
     case allowlistOnly = "allowlist-only"
     /// `security.capability` and every `user.*`.

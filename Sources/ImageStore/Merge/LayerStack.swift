@@ -17,8 +17,8 @@ package struct StackableLayer: Sendable {
 }
 
 /// Something that a stack of layers cannot show.
-public struct StackException: Hashable, Sendable, CustomStringConvertible {
-    public enum Kind: String, Hashable, Sendable {
+public struct StackException: Hashable, Sendable, Codable, CustomStringConvertible {
+    public enum Kind: String, Hashable, Sendable, Codable {
         /// A character device 0:0, which is a whiteout for overlayfs: the name is missing.
         case whiteoutDevice
         /// A hard link to a file of a lower layer: it is a copy.

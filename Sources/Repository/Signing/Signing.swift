@@ -20,7 +20,7 @@ struct Signing: ~Copyable {
 }
 
 /// How many signatures a handle made and left out.
-public struct SignatureCounts: Hashable, Sendable {
+public struct SignatureCounts: Hashable, Sendable, Codable {
     /// Objects that this handle signed.
     public var signed = 0
     /// Signatures that came with an image and were left out because the kernel does not know their certificate.

@@ -270,7 +270,7 @@ struct LayerSplitter: TarHandler, ~Copyable {
 }
 
 /// Objects and bytes of stored layers.
-public struct LayerStatistics: Sendable, Hashable {
+public struct LayerStatistics: Sendable, Hashable, Codable {
     /// The number of objects that were not in the store.
     public var newObjects = 0
     /// The number of objects that were in the store, counted with every occurrence.

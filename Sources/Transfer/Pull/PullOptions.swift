@@ -10,7 +10,7 @@ public struct PullOptions: Sendable {
     /// The platform that is selected from an index; by default this machine's.
     public var platform: Platform
     /// When the registry is asked for the manifest.
-    public var policy = PullPolicy.missing
+    public var policy: PullPolicy
     /// The tag; nil for the source's canonical name.
     public var name: ByteString?
     /// The number of layers that are read at the same time; nil for one per processor, and at least two.
@@ -60,11 +60,22 @@ public struct PullOptions: Sendable {
     public var downloadsEnded: (@Sendable () throws -> Void)?
 
     /// Default options, except for the parameters.
-    public init(platform: Platform = .host, name: ByteString? = nil, jobs: Int? = nil, observer: PullObserver? = nil) {
+    public init(
+        platform: Platform = .host, policy: PullPolicy = .missing, name: ByteString? = nil, jobs: Int? = nil, observer: PullObserver? = nil
+    ) {
         self.platform = platform
+        self.policy = policy
         self.name = name
         self.jobs = jobs
         self.observer = observer
+    }
+
+    /// The same with a tag as text or bytes.
+    public init(
+        platform: Platform = .host, policy: PullPolicy = .missing, name: some ByteStringConvertible, jobs: Int? = nil,
+        observer: PullObserver? = nil
+    ) {
+        self.init(platform: platform, policy: policy, name: Optional(name.byteString), jobs: jobs, observer: observer)
     }
 }
 

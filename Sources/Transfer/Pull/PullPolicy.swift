@@ -12,7 +12,7 @@ import ComposefsTransports
 /// - a tag with the reference's full name (`docker.io/library/alpine:latest`, even if `PullOptions.name` is another one) refers to an image
 ///   for exactly the wanted platform, or
 /// - the reference has a digest, and the manifest with that digest is stored.
-public enum PullPolicy: String, Sendable, Hashable, CaseIterable {
+public enum PullPolicy: String, Sendable, Hashable, Codable, CaseIterable {
     /// Only if the store does not have the image. This is the default; it makes no request for a stored image.
     case missing
     /// Always. If the registry's manifest is the stored one, nothing else is read. If the registry fails before the manifest is known and
@@ -23,11 +23,14 @@ public enum PullPolicy: String, Sendable, Hashable, CaseIterable {
     case always
     /// Never. An image that the store does not have is an error.
     case never
+
+    /// Another name of `missing`, which other libraries use.
+    public static var ifMissing: PullPolicy { .missing }
 }
 
 extension PullResult {
     /// Where the image of a pull comes from.
-    public enum Outcome: Hashable, Sendable {
+    public enum Outcome: Hashable, Sendable, Codable {
         /// The source was read.
         case pulled
         /// The store had the image, and no source was asked.

@@ -23,8 +23,8 @@ package final class PullProfile: Sendable {
     }
 
     /// Seconds per phase, in the order of the work.
-    var seconds: [(phase: String, seconds: Double)] {
+    var seconds: [PullResult.PhaseTime] {
         let sums = sums.withLock { $0 }
-        return Phase.allCases.map { ($0.name, Double(sums[$0.rawValue]) / 1e9) }
+        return Phase.allCases.map { PullResult.PhaseTime(phase: $0.name, seconds: Double(sums[$0.rawValue]) / 1e9) }
     }
 }

@@ -7,7 +7,7 @@ public import ComposefsOCIModel
 public import ComposefsRepository
 
 /// The result of a pull.
-public struct PullResult: Sendable {
+public struct PullResult: Sendable, Codable {
     /// The digest of the platform's manifest, even if the reference names an index.
     public var manifestDigest: ContentDigest
     /// The object of the manifest stream, which refers to the image's layers and config.
@@ -47,11 +47,22 @@ public struct PullResult: Sendable {
     /// The image's config; nil for an artifact.
     public var config: ImageConfig?
     /// The elapsed seconds per phase, summed over the pull's threads.
-    public var profile: [(phase: String, seconds: Double)]
+    public var profile: [PhaseTime]
     /// Where the image comes from.
     public var outcome = Outcome.pulled
     /// The manifest that the tag referred to before, if it was another one.
     public var previousManifestDigest: ContentDigest?
+
+    /// The time that a phase took.
+    public struct PhaseTime: Sendable, Hashable, Codable {
+        public var phase: String
+        public var seconds: Double
+
+        public init(phase: String, seconds: Double) {
+            self.phase = phase
+            self.seconds = seconds
+        }
+    }
 
     /// Whether the image has a root file system; an artifact has none.
     public var isContainer: Bool { config != nil }
@@ -62,7 +73,7 @@ public struct PullResult: Sendable {
 }
 
 /// A referrer that could not be pulled or pushed.
-public struct ReferrerProblem: Hashable, Sendable {
+public struct ReferrerProblem: Hashable, Sendable, Codable {
     /// The manifest that it refers to.
     public var subject: ContentDigest
     /// The digest of the referrer; nil if the referrers could not be listed.
@@ -72,7 +83,7 @@ public struct ReferrerProblem: Hashable, Sendable {
 }
 
 /// A layer of a pulled image.
-public struct PulledLayer: Hashable, Sendable {
+public struct PulledLayer: Hashable, Sendable, Codable {
     /// The digest of the uncompressed archive; nil for an artifact's blob.
     public var diffID: ContentDigest?
     /// The digest of the source's blob.
