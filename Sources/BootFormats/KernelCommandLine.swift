@@ -27,8 +27,19 @@ public struct KernelCommandLine: Sendable, Equatable {
         if !argument.isEmpty { arguments.append(ByteString(argument)) }
     }
 
-    /// The arguments, separated by spaces.
-    public var bytes: [UInt8] { Array(arguments.map(\.bytes).joined(separator: [UInt8(ascii: " ")])) }
+    /// The arguments, separated by spaces. An open quote is closed if another argument follows: it would be part of the quoted text. The kernel takes
+    /// both for the same argument.
+    public var bytes: [UInt8] {
+        let (space, quote) = (UInt8(ascii: " "), UInt8(ascii: "\""))
+        var text: [UInt8] = []
+        var isOpen = false
+        for (index, argument) in arguments.enumerated() {
+            if index > 0 { text += isOpen ? [quote, space] : [space] }
+            text += argument.bytes
+            isOpen = !argument.bytes.count { $0 == quote }.isMultiple(of: 2)
+        }
+        return text
+    }
 
     /// Replaces the first argument with the same key as `argument`, up to and including `=`, or appends `argument` if there is none.
     ///

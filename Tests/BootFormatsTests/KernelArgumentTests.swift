@@ -100,6 +100,20 @@ private let sha512 =
         #expect(KernelCommandLine(parsing: text.utf8).arguments == arguments.map { ByteString($0) })
     }
 
+    /// What is added after an open quote would be part of the quoted text, and the machine would boot without it.
+    @Test func setAfterAnOpenQuote() {
+        var line = KernelCommandLine(parsing: #"ro a="b c"#.utf8)
+        #expect(line.arguments == ["ro", #"a="b c"#] && line.bytes == Array(#"ro a="b c"#.utf8))
+        line.set("composefs=x")
+        #expect(String(decoding: line.bytes, as: UTF8.self) == #"ro a="b c" composefs=x"#)
+        #expect(KernelCommandLine(parsing: line.bytes).arguments == ["ro", #"a="b c""#, "composefs=x"])
+        line.set(#"ro"q"#)
+        #expect(KernelCommandLine(parsing: line.bytes).arguments == ["ro", #"a="b c""#, "composefs=x", #"ro"q"#])
+        var entry = LoaderEntry(parsing: "linux /k\noptions a=\"b c\n".utf8)
+        entry.setArgument("composefs=x")
+        #expect(entry.options.arguments == [#"a="b c""#, "composefs=x"])
+    }
+
     @Test func settingReplacesTheFirstOfTheKey() {
         var line = KernelCommandLine(parsing: "ro composefs=1 x composefs=2 composefs.digest=3".utf8)
         line.set("composefs=9")
