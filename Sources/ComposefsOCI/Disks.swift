@@ -41,17 +41,22 @@ extension Store {
     /// - Parameters:
     ///   - request: what is made.
     ///   - image: the image's name, as for `image`.
+    ///   - observer: receives the steps; none, if the store keeps the disk already.
     /// - Throws: as `makeDisk`.
     @discardableResult
-    public func keepDisk(_ request: DiskRequest, of image: some ByteStringConvertible) throws -> KeptDisk {
-        try ImageDisks(images).keep(request, of: try self.image(image))
+    public func keepDisk(
+        _ request: DiskRequest, of image: some ByteStringConvertible, observer: (@Sendable (DiskStep) -> Void)? = nil
+    ) throws -> KeptDisk {
+        try ImageDisks(images).keep(request, of: try self.image(image), observer: observer)
     }
 
     /// Keeps a disk on another thread; otherwise as the blocking form.
     @discardableResult
-    public func keepDisk(_ request: DiskRequest, of image: some ByteStringConvertible) async throws -> KeptDisk {
+    public func keepDisk(
+        _ request: DiskRequest, of image: some ByteStringConvertible, observer: (@Sendable (DiskStep) -> Void)? = nil
+    ) async throws -> KeptDisk {
         let image = image.byteString
-        return try await onOwnThread { try keepDisk(request, of: image) }
+        return try await onOwnThread { try keepDisk(request, of: image, observer: observer) }
     }
 }
 

@@ -16,6 +16,8 @@ package struct DiskLimits: Sendable {
     package var treeBytes: UInt64
     /// Ends the making of a disk with `CancellationError`.
     package var cancellation = Cancellation()
+    /// Receives the steps of the making, one at a time.
+    package var observer: (@Sendable (DiskStep) -> Void)?
 
     package init(entries: UInt64 = .max, treeBytes: UInt64 = .max) {
         self.entries = entries
@@ -81,6 +83,7 @@ struct DiskBuilder {
     }
 
     private func finished(_ merged: FileTree) -> FileTree {
+        limits.observer?(.joining(request.kind))
         var merged = merged
         if request.tree == .composefs { transformForContainer(&merged) }
         return merged
@@ -116,6 +119,8 @@ struct DiskBuilder {
             // The content of one is copied while the next one is merged.
             if let file = try pending?.finish() { result.files.append(file) }
             pending = nil
+            if index > 0 { limits.observer?(.layerWritten(index - 1)) }
+            limits.observer?(.layer(index, byteCount: added.plan.byteCount))
             if let file = try sink.existingLayer(index) {
                 result.files.append(file)
             } else {
@@ -125,6 +130,7 @@ struct DiskBuilder {
             }
         }
         if let file = try pending?.finish() { result.files.append(file) }
+        if !layers.diffIDs.isEmpty { limits.observer?(.layerWritten(layers.diffIDs.count - 1)) }
         return (result, merged)
     }
 

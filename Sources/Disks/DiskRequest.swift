@@ -1,5 +1,15 @@
 public import ComposefsBytes
 
+/// A step in the making of a disk.
+public enum DiskStep: Sendable, Hashable {
+    /// The image of a layer is being written: its index from the lowest layer on, and its size in bytes. Not for kinds without such images.
+    case layer(Int, byteCount: UInt64)
+    /// The image of a layer is written, or was in the store already.
+    case layerWritten(Int)
+    /// All layers are merged; what joins them is being written: the metadata of the merged tree with a descriptor, or a file with everything.
+    case joining(DiskKind)
+}
+
 /// What is made of an image, and how.
 public struct DiskRequest: Sendable, Hashable, Codable {
     public var kind: DiskKind

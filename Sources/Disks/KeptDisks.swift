@@ -48,13 +48,18 @@ extension ImageDisks {
     /// Makes a disk of an image and keeps it in the store; one that is kept already is returned. The record of the image's disk keeps it until the
     /// record is removed, or a prune finds that the image is not kept any more.
     ///
+    /// - Parameter observer: receives the steps, if the store does not keep the disk already. Called on the caller's thread.
     /// - Throws: as `make`.
-    public func keep(_ request: DiskRequest, of image: StoredImage) throws -> KeptDisk {
+    public func keep(
+        _ request: DiskRequest, of image: StoredImage, observer: (@Sendable (DiskStep) -> Void)? = nil
+    ) throws -> KeptDisk {
         try request.check()
         let layers = try images.layers(of: image)
         return try repository.storeAsOne {
             var publication = Repository.Publication()
-            let disk = try keep(request, of: image.manifestDigest, LayerStreams(layers), DiskLimits(), &publication)
+            var limits = DiskLimits()
+            limits.observer = observer
+            let disk = try keep(request, of: image.manifestDigest, LayerStreams(layers), limits, &publication)
             let record = try repository.streamReference(DiskRecord.path(image.manifestDigest, request.key))
             if disk.isNew || record?.entry != disk.disk.stream { try repository.publish(publication) }
             return disk.disk

@@ -30,9 +30,11 @@ import Testing
         let found = PullEvent.Resolution(manifest: digest, layers: [])
         let image: [PullEvent.Phase] = [
             .resolving(reference: "x"), .resolved(found), .merging, .writingImage, .publishing, .tagMoved(from: digest, to: digest), .done,
+            .stitching(.vmdk), .diskStored(.vmdk),
         ]
         let layer: [PullEvent.Phase] = [
-            .queued, .started, .bytes, .verified, .stored, .skipped(.present), .skipped(.repeated(of: 0)), .waiting,
+            .materializing(.vmdk, byteCount: 4096), .materialized(.vmdk), .queued, .started, .bytes, .verified, .stored, .skipped(.present),
+            .skipped(.repeated(of: 0)), .waiting,
             .retrying(reason: "x", delay: .seconds(1)), .resumed(from: 1),
         ]
         return image.map { PullEvent(.image, $0, bytesDone: 0, bytesTotal: 0) }

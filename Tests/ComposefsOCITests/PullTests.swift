@@ -1,5 +1,6 @@
 import ComposefsConcurrency
 import ComposefsLinuxSystem
+import Synchronization
 import Testing
 
 @testable import ComposefsOCI
@@ -65,6 +66,7 @@ struct PullTests {
             case .verified: #expect(event.bytesDone == event.bytesTotal)
             case .stored: names.append("stored")
             case .skipped, .waiting, .retrying, .resumed, .tagMoved: names.append("\(event.phase)")
+            case .materializing, .materialized, .stitching, .diskStored: names.append("\(event.phase)")
             case .merging: names.append("merging")
             case .writingImage: names.append("writing")
             case .publishing: names.append("publishing")
@@ -76,6 +78,39 @@ struct PullTests {
         #expect(names == ["resolving", "resolved", "queued", "queued", "stored", "stored", "merging", "writing", "publishing", "done"])
         #expect(received == [0: 19597, 1: 1063])
         #expect(try await pull.result.manifestDigest.hex == Quickstart.manifest)
+    }
+
+    /// The images of layers follow the layers, and what joins them follows the images.
+    @Test(arguments: [false, true]) func diskEvents(isStored: Bool) async throws {
+        let folder = try Folder()
+        let store = try folder.makeStore()
+        if isStored { _ = try await store.pull(quickstart, PullOptions(name: "image")) }
+        var options = PullOptions(policy: .missing, name: "image")
+        options.disks = [DiskRequest(.vmdk)]
+        let pull = store.startPull(quickstart, options)
+        var (ofLayers, ofImage): ([[String]], [String]) = ([[], []], [])
+        for await event in pull.events {
+            switch event.phase {
+            case .stored, .skipped(.present): try ofLayers[#require(event.layerIndex)].append("there")
+            case .materializing(.vmdk, let size):
+                #expect(size > 4096 && size.isMultiple(of: 4096))
+                try ofLayers[#require(event.layerIndex)].append("written")
+            case .materialized(.vmdk): try ofLayers[#require(event.layerIndex)].append("done")
+            case .stitching(.vmdk): ofImage.append("stitching")
+            case .diskStored(.vmdk): ofImage.append("stored")
+            case .publishing: ofImage.append("publishing")
+            case .done: ofImage.append("done")
+            default: break
+            }
+        }
+        #expect(ofLayers == [["there", "written", "done"], ["there", "written", "done"]])
+        #expect(ofImage == ["stitching", "stored", "publishing", "done"])
+        let disk = try #require(try await pull.result.disks.first)
+        // It is kept now: nothing is written again.
+        let steps = Mutex<[DiskStep]>([])
+        let again = try store.image("image")
+        #expect(try ImageDisks(store.images).keep(DiskRequest(.vmdk), of: again) { step in steps.withLock { $0.append(step) } } == disk)
+        #expect(steps.withLock { $0 }.isEmpty)
     }
 
     @Test func eventsEndWithAFailure() async throws {

@@ -6,10 +6,10 @@ package enum EventName: String, Sendable, CaseIterable {
     // Of every command.
     case schema, note, error
     // Of an operation as a whole.
-    case resolving, resolved, began, merging, writingImage, manifest, referrers, publishing, tagMoved, done
+    case resolving, resolved, began, merging, writingImage, manifest, referrers, publishing, tagMoved, stitching, diskStored, done
     // Of one layer.
     case layerQueued, layerStarted, layerProgress, layerVerified, layerStored, layerPresent, layerWaiting, layerRetrying, layerResumed
-    case layerMounted, layerSent
+    case layerMounted, layerSent, layerMaterializing, layerMaterialized
     // Of a check or a repair.
     case objects, images, again, mending, repaired
 

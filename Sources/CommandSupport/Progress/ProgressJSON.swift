@@ -8,6 +8,8 @@ extension PullEvent {
     /// | `resolved` | `manifestDigest`, `layers`: array of `digest`, `size` |
     /// | `merging`, `writingImage`, `publishing`, `done` | |
     /// | `tagMoved` | `from`, `to`: manifest digests |
+    /// | `stitching`, `diskStored`, `layerMaterialized` | `kind` of the disk |
+    /// | `layerMaterializing` | `kind` of the disk, `bytes`: the size of the layer's image |
     /// | `layerQueued`, `layerStarted`, `layerVerified`, `layerStored`, `layerWaiting` | |
     /// | `layerProgress` | `received`: the same as `bytesDone` |
     /// | `layerPresent` | `sameAs`: index of the equal layer, if that is why this one is not read |
@@ -36,6 +38,12 @@ extension PullEvent {
             name(.tagMoved)
             members.append(("from", .string(before.description)))
             members.append(("to", .string(now.description)))
+        case .stitching(let kind):
+            name(.stitching)
+            members.append(("kind", .string(kind.rawValue)))
+        case .diskStored(let kind):
+            name(.diskStored)
+            members.append(("kind", .string(kind.rawValue)))
         case .done: name(.done)
         case .queued: name(.layerQueued)
         case .started: name(.layerStarted)
@@ -44,6 +52,13 @@ extension PullEvent {
             members.append(("received", JSONValue(bytesDone)))
         case .verified: name(.layerVerified)
         case .stored: name(.layerStored)
+        case .materializing(let kind, let byteCount):
+            name(.layerMaterializing)
+            members.append(("kind", .string(kind.rawValue)))
+            members.append(("bytes", JSONValue(byteCount)))
+        case .materialized(let kind):
+            name(.layerMaterialized)
+            members.append(("kind", .string(kind.rawValue)))
         case .skipped(let why):
             name(.layerPresent)
             if case .repeated(let first) = why { members.append(("sameAs", .integer(Int64(first)))) }

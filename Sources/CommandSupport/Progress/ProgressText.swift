@@ -23,8 +23,10 @@ extension PullEvent: ShownEvent {
         case .writingImage: return nil
         case .publishing: return "image written; making it durable"
         case .tagMoved(let before, let now): return "tag moved from \(before) to \(now)"
+        case .stitching(let kind): return "all layers are merged; writing the \(kind.rawValue) disk"
+        case .diskStored(let kind): return "\(kind.rawValue) disk written"
         case .done: return "done"
-        case .queued, .started, .bytes, .verified: return nil
+        case .queued, .started, .bytes, .verified, .materializing, .materialized: return nil
         }
     }
 }

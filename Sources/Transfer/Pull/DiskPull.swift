@@ -22,7 +22,7 @@ final class DiskPull: Sendable {
     /// Starts. Nil if there are no disks to make.
     init?(
         _ requests: [DiskRequest], _ store: ImageStore, _ manifest: ContentDigest, _ diffIDs: [ContentDigest], _ limits: DiskLimits,
-        _ cancelled: Cancellation
+        _ reporter: PullReporter, _ cancelled: Cancellation
     ) {
         guard !requests.isEmpty else { return nil }
         callers = cancelled.onCancel { [cancellation, progress] in
@@ -36,7 +36,13 @@ final class DiskPull: Sendable {
             let layers = LayerStreams(diffIDs) { try self.stream(of: diffIDs[$0]) }
             let outcome = Result {
                 var publication = Repository.Publication()
-                let made = try requests.map { try disks.keep($0, of: manifest, layers, limits, &publication).disk }
+                let made = try requests.map { request in
+                    var limits = limits
+                    limits.observer = { reporter.disk(request.kind, $0) }
+                    let disk = try disks.keep(request, of: manifest, layers, limits, &publication).disk
+                    reporter.image(.diskStored(request.kind))
+                    return disk
+                }
                 return (disks: made, publication: publication)
             }
             self.progress.change { $0.outcome = outcome }

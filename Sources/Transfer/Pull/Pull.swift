@@ -157,7 +157,11 @@ struct ImagePull {
         let previous = try store.tagged(tag)
         // Before the tag: an image that has no such boot image is not the one that was asked for.
         let bootImage = try options.bootImages.map { try store.recordBootImages($0, of: image.manifestDigest) }
-        let disks = try options.disks.map { try ImageDisks(store).keep($0, of: image) }
+        let disks = try options.disks.map { [reporter] request in
+            let disk = try ImageDisks(store).keep(request, of: image) { reporter.disk(request.kind, $0) }
+            reporter.image(.diskStored(request.kind))
+            return disk
+        }
         if previous != image.manifestDigest { try store.tag(image.manifestDigest, as: tag) }
         var result = PullResult(
             manifestDigest: image.manifestDigest, manifestStream: image.manifestStream, configDigest: image.configDigest,
@@ -187,7 +191,7 @@ struct ImagePull {
         let seal = try readSeal(resolved, config.bytes)
         let tasks = zip(manifest.layers, config.diffIDs).enumerated().map { LayerTask(index: $0, descriptor: $1.0, diffID: $1.1) }
         let limits = treeLimits(manifest)
-        let disks = DiskPull(options.disks, store, resolved.digest, config.diffIDs, limits, options.cancellation)
+        let disks = DiskPull(options.disks, store, resolved.digest, config.diffIDs, limits, reporter, options.cancellation)
         defer { disks?.end() }
         var pull = layerPull
         if let disks { pull.wasStored = { disks.stored($0, $1) } }

@@ -1,3 +1,4 @@
+public import ComposefsDisks
 public import ComposefsHashing
 public import ComposefsOCIModel
 
@@ -6,7 +7,8 @@ public import ComposefsOCIModel
 /// A pull reports `resolving` and `resolved`, then `skipped` or `queued` for every layer, so that the amount of work is known before the
 /// first byte arrives. A queued layer reports `started`, then `bytes` until it is `verified` and `stored`. At the end the pull reports
 /// `merging`, `writingImage`, `publishing`, `tagMoved` if the tag referred to another manifest, and `done`. A pull that uses a stored image
-/// reports all layers as skipped. A pull of all platforms reports `resolving` once, and the other events for each image. After a failure
+/// reports all layers as skipped. If `PullOptions.disks` asks for disks, layers are `materializing` and `materialized` at any time after they are
+/// stored or skipped, and the image is `stitching` and `diskStored` before it is published. A pull of all platforms reports `resolving` once, and the other events for each image. After a failure
 /// there are no further events.
 public struct PullEvent: Hashable, Sendable {
     /// The component that an event concerns.
@@ -56,6 +58,11 @@ public struct PullEvent: Hashable, Sendable {
         /// The tag refers to the image.
         case done
 
+        /// All layers are stored, and what joins them to a disk is being written.
+        case stitching(DiskKind)
+        /// The store has the disk. It is kept if the pull succeeds.
+        case diskStored(DiskKind)
+
         // Phases of a layer.
         /// It will be read.
         case queued
@@ -67,6 +74,10 @@ public struct PullEvent: Hashable, Sendable {
         case verified
         /// It is in the store. The next pull uses it even if this one fails.
         case stored
+        /// Its image for a disk is being written; its size in bytes.
+        case materializing(DiskKind, byteCount: UInt64)
+        /// Its image for a disk is in the store.
+        case materialized(DiskKind)
         /// It is not read.
         case skipped(Skip)
         /// Another pull of this store is reading it, and this one waits.

@@ -1,4 +1,5 @@
 import ComposefsBytes
+import ComposefsDisks
 import ComposefsOCIModel
 import Synchronization
 
@@ -27,6 +28,15 @@ final class PullReporter: Sendable {
             (layers.done.saturatingSum, layers.descriptors.map(\.size).saturatingSum)
         }
         observer(PullEvent(.image, phase, bytesDone: done, bytesTotal: total))
+    }
+
+    /// Reports a step in the making of a disk.
+    func disk(_ kind: DiskKind, _ step: DiskStep) {
+        switch step {
+        case .layer(let index, let byteCount): layer(index, .materializing(kind, byteCount: byteCount))
+        case .layerWritten(let index): layer(index, .materialized(kind))
+        case .joining: image(.stitching(kind))
+        }
     }
 
     /// Reports a phase of a layer.
