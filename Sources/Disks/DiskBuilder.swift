@@ -59,20 +59,25 @@ struct DiskBuilder {
 
     func run(into sink: some DiskSink) throws -> Result {
         try request.check()
+        // Other kinds copy layers while they merge.
+        let isMerged = request.kind == .single || request.kind == .flat
+        let ahead = isMerged && sink.verifiesAhead ? AheadVerifier(images.repository, layers) : nil
+        defer { ahead?.end() }
+        let proofs = ObjectProofs(images, ahead: ahead, layers: layers)
         return try images.withTreeLimit(limits.treeBytes) {
             switch request.kind {
-            case .single: Result(files: [try make("", DiskContent(try ErofsDiskPlan(merged())), sink)])
-            case .flat: Result(files: [try make("", DiskContent(try flatPlan()), sink)])
+            case .single: Result(files: [try make("", DiskContent(try ErofsDiskPlan(merged())), sink, proofs)])
+            case .flat: Result(files: [try make("", DiskContent(try flatPlan()), sink, proofs)])
             case .fsmeta:
-                Result(files: [try make("", DiskContent(try addLayers { _, _ in }.plan(finished, .devices)), sink)])
-            case .layered: try makeLayers(sink).result
-            case .vmdk: try makeVirtualDisk(sink)
+                Result(files: [try make("", DiskContent(try addLayers { _, _ in }.plan(finished, .devices)), sink, proofs)])
+            case .layered: try makeLayers(sink, proofs).result
+            case .vmdk: try makeVirtualDisk(sink, proofs)
             }
         }
     }
 
-    private func make(_ name: ByteString, _ content: DiskContent, _ sink: some DiskSink) throws -> MadeFile {
-        try sink.begin(MadeFile(name: name, size: content.byteCount), content).finish()
+    private func make(_ name: ByteString, _ content: DiskContent, _ sink: some DiskSink, _ proofs: ObjectProofs) throws -> MadeFile {
+        try sink.begin(MadeFile(name: name, size: content.byteCount), content, proofs).finish()
     }
 
     // MARK: Trees
@@ -111,7 +116,7 @@ struct DiskBuilder {
         return Merged(tree: tree, space: space)
     }
 
-    private func makeLayers(_ sink: some DiskSink) throws -> (result: Result, merged: Merged) {
+    private func makeLayers(_ sink: some DiskSink, _ proofs: ObjectProofs) throws -> (result: Result, merged: Merged) {
         var result = Result()
         var pending: (any FileInMaking)?
         let merged = try addLayers { index, added in
@@ -126,7 +131,7 @@ struct DiskBuilder {
             } else {
                 let diffID = layers.diffIDs[index]
                 let file = MadeFile(name: Self.layerName(index, diffID), size: added.plan.byteCount, diffID: diffID)
-                pending = try sink.begin(file, DiskContent(added.plan))
+                pending = try sink.begin(file, DiskContent(added.plan), proofs)
             }
         }
         if let file = try pending?.finish() { result.files.append(file) }
@@ -134,13 +139,13 @@ struct DiskBuilder {
         return (result, merged)
     }
 
-    private func makeVirtualDisk(_ sink: some DiskSink) throws -> Result {
-        var (result, merged) = try makeLayers(sink)
+    private func makeVirtualDisk(_ sink: some DiskSink, _ proofs: ObjectProofs) throws -> Result {
+        var (result, merged) = try makeLayers(sink, proofs)
         // Machines see one disk, on which nothing of a stack is left out.
         result.exceptions = []
-        result.files.insert(try make(Self.metadataName, DiskContent(try merged.plan(finished, .oneDisk)), sink), at: 0)
+        result.files.insert(try make(Self.metadataName, DiskContent(try merged.plan(finished, .oneDisk)), sink, proofs), at: 0)
         let descriptor = Self.descriptor(of: result.files) { sink.extentName(of: $0) }
-        result.files.insert(try make(Self.descriptorName, DiskContent(descriptor), sink), at: 0)
+        result.files.insert(try make(Self.descriptorName, DiskContent(descriptor), sink, proofs), at: 0)
         return result
     }
 

@@ -47,14 +47,23 @@ struct DiskContent {
     }
 
     /// Writes the metadata to an empty file, and starts to copy the objects on other threads.
+    ///
+    /// - Parameters:
+    ///   - proofs: of objects that need not be hashed.
+    ///   - hashes: takes the hashes of all blocks instead.
     func start(
-        into file: borrowing FileDescriptor, from repository: Repository, _ cancellation: Cancellation
+        into file: borrowing FileDescriptor, from repository: Repository, _ proofs: ObjectProofs?, hashes: BlockHashes? = nil,
+        _ cancellation: Cancellation
     ) throws -> ObjectCopy.Running {
         try file.truncate(to: byteCount)
         var writer = GatheredWriter()
-        try metadata { bytes, offset in try writer.add(bytes, at: offset, to: file) }
+        try metadata { bytes, offset in
+            try writer.add(bytes, at: offset, to: file)
+            hashes?.addMetadata(offset..<(offset + UInt64(bytes.count)))
+        }
         try writer.flush(to: file)
-        return try ObjectCopy(parts, from: repository, cancellation).start(into: file)
+        proofs?.endAhead()
+        return try ObjectCopy(parts, from: repository, proofs, cancellation).start(into: file, hashes)
     }
 
     /// The digest of a file with this content, as an object. Every object is verified on the way.

@@ -19,7 +19,11 @@ struct MadeFile {
 /// Where the files of a disk are made.
 protocol DiskSink {
     /// Begins a file. Objects are copied into it by other threads.
-    func begin(_ file: MadeFile, _ content: DiskContent) throws -> any FileInMaking
+    ///
+    /// - Parameter proofs: of objects that need not be hashed.
+    func begin(_ file: MadeFile, _ content: DiskContent, _ proofs: ObjectProofs?) throws -> any FileInMaking
+    /// Whether objects may be verified before they are copied.
+    var verifiesAhead: Bool { get }
     /// The image of a layer, if there is one already.
     ///
     /// - Parameter index: that of the layer, from the lowest on.
@@ -29,6 +33,7 @@ protocol DiskSink {
 }
 
 extension DiskSink {
+    var verifiesAhead: Bool { true }
     func existingLayer(_ index: Int) throws -> MadeFile? { nil }
     func extentName(of file: MadeFile) -> ByteString { file.name }
 }
@@ -51,8 +56,8 @@ final class FileSink: DiskSink {
         self.repository = repository
     }
 
-    func begin(_ made: MadeFile, _ content: DiskContent) throws -> any FileInMaking {
-        CopiedFile(made, try content.start(into: file, from: repository, Cancellation()))
+    func begin(_ made: MadeFile, _ content: DiskContent, _ proofs: ObjectProofs?) throws -> any FileInMaking {
+        CopiedFile(made, try content.start(into: file, from: repository, proofs, Cancellation()))
     }
 }
 
@@ -61,9 +66,9 @@ struct DirectorySink: DiskSink {
     let directory: NewDirectory
     let repository: Repository
 
-    func begin(_ made: MadeFile, _ content: DiskContent) throws -> any FileInMaking {
+    func begin(_ made: MadeFile, _ content: DiskContent, _ proofs: ObjectProofs?) throws -> any FileInMaking {
         let file = try directory.makeFile(made.name)
-        return CopiedFile(made, try content.start(into: file.file, from: repository, Cancellation()))
+        return CopiedFile(made, try content.start(into: file.file, from: repository, proofs, Cancellation()))
     }
 }
 
@@ -91,10 +96,15 @@ struct ObjectSink: DiskSink {
     let existing: [Int: MadeFile]
     let cancellation: Cancellation
 
-    func begin(_ made: MadeFile, _ content: DiskContent) throws -> any FileInMaking {
+    func begin(_ made: MadeFile, _ content: DiskContent, _ proofs: ObjectProofs?) throws -> any FileInMaking {
         let file = try repository.makeObjectFile()
-        return StoredFile(made, file, try file.withFile { try content.start(into: $0, from: repository, cancellation) })
+        // With fs-verity the kernel computes the digest.
+        let hashes = repository.isSecure ? nil : BlockHashes(repository.algorithm, byteCount: content.byteCount)
+        let copy = try file.withFile { try content.start(into: $0, from: repository, nil, hashes: hashes, cancellation) }
+        return StoredFile(made, file, copy, hashes)
     }
+
+    var verifiesAhead: Bool { false }
 
     func existingLayer(_ index: Int) -> MadeFile? { existing[index] }
     func extentName(of file: MadeFile) -> ByteString { Self.extentName(of: file) }
@@ -110,18 +120,21 @@ private final class StoredFile: FileInMaking {
     private var made: MadeFile
     private let file: ObjectFile
     private var copy: ObjectCopy.Running?
+    private let hashes: BlockHashes?
 
-    init(_ made: MadeFile, _ file: ObjectFile, _ copy: ObjectCopy.Running) {
+    init(_ made: MadeFile, _ file: ObjectFile, _ copy: ObjectCopy.Running, _ hashes: BlockHashes?) {
         self.made = made
         self.file = file
         self.copy = copy
+        self.hashes = hashes
     }
 
     func finish() throws -> MadeFile {
         try copy?.finish()
         // Also closes its descriptor of the file.
         copy = nil
-        let object = try file.finish()
+        let id = try hashes.map { hashes in try file.withFile { try hashes.identifier(of: $0) } }
+        let object = try file.finish(id)
         made.object = object.id
         return made
     }
@@ -131,12 +144,13 @@ private final class StoredFile: FileInMaking {
 struct IdentifierSink: DiskSink {
     let repository: Repository
 
-    func begin(_ made: MadeFile, _ content: DiskContent) throws -> any FileInMaking {
+    func begin(_ made: MadeFile, _ content: DiskContent, _ proofs: ObjectProofs?) throws -> any FileInMaking {
         var made = made
         made.object = try content.identifier(in: repository)
         return Identified(made)
     }
 
+    var verifiesAhead: Bool { false }
     func extentName(of file: MadeFile) -> ByteString { ObjectSink.extentName(of: file) }
 
     private final class Identified: FileInMaking {

@@ -12,8 +12,9 @@ public struct ImageDisks: Sendable {
 
     public init(_ images: ImageStore) { self.images = images }
 
-    /// Makes a disk of an image as a file or directory, and verifies every object on the way. A directory must not exist or be empty; a regular file
-    /// is replaced. Nothing of the output is visible before all of it is durable. If the store keeps the disk, it is copied.
+    /// Makes a disk of an image as a file or directory, and verifies every object on the way; an object whose blocks are shared with the output only if
+    /// its file was changed since a pull verified it. A directory must not exist or be empty; a regular file is replaced. Nothing of the output is
+    /// visible before all of it is durable. If the store keeps the disk, it is copied.
     ///
     /// - Parameters:
     ///   - size: see `DiskRequest.size`.
@@ -56,13 +57,13 @@ public struct ImageDisks: Sendable {
         var result = DiskBuilder.Result(exceptions: kept.exceptions)
         for file in files {
             let made = MadeFile(name: file.name, size: file.size, diffID: file.diffID)
-            result.files.append(try sink.begin(made, DiskContent(file.object, size: file.size)).finish())
+            result.files.append(try sink.begin(made, DiskContent(file.object, size: file.size), nil).finish())
         }
         if hasDescriptor {
             // That of the store names objects.
             let descriptor = DiskBuilder.descriptor(of: result.files) { $0.name }
             let made = MadeFile(name: DiskBuilder.descriptorName, size: UInt64(descriptor.count))
-            result.files.insert(try sink.begin(made, DiskContent(descriptor)).finish(), at: 0)
+            result.files.insert(try sink.begin(made, DiskContent(descriptor), nil).finish(), at: 0)
         }
         return result
     }

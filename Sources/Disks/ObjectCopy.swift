@@ -20,7 +20,8 @@ struct ObjectPart: Sendable {
     var isWhole: Bool { objectOffset == 0 && count == objectSize }
 }
 
-/// Copies objects into an image, on several threads. Each is verified: by the kernel's digest, or by one of the bytes that are copied.
+/// Copies objects into an image, on several threads. Each is verified: by the kernel's digest, or by one of the bytes that are copied, unless
+/// `ObjectProofs` knows it.
 ///
 /// Whole blocks are shared with the image (FICLONERANGE) if the file system can. Otherwise bytes are copied through memory: without fs-verity all of
 /// them are hashed, and copy_file_range(2) is not faster than read and write within a file system that cannot share blocks. Zeros are not written.
@@ -44,10 +45,13 @@ struct ObjectCopy: Sendable {
         let next = Atomic<Int>(0)
         let failure = Mutex<(job: Int, error: any Error)?>(nil)
         let cancellation: Cancellation
+        /// Set if the digest of the file is wanted.
+        let hashes: BlockHashes?
 
-        init(_ file: consuming FileDescriptor, _ cancellation: Cancellation) {
+        init(_ file: consuming FileDescriptor, _ cancellation: Cancellation, _ hashes: BlockHashes?) {
             self.file = file
             self.cancellation = cancellation
+            self.hashes = hashes
         }
 
         /// Writes bytes, and lets the device begin with them: the sync at the end has little left to wait for.
@@ -59,15 +63,18 @@ struct ObjectCopy: Sendable {
 
     private let repository: Repository
     private let parts: [ObjectPart]
+    private let proofs: ObjectProofs?
     private let cancellation: Cancellation
     private var jobs: [Job] = []
 
     /// - Parameters:
     ///   - parts: in ascending order of their offsets. Parts of one object that follow each other are copied together.
+    ///   - proofs: of objects that need not be hashed; nil if the hashes of all blocks are wanted.
     ///   - cancellation: ends the copy before the next job.
-    init(_ parts: [ObjectPart], from repository: Repository, _ cancellation: Cancellation) {
+    init(_ parts: [ObjectPart], from repository: Repository, _ proofs: ObjectProofs?, _ cancellation: Cancellation) {
         self.repository = repository
         self.parts = parts
+        self.proofs = proofs
         self.cancellation = cancellation
         var first = 0
         while first < parts.count {
@@ -91,8 +98,11 @@ struct ObjectCopy: Sendable {
     }
 
     /// Starts to copy all parts to a file that reads as zeros so far, and returns.
-    func start(into file: borrowing FileDescriptor) throws(SystemError) -> Running {
-        let target = Target(try file.duplicate(), cancellation)
+    ///
+    /// - Parameter hashes: takes the hashes of all blocks, for a repository without fs-verity.
+    func start(into file: borrowing FileDescriptor, _ hashes: BlockHashes? = nil) throws(SystemError) -> Running {
+        precondition(hashes == nil || !repository.isSecure && proofs == nil, "not all blocks are hashed")
+        let target = Target(try file.duplicate(), cancellation, hashes)
         guard !jobs.isEmpty else { return Running(target, nil) }
         let pool = WorkerPool(threads: min(Host.processorCount, jobs.count))
         for _ in 0..<max(1, pool.threadCount) {
@@ -146,20 +156,32 @@ struct ObjectCopy: Sendable {
     ) throws {
         if job.isJoined { return try join(parts[job.parts], target, buffer, &hasher) }
         guard let first = parts[job.parts].first else { preconditionFailure("a job without parts") }
-        let source = try open(first)
-        let shared = clone(parts[job.parts], from: source, target)
-        try copy(parts[job.parts], beyond: shared, from: source, target, buffer, &hasher)
+        let source = try repository.openObject(first.object, verify: repository.isSecure)
+        let status = try status(of: source, first)
+        let isShared = clone(parts[job.parts], from: source, target)
+        let isKnown = try isVerified(first, status) || isShared && isUnchanged(first, status)
+        try copy(parts[job.parts], beyond: isShared, hashes: !isKnown, from: source, status, target, buffer, &hasher)
     }
 
-    private func open(_ part: ObjectPart) throws -> FileDescriptor {
-        let file = try repository.openObject(part.object, verify: repository.isSecure)
-        let size = try file.status().size
-        guard size == part.objectSize else { throw DiskError.objectSize(part.object, found: size, expected: part.objectSize) }
-        return file
+    private func status(of file: borrowing FileDescriptor, _ part: ObjectPart) throws -> FileStatus {
+        let status = try file.status()
+        guard status.size == part.objectSize else {
+            throw DiskError.objectSize(part.object, found: status.size, expected: part.objectSize)
+        }
+        return status
+    }
+
+    private func isVerified(_ part: ObjectPart, _ status: FileStatus) -> Bool {
+        repository.isSecure || proofs?.isVerified(part.object, status) == true
+    }
+
+    private func isUnchanged(_ part: ObjectPart, _ status: FileStatus) throws -> Bool {
+        try proofs?.isUnchanged(part.object, status) {
+            Set(jobs.filter { !$0.isJoined }.compactMap { parts[$0.parts].first?.object })
+        } ?? false
     }
 
     private func check(_ part: ObjectPart, _ hasher: inout VerityHasher) throws {
-        guard !repository.isSecure else { return }
         let actual = hasher.finalize()
         guard actual == part.object else { throw RepositoryError.objectDamaged(part.object, .digest(actual)) }
     }
@@ -176,12 +198,15 @@ struct ObjectCopy: Sendable {
             if at > filled { zero(buffer, filled..<at) }
             filled = at + Int(part.count)
             let place = UnsafeMutableRawBufferPointer(rebasing: buffer[at..<filled])
-            let file = try open(part)
+            let file = try repository.openObject(part.object, verify: repository.isSecure)
+            let status = try status(of: file, part)
             let count = try file.preadFully(into: place, at: 0)
             guard count == place.count else {
                 throw DiskError.objectSize(part.object, found: UInt64(count), expected: part.objectSize)
             }
-            if !repository.isSecure { hasher.update(UnsafeRawBufferPointer(place)) }
+            guard !isVerified(part, status) else { continue }
+            hasher.blockHashes = target.hashes?.place(at: part.offset, count: part.count).baseAddress
+            hasher.update(UnsafeRawBufferPointer(place))
             try check(part, &hasher)
         }
         try target.write(UnsafeRawBufferPointer(rebasing: buffer[..<filled]), at: start)
@@ -210,26 +235,47 @@ struct ObjectCopy: Sendable {
         return true
     }
 
-    /// Copies what is not shared, and verifies the object.
+    /// Copies what is not shared, and verifies the object if it is to be hashed.
     private func copy(
-        _ parts: ArraySlice<ObjectPart>, beyond isShared: Bool, from source: borrowing FileDescriptor, _ target: Target,
-        _ buffer: UnsafeMutableRawBufferPointer, _ hasher: inout VerityHasher
+        _ parts: ArraySlice<ObjectPart>, beyond isShared: Bool, hashes: Bool, from source: borrowing FileDescriptor, _ status: FileStatus,
+        _ target: Target, _ buffer: UnsafeMutableRawBufferPointer, _ hasher: inout VerityHasher
+    ) throws {
+        guard let object = parts.first else { return }
+        guard hashes, let table = target.hashes else {
+            return try copyContent(parts, beyond: isShared, hashes: hashes, from: source, status, target, buffer, &hasher)
+        }
+        // Parts of an object may be anywhere in the image.
+        let blocks = Int((object.objectSize + Self.blockSize - 1) / Self.blockSize)
+        let size = repository.algorithm.digestSize
+        let own = UnsafeMutableRawBufferPointer.allocate(byteCount: blocks * size, alignment: 64)
+        defer { own.deallocate() }
+        hasher.blockHashes = own.baseAddress
+        try copyContent(parts, beyond: isShared, hashes: true, from: source, status, target, buffer, &hasher)
+        for part in parts {
+            let place = table.place(at: part.offset, count: part.count)
+            let first = Int(part.objectOffset / Self.blockSize) * size
+            place.copyMemory(from: UnsafeRawBufferPointer(rebasing: own[first..<(first + place.count)]))
+        }
+    }
+
+    private func copyContent(
+        _ parts: ArraySlice<ObjectPart>, beyond isShared: Bool, hashes: Bool, from source: borrowing FileDescriptor, _ status: FileStatus,
+        _ target: Target, _ buffer: UnsafeMutableRawBufferPointer, _ hasher: inout VerityHasher
     ) throws {
         guard let object = parts.first else { return }
         var rest = parts
-        let status = try source.status()
         let hasHoles = status.blocks * 512 < status.size
         var position: UInt64 = 0
         while position < object.objectSize {
             if hasHoles {
                 let data = min(try source.nextData(from: position) ?? object.objectSize, object.objectSize)
                 if data > position {
-                    if !repository.isSecure { hasher.update(zeros: data - position) }
+                    if hashes { hasher.update(zeros: data - position) }
                     position = data
                     continue
                 }
             }
-            if repository.isSecure, isShared {
+            if !hashes, isShared {
                 position = nextTail(&rest, from: position)
                 guard position < object.objectSize else { break }
             }
@@ -240,11 +286,11 @@ struct ObjectCopy: Sendable {
             guard count == part.count else {
                 throw DiskError.objectSize(object.object, found: position + UInt64(count), expected: object.objectSize)
             }
-            if !repository.isSecure { hasher.update(UnsafeRawBufferPointer(part)) }
+            if hashes { hasher.update(UnsafeRawBufferPointer(part)) }
             try write(UnsafeRawBufferPointer(part), at: position, &rest, beyond: isShared, target)
             position = end
         }
-        try check(object, &hasher)
+        if hashes { try check(object, &hasher) }
     }
 
     /// The offset in the object of the next bytes that are not shared; the end of the object if there are none.

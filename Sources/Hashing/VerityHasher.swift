@@ -22,6 +22,8 @@ public struct VerityHasher: ~Copyable {
     private static let levelCount = 12
     /// The hash of a block of zeros; computed on first use.
     private var zeroHash: [UInt8] = []
+    /// If set, the hash of each block of the content is also written here, one after the other. The memory must have room for them.
+    package var blockHashes: UnsafeMutableRawPointer?
 
     public init(_ algorithm: VerityAlgorithm) {
         self.algorithm = algorithm
@@ -88,24 +90,57 @@ public struct VerityHasher: ~Copyable {
             partialCount = 0
         }
         size += left
-        if left >= UInt64(Self.blockSize), zeroHash.isEmpty {
-            memset(partial, 0, Self.blockSize)
-            var hash = [UInt8](repeating: 0, count: Int(EVP_MAX_MD_SIZE))
-            sum(partial, Self.blockSize, into: &hash)
-            zeroHash = hash
-        }
+        if left >= UInt64(Self.blockSize) { findZeroHash() }
         while left >= UInt64(Self.blockSize) {
-            makeRoom(level: 0)
-            zeroHash.withUnsafeBytes { known in
-                if let base = known.baseAddress { (levels + levelCounts[0]).copyMemory(from: base, byteCount: algorithm.digestSize) }
-            }
-            levelCounts[0] += algorithm.digestSize
+            zeroHash.withUnsafeBytes { if let base = $0.baseAddress { append(blockHash: base) } }
             left -= UInt64(Self.blockSize)
         }
         if left > 0 {
             memset(partial, 0, Int(left))
             partialCount = Int(left)
         }
+    }
+
+    /// Adds content of which the hashes of all blocks are known; that so far must consist of whole blocks.
+    ///
+    /// - Parameter hashes: of consecutive blocks, each of `algorithm.digestSize` bytes.
+    package mutating func update(blockHashes hashes: UnsafeRawBufferPointer) {
+        precondition(partialCount == 0 && hashes.count % algorithm.digestSize == 0, "hashes are of whole blocks")
+        guard let base = hashes.baseAddress else { return }
+        for offset in stride(from: 0, to: hashes.count, by: algorithm.digestSize) { append(blockHash: base + offset) }
+        size += UInt64(hashes.count / algorithm.digestSize * Self.blockSize)
+    }
+
+    /// Fills memory with the hash of a block of zeros, again and again.
+    package mutating func fill(zeroBlocks hashes: UnsafeMutableRawBufferPointer) {
+        findZeroHash()
+        zeroHash.withUnsafeBytes { known in
+            guard let base = known.baseAddress, let start = hashes.baseAddress else { return }
+            for offset in stride(from: 0, to: hashes.count, by: algorithm.digestSize) {
+                (start + offset).copyMemory(from: base, byteCount: algorithm.digestSize)
+            }
+        }
+    }
+
+    private mutating func findZeroHash() {
+        guard zeroHash.isEmpty else { return }
+        let zeros = [UInt8](repeating: 0, count: Self.blockSize)
+        var hash = [UInt8](repeating: 0, count: Int(EVP_MAX_MD_SIZE))
+        zeros.withUnsafeBytes { sum($0.baseAddress, Self.blockSize, into: &hash) }
+        zeroHash = hash
+    }
+
+    private mutating func append(blockHash: UnsafeRawPointer) {
+        makeRoom(level: 0)
+        (levels + levelCounts[0]).copyMemory(from: blockHash, byteCount: algorithm.digestSize)
+        note(levels + levelCounts[0])
+        levelCounts[0] += algorithm.digestSize
+    }
+
+    private mutating func note(_ blockHash: UnsafeRawPointer) {
+        guard let place = blockHashes else { return }
+        place.copyMemory(from: blockHash, byteCount: algorithm.digestSize)
+        blockHashes = place + algorithm.digestSize
     }
 
     public mutating func finalize() -> ObjectID {
@@ -134,6 +169,7 @@ public struct VerityHasher: ~Copyable {
         descriptor.withUnsafeBytes { sum($0.baseAddress, 256, into: &digest) }
         size = 0
         partialCount = 0
+        blockHashes = nil
         for index in levelCounts.indices { levelCounts[index] = 0 }
         guard
             let id = digest.withUnsafeBytes({ ObjectID(algorithm: algorithm, bytes: UnsafeRawBufferPointer(rebasing: $0[..<digestSize])) })
@@ -162,6 +198,7 @@ public struct VerityHasher: ~Copyable {
         EVP_DigestInit_ex(context, method, nil)
         EVP_DigestUpdate(context, block, Self.blockSize)
         EVP_DigestFinal_ex(context, (levels + at).assumingMemoryBound(to: UInt8.self), nil)
+        if level == 0 { note(levels + at) }
         levelCounts[level] += algorithm.digestSize
     }
 

@@ -70,6 +70,31 @@ struct SecureCommandTests {
         return String(result.text.prefix { $0 != "\n" })
     }
 
+    /// The files of disks that the repository keeps have fs-verity, whether a command or a pull makes them.
+    @Test(arguments: VerityAlgorithm.allCases) func keptDisks(_ algorithm: VerityAlgorithm) throws {
+        let setup = try Setup.pulled(algorithm)
+        let plain = setup.objects.count
+        var paths: Set<String> = []
+        for kind in ["single", "flat", "fsmeta", "layered", "vmdk"] {
+            let files = try setup.succeed(["disk", "t", "--kind", kind, "--json"]).json()["files"]?.array ?? []
+            #expect(!files.isEmpty)
+            for path in files.compactMap({ $0["path"]?.string }) {
+                #expect(open(path, O_WRONLY) == -1 && errno == EPERM)
+                paths.insert(path)
+            }
+        }
+        // Each file, and a stream for each disk and each layer.
+        #expect(try setup.expectMeasured() == plain + paths.count + 5 + 2)
+        #expect(try setup.succeed(["fsck", "--deep"]).lines.contains("disks: 5/5 ok"))
+        try setup.succeed(["prune", "--disks"])
+        #expect(try setup.expectMeasured() == plain)
+        try setup.succeed(["rm", "t"])
+        try setup.succeed(["gc"])
+        try setup.succeed(["pull", "oci:" + setup.folder + "/layout", "t", "--disk", "vmdk", "--disk", "flat"])
+        try setup.expectMeasured()
+        #expect(try setup.succeed(["fsck", "--deep"]).lines.contains("disks: 2/2 ok"))
+    }
+
     @Test(arguments: VerityAlgorithm.allCases) func initialize(_ algorithm: VerityAlgorithm) throws {
         let setup = try Setup(algorithm)
         let metadata = setup.path + "/meta.json"

@@ -96,6 +96,42 @@ import Testing
             }
         }
     }
+
+    /// A digest from the hashes of blocks is that of the content, for trees of one to three levels and with zeros in between.
+    @Test(arguments: VerityAlgorithm.allCases, [1, 2, 64, 65, 128, 129, 4097]) func blockHashes(_ algorithm: VerityAlgorithm, _ blocks: Int)
+    {
+        var content = [UInt8](repeating: 0, count: blocks * 4096)
+        for at in stride(from: 0, to: content.count, by: 4096) where at % 12288 != 4096 {
+            content[at] = UInt8(truncatingIfNeeded: at >> 12)
+            content[at + 4095] = UInt8(truncatingIfNeeded: at >> 20) | 1
+        }
+        let hashes = UnsafeMutableRawBufferPointer.allocate(byteCount: blocks * algorithm.digestSize, alignment: 64)
+        defer { hashes.deallocate() }
+        var hasher = VerityHasher(algorithm)
+        hasher.blockHashes = hashes.baseAddress
+        // In parts that end inside of blocks, and one run of zeros.
+        let expected = content.withUnsafeBytes { bytes in
+            var at = 0
+            for part in [1000, 5000, 4096, 100_000].cycled where at < bytes.count {
+                let end = min(bytes.count, at + part)
+                hasher.update(UnsafeRawBufferPointer(rebasing: bytes[at..<end]))
+                at = end
+                if at == bytes.count { break }
+            }
+            return VerityHasher.objectID(of: bytes, algorithm)
+        }
+        #expect(hasher.finalize() == expected && hasher.blockHashes == nil)
+        hasher.update(blockHashes: UnsafeRawBufferPointer(hashes))
+        #expect(hasher.finalize() == expected)
+        // A file of zeros, from hashes that were filled in and from its length.
+        hasher.fill(zeroBlocks: hashes)
+        hasher.update(blockHashes: UnsafeRawBufferPointer(hashes))
+        let zeros = hasher.finalize()
+        hasher.update(zeros: UInt64(content.count))
+        #expect(hasher.finalize() == zeros)
+        let plain = [UInt8](repeating: 0, count: content.count)
+        #expect(plain.withUnsafeBytes { VerityHasher.objectID(of: $0, algorithm) } == zeros)
+    }
 }
 
 @Suite struct ContentDigests {
@@ -131,5 +167,15 @@ import Testing
         #expect(ObjectID(hex: hex.uppercased()) == nil)
         #expect(ObjectID(hex: String(hex.dropLast())) == nil)
         #expect(ObjectID(hex: hex + hex)?.algorithm == .sha512)
+    }
+}
+
+extension [Int] {
+    /// The elements again and again.
+    fileprivate var cycled: some Sequence<Int> {
+        sequence(state: 0) { state in
+            state += 1
+            return self[(state - 1) % count]
+        }
     }
 }

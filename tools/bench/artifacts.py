@@ -7,7 +7,7 @@ fsmeta`, which reads the layers, merges them and writes metadata only.
   tools/bench/run disk [a] [b] [--runs N] [--check]
 
 Prints the median, its ratio to that of the copy, and the peak memory. --check fails if a limit is exceeded. If BENCH_FS has reflinks (xfs, btrfs), an
-image of large files is measured in addition, with a limit of its own: only what cannot be shared is copied, but everything is still verified.
+image of large files is measured in addition, with a limit of its own: only what cannot be shared is read. The pull verified the rest.
 The peer's figures are not here: its command is not in Debian.
 """
 
@@ -130,21 +130,29 @@ def make_stack(path):
     make_layout(path, [[(name, name.encode()) for name in names], [(name, b"") for name in hidden]])
 
 
-def measure_sharing(scratch, runs):
+def make_large_files(path):
+    make_layout(path, [[(f"usr/f{number}", hashlib.shake_128(bytes([number])).digest(LARGE_SIZE)) for number in range(LARGE_FILES)]])
+
+
+def made(scratch, make):
+    """A layout that is made in a process of its own: those that this one starts begin with its peak memory."""
     layout = scratch.path()
-    # In a process of its own: those that this one starts begin with its peak memory.
     maker = os.fork()
     if maker == 0:
-        make_layout(layout, [[(f"usr/f{number}", hashlib.shake_128(bytes([number])).digest(LARGE_SIZE)) for number in range(LARGE_FILES)]])
+        make(layout)
         os._exit(0)
     if os.waitpid(maker, 0)[1] != 0:
-        sys.exit("the image of large files could not be made")
+        sys.exit("an image could not be made")
+    return layout
+
+
+def measure_sharing(scratch, runs):
+    layout = made(scratch, make_large_files)
     return measure(scratch, "image of large files, with reflinks", layout, runs, SHARED_LIMIT)
 
 
 def measure_merge(scratch, runs):
-    layout = scratch.path()
-    make_stack(layout)
+    layout = made(scratch, make_stack)
     repository, _ = pull(scratch, layout)
     times = []
     for _ in range(max(1, runs)):

@@ -1,6 +1,6 @@
 package import ComposefsBytes
 package import ComposefsHashing
-internal import ComposefsLinuxSystem
+package import ComposefsLinuxSystem
 internal import Synchronization
 
 /// Objects that one handle has read and found intact, with the identity and times of their files: a file that was written to, replaced or linked
@@ -37,8 +37,13 @@ package struct FileTime: Hashable, Comparable, Sendable {
     var seconds: Int64
     var nanoseconds: UInt32
 
+    package init(seconds: Int64, nanoseconds: UInt32) {
+        self.seconds = seconds
+        self.nanoseconds = nanoseconds
+    }
+
     /// When the inode was last changed, its content included (`st_ctime`).
-    init(changeOf status: FileStatus) { (seconds, nanoseconds) = (status.ctimeSeconds, status.ctimeNanoseconds) }
+    package init(changeOf status: FileStatus) { (seconds, nanoseconds) = (status.ctimeSeconds, status.ctimeNanoseconds) }
 
     package static func < (lhs: FileTime, rhs: FileTime) -> Bool {
         (lhs.seconds, lhs.nanoseconds) < (rhs.seconds, rhs.nanoseconds)

@@ -1,6 +1,7 @@
 internal import ComposefsBytes
-internal import ComposefsHashing
+package import ComposefsHashing
 public import ComposefsLinuxSystem
+internal import Synchronization
 
 /// Stores an object whose content comes in parts. A writer that is dropped before `finish` leaves nothing behind.
 public struct ObjectWriter: ~Copyable {
@@ -114,9 +115,11 @@ public final class ObjectFile {
     /// only on a file that is not open for writing.
     public func withFile<Result>(_ body: (borrowing FileDescriptor) throws -> Result) rethrows -> Result { try body(temporary.file) }
 
-    /// Reads and hashes the content, and names the object. Durable after the repository's next `publish` or `sync`.
-    public func finish() throws(RepositoryError) -> StoredObject {
-        let id = try system { () throws(SystemError) in try hash(temporary.file, repository.algorithm) }
+    /// Names the object. Durable after the repository's next `publish` or `sync`.
+    ///
+    /// - Parameter known: the object's ID, if the caller has hashed the content; otherwise it is read, with fs-verity by the kernel alone.
+    package func finish(_ known: ObjectID? = nil) throws(RepositoryError) -> StoredObject {
+        let id = try identifier(known)
         let size = try system { () throws(SystemError) in try temporary.file.status().size }
         try repository.beginStoring()
         defer { repository.endStoring() }
@@ -125,9 +128,27 @@ public final class ObjectFile {
         if found == .good { return StoredObject(id: id, size: size, isNew: false) }
         return try repository.commit(&temporary, id, size: size, at: path, found: found)
     }
+
+    private func identifier(_ known: ObjectID?) throws(RepositoryError) -> ObjectID {
+        if let known { return known }
+        if let measured = try repository.measure(&temporary) { return measured }
+        return try system { () throws(SystemError) in try hash(temporary.file, repository.algorithm) }
+    }
 }
 
 extension Repository {
+    /// Enables fs-verity on a complete temporary and returns the kernel's digest. Nil if the repository has none, or if a signature is needed, which
+    /// the file must get at the same time.
+    fileprivate func measure(_ temporary: inout Temporary) throws(RepositoryError) -> ObjectID? {
+        guard isSecure, !signsObjects, !signing.hasOffers.load(ordering: .relaxed) else { return nil }
+        do throws(SystemError) {
+            guard try temporary.enableVerity(algorithm, in: root) else { throw SystemError("enable verity", path, .notSupported) }
+        } catch {
+            throw RepositoryError(enablingVerity: error, on: path)
+        }
+        return try system { () throws(SystemError) in try measuredVerity(temporary.file) }
+    }
+
     /// A new object whose content the caller writes in any order.
     public func makeObjectFile() throws(RepositoryError) -> ObjectFile { try ObjectFile(self) }
 }
