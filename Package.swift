@@ -94,6 +94,7 @@ let package = Package(
         module("Dumpfile", ["Bytes", "Hashing", "FileTree"]),
         module("BootFormats", ["Bytes", "Hashing"]),
         module("Ext4", ["Bytes", "Hashing", "FileTree"]),
+        module("SnapshotFormat", ["Bytes", "Hashing", "JSON"]),
         // Level 4: Repository knows no OCI. Transports knows no store and no HTTP. HTTPClient, the only user of libcurl, knows no registry. Mounting
         // knows no repository; it reports what is mounted, which garbage collection needs.
         module("Mounting", ["Bytes", "Hashing", "LinuxSystem", "Concurrency"]),
@@ -136,8 +137,8 @@ let package = Package(
         module(
             "Disks",
             [
-                "Bytes", "Hashing", "LinuxSystem", "Concurrency", "FileTree", "SplitStream", "EROFS", "Ext4", "OCIModel", "Repository",
-                "ImageStore",
+                "Bytes", "Hashing", "JSON", "LinuxSystem", "Concurrency", "FileTree", "SplitStream", "EROFS", "Ext4", "SnapshotFormat", "OCIModel",
+                "Repository", "ImageStore",
             ]),
         // Level 6, too: the files of images in directories and archives.
         module("Extraction", ["Bytes", "Hashing", "LinuxSystem", "Concurrency", "FileTree", "EROFS", "Repository", "ImageStore"]),
@@ -156,7 +157,7 @@ let package = Package(
                 "Dumpfile",
                 "OCIModel", "SignaturePolicy", "BootFormats", "Repository", "HTTPClient", "Transports", "ImageStore", "Boot", "Disks",
                 "Ext4",
-                "Extraction", "Transfer",
+                "SnapshotFormat", "Extraction", "Transfer",
                 "Registry", "Mounting", "Fuse", "Confinement",
             ], products: [logging], path: "Sources/ComposefsOCI"),
         // Level 9: what other programs call, and the command: both are for programs, not for Swift code. The service is a module of its own, so that
@@ -180,7 +181,7 @@ let package = Package(
         module(
             "ArchiveCommands", ["Bytes", "Hashing", "LinuxSystem", "JSON", "FileTree", "OCI", "CommandSupport"], products: [argumentParser]),
         module("ToolCommands", ["Bytes", "Confinement", "Hashing", "LinuxSystem", "FileTree", "OCI", "CommandSupport"]),
-        module("DiskCommands", ["Bytes", "LinuxSystem", "JSON", "OCI", "CommandSupport"], products: [argumentParser]),
+        module("DiskCommands", ["Bytes", "Hashing", "LinuxSystem", "JSON", "OCI", "CommandSupport"], products: [argumentParser]),
         module(
             "ServiceCommands", ["Bytes", "LinuxSystem", "Concurrency", "OCI", "Varlink", "VarlinkService", "CommandSupport"],
             products: [argumentParser]),
@@ -218,6 +219,7 @@ let package = Package(
         tests("EROFS", ["Bytes", "Hashing", "FileTree", "Dumpfile", "TestSupport"]),
         tests("Dumpfile", ["Bytes", "Hashing", "FileTree"]),
         tests("BootFormats", ["Bytes", "Hashing", "TestSupport"]),
+        tests("SnapshotFormat", ["Bytes", "Hashing", "JSON", "TestSupport"]),
         tests("Ext4", ["Bytes", "Hashing", "FileTree", "LinuxSystem", "TestSupport"]),
         tests("OCIModel", ["Hashing", "Compression", "JSON", "Transports", "ImageStore", "Transfer"]),
         tests("SignaturePolicy", ["Bytes", "Hashing", "OCIModel", "TestSupport"]),
@@ -250,8 +252,8 @@ let package = Package(
         tests(
             "Disks",
             [
-                "Bytes", "Hashing", "LinuxSystem", "FileTree", "EROFS", "Ext4", "OCIModel", "Repository", "Transports", "ImageStore",
-                "Transfer", "TestSupport",
+                "Bytes", "Hashing", "LinuxSystem", "FileTree", "SplitStream", "EROFS", "Ext4", "SnapshotFormat", "OCIModel", "Repository",
+                "Transports", "ImageStore", "Transfer", "TestSupport",
             ]),
         tests(
             "Transfer",

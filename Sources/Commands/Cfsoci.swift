@@ -37,7 +37,7 @@ public struct Cfsoci: ParsableCommand {
                 name: "Image content", subcommands: [List.self, Cat.self, CopyOut.self, Unpack.self, Layer.self, Dump.self, ComputeID.self]),
             CommandGroup(name: "Mounting", subcommands: [Mount.self, Unmount.self]),
             CommandGroup(name: "Booting", subcommands: [Boot.self]),
-            CommandGroup(name: "Virtual machines", subcommands: [Disk.self]),
+            CommandGroup(name: "Virtual machines", subcommands: [Disk.self, Snapshots.self]),
             CommandGroup(
                 name: "The store",
                 subcommands: [

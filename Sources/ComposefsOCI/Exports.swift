@@ -19,6 +19,7 @@
 @_exported public import ComposefsRegistry
 @_exported public import ComposefsRepository
 @_exported public import ComposefsSignaturePolicy
+@_exported public import ComposefsSnapshotFormat
 @_exported public import ComposefsSplitStream
 @_exported public import ComposefsTar
 @_exported public import ComposefsTransfer

@@ -1,6 +1,6 @@
 public import ComposefsBytes
 public import ComposefsConcurrency
-import ComposefsDisks
+public import ComposefsDisks
 public import ComposefsImageStore
 import ComposefsLinuxSystem
 public import ComposefsRepository
@@ -11,14 +11,17 @@ public struct StoreReport: Sendable {
     public var repository: FsckReport
     /// Faults of manifests, configs, layers and the content that they refer to.
     public var images: ImageReport
+    /// Faults of snapshots; those of one image are not those of the snapshots.
+    public var snapshots = SnapshotCheckReport()
 
-    /// Whether no fault was found on either level.
-    public var isClean: Bool { repository.isOK && images.isClean }
+    /// Whether no fault was found on any level.
+    public var isClean: Bool { repository.isOK && images.isClean && snapshots.isClean }
 
-    /// A report from the reports of both levels.
-    public init(repository: FsckReport, images: ImageReport) {
+    /// A report from the reports of all levels.
+    public init(repository: FsckReport, images: ImageReport, snapshots: SnapshotCheckReport = SnapshotCheckReport()) {
         self.repository = repository
         self.images = images
+        self.snapshots = snapshots
     }
 }
 
@@ -86,7 +89,8 @@ extension Store {
         report.problems += disks.problems
         report.disksChecked = disks.checked
         report.disksDamaged = disks.problems.count
-        return StoreReport(repository: found, images: report)
+        let snapshots = image == nil ? try SnapshotStore(images).check(deep: options.deep) : SnapshotCheckReport()
+        return StoreReport(repository: found, images: report, snapshots: snapshots)
     }
 
     /// Removes everything that no tag or other reference keeps and that is not in use, and the remains of interrupted operations. Waits

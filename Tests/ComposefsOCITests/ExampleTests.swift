@@ -134,6 +134,12 @@ struct SnippetTests {
         try Snippets.disks(path: path, at: folder.path) { said.append($0) }
         try Snippets.upper(folder.path + "/state") { said.append($0) }
         #expect(said.first?.hasPrefix("\(folder.path)/example.disk/disk.vmdk, ") == true && said.last == "\(8 << 30) bytes")
+        let store = try Store.open(path)
+        let image = try store.images.open("example").image
+        try Snippets.snapshots(store, image, folder.path + "/state", at: folder.path) { said.append($0) }
+        #expect(said.last?.hasSuffix(" new bytes") == true && said.last?.hasPrefix("sha256:") == true)
+        let again = try FileDescriptor.open(folder.path + "/again.ext4", .readOnly).status()
+        #expect(again.size == 8 << 30 && again.blocks < 100_000)
         let layers = Quickstart.diffIDs.enumerated().map { "\(folder.path)/example.disk/000\($0)-\($1).erofs" }
         #expect(said[2...3].map { String($0.prefix { $0 != "," }) } == layers)
     }

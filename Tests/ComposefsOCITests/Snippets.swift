@@ -196,6 +196,18 @@ enum Snippets {
         // end
     }
 
+    static func snapshots(_ store: Store, _ image: StoredImage, _ disk: ByteString, at folder: ByteString, say: (String) -> Void) throws {
+        // snippet: snapshots
+        let snapshots = SnapshotStore(store.images)
+        var options = NewSnapshot()
+        options.image = image
+        options.imageReference = "example"
+        let made = try snapshots.create("ready", from: disk, options)
+        say("\(made.snapshot.identity): \(made.newBytes) new bytes")
+        try snapshots.restore(made.snapshot, to: folder + "/again.ext4")
+        // end
+    }
+
     static func order(_ store: Store) async throws -> UInt64 {
         // snippet: order
         try store.images.untag("docker.io/library/alpine:latest")

@@ -1,6 +1,6 @@
 package import ArgumentParser
 import ComposefsBytes
-import ComposefsImageStore
+package import ComposefsImageStore
 import ComposefsLinuxSystem
 import ComposefsOCI
 
@@ -41,7 +41,7 @@ extension CompletionKind {
     }
 }
 
-enum Completion {
+package enum Completion {
     private static let withPaths = ["oci:", "oci-archive:", "docker-archive:", "dir:"]
 
     static func names(_ images: ImageStore?) -> [String] {
@@ -64,7 +64,7 @@ enum Completion {
     }
 
     /// The images of the repository that the words of the command line, the environment or the convention name.
-    static func images(_ words: [String]) -> ImageStore? {
+    package static func images(_ words: [String]) -> ImageStore? {
         var options: [String] = []
         var rest = words[...]
         while let word = rest.popFirst() {

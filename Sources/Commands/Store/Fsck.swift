@@ -201,13 +201,15 @@ struct CheckedStore: CommandReport {
 
     var lines: [String] {
         let (repository, images) = (report.repository, report.images)
-        let count = repository.problems.count + images.problems.count
+        let snapshots = report.snapshots
+        let count = repository.problems.count + images.problems.count + snapshots.problems.count
         var lines = repository.counts
         lines.append("oci images: \(images.imagesChecked - images.imagesDamaged)/\(images.imagesChecked) ok")
         if images.referrersChecked > 0 {
             lines.append("referrers: \(images.referrersChecked - images.referrersDamaged)/\(images.referrersChecked) ok")
         }
         if images.disksChecked > 0 { lines.append("disks: \(images.disksChecked - images.disksDamaged)/\(images.disksChecked) ok") }
+        if snapshots.checked > 0 { lines.append("snapshots: \(snapshots.checked - snapshots.damaged)/\(snapshots.checked) ok") }
         for name in images.withoutDefaultImage {
             lines.append("note: \(Output.printable(name)) has no EROFS image of the repository's default format; an upgrade generates it")
         }
@@ -216,6 +218,7 @@ struct CheckedStore: CommandReport {
         lines.append(count == 0 ? "status: ok" : "status: \(count) error(s)")
         for problem in repository.problems { lines.append("  - \(problem)") }
         for problem in images.problems { lines.append("  - \(problem)") }
+        for problem in snapshots.problems { lines.append("  - \(problem)") }
         for step in FsckAdvice.steps(for: repository.problems, areImagesDamaged: !steps.isEmpty) { lines.append("next step: \(step)") }
         for step in steps { lines.append("next step for \(Output.printable(step.name)): \(step.text)") }
         return lines
@@ -234,6 +237,12 @@ struct CheckedStore: CommandReport {
             "referrersDamaged": .count(images.referrersDamaged), "disksChecked": .count(images.disksChecked),
             "disksDamaged": .count(images.disksDamaged), "imageErrors": .array(errors),
         ]
+        if report.snapshots.checked > 0 || !report.snapshots.isClean {
+            document["snapshotsChecked"] = .count(report.snapshots.checked)
+            document["snapshotsDamaged"] = .count(report.snapshots.damaged)
+            document["snapshotErrors"] = .array(
+                report.snapshots.problems.map { ["snapshot": .string($0.snapshot.jsonText), "detail": .string($0.detail)] })
+        }
         if isVerbose {
             document["layersReassembled"] = .count(images.layersReassembled)
             document["layersByRecord"] = .count(images.layersByRecord)

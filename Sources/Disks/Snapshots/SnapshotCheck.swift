@@ -1,0 +1,76 @@
+public import ComposefsBytes
+import ComposefsHashing
+import ComposefsRepository
+import ComposefsSnapshotFormat
+
+/// The result of a check of the snapshots.
+public struct SnapshotCheckReport: Sendable {
+    /// A fault of a snapshot.
+    public struct Problem: Sendable, Hashable, CustomStringConvertible {
+        /// The name, or the identity of one without a name.
+        public var snapshot: ByteString
+        public var detail: String
+
+        public var description: String { "fsck: snapshot-damaged: \(snapshot): \(detail)" }
+    }
+
+    /// The number of snapshots; one with two names counts once.
+    public var checked = 0
+    public var problems: [Problem] = []
+    /// The number of snapshots with faults.
+    public var damaged: Int { Set(problems.map(\.snapshot)).count }
+
+    /// Whether there is no fault.
+    public var isClean: Bool { problems.isEmpty }
+
+    public init() {}
+}
+
+extension SnapshotStore {
+    /// Checks all snapshots, also those that only others keep as their parents: that descriptors match their identities, that sizes and digests agree,
+    /// and that references to parents lead to them. `Repository.check` reads the objects.
+    ///
+    /// - Parameter deep: also read the content, and compare its digest with the descriptor.
+    /// - Throws: `RepositoryError` if a directory cannot be listed; faults are in the report.
+    public func check(deep: Bool = false) throws -> SnapshotCheckReport {
+        var report = SnapshotCheckReport()
+        var names: [ContentDigest: ByteString] = [:]
+        for reference in try repository.streamReferences(under: SnapshotNames.references) {
+            if let identity = SnapshotNames.identity(of: reference.entry) {
+                names[identity] = reference.name
+            } else {
+                report.problems.append(.init(snapshot: reference.name, detail: "leads to \(reference.target), which is no snapshot"))
+            }
+        }
+        for stream in try repository.streamNames() where stream.hasPrefix(SnapshotNames.descriptorPrefix) {
+            report.checked += 1
+            let identity = SnapshotNames.identity(of: stream)
+            let name = identity.flatMap { names[$0] ?? ByteString($0.description) } ?? stream
+            do {
+                guard let identity else { throw SnapshotFault.unreadable("its name has no SHA-256 digest") }
+                try check(identity, deep: deep)
+            } catch let error as SnapshotError {
+                var detail = "\(error)"
+                if case .damaged(_, let fault) = error { detail = "\(fault)" }
+                report.problems.append(.init(snapshot: name, detail: detail))
+            } catch {
+                report.problems.append(.init(snapshot: name, detail: "\(error)"))
+            }
+        }
+        return report
+    }
+
+    private func check(_ identity: ContentDigest, deep: Bool) throws {
+        let snapshot = try open(ByteString(identity.description))
+        if let parent = snapshot.parentStream, let expected = snapshot.descriptor.parent {
+            guard let found = try? repository.snapshot(parent, expected: expected), found.identity == expected else {
+                throw SnapshotFault.parent(expected)
+            }
+        }
+        if deep {
+            _ = try verify(snapshot)
+        } else {
+            try checkContent(of: snapshot)
+        }
+    }
+}
