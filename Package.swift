@@ -137,8 +137,8 @@ let package = Package(
         module(
             "Disks",
             [
-                "Bytes", "Hashing", "JSON", "LinuxSystem", "Concurrency", "FileTree", "SplitStream", "EROFS", "Ext4", "SnapshotFormat", "OCIModel",
-                "Repository", "ImageStore",
+                "Bytes", "Hashing", "JSON", "LinuxSystem", "Concurrency", "FileTree", "SplitStream", "EROFS", "Ext4", "SnapshotFormat",
+                "OCIModel", "Repository", "ImageStore",
             ]),
         // Level 6, too: the files of images in directories and archives.
         module("Extraction", ["Bytes", "Hashing", "LinuxSystem", "Concurrency", "FileTree", "EROFS", "Repository", "ImageStore"]),

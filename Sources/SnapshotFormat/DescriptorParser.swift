@@ -42,7 +42,8 @@ extension SnapshotDescriptor {
         for value in try top.array("requires") { requires.append(try Members.string(value, "requires")) }
         try top.end()
         try self.init(
-            createdAt: createdAt, parent: parent, imageReference: reference, imageManifest: manifest, sourceSandbox: sandbox, format: format,
+            createdAt: createdAt, parent: parent, imageReference: reference, imageManifest: manifest, sourceSandbox: sandbox,
+            format: format,
             filesystem: filesystem, file: file, size: size, integrity: integrity, labels: labels, extensions: extensions,
             requires: requires)
     }
@@ -75,7 +76,9 @@ extension SnapshotDescriptor {
             guard root.hasPrefix("blake3:"), let digest = Blake3Digest(hex: root.utf8.dropFirst(7)) else {
                 throw .value(path + ".root", reason: "is not blake3: and 64 lower-case hex digits")
             }
-            guard try members.unsigned("logical_size") == size else { throw .value(path + ".logical_size", reason: "is not the size of the disk") }
+            guard try members.unsigned("logical_size") == size else {
+                throw .value(path + ".logical_size", reason: "is not the size of the disk")
+            }
             guard try members.unsigned("leaf_size") == UInt64(UpperMerkleTree.leafSize) else {
                 throw .value(path + ".leaf_size", reason: "is not \(UpperMerkleTree.leafSize)")
             }

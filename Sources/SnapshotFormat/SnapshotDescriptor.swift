@@ -1,6 +1,6 @@
+internal import ComposefsBytes
 public import ComposefsHashing
 public import ComposefsJSON
-internal import ComposefsBytes
 
 /// What `snapshot.json` says: schema 1 of microsandbox 0.6.7 to 0.6.16, with the state of a disk.
 ///
@@ -166,7 +166,8 @@ public struct SnapshotDescriptor: Sendable, Hashable {
         guard let time = RFC3339.parse(text) else { throw .value("created_at", reason: "is not an RFC 3339 time") }
         let normalized = RFC3339.text(time.seconds, nanoseconds: time.nanoseconds)
         // Other implementations keep a leap second, and write years outside of the range differently.
-        guard !Array(text.utf8.dropFirst(17).prefix(2)).elementsEqual("60".utf8), let again = RFC3339.parse(normalized), again == time else {
+        guard !Array(text.utf8.dropFirst(17).prefix(2)).elementsEqual("60".utf8), let again = RFC3339.parse(normalized), again == time
+        else {
             throw .value("created_at", reason: "is a leap second or outside the years 0 to 9999")
         }
         return normalized

@@ -76,7 +76,9 @@ public struct UpperMerkleTree: Sendable {
         append(zeroLeaves: (1 << UInt64(height)) - count)
         guard let top = waiting[height] else { preconditionFailure("a complete tree has one top") }
         var input = Self.rootDomain
-        func add(_ number: UInt64, _ bytes: UInt64) { for index in 0..<bytes { input.append(UInt8(truncatingIfNeeded: number >> (8 * index))) } }
+        func add(_ number: UInt64, _ bytes: UInt64) {
+            for index in 0..<bytes { input.append(UInt8(truncatingIfNeeded: number >> (8 * index))) }
+        }
         add(size, 8)
         add(UInt64(Self.leafSize), 4)
         add(UInt64(height), 4)

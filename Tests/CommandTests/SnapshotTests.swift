@@ -46,7 +46,9 @@ struct SnapshotTests {
             [path(name), text])
     }
 
-    private func identity(_ name: String) throws -> String { try #require(try snapshot(["inspect", name, "--json"]).json()["identity"]?.string) }
+    private func identity(_ name: String) throws -> String {
+        try #require(try snapshot(["inspect", name, "--json"]).json()["identity"]?.string)
+    }
 
     /// A chain: each restores to its bytes, and the store keeps what has a name or a child with one.
     @Test func life() throws {
@@ -181,7 +183,8 @@ struct SnapshotTests {
         // Another image than the parent's.
         try LayoutBuilder.large(layers: 1, filesPerLayer: 2).write(to: path("other"))
         try Cfsoci.succeed(["pull", "oci:" + path("other"), "other", "--repo", repository])
-        try refused(["create", "two", "--upper", path("disk"), "--image", "other", "--parent", "one"], 1, "the parent belongs to the image")
+        try refused(
+            ["create", "two", "--upper", path("disk"), "--image", "other", "--parent", "one"], 1, "the parent belongs to the image")
         // Nothing is replaced by a restore or an export.
         try refused(["restore", "one", path("text")], 1, "exists already")
         #expect(try readFile(path("text")) == Array("no file system".utf8))
@@ -251,7 +254,8 @@ struct SnapshotTests {
                 \(script)
                 json.dump(document, open(sys.argv[1] + "/edited", "w"))
                 """.asPython, [path("out")])
-            try mustShell("rm -rf $1.edited; cp -r --sparse=always $1 $1.edited; mv $1.edited/edited $1.edited/snapshot.json", [path("out")])
+            try mustShell(
+                "rm -rf $1.edited; cp -r --sparse=always $1 $1.edited; mv $1.edited/edited $1.edited/snapshot.json", [path("out")])
         }
         let edited = ["import", path("out.edited"), "two"]
         try edit("upper['size_bytes'] += 1; upper['integrity']['logical_size'] += 1")
@@ -311,7 +315,8 @@ struct SnapshotTests {
         let kept = try mustShell("readlink $1; ln -sfn $(readlink $2) $1", [stream(one), stream(two)])
         try refused(["verify", "one"], 2, "its descriptor has the identity \(two)")
         let damaged = try run(["fsck"])
-        #expect(damaged.status == 2 && damaged.text.contains("fsck: snapshot-damaged: one: its descriptor has the identity"), "\(damaged.text)")
+        #expect(
+            damaged.status == 2 && damaged.text.contains("fsck: snapshot-damaged: one: its descriptor has the identity"), "\(damaged.text)")
         let document = try run(["fsck", "--json"]).json()
         #expect(document["snapshotsDamaged"]?.int64 == 1 && document["ok"]?.bool == false, "\(document)")
         let list = try run(["snapshot", "list", "-q"])

@@ -206,9 +206,12 @@ import Testing
         }
         func refuses(_ id: ObjectID, _ matches: (any Error) -> Bool, sourceLocation: SourceLocation = #_sourceLocation) throws {
             let file = try FileDescriptor.open(folder.path + "/out", [.readWrite, .create, .truncate], mode: 0o644)
-            for body in [{ try UpperContent(repository, id, size: size).copy(to: file) }, {
-                _ = try UpperContent(repository, id, size: size).root()
-            }] as [() throws -> Void] {
+            for body in [
+                { try UpperContent(repository, id, size: size).copy(to: file) },
+                {
+                    _ = try UpperContent(repository, id, size: size).root()
+                },
+            ] as [() throws -> Void] {
                 do {
                     try body()
                     Issue.record("accepted", sourceLocation: sourceLocation)
@@ -226,7 +229,7 @@ import Testing
         try refuses(stream([(layout.zeroRun, size)])) { $0 as? SnapshotFault == .layout(offset: 0) }
         // An object of another size than its place.
         try refuses(stream([whole, (short.id, Self.leaf), whole])) {
-            if case .objectSize(short.id, 3, Self.leaf)? = $0 as? DiskError { true } else { false }
+            $0 as? DiskError == .objectSize(short.id, found: 3, expected: Self.leaf)
         }
         try refuses(stream(type: StreamContentType.blob, [whole, whole, whole])) { $0 is RepositoryError }
     }

@@ -166,20 +166,22 @@ import Testing
         #expect(isRefused("state.upper.size_bytes") { $0["state"]?["upper"]?["size_bytes"] = .double(4.5) })
         #expect(isRefused("extensions") { $0["extensions"] = ["a": [.double(0.5)]] })
         #expect(isRefused("requires") { $0["requires"] = ["a"] })
-        #expect(isRefused("requires") {
-            $0["extensions"] = ["a": 1, "b": 1]
-            $0["requires"] = ["b", "a"]
-        })
+        #expect(
+            isRefused("requires") {
+                $0["extensions"] = ["a": 1, "b": 1]
+                $0["requires"] = ["b", "a"]
+            })
         let merkle: JSONValue = [
             "algorithm": "msb-file-merkle-blake3-v1", "root": .string("blake3:" + String(repeating: "1", count: 64)),
             "logical_size": 4_294_967_296, "leaf_size": 65536,
         ]
         #expect(error { $0["state"]?["upper"]?["integrity"] = merkle } == nil)
         for (key, value) in [("root", "sha256:1"), ("logical_size", 5), ("leaf_size", 4096)] as [(String, JSONValue)] {
-            #expect(isRefused("state.upper.integrity." + key) {
-                $0["state"]?["upper"]?["integrity"] = merkle
-                $0["state"]?["upper"]?["integrity"]?[key] = value
-            })
+            #expect(
+                isRefused("state.upper.integrity." + key) {
+                    $0["state"]?["upper"]?["integrity"] = merkle
+                    $0["state"]?["upper"]?["integrity"]?[key] = value
+                })
         }
         #expect(isRefused("state.upper.integrity.algorithm") { $0["state"]?["upper"]?["integrity"]?["algorithm"] = "md5" })
     }

@@ -45,7 +45,8 @@ struct ExportSnapshot: ParsableCommand, ConfinedCommand {
     static var rights: CommandRights? { RestoreSnapshot.rights }
 
     static let configuration = CommandConfiguration(
-        commandName: "export", abstract: "Write a snapshot to a directory, as microsandbox has it; print the path of the disk's file and its size.",
+        commandName: "export",
+        abstract: "Write a snapshot to a directory, as microsandbox has it; print the path of the disk's file and its size.",
         discussion: """
             The directory must be missing or empty. It gets snapshot.json and the disk's file, upper.ext4.
 

@@ -83,7 +83,8 @@ struct MadeSnapshot: CommandReport {
     var json: JSONValue {
         [
             "name": .string(report.name.jsonText), "identity": .string("\(report.snapshot.identity)"),
-            "size": JSONValue(report.snapshot.descriptor.size), "newObjects": .count(report.newObjects), "newBytes": JSONValue(report.newBytes),
+            "size": JSONValue(report.snapshot.descriptor.size), "newObjects": .count(report.newObjects),
+            "newBytes": JSONValue(report.newBytes),
             "needsRecovery": .bool(report.needsRecovery), "imageStored": .bool(report.snapshot.imageStream != nil),
         ]
     }

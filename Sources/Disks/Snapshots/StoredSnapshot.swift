@@ -46,7 +46,8 @@ enum SnapshotNames {
 
     /// The identity in a stream's name; nil if it is not the name of a descriptor's stream.
     static func identity(of stream: ByteString) -> ContentDigest? {
-        guard stream.hasPrefix(descriptorPrefix), let hex = ByteString(Array(stream.bytes.dropFirst(descriptorPrefix.count))).utf8Text else {
+        guard stream.hasPrefix(descriptorPrefix), let hex = ByteString(Array(stream.bytes.dropFirst(descriptorPrefix.count))).utf8Text
+        else {
             return nil
         }
         return ContentDigest("sha256:" + hex)

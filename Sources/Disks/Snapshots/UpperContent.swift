@@ -30,19 +30,19 @@ struct UpperContent: Sendable {
         var parts: [UpperLayout.Part] = []
         var offset: UInt64 = 0
         while true {
-            let chunk: ObjectID
+            let chunk: ObjectID?
             do {
                 switch try reader.next() {
-                case nil:
-                    guard offset == layout.size else { throw SnapshotFault.size(found: offset, expected: layout.size) }
-                    return try body(parts)
                 case .external(let object)?: chunk = object
                 case .inline?: throw SnapshotFault.layout(offset: offset)
+                case nil: chunk = nil
                 }
-            } catch let fault as SnapshotFault {
-                throw fault
-            } catch {
+            } catch let error as SplitStreamError {
                 throw SnapshotFault.unreadable("\(error)")
+            }
+            guard let chunk else {
+                guard offset == layout.size else { throw SnapshotFault.size(found: offset, expected: layout.size) }
+                return try body(parts)
             }
             guard let part = layout.part(chunk, at: offset) else { throw SnapshotFault.layout(offset: offset) }
             offset += part.count

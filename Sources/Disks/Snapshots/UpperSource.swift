@@ -99,7 +99,9 @@ final class UpperSource: Sendable {
     func checkQcow2() throws {
         let bytes = try start()
         func big(_ offset: Int, _ count: Int) -> UInt64 { bytes[offset..<(offset + count)].reduce(0) { $0 << 8 | UInt64($1) } }
-        guard bytes.count >= 104, bytes.starts(with: Self.qcow2Magic), (2...3).contains(big(4, 4)) else { throw SnapshotError.notQcow2(path) }
+        guard bytes.count >= 104, bytes.starts(with: Self.qcow2Magic), (2...3).contains(big(4, 4)) else {
+            throw SnapshotError.notQcow2(path)
+        }
         guard big(8, 8) == 0 else {
             throw SnapshotError.qcow2(path, reason: "the qcow2 file has a backing file, without which it is not complete")
         }
