@@ -20,7 +20,8 @@ import Testing
     }
 
     @Test(arguments: [
-        ("image ls", "cfsoci images"), ("image rm x", "cfsoci rm"), ("system df", "cfsoci df"), ("system prune", "cfsoci prune"),
+        ("image ls", "cfsoci images"), ("image save x -", "cfsoci save"), ("image load x", "cfsoci load"), ("image rm x", "cfsoci rm"),
+        ("system df", "cfsoci df"), ("system prune", "cfsoci prune"),
         ("pul alpine", "cfsoci pull"), ("imagse", "cfsoci images"), ("remove x", "cfsoci rm"), ("verify", "cfsoci fsck"),
         ("--quiet umuont /x", "cfsoci umount"), ("--repo /x inpsect y", "cfsoci inspect"), ("boot imgae x", "cfsoci boot image"),
         ("referrers lst x", "cfsoci referrers list"), ("comp x", "cfsoci compute-id"), ("help pul", "cfsoci pull"),

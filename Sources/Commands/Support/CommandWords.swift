@@ -107,9 +107,10 @@ enum CommandWords {
         "delete": "rm", "disk-usage": "df", "download": "pull", "fetch": "pull", "image ls": "images", "image list": "images",
         "image rm": "rm", "image remove": "rm", "image prune": "prune", "image pull": "pull", "image push": "push", "image tag": "tag",
         "image untag": "untag", "image inspect": "inspect", "image history": "history", "image diff": "diff", "image mount": "mount",
-        "image unmount": "umount", "image umount": "umount", "image save": "export", "image load": "pull", "image": "images",
-        "load": "pull oci-archive:FILE", "mounts": "mount", "oci pull": "pull", "oci images": "images", "oci": "pull", "remove": "rm",
-        "repair": "fsck --repair", "save": "export", "show": "inspect", "status": "info", "system df": "df", "system info": "info",
+        "image unmount": "umount", "image umount": "umount", "image save": "save", "image load": "load", "image cp": "cp",
+        "image": "images",
+        "mounts": "mount", "oci pull": "pull", "oci images": "images", "oci": "pull", "remove": "rm",
+        "repair": "fsck --repair", "show": "inspect", "status": "info", "system df": "df", "system info": "info",
         "system prune": "prune", "system check": "fsck", "system": "df", "verify": "fsck",
     ]
 
