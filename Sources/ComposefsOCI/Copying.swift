@@ -28,6 +28,38 @@ extension Store {
         }
     }
 
+    /// Copies an index with its images for all platforms from another store into this one; see `copyStoredIndex`. Blocks the caller's thread.
+    ///
+    /// - Parameters:
+    ///   - image: the name of the index in the other store, as for `ImageStore.resolveIndex`.
+    ///   - source: as for `copy`.
+    ///   - options: as for `copy`.
+    /// - Throws: `ImageStoreError.noSuchIndex`, and as `copy`.
+    public func copyAllPlatforms(
+        _ image: some ByteStringConvertible, from source: Store, _ options: CopyOptions = CopyOptions()
+    ) throws -> StoredIndexCopyResult {
+        let image = image.byteString
+        return try cancellable(options.cancellation) {
+            let found = try source.images.openIndex(image)
+            let result = try copyStoredIndex(found.index, from: source.images, named: found.name, into: images, options)
+            source.images.noteUse(named: image)
+            images.noteUse(named: result.name)
+            return result
+        }
+    }
+
+    /// Copies an index on another thread; otherwise as the blocking form. Cancelling the task ends the copy.
+    public func copyAllPlatforms(
+        _ image: some ByteStringConvertible, from source: Store, _ options: CopyOptions = CopyOptions()
+    ) async throws -> StoredIndexCopyResult {
+        let image = image.byteString
+        return try await onOwnThread(options.cancellation) { cancellation in
+            var options = options
+            options.cancellation = cancellation
+            return try copyAllPlatforms(image, from: source, options)
+        }
+    }
+
     /// Copies an image on another thread; otherwise as the blocking form. Cancelling the task ends the copy.
     public func copy(
         _ image: some ByteStringConvertible, from source: Store, _ options: CopyOptions = CopyOptions()

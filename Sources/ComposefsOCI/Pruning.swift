@@ -119,13 +119,18 @@ extension Store {
         let confirmed = Set(plan.report.tagsRemoved)
         plan = try planPrune(all: all, policy, disks: disks) { confirmed.contains($0) }
         // An image that is used now was used last when it is not any more.
-        images.repository.noteUse(streams: plan.report.tagsKept.map { ImageTag.prefix + ImageTag.encode($0.name) })
+        images.repository.noteUse(streams: plan.report.tagsKept.flatMap { Self.references(of: $0.name) })
         for name in plan.report.tagsRemoved { try images.untag(name, force: true) }
         for record in plan.records { try repository.removeStreamReference(record) }
         // An image that was mounted in the meantime loses only its tag: the collection reads the uses again while no other process can
         // mount.
         plan.report.garbage = try repository.collectGarbage(wait: wait, cancellation: cancellation, willWait: willWait)
         return plan.report
+    }
+
+    /// The references that a name has: that of an image, and that of an index.
+    private static func references(of name: ByteString) -> [ByteString] {
+        [ImageTag.prefix + ImageTag.encode(name), IndexName.prefix + ImageTag.encode(name)]
     }
 
     private struct PrunePlan {
@@ -151,7 +156,7 @@ extension Store {
         } else if all {
             try sortTags(uses, &plan.report, mayRemove)
         }
-        plan.tags = Set(plan.report.tagsRemoved.map { ImageTag.prefix + ImageTag.encode($0) })
+        plan.tags = Set(plan.report.tagsRemoved.flatMap { Self.references(of: $0) })
         plan.records = try images.unneededRecords(without: plan.tags, kept: images.manifestsInUse(uses))
         if disks {
             let others = try repository.streamReferences(under: DiskRecord.directory).map { DiskRecord.prefix + $0.name }
@@ -163,13 +168,17 @@ extension Store {
     }
 
     private func sortTags(_ uses: ImageUses, _ report: inout PruneReport, _ mayRemove: (ByteString) -> Bool) throws {
-        for tag in try images.tags() {
-            let byName = uses.unidentified.filter { $0.mayMean(tag.name) }.map(\.use)
-            let found = (try images.image(tag.manifestDigest).map { uses.uses(of: $0.allImageIDs) } ?? []) + byName
+        let tags = Dictionary(try images.tags().map { ($0.name, $0.manifestDigest) }, uniquingKeysWith: { first, _ in first })
+        let indexes = Dictionary(try images.namedIndexes().map { ($0.name, $0.digest) }, uniquingKeysWith: { first, _ in first })
+        for name in Set(tags.keys).union(indexes.keys).sorted() {
+            let byName = uses.unidentified.filter { $0.mayMean(name) }.map(\.use)
+            var ids = try tags[name].flatMap { try images.image($0)?.allImageIDs } ?? []
+            if let index = try indexes[name].flatMap({ try images.index($0) }) { ids += images.imageIDs(of: index) }
+            let found = uses.uses(of: ids) + byName
             if let first = found.first {
-                report.tagsKept.append(.init(name: tag.name, use: PruneReport.Use(first.kind), uses: found))
-            } else if mayRemove(tag.name) {
-                report.tagsRemoved.append(tag.name)
+                report.tagsKept.append(.init(name: name, use: PruneReport.Use(first.kind), uses: found))
+            } else if mayRemove(name) {
+                report.tagsRemoved.append(name)
             }
         }
     }

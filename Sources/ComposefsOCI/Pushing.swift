@@ -46,6 +46,40 @@ extension Store {
         }
     }
 
+    /// Pushes an index with its images for all platforms; see `pushIndex`. Blocks the caller's thread.
+    ///
+    /// - Parameters:
+    ///   - image: the name of the index, as for `ImageStore.resolveIndex`.
+    ///   - reference: as for `push`.
+    ///   - options: as for `push`, and whether the index may be sent without some of its manifests, or a new one in its place.
+    ///   - registry: as for `push`.
+    /// - Throws: `ImageStoreError.noSuchIndex`, and as `push`.
+    public func pushAllPlatforms(
+        _ image: some ByteStringConvertible, to reference: some ImageReferenceConvertible, _ options: PushOptions = PushOptions(),
+        registry: RegistryOptions = RegistryOptions()
+    ) throws -> IndexPushResult {
+        let image = image.byteString
+        return try cancellable(options.cancellation) {
+            let stored = try images.openIndex(image).index
+            let result = try pushIndex(stored, of: images, to: try destination(reference.imageReference(), options, registry), options)
+            images.noteUse(named: image)
+            return result
+        }
+    }
+
+    /// Pushes an index on another thread; otherwise as the blocking form. Cancelling the task ends the push.
+    public func pushAllPlatforms(
+        _ image: some ByteStringConvertible, to reference: some ImageReferenceConvertible, _ options: PushOptions = PushOptions(),
+        registry: RegistryOptions = RegistryOptions()
+    ) async throws -> IndexPushResult {
+        let image = image.byteString
+        return try await onOwnThread(options.cancellation) { cancellation in
+            var options = options
+            options.cancellation = cancellation
+            return try pushAllPlatforms(image, to: reference, options, registry: registry)
+        }
+    }
+
     private func destination(
         _ reference: ImageReference, _ options: PushOptions, _ registry: RegistryOptions
     ) throws -> any ImageDestination {

@@ -38,6 +38,12 @@ extension ImageStore {
         var hasher = DigestHasher(algorithm)
         hasher.update(content)
         let digest = hasher.finalize()
+        // An index is a blob, too, and its stream refers to its manifests.
+        if let known = try usableStream(StreamName.blob(digest)), try isWhole(known, StreamContentType.blob),
+            (try? layerDigest(of: known, algorithm)) == digest
+        {
+            return (digest, known)
+        }
         let object = try repository.storeObject(content)
         var builder = try repository.makeStreamBuilder(contentType: StreamContentType.blob)
         try builder.external(object.id, size: object.size)

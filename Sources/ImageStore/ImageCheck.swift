@@ -53,6 +53,10 @@ public struct ImageReport: Sendable {
     public var disksChecked = 0
     /// The number of disks with faults.
     public var disksDamaged = 0
+    /// The number of names of indexes.
+    public var indexesChecked = 0
+    /// The number of names of indexes with faults, of the index or of an image that it lists and that has no tag.
+    public var indexesDamaged = 0
     /// Tags of images with EROFS images of other formats than the repository's default only: no fault, but an upgrade is needed to mount them.
     public var withoutDefaultImage: [ByteString] = []
     /// Layers and blobs whose streams were re-assembled, and the result hashed.
@@ -82,13 +86,22 @@ extension ImageStore {
     package func check(_ only: ByteString?, _ options: ImageCheckOptions, verified: VerifiedObjects) throws -> ImageReport {
         var check = ImageCheck(LayerCheck(store: self, options: options, verified: verified))
         if let only {
-            let found = try resolve(only)
-            check.readLayers(of: [found.manifestDigest])
-            check.visit(found.name, found.manifestDigest)
-            try check.visitReferrers(of: found.manifestDigest)
+            let index = try resolveIndex(only)
+            var image: TaggedImage?
+            do { image = try resolve(only) } catch ImageStoreError.onlyIndex {}
+            check.readLayers(of: (image.map { [$0.manifestDigest] } ?? []) + (index.map { listedImages(of: $0.digest) } ?? []))
+            if let image {
+                check.visit(image.name, image.manifestDigest)
+                try check.visitReferrers(of: image.manifestDigest)
+            }
+            if let index {
+                check.visitIndex(index.name, index.digest, tagged: image.map { [$0.manifestDigest] } ?? [])
+                try check.visitReferrers(of: index.digest)
+            }
         } else {
             let tags = try repository.streamReferences(under: ImageTag.directory)
-            check.readLayers(of: tags.compactMap { StreamName.digest(in: $0.entry, after: StreamName.manifestPrefix) })
+            let tagged = tags.compactMap { StreamName.digest(in: $0.entry, after: StreamName.manifestPrefix) }
+            check.readLayers(of: tagged + (try namedIndexes().flatMap { listedImages(of: $0.digest) }))
             for reference in tags {
                 let name = ImageTag.decode(reference.name)
                 if name.bytes.first == UInt8(ascii: "@") {
@@ -104,10 +117,17 @@ extension ImageStore {
                 }
                 check.visit(name, digest)
             }
+            try check.visitIndexes(tagged: Set(tagged))
             try check.visitReferrers(of: nil)
             try check.visitHints()
         }
         return check.report
+    }
+
+    /// The stored manifests that an index lists; none if it cannot be read.
+    private func listedImages(of digest: ContentDigest) -> [ContentDigest] {
+        guard let index = (try? index(digest)) ?? nil, let listed = try? manifests(of: index) else { return [] }
+        return listed.filter { $0.isStored && !$0.isIndex }.map(\.digest)
     }
 }
 
@@ -140,6 +160,52 @@ private struct ImageCheck {
         report.imagesChecked += 1
         checkImage(name, digest)
         if report.problems.count > before { report.imagesDamaged += 1 }
+    }
+
+    /// Checks the indexes of all names, and the images that they list and no tag names.
+    mutating func visitIndexes(tagged: Set<ContentDigest>) throws {
+        for reference in try store.repository.streamReferences(under: IndexName.directory) {
+            let name = ImageTag.decode(reference.name)
+            guard let digest = StreamName.digest(in: reference.entry, after: StreamName.blobPrefix) else {
+                report.indexesChecked += 1
+                report.indexesDamaged += 1
+                add(
+                    "ref-resolve-failed", name,
+                    "streams/refs/\(IndexName.prefix)\(reference.name) leads to \(reference.target), which is no blob")
+                continue
+            }
+            visitIndex(name, digest, tagged: tagged)
+        }
+    }
+
+    /// - Parameter tagged: images that are checked by their tags.
+    mutating func visitIndex(_ name: ByteString, _ digest: ContentDigest, tagged: Set<ContentDigest>) {
+        let before = report.problems.count
+        report.indexesChecked += 1
+        var seen = tagged
+        var pending = [digest]
+        while let next = pending.popLast() {
+            guard seen.insert(next).inserted else { continue }
+            do {
+                guard let index = try store.index(next) else {
+                    add("index-read-failed", name, "\(StreamName.blob(next)) is missing")
+                    continue
+                }
+                for member in index.members {
+                    if !member.isStored {
+                        // An index may list what was never stored. What its stream refers to was.
+                        if member.recorded != nil { add("index-member-missing", name, "\(member.stream) is missing") }
+                    } else if member.isIndex {
+                        pending.append(member.digest)
+                    } else if seen.insert(member.digest).inserted {
+                        checkImage(name, member.digest)
+                    }
+                }
+            } catch {
+                add("index-read-failed", name, "\(StreamName.blob(next)): \(error)")
+            }
+        }
+        if report.problems.count > before { report.indexesDamaged += 1 }
     }
 
     /// Checks the image of a manifest. If it cannot be read, that is the fault.

@@ -43,14 +43,18 @@ extension ImageStore {
         try repository.publish(publication)
     }
 
-    /// Removes a name, durably. What it kept stays until garbage is collected, and what an image in use needs stays as long as it is in use.
+    /// Removes a name, of an image or an index or both, durably. What it kept stays until garbage is collected, and what an image in use needs stays as long as it is in use.
     ///
     /// - Parameter force: also the last name of an image that is mounted, booted or deployed.
     /// - Throws: `ImageStoreError.noSuchImage` if the name is not in use; `.imageInUse`.
     public func untag(_ name: ByteString, force: Bool = false) throws {
         try ImageTag.check(name)
         if !force { try requireUnused([name]) }
-        guard try repository.removeStreamReference(ImageTag.referencePath(name)) else { throw ImageStoreError.noSuchImage(name) }
+        // Both are gone for good when one of them is removed here.
+        let wasIndex = try repository.removeStreamReferenceSurely(IndexName.referencePath(name))
+        let path = ImageTag.referencePath(name)
+        let wasTag = try wasIndex ? repository.removeStreamReferenceSurely(path) : repository.removeStreamReference(path)
+        guard wasIndex || wasTag else { throw ImageStoreError.noSuchImage(name) }
     }
 
     // MARK: Finding a manifest
@@ -58,18 +62,25 @@ extension ImageStore {
     /// The manifest that IMAGE refers to: a tag as stored; a short form of one; `sha256:…` or `@sha256:…` of a manifest or config; six or
     /// more first digits of one of those; `NAME@sha256:…`, which is NAME if that refers to the manifest or config with this digest.
     ///
-    /// - Throws: `ImageStoreError.noSuchImage`, `.ambiguous`, `.otherImage`.
+    /// - Throws: `ImageStoreError.noSuchImage`; `.onlyIndex` if it is the name or digest of an index and no image has it; `.ambiguous`,
+    ///   `.otherImage`.
     public func resolve(_ text: ByteString) throws -> TaggedImage {
+        do {
+            return try resolveManifest(text)
+        } catch ImageStoreError.noSuchImage(let missing) {
+            // If what is asked for is ambiguous there, it is not here all the same.
+            if let index = try? resolveIndex(text) { throw ImageStoreError.onlyIndex(text, index.digest) }
+            throw ImageStoreError.noSuchImage(missing)
+        }
+    }
+
+    private func resolveManifest(_ text: ByteString) throws -> TaggedImage {
         let tags = try tags()
         if let tag = tags.first(where: { $0.name == text }) { return tag }
         if let plain = text.utf8Text {
             let bare = plain.hasPrefix("@") ? String(plain.dropFirst()) : plain
             if let digest = ContentDigest(bare) { return try resolve(digest, text, tags) }
-            if let reference = try? RegistryReference(parsing: plain) {
-                let canonical = ByteString(reference.canonical)
-                if let tag = tags.first(where: { $0.name == canonical }) { return tag }
-                if let tag = try resolve(shortForm: reference, text, tags) { return tag }
-            }
+            if let tag = try tagged(by: text, among: tags) { return tag }
             let digits = bare.hasPrefix("sha256:") ? String(bare.dropFirst(7)) : bare
             if digits.utf8.count >= 6, digits.utf8.allSatisfy({ Hex.value(of: $0) != nil }) {
                 return try resolve(prefix: digits, text, tags)
@@ -81,6 +92,13 @@ extension ImageStore {
             }
         }
         throw ImageStoreError.noSuchImage(text)
+    }
+
+    /// The name that a reference to a registry has when it is stored; nil if there is none.
+    func tagged(by text: ByteString, among tags: [TaggedImage]) throws -> TaggedImage? {
+        guard let reference = text.utf8Text.flatMap({ try? RegistryReference(parsing: $0) }) else { return nil }
+        let canonical = ByteString(reference.canonical)
+        return try tags.first { $0.name == canonical } ?? resolve(shortForm: reference, text, tags)
     }
 
     /// The manifest that a name refers to, if it is the one that the caller requires.

@@ -88,12 +88,13 @@ public struct ImageStore: Sendable {
         if let source { for stream in [configID, manifestID] { try SourceHint.set(source, on: stream, in: repository) } }
         publication.stream(StreamName.config(manifest.config.digest), configID)
         publication.stream(StreamName.manifest(digest), manifestID)
+        try renewIndexes(listing: digest, manifestID, &publication)
         if let tag { publication.streamReference(ImageTag.referencePath(tag), to: StreamName.manifest(digest)) }
         return (manifestID, configID)
     }
 
     /// The content as one object, whatever its size.
-    private func addContent(_ bytes: [UInt8], to stream: inout StreamBuilder) throws {
+    func addContent(_ bytes: [UInt8], to stream: inout StreamBuilder) throws {
         let stored = try bytes.withUnsafeBytes { try repository.storeObject($0) }
         try stream.external(stored.id, size: stored.size)
     }

@@ -77,6 +77,10 @@ public enum ImageStoreError: Error, Sendable, CustomStringConvertible {
     case invalidTag(ByteString, TagFault)
     /// Nothing in the repository is called so.
     case noSuchImage(ByteString)
+    /// No index has this name or digest.
+    case noSuchIndex(ByteString)
+    /// An index has this name or digest, and no image: the name, and the digest of the index.
+    case onlyIndex(ByteString, ContentDigest)
     /// No image has this reference. Thrown by `get`, `inspect` and `remove`.
     case imageNotFound(ByteString)
     /// More than one manifest is meant.
@@ -104,6 +108,8 @@ public enum ImageStoreError: Error, Sendable, CustomStringConvertible {
         switch self {
         case .invalidTag(let name, let fault): "\"\(name.withoutSecrets)\" cannot be a tag: \(fault)"
         case .noSuchImage(let name), .imageNotFound(let name): "no image \"\(name.withoutSecrets)\" in the repository"
+        case .noSuchIndex(let name): "no index \"\(name.withoutSecrets)\" in the repository"
+        case .onlyIndex(let name, let digest): "\"\(name.withoutSecrets)\" is the index \(digest), not an image"
         case .ambiguous(let text, let candidates):
             "\"\(text.withoutSecrets)\" may mean \(candidates.map(\.description).sorted().joined(separator: " or ")); give more digits or the full name"
         case .otherImage(let name, let found, let wanted): "\(name.withoutSecrets) is \(found), not \(wanted)"

@@ -20,10 +20,14 @@ extension ImageStore {
         guard !uses.images.isEmpty || !uses.unidentified.isEmpty else { return }
         let removed = Set(names)
         let tags = try tags()
+        let indexes = try namedIndexes()
         let references = try repository.imageReferences()
-        // Names of both kinds: a tag comes first.
+        func ids(ofIndex digest: ContentDigest) -> [ObjectID] { ((try? index(digest)) ?? nil).map { imageIDs(of: $0) } ?? [] }
+        // Names of all kinds: a tag, with the index of that name, comes first.
         func ids(of name: ByteString) -> [ObjectID] {
-            if let tag = tags.first(where: { $0.name == name }) { return imageIDs(of: tag.manifestDigest) }
+            let image = tags.first { $0.name == name }.map { imageIDs(of: $0.manifestDigest) }
+            let index = indexes.first { $0.name == name }.map { ids(ofIndex: $0.digest) }
+            if image != nil || index != nil { return (image ?? []) + (index ?? []) }
             return references.first { $0.name == name }.flatMap { ObjectID(hex: $0.entry.bytes) }.map { [$0] } ?? []
         }
         for name in names {
@@ -31,15 +35,15 @@ extension ImageStore {
             let byName = uses.unidentified.filter { $0.mayMean(name) }
             let used = Set(ids(of: name).filter { uses.images[$0] != nil || !byName.isEmpty })
             guard !used.isEmpty else { continue }
-            let isTag = tags.contains { $0.name == name }
-            let hasOther =
-                tags.contains { !removed.contains($0.name) && !used.isDisjoint(with: imageIDs(of: $0.manifestDigest)) }
-                || references.contains { reference in
-                    // A tag hides a name of the other kind, which is kept then.
-                    guard !removed.contains(reference.name) || (isTag && reference.name == name) else { return false }
-                    return ObjectID(hex: reference.entry.bytes).map { used.contains($0) } ?? false
-                }
-            if !hasOther { throw ImageStoreError.imageInUse(name, uses.uses(of: used.sorted()) + byName.map(\.use)) }
+            let isTag = tags.contains { $0.name == name } || indexes.contains { $0.name == name }
+            var named: Set<ObjectID> = []
+            for tag in tags where !removed.contains(tag.name) { named.formUnion(imageIDs(of: tag.manifestDigest)) }
+            for index in indexes where !removed.contains(index.name) { named.formUnion(ids(ofIndex: index.digest)) }
+            // A tag hides a name of the other kind, which is kept then.
+            for reference in references where !removed.contains(reference.name) || (isTag && reference.name == name) {
+                if let id = ObjectID(hex: reference.entry.bytes) { named.insert(id) }
+            }
+            if !used.isSubset(of: named) { throw ImageStoreError.imageInUse(name, uses.uses(of: used.sorted()) + byName.map(\.use)) }
         }
     }
 

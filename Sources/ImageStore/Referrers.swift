@@ -110,12 +110,13 @@ extension ImageStore {
     ///   - without: tags, as references, that are ignored.
     ///   - kept: streams of manifests that are needed though no reference keeps them.
     package func unneededRecords(without: Set<ByteString> = [], kept: Set<ByteString> = []) throws -> [ByteString] {
-        var live = kept
-        var records: [(name: ByteString, subject: ByteString, artifact: ByteString)] = []
+        var live = try kept.union(indexedStreams(without: without))
+        // The subject is a manifest or an index.
+        var records: [(name: ByteString, subject: ContentDigest, artifact: ByteString)] = []
         for reference in try repository.streamReferences() where !without.contains(reference.name) {
             if SubjectRecord.isRecord(reference.name) {
                 guard let subject = SubjectRecord.parse(reference.name)?.subject else { continue }
-                records.append((reference.name, StreamName.manifest(subject), reference.entry))
+                records.append((reference.name, subject, reference.entry))
             } else if try repository.stream(reference.entry) != nil {
                 live.insert(reference.entry)
             }
@@ -125,7 +126,9 @@ extension ImageStore {
         while found {
             found = false
             records.removeAll { record in
-                guard live.contains(record.subject) else { return false }
+                guard live.contains(StreamName.manifest(record.subject)) || live.contains(StreamName.blob(record.subject)) else {
+                    return false
+                }
                 if live.insert(record.artifact).inserted { found = true }
                 return true
             }
@@ -140,7 +143,7 @@ extension ImageStore {
         for reference in try repository.streamReferences(under: ReferrerRecord.directory) {
             guard let subject = reference.name.bytes.split(separator: UInt8(ascii: "/")).first,
                 let digest = ByteString(Array(subject)).utf8Text.flatMap({ ContentDigest($0) }),
-                try repository.stream(StreamName.manifest(digest)) == nil
+                try repository.stream(StreamName.manifest(digest)) == nil, try repository.stream(StreamName.blob(digest)) == nil
             else { continue }
             if try repository.removeStreamReference(ReferrerRecord.directory + "/" + reference.name) { removed += 1 }
         }

@@ -38,36 +38,69 @@ public func resolveManifest(
     }
 }
 
-/// Resolves a reference to the manifests for all platforms, each once, in the order of the indexes. Attestations and manifests that require
-/// `os.features` are left out.
+/// What a reference names, with all that an index lists.
+package struct AllManifests: Sendable {
+    /// The index that the reference names, and the indexes that it lists, each after those that it lists; empty if it names a manifest.
+    package var indexes: [(index: ImageIndex, digest: ContentDigest)] = []
+    /// The manifests for all platforms, each once, in the order of the indexes. Attestations and manifests that require `os.features` are left out.
+    package var manifests: [ResolvedManifest] = []
+    /// The other manifests, in the order of the indexes.
+    package var others: [ResolvedManifest] = []
+    /// What the indexes list and what was not read, and why.
+    package var unread: [(digest: ContentDigest, reason: String)] = []
+}
+
+/// Resolves a reference to all manifests of the index that it names, or to the manifest that it names.
 ///
-/// - Throws: as `resolveManifest`.
+/// - Throws: as `resolveManifest`. Manifests that are not for a platform, and that the source does not provide, are left out.
 package func resolveAllManifests(
     _ source: any ImageSource, limits: PullLimits, _ cancellation: Cancellation = Cancellation()
-) throws -> (isIndex: Bool, manifests: [ResolvedManifest]) {
+) throws -> AllManifests {
     try cancellation.check()
     switch try readRoot(source, limits) {
-    case .manifest(let manifest): return (false, [manifest])
+    case .manifest(let manifest): return AllManifests(manifests: [manifest])
     case .index(let index, let digest):
-        var found: [ResolvedManifest] = []
+        var found = AllManifests()
+        var others: [(entry: Descriptor, depth: UInt64)] = []
         var reader = IndexReader(source: source, limits: limits, cancellation: cancellation)
-        func visit(_ index: ImageIndex, depth: UInt64) throws {
+        func visit(_ index: ImageIndex, _ own: ContentDigest, depth: UInt64) throws {
             let runnable = index.manifests.filter {
                 $0.isOfKnownKind && !$0.isAnnotatedAsAttestation && $0.platform?.isOrdinary != false
             }
             // If nothing else is listed, manifests of an unknown platform can be images.
             let listed = runnable.filter { !$0.isAttestation }
-            for entry in listed.isEmpty ? runnable : listed {
+            let chosen = listed.isEmpty ? runnable : listed
+            for entry in chosen {
                 switch try reader.read(entry, depth: depth) {
                 case .manifest(let manifest)?:
-                    found.append(ResolvedManifest(manifest: manifest, digest: entry.digest, descriptor: entry, index: digest))
-                case .index(let inner)?: try visit(inner, depth: depth + 1)
+                    found.manifests.append(ResolvedManifest(manifest: manifest, digest: entry.digest, descriptor: entry, index: digest))
+                case .index(let inner)?: try visit(inner, entry.digest, depth: depth + 1)
                 case nil: break
                 }
             }
+            let read = Set(chosen.map(\.digest))
+            others += index.manifests.filter { !read.contains($0.digest) }.map { ($0, depth) }
+            found.indexes.append((index, own))
         }
-        try visit(index, depth: 1)
-        return (true, found)
+        try visit(index, digest, depth: 1)
+        for (entry, depth) in others where !reader.visited.contains(entry.digest) {
+            do {
+                guard entry.isOfKnownKind else {
+                    throw OCIError.unsupported(document: "entry \(entry.digest)", .mediaType(entry.mediaType))
+                }
+                guard case .manifest(let manifest)? = try reader.read(entry, depth: depth) else {
+                    throw OCIError.unsupported(document: "entry \(entry.digest)", .mediaType(entry.mediaType))
+                }
+                found.others.append(ResolvedManifest(manifest: manifest, digest: entry.digest, descriptor: entry, index: digest))
+            } catch OCIError.unsupported(let document, let fault) {
+                // What is damaged is refused, and what is of no known kind is left out.
+                found.unread.append((entry.digest, "\(OCIError.unsupported(document: document, fault))"))
+            } catch let error as any TransportError where error.concernsOneItem {
+                try cancellation.check()
+                found.unread.append((entry.digest, "\(error)"))
+            }
+        }
+        return found
     }
 }
 

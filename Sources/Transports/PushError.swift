@@ -12,6 +12,12 @@ public enum PushError: Error, CustomStringConvertible {
     case blobDigest(expected: ContentDigest, actual: ContentDigest)
     /// The destination was named by a digest, and the manifest has another one.
     case manifestDigest(wanted: ContentDigest, actual: ContentDigest)
+    /// The index cannot be sent as it is, because manifests that it lists are not stored: their platforms or digests.
+    case indexIncomplete(ContentDigest, missing: [String])
+    /// No manifest of the index is stored.
+    case indexEmpty(ContentDigest)
+    /// The index names a manifest that would be sent with another digest: its platform, if the index states it.
+    case listedManifest(platform: String?, stored: ContentDigest, sent: ContentDigest)
     /// The compression format has no such level.
     case level(Int, compression: String)
 
@@ -25,6 +31,13 @@ public enum PushError: Error, CustomStringConvertible {
             "the store is damaged: the blob \(expected) has the digest \(actual)"
         case .manifestDigest(let wanted, let actual):
             "the manifest to push has the digest \(actual), not \(wanted); push to a tag instead"
+        case .indexIncomplete(let index, let missing):
+            "the index \(index) lists \(missing.count == 1 ? "a manifest that is" : "\(missing.count) manifests that are") not stored: "
+                + missing.prefix(8).joined(separator: ", ") + (missing.count > 8 ? ", …" : "")
+        case .indexEmpty(let index): "no manifest of the index \(index) is stored"
+        case .listedManifest(let platform, let stored, let sent):
+            "the index names the manifest \(stored)\(platform.map { " for \($0)" } ?? ""), which would be sent as \(sent): the original blobs of its "
+                + "layers are neither stored nor at the destination"
         case .level(let level, let compression): "\(compression) has no compression level \(level)"
         }
     }

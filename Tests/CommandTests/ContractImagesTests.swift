@@ -228,7 +228,7 @@ import Testing
             described == [
                 "name": "example.org/name:tag", "manifestDigest": .string(image.manifest), "configDigest": .string(image.config),
                 "imageId": .string(id), "isContainer": true, "architecture": "arm64", "os": "linux", "variant": "v8",
-                "created": "2024-02-29T01:02:03.5Z", "size": .integer(size), "layerCount": 2, "referrerCount": 1,
+                "created": "2024-02-29T01:02:03.5Z", "size": .integer(size), "layerCount": 2, "referrerCount": 1, "index": .null,
                 "inUse": [],
             ])
         #expect(json["images"]?[0]?.object?.keys == json["images"]?[1]?.object?.keys)
@@ -257,7 +257,7 @@ import Testing
         let json = try result.json()
         #expect(
             json.object?.keys == [
-                "name", "manifestDigest", "configDigest", "manifest", "config", "imageIds", "bootImageIds", "layers", "referrers",
+                "name", "manifestDigest", "configDigest", "manifest", "config", "imageIds", "bootImageIds", "layers", "referrers", "index",
             ])
         #expect(json["name"] == "t")
         #expect(json["manifestDigest"] == .string(image.manifest))
@@ -367,7 +367,9 @@ import Testing
         #expect(try store.succeed(["images"]).text.contains("\n\(name)  "))
         #expect(try store.succeed(["rm", name, "--json"]).json() == ["removed": [.string(name)]])
         #expect(
-            try store.succeed(["tag", "t", "u", "--json"]).json() == ["manifestDigest": .string(image.manifest), "name": "u"])
+            try store.succeed(["tag", "t", "u", "--json"]).json() == [
+                "manifestDigest": .string(image.manifest), "indexDigest": .null, "name": "u",
+            ])
         #expect(try store.succeed(["untag", "u", "--json"]).json() == ["removed": ["u"]])
         // Bytes that are not text are escaped.
         let bytes = try launch("sh", ["-c", #"exec "$0" tag t "$(printf 'x\377')" --repo "$1""#, Cfsoci.binary, store.path])

@@ -24,7 +24,7 @@ import Testing
                     "ok": true, "hasMetadata": true, "objectsChecked": 10, "objectsCorrupted": 0, "streamsChecked": 4,
                     "streamsCorrupted": 0, "imagesChecked": 1, "imagesCorrupted": 0, "brokenLinks": 0, "missingObjects": 0, "errors": [],
                 ], "imagesChecked": 1, "imagesDamaged": 0, "referrersChecked": 0, "referrersDamaged": 0, "disksChecked": 0,
-                "disksDamaged": 0,
+                "disksDamaged": 0, "indexesChecked": 0, "indexesDamaged": 0,
                 "imageErrors": [],
             ])
         for arguments in [["t"], ["--metadata-only"], ["--deep"], ["t", "--deep"]] {

@@ -197,7 +197,8 @@ struct ObjectFiles: Equatable {
                     "objects": .integer(ObjectFiles(below: store.path + "/objects").count - 1),
                     "streams": .integer(Int64(files.count { $0.hasPrefix("streams/oci-") })), "manifests": count("streams/oci-manifest-"),
                     "configs": count("streams/oci-config-"), "layers": count("streams/oci-layer-"), "blobs": 0,
-                    "images": .integer(Int64(files.count { $0.hasPrefix("images/") && $0.utf8.count > 100 })), "tags": 4, "names": 1,
+                    "images": .integer(Int64(files.count { $0.hasPrefix("images/") && $0.utf8.count > 100 })), "tags": 4, "indexes": 0,
+                    "names": 1,
                     "referrers": 1,
                 ], "program": ["name": "cfsoci", "version": .string(String(try Cfsoci.succeed(["--version"]).lines[0]))],
             ])

@@ -36,7 +36,7 @@ import Testing
                 [
                     "name": "team/app", "manifestDigest": .null, "configDigest": .null, "imageId": .string(sample.id), "isContainer": true,
                     "architecture": "", "os": "", "variant": .null, "created": .null, "size": .integer(Int64(size)), "layerCount": 0,
-                    "referrerCount": 0, "inUse": [],
+                    "referrerCount": 0, "index": .null, "inUse": [],
                 ]
             ])
         let lines = try sample.store.succeed(["images"]).lines
@@ -54,7 +54,7 @@ import Testing
         #expect(
             try store.succeed(["inspect", "team/app"]).json() == [
                 "name": "team/app", "manifestDigest": .null, "configDigest": .null, "manifest": .null, "config": .null,
-                "imageIds": ["v1": .string(sample.id)], "bootImageIds": [:], "layers": [], "referrers": [],
+                "imageIds": ["v1": .string(sample.id)], "bootImageIds": [:], "layers": [], "referrers": [], "index": .null,
             ])
         #expect(try store.refuse(["inspect", "team/app", "--manifest"]).contains("made from a directory"))
         #expect(try store.succeed(["ls", "team/app"]).lines == ["big", "small"])

@@ -102,7 +102,7 @@ import Testing
             all.lines.filter { $0.hasPrefix("platform  ") || $0.hasPrefix("tagged  ") || $0.hasPrefix("layers  ") || $0.isEmpty } == [
                 "platform  linux/arm64", "tagged  app", "tagged  app-linux-arm64", "layers  2 new + 0 present", "",
                 "platform  linux/s390x", "tagged  app-linux-s390x", "layers  0 new + 2 present", "",
-                "platform  linux/amd64", "tagged  app-linux-amd64", "layers  0 new + 2 present",
+                "platform  linux/amd64", "tagged  app-linux-amd64", "layers  0 new + 2 present", "",
             ])
         let images = try store.succeed(["images", "--json"]).json()["images"]?.array ?? []
         #expect(

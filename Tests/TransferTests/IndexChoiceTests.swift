@@ -227,6 +227,9 @@ import Testing
         let pulled = try pullAllPlatforms(
             from: source, into: repository, PullOptions(platform: Platform(os: "linux", architecture: "amd64")))
         #expect(pulled.map { $0.platform?.description } == ["linux/amd64", "linux/arm64"])
+        // The artifact and the attestation are stored without a tag; what no store can hold, or is no manifest, is left out.
+        let index = try #require(pulled.first?.index)
+        #expect(index.manifests.count == 4 && index.leftOut.count == 2, "\(index.leftOut)")
         #expect(
             try ImageStore(repository).tags().map(\.name) == [
                 "localhost/index:latest", "localhost/index:latest-linux-amd64", "localhost/index:latest-linux-arm64",

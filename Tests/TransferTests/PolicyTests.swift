@@ -94,7 +94,9 @@ private final class Hub: ImageSource {
 
     func manifest(_ descriptor: Descriptor) throws -> [UInt8] {
         try answer { state in
-            guard let bytes = state.blobs[descriptor.digest] else { throw Unreachable() }
+            guard let bytes = state.blobs[descriptor.digest] else {
+                throw OCIError.notFound(source: ByteString(canonicalName), descriptor.missing)
+            }
             return bytes
         }
     }
@@ -344,6 +346,11 @@ private func archive(_ text: String) -> LayerArchive { LayerArchive().adding(tex
                 "hub.example/app:1-linux-riscv64",
             ])
         #expect(results.map(\.otherName) == ["hub.example/app:1-linux-amd64", nil, nil, nil])
+        // The hub does not have the attestation, and the index is stored without it.
+        let index = try #require(results.first?.index)
+        #expect(index.name == "hub.example/app:1" && index.leftOut.map(\.digest) == [ContentDigest.of([1])])
+        #expect(Set(index.manifests) == Set([amd, arm, windows, unnamed].map(\.digest)))
+        #expect(try store.openIndex("hub.example/app:1").index.digest == index.digest)
         #expect(
             try store.tags().map(\.name.description) == [
                 "hub.example/app:1", "hub.example/app:1-linux-amd64", "hub.example/app:1-linux-arm-v6", "hub.example/app:1-linux-riscv64",

@@ -1,6 +1,6 @@
 """The commands that change files, each with the state that it begins in. For tools/faults and tools/crash."""
 import functools, hashlib, json, os, shutil, subprocess, tempfile
-from images import write_layout
+from images import write_index, write_layout
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 FIXTURES = os.path.join(HERE, "..", "..", "Tests", "Fixtures", "old-repositories")
@@ -52,17 +52,23 @@ class Case:
 
 
 def write_layouts(folder):
-    """Two images, one that shares a layer with the first, and the first with an artifact."""
+    """Two images, one that shares a layer with the first, the first with an artifact, and an index."""
     write_layout(f"{folder}/layout0", 0, 2, 4, SIZES)
     write_layout(f"{folder}/layout1", 1, 2, 4, SIZES)
     write_layout(f"{folder}/shared", 2, 2, 4, SIZES, first=0)
     write_layout(f"{folder}/referred", 0, 2, 4, SIZES, artifact=True)
+    write_index(f"{folder}/platforms", SIZES)
 
 
 def repository(folder, *tags, options=()):
     cfsoci("init", folder + "/repo", "--insecure", *options)
     for number, tag in enumerate(tags):
         cfsoci("pull", f"oci:{folder}/layout{number % 2}:t", tag, "--repo", folder + "/repo")
+
+
+def with_index(folder):
+    repository(folder)
+    cfsoci("pull", f"oci:{folder}/platforms:t", "t", "--all-platforms", "--repo", folder + "/repo")
 
 
 def with_garbage(folder):
@@ -132,6 +138,10 @@ CASES = [
     Case("pull-shared", lambda f: repository(f, "a"), lambda f: ["pull", f"oci:{f}/shared:t", "t"]),
     Case("pull-moved", lambda f: repository(f, "a"), lambda f: ["pull", f"oci:{f}/layout1:t", "a"]),
     Case("pull-referrers", lambda f: repository(f), lambda f: ["pull", f"oci:{f}/referred:t", "t", "--referrers"]),
+    Case("pull-platforms", lambda f: repository(f), lambda f: ["pull", f"oci:{f}/platforms:t", "t", "--all-platforms"]),
+    Case("untag-index", with_index, lambda f: ["untag", "t"], repeated=(0, 1, 3)),
+    Case(
+        "export-index", with_index, lambda f: ["export", "t", f"oci:{f}/out:t", "--all-platforms"], ["out"]),
     Case("tag", lambda f: repository(f, "a"), lambda f: ["tag", "a", "b"]),
     Case("seal", lambda f: repository(f, "a"), lambda f: ["seal", "a", "b", *signing()]),
     Case("untag", lambda f: repository(f, "a", "b"), lambda f: ["untag", "a"], repeated=(0, 1, 3)),

@@ -18,10 +18,10 @@ class Layout:
             file.write(content)
         return {"mediaType": kind, "digest": "sha256:" + digest, "size": len(content)}
 
-    def image(self, layers):
+    def image(self, layers, architecture="amd64"):
         """An image of uncompressed layers."""
         config = {
-            "created": "2026-01-01T00:00:00Z", "architecture": "amd64", "os": "linux", "config": {},
+            "created": "2026-01-01T00:00:00Z", "architecture": architecture, "os": "linux", "config": {},
             "rootfs": {"type": "layers", "diff_ids": [layer["digest"] for layer in layers]},
         }
         manifest = {
@@ -67,3 +67,24 @@ def write_layout(folder, seed, layers, files, sizes, first=None, artifact=False)
         entries.append(layout.blob(json.dumps(document).encode(), image["mediaType"]) | {"artifactType": document["artifactType"]})
     layout.finish(entries)
     return sum(layer["size"] for layer in descriptors)
+
+
+def write_index(folder, sizes):
+    """Writes an OCI layout with an index, tag t, of two images and of a manifest of an unknown platform."""
+    layout = Layout(folder)
+    entries = []
+    for number, architecture in enumerate(["amd64", "arm64"]):
+        choice = random.Random(number + 10)
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            for size in sizes:
+                entry = tarfile.TarInfo(f"file{size}")
+                entry.size = size
+                tar.addfile(entry, io.BytesIO(choice.randbytes(size)))
+        image = layout.image([layout.blob(archive.getvalue(), LAYER)], architecture)
+        entries.append(image | {"platform": {"os": "linux", "architecture": architecture}})
+    statement = layout.image([layout.blob(b"{}", "application/vnd.in-toto+json")], "unknown")
+    entries.append(statement | {"platform": {"os": "unknown", "architecture": "unknown"}})
+    kind = "application/vnd.oci.image.index.v1+json"
+    index = {"schemaVersion": 2, "mediaType": kind, "manifests": entries}
+    layout.finish([layout.blob(json.dumps(index).encode(), kind) | NAMED])

@@ -46,7 +46,7 @@ package enum Completion {
 
     static func names(_ images: ImageStore?) -> [String] {
         guard let images else { return [] }
-        let tags = ((try? images.tags()) ?? []).map(\.name)
+        let tags = Set(((try? images.tags()) ?? []).map(\.name) + ((try? images.namedIndexes()) ?? []).map(\.name)).sorted()
         let named = (try? images.namedImages().images.map(\.name)) ?? []
         return (tags + named).compactMap(\.utf8Text)
     }

@@ -23,6 +23,19 @@ package struct PushingOptions: ParsableArguments {
             valueName: "keep|rewrite|none"))
     package var referrers: ReferrerChoice = .keep
 
+    @Flag(
+        help:
+            "Send the index that pull --all-platforms has stored under this name, with all manifests that it lists, and with the digest that it has."
+    )
+    package var allPlatforms = false
+
+    @Option(
+        help: ArgumentHelp(
+            "With --all-platforms: keep sends the index as it is, and refuses if one of its manifests is missing or would get another digest; sparse "
+                + "sends it without the missing ones; rewrite sends a new index of what is stored, with the digests that it gets.",
+            valueName: "keep|sparse|rewrite"))
+    package var index: IndexChoice?
+
     @Flag(help: "Print JSON.")
     package var json = false
 
@@ -30,6 +43,7 @@ package struct PushingOptions: ParsableArguments {
 
     package func validate() throws {
         if let jobs, jobs < 1 { throw ValidationError("--jobs must be at least 1") }
+        guard allPlatforms || index == nil else { throw ValidationError("--index needs --all-platforms") }
         guard let level = compressionLevel else { return }
         guard let format = compression?.format else { throw ValidationError("--compression-level needs --compression") }
         guard let levels = PushOptions.levels(of: format) else { throw ValidationError("--compression none has no levels") }
@@ -39,8 +53,10 @@ package struct PushingOptions: ParsableArguments {
     }
 
     package func options(_ observer: @escaping PushObserver) -> PushOptions {
-        PushOptions(
+        var options = PushOptions(
             compression: compression?.format, level: compressionLevel, jobs: jobs, referrers: referrers.policy, observer: observer)
+        options.index = (index ?? .keep).policy
+        return options
     }
 }
 
@@ -64,6 +80,18 @@ package enum ReferrerChoice: String, ExpressibleByArgument, CaseIterable {
         case .keep: .ifUnchanged
         case .rewrite: .rewritten
         case .none: .none
+        }
+    }
+}
+
+package enum IndexChoice: String, ExpressibleByArgument, CaseIterable {
+    case keep, sparse, rewrite
+
+    package var policy: PushOptions.Index {
+        switch self {
+        case .keep: .unchanged
+        case .sparse: .sparse
+        case .rewrite: .rewritten
         }
     }
 }

@@ -10,6 +10,8 @@ package struct PushState: ProgressState {
     package init() {}
 
     package mutating func apply(_ event: PushEvent, at time: Duration) {
+        // The next image of an index.
+        if case .began = event.phase { layers = [:] }
         if case .layer(let index, _) = event.component { layers[index] = (event.bytesDone, event.bytesTotal) }
     }
 

@@ -9,7 +9,7 @@ struct Images: ParsableCommand {
         commandName: "images", abstract: "List images.",
         discussion: """
             SIZE is that of the layers' blobs. DISK SIZE is what the image's objects take in the repository, also those that other images share; \
-            see `cfsoci df`. Times are in UTC. After the command's name, -q prints names only, one a line.
+            see `cfsoci df`. If an index has the name, PLATFORMS are those of its images that are stored. Times are in UTC. After the command's name, -q prints names only, one a line.
             """,
         aliases: ["list"])
 
@@ -93,12 +93,13 @@ struct DiskSizes {
 
     init(_ records: [ImageRecord], _ store: Store) throws {
         let (manifests, images) = try store.images.space(
-            ofManifests: records.compactMap(\.manifestDigest), images: records.filter { $0.kind == .directory }.compactMap(\.imageID))
+            ofManifests: records.compactMap { $0.manifestDigest ?? $0.index?.digest },
+            images: records.filter { $0.kind == .directory }.compactMap(\.imageID))
         (byManifest, byImage) = (manifests, images)
     }
 
     subscript(_ record: ImageRecord) -> SpaceUse? {
-        if let digest = record.manifestDigest { return byManifest[digest] }
+        if let digest = record.manifestDigest ?? record.index?.digest { return byManifest[digest] }
         return record.imageID.flatMap { byImage[$0] }
     }
 }
@@ -115,20 +116,38 @@ struct ImageTable: CommandReport {
         let titles = [
             "NAME", "DIGEST", "ARCH", "LAYERS", "SIZE", "DISK SIZE", "IMAGE ID", "CREATED", "PULLED", "LAST USED", "REFS",
         ]
+        // Columns that most repositories do not need.
+        var more: [(title: String, cells: [String])] = []
+        if images.contains(where: { $0.index != nil }) { more.append(("PLATFORMS", images.map { $0.index.map(platforms) ?? "-" })) }
         let used = images.map { image in uses?.uses(of: image.imageIDs) ?? [] }
-        guard used.contains(where: { !$0.isEmpty }) else { return [table(titles, images.map(row))] }
-        let rows = zip(images, used).map { image, uses in
-            let kinds = ImageUse.Kind.allCases.filter { kind in uses.contains { $0.kind == kind } }
-            return row(image) + [kinds.isEmpty ? "-" : kinds.map(\.rawValue).joined(separator: ",")]
+        if used.contains(where: { !$0.isEmpty }) {
+            let cells = used.map { uses in
+                let kinds = ImageUse.Kind.allCases.filter { kind in uses.contains { $0.kind == kind } }
+                return kinds.isEmpty ? "-" : kinds.map(\.rawValue).joined(separator: ",")
+            }
+            more.append(("IN USE", cells))
         }
-        return [table(titles + ["IN USE"], rows)]
+        let rows = images.enumerated().map { index, image in row(image) + more.map { $0.cells[index] } }
+        return [table(titles + more.map(\.title), rows)]
+    }
+
+    /// The stored platforms, and how many manifests of the index are not stored.
+    private func platforms(_ index: IndexSummary) -> String {
+        var names: [String] = []
+        for manifest in index.manifests where manifest.isStored {
+            guard let name = manifest.platform?.description, !names.contains(name) else { continue }
+            names.append(name)
+        }
+        let missing = index.manifests.count { !$0.isStored }
+        let list = names.isEmpty ? "-" : Output.printable(ByteString(names.joined(separator: ",")))
+        return missing == 0 ? list : list + " (\(missing) missing)"
     }
 
     /// The members of each document.
     static let fields = [
         "name", "manifestDigest", "configDigest", "imageId", "isContainer", "architecture", "os", "variant", "created", "size",
         "layerCount",
-        "referrerCount", "inUse", "pulled", "lastUsed", "diskSize",
+        "referrerCount", "index", "inUse", "pulled", "lastUsed", "diskSize",
     ]
 
     var json: JSONValue { ["images": .array(documents)] }
@@ -147,12 +166,21 @@ struct ImageTable: CommandReport {
     private func row(_ image: ImageRecord) -> [String] {
         let isDirectory = image.kind == .directory
         return [
-            image.kind == .dangling ? "<none>" : Output.printable(image.name), image.manifestDigest.map(short) ?? short(image.imageID),
-            isDirectory ? "directory" : image.isContainer ? Output.printable(ByteString(image.architecture)) : "artifact",
-            isDirectory ? "-" : "\(image.layerCount)", humanBytes(image.size), sizes[image].map { humanBytes($0.diskBytes) } ?? "-",
+            image.kind == .dangling ? "<none>" : Output.printable(image.name),
+            (image.manifestDigest ?? image.index?.digest).map(short) ?? short(image.imageID), kind(image),
+            isDirectory || image.kind == .index ? "-" : "\(image.layerCount)", humanBytes(image.size),
+            sizes[image].map { humanBytes($0.diskBytes) } ?? "-",
             short(image.imageID), time(image.createdTime), time(image.pulled), time(image.lastUsed),
             isDirectory ? "-" : "\(image.referrerCount)",
         ]
+    }
+
+    private func kind(_ image: ImageRecord) -> String {
+        switch image.kind {
+        case .directory: "directory"
+        case .index: "index"
+        case .tag, .dangling: image.isContainer ? Output.printable(ByteString(image.architecture)) : "artifact"
+        }
     }
 
     private func short(_ digest: ContentDigest) -> String { truncates ? String(digest.hex.prefix(12)) : digest.description }
@@ -176,7 +204,17 @@ struct ImageTable: CommandReport {
             "configDigest": .text(image.configDigest), "imageId": .text(image.imageID?.hex), "isContainer": .bool(image.isContainer),
             "architecture": .string(image.architecture), "os": .string(image.os), "variant": .text(image.variant),
             "created": .text(image.created), "size": JSONValue(image.size), "layerCount": .count(image.layerCount),
-            "referrerCount": .count(image.referrerCount),
+            "referrerCount": .count(image.referrerCount), "index": image.index?.json ?? .null,
+        ]
+    }
+}
+
+extension IndexSummary {
+    var json: JSONValue {
+        [
+            "digest": .text(digest), "mediaType": .string(mediaType), "complete": .bool(isComplete),
+            "manifests": .array(
+                manifests.map { ["digest": .text($0.digest), "platform": .text($0.platform), "stored": .bool($0.isStored)] }),
         ]
     }
 }

@@ -4,7 +4,8 @@ import ComposefsOCI
 
 struct Inspect: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "inspect", abstract: "Show an image's manifest, config, identifiers and referrers as JSON.")
+        commandName: "inspect",
+        abstract: "Show an image's manifest, config, identifiers and referrers as JSON, and the index of the same name.")
 
     @Argument(help: "The image.", completion: .imageName)
     var image: ByteString
@@ -15,23 +16,41 @@ struct Inspect: ParsableCommand {
     @Flag(help: "The config's bytes as they were pulled.")
     var config = false
 
+    @Flag(help: "The bytes of the index of this name as they were pulled.")
+    var index = false
+
     @OptionGroup var global: GlobalOptions
 
     @Flag(help: "Print JSON (the default).")
     var json = false
 
     func validate() throws {
-        guard !(json && (manifest || config)) else { throw ValidationError("--json excludes --manifest and --config") }
-        guard !(manifest && config) else { throw ValidationError("--manifest and --config exclude each other") }
+        guard !(json && (manifest || config || index)) else { throw ValidationError("--json excludes --manifest, --config and --index") }
+        guard [manifest, config, index].count(where: { $0 }) <= 1 else {
+            throw ValidationError("--manifest, --config and --index exclude each other")
+        }
     }
 
     func run() throws {
         let store = try global.openStore(Self.rights, readOnly: true)
-        switch try store.images.find(image) {
+        if index { return try Output.write(try store.images.openIndex(image).index.index.bytes) }
+        let found: FoundImage
+        do {
+            found = try store.images.find(image)
+        } catch ImageStoreError.onlyIndex where !manifest && !config {
+            let (name, index) = try store.images.openIndex(image)
+            return try Output.print(
+                Self.document(name, try store.images.summary(of: index), referrers: try store.images.referrers(of: index.digest)))
+        }
+        switch found {
         case .tagged(let name, let found):
             if manifest { return try Output.write(found.manifest.bytes) }
             if config { return try Output.write(found.configBytes) }
-            try Output.print(try Self.document(name, found, referrers: try store.images.referrers(of: found.manifestDigest)))
+            var document = try Self.document(name, found, referrers: try store.images.referrers(of: found.manifestDigest))
+            if let index = try store.images.resolveIndex(name), index.name == name {
+                document["index"] = try store.images.summary(of: try store.images.openIndex(name).index).json
+            }
+            try Output.print(document)
         case .named(let found):
             guard !manifest, !config else {
                 throw CommandError("\(image) was made from a directory: it has no \(manifest ? "manifest" : "config")")
@@ -57,7 +76,16 @@ struct Inspect: ParsableCommand {
             // The config of an artifact can have any format.
             "config": (try? JSONValue.parse(found.configBytes)) ?? .null, "imageIds": .object(JSONObject(imageIDs)),
             "bootImageIds": .object(JSONObject(found.bootImages.map { (key: $0.key, value: .string($0.id.hex)) })),
-            "layers": .array(layers), "referrers": .texts(referrers),
+            "layers": .array(layers), "referrers": .texts(referrers), "index": .null,
+        ]
+    }
+
+    /// The same members for an index whose name no image has.
+    private static func document(_ name: ByteString, _ index: IndexSummary, referrers: [ContentDigest]) -> JSONValue {
+        [
+            "name": .string(name.jsonText), "manifestDigest": .null, "configDigest": .null, "manifest": .null, "config": .null,
+            "imageIds": .object(JSONObject([])), "bootImageIds": .object(JSONObject([])), "layers": [], "referrers": .texts(referrers),
+            "index": index.json,
         ]
     }
 
@@ -66,7 +94,7 @@ struct Inspect: ParsableCommand {
         [
             "name": .string(found.name.jsonText), "manifestDigest": .null, "configDigest": .null, "manifest": .null, "config": .null,
             "imageIds": .object(JSONObject([(key: version == .v2 ? "v2" : "v1", value: .string(found.imageID.hex))])),
-            "bootImageIds": .object(JSONObject([])), "layers": [], "referrers": [],
+            "bootImageIds": .object(JSONObject([])), "layers": [], "referrers": [], "index": .null,
         ]
     }
 }

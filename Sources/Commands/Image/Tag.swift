@@ -5,7 +5,10 @@ import ComposefsOCI
 struct Tag: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "tag", abstract: "Add a name to an image.",
-        discussion: "The new name of an image that create-image made is below images/refs, like its first one.")
+        discussion: """
+            An index that has the image's name gets the new name, too. The new name of an image that create-image made is below images/refs, like \
+            its first one.
+            """)
 
     @Argument(help: "The image.", completion: .imageName)
     var image: ByteString
@@ -21,13 +24,12 @@ struct Tag: ParsableCommand {
     func run() throws {
         let images = try global.openStore(Self.rights).images
         do {
-            let digest = try images.resolve(image).manifestDigest
-            try images.tag(digest, as: name)
-            try Tagged(manifestDigest: digest, imageID: nil, name: name).show(asJSON: json)
+            let (digest, index) = try images.tag(image, as: name)
+            try Tagged(manifestDigest: digest, indexDigest: index, imageID: nil, name: name).show(asJSON: json)
         } catch let error as ImageStoreError {
             guard case .noSuchImage(let missing) = error, missing == image, let found = try images.namedImage(image) else { throw error }
             try images.name(found.imageID, as: name)
-            try Tagged(manifestDigest: nil, imageID: found.imageID, name: name).show(asJSON: json)
+            try Tagged(manifestDigest: nil, indexDigest: nil, imageID: found.imageID, name: name).show(asJSON: json)
         }
     }
 }
@@ -35,10 +37,17 @@ struct Tag: ParsableCommand {
 private struct Tagged: CommandReport {
     /// Nil for an image without a manifest.
     var manifestDigest: ContentDigest?
+    var indexDigest: ContentDigest?
     var imageID: ObjectID?
     var name: ByteString
 
-    var lines: [String] { ["Tagged \(manifestDigest?.description ?? imageID?.hex ?? "") as \(Output.printable(name))"] }
+    var lines: [String] {
+        [manifestDigest?.description ?? imageID?.hex, indexDigest?.description].compactMap { $0 }.map {
+            "Tagged \($0) as \(Output.printable(name))"
+        }
+    }
 
-    var json: JSONValue { ["manifestDigest": .text(manifestDigest), "name": .string(name.jsonText)] }
+    var json: JSONValue {
+        ["manifestDigest": .text(manifestDigest), "indexDigest": .text(indexDigest), "name": .string(name.jsonText)]
+    }
 }

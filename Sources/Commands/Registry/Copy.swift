@@ -12,11 +12,13 @@ struct Copy: ParsableCommand {
         commandName: "copy", abstract: "Copy an image from another repository to this one, or all of an index between registries.",
         usage: """
             cfsoci copy [<options>] <image> [<name>] --from <path>
+            cfsoci copy [<options>] --all-platforms <image> [<name>] --from <path>
             cfsoci copy [<options>] --all <source> <destination>
             """,
         discussion: """
             From a repository: objects share their space with those of the other repository if the file system can (reflink), are the same \
-            files if they cannot be changed (hard link), or are copied. Each is verified. Artifacts that belong to the image are copied, too.
+            files if they cannot be changed (hard link), or are copied. Each is verified. Artifacts that belong to the image are copied, too. With \
+            --all-platforms, the images get tags as from pull --all-platforms.
 
             With --all: the index that SOURCE names, its manifests for all platforms, attestations included, and all their blobs, from a \
             registry, oci:DIR[:TAG] or oci-archive:FILE[:TAG] to another of these; - instead of FILE is standard input or output. All bytes \
@@ -32,6 +34,9 @@ struct Copy: ParsableCommand {
 
     @Option(help: ArgumentHelp("The other repository.", valueName: "path"), completion: .directory)
     var from: ByteString?
+
+    @Flag(help: "With --from: copy the index of that name, and the images for all platforms that it lists and that are there.")
+    var allPlatforms = false
 
     @Flag(help: "Copy an index with all that belongs to it from a registry, layout or archive to another.")
     var all = false
@@ -68,6 +73,7 @@ struct Copy: ParsableCommand {
             }
             return
         }
+        guard !allPlatforms else { throw ValidationError("--all-platforms needs --from; --all copies all platforms") }
         guard from == nil else { throw ValidationError("--all and --from exclude each other") }
         guard name != nil else { throw ValidationError("--all needs a source and a destination") }
         guard global.repo == nil, !global.user, !global.system else {
@@ -97,8 +103,11 @@ struct Copy: ParsableCommand {
         // Paths are limited below, when the repository exists.
         try global.confine(CommandRights.copying.with { $0.limitsPaths = false }, repository: nil, tells: false)
         // Checks the arguments first: a typing error makes no repository.
-        let found = try source.images.resolve(image)
-        if name == nil, found.name == ByteString(found.manifestDigest.description) {
+        let found =
+            try allPlatforms
+            ? source.images.openIndex(image).name
+            : source.images.resolve(image).name
+        if name == nil, found.utf8Text.flatMap({ ContentDigest($0) }) != nil {
             throw CommandError("\(image) has no tag in \(from); name one: cfsoci copy \(image) NAME --from \(from)")
         }
         let opened = try global.openOrCreateStore(.copying) { confinement in
@@ -118,6 +127,14 @@ struct Copy: ParsableCommand {
         defer { display.end() }
         var options = CopyOptions(name: name, jobs: jobs) { display.show($0) }
         options.signaturePolicy = policy
+        if allPlatforms {
+            let result = try store.copyAllPlatforms(image, from: source, options)
+            display.end()
+            for missing in result.leftOut {
+                global.warn("the manifest \(missing.digest), which the index lists, is left out: \(missing.reason)")
+            }
+            return try StoredIndexCopyReport(result: result).show(asJSON: json)
+        }
         let result = try store.copy(image, from: source, options)
         display.end()
         try CopyReport(result: result).show(asJSON: json)
@@ -220,6 +237,27 @@ private struct IndexCopyReport: CommandReport {
             "blobsPresent": .count(count(.present)), "blobsMounted": .count(count(.mounted)), "blobsLeftOut": .texts(result.blobsLeftOut),
             "bytesSent": JSONValue(result.bytesSent), "referrers": .texts(result.referrers),
             "referrersLeftOut": .texts(result.referrersLeftOut), "referrersUnavailable": problems(result.referrersUnavailable),
+        ]
+    }
+}
+
+private struct StoredIndexCopyReport: CommandReport {
+    var result: StoredIndexCopyResult
+
+    var lines: [String] {
+        var lines = result.images.flatMap { CopyReport(result: $0).lines + [""] }
+        lines += ["index  \(result.digest)", "named  \(Output.printable(result.name))", "manifests  \(result.images.count) copied"]
+        if !result.referrers.isEmpty { lines.append("referrers  \(result.referrers.count) copied") }
+        return lines
+    }
+
+    var json: JSONValue {
+        [
+            "images": .array(result.images.map { CopyReport(result: $0).json }),
+            "index": [
+                "digest": .text(result.digest), "name": .string(result.name.jsonText), "leftOut": leftOut(result.leftOut),
+                "referrers": .texts(result.referrers),
+            ],
         ]
     }
 }

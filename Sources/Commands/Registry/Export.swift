@@ -29,8 +29,9 @@ struct Export: ParsableCommand {
     func validate() throws {
         guard destination == "-" else { return }
         guard !pushing.json else { throw ValidationError("--json needs another destination: standard output is the archive") }
-        guard pushing.compression == nil, pushing.jobs == nil, pushing.referrers == .keep else {
-            throw ValidationError("a tar archive of the files has no layers: --compression, --jobs and --referrers do not apply")
+        guard pushing.compression == nil, pushing.jobs == nil, pushing.referrers == .keep, !pushing.allPlatforms else {
+            throw ValidationError(
+                "a tar archive of the files has no layers: --compression, --jobs, --referrers and --all-platforms do not apply")
         }
     }
 

@@ -39,7 +39,9 @@ struct Pull: ParsableCommand {
     var foreignLayers = false
 
     @Flag(
-        help: "Pull the images for all platforms. Each gets a tag with its platform after the name, that of this host also the name alone.")
+        help: ArgumentHelp(
+            "Pull the images for all platforms, and the index. Each image gets a tag with its platform after the name, that of this host also the "
+                + "name alone, which the index gets, too."))
     var allPlatforms = false
 
     @Option(
@@ -84,7 +86,7 @@ struct Pull: ParsableCommand {
 
     func validate() throws {
         guard !(allPlatforms && policy == .never) else {
-            throw ValidationError("--all-platforms and --policy never exclude each other: the index is not kept")
+            throw ValidationError("--all-platforms and --policy never exclude each other: the index is always asked for")
         }
         guard !(allPlatforms && !disk.isEmpty) else {
             throw ValidationError("--disk makes a disk of one image; --all-platforms pulls several")
@@ -143,6 +145,9 @@ struct Pull: ParsableCommand {
             : [store.pull(reference, options, registry: registry)]
         display.end()
         for result in results { try comment(on: result, platform) }
+        for missing in results.first?.index?.leftOut ?? [] {
+            global.warn("the manifest \(missing.digest), which the index lists, is left out: \(missing.reason)")
+        }
         let reports = results.map { PullReport(result: $0, showsPlatform: allPlatforms, showsReferrers: referrers) }
         if allPlatforms {
             try PullReports(reports: reports).show(asJSON: json)

@@ -73,9 +73,32 @@ struct PullReport: CommandReport {
 struct PullReports: CommandReport {
     var reports: [PullReport]
 
-    var lines: [String] { Array(reports.map(\.lines).joined(separator: [""])) }
+    private var index: PulledIndex? { reports.first?.result.index }
 
-    var json: JSONValue { ["images": .array(reports.map(\.json))] }
+    var lines: [String] {
+        let images = Array(reports.map(\.lines).joined(separator: [""]))
+        guard let index else { return images }
+        let missing = index.leftOut.isEmpty ? "" : "; \(index.leftOut.count) left out"
+        return images + [
+            "", "index  \(index.digest)", "named  \(Output.printable(index.name))", "manifests  \(index.manifests.count) stored\(missing)",
+        ]
+    }
+
+    var json: JSONValue {
+        var document: JSONValue = ["images": .array(reports.map(\.json))]
+        if let index {
+            document["index"] = [
+                "digest": .text(index.digest), "name": .string(index.name.jsonText), "manifests": .texts(index.manifests),
+                "leftOut": leftOut(index.leftOut),
+            ]
+        }
+        return document
+    }
+}
+
+/// What an index lists and was left out, in JSON.
+func leftOut(_ missing: [PulledIndex.Missing]) -> JSONValue {
+    .array(missing.map { ["digest": .text($0.digest), "reason": .string($0.reason)] })
 }
 
 extension PullResult.Outcome {

@@ -209,6 +209,9 @@ struct CheckedStore: CommandReport {
             lines.append("referrers: \(images.referrersChecked - images.referrersDamaged)/\(images.referrersChecked) ok")
         }
         if images.disksChecked > 0 { lines.append("disks: \(images.disksChecked - images.disksDamaged)/\(images.disksChecked) ok") }
+        if images.indexesChecked > 0 {
+            lines.append("indexes: \(images.indexesChecked - images.indexesDamaged)/\(images.indexesChecked) ok")
+        }
         if snapshots.checked > 0 { lines.append("snapshots: \(snapshots.checked - snapshots.damaged)/\(snapshots.checked) ok") }
         for name in images.withoutDefaultImage {
             lines.append("note: \(Output.printable(name)) has no EROFS image of the repository's default format; an upgrade generates it")
@@ -235,7 +238,8 @@ struct CheckedStore: CommandReport {
             "ok": .bool(report.isClean), "repository": report.repository.json, "imagesChecked": .count(images.imagesChecked),
             "imagesDamaged": .count(images.imagesDamaged), "referrersChecked": .count(images.referrersChecked),
             "referrersDamaged": .count(images.referrersDamaged), "disksChecked": .count(images.disksChecked),
-            "disksDamaged": .count(images.disksDamaged), "imageErrors": .array(errors),
+            "disksDamaged": .count(images.disksDamaged), "indexesChecked": .count(images.indexesChecked),
+            "indexesDamaged": .count(images.indexesDamaged), "imageErrors": .array(errors),
         ]
         if report.snapshots.checked > 0 || !report.snapshots.isClean {
             document["snapshotsChecked"] = .count(report.snapshots.checked)

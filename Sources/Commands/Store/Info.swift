@@ -22,6 +22,7 @@ private struct RepositoryInfo: CommandReport {
     private var streams: [ByteString]
     private var images: Int
     private var tags: Int
+    private var indexes: Int
     private var names: Int
     private var referrers: Int
 
@@ -31,6 +32,7 @@ private struct RepositoryInfo: CommandReport {
         streams = try repository.streamNames()
         images = try repository.imageIDs().count
         tags = try store.images.tags().count
+        indexes = try store.images.namedIndexes().count
         names = try repository.imageReferences().count
         referrers = try repository.streamReferences(under: ReferrerRecord.directory).count
     }
@@ -50,7 +52,7 @@ private struct RepositoryInfo: CommandReport {
             "verity     \(repository.isSecure ? "required" : "not required (insecure)")", "version    \(repository.metadata.version)",
             "formats    EROFS \(formats.map { "V\($0)" }.joined(separator: ", "))", "objects    \(objects)",
             "streams    \(streams.count) (\(manifests) manifests, \(configs) configs, \(layers) layers, \(blobs) blobs)",
-            "images     \(images)", "tags       \(tags)", "names      \(names)", "referrers  \(referrers)",
+            "images     \(images)", "tags       \(tags)", "indexes    \(indexes)", "names      \(names)", "referrers  \(referrers)",
             "program    cfsoci \(Version.text)",
         ]
     }
@@ -66,7 +68,8 @@ private struct RepositoryInfo: CommandReport {
             ],
             "counts": [
                 "objects": .count(objects), "streams": .count(streams.count), "manifests": .count(manifests), "configs": .count(configs),
-                "layers": .count(layers), "blobs": .count(blobs), "images": .count(images), "tags": .count(tags), "names": .count(names),
+                "layers": .count(layers), "blobs": .count(blobs), "images": .count(images), "tags": .count(tags),
+                "indexes": .count(indexes), "names": .count(names),
                 "referrers": .count(referrers),
             ],
             "program": ["name": "cfsoci", "version": .string(Version.text)],

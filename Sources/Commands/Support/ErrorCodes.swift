@@ -43,7 +43,7 @@ extension ErrorCode {
 
     private static func code(of error: ImageStoreError) -> ErrorCode {
         switch error {
-        case .noSuchImage, .imageNotFound: .noSuchImage
+        case .noSuchImage, .imageNotFound, .noSuchIndex: .noSuchImage
         case .imageInUse: .inUse
         case .seal: .notSealed
         case .damaged: .damaged

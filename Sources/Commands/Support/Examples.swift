@@ -4,7 +4,10 @@ enum Examples {
     /// By the command's name as it is typed after `cfsoci`.
     static let all: [String: [String]] = [
         "pull": ["cfsoci pull alpine", "cfsoci pull oci:./layout:v1 team/app:v1"],
-        "push": ["cfsoci push team/app:v1 registry.example.org/team/app:v1"],
+        "push": [
+            "cfsoci push team/app:v1 registry.example.org/team/app:v1",
+            "cfsoci push --all-platforms alpine registry.example.org/copies/alpine:latest",
+        ],
         "export": ["cfsoci export alpine oci-archive:alpine.tar"],
         "copy": [
             "cfsoci copy alpine --from /mnt/backup/composefs",

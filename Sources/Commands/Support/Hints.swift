@@ -36,6 +36,8 @@ func hint(for error: any Error) -> String? {
 private func hint(for error: ImageStoreError) -> String? {
     switch error {
     case .noSuchImage, .imageNotFound: "; `cfsoci images` lists all images"
+    case .noSuchIndex: "; `cfsoci pull --all-platforms` stores one"
+    case .onlyIndex(let name, _): "; `cfsoci inspect \(Output.printable(name))` lists its images"
     case .seal(let fault): hint(for: fault)
     case .imageInUse: "; unmount it first, or remove the name with --force: what the image needs stays as long as it is in use"
     case .useUnknown(_, let error): (hint(for: error) ?? "") + "; --force removes the name anyway: gc keeps what is in use"
@@ -123,6 +125,11 @@ private func hint(for error: PushError) -> String? {
     case .diffID, .blobDigest: "; `cfsoci fsck` lists the affected images and what to do"
     case .manifestDigest: ", or pull with --keep-blobs so that digests stay the same"
     case .layer(_, _, _, let cause): hint(for: cause)
+    case .indexIncomplete:
+        "; `cfsoci pull --all-platforms` stores all of them, --index sparse sends the index without them, and --index rewrite a new index of the others"
+    case .indexEmpty: "; `cfsoci pull --all-platforms` stores them"
+    case .listedManifest:
+        "; `cfsoci pull --all-platforms --keep-blobs` stores the blobs, and --index rewrite sends a new index with the new digests"
     default: nil
     }
 }

@@ -57,7 +57,7 @@ extension ImageStore {
         let names = try references(of: reference)
         guard !names.isEmpty else { throw ImageStoreError.imageNotFound(reference) }
         if !force { try requireUnused(names) }
-        let tags = Set(try tags().map(\.name))
+        let tags = Set(try tags().map(\.name) + namedIndexes().map(\.name))
         for name in names {
             if tags.contains(name) { try untag(name, force: true) } else { _ = try removeName(name, force: true) }
         }
@@ -71,8 +71,17 @@ extension ImageStore {
     /// - Throws: `ImageStoreError.imageNotFound`, `.ambiguous`; `RepositoryError`.
     package func references(of reference: ByteString) throws -> [ByteString] {
         let tags = try tags()
-        if tags.contains(where: { $0.name == reference }) { return [reference] }
-        guard let found = try resolveIfPresent(reference) else {
+        let indexes = try namedIndexes()
+        if tags.contains(where: { $0.name == reference }) || indexes.contains(where: { $0.name == reference }) { return [reference] }
+        let resolved: TaggedImage?
+        do {
+            resolved = try resolveIfPresent(reference)
+        } catch ImageStoreError.onlyIndex(_, let digest) {
+            let named = try resolveIndex(reference)
+            if let named, !Self.isDigest(reference) { return [named.name] }
+            return indexes.filter { $0.digest == digest }.map(\.name)
+        }
+        guard let found = resolved else {
             if try hasName(reference) { return [reference] }
             let names = try ObjectID(hex: reference.bytes).map { try self.names(of: $0) } ?? []
             guard !names.isEmpty else { throw ImageStoreError.imageNotFound(reference) }

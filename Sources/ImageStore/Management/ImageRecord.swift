@@ -12,6 +12,8 @@ public struct ImageRecord: Sendable, Hashable {
         case tag
         /// A name below `images/refs`, of an image that was made from a directory.
         case directory
+        /// The name of an index of which no image has the name.
+        case index
         /// Nothing: the next garbage collection removes the image unless it is in use.
         case dangling
     }
@@ -24,8 +26,10 @@ public struct ImageRecord: Sendable, Hashable {
     public var configDigest: ContentDigest?
     /// The EROFS image in the repository's default format; nil for an artifact.
     public var imageID: ObjectID?
-    /// All EROFS images, those for booting too.
+    /// All EROFS images, those for booting too, and those of the images that `index` lists.
     public var imageIDs: [ObjectID] = []
+    /// The index that has the name.
+    public var index: IndexSummary?
     /// Whether the image has a root file system; an artifact has none.
     public var isContainer = true
     /// From the config; empty for an artifact.
@@ -81,22 +85,32 @@ extension ImageStore {
         var records: [ImageRecord] = []
         var broken: [BrokenImageName] = []
         var known: [ContentDigest: ImageRecord] = [:]
+        var indexes = Dictionary(try namedIndexes().map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
         for tag in try tags() {
             do {
                 var record = try known[tag.manifestDigest] ?? record(of: tag)
                 known[tag.manifestDigest] = record
                 record.name = tag.name
                 record.lastUsed = try lastUse(of: tag)
+                if let named = indexes.removeValue(forKey: tag.name) { try add(named, to: &record) }
                 records.append(record)
             } catch {
+                indexes[tag.name] = nil
                 broken.append(BrokenImageName(name: tag.name, reason: "\(error)"))
+            }
+        }
+        for named in indexes.values {
+            do {
+                records.append(try record(of: named))
+            } catch {
+                broken.append(BrokenImageName(name: named.name, reason: "\(error)"))
             }
         }
         let named = try namedImages()
         broken += named.broken
         for image in named.images { records.append(try record(of: image)) }
         if dangling {
-            let kept = Set(try repository.streamReferences().map(\.entry))
+            let kept = Set(try repository.streamReferences().map(\.entry)).union(try indexedStreams())
             for name in try repository.streamNames() where !kept.contains(name) {
                 guard let digest = StreamName.digest(in: name, after: StreamName.manifestPrefix) else { continue }
                 do {
@@ -140,6 +154,37 @@ extension ImageStore {
         return record
     }
 
+    /// Adds the index that has the name, too.
+    private func add(_ named: NamedIndex, to record: inout ImageRecord) throws {
+        guard let index = try index(named.digest) else {
+            throw ImageStoreError.damaged(stream: StreamName.blob(named.digest), .missing(tag: nil))
+        }
+        record.index = try summary(of: index)
+        record.imageIDs += imageIDs(of: index)
+        let lastUsed = try repository.lastUse(ofStream: IndexName.referencePath(named.name))
+        // An unknown last use is never old.
+        if record.kind == .index {
+            record.lastUsed = lastUsed
+        } else {
+            record.lastUsed = record.lastUsed.flatMap { old in lastUsed.map { max(old, $0) } }
+        }
+    }
+
+    /// A name that only an index has.
+    private func record(of named: NamedIndex) throws -> ImageRecord {
+        var record = ImageRecord(kind: .index, name: named.name)
+        record.isContainer = false
+        try add(named, to: &record)
+        record.pulled = try repository.streamTime(StreamName.blob(named.digest))
+        record.referrerCount = try referrers(of: named.digest).count
+        var layers: [ContentDigest: UInt64] = [:]
+        for entry in record.index?.manifests ?? [] where entry.isStored {
+            for layer in ((try? image(entry.digest)) ?? nil)?.manifest.layers ?? [] { layers[layer.digest] = layer.size }
+        }
+        record.size = Array(layers.values).saturatingSum
+        return record
+    }
+
     private func lastUse(of tag: TaggedImage) throws -> Timestamp? { try repository.lastUse(ofStream: ImageTag.referencePath(tag.name)) }
 
     func record(of image: NamedImage) throws -> ImageRecord {
@@ -161,9 +206,12 @@ extension ImageStore {
     @discardableResult
     package func noteUse(named reference: ByteString) -> Bool {
         guard let names = try? references(of: reference), let tags = try? tags() else { return false }
-        let known = Set(tags.map(\.name))
+        let indexes = ((try? namedIndexes()) ?? []).map(\.name)
+        let known = Set(tags.map(\.name) + indexes)
+        // Of an index and an image with the same name, both are used: they have one row in lists.
         repository.noteUse(
-            streams: names.filter { known.contains($0) }.map { ImageTag.referencePath($0) }, images: names.filter { !known.contains($0) })
+            streams: names.filter { known.contains($0) }.flatMap { [ImageTag.referencePath($0), IndexName.referencePath($0)] },
+            images: names.filter { !known.contains($0) })
         return true
     }
 

@@ -41,7 +41,7 @@ extension ImageStore {
     ) throws -> (removed: [ImageRecord], kept: [TagInUse]) {
         let selection = try ImageSelection(policy.filters, in: self)
         var selected: [(record: ImageRecord, uses: [ImageUse])] = []
-        for record in try records().records where record.kind == .tag {
+        for record in try records().records where record.kind == .tag || record.kind == .index {
             // A mount by a name is taken for one of the image that has the name now.
             let byName = uses.unidentified.filter { $0.mayMean(record.name) }.map(\.use)
             let found = uses.uses(of: record.imageIDs) + byName

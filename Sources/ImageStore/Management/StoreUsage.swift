@@ -105,7 +105,8 @@ extension ImageStore {
         let digests = Set(manifests).sorted()
         let ids = Set(images).sorted()
         let accounts = try repository.accounts(
-            digests.map { roots.withArtifacts(StreamName.manifest($0)) } + ids.map { AccountRoot(images: [$0]) }, others: AccountRoot(),
+            digests.map { roots.withArtifacts([StreamName.manifest($0), StreamName.blob($0)]) } + ids.map { AccountRoot(images: [$0]) },
+            others: AccountRoot(),
             cancellation: cancellation
         ).roots.map(\.total)
         return (
@@ -132,24 +133,42 @@ private struct UsageRoots {
 
     init(_ store: ImageStore) throws {
         var tags: [ContentDigest: [ByteString]] = [:]
+        var indexes: [ByteString: StoredIndex] = [:]
         var unclaimed: Set<ByteString> = []
         for reference in try store.repository.streamReferences() {
-            if let (subject, artifact) = Self.record(reference) {
-                artifacts[subject, default: []].append(artifact)
+            if let (subjects, artifact) = Self.record(reference) {
+                for subject in subjects { artifacts[subject, default: []].append(artifact) }
                 unclaimed.insert(artifact)
             } else if reference.name.hasPrefix(ImageTag.prefix),
                 let digest = StreamName.digest(in: reference.entry, after: StreamName.manifestPrefix)
             {
                 let name = ByteString(Array(reference.name.bytes.dropFirst(ImageTag.prefix.count)))
                 tags[digest, default: []].append(ImageTag.decode(name))
+            } else if reference.name.hasPrefix(IndexName.prefix),
+                let digest = StreamName.digest(in: reference.entry, after: StreamName.blobPrefix),
+                let index = (try? store.index(digest)) ?? nil
+            {
+                indexes[ImageTag.decode(ByteString(Array(reference.name.bytes.dropFirst(IndexName.prefix.count))))] = index
             } else {
                 others.streams.append(reference.entry)
             }
         }
+        // A name that an image and an index have is removed from both, so it costs both.
+        func streams(of index: StoredIndex) throws -> [ByteString] {
+            [StreamName.blob(index.digest)] + (try store.manifests(of: index)).map(\.stream)
+        }
         for (digest, names) in tags {
-            let root = withArtifacts(StreamName.manifest(digest))
+            let own = names.compactMap { indexes.removeValue(forKey: $0) }
+            let root = withArtifacts([StreamName.manifest(digest)] + (try own.flatMap { try streams(of: $0) }))
             unclaimed.subtract(root.streams)
-            images.append(Image(names: names.sorted(), digest: digest, ids: store.imageIDs(of: digest), root: root))
+            let ids = Set(store.imageIDs(of: digest) + own.flatMap { store.imageIDs(of: $0) })
+            images.append(Image(names: names.sorted(), digest: digest, ids: ids.sorted(), root: root))
+        }
+        for (digest, named) in Dictionary(grouping: indexes, by: { $0.value.digest }) {
+            guard let index = named.first?.value else { continue }
+            let root = withArtifacts(try streams(of: index))
+            unclaimed.subtract(root.streams)
+            images.append(Image(names: named.map(\.key).sorted(), digest: digest, ids: store.imageIDs(of: index), root: root))
         }
         var directories: [ObjectID: [ByteString]] = [:]
         for reference in try store.repository.imageReferences() {
@@ -163,10 +182,10 @@ private struct UsageRoots {
         images.sort { ($0.names.first ?? "", $0.digest == nil ? 1 : 0) < ($1.names.first ?? "", $1.digest == nil ? 1 : 0) }
     }
 
-    /// The streams of an image and of what belongs to it, if a reference records an artifact or a disk.
-    private static func record(_ reference: Reference) -> (subject: ByteString, artifact: ByteString)? {
+    /// The streams of an image or index and of what belongs to it, if a reference records an artifact or a disk.
+    private static func record(_ reference: Reference) -> (subjects: [ByteString], artifact: ByteString)? {
         guard SubjectRecord.isRecord(reference.name), let subject = SubjectRecord.parse(reference.name)?.subject else { return nil }
-        return (StreamName.manifest(subject), reference.entry)
+        return ([StreamName.manifest(subject), StreamName.blob(subject)], reference.entry)
     }
 
     /// Images that only their use keeps.
@@ -178,7 +197,7 @@ private struct UsageRoots {
             guard let digest = StreamName.digest(in: name, after: StreamName.manifestPrefix), !tagged.contains(digest) else { continue }
             let ids = store.imageIDs(of: digest)
             known.formUnion(ids)
-            images.append(Image(names: [], digest: digest, ids: ids, root: withArtifacts(name)))
+            images.append(Image(names: [], digest: digest, ids: ids, root: withArtifacts([name])))
         }
         for id in uses.images.keys.sorted() where !known.contains(id) {
             guard ((try? store.repository.objectSize(id)) ?? nil) != nil else { continue }
@@ -186,10 +205,10 @@ private struct UsageRoots {
         }
     }
 
-    /// A manifest and the artifacts that refer to it, directly or indirectly.
-    func withArtifacts(_ manifest: ByteString) -> AccountRoot {
+    /// Manifests or indexes, and the artifacts that refer to them, directly or indirectly.
+    func withArtifacts(_ streams: [ByteString]) -> AccountRoot {
         var found: Set<ByteString> = []
-        var pending = [manifest]
+        var pending = streams
         while let next = pending.popLast() {
             guard found.insert(next).inserted else { continue }
             pending += artifacts[next] ?? []

@@ -19,6 +19,9 @@ struct Inventory {
     /// Temporary files of interrupted or running operations.
     var temporaries: [ByteString] = []
     var streams: [Link] = []
+    var streamsByName: [ByteString: ObjectID] {
+        Dictionary(streams.compactMap { link in link.id.map { (link.name, $0) } }, uniquingKeysWith: { first, _ in first })
+    }
     var images: [Link] = []
     /// Files that were set aside because their content did not match their names.
     var setAside: [ByteString] = []

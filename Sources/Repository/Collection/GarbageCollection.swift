@@ -193,15 +193,17 @@ extension Repository {
             pending.append((Layout.streams + "/" + name, try rootObject(link, Layout.streams)))
         }
         var walked: Set<ObjectID> = []
-        try walk(pending, streamObjects, &walked, &live)
+        try walk(pending, streamObjects, inventory.streamsByName, &walked, &live)
         try keepUsed(uses, inventory, streamObjects, &walked, &live, &report)
         return live
     }
 
     /// Marks streams and everything to which they refer. A list instead of recursion: references may form chains of any length, and cycles.
+    ///
+    /// - Parameter byName: all streams. A named reference with the name of one keeps that stream, too, whatever object it is now.
     func walk(
-        _ roots: [(name: ByteString, id: ObjectID)], _ streamObjects: Set<ObjectID>, _ walked: inout Set<ObjectID>,
-        _ live: inout Set<ObjectID>
+        _ roots: [(name: ByteString, id: ObjectID)], _ streamObjects: Set<ObjectID>, _ byName: [ByteString: ObjectID],
+        _ walked: inout Set<ObjectID>, _ live: inout Set<ObjectID>
     ) throws(RepositoryError) {
         var pending = roots
         while let next = pending.popLast() {
@@ -211,6 +213,9 @@ extension Repository {
             live.formUnion(reader.objects)
             for reference in reader.named {
                 live.insert(reference.id)
+                // Another program may have stored the stream again without knowing this reference.
+                let name = ByteString(reference.name)
+                if let linked = byName[name], linked != reference.id { pending.append((Layout.streams + "/" + name, linked)) }
                 // A stream without a name of its own still holds objects that the referring stream needs.
                 var isWalked = streamObjects.contains(reference.id)
                 if !isWalked { isWalked = try isStream(reference.id) }

@@ -41,19 +41,22 @@ extension Repository {
             }
         }
         guard !nameless.isEmpty else { return }
-        try walk(streams(leadingTo: nameless, inventory, walked), streamObjects, &walked, &live)
+        let byName = inventory.streamsByName
+        try walk(streams(leadingTo: nameless, inventory, byName, walked), streamObjects, byName, &walked, &live)
     }
 
     /// Named streams that refer to one of these images, and those that refer to such streams: configs, and their manifests. Streams that were walked
-    /// already are left out, and so are streams that cannot be read.
+    /// already are left out, and so are streams that cannot be read. A reference that has the name of a stream is not followed: an index lists the
+    /// images of other platforms, too, and the image in use does not need it.
     private func streams(
-        leadingTo images: Set<ObjectID>, _ inventory: Inventory, _ walked: Set<ObjectID>
+        leadingTo images: Set<ObjectID>, _ inventory: Inventory, _ byName: [ByteString: ObjectID], _ walked: Set<ObjectID>
     ) -> [(name: ByteString, id: ObjectID)] {
         var rest: [(name: ByteString, id: ObjectID, references: [ObjectID])] = []
         for link in inventory.streams {
             guard let id = link.id, !walked.contains(id) else { continue }
             do throws(RepositoryError) {
-                rest.append((Layout.streams + "/" + link.name, id, try StreamReferences(openStream(id)).named.map(\.id)))
+                let named = try StreamReferences(openStream(id)).named.filter { byName[ByteString($0.name)] == nil }
+                rest.append((Layout.streams + "/" + link.name, id, named.map(\.id)))
             } catch {
                 continue
             }

@@ -58,6 +58,14 @@ extension Repository {
         try removeReference(Layout.streamReferences, name)
     }
 
+    /// The same. If there is none, its absence is made durable: a program that removed it may have been killed before its sync.
+    package func removeStreamReferenceSurely(_ name: ByteString) throws(RepositoryError) -> Bool {
+        if try removeReference(Layout.streamReferences, name) { return true }
+        let path = Layout.streamReferences + "/" + name
+        if let directory = Self.parents(of: path).last, try status(at: directory)?.kind == .directory { try syncDirectory(directory) }
+        return false
+    }
+
     @discardableResult
     public func removeImageReference(_ name: ByteString) throws(RepositoryError) -> Bool {
         try removeReference(Layout.imageReferences, name)

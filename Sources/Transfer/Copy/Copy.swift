@@ -108,6 +108,39 @@ public func copyImage(
     return try copy.run(image, options.name ?? name)
 }
 
+/// The result of a copy of an index from one repository into another.
+public struct StoredIndexCopyResult: Sendable {
+    /// The digest of the index.
+    public var digest: ContentDigest
+    /// The name of the index.
+    public var name: ByteString
+    /// The images, in the order of the index; those without a tag have their digest as name.
+    public var images: [CopyResult] = []
+    /// What the index lists and is not in the source, or what the policy refuses.
+    public var leftOut: [PulledIndex.Missing] = []
+    /// The referrers of the index that were copied.
+    public var referrers: [ContentDigest] = []
+}
+
+/// Copies an index with the images that it lists and that the source has from one repository into another, as `copyImage` copies one. All of it
+/// becomes visible in one durable step. Tags are those that `pullAllPlatforms` gives.
+///
+/// - Parameters:
+///   - index: the index in the source.
+///   - source: the store to read.
+///   - name: the name of the index, unless the options have one.
+///   - store: the store to write.
+///   - options: name, threads, signature policy, cancellation and observer.
+/// - Throws: as `copyImage`. What the policy refuses is left out if it is not an image for a platform.
+public func copyStoredIndex(
+    _ index: StoredIndex, from source: ImageStore, named name: ByteString, into store: ImageStore, _ options: CopyOptions = CopyOptions()
+) throws -> StoredIndexCopyResult {
+    let name = options.name ?? name
+    try ImageTag.check(name)
+    let copy = ImageCopy(source: source, store: store, options: options)
+    return try copy.run(index, name)
+}
+
 private struct ImageCopy: Sendable {
     let source: ImageStore
     let store: ImageStore
@@ -124,6 +157,89 @@ private struct ImageCopy: Sendable {
     func run(_ image: StoredImage, _ name: ByteString) throws -> CopyResult {
         try requireAccepted(image, name)
         return try repository.storeAsOne { try copy(image, name) }
+    }
+
+    // MARK: Indexes
+
+    /// An image that an index lists, and its tags.
+    private struct Listed {
+        var image: StoredImage
+        var tags: [ByteString] = []
+    }
+
+    func run(_ index: StoredIndex, _ name: ByteString) throws -> StoredIndexCopyResult {
+        var result = StoredIndexCopyResult(digest: index.digest, name: name)
+        var listed: [Listed] = []
+        var platforms: [(platform: Platform, position: Int)] = []
+        for member in try source.manifests(of: index) {
+            guard member.isStored, let image = try source.image(member.digest) else {
+                result.leftOut.append(.init(digest: member.digest, reason: "it is not in the other repository"))
+                continue
+            }
+            let stated = member.descriptor.platform.flatMap { $0.isUnknown || $0.os.isEmpty && $0.architecture.isEmpty ? nil : $0 }
+            let platform = image.isContainer ? stated ?? image.config.flatMap { $0.platform.isUnknown ? nil : $0.platform } : nil
+            var entry = Listed(image: image)
+            if let platform {
+                let full = name + "-" + platform.tagSuffix
+                if !listed.contains(where: { $0.tags.contains(full) }) {
+                    try ImageTag.check(full)
+                    entry.tags = [full]
+                    platforms.append((platform, listed.count))
+                }
+            }
+            do {
+                try requireAccepted(image, entry.tags.first ?? name)
+            } catch let error as SignatureRefusal where entry.tags.isEmpty {
+                result.leftOut.append(.init(digest: member.digest, reason: "\(error)"))
+                continue
+            }
+            listed.append(entry)
+        }
+        let ranked = platforms.compactMap { entry in Platform.host.rank(of: entry.platform).map { ($0, entry.position) } }
+        if let (_, first) = ranked.min(by: { ($0.0, $0.1) < ($1.0, $1.1) }) { listed[first].tags.append(name) }
+        return try repository.storeAsOne { try copy(index, listed, result) }
+    }
+
+    private func copy(_ index: StoredIndex, _ listed: [Listed], _ result: StoredIndexCopyResult) throws -> StoredIndexCopyResult {
+        var result = result
+        var publication = Repository.Publication()
+        var staged: [ByteString] = []
+        var streams: [ContentDigest: ObjectID] = [:]
+        var seen: Set<ContentDigest> = []
+        for entry in listed {
+            let image = entry.image
+            let name = entry.tags.last ?? ByteString(image.manifestDigest.description)
+            var own = CopyResult(manifestDigest: image.manifestDigest, configDigest: image.configDigest, name: name)
+            report(.began(layers: image.layerIdentifiers))
+            streams[image.manifestDigest] = try add(image, tag: entry.tags.first, &publication, &own, &staged, isMain: true)
+            for tag in entry.tags.dropFirst() {
+                publication.streamReference(ImageTag.referencePath(tag), to: StreamName.manifest(image.manifestDigest))
+            }
+            seen.insert(image.manifestDigest)
+            try copyReferrers(of: image.manifestDigest, &publication, &own, &staged, &seen)
+            result.images.append(own)
+        }
+        var others = CopyResult(manifestDigest: index.digest, configDigest: index.digest, name: result.name)
+        try copyReferrers(of: index.digest, &publication, &others, &staged, &seen)
+        result.referrers = others.referrers
+        try add(index, name: result.name, &streams, &publication)
+        report(.publishing)
+        try repository.publish(publication)
+        try repository.clearStaged(staged)
+        report(.done)
+        return result
+    }
+
+    /// Adds an index after those that it lists.
+    private func add(
+        _ index: StoredIndex, name: ByteString?, _ streams: inout [ContentDigest: ObjectID], _ publication: inout Repository.Publication
+    ) throws {
+        for member in index.members where member.isIndex && streams[member.digest] == nil {
+            guard let inner = try source.index(member.digest) else { continue }
+            try add(inner, name: nil, &streams, &publication)
+        }
+        let recorded = SourceHint.text(on: [index.stream], in: source.repository)
+        streams[index.digest] = try store.store(index.index, index.digest, streams, name: name, source: recorded, &publication)
     }
 
     /// Asks the policy before anything is stored.
@@ -174,10 +290,12 @@ private struct ImageCopy: Sendable {
         }
     }
 
+    /// - Returns: the object of the manifest's stream.
+    @discardableResult
     private func add(
         _ image: StoredImage, tag: ByteString?, _ publication: inout Repository.Publication, _ result: inout CopyResult,
         _ staged: inout [ByteString], isMain: Bool
-    ) throws {
+    ) throws -> ObjectID {
         let identifiers = image.layerIdentifiers
         var streams: [ContentDigest: ObjectID] = [:]
         for (index, identifier) in identifiers.enumerated() where streams[identifier] == nil {
@@ -216,9 +334,10 @@ private struct ImageCopy: Sendable {
             (images, boot) = try makeImages(of: image, layers, &publication)
             if isMain { result.imageID = images[repository.erofsFormats.default] }
         }
-        _ = try store.store(
+        return try store.store(
             manifest: image.manifest, digest: image.manifestDigest, config: image.configBytes, layers: layers, images: images, boot: boot,
-            keptBlobs: try copyKeptBlobs(of: image, &result, &staged), tag: tag, &publication)
+            keptBlobs: try copyKeptBlobs(of: image, &result, &staged), tag: tag, &publication
+        ).manifestStream
     }
 
     /// Copies the original blobs of layers that the source keeps.

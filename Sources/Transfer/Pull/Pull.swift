@@ -37,10 +37,12 @@ public func pullImage(
 struct ImagePull {
     let source: any ImageSource
     let repository: Repository
-    let options: PullOptions
+    var options: PullOptions
     let reporter: PullReporter
     /// Whether the pull is over with this image: others from the same index may follow.
     var isLast = true
+    /// Whether the image gets a tag. One that an index keeps needs none.
+    var isTagged = true
     let profile = PullProfile()
     var store: ImageStore { ImageStore(repository) }
 
@@ -74,11 +76,11 @@ struct ImagePull {
     ///
     /// - Parameter other: an additional tag for the image.
     func take(_ resolved: ResolvedManifest, _ name: ByteString, other: ByteString? = nil) throws -> PullResult {
-        try ImageTag.check(name)
+        if isTagged { try ImageTag.check(name) }
         let manifest = resolved.manifest
         reporter.resolved(PullEvent.Resolution(manifest: resolved.digest, layers: manifest.layers))
         let before = repository.signatureCounts
-        let previous = try store.tagged(name)
+        let previous = isTagged ? try store.tagged(name) : nil
         var result = try repository.storeAsOne {
             let configBytes = try readConfig(manifest.config)
             let result =
@@ -101,6 +103,19 @@ struct ImagePull {
         }
         finish(&result, previous)
         return result
+    }
+
+    /// Pulls a manifest of an index, which keeps it, without a tag.
+    func takeListed(_ resolved: ResolvedManifest) throws -> PullResult {
+        var pull = self
+        (pull.isTagged, pull.isLast) = (false, false)
+        pull.options.bootImages = nil
+        // It refers to no file system that could be sealed.
+        if try config(of: resolved.manifest) == nil { pull.options.requiresSeal = false }
+        var resolved = resolved
+        // The referrers of the index are not its own.
+        resolved.index = nil
+        return try pull.take(resolved, ByteString(resolved.digest.description))
     }
 
     private func finish(_ result: inout PullResult, _ previous: ContentDigest?) {
@@ -232,7 +247,7 @@ struct ImagePull {
             try store.publish(
                 manifest: manifest, digest: resolved.digest, config: config.bytes, layers: streams.map { ($0.diffID, $0.stream) },
                 images: try known?.imageIDs(besides: images, where: store.hasIntactImage) ?? images, boot: boot, keptBlobs: keptBlobs,
-                tag: name, source: recordedReference, publication)
+                tag: isTagged ? name : nil, source: recordedReference, publication)
         }
         try repository.clearStaged(config.diffIDs.map(StreamName.layer) + keptBlobs.map { StreamName.blob($0.digest) })
         var result = result(resolved, name, published, layers, images: images, config: config)
@@ -318,7 +333,7 @@ struct ImagePull {
         guard !options.requiresSeal else { throw PullError.seal(.noLabel) }
         guard options.disks.isEmpty else { throw ImageStoreError.isArtifact(resolved.digest) }
         let (layers, published) = try storeArtifact(
-            resolved.manifest, resolved.digest, configBytes, tag: name, Repository.Publication(), reporter)
+            resolved.manifest, resolved.digest, configBytes, tag: isTagged ? name : nil, Repository.Publication(), reporter)
         if isLast, !options.storesReferrers { try options.downloadsEnded?() }
         return result(resolved, name, published, layers, images: [:], config: nil)
     }
@@ -346,7 +361,7 @@ struct ImagePull {
     // MARK: Internals
 
     /// The source to record: for a registry, the complete reference that was resolved.
-    private var recordedReference: ByteString? {
+    var recordedReference: ByteString? {
         options.recordedReference.map { $0.isEmpty ? ByteString("docker://" + source.canonicalName) : $0 }
     }
 

@@ -28,6 +28,8 @@ public struct PullResult: Sendable, Codable {
     public var name: ByteString
     /// The additional tag that a pull of all platforms gives to the image for `PullOptions.platform`.
     public var otherName: ByteString?
+    /// The index that a pull of all platforms has stored under the name; nil if the reference names a manifest.
+    public var index: PulledIndex?
     /// The layers, the lowest first, as manifest and config list them.
     public var layers: [PulledLayer]
     /// The number of distinct layers that this pull stored.
@@ -80,6 +82,38 @@ public struct ReferrerProblem: Hashable, Sendable, Codable {
     public var digest: ContentDigest?
     /// The reason, in one line.
     public var reason: String
+}
+
+/// What became of referrers.
+struct ReferrerOutcomes {
+    var stored: [ContentDigest] = []
+    var leftOut: [ContentDigest] = []
+    var unavailable: [ReferrerProblem] = []
+}
+
+extension PullResult {
+    var referrerOutcomes: ReferrerOutcomes {
+        get { ReferrerOutcomes(stored: referrers, leftOut: referrersLeftOut, unavailable: referrersUnavailable) }
+        set { (referrers, referrersLeftOut, referrersUnavailable) = (newValue.stored, newValue.leftOut, newValue.unavailable) }
+    }
+}
+
+/// An index that was stored with what it lists.
+public struct PulledIndex: Sendable, Hashable, Codable {
+    /// A manifest that the index lists and that was left out.
+    public struct Missing: Sendable, Hashable, Codable {
+        public var digest: ContentDigest
+        /// The reason, in one line.
+        public var reason: String
+    }
+
+    public var digest: ContentDigest
+    /// The name of the index.
+    public var name: ByteString
+    /// The manifests that it lists, those of the indexes in it included, and that are stored.
+    public var manifests: [ContentDigest] = []
+    /// What it lists and is not stored.
+    public var leftOut: [Missing] = []
 }
 
 /// A layer of a pulled image.

@@ -13,8 +13,8 @@ extension ImagePull {
     /// Stores the artifacts that refer to a stored image, the artifacts that refer to those, and so on. Each is published together with its
     /// record as a referrer, and is kept as long as its subject. They cause no progress events.
     ///
-    /// Signatures of images for several platforms refer to the index. The store has no indexes, so they are recorded as referrers of the
-    /// image; their documents do not change.
+    /// Signatures of images for several platforms refer to the index. They are recorded as referrers of the image, which the store may have without
+    /// the index; their documents do not change.
     ///
     /// Listed referrers that the source does not provide are left out and reported in the result. The image is complete without them.
     func pullReferrers(of resolved: ResolvedManifest, _ result: inout PullResult) throws {
@@ -22,6 +22,19 @@ extension ImagePull {
         // The subject of referrers, and the manifest for which they are recorded.
         var pending = [(subject: image, owner: image)]
         if let index = resolved.index, index != image { pending.append((index, image)) }
+        try pullReferrers(pending, image, &result.referrerOutcomes)
+    }
+
+    /// Stores the artifacts that refer to an index, as its own referrers. Those that cannot be stored are reported with its images.
+    func pullReferrers(ofIndex index: ContentDigest) throws {
+        var outcomes = ReferrerOutcomes()
+        try pullReferrers([(index, index)], index, &outcomes)
+    }
+
+    private func pullReferrers(
+        _ subjects: [(subject: ContentDigest, owner: ContentDigest)], _ image: ContentDigest, _ result: inout ReferrerOutcomes
+    ) throws {
+        var pending = subjects
         // The lists may be circular.
         var seen = Set(pending.map(\.subject))
         let limit = Self.referrerLimit + seen.count
@@ -33,9 +46,9 @@ extension ImagePull {
                 let outcome = try orProblem(subject, descriptor.digest, &result) { try pullReferrer(descriptor, of: subject, for: owner) }
                 switch outcome {
                 case .stored:
-                    result.referrers.append(descriptor.digest)
+                    result.stored.append(descriptor.digest)
                     pending.append((descriptor.digest, descriptor.digest))
-                case .unknown: result.referrersLeftOut.append(descriptor.digest)
+                case .unknown: result.leftOut.append(descriptor.digest)
                 case .other: seen.remove(descriptor.digest)
                 case nil: break
                 }
@@ -45,12 +58,12 @@ extension ImagePull {
 
     /// Returns what `body` returns. If the source does not provide it, adds a problem to the result and returns nil.
     private func orProblem<Value>(
-        _ subject: ContentDigest, _ digest: ContentDigest?, _ result: inout PullResult, _ body: () throws -> Value
+        _ subject: ContentDigest, _ digest: ContentDigest?, _ result: inout ReferrerOutcomes, _ body: () throws -> Value
     ) throws -> Value? {
         do { return try body() } catch let error as any TransportError where error.concernsOneItem {
             // Cancellation is not a problem of the referrer.
             try options.cancellation.check()
-            result.referrersUnavailable.append(ReferrerProblem(subject: subject, digest: digest, reason: "\(error)"))
+            result.unavailable.append(ReferrerProblem(subject: subject, digest: digest, reason: "\(error)"))
             return nil
         }
     }

@@ -46,6 +46,34 @@ extension Manifest {
     }
 }
 
+extension ImageIndex {
+    /// The annotation of an attestation's entry in an index of buildkit: the digest of the image that it is about.
+    private static let referenceKey = "vnd.docker.reference.digest"
+
+    /// The index of those manifests that were sent, by their digests in this one. Platforms, annotations and other members stay, except that
+    /// attestations name the image as it was sent. Returns the index itself if it lists the same.
+    ///
+    /// - Parameter isOCI: whether an index in Docker's format becomes one of OCI.
+    func replacing(_ sent: [ContentDigest: Descriptor], isOCI: Bool) throws -> ImageIndex {
+        let type = isOCI ? MediaType.ociIndex : mediaType
+        let isSame = manifests.allSatisfy { entry in sent[entry.digest].map { $0.namesSameBlob(as: entry) } ?? false }
+        guard !isSame || type != mediaType else { return self }
+        var document = try JSONValue.parse(bytes)
+        var entries: [JSONValue] = []
+        for (entry, descriptor) in zip(document["manifests"]?.array ?? [], manifests) {
+            guard let now = sent[descriptor.digest] else { continue }
+            var new = now.namesSameBlob(as: descriptor) ? entry : entry.naming(now)
+            if let about = descriptor.annotations[Self.referenceKey].flatMap({ ContentDigest($0) }), let image = sent[about] {
+                new["annotations"]?[Self.referenceKey] = .string(image.digest.description)
+            }
+            entries.append(new)
+        }
+        document["manifests"] = .array(entries)
+        if type != mediaType { document["mediaType"] = .string(type) }
+        return try ImageIndex(parsing: document.compactBytes, mediaType: type)
+    }
+}
+
 extension Descriptor {
     func namesSameBlob(as other: Descriptor) -> Bool { digest == other.digest && size == other.size && mediaType == other.mediaType }
 }

@@ -36,7 +36,8 @@ public func pushImage(
     return try push.run(image)
 }
 
-private final class ImagePush: Sendable {
+/// Sends images to a destination.
+final class ImagePush: Sendable {
     let store: ImageStore
     let destination: any ImageDestination
     let options: PushOptions
@@ -44,12 +45,15 @@ private final class ImagePush: Sendable {
     let pool: WorkerPool
     /// Other repositories of the same registry that may have a blob.
     let mounts: [ContentDigest: [RegistryReference]]
-    private let bytesSent = Mutex<UInt64>(0)
+    /// Whether the manifest must stay as it is, because an index names it by its digest.
+    let isExact: Bool
+    let bytesSent = Mutex<UInt64>(0)
 
     init(
         store: ImageStore, destination: any ImageDestination, options: PushOptions, pool: WorkerPool,
-        mounts: [ContentDigest: [RegistryReference]]
+        mounts: [ContentDigest: [RegistryReference]], isExact: Bool = false
     ) {
+        self.isExact = isExact
         self.store = store
         self.destination = destination
         self.options = options
@@ -59,11 +63,8 @@ private final class ImagePush: Sendable {
 
     func run(_ image: StoredImage) throws -> PushResult {
         let reporter = PushReporter(options.observer)
-        let layers = try sendLayers(of: image, reporter)
-        try send(config: image)
-        let packed = try image.manifest.replacing(layers: layers.map(\.descriptor))
-        let manifest = destination.takesDockerFormat ? packed : try packed.convertedToOCI(isImage: image.isContainer)
-        let digest = manifest.bytes == image.manifest.bytes ? image.manifestDigest : .of(manifest.bytes, image.manifestDigest.algorithm)
+        let packed = try sendContent(of: image, reporter)
+        let (manifest, digest) = (packed.manifest, packed.digest)
         if let wanted = destination.registryReference?.digest, wanted != digest {
             throw PushError.manifestDigest(wanted: wanted, actual: digest)
         }
@@ -73,16 +74,36 @@ private final class ImagePush: Sendable {
         if try options.referrers != .none && !store.referrers(of: image.manifestDigest).isEmpty {
             try put(manifest, digest, isNamed: false)
             reporter.image(.referrers)
-            try sendReferrers(of: image.manifestDigest, as: manifest, digest, &referrers)
+            try sendReferrers(of: image.manifestDigest, as: packed.descriptor, &referrers)
         }
         try put(manifest, digest, isNamed: true)
         try destination.finish()
         reporter.image(.done)
         return PushResult(
-            manifestDigest: digest, sourceDigest: image.manifestDigest, configDigest: image.configDigest,
-            layers: zip(manifest.layers, layers).map { ($0, $1.outcome) }, bytesSent: bytesSent.withLock { $0 },
-            referrers: referrers.sent, referrersLeftOut: referrers.leftOut,
-            referrersRefused: referrers.refused, isConverted: manifest.mediaType != packed.mediaType)
+            manifestDigest: digest, sourceDigest: image.manifestDigest, configDigest: image.configDigest, layers: packed.layers,
+            bytesSent: bytesSent.withLock { $0 }, referrers: referrers.sent, referrersLeftOut: referrers.leftOut,
+            referrersRefused: referrers.refused, isConverted: packed.isConverted)
+    }
+
+    /// An image whose blobs the destination has, and the manifest that names them.
+    struct PackedImage {
+        var manifest: Manifest
+        var digest: ContentDigest
+        var layers: [(descriptor: Descriptor, outcome: PushedLayer)]
+        var isConverted: Bool
+
+        var descriptor: Descriptor { Descriptor(mediaType: manifest.mediaType, digest: digest, size: UInt64(manifest.bytes.count)) }
+    }
+
+    /// Sends the layers and the config of an image.
+    func sendContent(of image: StoredImage, _ reporter: PushReporter) throws -> PackedImage {
+        let layers = try sendLayers(of: image, reporter)
+        try send(config: image)
+        let packed = try image.manifest.replacing(layers: layers.map(\.descriptor))
+        let manifest = destination.takesDockerFormat || isExact ? packed : try packed.convertedToOCI(isImage: image.isContainer)
+        return PackedImage(
+            manifest: manifest, digest: manifest.digest(inPlaceOf: image.manifest, image.manifestDigest),
+            layers: zip(manifest.layers, layers).map { ($0, $1.outcome) }, isConverted: manifest.mediaType != packed.mediaType)
     }
 
     // MARK: Layers
@@ -164,7 +185,7 @@ private final class ImagePush: Sendable {
         let kept = task.keptBlob.map { stream -> OutgoingBlob.Producer in { [store] emit in try store.readLayer(stream, emit) } }
         if format == packed, let outcome = try send(original, kept) {
             var descriptor = original
-            if layerType?.isDistributable == false, destination.registryReference != nil {
+            if !isExact, layerType?.isDistributable == false, destination.registryReference != nil {
                 descriptor.mediaType = LayerMediaType.repacked(original.mediaType, as: packed)
             }
             return (descriptor, outcome)
@@ -232,34 +253,37 @@ private final class ImagePush: Sendable {
         return sent
     }
 
-    private func put(_ manifest: Manifest, _ digest: ContentDigest, isNamed: Bool) throws {
+    func put(_ manifest: Manifest, _ digest: ContentDigest, isNamed: Bool) throws {
         try options.cancellation.check()
         try destination.putManifest(manifest, digest: digest, isNamed: isNamed)
     }
 
     // MARK: Referrers
 
-    private struct Referrers {
+    struct Referrers {
         var sent: [ContentDigest] = []
         var leftOut: [ContentDigest] = []
         var refused: [ReferrerProblem] = []
         /// The digests in the store, because records of referrers can be circular.
         var seen: Set<ContentDigest> = []
+        /// The index whose own referrers are sent after those of its images, for which they may be recorded, too.
+        var index: ContentDigest?
     }
 
-    /// Sends the referrers of an image, and theirs. Records can form chains of any length, and circles.
-    private func sendReferrers(of subject: ContentDigest, as manifest: Manifest, _ digest: ContentDigest, _ referrers: inout Referrers)
-        throws
-    {
+    /// Sends the referrers of an image or index, and theirs. Records can form chains of any length, and circles.
+    ///
+    /// - Parameter sent: the subject as it was sent.
+    func sendReferrers(of subject: ContentDigest, as sent: Descriptor, _ referrers: inout Referrers) throws {
         // The subjects in the store, and as they were sent.
-        var pending = [(stored: subject, manifest: manifest, digest: digest)]
+        var pending = [(stored: subject, sent: sent)]
         while let subject = pending.popLast() {
-            let descriptor = Descriptor(
-                mediaType: subject.manifest.mediaType, digest: subject.digest, size: UInt64(subject.manifest.bytes.count))
-            for artifact in try store.referrers(of: subject.stored) where referrers.seen.insert(artifact).inserted {
+            let descriptor = subject.sent
+            for artifact in try store.referrers(of: subject.stored) where !referrers.seen.contains(artifact) {
                 guard let image = try store.image(artifact) else { continue }
+                if let index = referrers.index, index != subject.stored, image.manifest.subject?.digest == index { continue }
+                referrers.seen.insert(artifact)
                 // If only the store's record connects the artifact with the subject, a registry would not list it.
-                let isAsItWas = image.manifest.subject?.digest == subject.digest
+                let isAsItWas = image.manifest.subject?.digest == descriptor.digest
                 guard isAsItWas || options.referrers == .rewritten else {
                     referrers.leftOut.append(artifact)
                     continue
@@ -273,12 +297,13 @@ private final class ImagePush: Sendable {
                     try put(pushed, pushed.digest(inPlaceOf: image.manifest, artifact), isNamed: false)
                 } catch let error as any TransportError where error.concernsOneItem {
                     // Some registries do not support artifacts. The image is complete without them.
-                    referrers.refused.append(ReferrerProblem(subject: subject.digest, digest: artifact, reason: "\(error)"))
+                    referrers.refused.append(ReferrerProblem(subject: descriptor.digest, digest: artifact, reason: "\(error)"))
                     continue
                 }
                 let pushedDigest = pushed.digest(inPlaceOf: image.manifest, artifact)
                 referrers.sent.append(pushedDigest)
-                pending.append((artifact, pushed, pushedDigest))
+                let own = Descriptor(mediaType: pushed.mediaType, digest: pushedDigest, size: UInt64(pushed.bytes.count))
+                pending.append((artifact, own))
             }
         }
     }
@@ -293,7 +318,7 @@ extension Manifest {
 
 extension ImageStore {
     /// Other repositories of the destination's registry from which stored images came, according to their tags, by blob.
-    fileprivate func mountSources(for destination: RegistryReference) throws -> [ContentDigest: [RegistryReference]] {
+    func mountSources(for destination: RegistryReference) throws -> [ContentDigest: [RegistryReference]] {
         var sources: [ContentDigest: [RegistryReference]] = [:]
         for tag in try tags() {
             guard let text = tag.name.utf8Text, let reference = try? RegistryReference(parsing: text), reference.canonical == text,

@@ -16,6 +16,16 @@ public struct PushOptions: Sendable {
         case none
     }
 
+    /// How an index is pushed.
+    public enum Index: Sendable, Hashable {
+        /// Byte for byte. It is refused unless all manifests that it lists are stored and keep their digests.
+        case unchanged
+        /// Byte for byte, with those of its manifests that are stored; these must keep their digests. The destination may refuse it.
+        case sparse
+        /// A new index of the manifests that are stored, with the digests with which they are sent. It is the stored one if that lists the same.
+        case rewritten
+    }
+
     /// The compression of layers; nil for the one that the manifest states for each layer. A layer's original blob is used if it has this
     /// compression and the destination has it or can mount it, or the store keeps it.
     public var compression: CompressionFormat?
@@ -25,6 +35,8 @@ public struct PushOptions: Sendable {
     public var jobs: Int?
     /// How referrers are pushed.
     public var referrers: Referrers
+    /// How an index is pushed; without meaning for one image.
+    public var index = Index.unchanged
     /// Ends the push with `CancellationError`, before the next bytes are sent. The tag stays unchanged. A `RegistryClient` has its own
     /// cancellation: pass it the same value, so that transfers end immediately.
     public var cancellation = Cancellation()
@@ -97,6 +109,43 @@ public struct PushResult: Sendable {
 
     /// Whether the manifest is the stored one, byte for byte.
     public var isUnchanged: Bool { manifestDigest == sourceDigest }
+}
+
+/// The result of a push of an index.
+public struct IndexPushResult: Sendable {
+    /// A manifest that was sent.
+    public struct Manifest: Sendable {
+        public var digest: ContentDigest
+        /// The digest in the store. It differs if layers were compressed again.
+        public var sourceDigest: ContentDigest
+        /// As the index states it.
+        public var platform: Platform?
+        /// The layers, the lowest first, and how the destination got each.
+        public var layers: [(descriptor: Descriptor, outcome: PushedLayer)]
+    }
+
+    /// The digest of the pushed index.
+    public var digest: ContentDigest
+    /// The digest of the index in the store. It differs if a new index was sent.
+    public var sourceDigest: ContentDigest
+    /// In the order of the index.
+    public var manifests: [Manifest] = []
+    /// What the index lists and the store does not have.
+    public var missing: [ContentDigest] = []
+    /// The size of all blobs that were sent, in bytes.
+    public var bytesSent: UInt64 = 0
+    /// The digests of the pushed referrers, of the index and its manifests.
+    public var referrers: [ContentDigest] = []
+    /// Referrers that were not pushed because they belong to a stored manifest or index only, by their digests in the store.
+    public var referrersLeftOut: [ContentDigest] = []
+    /// Referrers that the destination refused, by their digests in the store.
+    public var referrersRefused: [ReferrerProblem] = []
+    /// Whether documents in Docker's format were written to a layout or an archive of one, with their digests. Other readers of layouts may not
+    /// find them.
+    public var hasDockerFormat = false
+
+    /// Whether the index is the stored one, byte for byte.
+    public var isUnchanged: Bool { digest == sourceDigest }
 }
 
 /// A progress event of a push; see `PullEvent`.

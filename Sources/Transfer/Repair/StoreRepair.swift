@@ -25,15 +25,15 @@ extension ImageStore {
     }
 }
 
-private struct StoreRepair {
+struct StoreRepair {
     let store: ImageStore
     let options: RepairOptions
-    private var report = RepairReport()
+    var report = RepairReport()
     /// Created on first use, because it reads all objects.
     private var catalog: StoreCatalog?
     /// The manifests that were examined, and whether their images are complete and intact now.
-    private var known: [ContentDigest: Bool] = [:]
-    private var repository: Repository { store.repository }
+    var known: [ContentDigest: Bool] = [:]
+    var repository: Repository { store.repository }
 
     init(store: ImageStore, options: RepairOptions) {
         self.store = store
@@ -41,25 +41,30 @@ private struct StoreRepair {
         report.isDryRun = options.isDryRun
     }
 
-    private mutating func did(_ action: RepairAction) {
+    mutating func did(_ action: RepairAction) {
         report.actions.append(action)
         options.observer?(.did(action))
     }
 
     mutating func run(_ faults: FsckReport, _ imageFaults: ImageReport) throws -> RepairReport {
-        let only = try options.image.map { try store.hasName($0) ? nil : try store.resolve($0) } ?? nil
-        let name = only == nil ? options.image : nil
+        let only = try options.image.map { try store.hasName($0) ? nil : try store.resolveIfImage($0) } ?? nil
+        let index = try options.image.flatMap { try store.resolveIndex($0) }
+        let name = only == nil && index == nil ? options.image : nil
         var faulty: [ByteString: [String]] = [:]
         for problem in imageFaults.problems { faulty[problem.image, default: []].append(problem.description) }
         // Before anything is moved: the hints are attributes of files that may be damaged.
         let targets = try findTargets().filter { target in
-            only.map { target.digest == $0.manifestDigest } ?? name.map { target.name == $0 } ?? true
+            only.map { target.digest == $0.manifestDigest } ?? name.map { target.name == $0 } ?? (index == nil)
         }
+        let hints = try indexSources()
         if !options.isDryRun { try repository.beginPull() }
         try setAside(faults, imageFaults)
         try bringObjects(faults)
         try relinkReferences(faults)
         for target in targets { try mend(target, faulty[target.name] ?? []) }
+        for named in try store.namedIndexes() where options.image == nil || index?.digest == named.digest {
+            try mend(named, hints[named.digest])
+        }
         try lookForDangling()
         try removeTemporaries()
         return report
@@ -68,10 +73,12 @@ private struct StoreRepair {
     // MARK: Targets
 
     /// An image to check and repair.
-    private struct Target {
+    struct Target {
         enum Kind {
             case tag
             case referrer(of: ContentDigest)
+            /// An image that only an index keeps.
+            case listed
             case named(ObjectID)
         }
 
@@ -99,7 +106,7 @@ private struct StoreRepair {
         return targets
     }
 
-    private func target(_ kind: Target.Kind, _ name: ByteString, _ digest: ContentDigest) -> Target {
+    func target(_ kind: Target.Kind, _ name: ByteString, _ digest: ContentDigest) -> Target {
         let image = (try? store.image(digest)) ?? nil
         let streams = [(try? store.usableStream(StreamName.manifest(digest))) ?? nil, image?.configStream].compactMap(\.self)
         return Target(
@@ -210,7 +217,7 @@ private struct StoreRepair {
 
     // MARK: Images
 
-    private mutating func mend(_ target: Target, _ faults: [String]) throws {
+    mutating func mend(_ target: Target, _ faults: [String]) throws {
         if case .named(let id) = target.kind { return try mend(named: target.name, id) }
         guard let digest = target.digest else { return }
         let isWhole = try known[digest] ?? (faults.isEmpty && isWhole(digest))
@@ -342,7 +349,7 @@ private struct StoreRepair {
         return found
     }
 
-    private mutating func readCatalog() throws -> StoreCatalog {
+    mutating func readCatalog() throws -> StoreCatalog {
         if let catalog { return catalog }
         let made = try StoreCatalog(store)
         catalog = made
@@ -390,9 +397,14 @@ private struct StoreRepair {
             let result = try pullImage(from: source, into: repository, pull)
             try keepImages(of: target, digest)
             return result.newLayers
-        case .referrer(let subject):
+        case .listed, .referrer:
             let resolved = try resolveManifest(source, platform: .host, limits: pull.limits)
             let puller = ImagePull(source: source, repository: repository, options: pull, reporter: PullReporter(nil))
+            guard case .referrer(let subject) = target.kind else {
+                let result = try puller.takeListed(resolved)
+                try keepImages(of: target, digest)
+                return result.newLayers
+            }
             return try repository.storeAsOne {
                 let config = try puller.readConfig(resolved.manifest.config)
                 var publication = Repository.Publication()
@@ -430,7 +442,7 @@ private struct StoreRepair {
             try store.publish(
                 manifest: now.manifest, digest: digest, config: now.configBytes, layers: layers.map { ($0.diffID, $0.stream) },
                 images: images,
-                boot: boot, tag: target.name, source: target.recorded, publication)
+                boot: boot, tag: target.isTag ? target.name : nil, source: target.recorded, publication)
         }
     }
 
@@ -473,19 +485,4 @@ private struct StoreRepair {
         }
         for path in removed { did(.temporaryRemoved(path: path)) }
     }
-}
-
-extension PullLimits {
-    /// For an image that was accepted before: its policy is not evaluated again.
-    static let unlimited = {
-        var limits = PullLimits()
-        limits.layerBytes = 1 << 60
-        limits.layerEntries = 1 << 40
-        limits.imageEntries = 1 << 40
-        limits.treeBytes = 1 << 60
-        limits.pathBytes = 1 << 20
-        limits.xattrBytes = 1 << 20
-        limits.manifestBytes = UInt64(ImageLimits.largestManifest)
-        return limits
-    }()
 }
