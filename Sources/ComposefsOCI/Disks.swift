@@ -4,6 +4,9 @@ public import ComposefsDisks
 import ComposefsImageStore
 
 extension Store {
+    /// The snapshots of the writable disks of virtual machines.
+    public var snapshots: SnapshotStore { SnapshotStore(images) }
+
     /// Makes what a virtual machine boots an image from; see `ImageDisks.make`. Blocks the caller's thread.
     ///
     /// - Parameters:

@@ -46,6 +46,8 @@ struct MappingTests {
         "Registry::pull_with_progress", "Registry::pull_with_sender", "Platform::new", "Platform::with_variant", "Platform::host_linux",
         "erofs", "ext4", "tar", "tree", "write_erofs", "write_fsmeta", "ErofsReader", "read_file_from_erofs", "entry_info_from_erofs",
         "format_ext4", "format_ext4_with_tree", "Ext4FormatOptions", "grow_image", "ingest_tar", "ingest_compressed_tar", "FileTree",
+        "snapshot", "SnapshotDescriptor", "SnapshotFormat", "SnapshotScope", "SnapshotState", "UpperLayer", "UpperIntegrity",
+        "CheckpointSnapshotState",
     ]
 
     @Test(arguments: [(article, items), (microsandbox, microsandboxItems)])
@@ -58,7 +60,7 @@ struct MappingTests {
         var declared: [Substring: Set<Substring>] = [:]
         for module in [
             "ComposefsOCI", "Transfer", "Boot", "ImageStore", "Transports", "OCIModel", "Hashing", "SplitStream", "Tar", "EROFS",
-            "Registry", "Repository", "BootFormats", "Disks", "Ext4", "FileTree",
+            "Registry", "Repository", "BootFormats", "Disks", "Ext4", "FileTree", "SnapshotFormat",
         ] {
             try Self.collect(checkout + "/Sources/" + ByteString(module), Substring(module), &declared)
         }
