@@ -311,6 +311,7 @@ if Context.environment["CFSOCI_FUZZ"] != nil {
         ],
         "FuzzSetupRoot": ["SetupRoot", "TOML"],
         "FuzzSignaturePolicy": ["Hashing", "OCIModel", "SignaturePolicy"],
+        "FuzzSnapshot": ["JSON", "SnapshotFormat"],
         "FuzzSplitStream": ["Compression", "Hashing", "SplitStream"],
         "FuzzTar": ["Tar"],
         "FuzzVarlink": ["JSON", "Varlink"],

@@ -9,7 +9,7 @@ internal import ComposefsHashing
 public struct Ext4Image<Source: RandomAccessBytes> {
     let source: Source
     let superblock: Superblock
-    private let verifiesChecksums: Bool
+    let verifiesChecksums: Bool
 
     public var uuid: Ext4UUID { superblock.uuid }
     /// The size of the file system in bytes.
