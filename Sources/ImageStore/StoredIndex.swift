@@ -232,7 +232,7 @@ extension ImageStore {
     /// - Parameters:
     ///   - streams: of manifests and indexes that `publication` publishes, by digest.
     ///   - name: nil for an index that another one lists.
-    ///   - source: where it is from, for a repair; see `SourceHint`.
+    ///   - source: its source, for a repair; see `SourceHint`.
     /// - Returns: the object of the stream.
     @discardableResult
     package func store(

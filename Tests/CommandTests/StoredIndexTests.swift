@@ -151,6 +151,24 @@ import Testing
         #expect(only["app"]?["reclaimable"]?["count"]?.int64 == objects)
     }
 
+    /// An image in use does not keep the index, and so not the images for other platforms.
+    @Test func inUse() throws {
+        try pull()
+        let arm = try arm64()
+        let id = try #require(try store.succeed(["inspect", arm.description]).json()["imageIds"]?["v1"]?.string)
+        try mustShell("mkdir -p \"$1/state/deploy/$2\"", [folder, id])
+        // The index is another name of it.
+        try store.succeed(["untag", "app-linux-arm64"])
+        #expect(try store.refuse(["untag", "app"], status: 6).contains("\"app\" is the last name of an image that is in use"))
+        let tables = try store.succeed(["images", "--json"]).json()["images"]?.array ?? []
+        #expect(tables.first { $0["name"] == "app" }?["inUse"]?.array?.isEmpty == false)
+        try store.succeed(["rm", "--force"] + names())
+        try store.succeed(["gc"])
+        #expect(store.files.filter { $0.hasPrefix("streams/oci-manifest-") } == ["streams/oci-manifest-\(arm)"])
+        #expect(store.files.filter { $0.hasPrefix("streams/oci-blob-") } == [])
+        #expect(try store.succeed(["cat", arm.description, "arm64"]).text == "only arm64\n")
+    }
+
     private func arm64() throws -> ContentDigest {
         let manifests = try store.succeed(["inspect", "app"]).json()["index"]?["manifests"]?.array ?? []
         let found = manifests.first { $0["platform"] == "linux/arm64" }?["digest"]?.string

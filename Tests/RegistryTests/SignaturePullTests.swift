@@ -324,6 +324,32 @@ import Testing
         }
     }
 
+    /// What is no image for a platform, such as an attestation, is left out if the policy refuses it. The index stays as it is.
+    @Test func othersOfAnIndex() throws {
+        try withWorkshop { workshop in
+            let other = TestImage(sizes: [1000])
+            let entries = [(Self.image.manifest, "linux", "amd64"), (other.manifest, "unknown", "unknown")].map {
+                Self.descriptor(TestImage.manifestType, $0.0, #","platform":{"os":"\#($0.1)","architecture":"\#($0.2)"}"#)
+            }.joined(separator: ",")
+            let index = Array(#"{"schemaVersion":2,"mediaType":"\#(Self.indexType)","manifests":[\#(entries)]}"#.utf8)
+            let signature = try workshop.sign(Self.claim(Self.image.manifest, "vendor.example/app"))
+            let content = Content(
+                root: index, tagged: [Self.image.digest: Self.artifact([signature])],
+                payloads: [signature.payload, other.manifest, other.config] + other.layers)
+            let server = Self.serve(content)
+            defer { server.stop() }
+            let options = options(try workshop.policy(Self.byRepository))
+            let pulled = try pullAllPlatforms(from: try source(server), into: workshop.repository, options)
+            #expect(pulled.map(\.manifestDigest) == [Self.image.digest])
+            #expect(pulled.first?.index?.digest == .of(index) && pulled.first?.index?.leftOut.map(\.digest) == [other.digest])
+            let store = ImageStore(workshop.repository)
+            #expect(try !store.contains(other.digest))
+            #expect(try store.index(.of(index))?.members.map(\.isStored) == [true, false])
+            // The layers were not asked for.
+            #expect(!server.requests.contains { request in other.layers.contains { request.path.hasSuffix("\(ContentDigest.of($0))") } })
+        }
+    }
+
     /// What is refused in any case takes no request, and holds for an image that the repository has.
     @Test func refusedWithoutRequests() throws {
         try withWorkshop { workshop in

@@ -19,8 +19,10 @@ struct Inventory {
     /// Temporary files of interrupted or running operations.
     var temporaries: [ByteString] = []
     var streams: [Link] = []
+    /// The streams that a named reference with their name means. Others have names that references may have by chance, such as `config`.
     var streamsByName: [ByteString: ObjectID] {
-        Dictionary(streams.compactMap { link in link.id.map { (link.name, $0) } }, uniquingKeysWith: { first, _ in first })
+        let named = streams.filter { $0.name.hasPrefix("oci-") }
+        return Dictionary(named.compactMap { link in link.id.map { (link.name, $0) } }, uniquingKeysWith: { first, _ in first })
     }
     var images: [Link] = []
     /// Files that were set aside because their content did not match their names.

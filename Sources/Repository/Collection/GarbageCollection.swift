@@ -200,7 +200,7 @@ extension Repository {
 
     /// Marks streams and everything to which they refer. A list instead of recursion: references may form chains of any length, and cycles.
     ///
-    /// - Parameter byName: all streams. A named reference with the name of one keeps that stream, too, whatever object it is now.
+    /// - Parameter byName: see `Inventory.streamsByName`. A named reference with the name of one keeps that stream, too, whatever object it is now.
     func walk(
         _ roots: [(name: ByteString, id: ObjectID)], _ streamObjects: Set<ObjectID>, _ byName: [ByteString: ObjectID],
         _ walked: inout Set<ObjectID>, _ live: inout Set<ObjectID>
