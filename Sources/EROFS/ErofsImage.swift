@@ -29,6 +29,11 @@ public struct ErofsImage: Sendable {
         package var size: UInt64?
     }
 
+    /// Whether a file that begins with these four bytes may be a composefs image.
+    package static func isImage(beginningWith bytes: [UInt8]) -> Bool {
+        bytes == (0..<4).map { UInt8(truncatingIfNeeded: Erofs.headerMagic >> (8 * $0)) }
+    }
+
     /// Checks `bytes` completely. If `algorithm` is given, all objects must be named by digests of that algorithm.
     public init(_ bytes: [UInt8], algorithm: VerityAlgorithm? = nil) throws(ErofsError) {
         let superblock = try Superblock(bytes)

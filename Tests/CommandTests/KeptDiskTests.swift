@@ -231,6 +231,29 @@ struct KeptDiskTests {
         #expect(try run(["pull", source, "--disk", "single", "--all-platforms"]).status == 64)
     }
 
+    /// A disk that the host has mounted stays, whatever is removed, and is not taken for an image.
+    @Test func mountedDiskStays() throws {
+        try requireMounting()
+        try succeed(["pull", try write(LayoutBuilder.small()), "t"])
+        let path = try #require(try paths("single").first)
+        let point = folder.path + "/point"
+        try mustShell("mkdir $1 && mount -o loop,ro $2 $1", [point, path])
+        var isMounted = true
+        defer { if isMounted { _ = try? mustShell("umount $1", [point]) } }
+        let usage = try run(["df"])
+        #expect(usage.error.isEmpty && !usage.text.contains("<none>"), "\(usage.text)\(usage.error)")
+        try succeed(["gc"])
+        try succeed(["prune", "--disks"])
+        try succeed(["rm", "t", "--force"])
+        try succeed(["prune"])
+        #expect(try mustShell("ls $1/usr", [point]).contains("big"))
+        #expect(objectCount() == 1 && access(path, R_OK) == 0)
+        try mustShell("umount $1", [point])
+        isMounted = false
+        try succeed(["gc"])
+        #expect(objectCount() == 0)
+    }
+
     /// The directory of a repository is read-only for others, who get files of their own.
     @Test func readersGetCopiesOnly() throws {
         try succeed(["pull", try write(LayoutBuilder.small()), "t"])

@@ -76,6 +76,12 @@ def with_garbage(folder):
     cfsoci("untag", "b", "--repo", folder + "/repo")
 
 
+def with_disks(folder):
+    repository(folder, "a")
+    for kind in ["vmdk", "flat"]:
+        cfsoci("disk", "a", "--kind", kind, "--repo", folder + "/repo")
+
+
 def outdated(folder):
     """Images of format 2 only, in a repository whose default is 1, with a tag of each and one that shares its image."""
     repository(folder, "a", "b", options=["--erofs-version", "2"])
@@ -142,6 +148,10 @@ CASES = [
     Case("untag-index", with_index, lambda f: ["untag", "t"], repeated=(0, 1, 3)),
     Case(
         "export-index", with_index, lambda f: ["export", "t", f"oci:{f}/out:t", "--all-platforms"], ["out"]),
+    Case("pull-disk", lambda f: repository(f), lambda f: ["pull", f"oci:{f}/layout0:t", "t", "--disk", "vmdk", "--disk", "flat"]),
+    Case("disk", lambda f: repository(f, "a"), lambda f: ["disk", "a", "--kind", "vmdk"]),
+    Case("disk-rm", with_disks, lambda f: ["disk", "rm", "a", "--kind", "vmdk"], repeated=(0, 3)),
+    Case("prune-disks", with_disks, lambda f: ["prune", "--disks"]),
     Case("tag", lambda f: repository(f, "a"), lambda f: ["tag", "a", "b"]),
     Case("seal", lambda f: repository(f, "a"), lambda f: ["seal", "a", "b", *signing()]),
     Case("untag", lambda f: repository(f, "a", "b"), lambda f: ["untag", "a"], repeated=(0, 1, 3)),

@@ -200,7 +200,8 @@ private struct UsageRoots {
             images.append(Image(names: [], digest: digest, ids: ids, root: withArtifacts([name])))
         }
         for id in uses.images.keys.sorted() where !known.contains(id) {
-            guard ((try? store.repository.objectSize(id)) ?? nil) != nil else { continue }
+            // A disk that is mounted is no image.
+            guard (try? store.repository.beginsLikeImage(id)) == true else { continue }
             images.append(Image(names: [], ids: [id], root: AccountRoot(images: [id])))
         }
     }

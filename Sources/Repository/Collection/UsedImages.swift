@@ -28,7 +28,12 @@ extension Repository {
                 continue
             }
             do throws(RepositoryError) {
-                live.formUnion(try imageObjects(id))
+                if try beginsLikeImage(id) {
+                    live.formUnion(try imageObjects(id))
+                } else {
+                    // If its beginning is damaged, its files are unknown.
+                    _ = try openObject(id)
+                }
             } catch {
                 // An intact object that is not an image is kept, and has no files.
                 switch error {

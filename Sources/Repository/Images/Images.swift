@@ -72,6 +72,17 @@ extension Repository {
         (try entries(of: Layout.images) ?? []).compactMap { ObjectID(hex: $0.name.bytes) }
     }
 
+    /// Whether an object begins like a composefs image. Others, such as a disk that is mounted, are not read as a whole. False if it is missing.
+    package func beginsLikeImage(_ id: ObjectID) throws(RepositoryError) -> Bool {
+        guard try objectSize(id) != nil else { return false }
+        let file = try openObject(id, verify: false)
+        var head = [UInt8](repeating: 0, count: 4)
+        let count = try system { () throws(SystemError) in
+            try head.withUnsafeMutableBytes { (bytes) throws(SystemError) in try file.preadFully(into: bytes, at: 0) }
+        }
+        return count == 4 && ErofsImage.isImage(beginningWith: head)
+    }
+
     /// The objects that an image's files need, in ascending order and without duplicates.
     public func imageObjects(_ id: ObjectID) throws(RepositoryError) -> [ObjectID] {
         let bytes = try readObject(id, limit: Self.imageLimit)
