@@ -76,11 +76,10 @@ extension Repository {
     package func beginsLikeImage(_ id: ObjectID) throws(RepositoryError) -> Bool {
         guard try objectSize(id) != nil else { return false }
         let file = try openObject(id, verify: false)
-        var head = [UInt8](repeating: 0, count: 4)
-        let count = try system { () throws(SystemError) in
-            try head.withUnsafeMutableBytes { (bytes) throws(SystemError) in try file.preadFully(into: bytes, at: 0) }
+        return try withUnsafeTemporaryAllocation(byteCount: 4, alignment: 4) { (head) throws(RepositoryError) in
+            let count = try system { () throws(SystemError) in try file.preadFully(into: head, at: 0) }
+            return count == 4 && ErofsImage.isImage(beginningWith: Array(head))
         }
-        return count == 4 && ErofsImage.isImage(beginningWith: head)
     }
 
     /// The objects that an image's files need, in ascending order and without duplicates.
