@@ -68,6 +68,11 @@ struct SnapshotTests {
         #expect(rows.count == 3 && rows[2].hasPrefix("two ") && rows[2].contains(" one "))
         #expect(try snapshot(["list", "-q"]).lines == ["one", "two"])
 
+        // Only the snapshots need their leaves; the image is needed by its tag, too.
+        let usage = try #require(try run(["df", "--json"]).json()["snapshots"])
+        #expect(usage["count"]?.int64 == 2 && usage["bytes"]?.int64.map { $0 > 20 << 16 && $0 < 60 << 20 } == true, "\(usage)")
+        #expect(try run(["df"]).text.contains("\nsnapshots    2, "))
+
         // The identity is the digest of the document.
         let inspected = try snapshot(["inspect", "two", "--json"]).json()
         try writeFile(path("document"), try #require(inspected["descriptor"]).compactBytes)

@@ -10,7 +10,7 @@ struct DiskUsage: ParsableCommand {
         discussion: """
             An image's size is that of all objects that it needs, each counted once: ALONE are those that no other image needs, SHARED the \
             others, and FREES is what prune would remove after the image's names. Sizes are what the file system has allocated, as du(1) \
-            counts; JSON has the lengths of the files, too. Extents that objects share with files elsewhere (reflink) are counted in full.
+            counts; JSON has the lengths of the files, too. The line "snapshots" has what only snapshots of disks need. Extents that objects share with files elsewhere (reflink) are counted in full.
 
             On a terminal, a bar shows each image's part of all objects: # alone, = shared.
             """,
@@ -27,13 +27,16 @@ struct DiskUsage: ParsableCommand {
         for fault in usage.unreadable { global.warn("\(Output.printable(fault.name)) is not accounted for: \(fault.reason)") }
         if let fault = usage.garbageFault { global.warn("gc would be refused: \(fault)") }
         let columns = Output.outputIsTerminal ? Terminal.size(of: .output)?.columns ?? 80 : nil
-        try UsageReport(path: store.repository.path, usage: usage, columns: columns).show(asJSON: json)
+        let snapshots = try SnapshotStore(store.images).space()
+        try UsageReport(path: store.repository.path, usage: usage, snapshots: snapshots, columns: columns).show(asJSON: json)
     }
 }
 
 struct UsageReport: CommandReport {
     var path: ByteString
     var usage: StoreUsage
+    /// What only snapshots keep; the count is that of their names.
+    var snapshots = SpaceUse()
     /// The width of the terminal; nil if there is none.
     var columns: Int?
 
@@ -91,6 +94,10 @@ struct UsageReport: CommandReport {
         if usage.disks.count > 0 {
             totals.insert(Total(name: "disks", count: "\(usage.disks.count)", space: humanBytes(usage.disks.diskBytes)), at: 3)
         }
+        if snapshots.count > 0 {
+            let index = totals.count - 1
+            totals.insert(Total(name: "snapshots", count: "\(snapshots.count)", space: humanBytes(snapshots.diskBytes)), at: index)
+        }
         totals.append(Total(name: "set aside", count: "\(usage.damaged.count)", space: humanBytes(usage.damaged.diskBytes)))
         if usage.garbage != nil {
             let garbage = usage.garbageObjects
@@ -120,7 +127,7 @@ struct UsageReport: CommandReport {
     var json: JSONValue {
         [
             "path": .string(path.jsonText), "objects": usage.objects.json, "streams": usage.streams.json, "images": usage.images.json,
-            "disks": usage.disks.json, "temporaries": usage.temporaries.json, "damaged": usage.damaged.json,
+            "disks": usage.disks.json, "snapshots": snapshots.json, "temporaries": usage.temporaries.json, "damaged": usage.damaged.json,
             "reclaimable": usage.garbage.map { garbage in
                 [
                     "objects": .count(garbage.objectsRemoved), "bytes": JSONValue(garbage.bytesRemoved),
