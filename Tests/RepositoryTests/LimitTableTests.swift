@@ -86,7 +86,7 @@ import Testing
             // Buffers and caches.
             "HTTPResponse.swift smallBodyLimit", "HTTPResponse.swift sharedBodyLimit", "Network.swift idleLimit",
             "DirectoryImport.swift wholeFileLimit", "LayerSplitter.swift waitingLimit", "MergeBudget.swift byteLimit",
-            "DiskOutput.swift openLimit", "DiskOutput.swift limit",
+            "DiskOutput.swift openLimit", "DiskOutput.swift limit", "ObjectProofs.swift limit", "ObjectProofs.swift sizeLimit",
             // Offsets and sizes of a format's fields.
             "Ext4Layouts.swift limit", "Ext4Layouts.swift rootLimit", "Ext4Layouts.swift nodeLimit",
             // Endpoints that are tried again.
