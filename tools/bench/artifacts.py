@@ -8,7 +8,7 @@ fsmeta`, which reads the layers, merges them and writes metadata only.
 
 Prints the median, its ratio to that of the copy, and the peak memory; then the same of `pull --disk`. --check fails if a limit is exceeded. If BENCH_FS has reflinks (xfs, btrfs), an
 image of large files is measured in addition, with a limit of its own: only what cannot be shared is read. The pull verified the rest.
-The peer's figures are not here: its command is not in Debian.
+The same pulls are measured beside microsandbox's `msb`, if it is to be had (peer.py).
 """
 
 import argparse
@@ -22,6 +22,7 @@ import sys
 import tarfile
 import time
 
+import peer
 from disk import KIND, Scratch
 
 COMMAND = os.environ["CFSOCI"]
@@ -201,6 +202,7 @@ def main():
                 subprocess.run([sys.executable, images, name, layout], check=True)
             faults += measure(scratch, "image " + name, layout, arguments.runs)
             faults += measure_pull(scratch, "image " + name, layout, arguments.runs)
+            faults += peer.measure(scratch, COMMAND, name, layout, arguments.runs)
         faults += measure_merge(scratch, arguments.runs)
         if KIND in ("xfs", "btrfs"):
             faults += measure_sharing(scratch, arguments.runs)
