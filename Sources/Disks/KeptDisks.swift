@@ -72,11 +72,28 @@ extension ImageDisks {
         _ publication: inout Repository.Publication
     ) throws -> (disk: KeptDisk, isNew: Bool) {
         try request.check()
-        var found = try kept(request, layers.diffIDs)
-        let isNew = found == nil
-        let disk = try found.take() ?? store(request, layers, limits, &publication)
+        let found = try kept(request, layers.diffIDs)
+        if let found, let lost = try lostLayerLinks(of: found, layers.diffIDs) {
+            for link in lost { publication.stream(link.name, link.image) }
+            publication.streamReference(DiskRecord.path(manifest, request.key), to: found.stream)
+            return (found, !lost.isEmpty)
+        }
+        let disk = try store(request, layers, limits, &publication)
         publication.streamReference(DiskRecord.path(manifest, request.key), to: disk.stream)
-        return (disk, isNew)
+        return (disk, true)
+    }
+
+    /// The links to images of layers that a kept disk should have and that a power cut has taken; nil if an image is missing, too.
+    private func lostLayerLinks(of disk: KeptDisk, _ diffIDs: [ContentDigest]) throws -> [(name: ByteString, image: ObjectID)]? {
+        guard disk.request.kind.isDirectory, let stream = try images.usableStream(disk.stream) else { return [] }
+        let reader = try repository.openStream(stream, contentType: StreamContentType.disk)
+        var lost: [(name: ByteString, image: ObjectID)] = []
+        for chainID in ContentDigest.chainIDs(of: diffIDs) {
+            guard let image = reader.namedReference(chainID.description), try repository.objectSize(image) != nil else { return nil }
+            let name = StreamName.layerImage(chainID)
+            if try images.usableStream(name) == nil { lost.append((name, image)) }
+        }
+        return lost
     }
 
     func store(

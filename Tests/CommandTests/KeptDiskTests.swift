@@ -100,6 +100,21 @@ struct KeptDiskTests {
         #expect(try fsck(["--deep"]).lines.contains("disks: 3/3 ok"))
     }
 
+    /// A power cut may leave a disk without the links to the images of its layers, or without what they lead to.
+    @Test(arguments: [false, true]) func lostLinksComeBack(_ areObjectsLost: Bool) throws {
+        try succeed(["pull", try write(LayoutBuilder.small()), "t"])
+        let files = try paths("layered")
+        let links = fileList(repository + "/streams").filter { $0.hasPrefix("oci-erofs-") }.map { repository + "/streams/" + $0 }
+        try #require(links.count == 2)
+        for link in links {
+            if areObjectsLost { try mustShell("rm \"$(readlink -f \"$1\")\"", [link]) }
+            try mustShell("rm \"$1\"", [link])
+        }
+        #expect(try paths("layered") == files)
+        for link in links { #expect(access(link, R_OK) == 0) }
+        #expect(try fsck(["--deep"]).lines.contains("disks: 1/1 ok"))
+    }
+
     @Test func collectionKeepsAndPruneRemoves() throws {
         try succeed(["pull", try write(LayoutBuilder.small()), "t"])
         let plain = objectCount()
