@@ -56,6 +56,12 @@ def pull(scratch, layout):
     return repository, objects
 
 
+def remove(path):
+    """Removes an output, and waits until the file system has freed it: the next measurement must not pay for that."""
+    subprocess.run(["rm", "-r", path], check=True)
+    subprocess.run(["sync", "-f", os.path.dirname(path)], check=True)
+
+
 def copied(repository, objects):
     """Into one file, by programs that do nothing else."""
     output = os.path.join(os.path.dirname(repository), "copy")
@@ -63,7 +69,7 @@ def copied(repository, objects):
     started = time.monotonic()
     subprocess.run(["bash", "-c", 'xargs -0 cat > "$1" && sync "$1"', "copy", output], input=names, check=True)
     seconds = time.monotonic() - started
-    os.remove(output)
+    remove(output)
     return seconds
 
 
@@ -78,7 +84,7 @@ def measure(scratch, name, layout, runs, limit=RATIO_LIMIT):
             output = os.path.join(os.path.dirname(repository), kind)
             found[kind], peak = timed([COMMAND, "disk", "image", "--kind", kind, "--output", output, "--repo", repository])
             peaks[kind] = max(peak, peaks.get(kind, 0))
-            subprocess.run(["rm", "-r", output], check=True)
+            remove(output)
         if run > 0 or runs == 0:
             for kind, seconds in found.items():
                 times.setdefault(kind, []).append(seconds)
