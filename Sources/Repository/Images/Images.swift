@@ -76,7 +76,8 @@ extension Repository {
     package func beginsLikeImage(_ id: ObjectID) throws(RepositoryError) -> Bool {
         guard try objectSize(id) != nil else { return false }
         let file = try openObject(id, verify: false)
-        return try withUnsafeTemporaryAllocation(byteCount: 4, alignment: 4) { (head) throws(RepositoryError) in
+        return try withTemporaryBuffer { (buffer) throws(RepositoryError) in
+            let head = UnsafeMutableRawBufferPointer(rebasing: buffer[..<4])
             let count = try system { () throws(SystemError) in try file.preadFully(into: head, at: 0) }
             return count == 4 && ErofsImage.isImage(beginningWith: Array(head))
         }
