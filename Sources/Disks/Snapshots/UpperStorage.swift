@@ -52,10 +52,12 @@ struct UpperStorage: ~Copyable {
     }
 
     private init(_ source: UpperSource, _ repository: Repository) throws {
+        // First: Swift 6.2 ends with an error of its own if this throws when a part of the value is initialised.
+        let builder = try repository.makeStreamBuilder(contentType: UpperLayout.contentType)
         self.source = source
         self.repository = repository
         layout = UpperLayout(size: source.size, repository.algorithm)
-        builder = try repository.makeStreamBuilder(contentType: UpperLayout.contentType)
+        self.builder = builder
         tree = UpperMerkleTree(size: source.size)
     }
 
