@@ -93,7 +93,7 @@ struct MadeSnapshot: CommandReport {
     func warn(_ global: GlobalOptions) {
         guard report.needsRecovery else { return }
         global.warn(
-            "the file system was not unmounted; its journal is part of the snapshot, and whoever mounts a restored disk applies it, as after a "
-                + "power cut")
+            "the file system was not unmounted; its journal is part of the snapshot, and the machine that mounts a restored disk applies it, "
+                + "as after a power cut")
     }
 }

@@ -34,7 +34,7 @@ public struct SnapshotReport: Sendable, Hashable {
     public var newObjects: Int
     public var newBytes: UInt64
     /// Whether the journal of the file system has changes that are not applied yet, as after a machine was switched off. They are part of the
-    /// snapshot; whoever mounts the disk applies them.
+    /// snapshot; the machine that mounts the disk applies them.
     public var needsRecovery: Bool
 }
 
