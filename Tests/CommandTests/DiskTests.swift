@@ -31,12 +31,11 @@ struct DiskTests {
     @Test(arguments: CorpusTests.select(["accept"])) func corpus(record: CorpusTests.Record) throws {
         try requireMounting()
         guard access("/dev/loop-control", R_OK | W_OK) == 0 else { try Test.cancel("there are no loop devices") }
-        for tree in record.trees {
+        // The script knows the tree of the one image without a file.
+        for tree in record.trees.isEmpty ? [JSONValue.null] : record.trees {
             let work = try TemporaryFolder()
-            let file = try #require(tree["file"]?.string)
-            var arguments = [
-                Fixtures.folder + "/disk-trees.py", Cfsoci.binary, record.layout, Fixtures.folder + "/corpus/" + file, work.path,
-            ]
+            let file = tree["file"]?.string.map { Fixtures.folder + "/corpus/" + $0 } ?? "-"
+            var arguments = [Fixtures.folder + "/disk-trees.py", Cfsoci.binary, record.layout, file, work.path]
             if let reference = tree["ref"]?.string { arguments += ["--ref", reference] }
             if let platform = tree["platform"]?.string { arguments += ["--platform", platform] }
             let result = try launch("python3", arguments)

@@ -32,13 +32,11 @@ struct ExtractionTests {
     @Test(.enabled(if: geteuid() == 0, "needs root"), arguments: CorpusTests.select(["accept"])) func corpus(record: CorpusTests.Record)
         throws
     {
-        for tree in record.trees {
+        // The script knows the tree of the one image without a file.
+        for tree in record.trees.isEmpty ? [JSONValue.null] : record.trees {
             let work = try TemporaryFolder()
-            let file = try #require(tree["file"]?.string)
-            var arguments = [
-                Fixtures.folder + "/disk-trees.py", Cfsoci.binary, record.layout, Fixtures.folder + "/corpus/" + file, work.path,
-                "--extract",
-            ]
+            let file = tree["file"]?.string.map { Fixtures.folder + "/corpus/" + $0 } ?? "-"
+            var arguments = [Fixtures.folder + "/disk-trees.py", Cfsoci.binary, record.layout, file, work.path, "--extract"]
             if let reference = tree["ref"]?.string { arguments += ["--ref", reference] }
             if let platform = tree["platform"]?.string { arguments += ["--platform", platform] }
             let result = try launch("python3", arguments)

@@ -5,10 +5,9 @@ directories and archives instead.
     disk-trees.py CFSOCI LAYOUT EXPECTED WORK [--ref NAME] [--platform PLATFORM] [--extract]
 
 Needs root; for disks also loop devices, EROFS, overlayfs and ext4. Prints what differs, one line each; the exit status is 1 if anything does. EXPECTED is a tree
-of the corpus; see README.md. Exceptions of a stack of overlayfs are accepted only if the command has named them.
+of the corpus, see README.md, or "-" for an image without one, which has one layer. Exceptions of a stack of overlayfs are accepted only if the command has named them.
 """
 import argparse
-import base64
 import hashlib
 import json
 import os
@@ -16,10 +15,8 @@ import stat
 import subprocess
 import sys
 
-SHOWN = (b"user.", b"trusted.", b"security.", b"system.posix_acl_")
-TYPES = {"file": stat.S_IFREG, "dir": stat.S_IFDIR, "symlink": stat.S_IFLNK, "chr": stat.S_IFCHR, "blk": stat.S_IFBLK,
-         "fifo": stat.S_IFIFO, "sock": stat.S_IFSOCK}
-EXT4_TIMES = (-(1 << 31), (1 << 31) + (3 << 32) - 1)
+sys.dont_write_bytecode = True
+from expected_tree import EXT4_TIMES, differences, expected, expected_of_layer, kind_of, on_ext4, percent, with_names  # noqa: E402
 
 arguments = argparse.ArgumentParser()
 for name in ["cfsoci", "layout", "expected", "work"]:
@@ -42,47 +39,12 @@ def cfsoci(*command):
     return run(arguments.cfsoci, *command, "--repo", "repo")
 
 
-def percent(name):
-    return "".join(chr(byte) if 0x21 <= byte <= 0x7e and byte != 0x25 else "%%%02X" % byte for byte in name)
-
-
-def nanoseconds(text):
-    seconds, _, fraction = text.partition(".")
-    # Rounded down: the fraction counts upwards from the seconds.
-    return int(seconds) * 10**9 + int((fraction or "0").ljust(9, "0")[:9])
-
-
-def expected():
-    nodes, groups = {}, {}
-    for entry in json.load(open(arguments.expected))["entries"]:
-        node = {"type": entry["type"], "uid": entry["uid"] or 0, "gid": entry["gid"] or 0, "mtime": nanoseconds(entry.get("mtime") or "0")}
-        if node["type"] != "symlink":
-            node["mode"] = int(entry["mode"] or "755", 8)
-        if node["type"] == "file":
-            node["size"], node["sha256"] = entry["size"], entry["sha256"]
-        if node["type"] == "symlink":
-            node["target"] = entry["target"]
-        if node["type"] in ("chr", "blk"):
-            device = entry["rdev"]
-            node["rdev"] = tuple(device) if isinstance(device, list) else tuple(int(part) for part in str(device).split(":"))
-        node["xattrs"] = {name: base64.b64decode(value) for name, value in (entry.get("xattrs") or {}).items()
-                          if name.encode().startswith(SHOWN)}
-        if node["type"] not in ("file", "dir"):
-            node["xattrs"] = {name: value for name, value in node["xattrs"].items() if not name.startswith("user.")}
-        groups.setdefault(entry.get("hardlink") or entry["path"], []).append(entry["path"])
-        nodes[entry["path"]] = node
-    for names in groups.values():
-        for name in names:
-            nodes[name]["names"] = frozenset(names)
-    return nodes
-
-
 def found(root):
     nodes, groups = {}, {}
 
     def add(path, shown):
         status = os.lstat(path)
-        kind = next(name for name, bits in TYPES.items() if stat.S_IFMT(status.st_mode) == bits)
+        kind = kind_of(status.st_mode)
         node = {"type": kind, "uid": status.st_uid, "gid": status.st_gid, "mtime": status.st_mtime_ns}
         if kind != "symlink":
             node["mode"] = stat.S_IMODE(status.st_mode)
@@ -108,25 +70,11 @@ def found(root):
                 add(path + b"/" + name, shown + "/" + percent(name))
 
     add(os.fsencode(root), "")
-    for names in groups.values():
-        for name in names:
-            nodes[name]["names"] = frozenset(names)
-    return nodes
+    return with_names(nodes, groups.values())
 
 
 def compare(title, root, wanted, loose=frozenset()):
-    """Compares; names in `loose` may have lost their hard links."""
-    present = found(root)
-    for path in sorted(wanted.keys() | present.keys()):
-        one, other = wanted.get(path), present.get(path)
-        if one is None or other is None:
-            faults.append("%s: %s is %s" % (title, path, "missing" if other is None else "not expected"))
-            continue
-        for key in sorted(one.keys() | other.keys()):
-            if key == "names" and one["names"] & loose:
-                continue
-            if one.get(key) != other.get(key):
-                faults.append("%s: %s has %s %s, expected %s" % (title, path, key, other.get(key), one.get(key)))
+    faults.extend("%s: %s" % (title, difference) for difference in differences(wanted, found(root), loose))
 
 
 class Mounted:
@@ -238,7 +186,7 @@ def main():
     layout = "oci:" + arguments.layout + (":" + arguments.ref if arguments.ref else "")
     run(arguments.cfsoci, "init", "repo", "--insecure", "--algorithm", "fsverity-sha256-12")
     cfsoci("pull", layout, "image", *(["--platform", arguments.platform] if arguments.platform else []))
-    wanted = expected()
+    wanted = expected_of_layer(arguments.layout) if arguments.expected == "-" else expected(arguments.expected)
     if arguments.extract:
         check_extracted(wanted)
     else:
@@ -275,22 +223,8 @@ def check_disks(wanted):
     with Mounted("erofs", "joined", "ro,loop") as point:
         compare("vmdk", point, wanted)
     check_stack(layers, reports["layered"], wanted)
-    clamped = {}
-    for path, node in wanted.items():
-        clamped[path] = dict(node)
-        seconds = node["mtime"] // 10**9
-        if not EXT4_TIMES[0] <= seconds <= EXT4_TIMES[1]:
-            clamped[path]["mtime"] = None
     with Mounted("ext4", "flat", "ro,loop") as point:
-        # The directory that every ext4 file system has.
-        if "/lost+found" not in clamped:
-            clamped["/lost+found"] = found(point).get("/lost+found")
-        for path, node in clamped.items():
-            if node["mtime"] is None:
-                time = os.lstat(os.fsencode(point) + path.encode()).st_mtime_ns // 10**9
-                assert time in EXT4_TIMES, (path, time)
-                node["mtime"] = os.lstat(os.fsencode(point) + path.encode()).st_mtime_ns
-        compare("flat", point, clamped)
+        compare("flat", point, on_ext4(wanted, found(point)))
     for command in [["fsck.erofs", "single"], ["fsck.erofs", "--extract=extracted", "single"], ["fsck.erofs", "joined"], ["dump.erofs", "single"]] + [
             ["fsck.erofs", layer] for layer in layers] + [["e2fsck", "-fn", "flat"]]:
         result = run(*command, check=False)
