@@ -8,7 +8,7 @@ import ComposefsImageStore
 import ComposefsLinuxSystem
 import ComposefsRepository
 
-/// Limits for a disk whose layers come from a source and were not merged before.
+/// Limits for a disk whose layers come from a source and were not merged before, and what goes with its making.
 package struct DiskLimits: Sendable {
     /// Entries of all layers together.
     package var entries: UInt64
@@ -16,6 +16,8 @@ package struct DiskLimits: Sendable {
     package var treeBytes: UInt64
     /// Ends the making of a disk with `CancellationError`.
     package var cancellation = Cancellation()
+    /// Of objects that were stored a moment ago.
+    package var blockHashes: StoredBlockHashes?
     /// Receives the steps of the making, one at a time.
     package var observer: (@Sendable (DiskStep) -> Void)?
 

@@ -51,9 +51,10 @@ struct DiskContent {
     /// - Parameters:
     ///   - proofs: of objects that need not be hashed.
     ///   - hashes: takes the hashes of all blocks instead.
+    ///   - stored: of objects that need not be hashed for that.
     func start(
         into file: borrowing FileDescriptor, from repository: Repository, _ proofs: ObjectProofs?, hashes: BlockHashes? = nil,
-        _ cancellation: Cancellation
+        stored: StoredBlockHashes? = nil, _ cancellation: Cancellation
     ) throws -> ObjectCopy.Running {
         try file.truncate(to: byteCount)
         var writer = GatheredWriter()
@@ -63,7 +64,7 @@ struct DiskContent {
         }
         try writer.flush(to: file)
         proofs?.endAhead()
-        return try ObjectCopy(parts, from: repository, proofs, cancellation).start(into: file, hashes)
+        return try ObjectCopy(parts, from: repository, proofs, cancellation).start(into: file, hashes, stored)
     }
 
     /// The digest of a file with this content, as an object. Every object is verified on the way.

@@ -94,13 +94,15 @@ struct ObjectSink: DiskSink {
     let repository: Repository
     /// The images of layers that the repository has, by the layers' indexes.
     let existing: [Int: MadeFile]
+    /// Of objects that need not be hashed again.
+    let stored: StoredBlockHashes?
     let cancellation: Cancellation
 
     func begin(_ made: MadeFile, _ content: DiskContent, _ proofs: ObjectProofs?) throws -> any FileInMaking {
         let file = try repository.makeObjectFile()
         // With fs-verity the kernel computes the digest.
         let hashes = repository.isSecure ? nil : BlockHashes(repository.algorithm, byteCount: content.byteCount)
-        let copy = try file.withFile { try content.start(into: $0, from: repository, nil, hashes: hashes, cancellation) }
+        let copy = try file.withFile { try content.start(into: $0, from: repository, nil, hashes: hashes, stored: stored, cancellation) }
         return StoredFile(made, file, copy, hashes)
     }
 

@@ -102,7 +102,8 @@ extension ImageDisks {
         let chain = ContentDigest.chainIDs(of: layers.diffIDs)
         let sharesLayers = request.kind.isDirectory
         let existing = sharesLayers ? try layerImages(layers.diffIDs, chain) : [:]
-        let sink = ObjectSink(repository: repository, existing: existing.mapValues(\.file), cancellation: limits.cancellation)
+        let sink = ObjectSink(
+            repository: repository, existing: existing.mapValues(\.file), stored: limits.blockHashes, cancellation: limits.cancellation)
         let made = try DiskBuilder(images: images, request: request, layers: layers, limits: limits).run(into: sink)
         let disk = KeptDisk(
             request: request, chainID: ContentDigest.chainID(of: layers.diffIDs), files: made.files.map(file),

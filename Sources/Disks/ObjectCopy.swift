@@ -47,11 +47,20 @@ struct ObjectCopy: Sendable {
         let cancellation: Cancellation
         /// Set if the digest of the file is wanted.
         let hashes: BlockHashes?
+        let stored: StoredBlockHashes?
 
-        init(_ file: consuming FileDescriptor, _ cancellation: Cancellation, _ hashes: BlockHashes?) {
+        init(_ file: consuming FileDescriptor, _ cancellation: Cancellation, _ hashes: BlockHashes?, _ stored: StoredBlockHashes?) {
             self.file = file
             self.cancellation = cancellation
             self.hashes = hashes
+            self.stored = stored
+        }
+
+        /// Takes the hashes of a part's blocks over, if they are known. The object was verified then, and not changed since.
+        func takeHashes(of part: ObjectPart, _ status: FileStatus) -> Bool {
+            guard let hashes, let known = stored?.hashes(of: part.object, status) else { return false }
+            hashes.copy(known, of: part)
+            return true
         }
 
         /// Writes bytes, and lets the device begin with them: the sync at the end has little left to wait for.
@@ -99,10 +108,14 @@ struct ObjectCopy: Sendable {
 
     /// Starts to copy all parts to a file that reads as zeros so far, and returns.
     ///
-    /// - Parameter hashes: takes the hashes of all blocks, for a repository without fs-verity.
-    func start(into file: borrowing FileDescriptor, _ hashes: BlockHashes? = nil) throws(SystemError) -> Running {
+    /// - Parameters:
+    ///   - hashes: takes the hashes of all blocks, for a repository without fs-verity.
+    ///   - stored: of objects that need not be hashed for that.
+    func start(
+        into file: borrowing FileDescriptor, _ hashes: BlockHashes? = nil, _ stored: StoredBlockHashes? = nil
+    ) throws(SystemError) -> Running {
         precondition(hashes == nil || !repository.isSecure && proofs == nil, "not all blocks are hashed")
-        let target = Target(try file.duplicate(), cancellation, hashes)
+        let target = Target(try file.duplicate(), cancellation, hashes, stored)
         guard !jobs.isEmpty else { return Running(target, nil) }
         let pool = WorkerPool(threads: min(Host.processorCount, jobs.count))
         for _ in 0..<max(1, pool.threadCount) {
@@ -159,7 +172,8 @@ struct ObjectCopy: Sendable {
         let source = try repository.openObject(first.object, verify: repository.isSecure)
         let status = try status(of: source, first)
         let isShared = clone(parts[job.parts], from: source, target)
-        let isKnown = try isVerified(first, status) || isShared && isUnchanged(first, status)
+        var isKnown = try isVerified(first, status) || isShared && isUnchanged(first, status)
+        if !isKnown { isKnown = parts[job.parts].allSatisfy { target.takeHashes(of: $0, status) } }
         try copy(parts[job.parts], beyond: isShared, hashes: !isKnown, from: source, status, target, buffer, &hasher)
     }
 
@@ -204,7 +218,7 @@ struct ObjectCopy: Sendable {
             guard count == place.count else {
                 throw DiskError.objectSize(part.object, found: UInt64(count), expected: part.objectSize)
             }
-            guard !isVerified(part, status) else { continue }
+            guard !isVerified(part, status), !target.takeHashes(of: part, status) else { continue }
             hasher.blockHashes = target.hashes?.place(at: part.offset, count: part.count).baseAddress
             hasher.update(UnsafeRawBufferPointer(place))
             try check(part, &hasher)
@@ -251,11 +265,7 @@ struct ObjectCopy: Sendable {
         defer { own.deallocate() }
         hasher.blockHashes = own.baseAddress
         try copyContent(parts, beyond: isShared, hashes: true, from: source, status, target, buffer, &hasher)
-        for part in parts {
-            let place = table.place(at: part.offset, count: part.count)
-            let first = Int(part.objectOffset / Self.blockSize) * size
-            place.copyMemory(from: UnsafeRawBufferPointer(rebasing: own[first..<(first + place.count)]))
-        }
+        for part in parts { table.copy(UnsafeRawBufferPointer(own), of: part) }
     }
 
     private func copyContent(

@@ -4,7 +4,6 @@ internal import ComposefsCOpenSSL
 public struct DigestHasher: ~Copyable {
     public let algorithm: DigestAlgorithm
     private let context: OpaquePointer
-    private let method: OpaquePointer
 
     public init(_ algorithm: DigestAlgorithm) {
         self.algorithm = algorithm
@@ -13,7 +12,6 @@ public struct DigestHasher: ~Copyable {
             fatalError("libcrypto has no \(algorithm.rawValue)")
         }
         self.context = context
-        self.method = method
         EVP_DigestInit_ex(context, method, nil)
     }
 
@@ -30,7 +28,8 @@ public struct DigestHasher: ~Copyable {
             EVP_DigestFinal_ex(context, out.baseAddress, &length)
             count = Int(length)
         }
-        EVP_DigestInit_ex(context, method, nil)
+        // With the method that the context has.
+        EVP_DigestInit_ex(context, nil, nil)
         guard let digest = ContentDigest(algorithm: algorithm, bytes: bytes) else {
             fatalError("libcrypto returned \(bytes.count) bytes for \(algorithm.rawValue)")
         }

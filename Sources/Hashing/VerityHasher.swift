@@ -11,7 +11,6 @@ public struct VerityHasher: ~Copyable {
 
     public let algorithm: VerityAlgorithm
     private let context: OpaquePointer
-    private let method: OpaquePointer
     /// The end of the content so far, which does not fill a block yet.
     private let partial: UnsafeMutableRawPointer
     private var partialCount = 0
@@ -24,6 +23,9 @@ public struct VerityHasher: ~Copyable {
     private var zeroHash: [UInt8] = []
     /// If set, the hash of each block of the content is also written here, one after the other. The memory must have room for them.
     package var blockHashes: UnsafeMutableRawPointer?
+    /// The hashes of the blocks since `collectBlockHashes`; nil if they are not wanted or too many.
+    private var collected: [UInt8]?
+    private var collectedLimit = 0
 
     public init(_ algorithm: VerityAlgorithm) {
         self.algorithm = algorithm
@@ -31,8 +33,8 @@ public struct VerityHasher: ~Copyable {
         guard let context = EVP_MD_CTX_new(), let method = algorithm == .sha256 ? EVP_sha256() : EVP_sha512() else {
             fatalError("libcrypto has no \(algorithm.name)")
         }
+        EVP_DigestInit_ex(context, method, nil)
         self.context = context
-        self.method = method
         partial = .allocate(byteCount: Self.blockSize, alignment: 64)
         levels = .allocate(byteCount: Self.blockSize * Self.levelCount, alignment: 64)
         levelCounts = Array(repeating: 0, count: Self.levelCount)
@@ -138,10 +140,29 @@ public struct VerityHasher: ~Copyable {
     }
 
     private mutating func note(_ blockHash: UnsafeRawPointer) {
-        guard let place = blockHashes else { return }
-        place.copyMemory(from: blockHash, byteCount: algorithm.digestSize)
-        blockHashes = place + algorithm.digestSize
+        if let place = blockHashes {
+            place.copyMemory(from: blockHash, byteCount: algorithm.digestSize)
+            blockHashes = place + algorithm.digestSize
+        }
+        if let count = collected?.count {
+            if count + algorithm.digestSize > collectedLimit {
+                collected = nil
+            } else {
+                collected?.append(contentsOf: UnsafeRawBufferPointer(start: blockHash, count: algorithm.digestSize))
+            }
+        }
     }
+
+    /// From now on collects the hashes of blocks, until there are too many.
+    ///
+    /// - Parameter limit: the most bytes to collect.
+    package mutating func collectBlockHashes(limit: Int) {
+        collected = []
+        collectedLimit = limit
+    }
+
+    /// Returns the hashes of the blocks of the content that was finalized last, and collects no more; nil if there were too many.
+    package mutating func takeBlockHashes() -> [UInt8]? { collected.take() }
 
     public mutating func finalize() -> ObjectID {
         if partialCount > 0 {
@@ -195,7 +216,7 @@ public struct VerityHasher: ~Copyable {
     private mutating func hash(_ block: UnsafeRawPointer, level: Int) {
         makeRoom(level: level)
         let at = level * Self.blockSize + levelCounts[level]
-        EVP_DigestInit_ex(context, method, nil)
+        begin()
         EVP_DigestUpdate(context, block, Self.blockSize)
         EVP_DigestFinal_ex(context, (levels + at).assumingMemoryBound(to: UInt8.self), nil)
         if level == 0 { note(levels + at) }
@@ -209,8 +230,11 @@ public struct VerityHasher: ~Copyable {
         hash(levels + level * Self.blockSize, level: level + 1)
     }
 
+    /// Without the method, which the context has: OpenSSL would look it up again for every block.
+    private func begin() { EVP_DigestInit_ex(context, nil, nil) }
+
     private func sum(_ bytes: UnsafeRawPointer?, _ count: Int, into digest: inout [UInt8]) {
-        EVP_DigestInit_ex(context, method, nil)
+        begin()
         EVP_DigestUpdate(context, bytes, count)
         digest.withUnsafeMutableBufferPointer { out in
             _ = EVP_DigestFinal_ex(context, out.baseAddress, nil)

@@ -99,6 +99,16 @@ public final class Repository: Sendable {
         }
     }
 
+    /// Makes what was written so far durable, as `sync` does, while other threads go on storing. It takes the place of no `sync`.
+    package func syncData() throws(RepositoryError) {
+        do throws(RepositoryError) {
+            try syncFileSystem()
+        } catch {
+            condemn()
+            throw error
+        }
+    }
+
     func syncFileSystem() throws(RepositoryError) {
         try system { () throws(SystemError) in try root.syncFileSystem() }
     }

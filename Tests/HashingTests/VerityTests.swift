@@ -47,6 +47,36 @@ import Testing
         #expect(sha256(Array("{}".utf8)) == "7f943a505c946ab0b3bc97afd3ab20cc376b16a0560b1da6f9abf5f6086d4515")
     }
 
+    /// The hashes of blocks are collected beside the digest, up to the limit.
+    @Test(arguments: VerityAlgorithm.allCases)
+    func collectedBlockHashes(algorithm: VerityAlgorithm) {
+        let digest: DigestAlgorithm = algorithm == .sha256 ? .sha256 : .sha512
+        var hasher = VerityHasher(algorithm)
+        for count in [0, 1, 4095, 4096, 4097, 3 * 4096, 129 * 4096 + 5] {
+            let content = (0..<count).map { UInt8(truncatingIfNeeded: $0 / 4096 + $0) }
+            var expected: [UInt8] = []
+            for start in stride(from: 0, to: count, by: 4096) {
+                let block = content[start..<min(start + 4096, count)]
+                expected += ContentDigest.of(Array(block) + [UInt8](repeating: 0, count: 4096 - block.count), digest).bytes
+            }
+            for (limit, kept) in [(expected.count, true), (expected.count - 1, expected.isEmpty)] {
+                hasher.collectBlockHashes(limit: limit)
+                for part in stride(from: 0, to: count, by: 1000) {
+                    content[part..<min(part + 1000, count)].withUnsafeBytes { hasher.update($0) }
+                }
+                #expect(hasher.finalize() == content.withUnsafeBytes { VerityHasher.objectID(of: $0, algorithm) })
+                #expect(hasher.takeBlockHashes() == (kept ? expected : nil), "\(count) bytes")
+                #expect(hasher.takeBlockHashes() == nil)
+            }
+        }
+        // Zeros that are only counted have hashes, too.
+        hasher.collectBlockHashes(limit: 1 << 10)
+        hasher.update(zeros: 5000)
+        _ = hasher.finalize()
+        let zeros = ContentDigest.of([UInt8](repeating: 0, count: 4096), digest).bytes
+        #expect(hasher.takeBlockHashes() == zeros + zeros)
+    }
+
     /// A simple model of the definition, with whole levels in memory.
     private func model(_ content: [UInt8], _ algorithm: VerityAlgorithm) -> [UInt8] {
         let digest: DigestAlgorithm = algorithm == .sha256 ? .sha256 : .sha512

@@ -86,7 +86,8 @@ import Testing
             // Buffers and caches.
             "HTTPResponse.swift smallBodyLimit", "HTTPResponse.swift sharedBodyLimit", "Network.swift idleLimit",
             "DirectoryImport.swift wholeFileLimit", "LayerSplitter.swift waitingLimit", "MergeBudget.swift byteLimit",
-            "DiskOutput.swift openLimit", "DiskOutput.swift limit", "ObjectProofs.swift limit", "ObjectProofs.swift sizeLimit",
+            "DiskOutput.swift openLimit", "DiskOutput.swift limit", "ObjectProofs.swift limit",
+            "BlockHashes.swift sizeLimit", "BlockHashes.swift limit",
             // Offsets and sizes of a format's fields.
             "Ext4Layouts.swift limit", "Ext4Layouts.swift rootLimit", "Ext4Layouts.swift nodeLimit",
             // Endpoints that are tried again.

@@ -79,9 +79,22 @@ public struct ObjectWriter: ~Copyable {
         }
     }
 
+    /// From now on, collects the hashes of blocks, which `finish` returns; call it before content is appended.
+    ///
+    /// - Parameter limit: in bytes. If they are more, none are returned.
+    package mutating func collectBlockHashes(limit: Int) { hasher.collectBlockHashes(limit: limit) }
+
     /// Names the object. Durable after the repository's next `publish` or `sync`.
-    public consuming func finish() throws(RepositoryError) -> StoredObject {
+    public consuming func finish() throws(RepositoryError) -> StoredObject { try finishWithBlockHashes().object }
+
+    /// As `finish`. Also returns the hashes of the blocks, if they were collected.
+    package consuming func finishWithBlockHashes() throws(RepositoryError) -> (object: StoredObject, blockHashes: [UInt8]?) {
         let id = hasher.finalize()
+        let blockHashes = hasher.takeBlockHashes()
+        return (try named(id), blockHashes)
+    }
+
+    private consuming func named(_ id: ObjectID) throws(RepositoryError) -> StoredObject {
         let end = size
         if hole > 0 { try system { () throws(SystemError) in try temporary.file.truncate(to: end) } }
         try repository.beginStoring()

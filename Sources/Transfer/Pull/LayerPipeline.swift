@@ -1,6 +1,7 @@
 import ComposefsBytes
 import ComposefsCompression
 import ComposefsConcurrency
+import ComposefsDisks
 import ComposefsHashing
 import ComposefsLinuxSystem
 import ComposefsOCIModel
@@ -27,6 +28,8 @@ package struct LayerPipeline: Sendable {
     let readerPool: WorkerPool
     let profile: PullProfile
     let limits: PullLimits
+    /// Remembers the hashes of the blocks of objects, if a disk is made at the same time.
+    var blockHashes: StoredBlockHashes?
 
     /// A layer or blob that has been stored.
     package struct Imported: Sendable {
@@ -72,7 +75,7 @@ package struct LayerPipeline: Sendable {
 
     /// Runs the stages of this thread, from buffers to the split stream.
     private func split(_ reading: Reading, diffID: ContentDigest) throws -> Imported {
-        var splitter = try LayerSplitter(repository, pool: objectPool, profile: profile, limits: limits)
+        var splitter = try LayerSplitter(repository, pool: objectPool, profile: profile, limits: limits, blockHashes: blockHashes)
         var parser = TarParser()
         var hasher = DigestHasher(diffID.algorithm)
         var room = limits.layerBytes

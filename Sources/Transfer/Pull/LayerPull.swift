@@ -1,5 +1,6 @@
 import ComposefsBytes
 import ComposefsConcurrency
+import ComposefsDisks
 import ComposefsHashing
 import ComposefsImageStore
 import ComposefsLinuxSystem
@@ -40,6 +41,8 @@ struct LayerPull: Sendable {
     let profile: PullProfile
     /// Called on any thread when a layer is in the store.
     var wasStored: (@Sendable (ContentDigest, ObjectID) -> Void)?
+    /// Remembers the hashes of the blocks of new objects.
+    var blockHashes: StoredBlockHashes?
     private var store: ImageStore { ImageStore(repository) }
 
     init(source: any ImageSource, repository: Repository, options: PullOptions, reporter: PullReporter, profile: PullProfile) {
@@ -80,7 +83,7 @@ struct LayerPull: Sendable {
         let layerPool = WorkerPool(threads: jobs)
         let pipeline = LayerPipeline(
             repository: repository, objectPool: WorkerPool(threads: Host.processorCount), readerPool: WorkerPool(threads: jobs),
-            profile: profile, limits: options.limits)
+            profile: profile, limits: options.limits, blockHashes: blockHashes)
         defer {
             // No thread continues after the pull has ended, even with an error.
             layerPool.shutdown()

@@ -1,5 +1,6 @@
 import ComposefsBytes
 import ComposefsConcurrency
+import ComposefsDisks
 import ComposefsHashing
 import ComposefsImageStore
 import ComposefsLinuxSystem
@@ -36,6 +37,7 @@ struct LayerSplitter: TarHandler, ~Copyable {
     private let pool: WorkerPool
     private let profile: PullProfile
     private let limits: PullLimits
+    private let blockHashes: StoredBlockHashes?
     private var entries: UInt64 = 0
     private let progress = Semaphore(0)
     private var outstanding = 0
@@ -62,20 +64,24 @@ struct LayerSplitter: TarHandler, ~Copyable {
     private var waiting: [UInt8] = []
     private var firstWaiting = 0
 
-    init(_ repository: Repository, pool: WorkerPool, profile: PullProfile, limits: PullLimits) throws {
+    init(
+        _ repository: Repository, pool: WorkerPool, profile: PullProfile, limits: PullLimits, blockHashes: StoredBlockHashes? = nil
+    ) throws {
         let stream = try repository.makeStreamBuilder(contentType: StreamContentType.layer)
-        self.init(repository, pool, profile, limits, stream)
+        self.init(repository, pool, profile, limits, blockHashes, stream)
     }
 
     // Separate from the initializer that throws: in a throwing initializer of a noncopyable type, Swift 6.2 destroys properties with
     // default values twice.
     private init(
-        _ repository: Repository, _ pool: WorkerPool, _ profile: PullProfile, _ limits: PullLimits, _ stream: consuming StreamBuilder
+        _ repository: Repository, _ pool: WorkerPool, _ profile: PullProfile, _ limits: PullLimits, _ blockHashes: StoredBlockHashes?,
+        _ stream: consuming StreamBuilder
     ) {
         self.repository = repository
         self.pool = pool
         self.profile = profile
         self.limits = limits
+        self.blockHashes = blockHashes
         self.stream = stream
     }
 
@@ -105,7 +111,7 @@ struct LayerSplitter: TarHandler, ~Copyable {
         pendingSparse = entry.sparse != nil ? entry : nil
         if size > Self.largeFileSize {
             submitBatch()
-            let object = LargeObject(repository, pool: pool, profile: profile, finished: { [progress] in progress.signal() })
+            let object = LargeObject(repository, pool: pool, profile: profile, blockHashes) { [progress] in progress.signal() }
             large = object
             outstanding += 1
             addObject(object.pending, 0)
@@ -222,8 +228,8 @@ struct LayerSplitter: TarHandler, ~Copyable {
         let job = batch
         batch = ObjectBatch()
         outstanding += 1
-        pool.submit { [repository, profile, progress] in
-            job.store(in: repository, profile)
+        pool.submit { [repository, profile, blockHashes, progress] in
+            job.store(in: repository, profile, blockHashes)
             progress.signal()
         }
     }

@@ -1,4 +1,5 @@
 import ComposefsConcurrency
+import ComposefsDisks
 import ComposefsHashing
 import ComposefsLinuxSystem
 import ComposefsRepository
@@ -35,7 +36,8 @@ struct ObjectBatch: Sendable {
     var byteCount = 0
     let pending = PendingObjects()
 
-    func store(in repository: Repository, _ profile: PullProfile) {
+    /// - Parameter blockHashes: remembers the hashes of the objects' blocks.
+    func store(in repository: Repository, _ profile: PullProfile, _ blockHashes: StoredBlockHashes? = nil) {
         pending.complete(
             Result {
                 var hasher = VerityHasher(repository.algorithm)
@@ -44,6 +46,7 @@ struct ObjectBatch: Sendable {
                 for file in files {
                     let started = PullProfile.now()
                     var size: UInt64 = 0
+                    if let blockHashes { hasher.collectBlockHashes(limit: blockHashes.room) }
                     for chunk in chunks[file.chunks] {
                         hasher.update(chunk.bytes)
                         size += UInt64(chunk.count)
@@ -51,6 +54,7 @@ struct ObjectBatch: Sendable {
                     let id = hasher.finalize()
                     let hashed = PullProfile.now()
                     results.append(try repository.storeObject(id, size: size, chunks: chunks[file.chunks].map(\.bytes)))
+                    if let blockHashes, let hashes = hasher.takeBlockHashes() { blockHashes.insert(id, hashes) }
                     profile.add(.verity, hashed - started)
                     profile.add(.files, PullProfile.now() - hashed)
                 }
@@ -76,8 +80,13 @@ final class LargeObject: @unchecked Sendable {
     private let pool: WorkerPool
     private let finished: @Sendable () -> Void
     private let profile: PullProfile
+    private let blockHashes: StoredBlockHashes?
 
-    init(_ repository: Repository, pool: WorkerPool, profile: PullProfile, finished: @escaping @Sendable () -> Void) {
+    init(
+        _ repository: Repository, pool: WorkerPool, profile: PullProfile, _ blockHashes: StoredBlockHashes?,
+        finished: @escaping @Sendable () -> Void
+    ) {
+        self.blockHashes = blockHashes
         self.repository = repository
         self.pool = pool
         self.profile = profile
@@ -108,10 +117,14 @@ final class LargeObject: @unchecked Sendable {
             // After a failure the remaining chunks are only released.
             if pending.isDone { continue }
             do {
-                if writer == nil { writer = try repository.makeObjectWriter() }
+                if writer == nil {
+                    writer = try repository.makeObjectWriter()
+                    if let blockHashes { writer?.collectBlockHashes(limit: blockHashes.room) }
+                }
                 for chunk in chunks { try writer?.append(chunk.bytes) }
-                if isLast, let stored = try writer.take()?.finish() {
-                    pending.complete(.success([stored]))
+                if isLast, let stored = try writer.take()?.finishWithBlockHashes() {
+                    if let blockHashes, let hashes = stored.blockHashes { blockHashes.insert(stored.object.id, hashes) }
+                    pending.complete(.success([stored.object]))
                     finished()
                 }
             } catch {

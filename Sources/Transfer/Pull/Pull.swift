@@ -209,9 +209,11 @@ struct ImagePull {
         let disks = DiskPull(options.disks, store, resolved.digest, config.diffIDs, limits, reporter, options.cancellation)
         defer { disks?.end() }
         var pull = layerPull
-        if let disks { pull.wasStored = { disks.stored($0, $1) } }
+        if let disks { (pull.wasStored, pull.blockHashes) = ({ disks.stored($0, $1) }, disks.blockHashes) }
         let layers = try pull.run(tasks, count: manifest.layers.count)
         let keptBlobs = try layerPull.keepBlobs(tasks, count: manifest.layers.count)
+        let early = EarlySync(repository, stored: layers.statistics.storedBytes)
+        defer { early?.end() }
         if isLast, !options.storesReferrers { try options.downloadsEnded?() }
         let streams = config.diffIDs.compactMap { diffID in layers.streams[diffID].map { (diffID: diffID, stream: $0) } }
 
@@ -244,7 +246,8 @@ struct ImagePull {
         let kept = try profile.measure(.disk) { try disks?.finish(&publication) ?? [] }
         reporter.image(.publishing)
         let published = try profile.measure(.sync) {
-            try store.publish(
+            try early?.finish()
+            return try store.publish(
                 manifest: manifest, digest: resolved.digest, config: config.bytes, layers: streams.map { ($0.diffID, $0.stream) },
                 images: try known?.imageIDs(besides: images, where: store.hasIntactImage) ?? images, boot: boot, keptBlobs: keptBlobs,
                 tag: isTagged ? name : nil, source: recordedReference, publication)
