@@ -24,6 +24,8 @@ struct CreateDisk: ParsableCommand, ConfinedCommand, ImageCommand {
             With --output a file is replaced; a directory must be missing or empty. The same layers give the same bytes. A stack of overlayfs \
             cannot show character devices 0:0, and hard links across layers become copies; both are reported.
 
+            On ext4 and tmpfs, a file whose contents do not fit is not begun, and the exit status is 7.
+
             Example: cfsoci disk create alpine --kind single
             Example: cfsoci disk create alpine --kind single -o alpine.erofs
             """)

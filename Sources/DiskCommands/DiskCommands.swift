@@ -42,6 +42,7 @@ extension DiskError {
     var code: ErrorCode {
         switch self {
         case .busy: .busy
+        case .noSpace: .noSpace
         case .keptDisk(_, .exceptions): .failed
         case .objectSize, .keptDisk: .damaged
         default: .failed
@@ -55,6 +56,7 @@ extension DiskError {
         case .notEmptyDirectory: "; remove it, or choose another name with --output"
         case .invalidPath: "; name one with --output"
         case .busy: "; wait until it has ended"
+        case .noSpace: "; free some space, or run `cfsoci gc` if it is the repository's, then repeat the command"
         case .keptDisk(_, .exceptions): "; make it with --output"
         case .objectSize, .keptDisk: "; `cfsoci fsck` lists the affected images and what to do"
         case .layersHaveOwnTrees, .sizeNotApplicable: ""

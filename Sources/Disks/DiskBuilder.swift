@@ -18,6 +18,8 @@ package struct DiskLimits: Sendable {
     package var cancellation = Cancellation()
     /// Of objects that were stored a moment ago.
     package var blockHashes: StoredBlockHashes?
+    /// Whether a file that certainly does not fit is refused before its content is written.
+    package var checksSpace = true
     /// Receives the steps of the making, one at a time.
     package var observer: (@Sendable (DiskStep) -> Void)?
 
@@ -79,7 +81,14 @@ struct DiskBuilder {
     }
 
     private func make(_ name: ByteString, _ content: DiskContent, _ sink: some DiskSink, _ proofs: ObjectProofs) throws -> MadeFile {
-        try sink.begin(MadeFile(name: name, size: content.byteCount), content, proofs).finish()
+        try begin(MadeFile(name: name, size: content.byteCount), content, sink, proofs).finish()
+    }
+
+    private func begin(
+        _ file: MadeFile, _ content: DiskContent, _ sink: some DiskSink, _ proofs: ObjectProofs
+    ) throws -> any FileInMaking {
+        if limits.checksSpace { try sink.space()?.check(content, from: images.repository) }
+        return try sink.begin(file, content, proofs)
     }
 
     // MARK: Trees
@@ -133,7 +142,7 @@ struct DiskBuilder {
             } else {
                 let diffID = layers.diffIDs[index]
                 let file = MadeFile(name: Self.layerName(index, diffID), size: added.plan.byteCount, diffID: diffID)
-                pending = try sink.begin(file, DiskContent(added.plan), proofs)
+                pending = try begin(file, DiskContent(added.plan), sink, proofs)
             }
         }
         if let file = try pending?.finish() { result.files.append(file) }

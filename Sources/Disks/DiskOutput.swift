@@ -103,6 +103,8 @@ final class NewDirectory {
         return file
     }
 
+    func fileSystemStatus() throws -> FileSystemStatus { try directory.fileSystemStatus() }
+
     /// Makes the files and their names durable.
     func sync() throws {
         for file in unsynced { try file.file.syncData() }

@@ -22,6 +22,8 @@ protocol DiskSink {
     ///
     /// - Parameter proofs: of objects that need not be hashed.
     func begin(_ file: MadeFile, _ content: DiskContent, _ proofs: ObjectProofs?) throws -> any FileInMaking
+    /// Where the files take space; nil if nothing is written.
+    func space() throws -> DiskSpace?
     /// Whether objects may be verified before they are copied.
     var verifiesAhead: Bool { get }
     /// The image of a layer, if there is one already.
@@ -49,22 +51,31 @@ protocol FileInMaking: AnyObject {
 /// One file, which the caller has opened.
 final class FileSink: DiskSink {
     private let file: FileDescriptor
+    private let path: ByteString
     private let repository: Repository
 
-    init(_ file: borrowing FileDescriptor, _ repository: Repository) throws(SystemError) {
+    /// - Parameter path: that of the output, for messages.
+    init(_ file: borrowing FileDescriptor, _ path: ByteString, _ repository: Repository) throws(SystemError) {
         self.file = try file.duplicate()
+        self.path = path
         self.repository = repository
     }
 
     func begin(_ made: MadeFile, _ content: DiskContent, _ proofs: ObjectProofs?) throws -> any FileInMaking {
         CopiedFile(made, try content.start(into: file, from: repository, proofs, Cancellation()))
     }
+
+    func space() throws -> DiskSpace? { DiskSpace(path: path, status: try file.fileSystemStatus()) }
 }
 
 /// The files of a new directory.
 struct DirectorySink: DiskSink {
     let directory: NewDirectory
+    /// That of the output, for messages.
+    let path: ByteString
     let repository: Repository
+
+    func space() throws -> DiskSpace? { DiskSpace(path: path, status: try directory.fileSystemStatus()) }
 
     func begin(_ made: MadeFile, _ content: DiskContent, _ proofs: ObjectProofs?) throws -> any FileInMaking {
         let file = try directory.makeFile(made.name)
@@ -105,6 +116,8 @@ struct ObjectSink: DiskSink {
         let copy = try file.withFile { try content.start(into: $0, from: repository, nil, hashes: hashes, stored: stored, cancellation) }
         return StoredFile(made, file, copy, hashes)
     }
+
+    func space() throws -> DiskSpace? { DiskSpace(path: repository.path, status: try repository.fileSystemStatus()) }
 
     var verifiesAhead: Bool { false }
 
@@ -152,6 +165,7 @@ struct IdentifierSink: DiskSink {
         return Identified(made)
     }
 
+    func space() -> DiskSpace? { nil }
     var verifiesAhead: Bool { false }
     func extentName(of file: MadeFile) -> ByteString { ObjectSink.extentName(of: file) }
 

@@ -82,6 +82,9 @@ public enum DiskError: Error, Sendable, Hashable, CustomStringConvertible {
     case layersHaveOwnTrees
     /// A size was given for a kind that has none.
     case sizeNotApplicable(DiskKind)
+    /// The file system has less free space than the data of a disk's file, of which nothing was written: the file, the directory or the repository, and
+    /// sizes in bytes.
+    case noSpace(ByteString, needed: UInt64, free: UInt64)
     /// The stream of a disk that the store keeps is not that of such a disk.
     case keptDisk(ByteString, KeptDiskFault)
 
@@ -95,6 +98,8 @@ public enum DiskError: Error, Sendable, Hashable, CustomStringConvertible {
         case .objectSize(let id, let found, let expected): "object \(id.hex) has \(found) bytes, its layer says \(expected)"
         case .layersHaveOwnTrees: "the images of layers have the trees of the layers, not that of the composefs image"
         case .sizeNotApplicable(let kind): "a disk of kind \(kind.rawValue) has the size of its content"
+        case .noSpace(let path, let needed, let free):
+            "\(path): the disk needs at least \(humanBytes(needed)); \(humanBytes(free)) are free"
         case .keptDisk(let stream, let fault): "\(stream): \(fault)"
         }
     }

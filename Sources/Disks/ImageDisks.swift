@@ -38,9 +38,9 @@ public struct ImageDisks: Sendable {
         }
         let made =
             if request.kind.isDirectory {
-                try DiskOutput.makeDirectory(path) { try build(DirectorySink(directory: $0, repository: repository)) }
+                try DiskOutput.makeDirectory(path) { try build(DirectorySink(directory: $0, path: path, repository: repository)) }
             } else {
-                try DiskOutput.makeFile(path) { try build(try FileSink($0, repository)) }
+                try DiskOutput.makeFile(path) { try build(try FileSink($0, path, repository)) }
             }
         return DiskReport(
             kind: request.kind, tree: request.tree, manifestDigest: image.manifestDigest, path: path,
@@ -57,7 +57,9 @@ public struct ImageDisks: Sendable {
         var result = DiskBuilder.Result(exceptions: kept.exceptions)
         for file in files {
             let made = MadeFile(name: file.name, size: file.size, diffID: file.diffID)
-            result.files.append(try sink.begin(made, DiskContent(file.object, size: file.size), nil).finish())
+            let content = DiskContent(file.object, size: file.size)
+            try sink.space()?.check(content, from: repository)
+            result.files.append(try sink.begin(made, content, nil).finish())
         }
         if hasDescriptor {
             // That of the store names objects.

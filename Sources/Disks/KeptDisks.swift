@@ -53,12 +53,16 @@ extension ImageDisks {
     public func keep(
         _ request: DiskRequest, of image: StoredImage, observer: (@Sendable (DiskStep) -> Void)? = nil
     ) throws -> KeptDisk {
+        var limits = DiskLimits()
+        limits.observer = observer
+        return try keep(request, of: image, limits)
+    }
+
+    package func keep(_ request: DiskRequest, of image: StoredImage, _ limits: DiskLimits) throws -> KeptDisk {
         try request.check()
         let layers = try images.layers(of: image)
         return try repository.storeAsOne {
             var publication = Repository.Publication()
-            var limits = DiskLimits()
-            limits.observer = observer
             let disk = try keep(request, of: image.manifestDigest, LayerStreams(layers), limits, &publication)
             let record = try repository.streamReference(DiskRecord.path(image.manifestDigest, request.key))
             if disk.isNew || record?.entry != disk.disk.stream { try repository.publish(publication) }

@@ -74,6 +74,16 @@ public struct FileSystemStatus: Sendable, Hashable {
     /// Whether the file system counts its blocks. One that does not reports 0 free bytes but may accept any amount.
     public var reportsSize: Bool { totalBytes > 0 }
 
+    /// The number of bytes that can still be written; nil if the file system does not count its blocks.
+    ///
+    /// - Parameter isPrivileged: whether those reserved for privileged users count.
+    public func freeBytes(isPrivileged: Bool) -> UInt64? { !reportsSize ? nil : isPrivileged ? freeBytes : availableBytes }
+
+    /// Whether data takes its whole size, apart from holes: the file system neither shares nor compresses blocks. False if it is not known.
+    public var storesWholeBlocks: Bool { type == Self.typeExt4 || type == Self.typeTemporary }
+
+    /// Also that of ext2 and ext3.
+    public static let typeExt4: UInt64 = 0xef53
     public static let typeTemporary: UInt64 = 0x0102_1994
     public static let typeOverlay: UInt64 = 0x794c_7630
     public static let typeErofs: UInt64 = 0xe0f5_e1e2

@@ -30,6 +30,7 @@ extension ErrorCode {
             }
         case let error as SystemError: self = error.errno == .noSpace || error.errno == .quotaExceeded ? .noSpace : .failed
         case is ErofsError: self = .damaged
+        case DiskError.noSpace: self = .noSpace
         case let error as BootError:
             switch error {
             case .noSpace: self = .noSpace

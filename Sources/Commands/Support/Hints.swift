@@ -28,6 +28,7 @@ func hint(for error: any Error) -> String? {
     case MountError.options(.noObjects): ": use basedir=DIR, or repo=DIR with the name of an image"
     case MountError.system(let error), MountError.image(let error, _): hint(for: error)
     case let error as SystemError: hint(for: error)
+    case DiskError.noSpace: "; free some space or run `cfsoci gc`, or skip this check with --no-space-check"
     case is ConfinementError: "; --no-sandbox, or CFSOCI_NO_SANDBOX=1 in the environment, runs without it"
     default: nil
     }
@@ -162,6 +163,7 @@ private func hint(for error: SystemError) -> String? {
         return
             "; the sandbox of this command does not include that path; --no-sandbox, or CFSOCI_NO_SANDBOX=1 in the environment, switches it off"
     }
+    if error.errno == .noSpace { return ": free some space, then repeat the command" }
     guard error.errno == .noEntry || error.errno == .notDirectory, !Host.hasProc else { return nil }
     return "; /proc is not mounted here, which may be why: mount -t proc proc /proc"
 }

@@ -13,6 +13,9 @@ struct CreateSnapshot: ParsableCommand, ConfinedCommand, ImageCommand {
             is refused with exit status 6, and nothing is stored under the name. A file system that was not unmounted cleanly is stored as it is, \
             with a warning: the machine that mounts it applies its journal.
 
+            On ext4 and tmpfs, nothing is stored if what the repository does not have does not fit, and the exit status is 7. A disk that does not \
+            fit as a whole is read for that before it is stored.
+
             The format is never guessed, because a machine can write to its disk what looks like another format. A qcow2 file is stored as it is, and \
             must not have a backing file.
 

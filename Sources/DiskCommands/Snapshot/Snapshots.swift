@@ -43,6 +43,7 @@ extension SnapshotError {
         switch self {
         case .notFound: .noSuchImage
         case .inUse, .changed: .busy
+        case .noSpace: .noSpace
         case .damaged, .fileIntegrity: .damaged
         default: .failed
         }
@@ -57,6 +58,7 @@ extension SnapshotError {
         case .changed: "; stop the virtual machine, and unmount the disk, first"
         case .unknownFilesystem(_, looksLikeQcow2: true): "; --format qcow2 stores it as such"
         case .unknownFilesystem: "; name its file system with --filesystem"
+        case .noSpace: "; free some space or run `cfsoci gc`, then repeat the command"
         case .noImage: "; name one with --image or --parent"
         case .qcow2: "; `qemu-img convert -O qcow2` makes a complete file"
         case .damaged: "; `cfsoci fsck` has details"

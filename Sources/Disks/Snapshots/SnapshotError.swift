@@ -79,6 +79,8 @@ public enum SnapshotError: Error, Sendable, Hashable, CustomStringConvertible {
     case fileIntegrity(ByteString, found: String, expected: String)
     /// A descriptor requires an extension that this program does not know.
     case requires(ByteString, extensions: String)
+    /// The content that the repository does not have certainly does not fit: the repository, and sizes in bytes. Nothing was stored.
+    case noSpace(ByteString, needed: UInt64, free: UInt64)
     /// The store has a snapshot with this identity and other content: its descriptor records no digest of the content.
     case sameIdentity(ContentDigest)
     /// The snapshot in the store is damaged.
@@ -107,6 +109,8 @@ public enum SnapshotError: Error, Sendable, Hashable, CustomStringConvertible {
         case .fileSize(let path, let found, let expected): "\(path): has \(found) bytes, snapshot.json says \(expected)"
         case .fileIntegrity(let path, let found, let expected): "\(path): has the digest \(found), snapshot.json says \(expected)"
         case .requires(let path, let extensions): "\(path): requires extensions that are not supported: \(extensions)"
+        case .noSpace(let path, let needed, let free):
+            "\(path): the snapshot needs at least \(humanBytes(needed)) more; \(humanBytes(free)) are free"
         case .sameIdentity(let identity): "the store has a snapshot \(identity) with other content"
         case .damaged(let name, let fault): "snapshot \(name): \(fault)"
         }

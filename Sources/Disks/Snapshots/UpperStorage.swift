@@ -1,3 +1,4 @@
+import ComposefsBytes
 import ComposefsHashing
 import ComposefsLinuxSystem
 import ComposefsRepository
@@ -45,6 +46,7 @@ struct UpperStorage: ~Copyable {
 
     /// - Throws: `SnapshotError.changed`, `RepositoryError`, `SystemError`. Nothing refers to what was stored by then.
     static func store(_ source: UpperSource, in repository: Repository) throws -> StoredUpper {
+        try checkSpace(source, repository)
         var storage = try UpperStorage(source, repository)
         try storage.readAll()
         try source.checkUnchanged()
@@ -72,45 +74,60 @@ struct UpperStorage: ~Copyable {
 
     private mutating func readAll() throws {
         let leaves = UpperMerkleTree.leafCount(of: layout.size)
-        var run = try data(from: 0)
+        var run = try Self.data(of: source, from: 0)
         while let first = run {
-            var units: [Unit] = []
-            var current: Range<UInt64>? = first
-            while units.count < Self.windowLength, let range = current {
-                let count = min(Self.unitLength, range.upperBound - range.lowerBound)
-                units.append(Unit(first: range.lowerBound, count: count))
-                let rest = (range.lowerBound + count)..<range.upperBound
-                current = rest.isEmpty ? try data(from: range.upperBound) : rest
-            }
-            run = current
+            let window = try Self.window(of: source, from: first)
+            run = window.next
             let (source, repository) = (source, repository)
-            let read = parallelMap(units, threads: Host.processorCount, batch: 1) { unit in
-                Result { try Self.read(unit, source, repository) }
+            let read = parallelMap(window.units, threads: Host.processorCount, batch: 1) { unit in
+                Result { try Self.store(unit, source, repository) }
             }
-            for (unit, result) in zip(units, read) { try append(try result.get(), at: unit.first) }
+            for (unit, result) in zip(window.units, read) { try append(try result.get(), at: unit.first) }
         }
         try skip(to: leaves)
         try flushZeros()
     }
 
+    /// The next units, and the leaves with data that follow them.
+    private static func window(of source: UpperSource, from first: Range<UInt64>) throws -> (units: [Unit], next: Range<UInt64>?) {
+        var units: [Unit] = []
+        var current: Range<UInt64>? = first
+        while units.count < windowLength, let range = current {
+            let count = min(unitLength, range.upperBound - range.lowerBound)
+            units.append(Unit(first: range.lowerBound, count: count))
+            let rest = (range.lowerBound + count)..<range.upperBound
+            current = rest.isEmpty ? try data(of: source, from: range.upperBound) : rest
+        }
+        return (units, current)
+    }
+
     /// The next leaves with data.
-    private func data(from leaf: UInt64) throws -> Range<UInt64>? {
+    private static func data(of source: UpperSource, from leaf: UInt64) throws -> Range<UInt64>? {
         let offset = leaf * UpperLayout.leafSize
-        guard offset < layout.size, let data = try source.file.nextData(from: offset), data < layout.size else { return nil }
-        let hole = min(layout.size, try source.file.nextHole(from: max(data, offset)))
+        guard offset < source.size, let data = try source.file.nextData(from: offset), data < source.size else { return nil }
+        let hole = min(source.size, try source.file.nextHole(from: max(data, offset)))
         let first = max(leaf, data / UpperLayout.leafSize)
         // A file that changes meanwhile may have a hole there by now.
         return first..<max(first + 1, UpperMerkleTree.leafCount(of: hole))
     }
 
     /// Reads, hashes and stores leaves. Nil stands for one that is all zeros.
-    private static func read(_ unit: Unit, _ source: UpperSource, _ repository: Repository) throws -> [Leaf?] {
-        let leafSize = Int(UpperLayout.leafSize)
-        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Int(readLength) * leafSize, alignment: 4096)
-        defer { buffer.deallocate() }
+    private static func store(_ unit: Unit, _ source: UpperSource, _ repository: Repository) throws -> [Leaf?] {
         var leaves: [Leaf?] = []
         var hasher = VerityHasher(repository.algorithm)
         var leafHasher = LeafHasher()
+        try read(unit, source) { leaf in
+            guard let leaf else { return leaves.append(nil) }
+            leaves.append(Leaf(object: try repository.storeObject([leaf], hasher: &hasher), digest: leafHasher.digest(leaf)))
+        }
+        return leaves
+    }
+
+    /// Calls `body` with each leaf, or with nil for one that is all zeros.
+    private static func read(_ unit: Unit, _ source: UpperSource, _ body: (UnsafeRawBufferPointer?) throws -> Void) throws {
+        let leafSize = Int(UpperLayout.leafSize)
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Int(readLength) * leafSize, alignment: 4096)
+        defer { buffer.deallocate() }
         var offset = unit.first * UpperLayout.leafSize
         let end = min(source.size, (unit.first + unit.count) * UpperLayout.leafSize)
         while offset < end {
@@ -118,15 +135,71 @@ struct UpperStorage: ~Copyable {
             guard try source.file.preadFully(into: part, at: offset) == part.count else { throw SnapshotError.changed(source.path) }
             for start in stride(from: 0, to: part.count, by: leafSize) {
                 let leaf = UnsafeRawBufferPointer(rebasing: part[start..<min(part.count, start + leafSize)])
-                if isZero(leaf) {
-                    leaves.append(nil)
-                } else {
-                    leaves.append(Leaf(object: try repository.storeObject([leaf], hasher: &hasher), digest: leafHasher.digest(leaf)))
-                }
+                try body(isZero(leaf) ? nil : leaf)
             }
             offset += UInt64(part.count)
         }
-        return leaves
+    }
+
+    // MARK: Space
+
+    /// The most new leaves that are told from each other: 128 GiB.
+    private static let mostCompared = 1 << 21
+
+    /// Refuses a disk whose new leaves certainly do not fit. If all leaves with data do, nothing is read; otherwise leaves are hashed until those that
+    /// are left fit, or to the end.
+    ///
+    /// - Throws: `SnapshotError.noSpace`, `.changed`; `RepositoryError`, `SystemError`.
+    private static func checkSpace(_ source: UpperSource, _ repository: Repository) throws {
+        let space = DiskSpace(path: repository.path, status: try repository.fileSystemStatus())
+        guard let free = space.freeBytes else { return }
+        var run = try data(of: source, from: 0)
+        var left: UInt64 = 0
+        while let leaves = run {
+            left += UInt64(leaves.count) * UpperLayout.leafSize
+            run = try data(of: source, from: leaves.upperBound)
+        }
+        // Beginnings of object IDs: equal ones count once, so there is never one too many.
+        var new: Set<UInt64> = []
+        var needed: UInt64 = 0
+        run = try data(of: source, from: 0)
+        while let first = run, needed.saturatingAdd(left) > free, new.count < mostCompared {
+            let window = try window(of: source, from: first)
+            run = window.next
+            let found = parallelMap(window.units, threads: Host.processorCount, batch: 1) { unit in
+                Result { try missing(unit, source, repository) }
+            }
+            for (unit, result) in zip(window.units, found) {
+                left -= min(left, unit.count * UpperLayout.leafSize)
+                for leaf in try result.get() where new.insert(leaf.id).inserted { needed += leaf.byteCount }
+            }
+        }
+        guard needed <= free else { throw SnapshotError.noSpace(repository.path, needed: needed, free: free) }
+    }
+
+    private static func hasObject(_ id: ObjectID, _ repository: Repository) throws -> Bool {
+        do {
+            return try repository.objectSize(id) != nil
+        } catch RepositoryError.objectDamaged {
+            // It is replaced.
+            return false
+        }
+    }
+
+    /// The leaves that the repository does not have.
+    private static func missing(
+        _ unit: Unit, _ source: UpperSource, _ repository: Repository
+    ) throws -> [(id: UInt64, byteCount: UInt64)] {
+        var found: [(id: UInt64, byteCount: UInt64)] = []
+        var hasher = VerityHasher(repository.algorithm)
+        try read(unit, source) { leaf in
+            guard let leaf else { return }
+            hasher.update(leaf)
+            let id = hasher.finalize()
+            guard try !hasObject(id, repository) else { return }
+            found.append((id.bytes.withUnsafeBytes { $0.loadUnaligned(as: UInt64.self) }, UInt64(leaf.count)))
+        }
+        return found
     }
 
     // MARK: Writing

@@ -173,7 +173,10 @@ struct ImagePull {
         // Before the tag: an image that has no such boot image is not the one that was asked for.
         let bootImage = try options.bootImages.map { try store.recordBootImages($0, of: image.manifestDigest) }
         let disks = try options.disks.map { [reporter] request in
-            let disk = try ImageDisks(store).keep(request, of: image) { reporter.disk(request.kind, $0) }
+            var limits = DiskLimits()
+            limits.checksSpace = options.checksSpace
+            limits.observer = { reporter.disk(request.kind, $0) }
+            let disk = try ImageDisks(store).keep(request, of: image, limits)
             reporter.image(.diskStored(request.kind))
             return disk
         }
@@ -261,7 +264,9 @@ struct ImagePull {
 
     private func treeLimits(_ manifest: Manifest) -> DiskLimits {
         let compressed = manifest.layers.reduce(UInt64(0)) { $0 &+ min($1.size, UInt64(UInt32.max) << 8) }
-        return DiskLimits(entries: options.limits.imageEntries, treeBytes: options.limits.treeBytes(ofLayers: compressed))
+        var limits = DiskLimits(entries: options.limits.imageEntries, treeBytes: options.limits.treeBytes(ofLayers: compressed))
+        limits.checksSpace = options.checksSpace
+        return limits
     }
 
     /// References to images for booting: those that are recorded already, made anew if they are damaged, and those that the options ask for.

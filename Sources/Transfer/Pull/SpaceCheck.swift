@@ -25,7 +25,7 @@ struct SpaceCheck {
         self.compressedBytes = compressedBytes
         self.blobBytes = blobBytes
         self.layers = layers
-        freeBytes = !status.reportsSize ? nil : isPrivileged ? status.freeBytes : status.availableBytes
+        freeBytes = status.freeBytes(isPrivileged: isPrivileged)
         freeInodes = status.totalInodes > 0 ? status.freeInodes : nil
     }
 
