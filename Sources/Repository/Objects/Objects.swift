@@ -130,11 +130,16 @@ extension Repository {
         return temporary
     }
 
+    /// The size in bytes of objects that are written to the device one by one. Smaller ones cost less together, when the file system is synced.
+    private static var earlyWriteback: UInt64 { 1 << 16 }
+
     /// Gives a complete temporary the name of its object.
     func commit(
         _ temporary: inout Temporary, _ id: ObjectID, size: UInt64, at path: ByteString, found: Presence
     ) throws(RepositoryError) -> StoredObject {
         var found = found
+        // The device begins with them, so that the sync has less to wait for. fs-verity writes all of them anyway.
+        if !isSecure, size >= Self.earlyWriteback { temporary.file.startWriteback(at: 0, count: size) }
         if isSecure {
             let isSigned = try enableVerity(on: &temporary, id, at: path)
             if found == .unsigned {
