@@ -2,7 +2,7 @@ internal import ComposefsBytes
 public import ComposefsHashing
 public import ComposefsJSON
 
-/// What `snapshot.json` says: schema 1 of microsandbox 0.6.7 to 0.6.16, with the state of a disk.
+/// What `snapshot.json` says: schema 1 of microsandbox 0.6.7 to 0.6.18, with the state of a disk.
 ///
 /// All values are valid, so `canonicalBytes` cannot fail. Strings are compared and ordered by their UTF-8 bytes.
 public struct SnapshotDescriptor: Sendable, Hashable {

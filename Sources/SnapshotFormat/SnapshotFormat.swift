@@ -1,4 +1,4 @@
-// SnapshotFormat: the descriptor of a snapshot of a virtual machine's writable disk, `snapshot.json`, as microsandbox 0.6.7 to 0.6.16 write it and
+// SnapshotFormat: the descriptor of a snapshot of a virtual machine's writable disk, `snapshot.json`, as microsandbox 0.6.7 to 0.6.18 write it and
 // later releases read it.
 //
 // The module does no I/O. The same snapshot gives the same bytes, and their SHA-256 digest is its identity.

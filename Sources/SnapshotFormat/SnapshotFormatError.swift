@@ -27,7 +27,7 @@ public enum SnapshotFormatError: Error, Sendable, Hashable, CustomStringConverti
         case .unknownMember(let path): "unknown member \"\(path)\""
         case .type(let path, let expected, let found): "\"\(path)\" is \(found) instead of \(expected)"
         case .value(let path, let reason): "\"\(path)\" \(reason)"
-        case .schema(let schema): "the schema is \(schema); supported is 1, of microsandbox 0.6.7 to 0.6.16"
+        case .schema(let schema): "the schema is \(schema); supported is 1, of microsandbox 0.6.7 to 0.6.18"
         case .notDisk(let kind): "it is a snapshot of kind \(kind); supported are snapshots of disks"
         }
     }

@@ -82,7 +82,7 @@ struct ImportSnapshot: ParsableCommand, ConfinedCommand {
     static let configuration = CommandConfiguration(
         commandName: "import", abstract: "Store a snapshot from a directory of microsandbox under a name; print its identity.",
         discussion: """
-            The directory has snapshot.json of microsandbox 0.6.7 to 0.6.16 and the disk's file. The identity stays. A recorded digest is compared with \
+            The directory has snapshot.json of microsandbox 0.6.7 to 0.6.18 and the disk's file. The identity stays. A recorded digest is compared with \
             the file. Import a parent first: it is then kept as long as its children are.
 
             Example: cfsoci snapshot import ready.snapshot imported
