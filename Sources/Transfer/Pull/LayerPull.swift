@@ -68,8 +68,9 @@ struct LayerPull: Sendable {
             } else if let stream = try presentLayer(task) {
                 found.streams[task.identifier] = stream
                 found.present += 1
-                wasStored?(task.identifier, stream)
+                // Before the disk's thread goes on with the layer: events of one layer come in order.
                 reporter.layer(task.index, .skipped(.present))
+                wasStored?(task.identifier, stream)
             } else {
                 missing[task.identifier] = task
                 reporter.layer(task.index, .queued)
