@@ -178,11 +178,12 @@ struct UpperStorage: ~Copyable {
     }
 
     private static func hasObject(_ id: ObjectID, _ repository: Repository) throws -> Bool {
-        do {
+        do throws(RepositoryError) {
             return try repository.objectSize(id) != nil
-        } catch RepositoryError.objectDamaged {
-            // It is replaced.
-            return false
+        } catch {
+            // It is replaced. (Not as a pattern of `catch`, with which Swift 6.2 stops.)
+            if case .objectDamaged = error { return false }
+            throw error
         }
     }
 
