@@ -104,15 +104,9 @@ struct DiskContent {
         guard size == part.objectSize else { throw DiskError.objectSize(part.object, found: size, expected: part.objectSize) }
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 18, alignment: 4096)
         defer { buffer.deallocate() }
-        var done: UInt64 = 0
-        while done < part.count {
-            let wanted = Int(min(UInt64(buffer.count), part.count - done))
-            let count = try file.preadFully(into: UnsafeMutableRawBufferPointer(rebasing: buffer[..<wanted]), at: part.objectOffset + done)
-            guard count == wanted else {
-                throw DiskError.objectSize(part.object, found: part.objectOffset + done + UInt64(count), expected: part.objectSize)
-            }
-            hasher.update(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
-            done += UInt64(count)
-        }
+        let end = part.objectOffset + part.count
+        var parts = FileParts(into: buffer, from: part.objectOffset, to: end)
+        while let bytes = try parts.next(of: file) { hasher.update(bytes) }
+        guard parts.offset == end else { throw DiskError.objectSize(part.object, found: parts.offset, expected: part.objectSize) }
     }
 }

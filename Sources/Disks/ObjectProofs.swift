@@ -114,15 +114,13 @@ final class AheadVerifier: Sendable {
         _ id: ObjectID, _ repository: Repository, _ hasher: inout VerityHasher, _ buffer: UnsafeMutableRawBufferPointer
     ) throws -> ObjectID? {
         let file = try repository.openObject(id, verify: false)
-        var position: UInt64 = 0
         // Also resets the hasher if a read fails.
         defer { _ = hasher.finalize() }
-        while true {
+        var parts = FileParts(into: buffer)
+        while let part = try parts.next(of: file) {
+            hasher.update(part)
             guard !isEnded.load(ordering: .relaxed) else { return nil }
-            let count = try file.pread(into: buffer, at: position)
-            guard count > 0 else { return hasher.finalize() }
-            hasher.update(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
-            position += UInt64(count)
         }
+        return hasher.finalize()
     }
 }

@@ -228,14 +228,12 @@ final class ObjectVerifier: Sendable {
     ) throws(ObjectFault) -> Verification {
         let start = Host.currentTime()
         var hasher = VerityHasher(id.algorithm)
-        var offset: UInt64 = 0
+        var parts = FileParts(into: buffer)
         while true {
             // Wakes the threads that wait for this hash too, so that they check whether they are still needed.
             if monitor.change({ $0.interrupted.contains(request.unique) }), request.isKilled { throw .interrupted }
-            let count = try system(id) { () throws(SystemError) in try file.pread(into: buffer, at: offset) }
-            guard count > 0 else { break }
-            hasher.update(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
-            offset += UInt64(count)
+            guard let part = try system(id, { () throws(SystemError) in try parts.next(of: file) }) else { break }
+            hasher.update(part)
         }
         let actual = hasher.finalize()
         guard actual == id else { throw .damaged(id, "its content has the digest \(actual)") }

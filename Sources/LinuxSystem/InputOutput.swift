@@ -9,6 +9,37 @@ public enum SeekOrigin: Int32, Sendable {
     case end = 2
 }
 
+// MARK: - Reading in parts
+
+/// The parts of a file, or of a range of it, in order. Each one is in the same buffer, until the next one is read.
+package struct FileParts {
+    private let buffer: UnsafeMutableRawBufferPointer
+    private let end: UInt64
+    /// The end of the last part: the offset in bytes of what is read next.
+    package private(set) var offset: UInt64
+
+    /// - Parameters:
+    ///   - buffer: not empty.
+    ///   - offset: the offset of the range in bytes.
+    ///   - end: the end of the range; the file may end before it.
+    package init(into buffer: UnsafeMutableRawBufferPointer, from offset: UInt64 = 0, to end: UInt64 = .max) {
+        precondition(buffer.count > 0 && offset <= end, "parts are read into a buffer, from a range")
+        self.buffer = buffer
+        self.offset = offset
+        self.end = end
+    }
+
+    /// Reads the next part, at most the buffer's size. Nil at the end of the range or of the file.
+    package mutating func next(of file: borrowing FileDescriptor) throws(SystemError) -> UnsafeRawBufferPointer? {
+        guard offset < end else { return nil }
+        let part = UnsafeMutableRawBufferPointer(rebasing: buffer.prefix(Int(clamping: end - offset)))
+        let count = try file.pread(into: part, at: offset)
+        guard count > 0 else { return nil }
+        offset += UInt64(count)
+        return UnsafeRawBufferPointer(rebasing: part[..<count])
+    }
+}
+
 // MARK: - Reading and writing
 
 extension FileDescriptor {

@@ -81,11 +81,8 @@ private func computedDigest(_ file: borrowing FileDescriptor, _ algorithm: Verit
     var failure: SystemError?
     withUnsafeTemporaryAllocation(byteCount: 1 << 16, alignment: 16) { buffer in
         do throws(SystemError) {
-            var offset: UInt64 = 0
-            while case let count = try file.pread(into: buffer, at: offset), count > 0 {
-                hasher.update(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
-                offset += UInt64(count)
-            }
+            var parts = FileParts(into: buffer)
+            while let part = try parts.next(of: file) { hasher.update(part) }
         } catch {
             failure = error
         }

@@ -96,13 +96,8 @@ struct DigestStore: ~Copyable {
         if (try? copy.cloneContent(from: file)) != nil { return }
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: bufferSize, alignment: 16)
         defer { buffer.deallocate() }
-        var offset: UInt64 = 0
-        while offset <= size {
-            let count = try file.preadFully(into: buffer, at: offset)
-            guard count > 0 else { break }
-            try copy.writeAll(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
-            offset += UInt64(count)
-        }
+        var parts = FileParts(into: buffer)
+        while parts.offset <= size, let part = try parts.next(of: file) { try copy.writeAll(part) }
     }
 
     private static let bufferSize = 256 << 10
@@ -113,13 +108,8 @@ struct DigestStore: ~Copyable {
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: bufferSize, alignment: 16)
         defer { buffer.deallocate() }
         var hasher = VerityHasher(.sha256)
-        var offset: UInt64 = 0
-        while true {
-            let count = try file.preadFully(into: buffer, at: offset)
-            guard count > 0 else { break }
-            hasher.update(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
-            offset += UInt64(count)
-        }
+        var parts = FileParts(into: buffer)
+        while let part = try parts.next(of: file) { hasher.update(part) }
         return hasher.finalize()
     }
 

@@ -4,6 +4,29 @@ import ComposefsLinuxSystem
 import Testing
 
 @Suite struct FileTests {
+    @Test func readsInParts() throws {
+        try withScratch { directory, _ in
+            let file = try directory.open(at: "file", [.readWrite, .create, .exclusive], mode: 0o600)
+            try file.writeAll(Array("0123456789".utf8))
+            let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 4, alignment: 1)
+            defer { buffer.deallocate() }
+
+            func read(_ parts: consuming FileParts) throws -> (parts: [String], end: UInt64) {
+                var parts = parts
+                var found: [String] = []
+                while let part = try parts.next(of: file) { found.append(String(decoding: part, as: UTF8.self)) }
+                #expect(try parts.next(of: file) == nil)
+                return (found, parts.offset)
+            }
+            #expect(try read(FileParts(into: buffer)) == (["0123", "4567", "89"], 10))
+            #expect(try read(FileParts(into: buffer, from: 1, to: 7)) == (["1234", "56"], 7))
+            #expect(try read(FileParts(into: buffer, from: 3, to: 3)) == ([], 3))
+            // The file ends within the range, or before it.
+            #expect(try read(FileParts(into: buffer, from: 8, to: 1 << 63)) == (["89"], 10))
+            #expect(try read(FileParts(into: buffer, from: 12, to: 16)) == ([], 12))
+        }
+    }
+
     @Test func writesAndReadsBack() throws {
         try withScratch { directory, path in
             let file = try directory.open(at: "file", [.readWrite, .create, .exclusive], mode: 0o600)

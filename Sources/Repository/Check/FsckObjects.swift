@@ -294,14 +294,11 @@ extension Repository {
         }
 
         private func read(_ file: borrowing FileDescriptor, _ size: UInt64) throws(SystemError) -> ObjectID {
-            var offset: UInt64 = 0
-            while true {
-                let count = try file.pread(into: buffer, at: offset)
-                guard count > 0 else { break }
-                hasher.update(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
-                offset += UInt64(count)
+            var parts = FileParts(into: buffer)
+            while let part = try parts.next(of: file) {
+                hasher.update(part)
                 // A file that becomes longer meanwhile is reported by the next check.
-                if count < buffer.count, offset >= size { break }
+                if part.count < buffer.count, parts.offset >= size { break }
             }
             return hasher.finalize()
         }

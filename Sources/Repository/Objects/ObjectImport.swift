@@ -162,16 +162,15 @@ public final class ObjectImporter: Sendable {
     ) throws(RepositoryError) {
         var temporary = try target.makeTemporary(mode: 0o644)
         var hasher = VerityHasher(id.algorithm)
-        var size: UInt64 = 0
-        try withTemporaryBuffer { (buffer) throws(RepositoryError) in
-            while true {
-                let count = try system { () throws(SystemError) in try file.pread(into: buffer, at: size) }
-                guard count > 0 else { return }
-                let chunk = UnsafeRawBufferPointer(rebasing: buffer[..<count])
-                hasher.update(chunk)
-                try system { () throws(SystemError) in try temporary.file.writeAll(chunk) }
-                size += UInt64(count)
+        let size = try withTemporaryBuffer { (buffer) throws(RepositoryError) in
+            var parts = FileParts(into: buffer)
+            try system { () throws(SystemError) in
+                while let part = try parts.next(of: file) {
+                    hasher.update(part)
+                    try temporary.file.writeAll(part)
+                }
             }
+            return parts.offset
         }
         let actual = hasher.finalize()
         guard actual == id else { throw damaged(path, actual) }

@@ -66,16 +66,9 @@ public struct ObjectWriter: ~Copyable {
 
     /// Appends a file's content from its beginning to `end`.
     mutating func append(contentsOf file: borrowing FileDescriptor, end: UInt64) throws(RepositoryError) {
-        var offset: UInt64 = 0
         try withTemporaryBuffer { (buffer) throws(RepositoryError) in
-            while offset < end {
-                let wanted = Int(min(UInt64(buffer.count), end - offset))
-                let part = UnsafeMutableRawBufferPointer(rebasing: buffer[..<wanted])
-                let count = try system { () throws(SystemError) in try file.pread(into: part, at: offset) }
-                guard count > 0 else { return }
-                try append(UnsafeRawBufferPointer(rebasing: part[..<count]))
-                offset += UInt64(count)
-            }
+            var parts = FileParts(into: buffer, to: end)
+            while let part = try system({ () throws(SystemError) in try parts.next(of: file) }) { try append(part) }
         }
     }
 

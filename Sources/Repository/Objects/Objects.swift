@@ -294,14 +294,9 @@ extension Repository {
 /// The digest of an open file, computed from all of its content.
 func hash(_ file: borrowing FileDescriptor, _ algorithm: VerityAlgorithm) throws(SystemError) -> ObjectID {
     var hasher = VerityHasher(algorithm)
-    var offset: UInt64 = 0
     try withTemporaryBuffer { (buffer) throws(SystemError) in
-        while true {
-            let count = try file.pread(into: buffer, at: offset)
-            guard count > 0 else { return }
-            hasher.update(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
-            offset += UInt64(count)
-        }
+        var parts = FileParts(into: buffer)
+        while let part = try parts.next(of: file) { hasher.update(part) }
     }
     return hasher.finalize()
 }

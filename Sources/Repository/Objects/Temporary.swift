@@ -152,14 +152,9 @@ struct Temporary: ~Copyable {
     }
 
     func fill(from source: borrowing FileDescriptor) throws(SystemError) {
-        var offset: UInt64 = 0
         try withTemporaryBuffer { (buffer) throws(SystemError) in
-            while true {
-                let count = try source.pread(into: buffer, at: offset)
-                guard count > 0 else { return }
-                try file.writeAll(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
-                offset += UInt64(count)
-            }
+            var parts = FileParts(into: buffer)
+            while let part = try parts.next(of: source) { try file.writeAll(part) }
         }
     }
 }

@@ -80,15 +80,8 @@ final class BlobSpools: Sendable {
         let spool = state.withLock { $0.spools[location.spool] }
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 4096)
         defer { buffer.deallocate() }
-        var position: UInt64 = 0
-        while position < location.size {
-            let wanted = Int(min(UInt64(buffer.count), location.size - position))
-            let part = UnsafeMutableRawBufferPointer(rebasing: buffer[..<wanted])
-            let count = try spool.file.pread(into: part, at: location.offset + position)
-            // The digest detects missing bytes.
-            guard count > 0 else { return }
-            try body(UnsafeRawBufferPointer(rebasing: part[..<count]))
-            position += UInt64(count)
-        }
+        // The digest detects missing bytes.
+        var parts = FileParts(into: buffer, from: location.offset, to: location.offset + location.size)
+        while let part = try parts.next(of: spool.file) { try body(part) }
     }
 }

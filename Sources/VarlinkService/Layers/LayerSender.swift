@@ -80,14 +80,9 @@ final class LayerSender: Sendable {
         try write(head, to: output)
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 16, alignment: 16)
         defer { buffer.deallocate() }
-        var offset: UInt64 = 0
-        while offset < status.size {
-            let room = UnsafeMutableRawBufferPointer(rebasing: buffer[..<min(buffer.count, Int(status.size - offset))])
-            let count = try object.pread(into: room, at: offset)
-            guard count > 0 else { throw SystemError("read", ByteString(id.objectPath), .inputOutput) }
-            try write(UnsafeRawBufferPointer(rebasing: room[..<count]), to: output)
-            offset += UInt64(count)
-        }
+        var parts = FileParts(into: buffer, to: status.size)
+        while let part = try parts.next(of: object) { try write(part, to: output) }
+        guard parts.offset == status.size else { throw SystemError("read", ByteString(id.objectPath), .inputOutput) }
     }
 
     /// Whether the client can open the object below the directory that it gets.
