@@ -180,7 +180,7 @@ let package = Package(
         module("BootCommands", ["Bytes", "Confinement", "LinuxSystem", "JSON", "OCI", "CommandSupport"], products: [argumentParser]),
         module(
             "ArchiveCommands", ["Bytes", "Hashing", "LinuxSystem", "JSON", "FileTree", "OCI", "CommandSupport"], products: [argumentParser]),
-        module("ToolCommands", ["Bytes", "Confinement", "Hashing", "LinuxSystem", "FileTree", "OCI", "CommandSupport"]),
+        module("ToolCommands", ["Bytes", "Confinement", "Hashing", "LinuxSystem", "FileTree", "Dumpfile", "OCI", "CommandSupport"]),
         module("DiskCommands", ["Bytes", "Hashing", "LinuxSystem", "JSON", "OCI", "CommandSupport"], products: [argumentParser]),
         module(
             "ServiceCommands", ["Bytes", "LinuxSystem", "Concurrency", "OCI", "Varlink", "VarlinkService", "CommandSupport"],

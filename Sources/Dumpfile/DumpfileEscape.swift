@@ -2,17 +2,19 @@ internal import ComposefsBytes
 
 /// The escaping of fields: printable ASCII is not escaped, a backslash is doubled, newline, carriage return and tab are `\n`, `\r` and
 /// `\t`, and every other byte is `\xHH`.
-enum DumpfileEscape {
-    enum Style {
+package enum DumpfileEscape {
+    package enum Style {
         /// Paths.
         case plain
+        /// Paths in a list, in which spaces are not escaped.
+        case list
         /// Optional fields, in which a single `-` means "none".
         case optional
         /// Names and values of extended attributes, which are separated by `=`.
         case attribute
     }
 
-    static func append(_ bytes: some Collection<UInt8>, _ style: Style, to out: inout [UInt8]) {
+    package static func append(_ bytes: some Collection<UInt8>, _ style: Style, to out: inout [UInt8]) {
         if style == .optional {
             if bytes.isEmpty {
                 out.append(UInt8(ascii: "-"))
@@ -32,6 +34,7 @@ enum DumpfileEscape {
             case UInt8(ascii: "\r"): escape("r", to: &out)
             case UInt8(ascii: "\t"): escape("t", to: &out)
             case UInt8(ascii: "=") where style == .attribute: appendHex(byte, to: &out)
+            case UInt8(ascii: " ") where style == .list: out.append(byte)
             case 0x21...0x7e: out.append(byte)
             default: appendHex(byte, to: &out)
             }

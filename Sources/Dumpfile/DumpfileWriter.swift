@@ -71,39 +71,18 @@ public func writeDumpfile<Failure: Error>(
 ) throws(Failure) {
     var out: [UInt8] = []
     out.reserveCapacity(80 << 10)
-    /// The path of the first name of each leaf that has several names.
-    var firstNames: [FileTree.InodeID: ByteString] = [:]
     appendDumpfileLine(
         path: "/", metadata: tree.metadata(of: FileTree.root), .directory(links: directoryLinks(FileTree.root, in: tree)), to: &out)
-
-    // An explicit stack instead of recursion, because the input determines the depth.
-    var levels: [(entries: [FileTree.EntryID], at: Int, pathLength: Int)] = [(tree.sortedEntries(of: FileTree.root), 0, 0)]
-    var path: [UInt8] = []
-    while let level = levels.last {
-        path.removeSubrange(level.pathLength...)
-        guard level.at < level.entries.count else {
-            levels.removeLast()
-            continue
-        }
-        levels[levels.count - 1].at += 1
-        let entry = level.entries[level.at]
-        let inode = tree.inode(of: entry)
-        path.append(UInt8(ascii: "/"))
-        tree.withName(of: entry) { path.append(contentsOf: $0) }
+    try tree.forEachEntry(from: tree.sortedEntries(of: FileTree.root)) { (path, inode, first) throws(Failure) in
         let item: DumpfileItem
-        if let content = tree.content(of: inode) {
-            let links = tree.linkCount(of: inode)
-            if links > 1, let first = firstNames[inode] {
-                item = .hardLink(to: first)
-            } else {
-                item = .leaf(content, links: links)
-                if links > 1 { firstNames[inode] = ByteString(path) }
-            }
+        if let first {
+            item = .hardLink(to: first)
+        } else if let content = tree.content(of: inode) {
+            item = .leaf(content, links: tree.linkCount(of: inode))
         } else {
             item = .directory(links: directoryLinks(inode, in: tree))
-            levels.append((tree.sortedEntries(of: inode), 0, path.count))
         }
-        appendDumpfileLine(path: ByteString(path), metadata: tree.metadata(of: inode), item, to: &out)
+        appendDumpfileLine(path: path, metadata: tree.metadata(of: inode), item, to: &out)
         if out.count >= 64 << 10 {
             try flush(&out, to: output)
         }

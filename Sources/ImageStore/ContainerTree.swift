@@ -45,18 +45,7 @@ extension ImageStore {
         of layers: LayerStreams, _ filtering: XattrFiltering? = nil, entryLimit: UInt64 = .max, treeLimit: UInt64 = .max
     ) throws -> FileTree {
         var merger = LayerMerger(filtering, memoryLimit: treeLimit)
-        var entries: UInt64 = 0
-        Misbehaviour.act(at: .merge)
-        for index in layers.diffIDs.indices {
-            let stream = try layers.stream(index)
-            merger.beginLayer()
-            try forEachEntry(of: stream) { entry, content in
-                entries += 1
-                guard entries <= entryLimit else { throw LimitExceeded(.imageEntries, allowed: entryLimit) }
-                try merger.add(entry, content: content.leaf)
-            }
-            try merger.endLayer()
-        }
+        try merge(layers, into: &merger, entryLimit: entryLimit) { _, _ in }
         return merger.finish()
     }
 
@@ -72,6 +61,17 @@ extension ImageStore {
     ) throws -> FileTree {
         var merger = LayerMerger(recordingRemovals: (), memoryLimit: treeLimit)
         var stack = LayerStack()
+        try merge(layers, into: &merger, entryLimit: entryLimit) { index, merger in try body(index, try stack.layer(of: merger)) }
+        return merger.finish()
+    }
+
+    /// Applies layers, from bottom to top.
+    ///
+    /// - Parameter afterEach: takes the index of each layer when it is applied, and the merger.
+    private func merge(
+        _ layers: LayerStreams, into merger: inout LayerMerger, entryLimit: UInt64,
+        afterEach: (_ index: Int, borrowing LayerMerger) throws -> Void
+    ) throws {
         var entries: UInt64 = 0
         Misbehaviour.act(at: .merge)
         for index in layers.diffIDs.indices {
@@ -83,9 +83,8 @@ extension ImageStore {
                 try merger.add(entry, content: content.leaf)
             }
             try merger.endLayer()
-            try body(index, try stack.layer(of: merger))
+            try afterEach(index, merger)
         }
-        return merger.finish()
     }
 
     /// The objects that are contents of sparse files of the layers' archives.

@@ -1,4 +1,5 @@
 import ComposefsBytes
+import ComposefsDumpfile
 import ComposefsFileTree
 import ComposefsHashing
 import ComposefsOCI
@@ -17,9 +18,6 @@ struct ImageText {
     private let version: ErofsVersion
     /// How many inodes have an attribute.
     private var uses: [Attribute: Int] = [:]
-    /// The path of the first name of each leaf that has several, as far as it has been met.
-    private typealias FirstNames = [FileTree.InodeID: ByteString]
-
     private let filter: Set<ByteString>
 
     /// - Parameter filter: the entries of the root that are shown; all if it is empty.
@@ -29,35 +27,10 @@ struct ImageText {
         self.version = version
     }
 
-    // MARK: Walk
-
-    /// Visits every entry, depth-first in byte order of the names.
-    ///
-    /// - Parameter body: gets the path, the inode, and for a further name of a leaf the path of the first.
+    /// - Parameter body: as that of `FileTree.forEachEntry`.
     private func forEachEntry(_ body: (ByteString, FileTree.InodeID, ByteString?) throws -> Void) rethrows {
-        var firstNames: FirstNames = [:]
         let top = tree.sortedEntries(of: FileTree.root).filter { filter.isEmpty || filter.contains(tree.name(of: $0)) }
-        var levels: [(entries: [FileTree.EntryID], at: Int, pathLength: Int)] = [(top, 0, 0)]
-        var path: [UInt8] = []
-        while let level = levels.last {
-            path.removeSubrange(level.pathLength...)
-            guard level.at < level.entries.count else {
-                levels.removeLast()
-                continue
-            }
-            levels[levels.count - 1].at += 1
-            let entry = level.entries[level.at]
-            let inode = tree.inode(of: entry)
-            path.append(UInt8(ascii: "/"))
-            tree.withName(of: entry) { path.append(contentsOf: $0) }
-            let full = ByteString(path)
-            try body(full, inode, firstNames[inode])
-            if tree.isDirectory(inode) {
-                levels.append((tree.sortedEntries(of: inode), 0, path.count))
-            } else if tree.linkCount(of: inode) > 1, firstNames[inode] == nil {
-                firstNames[inode] = full
-            }
-        }
+        try tree.forEachEntry(from: top, body)
     }
 
     // MARK: Lines
@@ -66,13 +39,13 @@ struct ImageText {
     func list(_ write: ([UInt8]) throws -> Void) throws {
         try forEachEntry { path, inode, first in
             var line: [UInt8] = []
-            Self.append(path, to: &line, keepsSpaces: true)
+            DumpfileEscape.append(path.bytes, .list, to: &line)
             if first == nil {
                 switch tree.content(of: inode) {
                 case nil: line += Array("/\t".utf8)
                 case .symbolicLink(let target):
                     line += Array("\t-> ".utf8)
-                    Self.append(target, to: &line)
+                    DumpfileEscape.append(target.bytes, .plain, to: &line)
                 case .external(let id, _), .externalWithoutVerity(let id, _): line += Array("\t@ \(id.objectPath)".utf8)
                 default: break
                 }
@@ -118,21 +91,21 @@ struct ImageText {
         let mode = String(UInt32(tree.kind(of: inode).modeBits | metadata.permissions), radix: 8)
         let links = content == nil ? subdirectories(inode) + 2 : tree.linkCount(of: inode)
         var out: [UInt8] = []
-        Self.append(path, to: &out)
+        DumpfileEscape.append(path.bytes, .plain, to: &out)
         let numbers: [String] = [
             "\(size)", (first == nil ? "" : "@") + mode, "\(links)", "\(metadata.uid)", "\(metadata.gid)", "\(device)",
             "\(metadata.modified.seconds).\(metadata.modified.nanoseconds)",
         ]
         out += Array((" " + numbers.joined(separator: " ") + " ").utf8)
-        Self.append(optional: first ?? payload, to: &out)
+        DumpfileEscape.append((first ?? payload ?? "").bytes, .optional, to: &out)
         out.append(UInt8(ascii: " "))
-        Self.append(optional: inline, to: &out)
+        DumpfileEscape.append((inline ?? "").bytes, .optional, to: &out)
         out += Array((" " + (digest ?? "-")).utf8)
         for attribute in inOrder(metadata.extendedAttributes) {
             out.append(UInt8(ascii: " "))
-            Self.append(attribute.name, to: &out, escapesEquals: true)
+            DumpfileEscape.append(attribute.name.bytes, .attribute, to: &out)
             out.append(UInt8(ascii: "="))
-            Self.append(attribute.value, to: &out, escapesEquals: true)
+            DumpfileEscape.append(attribute.value.bytes, .attribute, to: &out)
         }
         out.append(UInt8(ascii: "\n"))
         return out
@@ -192,28 +165,5 @@ struct ImageText {
             uses[Attribute(name: attribute.name, value: attribute.value), default: 0] > 1
         }
         return sorted.filter { !isShared($0) } + sorted.filter(isShared)
-    }
-
-    // MARK: Escaping
-
-    private static func append(optional field: ByteString?, to out: inout [UInt8]) {
-        guard let field else { return out.append(UInt8(ascii: "-")) }
-        if field == "-" { out += Array("\\x2d".utf8) } else { append(field, to: &out) }
-    }
-
-    private static func append(_ bytes: ByteString, to out: inout [UInt8], keepsSpaces: Bool = false, escapesEquals: Bool = false) {
-        for byte in bytes.bytes {
-            switch byte {
-            case UInt8(ascii: "\\"): out += Array("\\\\".utf8)
-            case UInt8(ascii: "\n"): out += Array("\\n".utf8)
-            case UInt8(ascii: "\r"): out += Array("\\r".utf8)
-            case UInt8(ascii: "\t"): out += Array("\\t".utf8)
-            case UInt8(ascii: "=") where !escapesEquals: out.append(byte)
-            case UInt8(ascii: " ") where keepsSpaces: out.append(byte)
-            case UInt8(ascii: "="): out += Array("\\x3d".utf8)
-            case 0x21...0x7e: out.append(byte)
-            default: out += Array(("\\x" + String(0x100 + Int(byte), radix: 16).dropFirst()).utf8)
-            }
-        }
     }
 }
