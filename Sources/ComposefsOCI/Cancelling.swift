@@ -12,6 +12,21 @@ func cancellable<Value>(_ cancellation: Cancellation, _ body: () throws -> Value
     }
 }
 
+/// Runs `body` on its own thread, with options whose cancellation is cancelled together with the given one and with the task.
+///
+/// - Parameter cancellation: the options' cancellation.
+/// - Throws: `CancellationError` after a cancellation; else what `body` throws.
+func onOwnThread<Options: Sendable, Value: Sendable>(
+    _ options: Options, _ cancellation: any WritableKeyPath<Options, Cancellation> & Sendable,
+    _ body: @escaping @Sendable (Options) throws -> Value
+) async throws -> Value {
+    try await onOwnThread(options[keyPath: cancellation]) { own in
+        var options = options
+        options[keyPath: cancellation] = own
+        return try body(options)
+    }
+}
+
 /// Runs `body` on its own thread. The value that it receives is cancelled together with `cancellation` and with the task.
 ///
 /// - Throws: `CancellationError` after a cancellation; else what `body` throws.

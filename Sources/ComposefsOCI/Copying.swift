@@ -53,11 +53,7 @@ extension Store {
         _ image: some ByteStringConvertible, from source: Store, _ options: CopyOptions = CopyOptions()
     ) async throws -> StoredIndexCopyResult {
         let image = image.byteString
-        return try await onOwnThread(options.cancellation) { cancellation in
-            var options = options
-            options.cancellation = cancellation
-            return try copyAllPlatforms(image, from: source, options)
-        }
+        return try await onOwnThread(options, \.cancellation) { try copyAllPlatforms(image, from: source, $0) }
     }
 
     /// Copies an image on another thread; otherwise as the blocking form. Cancelling the task ends the copy.
@@ -65,11 +61,7 @@ extension Store {
         _ image: some ByteStringConvertible, from source: Store, _ options: CopyOptions = CopyOptions()
     ) async throws -> CopyResult {
         let image = image.byteString
-        return try await onOwnThread(options.cancellation) { cancellation in
-            var options = options
-            options.cancellation = cancellation
-            return try copy(image, from: source, options)
-        }
+        return try await onOwnThread(options, \.cancellation) { try copy(image, from: source, $0) }
     }
 }
 
@@ -123,11 +115,7 @@ public func copyIndex(
     _ source: String, to destination: String, _ options: IndexCopyOptions = IndexCopyOptions(),
     registry: RegistryOptions = RegistryOptions(), scratch: ByteString = "/var/tmp"
 ) async throws -> IndexCopyResult {
-    try await onOwnThread(options.cancellation) { cancellation in
-        var options = options
-        options.cancellation = cancellation
-        return try copyIndex(source, to: destination, options, registry: registry, scratch: scratch)
-    }
+    try await onOwnThread(options, \.cancellation) { try copyIndex(source, to: destination, $0, registry: registry, scratch: scratch) }
 }
 
 extension ImageReference {

@@ -106,11 +106,7 @@ extension Store {
         _ image: some ByteStringConvertible, into directory: some ByteStringConvertible, _ options: UnpackOptions = UnpackOptions()
     ) async throws -> UnpackReport {
         let (image, directory) = (image.byteString, directory.byteString)
-        return try await onOwnThread(options.cancellation) { cancellation in
-            var options = options
-            options.cancellation = cancellation
-            return try unpack(image, into: directory, options)
-        }
+        return try await onOwnThread(options, \.cancellation) { try unpack(image, into: directory, $0) }
     }
 
     /// Writes the files of an image as one tar archive; see `ImageTree.writeTar`.

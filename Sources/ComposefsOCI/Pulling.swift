@@ -36,7 +36,7 @@ extension Store {
     public func pull(
         _ reference: some ImageReferenceConvertible, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
     ) async throws -> PullResult {
-        try await onOwnThread(options.cancellation) { try pull(reference, options.with($0), registry: registry) }
+        try await onOwnThread(options, \.cancellation) { try pull(reference, $0, registry: registry) }
     }
 
     /// Pulls the images for all platforms of an index, each with its own tag; see `pullAllPlatforms(from:into:_:)` of the module
@@ -60,7 +60,7 @@ extension Store {
     public func pullAllPlatforms(
         _ reference: some ImageReferenceConvertible, _ options: PullOptions = PullOptions(), registry: RegistryOptions = RegistryOptions()
     ) async throws -> [PullResult] {
-        try await onOwnThread(options.cancellation) { try pullAllPlatforms(reference, options.with($0), registry: registry) }
+        try await onOwnThread(options, \.cancellation) { try pullAllPlatforms(reference, $0, registry: registry) }
     }
 
     /// A pull of an image that is here already is a use of its tag, too.
@@ -90,13 +90,5 @@ extension Store {
             throw OCIError.invalidReference(reference.bytes, .notSource)
         }
         return source
-    }
-}
-
-extension PullOptions {
-    fileprivate func with(_ cancellation: Cancellation) -> PullOptions {
-        var options = self
-        options.cancellation = cancellation
-        return options
     }
 }

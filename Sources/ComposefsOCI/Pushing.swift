@@ -39,11 +39,7 @@ extension Store {
         registry: RegistryOptions = RegistryOptions()
     ) async throws -> PushResult {
         let image = image.byteString
-        return try await onOwnThread(options.cancellation) { cancellation in
-            var options = options
-            options.cancellation = cancellation
-            return try push(image, to: reference, options, registry: registry)
-        }
+        return try await onOwnThread(options, \.cancellation) { try push(image, to: reference, $0, registry: registry) }
     }
 
     /// Pushes an index with its images for all platforms; see `pushIndex`. Blocks the caller's thread.
@@ -73,11 +69,7 @@ extension Store {
         registry: RegistryOptions = RegistryOptions()
     ) async throws -> IndexPushResult {
         let image = image.byteString
-        return try await onOwnThread(options.cancellation) { cancellation in
-            var options = options
-            options.cancellation = cancellation
-            return try pushAllPlatforms(image, to: reference, options, registry: registry)
-        }
+        return try await onOwnThread(options, \.cancellation) { try pushAllPlatforms(image, to: reference, $0, registry: registry) }
     }
 
     private func destination(

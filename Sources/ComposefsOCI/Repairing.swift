@@ -70,11 +70,7 @@ extension Store {
 
     /// The same on a thread of its own. Cancelling the task ends the repair, and the next one continues it.
     public func repair(_ options: StoreRepairOptions = StoreRepairOptions()) async throws -> StoreRepairReport {
-        try await onOwnThread(options.cancellation) { cancellation in
-            var options = options
-            options.cancellation = cancellation
-            return try repair(options)
-        }
+        try await onOwnThread(options, \.cancellation) { try repair($0) }
     }
 
     private func repairNow(_ options: StoreRepairOptions) throws -> StoreRepairReport {

@@ -22,10 +22,6 @@ extension Store {
     @discardableResult
     public func seal(_ image: some ByteStringConvertible, _ options: SealOptions = SealOptions()) async throws -> SealedImage {
         let image = image.byteString
-        return try await onOwnThread(options.cancellation) { cancellation in
-            var options = options
-            options.cancellation = cancellation
-            return try images.sealImage(image, options)
-        }
+        return try await onOwnThread(options, \.cancellation) { try images.sealImage(image, $0) }
     }
 }

@@ -75,18 +75,11 @@ private func report(_ result: PushResult, _ reference: String, _ pushing: Pushin
             "\(result.referrersLeftOut.count) referrers are not sent: they belong to \(result.sourceDigest), or to the index that it was "
                 + "pulled from; --referrers rewrite sends them with a new subject, which invalidates signatures")
     }
-    for problem in result.referrersRefused {
-        global.warn("the referrer \(problem.digest ?? problem.subject) was refused and is not sent: \(problem.reason)")
-    }
+    warn(of: result.referrersRefused, global)
     if result.isConverted {
         global.note("the image has Docker's format and is written as an OCI image with the digest \(result.manifestDigest)")
     }
-    let report = PushReport(result: result, reference: reference)
-    if try parseReference(reference).isOutput {
-        for line in report.lines { global.note(line) }
-    } else {
-        try report.show(asJSON: pushing.json)
-    }
+    try show(PushReport(result: result, reference: reference), reference, pushing, global)
 }
 
 private func report(_ result: IndexPushResult, _ reference: String, _ pushing: PushingOptions, _ global: GlobalOptions) throws {
@@ -95,16 +88,24 @@ private func report(_ result: IndexPushResult, _ reference: String, _ pushing: P
             "\(result.referrersLeftOut.count) referrers are not sent: they belong to manifests or to an index with other digests; "
                 + "--referrers rewrite sends them with a new subject, which invalidates signatures")
     }
-    for problem in result.referrersRefused {
-        global.warn("the referrer \(problem.digest ?? problem.subject) was refused and is not sent: \(problem.reason)")
-    }
+    warn(of: result.referrersRefused, global)
     if result.hasDockerFormat {
         global.warn("the image has Docker's format, which is kept with its digests; other programs may not find it in the layout")
     }
     if !result.missing.isEmpty {
         global.note("\(result.missing.count) manifests that the index lists are not stored and not sent")
     }
-    let report = IndexPushReport(result: result, reference: reference)
+    try show(IndexPushReport(result: result, reference: reference), reference, pushing, global)
+}
+
+private func warn(of refused: [ReferrerProblem], _ global: GlobalOptions) {
+    for problem in refused {
+        global.warn("the referrer \(problem.digest ?? problem.subject) was refused and is not sent: \(problem.reason)")
+    }
+}
+
+/// On standard error if an archive is written to standard output.
+private func show(_ report: some CommandReport, _ reference: String, _ pushing: PushingOptions, _ global: GlobalOptions) throws {
     if try parseReference(reference).isOutput {
         for line in report.lines { global.note(line) }
     } else {
