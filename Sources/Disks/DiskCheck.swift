@@ -16,17 +16,16 @@ extension ImageDisks {
         var problems: [ImageProblem] = []
         var checked = 0
         for reference in try repository.streamReferences(under: DiskRecord.directory) {
-            let name = DiskRecord.prefix + reference.name
-            guard let (subject, key) = SubjectRecord.parse(name) else {
+            guard let record = Record(reference) else {
                 if only == nil {
+                    let name = DiskRecord.prefix + reference.name
                     problems.append(
                         .init(kind: "disk-name", image: name, detail: "streams/refs/\(name) does not name an image by its digest"))
                 }
                 continue
             }
-            guard only == nil || only == subject else { continue }
+            guard only == nil || only == record.subject else { continue }
             checked += 1
-            let record = Record(name: name, subject: subject, key: key, stream: reference.entry)
             if let problem = problem(of: record, reference.target, deep) { problems.append(problem) }
         }
         return (problems, checked)

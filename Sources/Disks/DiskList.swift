@@ -56,14 +56,19 @@ extension ImageDisks {
         var subject: ContentDigest
         var key: ByteString
         var stream: ByteString
+
+        /// - Parameter reference: below the directory of disks. Nil if its name is not that of a record.
+        init?(_ reference: Reference) {
+            name = DiskRecord.prefix + reference.name
+            guard let parsed = SubjectRecord.parse(name) else { return nil }
+            (subject, key) = parsed
+            stream = reference.entry
+        }
     }
 
     /// Records whose names can be read.
     func records(of manifest: ContentDigest? = nil) throws -> [Record] {
-        try repository.streamReferences(under: DiskRecord.directory).compactMap { reference in
-            let name = DiskRecord.prefix + reference.name
-            guard let (subject, key) = SubjectRecord.parse(name), manifest == nil || subject == manifest else { return nil }
-            return Record(name: name, subject: subject, key: key, stream: reference.entry)
-        }
+        try repository.streamReferences(under: DiskRecord.directory).compactMap(Record.init)
+            .filter { manifest == nil || $0.subject == manifest }
     }
 }

@@ -241,8 +241,7 @@ private struct ImageCheck {
 
     /// The artifact; nil if the record cannot be read.
     private mutating func visitReferrer(_ name: ByteString, _ reference: Reference) -> ContentDigest? {
-        let parts = name.bytes.split(separator: UInt8(ascii: "/")).map { ByteString(Array($0)).utf8Text.flatMap { ContentDigest($0) } }
-        guard parts.count == 3, parts[1] != nil, let artifact = parts[2] else {
+        guard let artifact = ReferrerRecord.parse(name)?.artifact else {
             add("referrer-name", name, "streams/refs/\(name) does not name a subject and an artifact by their digests")
             return nil
         }

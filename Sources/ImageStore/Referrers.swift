@@ -14,6 +14,12 @@ package enum ReferrerRecord {
     static func path(_ subject: ContentDigest, _ artifact: ContentDigest) -> ByteString {
         directory(of: subject) + "/" + ByteString(artifact.description)
     }
+
+    /// The digests in the name of a record; nil if it is not of this form.
+    package static func parse(_ name: ByteString) -> (subject: ContentDigest, artifact: ContentDigest)? {
+        guard let (subject, last) = SubjectRecord.parse(name) else { return nil }
+        return last.utf8Text.flatMap { ContentDigest($0) }.map { (subject, $0) }
+    }
 }
 
 /// Referrers: artifacts recorded as belonging to a subject. A record keeps the artifact alive.

@@ -93,11 +93,9 @@ struct StoreRepair {
     private func findTargets() throws -> [Target] {
         var targets = try store.tags().map { target(.tag, $0.name, $0.manifestDigest) }
         for reference in try repository.streamReferences(under: ReferrerRecord.directory) {
-            let parts = reference.name.bytes.split(separator: UInt8(ascii: "/")).map {
-                ByteString(Array($0)).utf8Text.flatMap { ContentDigest($0) }
-            }
-            guard parts.count == 2, let subject = parts[0], let artifact = parts[1] else { continue }
-            targets.append(target(.referrer(of: subject), ReferrerRecord.prefix + reference.name, artifact))
+            let name = ReferrerRecord.prefix + reference.name
+            guard let (subject, artifact) = ReferrerRecord.parse(name) else { continue }
+            targets.append(target(.referrer(of: subject), name, artifact))
         }
         for reference in try repository.imageReferences() {
             guard let id = ObjectID(hex: reference.entry.bytes), id.algorithm == repository.algorithm else { continue }
