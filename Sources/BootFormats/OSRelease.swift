@@ -28,7 +28,7 @@ public struct OSRelease: Sendable, Equatable {
     /// The value of an assignment as a shell reads it: double quotes with backslash escapes, single quotes without, both in any number and next
     /// to unquoted text. Nil if a quote is not closed.
     ///
-    /// A backslash outside of quotes is kept: os-release(5) wants quotes where a shell would interpret one.
+    /// A backslash outside of quotes is kept: os-release(5) wants quotes if a shell would interpret one.
     static func unquoted(_ text: some Collection<UInt8>) -> ByteString? {
         var value: [UInt8] = []
         var quote: UInt8?

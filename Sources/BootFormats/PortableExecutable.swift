@@ -143,7 +143,7 @@ public struct PortableExecutable: Sendable {
 
 /// The reason why an EFI program was refused.
 public enum ExecutableError: Error, Equatable, CustomStringConvertible {
-    /// There is no DOS header, or no PE signature where it says.
+    /// There is no DOS header, or no PE signature at the offset in it.
     case notExecutable(offset: UInt64)
     /// The file ends within a header or a section.
     case truncated(offset: UInt64, needed: Int, size: UInt64)

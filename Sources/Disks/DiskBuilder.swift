@@ -8,7 +8,7 @@ import ComposefsImageStore
 import ComposefsLinuxSystem
 import ComposefsRepository
 
-/// Limits for a disk whose layers come from a source and were not merged before, and what goes with its making.
+/// Limits for a disk whose layers come from a source and were not merged before, and options for making it.
 package struct DiskLimits: Sendable {
     /// Entries of all layers together.
     package var entries: UInt64

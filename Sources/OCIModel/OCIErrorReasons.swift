@@ -120,7 +120,7 @@ extension OCIError {
         case unsupportedTransport(String)
         case notSource
         case notDestination
-        /// Standard input, where a source has to be opened several times.
+        /// Standard input, although the source must be opened several times.
         case readOnce
         /// The source or destination cannot hold an index.
         case noIndex

@@ -5,6 +5,6 @@
 //   Configuration/   registries.conf (endpoints, mirrors, short names), certs.d, proxies, storage.conf, policy.json
 //   Errors/          RegistryError: a reason with values; all texts are in RegistryErrorText.swift
 //
-// A reference leads to its endpoints (EndpointFinder): the mirrors, then the registry. Each request goes through RegistrySession, which decides
-// about TLS, certificates and proxies, and then to HTTPClient. The module knows no store: bytes leave it as `BlobOrigins` and `ImageSource`, and
-// enter it as `ImageDestination`. Only the caller's verification decides whether they are right.
+// A reference leads to its endpoints (EndpointFinder): the mirrors, then the registry. RegistrySession decides about TLS, certificates and proxies
+// of each request, and HTTPClient sends it. The module knows no store: bytes leave it as `BlobOrigins` and `ImageSource`, and enter it as
+// `ImageDestination`. Only the caller's verification decides whether they are right.

@@ -113,7 +113,7 @@ struct DigestStore: ~Copyable {
         return hasher.finalize()
     }
 
-    /// Where the file system has fs-verity. No descriptor may be open for writing any more.
+    /// Only if the file system has fs-verity. No descriptor may be open for writing any more.
     private func enableVerity(_ object: ByteString) throws {
         let file = try directory.open(at: object, [.readOnly, .noFollow])
         do throws(SystemError) {

@@ -77,7 +77,7 @@ import Testing
         for name in try names() where name.hasPrefix("app") { try store.succeed(["untag", name]) }
         #expect(try names() == ["other"])
         #expect(try store.succeed(["gc", "--json"]).json()["objectsRemoved"] == 0)
-        // The name of the image goes; the index stays under its own.
+        // The name of the image is removed; the index stays under its own.
         try mustShell("rm \"$1/streams/refs/oci/other\"", [store.path])
         let images = try store.succeed(["images", "--json"]).json()["images"]?.array ?? []
         #expect(images.count == 1 && images[0]["name"] == "other" && images[0]["manifestDigest"] == .null)

@@ -7,7 +7,7 @@ EROFS images, and checks documents and references.
 
   tools/bench/run fsck [--runs N] [--check]
 
-Prints the ratio of the medians for each algorithm. --check fails where one is above the limit.
+Prints the ratio of the medians for each algorithm. --check fails if one is above the limit.
 """
 
 import argparse

@@ -22,7 +22,7 @@ package enum Sandbox {
     ) throws -> AppliedConfinement {
         var confinement = rights.confinement(path)
         try adjust(&confinement)
-        // Its files may be where the confined process cannot read.
+        // The confined process may be unable to read the files of libraries.
         if confinement.usesNetwork { LinkedLibraries.loadForNetwork() }
         let new = try confinement.apply()
         applied.withLock { $0 = new }

@@ -73,7 +73,7 @@ package enum Output {
     /// What errors, warnings and hints begin with.
     package static let prefix = "cfsoci: "
 
-    /// Whether errors are written as lines of JSON, where JSON about progress is written.
+    /// Whether errors are written as lines of JSON, as they are if JSON about progress is.
     package static let errorsAreJSON = Atomic<Bool>(false)
 
     /// Removes control characters except line breaks and tabs from a message, which may quote foreign text.

@@ -14,7 +14,7 @@ public enum SnapshotFault: Error, Sendable, Hashable, CustomStringConvertible {
     case identity(found: ContentDigest)
     /// The stream has no reference to the disk's content.
     case noUpper
-    /// The stream of the disk's content has inline bytes, or an object where none can be.
+    /// The stream of the disk's content has inline bytes, or an object at an offset that none can have.
     case layout(offset: UInt64)
     /// The disk's content has another size than the descriptor says. Both are in bytes.
     case size(found: UInt64, expected: UInt64)

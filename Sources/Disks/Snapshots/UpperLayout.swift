@@ -7,7 +7,7 @@ import ComposefsSplitStream
 /// in place and move nothing, so fixed boundaries find what two snapshots share, and each object can be shared with the restored file (FICLONERANGE).
 ///
 /// 256 leaves of zeros are one object of 16 MiB. It is a hole, too, and stands for any number of them: a disk of 1 TiB has 65,536 references of eight
-/// bytes, which zstd packs to almost nothing. Where a run of zeros begins is where its first leaf begins.
+/// bytes, which zstd packs to almost nothing. A run of zeros begins at the offset of its first leaf.
 struct UpperLayout: Sendable {
     static let leafSize = UInt64(UpperMerkleTree.leafSize)
     /// In leaves.

@@ -11,7 +11,7 @@ extension Repository {
         _ mount: ImageMount, _ use: ImageUse, _ servers: FuseServers, to uses: inout ImageUses
     ) throws(RepositoryError) {
         var (processes, isCertain) = servers.processes(of: mount)
-        // Where the kernel does not tell what a process serves: those that have a lease serve what it names.
+        // If the kernel does not tell what a process serves, those that have a lease serve what it names.
         if !isCertain { processes.removeAll { uses.leaseProcesses.contains($0) } }
         if processes.isEmpty {
             if try isName(mount.image) { uses.add(UnidentifiedMount(use, source: mount.source, isOwn: false)) }
