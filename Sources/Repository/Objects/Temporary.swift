@@ -135,7 +135,7 @@ struct Temporary: ~Copyable {
             } catch {
                 switch error.errno {
                 case .exists: return true
-                case .notSupported, .notTerminal: return false
+                case .notSupported, .notTerminal, .noSystemCall: return false
                 case .textBusy where attempt < Self.verityWaits.count: Host.sleep(milliseconds: Self.verityWaits[attempt])
                 default: throw error
                 }
@@ -175,7 +175,7 @@ func measuredVerity(_ file: borrowing FileDescriptor) throws(SystemError) -> Obj
         return ObjectID(algorithm: algorithm, bytes: measured.digest)
     } catch {
         switch error.errno {
-        case .notSupported, .notTerminal, .noData: return nil
+        case .notSupported, .notTerminal, .noSystemCall, .noData: return nil
         default: throw error
         }
     }
