@@ -110,12 +110,23 @@ extension SystemError {
             full = ByteString(path)
         } else {
             full = descriptorPath(directory)
+            if path == nil { full = Self.named(full) }
             if let path, !path.isEmpty, !(path.count == 1 && path.first == UInt8(ascii: ".")) {
                 full.bytes.append(UInt8(ascii: "/"))
                 full.bytes.append(contentsOf: path)
             }
         }
         self.init(operation: operation.description, path: full, errno: Errno(result: result))
+    }
+
+    /// The directory of a file that never had a name, which the kernel calls `#INODE (deleted)`.
+    private static func named(_ path: ByteString) -> ByteString {
+        let suffix: ByteString = " (deleted)"
+        guard path.hasSuffix(suffix), let slash = path.bytes.lastIndex(of: UInt8(ascii: "/")) else { return path }
+        let name = path.bytes[(slash + 1)...].dropLast(suffix.count)
+        let digits = name.dropFirst()
+        guard name.first == UInt8(ascii: "#"), !digits.isEmpty, digits.allSatisfy({ (0x30...0x39).contains($0) }) else { return path }
+        return ByteString(Array(path.bytes[..<max(slash, 1)]))
     }
 }
 

@@ -122,6 +122,7 @@ private enum Home {
     static let shared: TemporaryFolder = {
         guard let folder = try? TemporaryFolder() else { fatalError("no folder for the home of programs") }
         acceptAllImages(home: folder.path)
+        atexit { removeTree(Home.shared.path) }
         return folder
     }()
 }

@@ -27,6 +27,23 @@ import Testing
         }
     }
 
+    /// Errors of a file without a name are those of its directory; one that lost its name is named by that.
+    @Test func unnamedFilesInErrors() throws {
+        try withScratch { directory, path in
+            func pathOfError(_ file: borrowing FileDescriptor) -> ByteString? {
+                do { _ = try file.readAll(limit: 1) } catch { return error.path }
+                return nil
+            }
+            #expect(pathOfError(try directory.open(at: ".", [.writeOnly, .temporary], mode: 0o600)) == path)
+            for name: ByteString in ["#1x", "#", "12"] {
+                let removed = try directory.open(at: name, [.writeOnly, .create, .exclusive], mode: 0o600)
+                #expect(pathOfError(removed) == path + "/" + name)
+                try directory.unlink(at: name)
+                #expect(pathOfError(removed) == path + "/" + name + " (deleted)")
+            }
+        }
+    }
+
     @Test func writesAndReadsBack() throws {
         try withScratch { directory, path in
             let file = try directory.open(at: "file", [.readWrite, .create, .exclusive], mode: 0o600)
