@@ -99,6 +99,13 @@ extension Store {
         let before = try check(nil, ImageCheckOptions(), observer: options.observer)
         var report = try images.repair(before.repository, before.images, repair)
         try repairDisks(before, options, &report)
+        if options.image == nil {
+            for link in try SnapshotStore(images).restoreLinks(isDryRun: options.isDryRun) {
+                let action = RepairAction.linkWritten(path: link.path, target: link.target)
+                report.actions.append(action)
+                options.observer?(.repair(.did(action)))
+            }
+        }
         guard !options.isDryRun, !report.actions.isEmpty else {
             return StoreRepairReport(before: before, repair: report, after: nil)
         }

@@ -102,6 +102,34 @@ struct SnapshotTests {
     }
 
     /// What the disk's image is stays known after the image was stored again.
+    /// A removal that was killed between its two steps is completed by the next one.
+    @Test func interruptedRemoval() throws {
+        try makeDisk()
+        try snapshot(["create", "one", "--upper", path("disk"), "--image", "example"])
+        let references = repository + "/streams/refs/"
+        #expect(unlink(references + "snapshots/one") == 0)
+        try snapshot(["rm", "one"])
+        #expect(access(references + "snapshot-images/one", F_OK) != 0 && errno == ENOENT)
+        try refused(["rm", "one"], 3, "no snapshot")
+    }
+
+    /// The snapshot's own reference leads to its content.
+    @Test func lostLink() throws {
+        try makeDisk()
+        try snapshot(["create", "one", "--upper", path("disk"), "--image", "example"])
+        let streams = repository + "/streams"
+        let name = try #require(fileList(streams).first { $0.hasPrefix("cfsoci-snapshot-upper-blake3:") })
+        let target = try mustShell("readlink \"$1\"", [streams + "/" + name])
+        #expect(unlink(streams + "/" + name) == 0)
+        #expect(try run(["fsck"]).status == 2)
+        let trial = try run(["fsck", "--repair", "--dry-run"])
+        #expect(trial.text.contains(name) && access(streams + "/" + name, F_OK) != 0)
+        let repaired = try run(["fsck", "--repair"])
+        #expect(repaired.status == 0 && repaired.text.contains(name), "\(repaired.text) \(repaired.error)")
+        #expect(try mustShell("readlink \"$1\"", [streams + "/" + name]) == target)
+        #expect(try run(["fsck"]).status == 0)
+    }
+
     @Test func imageStays() throws {
         try makeDisk()
         try snapshot(["create", "one", "--upper", path("disk"), "--image", "example"])

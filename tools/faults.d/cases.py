@@ -82,6 +82,25 @@ def with_disks(folder):
         cfsoci("disk", "a", "--kind", kind, "--repo", folder + "/repo")
 
 
+def with_snapshot(folder):
+    """A snapshot of a disk with some content, which is exported, too."""
+    repository(folder, "a")
+    cfsoci("disk", "upper", folder + "/upper", "--size", "16M")
+    with open(folder + "/upper", "r+b") as disk:
+        for number in range(6):
+            disk.seek((2 + number * 2) << 20)
+            disk.write(bytes([number + 1]) * 70_000)
+    cfsoci("snapshot", "create", "s", "--upper", folder + "/upper", "--image", "a", "--repo", folder + "/repo")
+    cfsoci("snapshot", "export", "s", folder + "/exported", "--repo", folder + "/repo")
+    os.remove(folder + "/upper")
+
+
+def without_snapshot(folder):
+    with_snapshot(folder)
+    cfsoci("snapshot", "rm", "s", "--repo", folder + "/repo")
+    cfsoci("gc", "--repo", folder + "/repo")
+
+
 def outdated(folder):
     """Images of format 2 only, in a repository whose default is 1, with a tag of each and one that shares its image."""
     repository(folder, "a", "b", options=["--erofs-version", "2"])
@@ -152,6 +171,9 @@ CASES = [
     Case("disk", lambda f: repository(f, "a"), lambda f: ["disk", "a", "--kind", "vmdk"]),
     Case("disk-rm", with_disks, lambda f: ["disk", "rm", "a", "--kind", "vmdk"], repeated=(0, 3)),
     Case("prune-disks", with_disks, lambda f: ["prune", "--disks"]),
+    Case("snapshot-import", without_snapshot, lambda f: ["snapshot", "import", f + "/exported", "s"], repeated=(0, 1)),
+    Case("snapshot-rm", with_snapshot, lambda f: ["snapshot", "rm", "s"], repeated=(0, 3)),
+    Case("snapshot-restore", with_snapshot, lambda f: ["snapshot", "restore", "s", f + "/out.ext4"], ["out.ext4"], repeated=(0, 1)),
     Case("tag", lambda f: repository(f, "a"), lambda f: ["tag", "a", "b"]),
     Case("seal", lambda f: repository(f, "a"), lambda f: ["seal", "a", "b", *signing()]),
     Case("untag", lambda f: repository(f, "a", "b"), lambda f: ["untag", "a"], repeated=(0, 1, 3)),

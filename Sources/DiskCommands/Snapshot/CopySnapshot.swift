@@ -141,8 +141,7 @@ struct RemoveSnapshot: ParsableCommand, ConfinedCommand {
         let snapshots = SnapshotStore(store.images)
         try withSnapshotHints {
             // An unknown name is reported before anything is removed.
-            let known = Set(try snapshots.list().map(\.name))
-            for name in names where !known.contains(name) { throw SnapshotError.notFound(name) }
+            for name in names where try !snapshots.isRemovable(name) { throw SnapshotError.notFound(name) }
             for name in Set(names).sorted() { try snapshots.remove(name) }
         }
         try RemovedSnapshots(names: names).show(asJSON: json)

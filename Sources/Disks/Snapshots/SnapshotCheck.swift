@@ -73,4 +73,32 @@ extension SnapshotStore {
             try checkContent(of: snapshot)
         }
     }
+    /// Links that a check misses: those to the contents of intact snapshots.
+    ///
+    /// - Returns: the name of each, and the object that it leads to.
+    private func missingLinks() throws -> [(name: ByteString, content: ObjectID)] {
+        try repository.streamNames().filter { $0.hasPrefix(SnapshotNames.descriptorPrefix) }.compactMap { stream in
+            // What cannot be read is damaged, and no link mends it.
+            guard let identity = SnapshotNames.identity(of: stream), let snapshot = try? open(ByteString(identity.description)),
+                case .merkle(let root)? = snapshot.descriptor.integrity
+            else { return nil }
+            let name = SnapshotNames.upperStream(root)
+            guard try repository.stream(name) != snapshot.upper, (try? content(of: snapshot).root()) == root else { return nil }
+            return (name, snapshot.upper)
+        }
+    }
+
+    /// Writes links again that a check misses.
+    ///
+    /// - Parameter isDryRun: only report which ones.
+    /// - Returns: the path of each link in the repository, and that of the object.
+    package func restoreLinks(isDryRun: Bool) throws -> [(path: ByteString, target: ByteString)] {
+        let missing = try missingLinks()
+        if !isDryRun, !missing.isEmpty {
+            var publication = Repository.Publication()
+            for link in missing { publication.stream(link.name, link.content) }
+            try repository.publish(publication)
+        }
+        return missing.map { ("streams/" + $0.name, "objects/" + ByteString($0.content.objectPath)) }
+    }
 }

@@ -135,7 +135,7 @@ extension SnapshotStore {
         }
     }
 
-    private func content(of snapshot: StoredSnapshot) -> UpperContent {
+    func content(of snapshot: StoredSnapshot) -> UpperContent {
         UpperContent(repository, snapshot.upper, size: snapshot.descriptor.size)
     }
 

@@ -147,14 +147,23 @@ public struct SnapshotStore: Sendable {
             snapshot: snapshot, name: name, newObjects: upper.newObjects, newBytes: upper.newBytes, needsRecovery: needsRecovery)
     }
 
+    /// Whether there is a name that can be removed, or what an interrupted removal has left of it.
+    ///
+    /// - Throws: `RepositoryError`.
+    public func isRemovable(_ name: ByteString) throws -> Bool {
+        guard (try? SnapshotNames.check(name)) != nil else { return false }
+        return try [SnapshotNames.references, SnapshotNames.images].contains { try repository.streamReference($0 + "/" + name) != nil }
+    }
+
     /// Removes a name. The snapshot stays if it is the parent of another one or has another name; otherwise the next garbage collection removes it.
+    /// Also completes a removal that was interrupted.
     ///
     /// - Throws: `SnapshotError.notFound`, `RepositoryError`.
     public func remove(_ name: ByteString) throws {
-        guard (try? SnapshotNames.check(name)) != nil,
-            try repository.removeStreamReference(SnapshotNames.references + "/" + name)
-        else { throw SnapshotError.notFound(name) }
-        try repository.removeStreamReference(SnapshotNames.images + "/" + name)
+        guard (try? SnapshotNames.check(name)) != nil else { throw SnapshotError.notFound(name) }
+        let hadName = try repository.removeStreamReferenceSurely(SnapshotNames.references + "/" + name)
+        let hadImage = try repository.removeStreamReference(SnapshotNames.images + "/" + name)
+        guard hadName || hadImage else { throw SnapshotError.notFound(name) }
     }
 
     func checkFree(_ name: ByteString, replaces: Bool) throws {
