@@ -68,7 +68,7 @@ struct LayerPull: Sendable {
             } else if let stream = try presentLayer(task) {
                 found.streams[task.identifier] = stream
                 found.present += 1
-                // Before the disk's thread goes on with the layer: events of one layer come in order.
+                // Reported before the disk's thread is told of the layer: the events of a layer come in order.
                 reporter.layer(task.index, .skipped(.present))
                 wasStored?(task.identifier, stream)
             } else {
