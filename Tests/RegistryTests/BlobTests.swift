@@ -376,6 +376,32 @@ import Testing
         #expect(server.requests.isEmpty)
     }
 
+    /// A server that speaks TLS and breaks the handshake off answers plain HTTP with a 400 like this one of net/http (Go). It is no reason to
+    /// do without TLS from now on, and not the failure that helps.
+    @Test(arguments: [nil, false]) func aRefusalOfPlainHTTPIsNotTheFailure(tlsVerify: Bool?) throws {
+        let server = ScriptedServer { _ in [.reply(400, [:], Array("Client sent an HTTP request to an HTTPS server.\n".utf8))] }
+        defer { server.stop() }
+        let client = try makeClient {
+            $0.tlsVerify = tlsVerify
+            $0.retry.limit = 0
+        }
+        let error = registryError { _ = try openDownload(client, server.repository(), digest: digest, size: 1) }
+        #expect(error?.kind == .tls || error?.kind == .connection, "\(String(describing: error))")
+        #expect(client.baseURL(of: server.repository()) == nil)
+        #expect(server.requests.count == 1)
+    }
+
+    /// The same status with the API's errors is the registry's answer.
+    @Test func aRegistryWithoutTLSMayRefuseARequest() throws {
+        let body = #"{"errors":[{"code":"NAME_INVALID","message":"invalid repository name"}]}"#
+        let server = ScriptedServer { _ in [.reply(400, ["Content-Type": "application/json"], Array(body.utf8))] }
+        defer { server.stop() }
+        let client = try makeClient { $0.retry.limit = 0 }
+        let error = registryError { _ = try openDownload(client, server.repository(), digest: digest, size: 1) }
+        #expect(error?.status == 400 && error?.code == "NAME_INVALID", "\(String(describing: error))")
+        #expect(client.baseURL(of: server.repository()) != nil)
+    }
+
     @Test func cancelled() throws {
         let server = ScriptedServer { _ in [.reply(429, ["Retry-After": "60"])] }
         defer { server.stop() }

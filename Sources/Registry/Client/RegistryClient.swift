@@ -69,18 +69,30 @@ public final class RegistryClient: Sendable {
         let target = path + (query.map { "?" + $0 } ?? "")
         let key = (mayUsePlainHTTP(repository) ? "? " : "") + host
         let known = schemes.withLock { $0[key] }
-        do throws(Failure) {
-            if known == nil, isWithoutTLS(repository) {
-                return try open(
-                    repository, target, headers: headers, method, body, mayShareConnection, scheme: "http", isProbe: false, request)
+        func send(_ scheme: String, isProbe: Bool) throws(Failure) -> HTTPResponse {
+            try open(
+                repository, target, headers: headers, method, body, mayShareConnection, scheme: scheme, isProbe: isProbe, request)
+        }
+        if let known { return try send(known, isProbe: false) }
+        if isWithoutTLS(repository) {
+            do throws(Failure) {
+                return try send("http", isProbe: false)
+            } catch {
+                guard error.wantsTLS else { throw error }
+                return try send("https", isProbe: true)
             }
-            return try open(
-                repository, target, headers: headers, method, body, mayShareConnection, scheme: known ?? "https", isProbe: known == nil,
-                request)
+        }
+        let first: Failure
+        do throws(Failure) {
+            return try send("https", isProbe: true)
         } catch {
-            guard known == nil, error.mayBePlainHTTP, mayUsePlainHTTP(repository) else { throw error }
-            return try open(
-                repository, target, headers: headers, method, body, mayShareConnection, scheme: "http", isProbe: false, request)
+            guard error.mayBePlainHTTP, mayUsePlainHTTP(repository) else { throw error }
+            first = error
+        }
+        do throws(Failure) {
+            return try send("http", isProbe: false)
+        } catch {
+            throw error.wantsTLS ? first : error
         }
     }
 
@@ -128,7 +140,8 @@ public final class RegistryClient: Sendable {
             let response = try session.open(
                 asked.url, for: asked.repository, headers: headers + ["Accept-Encoding: identity"], authorization: authorization,
                 method: method, body: body, mayShareConnection: mayShareConnection, connectTimeout: connectTimeout)
-            schemes.withLock { $0[key] = scheme }
+            let mayBeRefusal = scheme == "http" && response.head.status == 400
+            if !mayBeRefusal { schemes.withLock { $0[key] = scheme } }
             switch response.head.status {
             case 200..<300: return response
             case 401:
@@ -166,7 +179,10 @@ public final class RegistryClient: Sendable {
                 wasIntroduced = true
                 authorization = try introduction(repository, url)
                 if authorization == nil { throw refused }
-            default: throw session.failure(status: response, for: request)
+            default:
+                let failure = session.failure(status: response, for: request)
+                if mayBeRefusal, !failure.wantsTLS { schemes.withLock { $0[key] = scheme } }
+                throw failure
             }
         }
     }

@@ -147,9 +147,12 @@ final class RegistrySession: Sendable {
 
     /// The values of a response with an error status.
     func response(_ response: HTTPResponse, to request: RegistryError.Request) -> RegistryError.Response {
-        let (code, message) = Self.registryError(in: response.smallBody())
-        return RegistryError.Response(
+        let body = response.smallBody()
+        let (code, message) = Self.registryError(in: body)
+        var found = RegistryError.Response(
             request: request, url: response.url.display, status: response.head.status, code: code, message: message)
+        found.wantsTLS = found.status == 400 && code == nil && String(decoding: body, as: UTF8.self).contains("HTTPS")
+        return found
     }
 
     /// `{"errors":[{"code":…,"message":…}]}` (distribution-spec, error codes), or a token server's `{"details":…}`.

@@ -209,5 +209,8 @@ struct Failure: AttemptFailure {
         self.mayBePlainHTTP = mayBePlainHTTP
     }
 
+    /// See `RegistryError.Response.wantsTLS`.
+    var wantsTLS: Bool { if case .status(let response) = error.reason { response.wantsTLS } else { false } }
+
     var whenCancelled: Failure { Failure(.cancelled(after: error)) }
 }

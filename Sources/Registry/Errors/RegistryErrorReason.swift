@@ -134,6 +134,8 @@ extension RegistryError {
         public var credentials: Credentials?
         /// The server's Retry-After, if it is longer than `RetryPolicy.maximumRetryAfter`.
         public var retryAfter: (requested: Duration, limit: Duration)?
+        /// Whether a server that speaks TLS answers a request without it: net/http of Go, nginx and httpd do so with a 400 whose text names HTTPS.
+        var wantsTLS = false
     }
 
     /// The credentials for a registry.
