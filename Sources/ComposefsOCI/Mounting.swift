@@ -51,11 +51,14 @@ extension Store {
         Misbehaviour.act(at: .image)
         let (image, id, wanted) = try mountable(image.byteString, MountableForm(bootable: bootable, requiresSeal: requiresSeal))
         let opened = try repository.openImage(id)
-        for wanted in [wanted, digest] {
-            guard let wanted, wanted != opened.id else { continue }
-            throw ImageStoreError.otherImage(image, found: opened.id.hex, wanted: wanted.hex)
-        }
+        try require(wanted, of: image, found: opened.id)
+        try require(digest, of: image, found: opened.id)
         return opened
+    }
+
+    private func require(_ wanted: ObjectID?, of image: ByteString, found: ObjectID) throws {
+        guard let wanted, wanted != found else { return }
+        throw ImageStoreError.otherImage(image, found: found.hex, wanted: wanted.hex)
     }
 
     /// Records that what a caller named was mounted.

@@ -105,30 +105,37 @@ enum MakeComposefs {
         let output = try invocation.image.map { try ImageOutput($0) }
         let dumpfile = invocation.isDumpfile ? try openDumpfile(invocation.source) : nil
         // As the C tool, which makes the store with its first file: only if contents are stored at all.
-        let storesContent = invocation.store != nil && dumpfile == nil
-        if storesContent, let path = invocation.store { try DigestStore.makeDirectory(path) }
-        if Sandbox.isWanted {
-            var rights = rights
-            if dumpfile != nil || invocation.changes.attributes != .all { rights.capabilities?.remove(.systemAdmin) }
-            _ = try Sandbox.apply(rights, repository: nil) { confinement in
-                if dumpfile == nil { confinement.readable.append(invocation.source) }
-                if storesContent, let path = invocation.store { confinement.writable.append(path) }
-                if let directory = output?.directory { confinement.writable.append(directory) }
-            }
+        let store = dumpfile == nil ? invocation.store : nil
+        if let store { try DigestStore.makeDirectory(store) }
+        if Sandbox.isWanted { try confine(invocation, store: store, output: output?.directory) }
+        let tree = try dumpfile.map(parse) ?? tree(invocation)
+        if let store { try add(tree, of: invocation.source, to: store) }
+        try write(tree, invocation, to: output)
+    }
+
+    private static func confine(_ invocation: Invocation, store: ByteString?, output: ByteString?) throws {
+        var rights = rights
+        if invocation.isDumpfile || invocation.changes.attributes != .all { rights.capabilities?.remove(.systemAdmin) }
+        _ = try Sandbox.apply(rights, repository: nil) { confinement in
+            if !invocation.isDumpfile { confinement.readable.append(invocation.source) }
+            if let store { confinement.writable.append(store) }
+            if let output { confinement.writable.append(output) }
         }
-        let tree: FileTree
-        if let dumpfile {
-            tree = try parseDumpfile(try dumpfile.readAll(limit: longestDumpfile))
-        } else {
-            tree = try self.tree(invocation)
-            if let path = invocation.store {
-                var store = try DigestStore(path)
-                try store.add(tree, from: invocation.source)
-            }
-        }
+    }
+
+    private static func add(_ tree: FileTree, of source: ByteString, to path: ByteString) throws {
+        var store = try DigestStore(path)
+        try store.add(tree, from: source)
+    }
+
+    private static func write(_ tree: FileTree, _ invocation: Invocation, to output: ImageOutput?) throws {
         let image = try writeErofs(tree, version: version(for: tree, invocation.versions))
         try output?.write(image)
-        if invocation.printsDigest { try Output.print(image.withUnsafeBytes { VerityHasher.objectID(of: $0, .sha256) }.hex) }
+        if invocation.printsDigest { try printDigest(of: image) }
+    }
+
+    private static func printDigest(of image: [UInt8]) throws {
+        try Output.print(image.withUnsafeBytes { VerityHasher.objectID(of: $0, .sha256) }.hex)
     }
 
     /// In bytes: no image of the largest size has a dumpfile that is longer.
@@ -136,6 +143,10 @@ enum MakeComposefs {
 
     private static func openDumpfile(_ path: ByteString) throws -> OpenFile {
         OpenFile(path == "-" ? try FileDescriptor.duplicate(of: StandardStream.input.rawValue) : try FileDescriptor.open(path, .readOnly))
+    }
+
+    private static func parse(_ dumpfile: OpenFile) throws -> FileTree {
+        try parseDumpfile(try dumpfile.readAll(limit: longestDumpfile))
     }
 
     private static func tree(_ invocation: Invocation) throws -> FileTree {

@@ -94,27 +94,37 @@ extension ImageStore {
         _ image: ByteString, at path: ByteString, _ options: UnifiedKernelOptions = UnifiedKernelOptions()
     ) throws -> BuiltUnifiedKernel {
         let target = try BootTarget(image, self)
-        let boot: (id: ObjectID, version: ErofsVersion)
+        let boot = try unifiedKernelRoot(target, options.filtering)
+        let parts = try UnifiedKernelParts(target.tree, options, self)
+        let argument = ComposefsArgument(boot.id, boot.version == .v2 ? .v2 : .v1, allowsInsecure: options.allowsInsecure)
+        let line = try parts.commandLine(argument, changes: options.arguments)
+        let built = try UnifiedKernelFile(path).build(parts, line, stub: options.stub)
+        return BuiltUnifiedKernel(
+            path: path, size: built.size, imageID: boot.id, commandLine: line, version: parts.version, program: built.program)
+    }
+
+    /// The image for booting that the command line names.
+    private func unifiedKernelRoot(_ target: BootTarget, _ filtering: XattrFiltering) throws -> (id: ObjectID, version: ErofsVersion) {
         if let stored = target.stored {
             let version = repository.erofsFormats.default
-            boot = (try stored.bootImageID(version, options.filtering) ?? computedBootImage(of: stored, options.filtering), version)
-        } else {
-            guard let id = target.namedID else { preconditionFailure("an image has a manifest or a name") }
-            boot = (id, try erofsImage(id).version)
+            return (try stored.bootImageID(version, filtering) ?? computedBootImage(of: stored, filtering), version)
         }
-        let parts = try UnifiedKernelParts(target.tree, options, self)
-        var line = parts.arguments
-        for argument in options.arguments.arguments {
+        guard let id = target.namedID else { preconditionFailure("an image has a manifest or a name") }
+        return (id, try erofsImage(id).version)
+    }
+}
+
+extension UnifiedKernelParts {
+    /// The image's kernel arguments with the caller's, after the one that names the root file system.
+    fileprivate func commandLine(_ argument: ComposefsArgument, changes: KernelCommandLine) throws -> KernelCommandLine {
+        var line = arguments
+        for argument in changes.arguments {
             guard !argument.bytes.contains(where: { $0 < 0x20 || $0 == 0x7f }) else { throw UnifiedKernelError.invalidArgument(argument) }
             line.set(argument)
         }
         // The image's own entry may name another image.
         line.arguments.removeAll { ((try? ComposefsArgument($0)) ?? nil) != nil }
-        let argument = ComposefsArgument(boot.id, boot.version == .v2 ? .v2 : .v1, allowsInsecure: options.allowsInsecure)
         line.arguments.insert(argument.text, at: 0)
-
-        let built = try UnifiedKernelFile(path).build(parts, line, stub: options.stub)
-        return BuiltUnifiedKernel(
-            path: path, size: built.size, imageID: boot.id, commandLine: line, version: parts.version, program: built.program)
+        return line
     }
 }
