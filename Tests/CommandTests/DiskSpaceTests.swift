@@ -157,6 +157,33 @@ struct DiskSpaceTests {
         for name in ["one", "two", "three"] { try small.succeed(["snapshot", "verify", name]) }
     }
 
+    /// Neither a file nor a directory is begun for a disk that does not fit. Blocks of zeros need no space.
+    @Test(arguments: [false, true]) func restoredSnapshots(onExt4: Bool) throws {
+        let small = try Small(onExt4 ? "24M" : "size=20m", ext4: onExt4)
+        let upper = try makeUpper(small)
+        let other = small.folder.path + "/other"
+        func run(_ arguments: [String]) throws -> CommandResult { try Cfsoci.run(arguments + ["--repo", other]) }
+        try Cfsoci.succeed(["init", other, "--insecure"])
+        try Cfsoci.succeed(["pull", "oci:" + small.folder.path + "/layout", "t", "--repo", other])
+        try write(upper, 30)
+        #expect(try run(["snapshot", "create", "one", "--upper", upper, "--image", "t"]).status == 0)
+        let before = small.files
+        let target = small.mount + "/target"
+        for command in ["restore", "export"] {
+            let result = try run(["snapshot", command, "one", target])
+            small.expectRefusal(result, "\(target): the disk needs at least ")
+            #expect(result.error.contains("free some space"), "\(result.error)")
+            #expect(small.files == before)
+        }
+        // 512 blocks of data in as many objects of 64 KiB.
+        try mustShell(
+            "fallocate --punch-hole --offset 100M --length 40M $1; for n in $(seq 512); do dd if=/dev/urandom of=$1 bs=4096 count=1 seek=$((25600 + 16 * n)) conv=notrunc status=none; done",
+            [upper])
+        #expect(try run(["snapshot", "create", "two", "--upper", upper, "--image", "t"]).status == 0)
+        #expect(try run(["snapshot", "restore", "two", target]).status == 0)
+        try mustShell("cmp $1 $2", [upper, target])
+    }
+
     /// There are bytes for the content, and no inodes. Nothing but whole objects stays, and the next collection removes them.
     @Test func noInodesLeft() throws {
         let small = try Small("size=40m,nr_inodes=250")

@@ -313,9 +313,16 @@ struct SnapshotTests {
         try mustShell("rm $1.edited/snapshot.json; mkfifo $1.edited/snapshot.json", [path("out")])
         try refused(edited, 1, "snapshot.json: is not a regular file")
         try refused(["import", folder.path, "two"], 1, "snapshot.json")
-        try refused(["import", path("out"), "one"], 1, "already")
         #expect(try snapshot(["list", "-q"]).lines == ["one"])
-        try snapshot(["import", path("out"), "one", "--force"])
+        // The name has this snapshot: nothing changes. Another one needs --force.
+        let before = fileList(repository).sorted()
+        #expect(try snapshot(["import", path("out"), "one", "--json"]).json()["identity"]?.string == identity("one"))
+        #expect(fileList(repository).sorted() == before)
+        try mustShell("printf X | dd of=$1/upper.ext4 conv=notrunc bs=1 seek=5000000 status=none", [path("out")])
+        try refused(["import", path("out"), "one"], 1, "upper.ext4: has the digest")
+        try edit("document['created_at'] = '2026-01-02T03:04:05.000000000Z'; upper['integrity'] = None")
+        try refused(["import", path("out.edited"), "one"], 1, "there is a snapshot \"one\" already")
+        try snapshot(["import", path("out.edited"), "one", "--force"])
     }
 
     /// A damaged object: verify, fsck and restore find it, and restore leaves nothing behind.

@@ -22,9 +22,15 @@ extension SnapshotStore {
     /// Writes the content of a snapshot's disk to a new file, whose holes are those of the source at least, and verifies every object on the way.
     /// The file has its name only when it is complete and durable; an existing file is never replaced.
     ///
-    /// - Throws: `SnapshotError.damaged`, `RepositoryError` if the store is damaged; `DiskError.exists`, `.invalidPath`; `SystemError`.
+    /// - Throws: `SnapshotError.damaged`, `RepositoryError` if the store is damaged; `DiskError.exists`, `.invalidPath`, `.noSpace`; `SystemError`.
     public func restore(_ snapshot: StoredSnapshot, to path: ByteString) throws {
-        try naming(snapshot) { try DiskOutput.makeNewFile(path) { try content(of: snapshot).copy(to: $0) } }
+        try naming(snapshot) { try DiskOutput.makeNewFile(path) { try copy(snapshot, to: $0, path) } }
+    }
+
+    private func copy(_ snapshot: StoredSnapshot, to file: borrowing FileDescriptor, _ path: ByteString) throws {
+        let content = content(of: snapshot)
+        try content.checkSpace(DiskSpace(path: path, status: try file.fileSystemStatus()))
+        try content.copy(to: file)
     }
 
     /// Writes a snapshot as microsandbox has it: a directory with `snapshot.json` and the disk's file.
@@ -34,7 +40,7 @@ extension SnapshotStore {
         try naming(snapshot) {
             try DiskOutput.makeDirectory(path) { directory in
                 let upper = try directory.makeFile(ByteString(snapshot.descriptor.file))
-                try content(of: snapshot).copy(to: upper.file)
+                try copy(snapshot, to: upper.file, path)
                 let document = try directory.makeFile(ByteString(SnapshotDescriptor.fileName))
                 try document.file.writeAll(snapshot.descriptor.canonicalBytes)
             }
@@ -42,14 +48,15 @@ extension SnapshotStore {
     }
 
     /// Stores a snapshot from a directory with `snapshot.json` and the disk's file, and keeps its identity. A digest that the descriptor records is
-    /// compared with the file.
+    /// compared with the file. If the name has this snapshot already, it is checked all the same, and stays.
     ///
     /// - Throws: `SnapshotError`, `RepositoryError`, `SystemError`.
     public func importSnapshot(_ path: ByteString, as name: ByteString, replaces: Bool = false) throws -> SnapshotReport {
-        try checkFree(name, replaces: replaces)
+        try SnapshotNames.check(name)
         let directory = try FileDescriptor.open(path, [.readOnly, .directory])
         let documentPath = path + "/" + ByteString(SnapshotDescriptor.fileName)
         let descriptor = try readDescriptor(in: directory, documentPath)
+        try checkFree(name, for: descriptor.identity, replaces: replaces)
         guard descriptor.requires.isEmpty else {
             throw SnapshotError.requires(documentPath, extensions: descriptor.requires.joined(separator: ", "))
         }

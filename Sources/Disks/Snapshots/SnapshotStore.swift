@@ -166,11 +166,11 @@ public struct SnapshotStore: Sendable {
         guard hadName || hadImage else { throw SnapshotError.notFound(name) }
     }
 
-    func checkFree(_ name: ByteString, replaces: Bool) throws {
+    /// - Parameter identity: of the snapshot that may have the name.
+    func checkFree(_ name: ByteString, for identity: ContentDigest? = nil, replaces: Bool) throws {
         try SnapshotNames.check(name)
-        guard try replaces || repository.streamReference(SnapshotNames.references + "/" + name) == nil else {
-            throw SnapshotError.exists(name)
-        }
+        guard !replaces, let reference = try repository.streamReference(SnapshotNames.references + "/" + name) else { return }
+        guard let identity, reference.entry == SnapshotNames.stream(identity) else { throw SnapshotError.exists(name) }
     }
 
     /// Stores a descriptor, makes it and the content durable, and gives them a name.

@@ -65,6 +65,31 @@ struct UpperContent: Sendable {
 
     // MARK: Copying
 
+    /// Refuses a copy that certainly does not fit. If all leaves with data do, no object is read; otherwise blocks with data are counted.
+    ///
+    /// - Throws: `DiskError.noSpace`; as `copy`.
+    func checkSpace(_ space: DiskSpace) throws {
+        guard let free = space.freeBytes else { return }
+        var leaves: UInt64 = 0
+        try forEachWindow { parts in for part in parts where part.object != nil { leaves += part.count } }
+        guard leaves > free else { return }
+        var needed: UInt64 = 0
+        let repository = repository
+        try forEachWindow { parts in
+            let counts = parallelMap(Self.batches(parts), threads: Host.processorCount, batch: 1) { batch in
+                Result {
+                    var count: UInt64 = 0
+                    try Self.withLeaves(batch, repository) { _, _, read in
+                        Self.forEachRun(of: try read()) { count += UInt64($0.count) }
+                    }
+                    return count
+                }
+            }
+            for count in counts { needed += try count.get() }
+            guard needed <= free else { throw DiskError.noSpace(space.path, needed: needed, free: free) }
+        }
+    }
+
     private final class Target: Sendable {
         let file: FileDescriptor
         let canClone = Atomic<Bool>(true)
@@ -104,15 +129,21 @@ struct UpperContent: Sendable {
                     target.canClone.store(false, ordering: .relaxed)
                 }
             }
-            try write(try read(), at: part.offset, to: target.file)
+            let leaf = try read()
+            try forEachRun(of: leaf) { (run) throws(SystemError) in
+                let bytes = UnsafeRawBufferPointer(rebasing: leaf[run])
+                try target.file.pwriteAll(bytes, at: part.offset + UInt64(run.lowerBound))
+            }
         }
         if let first = parts.first, let last = parts.last {
             target.file.startWriteback(at: first.offset, count: last.offset + last.count - first.offset)
         }
     }
 
-    /// Writes the blocks that are not all zeros.
-    private static func write(_ leaf: UnsafeRawBufferPointer, at offset: UInt64, to file: borrowing FileDescriptor) throws {
+    /// Calls `body` with ranges of blocks that are not all zeros.
+    private static func forEachRun<Failure>(
+        of leaf: UnsafeRawBufferPointer, _ body: (Range<Int>) throws(Failure) -> Void
+    ) throws(Failure) {
         let blockSize = 4096
         var start = 0
         while start < leaf.count {
@@ -122,7 +153,7 @@ struct UpperContent: Sendable {
                 if isZero(UnsafeRawBufferPointer(rebasing: leaf[end..<next])) { break }
                 end = next
             }
-            if end > start { try file.pwriteAll(UnsafeRawBufferPointer(rebasing: leaf[start..<end]), at: offset + UInt64(start)) }
+            if end > start { try body(start..<end) }
             // The block at `end` is a hole.
             start = end + blockSize
         }
