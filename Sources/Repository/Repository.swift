@@ -139,6 +139,8 @@ struct Activity: ~Copyable {
     let storing = Atomic<Int>(0)
     /// Whether anything was stored since the last sync.
     let isUnsynced = Atomic<Bool>(false)
+    /// How many of the last objects that were stored from memory were new, up to a limit.
+    let newInARow = Atomic<Int>(0)
     /// Whether existing objects must be read before they are relied on, because an interrupted pull could not be examined.
     let distrustsObjects = Atomic<Bool>(false)
     /// Whether this handle has looked for other handles that are storing.

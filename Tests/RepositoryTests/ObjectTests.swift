@@ -82,14 +82,21 @@ import Testing
         #expect(try root.status(at: "objects/" + ByteString(second.id.objectPath)).permissions == 0o644)
     }
 
-    enum Damage: CaseIterable { case empty, cut, longer, link, directoryMissing }
+    enum Damage: CaseIterable { case empty, cut, changed, longer, link, directoryMissing }
+    enum Way: CaseIterable {
+        case memory
+        /// After many objects that were new, so that this one is expected to be new, too.
+        case memoryAfterNewOnes
+        case writer
+    }
 
     /// What a crash or a fault left under an object's name is replaced, never kept.
-    @Test(arguments: Damage.allCases, [false, true])
-    func tornObjectIsReplaced(_ damage: Damage, _ streaming: Bool) throws {
+    @Test(arguments: Damage.allCases, Way.allCases)
+    func tornObjectIsReplaced(_ damage: Damage, _ way: Way) throws {
         let scratch = try Scratch()
         let repository = try scratch.create()
         let bytes = content(10_000)
+        if way == .memoryAfterNewOnes { for number in 0..<100 { #expect(try repository.store(content(100 + number)).isNew) } }
         let object = try repository.store(bytes)
         let path = "objects/" + ByteString(object.id.objectPath)
         let root = try scratch.directory()
@@ -97,12 +104,13 @@ import Testing
         switch damage {
         case .empty: try scratch.write(path, [])
         case .cut: try scratch.write(path, Array(bytes[..<4096]))
+        case .changed: try scratch.write(path, bytes[..<9999] + [~bytes[9999]])
         case .longer: try scratch.write(path, bytes + [0])
         case .link: try root.symlink(target: "/etc/passwd", at: path)
         case .directoryMissing: try root.removeDirectory(at: ByteString(Array(path.bytes[..<10])))
         }
         let again: StoredObject
-        if streaming {
+        if way == .writer {
             var writer = try repository.makeObjectWriter()
             try writer.append(bytes)
             again = try writer.finish()
@@ -139,6 +147,21 @@ import Testing
         try scratch.directory().unlink(at: path)
         #expect(failure { _ = try repository.openObject(object.id) }?.description == "object \(object.id) is missing")
         #expect(try repository.objectSize(object.id) == nil)
+    }
+
+    /// After many new objects, one that the repository has is found by its name, and takes no further space.
+    @Test func presentAfterManyNewOnes() throws {
+        let scratch = try Scratch()
+        let repository = try scratch.create()
+        for number in 0..<100 { #expect(try repository.store(content(100 + number)).isNew) }
+        let before = try scratch.listing()
+        for number in [7, 8] {
+            let again = try repository.store(content(100 + number))
+            #expect(again == StoredObject(id: again.id, size: UInt64(100 + number), isNew: false))
+        }
+        #expect(try scratch.listing() == before)
+        #expect(try repository.store(content(300)).isNew)
+        #expect(try repository.check().objectsChecked == 101)
     }
 
     /// Many threads store the same and different objects at once.

@@ -43,12 +43,24 @@ extension Repository {
         try beginStoring()
         defer { endStoring() }
         let path = Layout.objectPath(id)
-        let found = try inspect(id, size: size, at: path, chunks)
-        if found == .good { return StoredObject(id: id, size: size, isNew: false) }
-        var temporary = try makeTemporary(mode: 0o644)
-        try system { () throws(SystemError) in try temporary.file.writeAll(chunks) }
-        return try commit(&temporary, id, size: size, at: path, found: found)
+        let expectsNew = activity.newInARow.load(ordering: .relaxed) >= Self.newInARowLimit
+        let found = expectsNew ? .absent : try inspect(id, size: size, at: path, chunks)
+        var stored = StoredObject(id: id, size: size, isNew: false)
+        if found != .good {
+            var temporary = try makeTemporary(mode: 0o644)
+            try system { () throws(SystemError) in try temporary.file.writeAll(chunks) }
+            stored = try commit(&temporary, id, size: size, at: path, found: found)
+        }
+        if !stored.isNew {
+            activity.newInARow.store(0, ordering: .relaxed)
+        } else if !expectsNew {
+            activity.newInARow.add(1, ordering: .relaxed)
+        }
+        return stored
     }
+
+    /// After so many new objects in a row, the next one is written without looking for it first: its name tells whether it was there.
+    private static var newInARowLimit: Int { 64 }
 
     // MARK: Common to all ways of storing
 

@@ -1,19 +1,50 @@
+import ComposefsBytes
 import ComposefsConcurrency
 import ComposefsRepository
 
-/// Writes the objects of layers to the device while the merged image is made: the sync before the publication has little left to wait for.
+/// Writes the objects of layers to the device while others arrive and the merged image is made: the sync before the publication has little left to
+/// wait for.
 final class EarlySync: Sendable {
+    private let repository: Repository
     private let pool = WorkerPool(threads: 1)
-    private let failure = Guarded<RepositoryError?>(nil)
+    private let state = Guarded(State())
+
+    private struct State {
+        var unsynced: UInt64 = 0
+        var isRunning = false
+        var failure: RepositoryError?
+
+        /// Whether a sync is worth its transaction.
+        mutating func begin() -> Bool {
+            isRunning = unsynced >= EarlySync.leastBytes && failure == nil
+            if isRunning { unsynced = 0 }
+            return isRunning
+        }
+    }
 
     /// In bytes. Less than that costs nothing to write at the end, and a second transaction of the file system would.
     private static let leastBytes: UInt64 = 8 << 20
 
-    /// Starts, unless only `bytes` were stored and that is too little. What is stored later may be written, too, or not.
-    init?(_ repository: Repository, stored bytes: UInt64) {
-        guard bytes >= Self.leastBytes else { return nil }
-        pool.submit { [failure] in
-            do throws(RepositoryError) { try repository.syncData() } catch { failure.change { $0 = error } }
+    init(_ repository: Repository) { self.repository = repository }
+
+    /// Call it when `bytes` more were stored.
+    func stored(_ bytes: UInt64) {
+        let starts = state.change { state in
+            state.unsynced = state.unsynced.saturatingAdd(bytes)
+            return !state.isRunning && state.begin()
+        }
+        if starts { pool.submit { [state, repository] in Self.sync(repository, state) } }
+    }
+
+    private static func sync(_ repository: Repository, _ state: Guarded<State>) {
+        var goesOn = true
+        while goesOn {
+            var failure: RepositoryError?
+            do throws(RepositoryError) { try repository.syncData() } catch { failure = error }
+            goesOn = state.change { state in
+                state.failure = failure
+                return state.begin()
+            }
         }
     }
 
@@ -22,7 +53,7 @@ final class EarlySync: Sendable {
     /// - Throws: `RepositoryError` if the device has lost something: a later sync may not report it again.
     func finish() throws(RepositoryError) {
         pool.shutdown()
-        if let failure = failure.read({ $0 }) { throw failure }
+        if let failure = state.read({ $0.failure }) { throw failure }
     }
 
     /// Ends the thread, if `finish` has not. A failure is recorded by the repository.

@@ -41,6 +41,8 @@ struct LayerPull: Sendable {
     let profile: PullProfile
     /// Called on any thread when a layer is in the store.
     var wasStored: (@Sendable (ContentDigest, ObjectID) -> Void)?
+    /// Told of the bytes of each new layer.
+    var earlySync: EarlySync?
     /// Remembers the hashes of the blocks of new objects.
     var blockHashes: StoredBlockHashes?
     private var store: ImageStore { ImageStore(repository) }
@@ -101,6 +103,7 @@ struct LayerPull: Sendable {
                         let layer = try fetch(task, lease, pipeline)
                         layers.withLock { $0.add(layer, task.identifier) }
                         wasStored?(task.identifier, layer.stream)
+                        if case .new(let imported) = layer { earlySync?.stored(imported.statistics.storedBytes) }
                     } catch {
                         queue.fail(task, explained(error, task))
                     }

@@ -211,12 +211,13 @@ struct ImagePull {
         let limits = treeLimits(manifest)
         let disks = DiskPull(options.disks, store, resolved.digest, config.diffIDs, limits, reporter, options.cancellation)
         defer { disks?.end() }
+        let early = EarlySync(repository)
+        defer { early.end() }
         var pull = layerPull
+        pull.earlySync = early
         if let disks { (pull.wasStored, pull.blockHashes) = ({ disks.stored($0, $1) }, disks.blockHashes) }
         let layers = try pull.run(tasks, count: manifest.layers.count)
         let keptBlobs = try layerPull.keepBlobs(tasks, count: manifest.layers.count)
-        let early = EarlySync(repository, stored: layers.statistics.storedBytes)
-        defer { early?.end() }
         if isLast, !options.storesReferrers { try options.downloadsEnded?() }
         let streams = config.diffIDs.compactMap { diffID in layers.streams[diffID].map { (diffID: diffID, stream: $0) } }
 
@@ -249,7 +250,7 @@ struct ImagePull {
         let kept = try profile.measure(.disk) { try disks?.finish(&publication) ?? [] }
         reporter.image(.publishing)
         let published = try profile.measure(.sync) {
-            try early?.finish()
+            try early.finish()
             return try store.publish(
                 manifest: manifest, digest: resolved.digest, config: config.bytes, layers: streams.map { ($0.diffID, $0.stream) },
                 images: try known?.imageIDs(besides: images, where: store.hasIntactImage) ?? images, boot: boot, keptBlobs: keptBlobs,
