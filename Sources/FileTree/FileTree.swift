@@ -75,7 +75,8 @@ public struct FileTree: Sendable {
     var blob: [UInt8] = []
     var digests: [ObjectID] = []
     var attributeLists: [[ExtendedAttribute]] = [[]]
-    var attributeIndex: [[ExtendedAttribute]: UInt32] = [[]: 0]
+    /// The places of the lists, but of the empty one, which is the first.
+    var attributeIndex: [[ExtendedAttribute]: UInt32] = [:]
     /// Finds the entry for a directory and a name.
     var table = EntryTable()
 
@@ -150,7 +151,7 @@ public struct FileTree: Sendable {
     public mutating func mapExtendedAttributes(_ transform: ([ExtendedAttribute]) -> [ExtendedAttribute]) {
         let old = attributeLists
         attributeLists = [[]]
-        attributeIndex = [[]: 0]
+        attributeIndex = [:]
         attributeBytes = 0
         let moved = old.map { intern(transform($0)) }
         for index in inodes.indices { inodes[index].attributes = moved[Int(inodes[index].attributes)] }

@@ -125,6 +125,7 @@ extension FileTree {
 
     mutating func intern(_ attributes: [ExtendedAttribute]) -> UInt32 {
         if attributes.isEmpty { return 0 }
+        if attributes.isEmpty { return 0 }
         if let known = attributeIndex[attributes] { return known }
         let index = UInt32(attributeLists.count)
         attributeLists.append(attributes)

@@ -1,5 +1,3 @@
-internal import ComposefsCOpenSSL
-
 /// Computes fs-verity digests in user space: a Merkle tree of 4096-byte blocks without salt
 /// (Documentation/filesystems/fsverity.rst, "File digest computation").
 ///
@@ -10,7 +8,7 @@ public struct VerityHasher: ~Copyable {
     public static let blockSize = 4096
 
     public let algorithm: VerityAlgorithm
-    private let context: OpaquePointer
+    private var sha: SHA2
     /// The end of the content so far, which does not fill a block yet.
     private let partial: UnsafeMutableRawPointer
     private var partialCount = 0
@@ -29,19 +27,13 @@ public struct VerityHasher: ~Copyable {
 
     public init(_ algorithm: VerityAlgorithm) {
         self.algorithm = algorithm
-        // Both calls fail only when memory is exhausted or libcrypto is broken; no input can cause it.
-        guard let context = EVP_MD_CTX_new(), let method = algorithm == .sha256 ? EVP_sha256() : EVP_sha512() else {
-            fatalError("libcrypto has no \(algorithm.name)")
-        }
-        EVP_DigestInit_ex(context, method, nil)
-        self.context = context
+        sha = SHA2(algorithm == .sha256 ? .sha256 : .sha512)
         partial = .allocate(byteCount: Self.blockSize, alignment: 64)
         levels = .allocate(byteCount: Self.blockSize * Self.levelCount, alignment: 64)
         levelCounts = Array(repeating: 0, count: Self.levelCount)
     }
 
     deinit {
-        EVP_MD_CTX_free(context)
         partial.deallocate()
         levels.deallocate()
     }
@@ -83,7 +75,7 @@ public struct VerityHasher: ~Copyable {
         var left = count
         if partialCount > 0 {
             let part = min(Self.blockSize - partialCount, Int(min(left, UInt64(Self.blockSize))))
-            memset(partial + partialCount, 0, part)
+            (partial + partialCount).initializeMemory(as: UInt8.self, repeating: 0, count: part)
             partialCount += part
             size += UInt64(part)
             left -= UInt64(part)
@@ -98,7 +90,7 @@ public struct VerityHasher: ~Copyable {
             left -= UInt64(Self.blockSize)
         }
         if left > 0 {
-            memset(partial, 0, Int(left))
+            partial.initializeMemory(as: UInt8.self, repeating: 0, count: Int(left))
             partialCount = Int(left)
         }
     }
@@ -127,9 +119,7 @@ public struct VerityHasher: ~Copyable {
     private mutating func findZeroHash() {
         guard zeroHash.isEmpty else { return }
         let zeros = [UInt8](repeating: 0, count: Self.blockSize)
-        var hash = [UInt8](repeating: 0, count: Int(EVP_MAX_MD_SIZE))
-        zeros.withUnsafeBytes { sum($0.baseAddress, Self.blockSize, into: &hash) }
-        zeroHash = hash
+        zeroHash = sum(zeros)
     }
 
     private mutating func append(blockHash: UnsafeRawPointer) {
@@ -166,7 +156,7 @@ public struct VerityHasher: ~Copyable {
 
     public mutating func finalize() -> ObjectID {
         if partialCount > 0 {
-            memset(partial + partialCount, 0, Self.blockSize - partialCount)
+            (partial + partialCount).initializeMemory(as: UInt8.self, repeating: 0, count: Self.blockSize - partialCount)
             hash(partial, level: 0)
         }
         // The root hash of an empty file is all zeros. The hash of a single block is the root hash itself. Otherwise the last block of
@@ -178,23 +168,21 @@ public struct VerityHasher: ~Copyable {
                 let filled = levelCounts[level]
                 if filled > 0 {
                     let block = levels + level * Self.blockSize
-                    memset(block + filled, 0, Self.blockSize - filled)
+                    (block + filled).initializeMemory(as: UInt8.self, repeating: 0, count: Self.blockSize - filled)
                     levelCounts[level] = 0
                     hash(block, level: level + 1)
                 }
                 level += 1
             }
         }
-        let descriptor = self.descriptor(rootAt: size > 0 ? level * Self.blockSize : nil)
-        var digest = descriptor
-        descriptor.withUnsafeBytes { sum($0.baseAddress, 256, into: &digest) }
+        let digest = sum(descriptor(rootAt: size > 0 ? level * Self.blockSize : nil))
         size = 0
         partialCount = 0
         blockHashes = nil
         for index in levelCounts.indices { levelCounts[index] = 0 }
-        guard
-            let id = digest.withUnsafeBytes({ ObjectID(algorithm: algorithm, bytes: UnsafeRawBufferPointer(rebasing: $0[..<digestSize])) })
-        else { fatalError("the digest's length is the algorithm's") }
+        guard let id = digest.withUnsafeBytes({ ObjectID(algorithm: algorithm, bytes: $0) }) else {
+            fatalError("the digest's length is the algorithm's")
+        }
         return id
     }
 
@@ -216,9 +204,8 @@ public struct VerityHasher: ~Copyable {
     private mutating func hash(_ block: UnsafeRawPointer, level: Int) {
         makeRoom(level: level)
         let at = level * Self.blockSize + levelCounts[level]
-        begin()
-        EVP_DigestUpdate(context, block, Self.blockSize)
-        EVP_DigestFinal_ex(context, (levels + at).assumingMemoryBound(to: UInt8.self), nil)
+        sha.update(block, Self.blockSize)
+        sha.finish(into: levels + at)
         if level == 0 { note(levels + at) }
         levelCounts[level] += algorithm.digestSize
     }
@@ -230,14 +217,10 @@ public struct VerityHasher: ~Copyable {
         hash(levels + level * Self.blockSize, level: level + 1)
     }
 
-    /// Without the method, which the context has: OpenSSL would look it up again for every block.
-    private func begin() { EVP_DigestInit_ex(context, nil, nil) }
-
-    private func sum(_ bytes: UnsafeRawPointer?, _ count: Int, into digest: inout [UInt8]) {
-        begin()
-        EVP_DigestUpdate(context, bytes, count)
-        digest.withUnsafeMutableBufferPointer { out in
-            _ = EVP_DigestFinal_ex(context, out.baseAddress, nil)
-        }
+    private mutating func sum(_ bytes: [UInt8]) -> [UInt8] {
+        bytes.withUnsafeBytes { if let start = $0.baseAddress { sha.update(start, $0.count) } }
+        var digest = [UInt8](repeating: 0, count: sha.size)
+        digest.withUnsafeMutableBytes { if let start = $0.baseAddress { sha.finish(into: start) } }
+        return digest
     }
 }

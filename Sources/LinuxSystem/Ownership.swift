@@ -30,8 +30,15 @@ public enum OwnershipFault: Sendable, Hashable, CustomStringConvertible {
 /// member is its owner does not count as another user: distributions give each user such a group, and a umask of 002.
 public final class OwnershipCheck: Sendable {
     private let trusted: [UInt32]
-    /// Results of group lookups by group and owner: whether the owner is the group's only member.
-    private let privateGroups = Mutex<[UInt64: Bool]>([:])
+    /// A lookup of a group: whether the owner is its only member.
+    private struct Lookup {
+        var group: UInt32
+        var user: UInt32
+        var isPrivate: Bool
+    }
+
+    /// Few, and a dictionary would cost more to set up than the rest of a check.
+    private let lookups = Mutex<[Lookup]>([])
 
     /// Creates a check for the process's effective user. For root, the user who called sudo is trusted too.
     public convenience init() {
@@ -67,10 +74,9 @@ public final class OwnershipCheck: Sendable {
 
     /// Whether the group is the user's private group: it has the user's name, is the user's primary group and lists no other member.
     private func isPrivate(_ group: UInt32, of user: UInt32) -> Bool {
-        let key = UInt64(group) << 32 | UInt64(user)
-        if let known = privateGroups.withLock({ $0[key] }) { return known }
+        if let known = lookups.withLock({ $0.first { $0.group == group && $0.user == user } }) { return known.isPrivate }
         let found = Accounts.isPrivateGroup(group, of: user)
-        privateGroups.withLock { $0[key] = found }
+        lookups.withLock { $0.append(Lookup(group: group, user: user, isPrivate: found)) }
         return found
     }
 

@@ -47,6 +47,29 @@ import Testing
             "\(result.error)")
     }
 
+    /// A configuration of OpenSSL may leave it without any algorithm that is looked up by its name, as one for FIPS does whose module is missing. Hashes
+    /// are the same, and no command waits for the configuration to be read.
+    @Test func configurationOfOpenSSL() throws {
+        let (store, image) = try ContractStore.small()
+        let path = folder.path + "/openssl.cnf"
+        try writeFile(
+            path, Array("openssl_conf = init\n[init]\nproviders = list\n[list]\nfips = module\n[module]\nactivate = 1\n".utf8))
+        let environment = ["OPENSSL_CONF=" + path]
+        func output(_ arguments: [String]) throws -> String {
+            let result = try store.run(arguments, environment: environment)
+            #expect(result.status == 0, "\(arguments): \(result.error)")
+            return result.text
+        }
+        #expect(try output(["ls", "-R", "t"]) == store.succeed(["ls", "-R", "t"]).text)
+        #expect(try output(["fsck", "--deep"]).contains("status: ok"))
+        let other = folder.path + "/other"
+        #expect(try Cfsoci.run(["init", other, "--insecure"], environment: environment).status == 0)
+        let pull = ["pull", "oci:" + store.layoutPath("t"), "t", "--json", "--repo", other]
+        let pulled = try Cfsoci.run(pull, environment: environment)
+        #expect(pulled.status == 0 && pulled.text.contains(image.manifest), "\(pulled.error)")
+        #expect(try Cfsoci.succeed(["fsck", "--deep", "--repo", other]).text.contains("status: ok"))
+    }
+
     /// The address of a proxy is libcurl's to parse.
     @Test func proxyInConfiguration() throws {
         let (store, _) = try ContractStore.small()
