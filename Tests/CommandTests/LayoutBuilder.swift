@@ -18,7 +18,10 @@ struct LayoutBuilder {
             return digest
         }
         let diffIDs = layers.map { "\"\(ContentDigest.of($0))\"" }.joined(separator: ",")
-        let blobs = try layers.map { layer in try compressor.map { try launch($0, ["-c", "-1"], input: layer).output } ?? layer }
+        // gzip would store the time, and the digests would be others each time.
+        let blobs = try layers.map { layer in
+            try compressor.map { try launch($0, ["-c", "-1"] + ($0 == "gzip" ? ["-n"] : []), input: layer).output } ?? layer
+        }
         let layerDigests = try blobs.map { try blob($0) }
         let layerType = "application/vnd.oci.image.layer.v1.tar" + (compressor.map { "+" + $0 } ?? "")
         let config = Array(

@@ -103,10 +103,10 @@ import Testing
         let damaged = try shell(
             """
             $CFSOCI --repo $1/repo export small:1 oci-archive:- > $1/whole.tar 2> /dev/null
-            head -c 9000 $1/whole.tar > $1/cut.tar
-            cat $1/cut.tar | $CFSOCI --repo $1/repo pull oci-archive:-
+            # Not only the end of the archive is missing, which other tools leave out, too.
+            head -c $(( $(stat -c %s $1/whole.tar) / 2 )) $1/whole.tar | $CFSOCI --repo $1/repo pull oci-archive:-
             """, [folder.path])
-        expectRefusal(damaged)
+        #expect(expectRefusal(damaged).contains("the archive ends inside"))
         #expect(try Cfsoci.run(repo + ["fsck"]).status == 0)
         let terminal = try inTerminal(repo + ["export", "small:1", "oci-archive:-"])
         #expect(terminal.status == 64 && String(decoding: terminal.shown, as: UTF8.self).contains("standard output is a terminal"))
