@@ -43,7 +43,8 @@ extension Repository {
         try beginStoring()
         defer { endStoring() }
         let path = Layout.objectPath(id)
-        let expectsNew = activity.newInARow.load(ordering: .relaxed) >= Self.newInARowLimit
+        // With fs-verity the look costs little beside the rest.
+        let expectsNew = !isSecure && activity.newInARow.load(ordering: .relaxed) >= Self.newInARowLimit
         let found = expectsNew ? .absent : try inspect(id, size: size, at: path, chunks)
         var stored = StoredObject(id: id, size: size, isNew: false)
         if found != .good {
@@ -149,11 +150,11 @@ extension Repository {
     func commit(
         _ temporary: inout Temporary, _ id: ObjectID, size: UInt64, at path: ByteString, found: Presence
     ) throws(RepositoryError) -> StoredObject {
-        var found = found
+        var (found, isSigned) = (found, false)
         // The device begins with them, so that the sync has less to wait for. fs-verity writes all of them anyway.
         if !isSecure, size >= Self.earlyWriteback { temporary.file.startWriteback(at: 0, count: size) }
         if isSecure {
-            let isSigned = try enableVerity(on: &temporary, id, at: path)
+            isSigned = try enableVerity(on: &temporary, id, at: path)
             if found == .unsigned {
                 guard isSigned else { return StoredObject(id: id, size: size, isNew: false) }
                 try prepareReplacement(temporary)
@@ -184,7 +185,11 @@ extension Repository {
             }
             switch try inspect(id, size: size, at: path) {
             case .good: return StoredObject(id: id, size: size, isNew: false)
-            case .unsigned where !wantsSignature(id): return StoredObject(id: id, size: size, isNew: false)
+            case .unsigned:
+                // Another process has stored it meanwhile.
+                guard isSigned else { return StoredObject(id: id, size: size, isNew: false) }
+                try prepareReplacement(temporary)
+                found = .unsigned
             case let other: found = other
             }
         }
