@@ -5,12 +5,7 @@ public struct DigestHasher: ~Copyable {
 
     public init(_ algorithm: DigestAlgorithm) {
         self.algorithm = algorithm
-        hash =
-            switch algorithm {
-            case .sha256: SHA2(.sha256)
-            case .sha384: SHA2(.sha384)
-            case .sha512: SHA2(.sha512)
-            }
+        hash = SHA2(algorithm)
     }
 
     public mutating func update(_ bytes: UnsafeRawBufferPointer) {
@@ -19,7 +14,7 @@ public struct DigestHasher: ~Copyable {
 
     /// Returns the digest of all bytes since the last `finalize`.
     public mutating func finalize() -> ContentDigest {
-        let size = hash.size
+        let size = algorithm.digestSize
         let bytes = [UInt8](unsafeUninitializedCapacity: size) { out, count in
             guard let start = out.baseAddress else { preconditionFailure("an array of \(size) bytes has memory") }
             hash.finish(into: start)

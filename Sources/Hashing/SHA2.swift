@@ -3,23 +3,16 @@ internal import ComposefsCOpenSSL
 /// A running SHA-2 digest, computed by the functions of OpenSSL for this family alone (SHA256_Init(3)). Those for any digest first read OpenSSL's
 /// configuration and set up all of its algorithms, which takes longer than a small command does.
 struct SHA2: ~Copyable {
-    enum Kind { case sha256, sha384, sha512 }
-
-    private let kind: Kind
+    private let algorithm: DigestAlgorithm
     private let context: UnsafeMutableRawPointer
-    /// Of a digest, in bytes.
-    let size: Int
 
-    init(_ kind: Kind) {
-        self.kind = kind
-        switch kind {
-        case .sha256:
-            size = Int(SHA256_DIGEST_LENGTH)
-            context = .allocate(byteCount: MemoryLayout<SHA256_CTX>.size, alignment: MemoryLayout<SHA256_CTX>.alignment)
-        case .sha384, .sha512:
-            size = Int(kind == .sha384 ? SHA384_DIGEST_LENGTH : SHA512_DIGEST_LENGTH)
-            context = .allocate(byteCount: MemoryLayout<SHA512_CTX>.size, alignment: MemoryLayout<SHA512_CTX>.alignment)
-        }
+    init(_ algorithm: DigestAlgorithm) {
+        self.algorithm = algorithm
+        context =
+            switch algorithm {
+            case .sha256: .allocate(byteCount: MemoryLayout<SHA256_CTX>.size, alignment: MemoryLayout<SHA256_CTX>.alignment)
+            case .sha384, .sha512: .allocate(byteCount: MemoryLayout<SHA512_CTX>.size, alignment: MemoryLayout<SHA512_CTX>.alignment)
+            }
         begin()
     }
 
@@ -31,7 +24,7 @@ struct SHA2: ~Copyable {
     // None of the functions can fail.
 
     private func begin() {
-        switch kind {
+        switch algorithm {
         case .sha256: SHA256_Init(narrow)
         case .sha384: SHA384_Init(wide)
         case .sha512: SHA512_Init(wide)
@@ -39,7 +32,7 @@ struct SHA2: ~Copyable {
     }
 
     mutating func update(_ bytes: UnsafeRawPointer, _ count: Int) {
-        switch kind {
+        switch algorithm {
         case .sha256: SHA256_Update(narrow, bytes, count)
         case .sha384: SHA384_Update(wide, bytes, count)
         case .sha512: SHA512_Update(wide, bytes, count)
@@ -48,10 +41,10 @@ struct SHA2: ~Copyable {
 
     /// Writes the digest of all bytes since the last `finish`.
     ///
-    /// - Parameter out: memory for `size` bytes.
+    /// - Parameter out: memory for a digest.
     mutating func finish(into out: UnsafeMutableRawPointer) {
         let out = out.assumingMemoryBound(to: UInt8.self)
-        switch kind {
+        switch algorithm {
         case .sha256: SHA256_Final(out, narrow)
         case .sha384: SHA384_Final(out, wide)
         case .sha512: SHA512_Final(out, wide)

@@ -9,6 +9,7 @@ public struct VerityHasher: ~Copyable {
 
     public let algorithm: VerityAlgorithm
     private var sha: SHA2
+    private let lanes: BlockLanes?
     /// The end of the content so far, which does not fill a block yet.
     private let partial: UnsafeMutableRawPointer
     private var partialCount = 0
@@ -25,8 +26,12 @@ public struct VerityHasher: ~Copyable {
     private var collected: [UInt8]?
     private var collectedLimit = 0
 
-    public init(_ algorithm: VerityAlgorithm) {
+    public init(_ algorithm: VerityAlgorithm) { self.init(algorithm, BlockLanes.best(algorithm)) }
+
+    /// - Parameter lanes: hash several blocks at a time.
+    init(_ algorithm: VerityAlgorithm, _ lanes: BlockLanes?) {
         self.algorithm = algorithm
+        self.lanes = lanes
         sha = SHA2(algorithm == .sha256 ? .sha256 : .sha512)
         partial = .allocate(byteCount: Self.blockSize, alignment: 64)
         levels = .allocate(byteCount: Self.blockSize * Self.levelCount, alignment: 64)
@@ -60,9 +65,9 @@ public struct VerityHasher: ~Copyable {
             partialCount = 0
         }
         while left >= Self.blockSize {
-            hash(at, level: 0)
-            at += Self.blockSize
-            left -= Self.blockSize
+            let hashed = hashBlocks(at, atMost: left / Self.blockSize) * Self.blockSize
+            at += hashed
+            left -= hashed
         }
         if left > 0 {
             partial.copyMemory(from: at, byteCount: left)
@@ -210,6 +215,22 @@ public struct VerityHasher: ~Copyable {
         levelCounts[level] += algorithm.digestSize
     }
 
+    /// Hashes as many blocks of the content as can be hashed at once. Returns their number.
+    private mutating func hashBlocks(_ blocks: UnsafeRawPointer, atMost available: Int) -> Int {
+        makeRoom(level: 0)
+        let room = (Self.blockSize - levelCounts[0]) / algorithm.digestSize
+        guard let lanes, min(available, room) >= lanes.fewest else {
+            hash(blocks, level: 0)
+            return 1
+        }
+        let number = min(available, room, lanes.count)
+        let place = levels + levelCounts[0]
+        lanes.hash(blocks, number, into: place)
+        for index in 0..<number { note(place + index * algorithm.digestSize) }
+        levelCounts[0] += number * algorithm.digestSize
+        return number
+    }
+
     /// A full level is hashed only when one more hash arrives: a level of exactly one block may be the root.
     private mutating func makeRoom(level: Int) {
         guard levelCounts[level] == Self.blockSize else { return }
@@ -219,7 +240,7 @@ public struct VerityHasher: ~Copyable {
 
     private mutating func sum(_ bytes: [UInt8]) -> [UInt8] {
         bytes.withUnsafeBytes { if let start = $0.baseAddress { sha.update(start, $0.count) } }
-        var digest = [UInt8](repeating: 0, count: sha.size)
+        var digest = [UInt8](repeating: 0, count: algorithm.digestSize)
         digest.withUnsafeMutableBytes { if let start = $0.baseAddress { sha.finish(into: start) } }
         return digest
     }
