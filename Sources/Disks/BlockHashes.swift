@@ -1,4 +1,4 @@
-package import ComposefsHashing
+import ComposefsHashing
 import ComposefsLinuxSystem
 import ComposefsRepository
 import Synchronization
@@ -50,6 +50,7 @@ final class BlockHashes: Sendable {
         place.copyMemory(from: UnsafeRawBufferPointer(rebasing: hashes[first..<(first + place.count)]))
     }
 
+    /// - Parameter hashes: of all blocks of the object.
     func copy(_ hashes: [UInt8], of part: ObjectPart) { hashes.withUnsafeBytes { copy($0, of: part) } }
 
     /// Metadata was written to a range of bytes.
@@ -85,52 +86,5 @@ final class BlockHashes: Sendable {
         }
         hasher.update(blockHashes: UnsafeRawBufferPointer(hashes))
         return hasher.finalize()
-    }
-}
-
-/// The hashes of the blocks of objects that this process has just stored, whose files had these blocks then.
-package final class StoredBlockHashes: Sendable {
-    private struct Known: Sendable {
-        var hashes: [UInt8]
-        /// The file had the content at this time.
-        var time: FileTime
-    }
-
-    private struct State {
-        var known: [ObjectID: Known] = [:]
-        var room = StoredBlockHashes.limit
-    }
-
-    private let algorithm: VerityAlgorithm
-    private let state = Mutex(State())
-
-    /// In bytes. Objects beyond it are hashed once more.
-    private static let limit = 16 << 20
-    /// What an entry takes besides, about.
-    private static let overhead = 160
-
-    package init(_ algorithm: VerityAlgorithm) { self.algorithm = algorithm }
-
-    /// How many more bytes are remembered.
-    package var room: Int { state.withLock { max(0, $0.room) } }
-
-    /// Remembers the hashes of all blocks of an object that was stored, or found and verified, before the call.
-    package func insert(_ id: ObjectID, _ hashes: [UInt8]) {
-        let now = Host.currentTime()
-        let known = Known(hashes: hashes, time: FileTime(seconds: now.seconds, nanoseconds: now.nanoseconds))
-        state.withLock { state in
-            let size = hashes.count + Self.overhead
-            guard size <= state.room, state.known[id] == nil else { return }
-            state.room -= size
-            state.known[id] = known
-        }
-    }
-
-    /// The hashes of all blocks of an object; nil if they are not known, or its file was changed since.
-    func hashes(of id: ObjectID, _ status: FileStatus) -> [UInt8]? {
-        guard let known = state.withLock({ $0.known[id] }), FileTime(changeOf: status) <= known.time else { return nil }
-        let size = UInt64(algorithm.digestSize)
-        guard UInt64(known.hashes.count) == (status.size + BlockHashes.blockSize - 1) / BlockHashes.blockSize * size else { return nil }
-        return known.hashes
     }
 }

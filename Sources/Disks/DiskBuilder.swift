@@ -16,8 +16,8 @@ package struct DiskLimits: Sendable {
     package var treeBytes: UInt64
     /// Ends the making of a disk with `CancellationError`.
     package var cancellation = Cancellation()
-    /// Of objects that were stored a moment ago.
-    package var blockHashes: StoredBlockHashes?
+    /// Objects that were stored a moment ago.
+    package var stored: StoredObjects?
     /// Whether a file that certainly does not fit is refused before its content is written.
     package var checksSpace = true
     /// Receives the steps of the making, one at a time.

@@ -51,10 +51,10 @@ struct DiskContent {
     /// - Parameters:
     ///   - proofs: of objects that need not be hashed.
     ///   - hashes: takes the hashes of all blocks instead.
-    ///   - stored: of objects that need not be hashed for that.
+    ///   - stored: objects that need not be hashed for that, or not even read.
     func start(
         into file: borrowing FileDescriptor, from repository: Repository, _ proofs: ObjectProofs?, hashes: BlockHashes? = nil,
-        stored: StoredBlockHashes? = nil, _ cancellation: Cancellation
+        stored: StoredObjects? = nil, _ cancellation: Cancellation
     ) throws -> ObjectCopy.Running {
         try file.truncate(to: byteCount)
         var writer = GatheredWriter()

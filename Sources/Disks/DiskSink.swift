@@ -105,8 +105,8 @@ struct ObjectSink: DiskSink {
     let repository: Repository
     /// The images of layers that the repository has, by the layers' indexes.
     let existing: [Int: MadeFile]
-    /// Of objects that need not be hashed again.
-    let stored: StoredBlockHashes?
+    /// Objects that need not be hashed again, or not even read.
+    let stored: StoredObjects?
     let cancellation: Cancellation
 
     func begin(_ made: MadeFile, _ content: DiskContent, _ proofs: ObjectProofs?) throws -> any FileInMaking {

@@ -107,7 +107,7 @@ extension ImageDisks {
         let sharesLayers = request.kind.isDirectory
         let existing = sharesLayers ? try layerImages(layers.diffIDs, chain) : [:]
         let sink = ObjectSink(
-            repository: repository, existing: existing.mapValues(\.file), stored: limits.blockHashes, cancellation: limits.cancellation)
+            repository: repository, existing: existing.mapValues(\.file), stored: limits.stored, cancellation: limits.cancellation)
         let made = try DiskBuilder(images: images, request: request, layers: layers, limits: limits).run(into: sink)
         let disk = KeptDisk(
             request: request, chainID: ContentDigest.chainID(of: layers.diffIDs), files: made.files.map(file),

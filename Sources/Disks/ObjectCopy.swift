@@ -47,9 +47,9 @@ struct ObjectCopy: Sendable {
         let cancellation: Cancellation
         /// Set if the digest of the file is wanted.
         let hashes: BlockHashes?
-        let stored: StoredBlockHashes?
+        let stored: StoredObjects?
 
-        init(_ file: consuming FileDescriptor, _ cancellation: Cancellation, _ hashes: BlockHashes?, _ stored: StoredBlockHashes?) {
+        init(_ file: consuming FileDescriptor, _ cancellation: Cancellation, _ hashes: BlockHashes?, _ stored: StoredObjects?) {
             self.file = file
             self.cancellation = cancellation
             self.hashes = hashes
@@ -110,9 +110,9 @@ struct ObjectCopy: Sendable {
     ///
     /// - Parameters:
     ///   - hashes: takes the hashes of all blocks, for a repository without fs-verity.
-    ///   - stored: of objects that need not be hashed for that.
+    ///   - stored: objects that need not be hashed for that, or not even read.
     func start(
-        into file: borrowing FileDescriptor, _ hashes: BlockHashes? = nil, _ stored: StoredBlockHashes? = nil
+        into file: borrowing FileDescriptor, _ hashes: BlockHashes? = nil, _ stored: StoredObjects? = nil
     ) throws(SystemError) -> Running {
         precondition(hashes == nil || !repository.isSecure && proofs == nil, "not all blocks are hashed")
         let target = Target(try file.duplicate(), cancellation, hashes, stored)
@@ -212,6 +212,14 @@ struct ObjectCopy: Sendable {
             if at > filled { zero(buffer, filled..<at) }
             filled = at + Int(part.count)
             let place = UnsafeMutableRawBufferPointer(rebasing: buffer[at..<filled])
+            if let small = target.stored?.takeSmall(part.object) {
+                guard small.content.count == place.count else {
+                    throw DiskError.objectSize(part.object, found: UInt64(small.content.count), expected: part.objectSize)
+                }
+                place.copyBytes(from: small.content)
+                target.hashes?.copy(small.hashes, of: part)
+                continue
+            }
             let file = try repository.openObject(part.object, verify: repository.isSecure)
             let status = try status(of: file, part)
             let count = try file.preadFully(into: place, at: 0)

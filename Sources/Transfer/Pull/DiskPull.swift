@@ -18,8 +18,8 @@ final class DiskPull: Sendable {
     private let cancellation = Cancellation()
     private let callers: Cancellation.Registration
     private let pool = WorkerPool(threads: 1)
-    /// Those of objects that are being stored, so that the disks need not hash them again; nil if the kernel does it.
-    let blockHashes: StoredBlockHashes?
+    /// Remembers objects that are being stored, so that the disks need not hash them again, or not even read them.
+    let storedObjects: StoredObjects
 
     /// Starts. Nil if there are no disks to make.
     init?(
@@ -31,11 +31,11 @@ final class DiskPull: Sendable {
             cancellation.cancel()
             progress.change { _ in }
         }
-        blockHashes = store.repository.isSecure ? nil : StoredBlockHashes(store.repository.algorithm)
+        storedObjects = StoredObjects(store.repository.algorithm, keepsHashes: !store.repository.isSecure)
         let disks = ImageDisks(store)
         var limits = limits
         limits.cancellation = cancellation
-        limits.blockHashes = blockHashes
+        limits.stored = storedObjects
         pool.submit { [limits] in
             let layers = LayerStreams(diffIDs) { try self.stream(of: diffIDs[$0]) }
             let outcome = Result {

@@ -28,8 +28,8 @@ package struct LayerPipeline: Sendable {
     let readerPool: WorkerPool
     let profile: PullProfile
     let limits: PullLimits
-    /// Remembers the hashes of the blocks of objects, if a disk is made at the same time.
-    var blockHashes: StoredBlockHashes?
+    /// Remembers objects, if a disk is made at the same time.
+    var storedObjects: StoredObjects?
 
     /// A layer or blob that has been stored.
     package struct Imported: Sendable {
@@ -75,7 +75,7 @@ package struct LayerPipeline: Sendable {
 
     /// Runs the stages of this thread, from buffers to the split stream.
     private func split(_ reading: Reading, diffID: ContentDigest) throws -> Imported {
-        var splitter = try LayerSplitter(repository, pool: objectPool, profile: profile, limits: limits, blockHashes: blockHashes)
+        var splitter = try LayerSplitter(repository, pool: objectPool, profile: profile, limits: limits, storedObjects: storedObjects)
         var parser = TarParser()
         var hasher = DigestHasher(diffID.algorithm)
         var room = limits.layerBytes

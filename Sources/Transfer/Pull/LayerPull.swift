@@ -43,8 +43,8 @@ struct LayerPull: Sendable {
     var wasStored: (@Sendable (ContentDigest, ObjectID) -> Void)?
     /// Told of the bytes of each new layer.
     var earlySync: EarlySync?
-    /// Remembers the hashes of the blocks of new objects.
-    var blockHashes: StoredBlockHashes?
+    /// Remembers new objects.
+    var storedObjects: StoredObjects?
     private var store: ImageStore { ImageStore(repository) }
 
     init(source: any ImageSource, repository: Repository, options: PullOptions, reporter: PullReporter, profile: PullProfile) {
@@ -86,7 +86,7 @@ struct LayerPull: Sendable {
         let layerPool = WorkerPool(threads: jobs)
         let pipeline = LayerPipeline(
             repository: repository, objectPool: WorkerPool(threads: Host.processorCount), readerPool: WorkerPool(threads: jobs),
-            profile: profile, limits: options.limits, blockHashes: blockHashes)
+            profile: profile, limits: options.limits, storedObjects: storedObjects)
         defer {
             // No thread continues after the pull has ended, even with an error.
             layerPool.shutdown()

@@ -37,7 +37,7 @@ struct LayerSplitter: TarHandler, ~Copyable {
     private let pool: WorkerPool
     private let profile: PullProfile
     private let limits: PullLimits
-    private let blockHashes: StoredBlockHashes?
+    private let storedObjects: StoredObjects?
     private var entries: UInt64 = 0
     private let progress = Semaphore(0)
     private var outstanding = 0
@@ -65,23 +65,23 @@ struct LayerSplitter: TarHandler, ~Copyable {
     private var firstWaiting = 0
 
     init(
-        _ repository: Repository, pool: WorkerPool, profile: PullProfile, limits: PullLimits, blockHashes: StoredBlockHashes? = nil
+        _ repository: Repository, pool: WorkerPool, profile: PullProfile, limits: PullLimits, storedObjects: StoredObjects? = nil
     ) throws {
         let stream = try repository.makeStreamBuilder(contentType: StreamContentType.layer)
-        self.init(repository, pool, profile, limits, blockHashes, stream)
+        self.init(repository, pool, profile, limits, storedObjects, stream)
     }
 
     // Separate from the initializer that throws: in a throwing initializer of a noncopyable type, Swift 6.2 destroys properties with
     // default values twice.
     private init(
-        _ repository: Repository, _ pool: WorkerPool, _ profile: PullProfile, _ limits: PullLimits, _ blockHashes: StoredBlockHashes?,
+        _ repository: Repository, _ pool: WorkerPool, _ profile: PullProfile, _ limits: PullLimits, _ storedObjects: StoredObjects?,
         _ stream: consuming StreamBuilder
     ) {
         self.repository = repository
         self.pool = pool
         self.profile = profile
         self.limits = limits
-        self.blockHashes = blockHashes
+        self.storedObjects = storedObjects
         self.stream = stream
     }
 
@@ -111,7 +111,7 @@ struct LayerSplitter: TarHandler, ~Copyable {
         pendingSparse = entry.sparse != nil ? entry : nil
         if size > Self.largeFileSize {
             submitBatch()
-            let object = LargeObject(repository, pool: pool, profile: profile, blockHashes) { [progress] in progress.signal() }
+            let object = LargeObject(repository, pool: pool, profile: profile, storedObjects) { [progress] in progress.signal() }
             large = object
             outstanding += 1
             addObject(object.pending, 0)
@@ -228,8 +228,8 @@ struct LayerSplitter: TarHandler, ~Copyable {
         let job = batch
         batch = ObjectBatch()
         outstanding += 1
-        pool.submit { [repository, profile, blockHashes, progress] in
-            job.store(in: repository, profile, blockHashes)
+        pool.submit { [repository, profile, storedObjects, progress] in
+            job.store(in: repository, profile, storedObjects)
             progress.signal()
         }
     }

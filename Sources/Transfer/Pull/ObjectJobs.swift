@@ -36,8 +36,8 @@ struct ObjectBatch: Sendable {
     var byteCount = 0
     let pending = PendingObjects()
 
-    /// - Parameter blockHashes: remembers the hashes of the objects' blocks.
-    func store(in repository: Repository, _ profile: PullProfile, _ blockHashes: StoredBlockHashes? = nil) {
+    /// - Parameter storedObjects: remembers the objects.
+    func store(in repository: Repository, _ profile: PullProfile, _ storedObjects: StoredObjects? = nil) {
         pending.complete(
             Result {
                 var hasher = VerityHasher(repository.algorithm)
@@ -46,15 +46,16 @@ struct ObjectBatch: Sendable {
                 for file in files {
                     let started = PullProfile.now()
                     var size: UInt64 = 0
-                    if let blockHashes { hasher.collectBlockHashes(limit: blockHashes.room) }
+                    if let storedObjects { hasher.collectBlockHashes(limit: storedObjects.hashRoom) }
                     for chunk in chunks[file.chunks] {
                         hasher.update(chunk.bytes)
                         size += UInt64(chunk.count)
                     }
                     let id = hasher.finalize()
                     let hashed = PullProfile.now()
-                    results.append(try repository.storeObject(id, size: size, chunks: chunks[file.chunks].map(\.bytes)))
-                    if let blockHashes, let hashes = hasher.takeBlockHashes() { blockHashes.insert(id, hashes) }
+                    let parts = chunks[file.chunks].map(\.bytes)
+                    results.append(try repository.storeObject(id, size: size, chunks: parts))
+                    storedObjects?.insert(id, hasher.takeBlockHashes(), size: size, content: parts)
                     profile.add(.verity, hashed - started)
                     profile.add(.files, PullProfile.now() - hashed)
                 }
@@ -80,13 +81,13 @@ final class LargeObject: @unchecked Sendable {
     private let pool: WorkerPool
     private let finished: @Sendable () -> Void
     private let profile: PullProfile
-    private let blockHashes: StoredBlockHashes?
+    private let storedObjects: StoredObjects?
 
     init(
-        _ repository: Repository, pool: WorkerPool, profile: PullProfile, _ blockHashes: StoredBlockHashes?,
+        _ repository: Repository, pool: WorkerPool, profile: PullProfile, _ storedObjects: StoredObjects?,
         finished: @escaping @Sendable () -> Void
     ) {
-        self.blockHashes = blockHashes
+        self.storedObjects = storedObjects
         self.repository = repository
         self.pool = pool
         self.profile = profile
@@ -119,11 +120,11 @@ final class LargeObject: @unchecked Sendable {
             do {
                 if writer == nil {
                     writer = try repository.makeObjectWriter()
-                    if let blockHashes { writer?.collectBlockHashes(limit: blockHashes.room) }
+                    if let storedObjects { writer?.collectBlockHashes(limit: storedObjects.hashRoom) }
                 }
                 for chunk in chunks { try writer?.append(chunk.bytes) }
                 if isLast, let stored = try writer.take()?.finishWithBlockHashes() {
-                    if let blockHashes, let hashes = stored.blockHashes { blockHashes.insert(stored.object.id, hashes) }
+                    storedObjects?.insert(stored.object.id, stored.blockHashes, size: stored.object.size)
                     pending.complete(.success([stored.object]))
                     finished()
                 }

@@ -215,7 +215,7 @@ struct ImagePull {
         defer { early.end() }
         var pull = layerPull
         pull.earlySync = early
-        if let disks { (pull.wasStored, pull.blockHashes) = ({ disks.stored($0, $1) }, disks.blockHashes) }
+        if let disks { (pull.wasStored, pull.storedObjects) = ({ disks.stored($0, $1) }, disks.storedObjects) }
         let layers = try pull.run(tasks, count: manifest.layers.count)
         let keptBlobs = try layerPull.keepBlobs(tasks, count: manifest.layers.count)
         if isLast, !options.storesReferrers { try options.downloadsEnded?() }
