@@ -107,6 +107,7 @@ public struct SnapshotStore: Sendable {
     ///
     /// - Throws: `SnapshotError`, `RepositoryError`, `SystemError`.
     public func create(_ name: ByteString, from path: ByteString, _ options: NewSnapshot) throws -> SnapshotReport {
+        try SnapshotNames.check(name)
         try checkFree(name, replaces: options.replaces)
         guard let manifest = options.image?.manifestDigest ?? options.parent?.descriptor.imageManifest,
             let reference = options.imageReference ?? options.parent?.descriptor.imageReference
@@ -166,9 +167,10 @@ public struct SnapshotStore: Sendable {
         guard hadName || hadImage else { throw SnapshotError.notFound(name) }
     }
 
-    /// - Parameter identity: of the snapshot that may have the name.
+    /// - Parameters:
+    ///   - name: is valid.
+    ///   - identity: of the snapshot that may have the name.
     func checkFree(_ name: ByteString, for identity: ContentDigest? = nil, replaces: Bool) throws {
-        try SnapshotNames.check(name)
         guard !replaces, let reference = try repository.streamReference(SnapshotNames.references + "/" + name) else { return }
         guard let identity, reference.entry == SnapshotNames.stream(identity) else { throw SnapshotError.exists(name) }
     }

@@ -58,6 +58,22 @@ struct UpperContent: Sendable {
         }
     }
 
+    /// Calls `work` with parts that follow each other, on several threads, and `collect` with what it returns, in the order of the parts.
+    ///
+    /// - Throws: `SnapshotFault`, `RepositoryError`; the first error of `work` or `collect`.
+    private func forEachBatch<Value: Sendable>(
+        _ work: @escaping @Sendable (ArraySlice<UpperLayout.Part>) throws -> Value,
+        collect: (ArraySlice<UpperLayout.Part>, Value) throws -> Void
+    ) throws {
+        try forEachWindow { parts in
+            let batches = stride(from: 0, to: parts.count, by: Self.batchLength).map {
+                parts[$0..<min(parts.count, $0 + Self.batchLength)]
+            }
+            let results = parallelMap(batches, threads: Host.processorCount, batch: 1) { batch in Result { try work(batch) } }
+            for (batch, result) in zip(batches, results) { try collect(batch, try result.get()) }
+        }
+    }
+
     /// Reads the stream alone.
     ///
     /// - Throws: `SnapshotFault`, `RepositoryError`.
@@ -74,18 +90,14 @@ struct UpperContent: Sendable {
         try forEachWindow { parts in for part in parts where part.object != nil { leaves += part.count } }
         guard leaves > free else { return }
         var needed: UInt64 = 0
-        let repository = repository
-        try forEachWindow { parts in
-            let counts = parallelMap(Self.batches(parts), threads: Host.processorCount, batch: 1) { batch in
-                Result {
-                    var count: UInt64 = 0
-                    try Self.withLeaves(batch, repository) { _, _, read in
-                        Self.forEachRun(of: try read()) { count += UInt64($0.count) }
-                    }
-                    return count
-                }
+        try forEachBatch { [repository] batch in
+            var count: UInt64 = 0
+            try Self.withLeaves(batch, repository) { _, _, read in
+                Self.forEachRun(of: try read()) { count += UInt64($0.count) }
             }
-            for count in counts { needed += try count.get() }
+            return count
+        } collect: { _, count in
+            needed += count
             guard needed <= free else { throw DiskError.noSpace(space.path, needed: needed, free: free) }
         }
     }
@@ -103,18 +115,10 @@ struct UpperContent: Sendable {
     func copy(to file: borrowing FileDescriptor) throws {
         let target = Target(try file.duplicate())
         try file.truncate(to: layout.size)
-        let repository = repository
-        try forEachWindow { parts in
-            let batches = Self.batches(parts.filter { $0.object != nil })
-            let copied = parallelMap(batches, threads: Host.processorCount, batch: 1) { batch in
-                Result { try Self.copy(batch, to: target, repository) }
-            }
-            for result in copied { try result.get() }
+        try forEachBatch { [repository] batch in
+            try Self.copy(batch, to: target, repository)
+        } collect: { _, _ in
         }
-    }
-
-    private static func batches(_ parts: [UpperLayout.Part]) -> [ArraySlice<UpperLayout.Part>] {
-        stride(from: 0, to: parts.count, by: batchLength).map { parts[$0..<min(parts.count, $0 + batchLength)] }
     }
 
     private static func copy(_ parts: ArraySlice<UpperLayout.Part>, to target: Target, _ repository: Repository) throws {
@@ -192,25 +196,18 @@ struct UpperContent: Sendable {
     /// - Throws: as `copy`.
     func root() throws -> Blake3Digest {
         var tree = UpperMerkleTree(size: layout.size)
-        let repository = repository
-        try forEachWindow { parts in
-            let batches = Self.batches(parts)
-            let digests = parallelMap(batches, threads: Host.processorCount, batch: 1) { batch in
-                Result {
-                    var digests: [Blake3Digest] = []
-                    var hasher = LeafHasher()
-                    try Self.withLeaves(batch, repository) { _, _, read in digests.append(hasher.digest(try read())) }
-                    return digests
-                }
-            }
-            for (batch, result) in zip(batches, digests) {
-                var found = try result.get()[...]
-                for part in batch {
-                    if part.object == nil {
-                        tree.append(zeroLeaves: UpperMerkleTree.leafCount(of: part.count))
-                    } else if let digest = found.popFirst() {
-                        tree.append(digest)
-                    }
+        try forEachBatch { [repository] batch in
+            var digests: [Blake3Digest] = []
+            var hasher = LeafHasher()
+            try Self.withLeaves(batch, repository) { _, _, read in digests.append(hasher.digest(try read())) }
+            return digests
+        } collect: { batch, digests in
+            var found = digests[...]
+            for part in batch {
+                if part.object == nil {
+                    tree.append(zeroLeaves: UpperMerkleTree.leafCount(of: part.count))
+                } else if let digest = found.popFirst() {
+                    tree.append(digest)
                 }
             }
         }

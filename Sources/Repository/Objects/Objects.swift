@@ -155,10 +155,6 @@ extension Repository {
         if !isSecure, size >= Self.earlyWriteback { temporary.file.startWriteback(at: 0, count: size) }
         if isSecure {
             isSigned = try enableVerity(on: &temporary, id, at: path)
-            if found == .unsigned {
-                guard isSigned else { return StoredObject(id: id, size: size, isNew: false) }
-                try prepareReplacement(temporary)
-            }
             if isSigned { signing.signed.add(1, ordering: .relaxed) }
             // The kernel has hashed what it will return to readers: this finds bytes that memory or the disk changed on the way.
             let measured = try system { () throws(SystemError) in try measuredVerity(temporary.file) }
@@ -167,6 +163,10 @@ extension Repository {
         // Another process may store or remove the same object meanwhile, but not forever.
         for _ in 0..<8 {
             if found != .absent {
+                if found == .unsigned {
+                    guard isSigned else { return StoredObject(id: id, size: size, isNew: false) }
+                    try prepareReplacement(temporary)
+                }
                 // No file can take a directory's place.
                 if found == .torn, try status(at: path)?.kind == .directory { try setAside(path) }
                 try system { () throws(SystemError) in try temporary.replace(in: root, at: path) }
@@ -185,11 +185,6 @@ extension Repository {
             }
             switch try inspect(id, size: size, at: path) {
             case .good: return StoredObject(id: id, size: size, isNew: false)
-            case .unsigned:
-                // Another process has stored it meanwhile.
-                guard isSigned else { return StoredObject(id: id, size: size, isNew: false) }
-                try prepareReplacement(temporary)
-                found = .unsigned
             case let other: found = other
             }
         }

@@ -6,13 +6,14 @@ import ComposefsRepository
 /// wait for.
 final class EarlySync: Sendable {
     private let repository: Repository
-    private let pool = WorkerPool(threads: 1)
     private let state = Guarded(State())
 
     private struct State {
         var unsynced: UInt64 = 0
         var isRunning = false
         var failure: RepositoryError?
+        /// Nil before the first sync.
+        var pool: WorkerPool?
 
         /// Whether a sync is worth its transaction.
         mutating func begin() -> Bool {
@@ -29,11 +30,14 @@ final class EarlySync: Sendable {
 
     /// Call it when `bytes` more were stored.
     func stored(_ bytes: UInt64) {
-        let starts = state.change { state in
+        let pool = state.change { state -> WorkerPool? in
             state.unsynced = state.unsynced.saturatingAdd(bytes)
-            return !state.isRunning && state.begin()
+            guard !state.isRunning, state.begin() else { return nil }
+            let pool = state.pool ?? WorkerPool(threads: 1)
+            state.pool = pool
+            return pool
         }
-        if starts { pool.submit { [state, repository] in Self.sync(repository, state) } }
+        pool?.submit { [state, repository] in Self.sync(repository, state) }
     }
 
     private static func sync(_ repository: Repository, _ state: Guarded<State>) {
@@ -52,10 +56,10 @@ final class EarlySync: Sendable {
     ///
     /// - Throws: `RepositoryError` if the device has lost something: a later sync may not report it again.
     func finish() throws(RepositoryError) {
-        pool.shutdown()
+        end()
         if let failure = state.read({ $0.failure }) { throw failure }
     }
 
     /// Ends the thread, if `finish` has not. A failure is recorded by the repository.
-    func end() { pool.shutdown() }
+    func end() { state.read { $0.pool }?.shutdown() }
 }

@@ -39,10 +39,8 @@ struct LayerPull: Sendable {
     let options: PullOptions
     let reporter: PullReporter
     let profile: PullProfile
-    /// Called on any thread when a layer is in the store.
-    var wasStored: (@Sendable (ContentDigest, ObjectID) -> Void)?
-    /// Told of the bytes of each new layer.
-    var earlySync: EarlySync?
+    /// Called on any thread when a layer is in the store, with its stream and the bytes of objects that were new.
+    var wasStored: (@Sendable (ContentDigest, ObjectID, _ newBytes: UInt64) -> Void)?
     /// Remembers new objects.
     var storedObjects: StoredObjects?
     private var store: ImageStore { ImageStore(repository) }
@@ -72,7 +70,7 @@ struct LayerPull: Sendable {
                 found.present += 1
                 // Reported before the disk's thread is told of the layer: the events of a layer come in order.
                 reporter.layer(task.index, .skipped(.present))
-                wasStored?(task.identifier, stream)
+                wasStored?(task.identifier, stream, 0)
             } else {
                 missing[task.identifier] = task
                 reporter.layer(task.index, .queued)
@@ -102,8 +100,7 @@ struct LayerPull: Sendable {
                     do {
                         let layer = try fetch(task, lease, pipeline)
                         layers.withLock { $0.add(layer, task.identifier) }
-                        wasStored?(task.identifier, layer.stream)
-                        if case .new(let imported) = layer { earlySync?.stored(imported.statistics.storedBytes) }
+                        wasStored?(task.identifier, layer.stream, layer.newBytes)
                     } catch {
                         queue.fail(task, explained(error, task))
                     }
@@ -237,6 +234,13 @@ private enum FetchedLayer {
         switch self {
         case .new(let imported): imported.stream
         case .present(let stream): stream
+        }
+    }
+
+    var newBytes: UInt64 {
+        switch self {
+        case .new(let imported): imported.statistics.storedBytes
+        case .present: 0
         }
     }
 }

@@ -214,8 +214,11 @@ struct ImagePull {
         let early = EarlySync(repository)
         defer { early.end() }
         var pull = layerPull
-        pull.earlySync = early
-        if let disks { (pull.wasStored, pull.storedObjects) = ({ disks.stored($0, $1) }, disks.storedObjects) }
+        pull.storedObjects = disks?.storedObjects
+        pull.wasStored = { diffID, stream, newBytes in
+            disks?.stored(diffID, stream)
+            early.stored(newBytes)
+        }
         let layers = try pull.run(tasks, count: manifest.layers.count)
         let keptBlobs = try layerPull.keepBlobs(tasks, count: manifest.layers.count)
         if isLast, !options.storesReferrers { try options.downloadsEnded?() }
