@@ -66,9 +66,12 @@ extension Store {
         try files(of: image).files(in: path.byteString)
     }
 
-    /// The content of a regular file of an image, verified. Parameters are those of `resolve`; a link at the end of the path is followed.
+    /// The content of a regular file of an image, verified.
     ///
-    /// - Parameter limit: the most bytes; a larger file is refused before it is read.
+    /// - Parameters:
+    ///   - path: from the root of the image on. All symbolic links are followed, inside the image.
+    ///   - image: as for `files`.
+    ///   - limit: the most bytes; a larger file is refused before it is read.
     /// - Throws: `ExtractionError.noSuchPath`, `.isDirectory`, `.isNotFile`, `.tooLarge`; `RepositoryError` if the content is missing or damaged;
     ///   else as `files`.
     public func readFile(
