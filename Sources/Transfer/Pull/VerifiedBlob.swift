@@ -1,6 +1,7 @@
 import ComposefsBytes
 import ComposefsConcurrency
 import ComposefsHashing
+import ComposefsLinuxSystem
 import ComposefsOCIModel
 import ComposefsTransports
 
@@ -16,7 +17,7 @@ package struct VerifiedBlob: ~Copyable {
     /// Nil if size and digest are not known.
     private let descriptor: Descriptor?
     private let keeper: BlobKeeper?
-    private var hasher: DigestHasher?
+    private let hasher: BlobDigest?
     private let profile: PullProfile
 
     init(blob: any BlobReader, descriptor: Descriptor?, keeper: BlobKeeper? = nil, profile: PullProfile) {
@@ -26,16 +27,20 @@ package struct VerifiedBlob: ~Copyable {
         self.descriptor = descriptor
         self.keeper = keeper
         self.profile = profile
-        hasher = if let descriptor { DigestHasher(descriptor.digest.algorithm) } else { nil }
+        hasher = descriptor.map { BlobDigest($0.digest.algorithm, size: $0.size, profile) }
     }
 
-    deinit { buffer.deallocate() }
+    deinit {
+        hasher?.wait()
+        buffer.deallocate()
+    }
 
     /// Reads the next bytes into `input`. The caller has consumed the previous ones.
     ///
     /// - Throws: `PullError.blobTooLong`, and errors of the blob's reader.
     mutating func fill() throws {
         guard !isAtEnd else { return }
+        hasher?.wait()
         let count = try profile.measure(.read) { try blob.read(into: buffer) }
         guard count > 0 else {
             isAtEnd = true
@@ -44,9 +49,7 @@ package struct VerifiedBlob: ~Copyable {
         received += UInt64(count)
         if let descriptor, received > descriptor.size { throw PullError.blobTooLong(descriptor.digest, announced: descriptor.size) }
         input = UnsafeRawBufferPointer(rebasing: buffer[..<count])
-        let started = PullProfile.now()
         hasher?.update(input)
-        profile.add(.digest, PullProfile.now() - started)
         try keeper?.append(input)
     }
 
@@ -95,5 +98,53 @@ extension ImageSource {
         try download(descriptor, cancellation).verified { blob in
             try VerifiedBlob(blob: blob, descriptor: descriptor, profile: PullProfile()).readAll(limit: limit)
         }
+    }
+}
+
+/// The digest of a blob. A large one is hashed by a thread of its own while the caller decompresses the same bytes, which otherwise takes the most time
+/// of all that one layer needs.
+///
+/// One thread uses the value.
+final class BlobDigest: @unchecked Sendable {
+    // Between `update` and `wait` only the pool's thread uses it.
+    private var hasher: DigestHasher
+    private let pool: WorkerPool?
+    private let done = Semaphore(0)
+    private var isPending = false
+    private let profile: PullProfile
+
+    /// In bytes. For less, a thread does not pay.
+    private static let leastBytes: UInt64 = 1 << 20
+
+    /// - Parameter size: of the blob, in bytes.
+    init(_ algorithm: DigestAlgorithm, size: UInt64, _ profile: PullProfile) {
+        hasher = DigestHasher(algorithm)
+        pool = size >= Self.leastBytes && Host.processorCount > 1 ? WorkerPool(threads: 1) : nil
+        self.profile = profile
+    }
+
+    /// Adds bytes, which must stay as they are until `wait`.
+    func update(_ bytes: UnsafeRawBufferPointer) {
+        wait()
+        guard let pool else { return profile.measure(.digest) { hasher.update(bytes) } }
+        nonisolated(unsafe) let bytes = bytes
+        isPending = true
+        pool.submit {
+            self.profile.measure(.digest) { self.hasher.update(bytes) }
+            self.done.signal()
+        }
+    }
+
+    /// Waits until the bytes are hashed.
+    func wait() {
+        guard isPending else { return }
+        done.wait()
+        isPending = false
+    }
+
+    /// The digest of all bytes.
+    func finalize() -> ContentDigest {
+        wait()
+        return hasher.finalize()
     }
 }
