@@ -75,7 +75,7 @@ let package = Package(
         // Level 0: bytes.
         module("Bytes"),
         // Level 1: no formats of this project. Concurrency starts threads, so it is above LinuxSystem.
-        module("Hashing", ["Bytes", "COpenSSL", "CSHA2"]),
+        module("Hashing", ["Bytes", "COpenSSL", "CISAL", "CSHA2"]),
         module("Compression", ["Bytes", "CISAL", "CZlib", "CZstd"]),
         module("JSON", ["Bytes"]),
         // registries.conf and the configuration of cfsoci-setup-root are TOML: toml++ 3.3, the only suitable C or C++ library in Debian, fails its

@@ -1,4 +1,4 @@
-// Hashing: digests of content, computed with OpenSSL's libcrypto.
+// Hashing: digests of content, computed with OpenSSL's libcrypto, and CRC-32C, computed with ISA-L.
 //
 // The module does no I/O: callers pass bytes and get values. It never asks the kernel for a digest; that is LinuxSystem's `measureVerity`.
 //
