@@ -24,15 +24,18 @@ package final class StoredObjects: Sendable {
 
     private struct State {
         var known: [ObjectID: Known] = [:]
-        /// In bytes.
-        var hashRoom = 16 << 20
-        var contentRoom = 12 << 20
+        var hashRoom = StoredObjects.hashBytes
+        var contentRoom = StoredObjects.contentBytes
     }
 
     private let algorithm: VerityAlgorithm
     private let keepsHashes: Bool
     private let state = Mutex(State())
 
+    /// The memory for hashes, in bytes. Objects beyond it are hashed once more.
+    private static let hashBytes = 16 << 20
+    /// The memory for content, in bytes. Objects beyond it are read.
+    private static let contentBytes = 12 << 20
     /// What an entry takes besides, about, in bytes.
     private static let overhead = 160
 
