@@ -37,7 +37,6 @@ static const uint64_t initial[8] = {
     0x510e527fade682d1, 0x9b05688c2b3e6c1f, 0x1f83d9abfb41bd6b, 0x5be0cd19137e2179,
 };
 
-
 #define WIDE __attribute__((target("avx512f,avx512bw")))
 #define INLINE static inline __attribute__((always_inline)) WIDE
 
@@ -46,6 +45,7 @@ static const uint64_t initial[8] = {
 #define CHOOSE 0xca
 #define MAJORITY 0xe8
 
+/// Also asks whether the kernel keeps these registers.
 static int has_avx512(void) {
     __builtin_cpu_init();
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
