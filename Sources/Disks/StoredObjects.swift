@@ -33,9 +33,9 @@ package final class StoredObjects: Sendable {
     private let state = Mutex(State())
 
     /// The memory for hashes, in bytes. Objects beyond it are hashed once more.
-    private static let hashBytes = 16 << 20
+    private static let hashBytes = 8 << 20
     /// The memory for content, in bytes. Objects beyond it are read.
-    private static let contentBytes = 12 << 20
+    private static let contentBytes = 8 << 20
     /// What an entry takes besides, about, in bytes.
     private static let overhead = 160
 

@@ -115,7 +115,7 @@ import Testing
         }
         let ids = (0..<5000).map(insert)
         let taken = ids.filter { stored.takeSmall($0) != nil }.count
-        #expect(taken * 4096 == 12 << 20)
+        #expect(taken * 4096 == 8 << 20)
         let last = insert(5000)
         #expect(stored.takeSmall(last)?.content == content)
     }

@@ -63,6 +63,25 @@ import Testing
         #expect(objects.count > Self.requests.count && faulty == [])
     }
 
+    /// Of layers that are stored, the size of the tree is not known: there is one at a time.
+    @Test func theImageIsMergedAfterTheDisks() throws {
+        let scratch = try StoreScratch()
+        let repository = try scratch.create(.sha256)
+        _ = try pullImage(from: Self.source, into: repository)
+        let order = Mutex<[String]>([])
+        var options = PullOptions()
+        options.disks = Self.requests
+        options.observer = { event in
+            switch event.phase {
+            case .diskStored: order.withLock { $0.append("disk") }
+            case .merging: order.withLock { $0.append("merging") }
+            default: break
+            }
+        }
+        _ = try pullImage(from: Self.source, into: repository, options)
+        #expect(order.withLock { $0 } == Self.requests.map { _ in "disk" } + ["merging"])
+    }
+
     /// A large pull writes its objects while the image is made. If the device loses some then, a later sync need not report it.
     @Test func aFailedEarlySyncEndsThePull() throws {
         let large = ArraySource([ArraySource.Layer(LayerArchive().adding("large", Self.random(9 << 20, 1)))])

@@ -160,6 +160,11 @@ def make_large_files(path):
     make_layout(path, [[(f"usr/f{number}", hashlib.shake_128(bytes([number])).digest(LARGE_SIZE)) for number in range(LARGE_FILES)]])
 
 
+def make_small_files(path):
+    make_layout(path, [[(f"usr/d{number % 150}/f{layer}-{number}", hashlib.shake_128(f"{layer} {number}".encode()).digest(3000 + number % 1000))
+                        for number in range(FILES // 4)] for layer in range(4)])
+
+
 def made(scratch, make):
     """A layout that is made in a process of its own: those that this one starts begin with its peak memory."""
     layout = scratch.path()
@@ -175,6 +180,19 @@ def made(scratch, make):
 def measure_sharing(scratch, runs):
     layout = made(scratch, make_large_files)
     return measure(scratch, "image of large files, with reflinks", layout, runs, SHARED_LIMIT)
+
+
+def measure_memory(scratch):
+    """The peak of a pull that makes a disk of as many contents as files."""
+    layout = made(scratch, make_small_files)
+    faults = []
+    for kind in ["layered", "flat"]:
+        repository = scratch.repository("sha512")
+        seconds, peak = timed([COMMAND, "-q", "pull", "oci:" + layout, "image", "--repo", repository, "--disk", kind])
+        print(f"pull --disk {kind} of {FILES} small contents: {seconds:.2f} s, peak {peak:.0f} MiB (limit {MEMORY_LIMIT})")
+        if peak > MEMORY_LIMIT:
+            faults.append(f"memory of pull --disk {kind}")
+    return faults
 
 
 def measure_merge(scratch, runs):
@@ -210,6 +228,7 @@ def main():
             faults += measure_pull(scratch, "image " + name, layout, arguments.runs)
             faults += peer.measure(scratch, COMMAND, name, layout, arguments.runs)
         faults += measure_merge(scratch, arguments.runs)
+        faults += measure_memory(scratch)
         if KIND in ("xfs", "btrfs"):
             faults += measure_sharing(scratch, arguments.runs)
     finally:

@@ -66,9 +66,12 @@ final class DiskPull: Sendable {
         return found
     }
 
+    /// Waits until all disks, whose layers are stored, are made or have failed.
+    func wait() { pool.shutdown() }
+
     /// Waits for the disks, all of whose layers are stored, and adds them to `publication`.
     func finish(_ publication: inout Repository.Publication) throws -> [KeptDisk] {
-        pool.shutdown()
+        wait()
         guard let outcome = progress.read({ $0.outcome }) else { preconditionFailure("the disks were not made") }
         let made = try outcome.get()
         publication.add(made.publication)

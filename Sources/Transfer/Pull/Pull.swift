@@ -200,6 +200,10 @@ struct ImagePull {
 
     // MARK: Images with a root file system
 
+    /// The inline data of layers, most of it the headers of entries, up to which the image is merged while its disks are made: each needs the memory of a
+    /// tree. In bytes; about 35,000 entries.
+    private static let parallelMergeBytes: UInt64 = 24 << 20
+
     private func pullContainer(_ resolved: ResolvedManifest, _ config: ImageConfig, _ name: ByteString) throws -> PullResult {
         let manifest = resolved.manifest
         guard config.diffIDs.count == manifest.layers.count else {
@@ -224,6 +228,8 @@ struct ImagePull {
         if isLast, !options.storesReferrers { try options.downloadsEnded?() }
         let streams = config.diffIDs.compactMap { diffID in layers.streams[diffID].map { (diffID: diffID, stream: $0) } }
 
+        // The size of a layer that the store had is not known here.
+        if layers.present > 0 || layers.statistics.inlineBytes > Self.parallelMergeBytes { disks?.wait() }
         reporter.image(.merging)
         let tree = try profile.measure(.merge) {
             try store.containerTree(
