@@ -40,11 +40,6 @@ static const uint64_t initial[8] = {
 #define WIDE __attribute__((target("avx512f,avx512bw")))
 #define INLINE static inline __attribute__((always_inline)) WIDE
 
-// vpternlog tables: bit i is the result for the bits of i in the order x, y, z.
-#define PARITY 0x96
-#define CHOOSE 0xca
-#define MAJORITY 0xe8
-
 /// Also asks whether the kernel keeps these registers.
 static int has_avx512(void) {
     __builtin_cpu_init();
@@ -54,17 +49,19 @@ static int has_avx512(void) {
 int csha2_lanes_256(void) { return has_avx512() ? 16 : 0; }
 int csha2_lanes_512(void) { return has_avx512() ? 8 : 0; }
 
-// MARK: SHA-256
+// In what follows, `is512` is a constant: it selects words of 64 bits and SHA-512, or words of 32 bits and SHA-256.
 
-#define ADD(x, y) _mm512_add_epi32(x, y)
-#define XOR3(x, y, z) _mm512_ternarylogic_epi32(x, y, z, PARITY)
-#define ROTATE(x, n) _mm512_ror_epi32(x, n)
+/// Changes the byte order of each word.
+INLINE __m512i swapped(int is512, __m512i x) {
+    return _mm512_shuffle_epi8(
+        x, is512 ? _mm512_set4_epi32(0x08090a0b, 0x0c0d0e0f, 0x00010203, 0x04050607)
+                 : _mm512_set4_epi32(0x0c0d0e0f, 0x08090a0b, 0x04050607, 0x00010203));
+}
 
 /// Reads 64 bytes of each lane, and transposes them: `w[j]` holds word `j` of all lanes. `lanes[i]` is the beginning of lane `i`'s block.
 INLINE void load256(const uint8_t *const lanes[16], size_t offset, __m512i w[16]) {
-    const __m512i swap = _mm512_set4_epi32(0x0c0d0e0f, 0x08090a0b, 0x04050607, 0x00010203);
     __m512i a[16], b[16];
-    for (int i = 0; i < 16; i++) a[i] = _mm512_shuffle_epi8(_mm512_loadu_si512(lanes[i] + offset), swap);
+    for (int i = 0; i < 16; i++) a[i] = swapped(0, _mm512_loadu_si512(lanes[i] + offset));
     for (int i = 0; i < 16; i += 2) {
         b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
         b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
@@ -85,67 +82,10 @@ INLINE void load256(const uint8_t *const lanes[16], size_t offset, __m512i w[16]
     }
 }
 
-/// The rounds for one message block of 64 bytes (6.2.2).
-INLINE void compress256(__m512i state[8], __m512i w[16]) {
-    __m512i a = state[0], b = state[1], c = state[2], d = state[3], e = state[4], f = state[5], g = state[6], h = state[7];
-#pragma clang loop unroll(full)
-    for (int t = 0; t < 64; t++) {
-        if (t >= 16) {
-            __m512i x = w[(t + 1) & 15], y = w[(t + 14) & 15];
-            __m512i s0 = XOR3(ROTATE(x, 7), ROTATE(x, 18), _mm512_srli_epi32(x, 3));
-            __m512i s1 = XOR3(ROTATE(y, 17), ROTATE(y, 19), _mm512_srli_epi32(y, 10));
-            w[t & 15] = ADD(ADD(w[t & 15], s0), ADD(w[(t + 9) & 15], s1));
-        }
-        __m512i k = _mm512_set1_epi32((int)(roots[t] >> 32));
-        __m512i t1 = ADD(ADD(h, XOR3(ROTATE(e, 6), ROTATE(e, 11), ROTATE(e, 25))),
-                         ADD(_mm512_ternarylogic_epi32(e, f, g, CHOOSE), ADD(k, w[t & 15])));
-        __m512i t2 = ADD(XOR3(ROTATE(a, 2), ROTATE(a, 13), ROTATE(a, 22)), _mm512_ternarylogic_epi32(a, b, c, MAJORITY));
-        h = g, g = f, f = e, e = ADD(d, t1), d = c, c = b, b = a, a = ADD(t1, t2);
-    }
-    state[0] = ADD(state[0], a), state[1] = ADD(state[1], b), state[2] = ADD(state[2], c), state[3] = ADD(state[3], d);
-    state[4] = ADD(state[4], e), state[5] = ADD(state[5], f), state[6] = ADD(state[6], g), state[7] = ADD(state[7], h);
-}
-
-WIDE void csha2_blocks_256(const void *blocks, int count, void *digests) {
-    if (count < 1 || count > 16) __builtin_trap();
-    const uint8_t *lanes[16];
-    // The other lanes hash the last block again.
-    for (int i = 0; i < 16; i++) lanes[i] = (const uint8_t *)blocks + (size_t)(i < count ? i : count - 1) * CSHA2_BLOCK;
-    __m512i state[8], w[16];
-    for (int i = 0; i < 8; i++) state[i] = _mm512_set1_epi32((int)(initial[i] >> 32));
-    for (size_t offset = 0; offset < CSHA2_BLOCK; offset += 64) {
-        load256(lanes, offset, w);
-        compress256(state, w);
-    }
-    // The padding (5.1.1): a bit, zeros, and the number of bits.
-    for (int i = 1; i < 15; i++) w[i] = _mm512_setzero_si512();
-    w[0] = _mm512_set1_epi32((int)0x80000000);
-    w[15] = _mm512_set1_epi32(CSHA2_BLOCK * 8);
-    compress256(state, w);
-    uint32_t words[8][16];
-    for (int i = 0; i < 8; i++) _mm512_storeu_si512(words[i], state[i]);
-    for (int lane = 0; lane < count; lane++)
-        for (int i = 0; i < 8; i++) {
-            uint32_t word = __builtin_bswap32(words[i][lane]);
-            __builtin_memcpy((uint8_t *)digests + 32 * lane + 4 * i, &word, 4);
-        }
-}
-
-#undef ADD
-#undef XOR3
-#undef ROTATE
-
-// MARK: SHA-512
-
-#define ADD(x, y) _mm512_add_epi64(x, y)
-#define XOR3(x, y, z) _mm512_ternarylogic_epi64(x, y, z, PARITY)
-#define ROTATE(x, n) _mm512_ror_epi64(x, n)
-
 /// Reads 64 bytes of each lane, and transposes them: `w[j]` holds word `j` of all lanes.
 INLINE void load512(const uint8_t *const lanes[8], size_t offset, __m512i w[8]) {
-    const __m512i swap = _mm512_set4_epi32(0x08090a0b, 0x0c0d0e0f, 0x00010203, 0x04050607);
     __m512i a[8], b[8];
-    for (int i = 0; i < 8; i++) a[i] = _mm512_shuffle_epi8(_mm512_loadu_si512(lanes[i] + offset), swap);
+    for (int i = 0; i < 8; i++) a[i] = swapped(1, _mm512_loadu_si512(lanes[i] + offset));
     for (int i = 0; i < 8; i += 2) {
         b[i] = _mm512_unpacklo_epi64(a[i], a[i + 1]);
         b[i + 1] = _mm512_unpackhi_epi64(a[i], a[i + 1]);
@@ -160,50 +100,81 @@ INLINE void load512(const uint8_t *const lanes[8], size_t offset, __m512i w[8]) 
     }
 }
 
-/// The rounds for one message block of 128 bytes (6.4.2).
-INLINE void compress512(__m512i state[8], __m512i w[16]) {
+INLINE __m512i broadcast(int is512, uint64_t word) { return is512 ? _mm512_set1_epi64((long long)word) : _mm512_set1_epi32((int)word); }
+
+INLINE __m512i add(int is512, __m512i x, __m512i y) { return is512 ? _mm512_add_epi64(x, y) : _mm512_add_epi32(x, y); }
+
+INLINE __m512i rotate(int is512, __m512i x, int n) {
+    return is512 ? _mm512_rorv_epi64(x, _mm512_set1_epi64(n)) : _mm512_rorv_epi32(x, _mm512_set1_epi32(n));
+}
+
+INLINE __m512i shift(int is512, __m512i x, int n) {
+    return is512 ? _mm512_srlv_epi64(x, _mm512_set1_epi64(n)) : _mm512_srlv_epi32(x, _mm512_set1_epi32(n));
+}
+
+// The last argument of ternarylogic is a table: bit i is the result for the bits of i in the order x, y, z.
+
+INLINE __m512i parity(__m512i x, __m512i y, __m512i z) { return _mm512_ternarylogic_epi64(x, y, z, 0x96); }
+
+/// The rounds for one message block of 16 words (6.2.2 and 6.4.2). The first numbers are those of SHA-512 (4.1.3), the second those of SHA-256 (4.1.2).
+INLINE void compress(int is512, __m512i state[8], __m512i w[16]) {
+#define ADD(x, y) add(is512, x, y)
+#define ROTATE(x, wide, narrow) rotate(is512, x, is512 ? wide : narrow)
+#define SHIFT(x, wide, narrow) shift(is512, x, is512 ? wide : narrow)
     __m512i a = state[0], b = state[1], c = state[2], d = state[3], e = state[4], f = state[5], g = state[6], h = state[7];
 #pragma clang loop unroll(full)
-    for (int t = 0; t < 80; t++) {
+    for (int t = 0; t < (is512 ? 80 : 64); t++) {
         if (t >= 16) {
             __m512i x = w[(t + 1) & 15], y = w[(t + 14) & 15];
-            __m512i s0 = XOR3(ROTATE(x, 1), ROTATE(x, 8), _mm512_srli_epi64(x, 7));
-            __m512i s1 = XOR3(ROTATE(y, 19), ROTATE(y, 61), _mm512_srli_epi64(y, 6));
+            __m512i s0 = parity(ROTATE(x, 1, 7), ROTATE(x, 8, 18), SHIFT(x, 7, 3));
+            __m512i s1 = parity(ROTATE(y, 19, 17), ROTATE(y, 61, 19), SHIFT(y, 6, 10));
             w[t & 15] = ADD(ADD(w[t & 15], s0), ADD(w[(t + 9) & 15], s1));
         }
-        __m512i k = _mm512_set1_epi64((long long)roots[t]);
-        __m512i t1 = ADD(ADD(h, XOR3(ROTATE(e, 14), ROTATE(e, 18), ROTATE(e, 41))),
-                         ADD(_mm512_ternarylogic_epi64(e, f, g, CHOOSE), ADD(k, w[t & 15])));
-        __m512i t2 = ADD(XOR3(ROTATE(a, 28), ROTATE(a, 34), ROTATE(a, 39)), _mm512_ternarylogic_epi64(a, b, c, MAJORITY));
+        __m512i k = broadcast(is512, is512 ? roots[t] : roots[t] >> 32);
+        __m512i choice = _mm512_ternarylogic_epi64(e, f, g, 0xca), majority = _mm512_ternarylogic_epi64(a, b, c, 0xe8);
+        __m512i t1 = ADD(ADD(h, parity(ROTATE(e, 14, 6), ROTATE(e, 18, 11), ROTATE(e, 41, 25))), ADD(choice, ADD(k, w[t & 15])));
+        __m512i t2 = ADD(parity(ROTATE(a, 28, 2), ROTATE(a, 34, 13), ROTATE(a, 39, 22)), majority);
         h = g, g = f, f = e, e = ADD(d, t1), d = c, c = b, b = a, a = ADD(t1, t2);
     }
     state[0] = ADD(state[0], a), state[1] = ADD(state[1], b), state[2] = ADD(state[2], c), state[3] = ADD(state[3], d);
     state[4] = ADD(state[4], e), state[5] = ADD(state[5], f), state[6] = ADD(state[6], g), state[7] = ADD(state[7], h);
+#undef ADD
+#undef ROTATE
+#undef SHIFT
 }
 
-WIDE void csha2_blocks_512(const void *blocks, int count, void *digests) {
-    if (count < 1 || count > 8) __builtin_trap();
-    const uint8_t *lanes[8];
-    for (int i = 0; i < 8; i++) lanes[i] = (const uint8_t *)blocks + (size_t)(i < count ? i : count - 1) * CSHA2_BLOCK;
+INLINE void hash(int is512, const void *blocks, int count, uint8_t *digests) {
+    const int lane_count = is512 ? 8 : 16, word_size = is512 ? 8 : 4;
+    if (count < 1 || count > lane_count) __builtin_trap();
+    const uint8_t *lanes[16];
+    // The other lanes hash the last block again.
+    for (int i = 0; i < lane_count; i++) lanes[i] = (const uint8_t *)blocks + (size_t)(i < count ? i : count - 1) * CSHA2_BLOCK;
     __m512i state[8], w[16];
-    for (int i = 0; i < 8; i++) state[i] = _mm512_set1_epi64((long long)initial[i]);
-    for (size_t offset = 0; offset < CSHA2_BLOCK; offset += 128) {
-        load512(lanes, offset, w);
-        load512(lanes, offset + 64, w + 8);
-        compress512(state, w);
-    }
-    for (int i = 1; i < 15; i++) w[i] = _mm512_setzero_si512();
-    w[0] = _mm512_set1_epi64((long long)0x8000000000000000);
-    w[15] = _mm512_set1_epi64(CSHA2_BLOCK * 8);
-    compress512(state, w);
-    uint64_t words[8][8];
-    for (int i = 0; i < 8; i++) _mm512_storeu_si512(words[i], state[i]);
-    for (int lane = 0; lane < count; lane++)
-        for (int i = 0; i < 8; i++) {
-            uint64_t word = __builtin_bswap64(words[i][lane]);
-            __builtin_memcpy((uint8_t *)digests + 64 * lane + 8 * i, &word, 8);
+    for (int i = 0; i < 8; i++) state[i] = broadcast(is512, is512 ? initial[i] : initial[i] >> 32);
+    for (size_t offset = 0; offset < CSHA2_BLOCK; offset += is512 ? 128 : 64) {
+        if (is512) {
+            load512(lanes, offset, w);
+            load512(lanes, offset + 64, w + 8);
+        } else {
+            load256(lanes, offset, w);
         }
+        compress(is512, state, w);
+    }
+    // The padding (5.1): a bit, zeros, and the number of bits.
+    for (int i = 1; i < 15; i++) w[i] = _mm512_setzero_si512();
+    w[0] = broadcast(is512, is512 ? 0x8000000000000000 : 0x80000000);
+    w[15] = broadcast(is512, CSHA2_BLOCK * 8);
+    compress(is512, state, w);
+    for (int i = 0; i < 8; i++) {
+        uint8_t words[64];
+        _mm512_storeu_si512(words, swapped(is512, state[i]));
+        for (int lane = 0; lane < count; lane++)
+            __builtin_memcpy(digests + (lane * 8 + i) * word_size, words + lane * word_size, (size_t)word_size);
+    }
 }
+
+WIDE void csha2_blocks_256(const void *blocks, int count, void *digests) { hash(0, blocks, count, digests); }
+WIDE void csha2_blocks_512(const void *blocks, int count, void *digests) { hash(1, blocks, count, digests); }
 
 #else
 
