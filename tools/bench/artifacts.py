@@ -9,6 +9,7 @@ fsmeta`, which reads the layers, merges them and writes metadata only.
 Prints the median, its ratio to that of the copy, and the peak memory; then the same of `pull --disk`. --check fails if a limit is exceeded. If BENCH_FS has reflinks (xfs, btrfs), an
 image of large files is measured in addition, with a limit of its own: only what cannot be shared is read. The pull verified the rest.
 The same pulls are measured beside microsandbox's `msb`, if it is to be had (peer.py).
+A pull that makes a disk of 60,000 small contents is measured for its peak memory alone.
 """
 
 import argparse
