@@ -164,23 +164,31 @@ extension FileDescriptor {
     public borrowing func pwriteAll(
         _ buffer: UnsafeRawBufferPointer, at offset: UInt64, leavesCache: Bool = false
     ) throws(SystemError) {
-        var rest = buffer
         guard var position = Int64(exactly: offset) else {
             throw SystemError(operation: "write", path: kernelPath, errno: .fileTooLarge)
         }
+        // An incomplete block at the end remains in the cache: the write that completes it would have to read it again.
+        let lastBlock = (offset &+ UInt64(buffer.count)) % Self.cacheBlockSize
+        var uncached = leavesCache ? buffer.count - min(buffer.count, Int(lastBlock)) : 0
+        var rest = buffer
         while !rest.isEmpty {
-            let result = Kernel.call(.write, raw, count: rest.count) {
-                leavesCache
-                    ? cl_pwrite_uncached(raw, rest.baseAddress, rest.count, position)
-                    : cl_pwrite(raw, rest.baseAddress, rest.count, position)
-            }
+            let result =
+                if uncached > 0 {
+                    Kernel.call(.write, raw, count: uncached) { cl_pwrite_uncached(raw, rest.baseAddress, uncached, position) }
+                } else {
+                    Kernel.call(.write, raw, count: rest.count) { cl_pwrite(raw, rest.baseAddress, rest.count, position) }
+                }
             guard result > 0 else {
                 throw SystemError("write", result == 0 ? -Int(Errno.noSpace.rawValue) : result, at: raw, nil)
             }
             rest = UnsafeRawBufferPointer(rebasing: rest[result...])
+            uncached = max(0, uncached - result)
             position = position &+ Int64(result)
         }
     }
+
+    /// The unit that file systems read to complete it, in bytes: no usual file system has larger blocks.
+    private static var cacheBlockSize: UInt64 { 4096 }
 
     /// Sets the position and returns it, in bytes from the start.
     @discardableResult
