@@ -7,8 +7,10 @@ import Synchronization
 final class BlockHashes: Sendable {
     private let algorithm: VerityAlgorithm
     private let byteCount: UInt64
-    /// Threads write to different blocks.
+    /// Threads write to different blocks. Memory is taken only for the blocks of objects.
     private nonisolated(unsafe) let hashes: UnsafeMutableRawBufferPointer
+    /// Blocks that hold objects, in ascending order.
+    private let objects: [Range<UInt64>]
     /// Blocks that hold metadata, in ascending order; only the thread that begins the file adds some.
     private let metadata = Mutex<[Range<UInt64>]>([])
 
@@ -16,20 +18,36 @@ final class BlockHashes: Sendable {
     private static let sizeLimit: UInt64 = 32 << 20
     static let blockSize = UInt64(VerityHasher.blockSize)
 
-    /// All blocks are zero.
+    /// Blocks without an object or metadata are zero.
     ///
-    /// - Parameter byteCount: the size of the file.
-    init?(_ algorithm: VerityAlgorithm, byteCount: UInt64) {
+    /// - Parameters:
+    ///   - byteCount: the size of the file.
+    ///   - parts: of objects, in ascending order of their offsets. The hashes of all their blocks must be set.
+    init?(_ algorithm: VerityAlgorithm, byteCount: UInt64, parts: [ObjectPart]) {
         let size = byteCount / Self.blockSize * UInt64(algorithm.digestSize)
         guard byteCount > 0, byteCount % Self.blockSize == 0, size <= Self.sizeLimit else { return nil }
         self.algorithm = algorithm
         self.byteCount = byteCount
         hashes = .allocate(byteCount: Int(size), alignment: 64)
-        var hasher = VerityHasher(algorithm)
-        hasher.fill(zeroBlocks: hashes)
+        var objects: [Range<UInt64>] = []
+        for part in parts { Self.add(Self.blocks(part.offset..<part.end), to: &objects) }
+        self.objects = objects
     }
 
     deinit { hashes.deallocate() }
+
+    /// The blocks that a range of bytes touches.
+    private static func blocks(_ range: Range<UInt64>) -> Range<UInt64> {
+        (range.lowerBound / blockSize)..<((range.upperBound + blockSize - 1) / blockSize)
+    }
+
+    private static func add(_ blocks: Range<UInt64>, to ranges: inout [Range<UInt64>]) {
+        if let last = ranges.last, last.upperBound >= blocks.lowerBound {
+            ranges[ranges.count - 1] = last.lowerBound..<max(blocks.upperBound, last.upperBound)
+        } else {
+            ranges.append(blocks)
+        }
+    }
 
     /// The memory for the hashes of the blocks from an offset on.
     ///
@@ -54,37 +72,44 @@ final class BlockHashes: Sendable {
     func copy(_ hashes: [UInt8], of part: ObjectPart) { hashes.withUnsafeBytes { copy($0, of: part) } }
 
     /// Metadata was written to a range of bytes.
-    func addMetadata(_ range: Range<UInt64>) {
-        let (start, end) = (range.lowerBound / Self.blockSize, (range.upperBound + Self.blockSize - 1) / Self.blockSize)
-        metadata.withLock { metadata in
-            if let last = metadata.last, last.upperBound >= start {
-                metadata[metadata.count - 1] = last.lowerBound..<max(end, last.upperBound)
-            } else {
-                metadata.append(start..<end)
-            }
-        }
-    }
+    func addMetadata(_ range: Range<UInt64>) { metadata.withLock { Self.add(Self.blocks(range), to: &$0) } }
 
     /// The digest of the complete file, from which the blocks of metadata are read.
     func identifier(of file: borrowing FileDescriptor) throws -> ObjectID {
         var hasher = VerityHasher(algorithm)
+        var objects = objects[...]
+        var position: UInt64 = 0
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 64 * VerityHasher.blockSize, alignment: 4096)
         defer { buffer.deallocate() }
-        for range in metadata.withLock({ $0 }) {
-            var position = range.lowerBound * Self.blockSize
-            let end = range.upperBound * Self.blockSize
-            while position < end {
-                let wanted = Int(min(UInt64(buffer.count), end - position))
-                let part = UnsafeMutableRawBufferPointer(rebasing: buffer[..<wanted])
-                let count = try file.preadFully(into: part, at: position)
-                precondition(count == wanted, "the file is shorter than it was made")
-                hasher.blockHashes = place(at: position, count: UInt64(count)).baseAddress
-                hasher.update(UnsafeRawBufferPointer(part))
-                _ = hasher.finalize()
-                position += UInt64(count)
-            }
+        for blocks in metadata.withLock({ $0 }) {
+            addObjects(&objects, from: position, to: blocks.lowerBound, &hasher)
+            var parts = FileParts(into: buffer, from: blocks.lowerBound * Self.blockSize, to: blocks.upperBound * Self.blockSize)
+            while let bytes = try parts.next(of: file) { hasher.update(bytes) }
+            precondition(parts.offset == blocks.upperBound * Self.blockSize, "the file is shorter than it was made")
+            position = blocks.upperBound
         }
-        hasher.update(blockHashes: UnsafeRawBufferPointer(hashes))
+        addObjects(&objects, from: position, to: byteCount / Self.blockSize, &hasher)
         return hasher.finalize()
+    }
+
+    /// Adds blocks that hold objects or zeros.
+    private func addObjects(
+        _ objects: inout ArraySlice<Range<UInt64>>, from start: UInt64, to end: UInt64, _ hasher: inout VerityHasher
+    ) {
+        var position = start
+        while position < end {
+            guard let next = objects.first, next.lowerBound < end else {
+                hasher.update(zeros: (end - position) * Self.blockSize)
+                return
+            }
+            // A block with the end of an object and metadata was read.
+            let known = max(position, next.lowerBound)..<min(end, max(position, next.upperBound))
+            hasher.update(zeros: (known.lowerBound - position) * Self.blockSize)
+            let size = UInt64(algorithm.digestSize)
+            let place = Int(known.lowerBound * size)..<Int(known.upperBound * size)
+            hasher.update(blockHashes: UnsafeRawBufferPointer(rebasing: hashes[place]))
+            position = known.upperBound
+            if next.upperBound <= position { objects.removeFirst() }
+        }
     }
 }

@@ -110,17 +110,6 @@ public struct VerityHasher: ~Copyable {
         size += UInt64(hashes.count / algorithm.digestSize * Self.blockSize)
     }
 
-    /// Fills memory with the hash of a block of zeros, again and again.
-    package mutating func fill(zeroBlocks hashes: UnsafeMutableRawBufferPointer) {
-        findZeroHash()
-        zeroHash.withUnsafeBytes { known in
-            guard let base = known.baseAddress, let start = hashes.baseAddress else { return }
-            for offset in stride(from: 0, to: hashes.count, by: algorithm.digestSize) {
-                (start + offset).copyMemory(from: base, byteCount: algorithm.digestSize)
-            }
-        }
-    }
-
     private mutating func findZeroHash() {
         guard zeroHash.isEmpty else { return }
         let zeros = [UInt8](repeating: 0, count: Self.blockSize)

@@ -153,14 +153,9 @@ import Testing
         #expect(hasher.finalize() == expected && hasher.blockHashes == nil)
         hasher.update(blockHashes: UnsafeRawBufferPointer(hashes))
         #expect(hasher.finalize() == expected)
-        // A file of zeros, from hashes that were filled in and from its length.
-        hasher.fill(zeroBlocks: hashes)
-        hasher.update(blockHashes: UnsafeRawBufferPointer(hashes))
-        let zeros = hasher.finalize()
         hasher.update(zeros: UInt64(content.count))
-        #expect(hasher.finalize() == zeros)
         let plain = [UInt8](repeating: 0, count: content.count)
-        #expect(plain.withUnsafeBytes { VerityHasher.objectID(of: $0, algorithm) } == zeros)
+        #expect(plain.withUnsafeBytes { VerityHasher.objectID(of: $0, algorithm) } == hasher.finalize())
     }
 }
 
