@@ -159,9 +159,9 @@ extension ImageStore {
                 let tree = try bootTree(tree, filtering)
                 for version in Self.searched {
                     tried += 1
-                    let bytes = try writeErofs(tree, version: version)
-                    guard bytes.withUnsafeBytes({ VerityHasher.objectID(of: $0, repository.algorithm) }) == expected else { continue }
-                    publication.image(try repository.storeImage(bytes).id)
+                    let plan = try ErofsPlan(tree, version: version)
+                    guard plan.identifier(repository.algorithm) == expected else { continue }
+                    publication.image(try storeImage(plan))
                     let found = BootImage(id: expected, version: version, filtering: filtering)
                     return ([found], found)
                 }

@@ -1,56 +1,9 @@
 internal import ComposefsBytes
-public import ComposefsFileTree
+internal import ComposefsFileTree
 internal import ComposefsHashing
 
-/// Writes the composefs EROFS image of a tree. The result equals, byte for byte, that of the version's reference implementations.
-///
-/// Only inodes that the root reaches are written. The size of the image is a multiple of 4096 and at most 1 GiB. Version 2 drops the
-/// nanoseconds of times. Time and memory are linear in the size of the tree.
-///
-/// - Throws: `ErofsError.unwritable` with the path if the format cannot express an inode; `ErofsError.imageTooLarge`.
-public func writeErofs(_ tree: borrowing FileTree, version: ErofsVersion) throws(ErofsError) -> [UInt8] {
-    let plan = try ImagePlan(tree, version: version)
-    let lists = try AttributeLists(plan, tree)
-    let layout = try ImageLayout(plan, lists, tree)
-    var image = [UInt8](repeating: 0, count: layout.size)
-    image.withUnsafeMutableBytes { bytes in
-        let emitter = ImageEmitter(out: ImageBytes(bytes: bytes), nameBytes: plan.names)
-        emitter.emitHeaders(plan, lists, layout)
-        for index in plan.nodes.indices {
-            emitter.emitInode(index, plan, lists, layout, tree)
-        }
-        emitter.emitSharedAttributes(lists, at: layout.inodesEnd, tree)
-    }
-    return image
-}
-
-/// The image while it is written. Every store is checked against the end of the image.
-struct ImageBytes {
-    let bytes: UnsafeMutableRawBufferPointer
-
-    @inline(__always)
-    func put(_ value: some FixedWidthInteger & BitwiseCopyable, at offset: Int) {
-        precondition(offset >= 0 && offset + MemoryLayout.size(ofValue: value) <= bytes.count, "layout and emission disagree")
-        bytes.storeBytes(of: value.littleEndian, toByteOffset: offset, as: type(of: value))
-    }
-
-    @inline(__always)
-    func put(_ source: UnsafeRawBufferPointer, at offset: Int) {
-        precondition(offset >= 0 && offset + source.count <= bytes.count, "layout and emission disagree")
-        UnsafeMutableRawBufferPointer(rebasing: bytes[offset..<(offset + source.count)]).copyMemory(from: source)
-    }
-
-    func put(_ source: [UInt8], at offset: Int) { source.withUnsafeBytes { put($0, at: offset) } }
-
-    /// A buffer in the image that the caller fills.
-    func room(_ count: Int, at offset: Int) -> UnsafeMutableRawBufferPointer {
-        precondition(offset >= 0 && offset + count <= bytes.count, "layout and emission disagree")
-        return UnsafeMutableRawBufferPointer(rebasing: bytes[offset..<(offset + count)])
-    }
-}
-
 /// Writes the parts of an image to the offsets of its layout.
-private struct ImageEmitter {
+struct ImageEmitter {
     let out: ImageBytes
     let nameBytes: [UInt8]
 
@@ -119,19 +72,40 @@ private struct ImageEmitter {
             let base = firstEpoch ? layout.inodesEnd % Erofs.blockSize : layout.inodesEnd
             emitAttributes(lists, lists.lists[index], at: at + it.headerSize, sharedBase: base, tree)
         }
+        emit(.tail, of: index, plan, layout, tree)
+    }
+
+    /// The data blocks of an inode.
+    func emitBlocks(_ index: Int, _ plan: borrowing ImagePlan, _ layout: borrowing ImageLayout, _ tree: borrowing FileTree) {
+        emit(.blocks, of: index, plan, layout, tree)
+    }
+
+    // MARK: Contents
+
+    /// The parts of an inode's content, which are not side by side.
+    private enum Part {
+        /// What follows the inode.
+        case tail
+        case blocks
+    }
+
+    private func emit(
+        _ part: Part, of index: Int, _ plan: borrowing ImagePlan, _ layout: borrowing ImageLayout, _ tree: borrowing FileTree
+    ) {
+        let (node, it) = (plan.nodes[index], layout.inodes[index])
+        guard part == .tail ? it.tail > 0 : it.blocks > 0 else { return }
         if node.directory != ImagePlan.none {
-            emitDirectory(plan.directories[Int(node.directory)], it, plan, layout)
+            emitDirectory(part, plan.directories[Int(node.directory)], it, plan, layout)
         } else if node.role == .ordinary {
-            emitContent(it, node, tree)
+            emitContent(part, it, node, tree)
         }
     }
 
-    private func emitContent(_ it: ImageLayout.Inode, _ node: ImagePlan.Node, _ tree: borrowing FileTree) {
-        guard it.tail > 0 || it.blocks > 0 else { return }
+    private func emitContent(_ part: Part, _ it: ImageLayout.Inode, _ node: ImagePlan.Node, _ tree: borrowing FileTree) {
+        let start = part == .tail ? it.tailOffset : Int(it.dataBlock) * Erofs.blockSize
         if it.dataLayout == .chunked {
             // Null addresses: the content is not in the image.
-            let start = it.isPromoted ? Int(it.dataBlock) * Erofs.blockSize : it.tailOffset
-            let count = it.isPromoted ? Erofs.blockSize : Int(it.tail)
+            let count = part == .tail ? Int(it.tail) : Erofs.blockSize
             for offset in stride(from: start, to: start + count, by: ChunkTableLayout.entrySize) { out.put(UInt32.max, at: offset) }
             return
         }
@@ -143,15 +117,13 @@ private struct ImageEmitter {
         }
         bytes.withUnsafeBytes { bytes in
             let inBlocks = bytes.count - Int(it.tail)
-            if inBlocks > 0 { out.put(UnsafeRawBufferPointer(rebasing: bytes[..<inBlocks]), at: Int(it.dataBlock) * Erofs.blockSize) }
-            out.put(UnsafeRawBufferPointer(rebasing: bytes[inBlocks...]), at: it.tailOffset)
+            out.put(UnsafeRawBufferPointer(rebasing: part == .tail ? bytes[inBlocks...] : bytes[..<inBlocks]), at: start)
         }
     }
 
-    // MARK: Directories
-
     private func emitDirectory(
-        _ directory: ImagePlan.Directory, _ it: ImageLayout.Inode, _ plan: borrowing ImagePlan, _ layout: borrowing ImageLayout
+        _ part: Part, _ directory: ImagePlan.Directory, _ it: ImageLayout.Inode, _ plan: borrowing ImagePlan,
+        _ layout: borrowing ImageLayout
     ) {
         var block = 0
         var first = Int(directory.first)
@@ -165,8 +137,11 @@ private struct ImageEmitter {
                 used += need
                 next += 1
             }
-            let start = block < Int(it.blocks) ? (Int(it.dataBlock) + block) * Erofs.blockSize : it.tailOffset
-            emitEntries(first..<next, of: directory, at: start, plan, layout)
+            let isInBlocks = block < Int(it.blocks)
+            if isInBlocks == (part == .blocks) {
+                let start = isInBlocks ? (Int(it.dataBlock) + block) * Erofs.blockSize : it.tailOffset
+                emitEntries(first..<next, of: directory, at: start, plan, layout)
+            }
             block += 1
             first = next
         }

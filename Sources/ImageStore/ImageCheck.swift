@@ -406,8 +406,7 @@ private struct ImageCheck {
                 guard let id = image.imageID(version), version != .v0 || repository.erofsFormats.default == .v0,
                     version != .v1 || repository.erofsFormats.default != .v0
                 else { continue }
-                let bytes = try writeErofs(tree, version: version)
-                let actual = bytes.withUnsafeBytes { VerityHasher.objectID(of: $0, repository.algorithm) }
+                let actual = try store.imageID(of: tree, version)
                 if actual != id {
                     add("image-id-mismatch", name, "\(version): the layers give \(actual), but the config refers to \(id)")
                 }

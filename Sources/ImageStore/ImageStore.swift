@@ -103,11 +103,22 @@ public struct ImageStore: Sendable {
     package func storeImages(of tree: FileTree, _ publication: inout Repository.Publication) throws -> [ErofsVersion: ObjectID] {
         var images: [ErofsVersion: ObjectID] = [:]
         for version in repository.erofsFormats.all {
-            let id = try repository.storeImage(try writeErofs(tree, version: version)).id
+            let id = try storeImage(of: tree, version)
             images[version] = id
             publication.image(id)
         }
         return images
+    }
+
+    /// Stores a tree's EROFS image, which is not published.
+    package func storeImage(of tree: FileTree, _ version: ErofsVersion) throws -> ObjectID {
+        try storeImage(try ErofsPlan(tree, version: version))
+    }
+
+    package func storeImage(_ plan: ErofsPlan) throws -> ObjectID {
+        var writer = try repository.makeObjectWriter()
+        try plan.write { (bytes) throws(RepositoryError) in try writer.append(bytes) }
+        return try writer.finish().id
     }
 
     // MARK: Reading

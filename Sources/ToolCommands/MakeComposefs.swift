@@ -129,13 +129,9 @@ enum MakeComposefs {
     }
 
     private static func write(_ tree: FileTree, _ invocation: Invocation, to output: ImageOutput?) throws {
-        let image = try writeErofs(tree, version: version(for: tree, invocation.versions))
+        let image = try ErofsPlan(tree, version: version(for: tree, invocation.versions))
         try output?.write(image)
-        if invocation.printsDigest { try printDigest(of: image) }
-    }
-
-    private static func printDigest(of image: [UInt8]) throws {
-        try Output.print(image.withUnsafeBytes { VerityHasher.objectID(of: $0, .sha256) }.hex)
+        if invocation.printsDigest { try Output.print(image.identifier(.sha256).hex) }
     }
 
     /// In bytes: no image of the largest size has a dumpfile that is longer.
@@ -182,7 +178,10 @@ final class OpenFile {
     init(_ file: consuming FileDescriptor) { self.file = file }
 
     func readAll(limit: Int) throws -> [UInt8] { try file.readAll(limit: limit) }
-    func writeAll(_ bytes: [UInt8]) throws { try file.writeAll(bytes) }
+
+    func write(_ image: ErofsPlan) throws(SystemError) {
+        try image.write { (bytes) throws(SystemError) in try file.writeAll(bytes) }
+    }
 }
 
 /// Where the image is written: a new file, which replaces one of that name when it is complete; or what is there already and is no file, such
@@ -210,14 +209,14 @@ struct ImageOutput {
         _ = try FileDescriptor.open(parts.directory, [.readOnly, .directory])
     }
 
-    func write(_ image: [UInt8]) throws {
-        if let existing { return try existing.writeAll(image) }
+    func write(_ image: ErofsPlan) throws {
+        if let existing { return try existing.write(image) }
         guard let directory else { preconditionFailure("an output is a directory and a name, or open") }
         let folder = try FileDescriptor.open(directory, [.readOnly, .directory])
         let naming = PendingFile.Naming(prefix: ".mkcomposefs-")
         var file = try PendingFile(in: folder, naming, mode: 0o666)
         do throws(SystemError) {
-            try file.file.writeAll(image)
+            try image.write { (bytes) throws(SystemError) in try file.file.writeAll(bytes) }
             try file.publish(in: folder, as: name)
         } catch {
             file.abandon(in: folder)

@@ -68,6 +68,36 @@ import Testing
         #expect(throws: ErofsError.self) { try ErofsImage(bytes, algorithm: .sha256) }
     }
 
+    /// Larger than what is written at once, as a whole and in its parts: a directory, contents, and shared attributes.
+    @Test(arguments: ErofsVersion.allCases)
+    func largerThanItsWindow(version: ErofsVersion) throws {
+        var tree = FileTree(root: Metadata(permissions: 0o755))
+        let many = try tree.addDirectory("many", in: FileTree.root, Metadata(permissions: 0o755))
+        for number in 0..<60_000 {
+            let metadata = Metadata(permissions: 0o644, uid: UInt32(number % 70_000), modified: Timestamp(seconds: Int64(number)))
+            let name = ByteString("a name of some length that makes the directory large \(number)")
+            try tree.addLeaf(name, in: many, metadata, number % 3 == 0 ? .symbolicLink(name) : .inline(name))
+        }
+        if version != .v2 {
+            let content = ByteString((0..<3_000_001).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ $0 / 255) })
+            try tree.addLeaf("large", in: FileTree.root, Metadata(permissions: 0o644), .inline(content))
+        }
+        for number in 0..<200 {
+            let value = ByteString([UInt8](repeating: UInt8(number), count: 12_000))
+            let metadata = Metadata(permissions: 0o644, extendedAttributes: [ExtendedAttribute(name: "user.value", value: value)])
+            for copy in 0..<2 { try tree.addLeaf(ByteString("shared \(number) \(copy)"), in: FileTree.root, metadata, .inline("")) }
+        }
+        try check(tree, version)
+        let plan = try ErofsPlan(tree, version: version)
+        var (image, largest) = ([UInt8](), 0)
+        plan.write { part in
+            image.append(contentsOf: part)
+            largest = max(largest, part.count)
+        }
+        #expect(image.count == plan.byteCount && image.count > 8 << 20 && largest < image.count / 2)
+        #expect(plan.identifier(.sha512) == image.withUnsafeBytes { VerityHasher.objectID(of: $0, .sha512) })
+    }
+
     /// Whiteouts, and attributes that resemble those that the format adds, are restored.
     @Test(arguments: ErofsVersion.allCases)
     func whiteoutsAndLookAlikes(version: ErofsVersion) throws {

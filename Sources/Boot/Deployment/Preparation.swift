@@ -169,7 +169,6 @@ struct BootTarget {
 extension ImageStore {
     /// The ID of an image for booting in the default format, which is not stored.
     func computedBootImage(of image: StoredImage, _ filtering: XattrFiltering) throws -> ObjectID {
-        let bytes = try writeErofs(try bootTree(of: image, filtering), version: repository.erofsFormats.default)
-        return bytes.withUnsafeBytes { VerityHasher.objectID(of: $0, repository.algorithm) }
+        try imageID(of: try bootTree(of: image, filtering), repository.erofsFormats.default)
     }
 }

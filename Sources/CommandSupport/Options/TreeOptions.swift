@@ -57,5 +57,5 @@ package struct VersionOption: ParsableArguments {
 
 /// The identifier of a tree's image.
 package func imageID(of tree: FileTree, _ version: ErofsVersion, _ algorithm: VerityAlgorithm) throws -> ObjectID {
-    try writeErofs(tree, version: version).withUnsafeBytes { VerityHasher.objectID(of: $0, algorithm) }
+    try ErofsPlan(tree, version: version).identifier(algorithm)
 }

@@ -69,6 +69,6 @@ extension ImageStore {
 
     /// The ID of a tree's EROFS image, which is not stored.
     package func imageID(of tree: FileTree, _ version: ErofsVersion) throws -> ObjectID {
-        try writeErofs(tree, version: version).withUnsafeBytes { VerityHasher.objectID(of: $0, repository.algorithm) }
+        try ErofsPlan(tree, version: version).identifier(repository.algorithm)
     }
 }

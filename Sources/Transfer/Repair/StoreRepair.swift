@@ -427,9 +427,9 @@ struct StoreRepair {
             for version in [ErofsVersion.v1, .v2] where images[version] == nil {
                 guard let old = before.imageID(version) else { continue }
                 if try !store.hasIntactImage(old) {
-                    let bytes = try writeErofs(store.tree(of: now), version: version)
-                    guard bytes.withUnsafeBytes({ VerityHasher.objectID(of: $0, repository.algorithm) }) == old else { continue }
-                    publication.image(try repository.storeImage(bytes).id)
+                    let plan = try ErofsPlan(store.tree(of: now), version: version)
+                    guard plan.identifier(repository.algorithm) == old else { continue }
+                    publication.image(try store.storeImage(plan))
                 }
                 images[version] = old
             }

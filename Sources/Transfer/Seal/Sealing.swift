@@ -190,7 +190,7 @@ private struct Sealing {
         var images = try store.storeImages(of: tree, &publication)
         // The reference implementation looks for the image of the label.
         if images[.v1] == nil, repository.erofsFormats.default != .v0 {
-            let id = try repository.storeImage(try writeErofs(tree, version: .v1)).id
+            let id = try store.storeImage(of: tree, .v1)
             publication.image(id)
             images[.v1] = id
         }

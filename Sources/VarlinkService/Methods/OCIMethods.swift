@@ -111,9 +111,7 @@ extension Session {
             }
         }
         let tree = try isBootable ? store.images.bootTree(of: image, filtering) : store.images.tree(of: image, filtering)
-        let id = try writeErofs(tree, version: store.repository.erofsFormats.default).withUnsafeBytes {
-            VerityHasher.objectID(of: $0, store.repository.algorithm)
-        }
+        let id = try store.images.imageID(of: tree, store.repository.erofsFormats.default)
         return MethodReply(["image_id": .string(id.hex)])
     }
 
