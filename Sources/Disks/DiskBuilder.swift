@@ -64,8 +64,7 @@ struct DiskBuilder {
     func run(into sink: some DiskSink) throws -> Result {
         try request.check()
         // Other kinds copy layers while they merge.
-        let isMerged = request.kind == .single || request.kind == .flat
-        let ahead = isMerged && sink.verifiesAhead ? AheadVerifier(images.repository, layers) : nil
+        let ahead = request.kind.isOfMergedTree && sink.verifiesAhead ? AheadVerifier(images.repository, layers) : nil
         defer { ahead?.end() }
         let proofs = ObjectProofs(images, ahead: ahead, layers: layers)
         return try images.withTreeLimit(limits.treeBytes) {

@@ -46,7 +46,7 @@ struct DiskContent {
         metadata = { write in try bytes.withUnsafeBytes { try write($0, 0) } }
     }
 
-    /// Writes the metadata to an empty file, and starts to copy the objects on other threads.
+    /// Starts to copy the objects to an empty file on other threads, and writes the metadata.
     ///
     /// - Parameters:
     ///   - proofs: of objects that need not be hashed.
@@ -57,14 +57,15 @@ struct DiskContent {
         stored: StoredObjects? = nil, _ cancellation: Cancellation
     ) throws -> ObjectCopy.Running {
         try file.truncate(to: byteCount)
+        proofs?.endAhead()
+        let copy = try ObjectCopy(parts, from: repository, proofs, cancellation).start(into: file, hashes, stored)
         var writer = GatheredWriter()
         try metadata { bytes, offset in
             try writer.add(bytes, at: offset, to: file)
             hashes?.addMetadata(offset..<(offset + UInt64(bytes.count)))
         }
         try writer.flush(to: file)
-        proofs?.endAhead()
-        return try ObjectCopy(parts, from: repository, proofs, cancellation).start(into: file, hashes, stored)
+        return copy
     }
 
     /// The digest of a file with this content, as an object. Every object is verified on the way.

@@ -25,6 +25,8 @@ public enum DiskKind: String, Sendable, Hashable, Codable, CaseIterable {
 
     /// Whether the output is a directory.
     public var isDirectory: Bool { self == .layered || self == .vmdk }
+    /// Whether the merged tree suffices. Other kinds need what each layer adds.
+    package var isOfMergedTree: Bool { self == .single || self == .flat }
 }
 
 /// The tree that a disk shows.

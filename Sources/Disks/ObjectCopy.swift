@@ -212,11 +212,10 @@ struct ObjectCopy: Sendable {
             if at > filled { zero(buffer, filled..<at) }
             filled = at + Int(part.count)
             let place = UnsafeMutableRawBufferPointer(rebasing: buffer[at..<filled])
-            if let small = target.stored?.takeSmall(part.object) {
-                guard small.content.count == place.count else {
-                    throw DiskError.objectSize(part.object, found: UInt64(small.content.count), expected: part.objectSize)
+            if let small = target.stored?.takeSmall(part.object, into: place) {
+                guard small.size == place.count else {
+                    throw DiskError.objectSize(part.object, found: UInt64(small.size), expected: part.objectSize)
                 }
-                place.copyBytes(from: small.content)
                 target.hashes?.copy(small.hashes, of: part)
                 continue
             }

@@ -12,12 +12,13 @@ package final class StoredObjects: Sendable {
         /// The object's file had the content at this time.
         var time: FileTime
         /// Nil if the object is large, or the content was taken.
-        var content: [UInt8]?
+        var content: SmallContents.Place?
     }
 
     /// An object of one block.
     struct Small {
-        var content: [UInt8]
+        /// In bytes.
+        var size: Int
         /// Of its block; empty if they are not kept.
         var hashes: [UInt8]
     }
@@ -25,7 +26,7 @@ package final class StoredObjects: Sendable {
     private struct State {
         var known: [ObjectID: Known] = [:]
         var hashRoom = StoredObjects.hashBytes
-        var contentRoom = StoredObjects.contentBytes
+        var contents = SmallContents()
     }
 
     private let algorithm: VerityAlgorithm
@@ -34,8 +35,6 @@ package final class StoredObjects: Sendable {
 
     /// The memory for hashes, in bytes. Objects beyond it are hashed once more.
     private static let hashBytes = 8 << 20
-    /// The memory for content, in bytes. Objects beyond it are read.
-    private static let contentBytes = 8 << 20
     /// What an entry takes besides, about, in bytes.
     private static let overhead = 160
 
@@ -64,22 +63,16 @@ package final class StoredObjects: Sendable {
             let bytes = hashes.count + Self.overhead
             guard bytes <= state.hashRoom, state.known[id] == nil else { return }
             state.hashRoom -= bytes
-            if isSmall, Int(size) <= state.contentRoom {
-                state.contentRoom -= Int(size)
-                known.content = Self.joined(content, Int(size))
-            }
+            if isSmall { known.content = state.contents.add(content, size: Int(size)) }
             state.known[id] = known
         }
     }
 
-    private static func joined(_ parts: [UnsafeRawBufferPointer], _ size: Int) -> [UInt8] {
-        [UInt8](unsafeUninitializedCapacity: size) { bytes, count in
-            for part in parts {
-                let place = UnsafeMutableRawBufferPointer(bytes)[count..<(count + part.count)]
-                UnsafeMutableRawBufferPointer(rebasing: place).copyMemory(from: part)
-                count += part.count
-            }
-            precondition(count == size, "the parts are the content")
+    /// Lets go of all content, and keeps none any more.
+    package func dropContent() {
+        state.withLock { state in
+            state.contents.end()
+            for index in state.known.values.indices { state.known.values[index].content = nil }
         }
     }
 
@@ -91,12 +84,74 @@ package final class StoredObjects: Sendable {
         return known.hashes
     }
 
-    /// The content of a small object, which is not kept any longer; nil if it is not known.
-    func takeSmall(_ id: ObjectID) -> Small? {
+    /// Copies the content of a small object, which is not kept any longer. Nil if it is not known.
+    ///
+    /// - Parameter place: has the object's size. If that is another one, nothing is copied.
+    func takeSmall(_ id: ObjectID, into place: UnsafeMutableRawBufferPointer) -> Small? {
         state.withLock { state in
             guard let index = state.known.index(forKey: id), let content = state.known.values[index].content.take() else { return nil }
-            state.contentRoom += content.count
-            return Small(content: content, hashes: state.known.values[index].hashes)
+            state.contents.take(content, into: place)
+            return Small(size: content.bytes.count, hashes: state.known.values[index].hashes)
         }
+    }
+}
+
+/// Contents of small objects, in few pieces of memory: the allocator would keep that of each.
+private struct SmallContents: Sendable {
+    struct Place: Sendable {
+        var piece: Int
+        var bytes: Range<Int>
+    }
+
+    private struct Piece: Sendable {
+        var bytes = [UInt8](repeating: 0, count: SmallContents.pieceSize)
+        var end = 0
+        /// The number of contents that were not taken.
+        var count = 0
+    }
+
+    /// Those that are not in use any more are empty.
+    private var pieces: [Piece] = []
+    private var inUse = 0
+    private var most = SmallContents.size / SmallContents.pieceSize
+
+    /// In bytes. Objects beyond it are read.
+    private static let size = 16 << 20
+    private static let pieceSize = 1 << 20
+
+    /// Nil if there is no room.
+    mutating func add(_ parts: [UnsafeRawBufferPointer], size: Int) -> Place? {
+        if pieces.isEmpty || pieces[pieces.count - 1].end + size > Self.pieceSize {
+            guard inUse < most else { return nil }
+            pieces.append(Piece())
+            inUse += 1
+        }
+        let index = pieces.count - 1
+        let start = pieces[index].end
+        var end = start
+        pieces[index].bytes.withUnsafeMutableBytes { bytes in
+            for part in parts {
+                UnsafeMutableRawBufferPointer(rebasing: bytes[end..<(end + part.count)]).copyMemory(from: part)
+                end += part.count
+            }
+        }
+        precondition(end == start + size, "the parts are the content")
+        pieces[index].end = end
+        pieces[index].count += 1
+        return Place(piece: index, bytes: start..<end)
+    }
+
+    mutating func take(_ content: Place, into place: UnsafeMutableRawBufferPointer) {
+        if content.bytes.count == place.count { place.copyBytes(from: pieces[content.piece].bytes[content.bytes]) }
+        pieces[content.piece].count -= 1
+        guard pieces[content.piece].count == 0, content.piece < pieces.count - 1 else { return }
+        pieces[content.piece].bytes = []
+        inUse -= 1
+    }
+
+    /// Lets go of all, and takes no more.
+    mutating func end() {
+        pieces = []
+        most = 0
     }
 }

@@ -6,16 +6,21 @@ import ComposefsOCIModel
 import ComposefsRepository
 import ComposefsSplitStream
 import ComposefsTar
+import Synchronization
 
 /// The layers of an image, from bottom to top. A pull may store their streams while others read them.
 package struct LayerStreams: Sendable {
     package var diffIDs: [ContentDigest]
     private var stream: @Sendable (Int) throws -> ObjectID
+    fileprivate var sharing: SharedTree?
 
-    /// - Parameter stream: the stream of the layer with an index; may wait until it is stored.
-    package init(_ diffIDs: [ContentDigest], _ stream: @escaping @Sendable (Int) throws -> ObjectID) {
+    /// - Parameters:
+    ///   - sharing: keeps the tree of the first merge for the next ones.
+    ///   - stream: the stream of the layer with an index; may wait until it is stored.
+    package init(_ diffIDs: [ContentDigest], sharing: SharedTree? = nil, _ stream: @escaping @Sendable (Int) throws -> ObjectID) {
         self.diffIDs = diffIDs
         self.stream = stream
+        self.sharing = sharing
     }
 
     package init(_ layers: [(diffID: ContentDigest, stream: ObjectID)]) {
@@ -24,6 +29,35 @@ package struct LayerStreams: Sendable {
     }
 
     package func stream(_ index: Int) throws -> ObjectID { try stream(index) }
+}
+
+/// The merged tree of layers that several users need. It may have more extended attributes than some of them want.
+package final class SharedTree: Sendable {
+    fileprivate let filtering: XattrFiltering?
+    private let tree = Mutex<FileTree?>(nil)
+    private let merged: @Sendable (FileTree) -> Void
+
+    /// - Parameters:
+    ///   - filtering: leaves out extended attributes that no user wants.
+    ///   - merged: takes the tree as soon as there is one.
+    package init(_ filtering: XattrFiltering?, _ merged: @escaping @Sendable (FileTree) -> Void) {
+        self.filtering = filtering
+        self.merged = merged
+    }
+
+    fileprivate var known: FileTree? { tree.withLock { $0 } }
+
+    fileprivate func keep(_ new: FileTree) {
+        let isFirst = tree.withLock { tree in
+            guard tree == nil else { return false }
+            tree = new
+            return true
+        }
+        if isFirst { merged(new) }
+    }
+
+    /// Lets go of the tree: whoever has it may change it without a copy.
+    package func end() { tree.withLock { $0 = nil } }
 }
 
 extension ImageStore {
@@ -40,13 +74,17 @@ extension ImageStore {
         try mergedTree(of: LayerStreams(layers), filtering, entryLimit: entryLimit, treeLimit: treeLimit)
     }
 
-    /// The same of layers that may be stored later.
+    /// The same of layers that may be stored later. A tree that is shared has all attributes that any user wants.
     package func mergedTree(
         of layers: LayerStreams, _ filtering: XattrFiltering? = nil, entryLimit: UInt64 = .max, treeLimit: UInt64 = .max
     ) throws -> FileTree {
+        if let known = layers.sharing?.known { return known }
+        let filtering = if let sharing = layers.sharing { sharing.filtering } else { filtering }
         var merger = LayerMerger(filtering, memoryLimit: treeLimit)
         try merge(layers, into: &merger, entryLimit: entryLimit) { _, _ in }
-        return merger.finish()
+        let tree = merger.finish()
+        layers.sharing?.keep(tree)
+        return tree
     }
 
     /// The merged tree of layers with all their extended attributes, and on the way what each layer adds to those below it.
@@ -62,7 +100,12 @@ extension ImageStore {
         var merger = LayerMerger(recordingRemovals: (), memoryLimit: treeLimit)
         var stack = LayerStack()
         try merge(layers, into: &merger, entryLimit: entryLimit) { index, merger in try body(index, try stack.layer(of: merger)) }
-        return merger.finish()
+        let tree = merger.finish()
+        if let sharing = layers.sharing {
+            precondition(sharing.filtering == nil, "the layers of a stack keep all extended attributes")
+            sharing.keep(tree)
+        }
+        return tree
     }
 
     /// Applies layers, from bottom to top.

@@ -33,6 +33,13 @@ import Testing
         }
     }
 
+    /// Nil if it is not kept.
+    private func take(_ id: ObjectID, size: Int, _ stored: StoredObjects? = nil) -> (content: [UInt8], hashes: [UInt8])? {
+        var content = [UInt8](repeating: 0, count: size)
+        let small = content.withUnsafeMutableBytes { (stored ?? self.stored).takeSmall(id, into: $0) }
+        return small.map { (Array(content.prefix($0.size)), $0.hashes) }
+    }
+
     private func status(_ id: ObjectID) throws -> FileStatus { try repository.openObject(id, verify: false).status() }
 
     @Test func aChangedFileIsHashedAgain() throws {
@@ -49,7 +56,7 @@ import Testing
         let disk = try repository.makeObjectFile()
         #expect(throws: RepositoryError.self) {
             try disk.withFile { target in
-                let hashes = BlockHashes(.sha256, byteCount: 12_288)
+                let hashes = BlockHashes(.sha256, byteCount: 12_288, parts: DiskContent(id, size: 10_000).parts)
                 try DiskContent(id, size: 10_000).start(
                     into: target, from: repository, nil, hashes: hashes, stored: stored, Cancellation()
                 ).finish()
@@ -59,7 +66,7 @@ import Testing
 
     /// A file of the object alone, and the hash of its block.
     private func copy(_ id: ObjectID, size: Int) throws -> (bytes: [UInt8], hash: [UInt8]) {
-        let hashes = try #require(BlockHashes(.sha256, byteCount: 4096))
+        let hashes = try #require(BlockHashes(.sha256, byteCount: 4096, parts: []))
         let bytes = try repository.makeObjectFile().withFile { target in
             try DiskContent(id, size: UInt64(size)).start(
                 into: target, from: repository, nil, hashes: hashes, stored: stored, Cancellation()
@@ -82,12 +89,12 @@ import Testing
         #expect(made.bytes == content)
         #expect(made.hash == ContentDigest.of(content + [UInt8](repeating: 0, count: 4096 - size), .sha256).bytes)
         // Its content is not kept any longer, so the file is read, and refused.
-        #expect(stored.takeSmall(id) == nil)
+        #expect(take(id, size: size) == nil)
         #expect(throws: RepositoryError.self) { try copy(id, size: size) }
     }
 
     @Test func largerObjectsAndEmptyOnesAreNotKept() throws {
-        for size in [0, 4097] { #expect(stored.takeSmall(try store([UInt8](repeating: 5, count: size))) == nil) }
+        for size in [0, 4097] { #expect(take(try store([UInt8](repeating: 5, count: size)), size: size) == nil) }
     }
 
     /// The kernel computes digests with fs-verity: only content is kept.
@@ -99,9 +106,9 @@ import Testing
             content.withUnsafeBytes { stored.insert(VerityHasher.objectID(of: $0, .sha256), nil, size: UInt64($0.count), content: [$0]) }
         }
         let ids = [small, large].map { $0.withUnsafeBytes { VerityHasher.objectID(of: $0, .sha256) } }
-        let taken = try #require(stored.takeSmall(ids[0]))
+        let taken = try #require(take(ids[0], size: small.count, stored))
         #expect(taken.content == small && taken.hashes.isEmpty)
-        #expect(stored.takeSmall(ids[1]) == nil)
+        #expect(take(ids[1], size: large.count, stored) == nil)
     }
 
     /// What was taken makes room for other content.
@@ -113,11 +120,14 @@ import Testing
             content.withUnsafeBytes { stored.insert(id, hashes, size: 4096, content: [$0]) }
             return id
         }
-        let ids = (0..<5000).map(insert)
-        let taken = ids.filter { stored.takeSmall($0) != nil }.count
-        #expect(taken * 4096 == 8 << 20)
-        let last = insert(5000)
-        #expect(stored.takeSmall(last)?.content == content)
+        let ids = (0..<7000).map(insert)
+        let taken = ids.filter { take($0, size: 4096)?.content == content }.count
+        #expect(taken * 4096 == 16 << 20)
+        let (next, dropped) = (insert(7000), insert(7001))
+        #expect(take(next, size: 4096)?.content == content)
+        stored.dropContent()
+        #expect(take(dropped, size: 4096) == nil)
+        #expect(take(insert(7002), size: 4096) == nil)
     }
 
     @Test func anotherSizeIsNotTrusted() throws {

@@ -31,13 +31,15 @@ import Testing
         var upper = LayerArchive()
         upper.add("f5", content: random(5000, 90))
         upper.add("again", content: random(131_072, 6))
-        upper.add("x", type: "x", content: record("name", "sparse") + record("size", "5000000") + record("map", "4000000,5000"))
+        upper.add("x", type: "x", content: sparse("name", "sparse") + sparse("size", "5000000") + sparse("map", "4000000,5000"))
         upper.add("GNUSparseFile.0/sparse", content: random(5000, 91))
         return ArraySource([ArraySource.Layer(lower), ArraySource.Layer(upper)], name: "localhost/disks:latest")
     }()
 
+    private static func sparse(_ key: String, _ value: String) -> [UInt8] { record("GNU.sparse." + key, value) }
+
     private static func record(_ key: String, _ value: String) -> [UInt8] {
-        let text = " GNU.sparse.\(key)=\(value)\n"
+        let text = " \(key)=\(value)\n"
         var length = text.utf8.count + 1
         while text.utf8.count + String(length).utf8.count != length { length += 1 }
         return Array("\(length)\(text)".utf8)
@@ -63,23 +65,52 @@ import Testing
         #expect(objects.count > Self.requests.count && faulty == [])
     }
 
-    /// Of layers that are stored, the size of the tree is not known: there is one at a time.
-    @Test func theImageIsMergedAfterTheDisks() throws {
+    /// Attributes that no disk shows are not even merged then.
+    @Test func aDiskOfTheImagesTreeAlone() throws {
+        var layer = LayerArchive()
+        let attributes = Self.record("SCHILY.xattr.user.note", "left out") + Self.record("SCHILY.xattr.security.capability", "kept")
+        layer.add("usr/", type: "5")
+        layer.add("x", type: "x", content: attributes)
+        layer.add("usr/f", content: Self.random(5000, 7))
+        let source = ArraySource([ArraySource.Layer(layer)], name: "localhost/attributes:latest")
+        let request = DiskRequest(.single, tree: .composefs)
+        let (pulled, stored, another) = (try StoreScratch(), try StoreScratch(), try StoreScratch())
+        var options = PullOptions()
+        options.disks = [request]
+        let result = try pullImage(from: source, into: try pulled.create(.sha256), options)
+        let store = ImageStore(try stored.create(.sha256))
+        let plain = try pullImage(from: source, into: store.repository)
+        let expected = try ImageDisks(store).keep(request, of: try store.open("localhost/attributes:latest").image)
+        #expect(result.disks.map { $0.files.map(\.object) } == [expected.files.map(\.object)])
+        #expect(result.imageIDs == plain.imageIDs && !plain.imageIDs.isEmpty)
+        // With all attributes in the merged tree, image and disk are the same.
+        options.disks = [DiskRequest(.single), request]
+        let both = try pullImage(from: source, into: try another.create(.sha256), options)
+        #expect(both.imageIDs == plain.imageIDs && both.disks.last?.files.map(\.object) == expected.files.map(\.object))
+        #expect(both.disks.first?.files.map(\.object) != expected.files.map(\.object))
+    }
+
+    /// Of a large tree, one thing is made at a time.
+    @Test(arguments: [false, true]) func theImageOfALargeTreeIsMadeAfterTheDisks(areLayersStored: Bool) throws {
+        var archive = LayerArchive()
+        for number in 0..<36_000 { archive.add("\(number)", content: []) }
+        let source = ArraySource([ArraySource.Layer(archive)])
         let scratch = try StoreScratch()
         let repository = try scratch.create(.sha256)
-        _ = try pullImage(from: Self.source, into: repository)
+        if areLayersStored { _ = try pullImage(from: source, into: repository) }
         let order = Mutex<[String]>([])
         var options = PullOptions()
-        options.disks = Self.requests
+        options.disks = [DiskRequest(.fsmeta), DiskRequest(.single)]
         options.observer = { event in
             switch event.phase {
             case .diskStored: order.withLock { $0.append("disk") }
-            case .merging: order.withLock { $0.append("merging") }
+            case .writingImage: order.withLock { $0.append("image") }
             default: break
             }
         }
-        _ = try pullImage(from: Self.source, into: repository, options)
-        #expect(order.withLock { $0 } == Self.requests.map { _ in "disk" } + ["merging"])
+        let result = try pullImage(from: source, into: repository, options)
+        #expect(order.withLock { $0 } == ["disk", "disk", "image"])
+        #expect(result.disks.count == 2)
     }
 
     /// A large pull writes its objects while the image is made. If the device loses some then, a later sync need not report it.

@@ -200,10 +200,6 @@ struct ImagePull {
 
     // MARK: Images with a root file system
 
-    /// The inline data of layers, most of it the headers of entries, up to which the image is merged while its disks are made: each needs the memory of a
-    /// tree. In bytes; about 35,000 entries.
-    private static let parallelMergeBytes: UInt64 = 24 << 20
-
     private func pullContainer(_ resolved: ResolvedManifest, _ config: ImageConfig, _ name: ByteString) throws -> PullResult {
         let manifest = resolved.manifest
         guard config.diffIDs.count == manifest.layers.count else {
@@ -213,14 +209,14 @@ struct ImagePull {
         let seal = try readSeal(resolved, config.bytes)
         let tasks = zip(manifest.layers, config.diffIDs).enumerated().map { LayerTask(index: $0, descriptor: $1.0, diffID: $1.1) }
         let limits = treeLimits(manifest)
-        let disks = DiskPull(options.disks, store, resolved.digest, config.diffIDs, limits, reporter, options.cancellation)
-        defer { disks?.end() }
+        let trees = TreePull(options.disks, store, resolved.digest, config.diffIDs, limits, reporter, options.cancellation)
+        defer { trees.end() }
         let early = EarlySync(repository)
         defer { early.end() }
         var pull = layerPull
-        pull.storedObjects = disks?.storedObjects
+        pull.storedObjects = trees.storedObjects
         pull.wasStored = { diffID, stream, newBytes in
-            disks?.stored(diffID, stream)
+            trees.stored(diffID, stream)
             early.stored(newBytes)
         }
         let layers = try pull.run(tasks, count: manifest.layers.count)
@@ -228,12 +224,11 @@ struct ImagePull {
         if isLast, !options.storesReferrers { try options.downloadsEnded?() }
         let streams = config.diffIDs.compactMap { diffID in layers.streams[diffID].map { (diffID: diffID, stream: $0) } }
 
-        // The size of a layer that the store had is not known here.
-        if layers.present > 0 || layers.statistics.inlineBytes > Self.parallelMergeBytes { disks?.wait() }
         reporter.image(.merging)
         let tree = try profile.measure(.merge) {
-            try store.containerTree(
-                of: streams.map { ($0.diffID, $0.stream) }, entryLimit: limits.entries, treeLimit: limits.treeBytes)
+            var tree = try trees.takeTree()
+            transformForContainer(&tree)
+            return tree
         }
         reporter.image(.writingImage)
         var publication = Repository.Publication()
@@ -256,7 +251,7 @@ struct ImagePull {
             try seal?.check(.bootable, boot.first { $0.key == ReferenceKey.bootImage(.v1, .allowlistOnly) }?.id)
         }
 
-        let kept = try profile.measure(.disk) { try disks?.finish(&publication) ?? [] }
+        let kept = try profile.measure(.disk) { try trees.finish(&publication) }
         reporter.image(.publishing)
         let published = try profile.measure(.sync) {
             try early.finish()

@@ -1,43 +1,54 @@
 import ComposefsBytes
 import ComposefsConcurrency
 import ComposefsDisks
+import ComposefsFileTree
 import ComposefsHashing
 import ComposefsImageStore
 import ComposefsRepository
 
-/// Makes disks of an image on a thread of its own while its layers arrive: a layer is merged, and its image is written, as soon as it and all layers
-/// below it are stored.
-final class DiskPull: Sendable {
+/// Merges the layers of an image on a thread of its own while they arrive: a layer is merged as soon as it and all layers below it are stored. If the
+/// pull makes disks, the same thread makes them, and the merge for the first one is that of the image.
+final class TreePull: Sendable {
     private struct Progress {
         /// Those that are stored so far.
         var streams: [ContentDigest: ObjectID] = [:]
-        var outcome: Result<(disks: [KeptDisk], publication: Repository.Publication), any Error>?
+        /// The merged tree, before any transform.
+        var tree: Result<FileTree, any Error>?
+        var disks: Result<(disks: [KeptDisk], publication: Repository.Publication), any Error>?
     }
 
     private let progress = Guarded(Progress())
     private let cancellation = Cancellation()
     private let callers: Cancellation.Registration
     private let pool = WorkerPool(threads: 1)
-    /// Remembers objects that are being stored, so that the disks need not hash them again, or not even read them.
-    let storedObjects: StoredObjects
+    /// Remembers objects that are being stored, so that the disks need not hash them again, or not even read them; nil if there are no disks.
+    let storedObjects: StoredObjects?
 
-    /// Starts. Nil if there are no disks to make.
-    init?(
+    /// Larger trees are in use by one thread at a time, and no content is kept beside them: all at once would take too much memory. In entries.
+    private static let largestShared = 35_000
+
+    /// Starts.
+    init(
         _ requests: [DiskRequest], _ store: ImageStore, _ manifest: ContentDigest, _ diffIDs: [ContentDigest], _ limits: DiskLimits,
         _ reporter: PullReporter, _ cancelled: Cancellation
     ) {
-        guard !requests.isEmpty else { return nil }
         callers = cancelled.onCancel { [cancellation, progress] in
             cancellation.cancel()
             progress.change { _ in }
         }
-        storedObjects = StoredObjects(store.repository.algorithm, keepsHashes: !store.repository.isSecure)
+        storedObjects = requests.isEmpty ? nil : StoredObjects(store.repository.algorithm, keepsHashes: !store.repository.isSecure)
         let disks = ImageDisks(store)
         var limits = limits
         limits.cancellation = cancellation
         limits.stored = storedObjects
+        // All else needs all attributes.
+        let isFiltered = requests.allSatisfy { $0.tree == .composefs && $0.kind.isOfMergedTree }
+        let sharing = SharedTree(isFiltered ? .allowlistOnly : nil) { [progress, storedObjects] tree in
+            if tree.entryCapacity > Self.largestShared { storedObjects?.dropContent() }
+            progress.change { $0.tree = .success(tree) }
+        }
         pool.submit { [limits] in
-            let layers = LayerStreams(diffIDs) { try self.stream(of: diffIDs[$0]) }
+            let layers = LayerStreams(diffIDs, sharing: sharing) { try self.stream(of: diffIDs[$0]) }
             let outcome = Result {
                 var publication = Repository.Publication()
                 let made = try requests.map { request in
@@ -47,9 +58,17 @@ final class DiskPull: Sendable {
                     reporter.image(.diskStored(request.kind))
                     return disk
                 }
+                // The store may have had all disks.
+                _ = try store.withTreeLimit(limits.treeBytes) {
+                    try store.mergedTree(of: layers, entryLimit: limits.entries, treeLimit: limits.treeBytes)
+                }
+                sharing.end()
                 return (disks: made, publication: publication)
             }
-            self.progress.change { $0.outcome = outcome }
+            self.progress.change { progress in
+                if progress.tree == nil, case .failure(let error) = outcome { progress.tree = .failure(error) }
+                progress.disks = outcome
+            }
         }
     }
 
@@ -66,13 +85,17 @@ final class DiskPull: Sendable {
         return found
     }
 
-    /// Waits until all disks, whose layers are stored, are made or have failed.
-    func wait() { pool.shutdown() }
+    /// Waits for the merged tree, before any transform, and hands it over. All layers are stored.
+    func takeTree() throws -> FileTree {
+        let tree = try progress.wait { progress, _ in progress.tree.take() }.get()
+        if tree.entryCapacity > Self.largestShared { pool.shutdown() }
+        return tree
+    }
 
     /// Waits for the disks, all of whose layers are stored, and adds them to `publication`.
     func finish(_ publication: inout Repository.Publication) throws -> [KeptDisk] {
-        wait()
-        guard let outcome = progress.read({ $0.outcome }) else { preconditionFailure("the disks were not made") }
+        pool.shutdown()
+        guard let outcome = progress.read({ $0.disks }) else { preconditionFailure("the disks were not made") }
         let made = try outcome.get()
         publication.add(made.publication)
         return made.disks
