@@ -121,6 +121,8 @@ private struct SmallContents: Sendable {
 
     /// Nil if there is no room.
     mutating func add(_ parts: [UnsafeRawBufferPointer], size: Int) -> Place? {
+        // All that the last one held was taken.
+        if let last = pieces.indices.last, pieces[last].count == 0 { pieces[last].end = 0 }
         if pieces.isEmpty || pieces[pieces.count - 1].end + size > Self.pieceSize {
             guard inUse < most else { return nil }
             pieces.append(Piece())

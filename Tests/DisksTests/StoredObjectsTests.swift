@@ -130,6 +130,17 @@ import Testing
         #expect(take(insert(7002), size: 4096) == nil)
     }
 
+    /// As fast as it comes, content is taken: it needs no more room than that of one object.
+    @Test(arguments: [1, 300]) func takenContentMakesRoom(atOnce: Int) throws {
+        let content = [UInt8](repeating: 3, count: 4000)
+        let hashes = [UInt8](repeating: 0, count: 32)
+        for start in stride(from: 0, to: 9000, by: atOnce) {
+            let ids = (start..<(start + atOnce)).map { index in withUnsafeBytes(of: index) { VerityHasher.objectID(of: $0, .sha256) } }
+            for id in ids { content.withUnsafeBytes { stored.insert(id, hashes, size: 4000, content: [$0]) } }
+            for id in ids { #expect(take(id, size: 4000)?.content == content) }
+        }
+    }
+
     @Test func anotherSizeIsNotTrusted() throws {
         let id = try store([UInt8](repeating: 1, count: 5000))
         let other = try [UInt8](repeating: 2, count: 9000).withUnsafeBytes { try repository.storeObject($0).id }
