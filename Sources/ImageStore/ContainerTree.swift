@@ -116,9 +116,9 @@ extension ImageStore {
         afterEach: (_ index: Int, borrowing LayerMerger) throws -> Void
     ) throws {
         var entries: UInt64 = 0
-        Misbehaviour.act(at: .merge)
         for index in layers.diffIDs.indices {
             let stream = try layers.stream(index)
+            Misbehaviour.act(at: .merge)
             merger.beginLayer()
             try forEachEntry(of: stream) { entry, content in
                 entries += 1

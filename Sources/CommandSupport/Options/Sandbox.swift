@@ -29,6 +29,9 @@ package enum Sandbox {
         return new
     }
 
+    /// Whether there is a network to give up.
+    package static var usesNetwork: Bool { applied.withLock { $0?.confinement.usesNetwork ?? false } }
+
     /// Gives up the network and programs, once nothing is transferred any more.
     package static func endNetwork() throws { try applied.withLock { $0 }?.endNetwork() }
 

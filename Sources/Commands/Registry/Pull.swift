@@ -137,7 +137,7 @@ struct Pull: ParsableCommand {
         transfer.apply(to: &options, &registry)
         options.policy = policy
         options.signaturePolicy = signatures
-        options.downloadsEnded = { try Sandbox.endNetwork() }
+        if Sandbox.usesNetwork { options.downloadsEnded = { try Sandbox.endNetwork() } }
         registry.fetchesForeignLayers = foreignLayers
         let results =
             try allPlatforms

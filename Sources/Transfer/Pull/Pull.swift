@@ -209,7 +209,10 @@ struct ImagePull {
         let seal = try readSeal(resolved, config.bytes)
         let tasks = zip(manifest.layers, config.diffIDs).enumerated().map { LayerTask(index: $0, descriptor: $1.0, diffID: $1.1) }
         let limits = treeLimits(manifest)
-        let trees = TreePull(options.disks, store, resolved.digest, config.diffIDs, limits, reporter, options.cancellation)
+        // A fault in the merge could not reach the network. Disks are made while layers arrive.
+        let isHeldBack = options.disks.isEmpty && options.downloadsEnded != nil
+        let trees = TreePull(
+            options.disks, store, resolved.digest, config.diffIDs, limits, reporter, options.cancellation, isHeldBack: isHeldBack)
         defer { trees.end() }
         let early = EarlySync(repository)
         defer { early.end() }
@@ -222,6 +225,7 @@ struct ImagePull {
         let layers = try pull.run(tasks, count: manifest.layers.count)
         let keptBlobs = try layerPull.keepBlobs(tasks, count: manifest.layers.count)
         if isLast, !options.storesReferrers { try options.downloadsEnded?() }
+        trees.begin()
         let streams = config.diffIDs.compactMap { diffID in layers.streams[diffID].map { (diffID: diffID, stream: $0) } }
 
         reporter.image(.merging)

@@ -7,17 +7,19 @@ import ComposefsImageStore
 import ComposefsRepository
 
 /// Merges the layers of an image on a thread of its own while they arrive: a layer is merged as soon as it and all layers below it are stored. If the
-/// pull makes disks, the same thread makes them, and the merge for the first one is that of the image.
+/// pull makes disks, the same thread makes them, and the merge for the first one is that of the image. Without disks it can be held back until the
+/// network is given up.
 final class TreePull: Sendable {
     private struct Progress {
         /// Those that are stored so far.
         var streams: [ContentDigest: ObjectID] = [:]
+        var isHeldBack: Bool
         /// The merged tree, before any transform.
         var tree: Result<FileTree, any Error>?
         var disks: Result<(disks: [KeptDisk], publication: Repository.Publication), any Error>?
     }
 
-    private let progress = Guarded(Progress())
+    private let progress: Guarded<Progress>
     private let cancellation = Cancellation()
     private let callers: Cancellation.Registration
     private let pool = WorkerPool(threads: 1)
@@ -28,10 +30,13 @@ final class TreePull: Sendable {
     private static let largestShared = 35_000
 
     /// Starts.
+    ///
+    /// - Parameter isHeldBack: whether nothing is merged before `begin`.
     init(
         _ requests: [DiskRequest], _ store: ImageStore, _ manifest: ContentDigest, _ diffIDs: [ContentDigest], _ limits: DiskLimits,
-        _ reporter: PullReporter, _ cancelled: Cancellation
+        _ reporter: PullReporter, _ cancelled: Cancellation, isHeldBack: Bool
     ) {
+        progress = Guarded(Progress(isHeldBack: isHeldBack))
         callers = cancelled.onCancel { [cancellation, progress] in
             cancellation.cancel()
             progress.change { _ in }
@@ -72,6 +77,9 @@ final class TreePull: Sendable {
         }
     }
 
+    /// Merges what is stored, if that was held back.
+    func begin() { progress.change { $0.isHeldBack = false } }
+
     /// A layer is stored.
     func stored(_ diffID: ContentDigest, _ stream: ObjectID) { progress.change { $0.streams[diffID] = stream } }
 
@@ -79,7 +87,7 @@ final class TreePull: Sendable {
     private func stream(of diffID: ContentDigest) throws -> ObjectID {
         let found = progress.wait { progress, _ -> ObjectID?? in
             if cancellation.isCancelled { return .some(nil) }
-            return progress.streams[diffID].map { .some($0) }
+            return progress.isHeldBack ? nil : progress.streams[diffID].map { .some($0) }
         }
         guard let found else { throw CancellationError() }
         return found
