@@ -55,18 +55,18 @@ import Testing
         let ends = try mustShell(
             """
             cd "$1"; cp "$CFSOCI" cfsoci; chmod -R a+rX .; chmod a+x .; mkdir -m 777 own
-            for count in 2 3 4 5 6 12; do
+            for disk in "" "--disk flat --disk layered"; do for count in 2 3 4 5 6 12; do
                 rm -rf own/repo
                 "$CFSOCI" init own/repo --insecure -q >/dev/null
                 chown -R 54321:54321 own/repo
                 status=0
                 setpriv --reuid 54321 --regid 54321 --clear-groups bash -c 'ulimit -u "$0"; exec "$@"' "$count" \
-                    timeout -s KILL 60 ./cfsoci pull oci:layout t --repo own/repo >out 2>&1 || status=$?
+                    timeout -s KILL 60 ./cfsoci pull oci:layout t --repo own/repo $disk >out 2>&1 || status=$?
                 echo "$status $(tail -n 1 out)"
-            done
+            done; done
             """, [folder.path]
         ).split(separator: "\n")
-        #expect(ends.count == 6)
+        #expect(ends.count == 12)
         for end in ends {
             #expect(
                 end.hasPrefix("0 objects  2 new") || end.hasPrefix("1 cfsoci: error: ") && end.contains("Resource temporarily"), "\(end)")

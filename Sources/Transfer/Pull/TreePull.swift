@@ -23,6 +23,7 @@ final class TreePull: Sendable {
     private let cancellation = Cancellation()
     private let callers: Cancellation.Registration
     private let pool = WorkerPool(threads: 1)
+    private let work: @Sendable () -> Void
     /// Remembers objects that are being stored, so that the disks need not hash them again, or not even read them; nil if there are no disks.
     let storedObjects: StoredObjects?
 
@@ -52,8 +53,8 @@ final class TreePull: Sendable {
             if tree.entryCapacity > Self.largestShared { storedObjects?.dropContent() }
             progress.change { $0.tree = .success(tree) }
         }
-        pool.submit { [limits] in
-            let layers = LayerStreams(diffIDs, sharing: sharing) { try self.stream(of: diffIDs[$0]) }
+        work = { [progress, cancellation, limits] in
+            let layers = LayerStreams(diffIDs, sharing: sharing) { try Self.stream(of: diffIDs[$0], progress, cancellation) }
             let outcome = Result {
                 var publication = Repository.Publication()
                 let made = try requests.map { request in
@@ -70,11 +71,13 @@ final class TreePull: Sendable {
                 sharing.end()
                 return (disks: made, publication: publication)
             }
-            self.progress.change { progress in
+            progress.change { progress in
                 if progress.tree == nil, case .failure(let error) = outcome { progress.tree = .failure(error) }
                 progress.disks = outcome
             }
         }
+        // If the kernel refuses the thread, the caller of `takeTree` does the work: here it would wait for layers forever.
+        if pool.threadCount > 0 { pool.submit(work) }
     }
 
     /// Merges what is stored, if that was held back.
@@ -84,7 +87,9 @@ final class TreePull: Sendable {
     func stored(_ diffID: ContentDigest, _ stream: ObjectID) { progress.change { $0.streams[diffID] = stream } }
 
     /// Waits for a layer.
-    private func stream(of diffID: ContentDigest) throws -> ObjectID {
+    private static func stream(
+        of diffID: ContentDigest, _ progress: Guarded<Progress>, _ cancellation: Cancellation
+    ) throws -> ObjectID {
         let found = progress.wait { progress, _ -> ObjectID?? in
             if cancellation.isCancelled { return .some(nil) }
             return progress.isHeldBack ? nil : progress.streams[diffID].map { .some($0) }
@@ -95,6 +100,7 @@ final class TreePull: Sendable {
 
     /// Waits for the merged tree, before any transform, and hands it over. All layers are stored.
     func takeTree() throws -> FileTree {
+        if pool.threadCount == 0 { work() }
         let tree = try progress.wait { progress, _ in progress.tree.take() }.get()
         if tree.entryCapacity > Self.largestShared { pool.shutdown() }
         return tree
