@@ -24,8 +24,8 @@ final class LayoutServer: Sendable {
         var requests: [(blob: String, offset: UInt64)] = []
         var total: UInt64 = 0
         var breaks = 0
-        /// The blob that is sent over a connection.
-        var underWay: [Int32: String] = [:]
+        /// The connections over which a blob is sent.
+        var underWay: Set<Int32> = []
     }
 
     private let layout: String
@@ -115,8 +115,8 @@ final class LayoutServer: Sendable {
             offset > 0
             ? "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes \(offset)-\(size - 1)/\(size)\r\n" : "HTTP/1.1 200 OK\r\n"
         guard send(fd, Array((head + "Content-Length: \(size - offset)\r\n\r\n").utf8)) else { return false }
-        state.withLock { $0.underWay[fd] = hex }
-        defer { state.withLock { $0.underWay[fd] = nil } }
+        state.withLock { _ = $0.underWay.insert(fd) }
+        defer { state.withLock { _ = $0.underWay.remove(fd) } }
         var position = offset
         var chunk = [UInt8](repeating: 0, count: 64 << 10)
         while position < size {
@@ -137,7 +137,7 @@ final class LayoutServer: Sendable {
         guard let step = state.link.breaksEvery, state.total / step > UInt64(state.breaks) else { return false }
         state.breaks += 1
         if state.link.tearsDown {
-            for (fd, blob) in state.underWay { Self.tear(fd, blob, &state) }
+            for fd in state.underWay { Self.tear(fd) }
             return true
         }
         listener.forEachConnection { fd in
@@ -148,19 +148,13 @@ final class LayoutServer: Sendable {
         return true
     }
 
-    /// SIOCOUTQNSD, a macro in linux/sockios.h: the number of bytes that have not been transmitted yet.
-    private static let unsentBytes: UInt = 0x894b
-
-    /// Resets a connection at once. What has not been on the wire is lost, and was not sent. The rest is the other end's: on this machine
-    /// the wire loses nothing, though not all may be acknowledged.
-    private static func tear(_ fd: Int32, _ blob: String, _ state: inout State) {
-        var waiting: Int32 = 0
-        guard ioctl(fd, unsentBytes, &waiting) == 0 else { return }
+    /// Resets a connection at once. What the kernel has accepted counts as sent, although some of it is lost: how much of it is on the wire at the
+    /// moment of the reset cannot be told.
+    private static func tear(_ fd: Int32) {
         // tcp(7): connecting to AF_UNSPEC resets the connection, and leaves the descriptor to its thread.
         var unspecified = sockaddr()
         unspecified.sa_family = sa_family_t(AF_UNSPEC)
-        guard connect(fd, &unspecified, socklen_t(MemoryLayout<sockaddr>.size)) == 0 else { return }
-        state.sent[blob, default: 0] -= min(UInt64(max(0, waiting)), state.sent[blob] ?? 0)
+        connect(fd, &unspecified, socklen_t(MemoryLayout<sockaddr>.size))
     }
 
     /// Counts the bytes of blobs that the kernel accepts.

@@ -17,8 +17,8 @@ import Testing
         #expect(report.status == 0, "\(report.text)\(report.error)")
     }
 
-    /// 400 MB over a link that breaks every 20 MB: by ending, or by tearing down in that moment what is under way. Then what has reached
-    /// the client's kernel counts as sent, whether the client has read it by then or not.
+    /// 400 MB over a link that breaks every 20 MB: by ending, or by tearing down in that moment what is under way. What the server's kernel has
+    /// accepted counts as sent, whether the client has read it by then or not.
     @Test(arguments: [false, true]) func breakingLink(tearsDown: Bool) throws {
         let folder = try TemporaryFolder()
         let sizes = try writeRandomLayout(folder.path + "/layout", layers: 4, fileSize: 100 << 20)
