@@ -56,7 +56,7 @@ package final class SharedTree: Sendable {
         if isFirst { merged(new) }
     }
 
-    /// Lets go of the tree: whoever has it may change it without a copy.
+    /// Lets go of the tree, so that its last user can change it without a copy.
     package func end() { tree.withLock { $0 = nil } }
 }
 

@@ -54,9 +54,10 @@ public struct PullOptions: Sendable {
     public var cancellation = Cancellation()
     /// Receives the pull's events; see `PullObserver`.
     public var observer: PullObserver?
-    /// Called once nothing more is fetched from the source, while the layers are still to be merged: for a program that gives up the network then
-    /// (`AppliedConfinement.endNetwork`). Called on the thread of the pull; an error ends it. Not called by a pull that fails before, and by one
-    /// that finds the image in the repository and fetches nothing. Without it, and for `disks`, layers are merged while others arrive.
+    /// Called once nothing more is fetched from the source: for a program that gives up the network then (`AppliedConfinement.endNetwork`). Called on
+    /// the thread of the pull; an error ends it. Not called by a pull that fails before, and by one that finds the image in the repository and
+    /// fetches nothing. Layers are merged after it, except for `disks`, with `storesReferrers`, and of other platforms than the last one; without it,
+    /// they are merged while others arrive.
     public var downloadsEnded: (@Sendable () throws -> Void)?
 
     /// Default options, except for the parameters.
