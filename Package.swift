@@ -201,8 +201,8 @@ let package = Package(
         .target(
             name: prefix + "TestSupport", dependencies: ours(["Bytes", "LinuxSystem", "Concurrency"]), path: "Tests/TestSupport",
             swiftSettings: settings),
-        tests("Bytes", []),
-        tests("Hashing", []),
+        tests("Bytes", ["TestSupport"]),
+        tests("Hashing", ["Bytes"]),
         tests("Compression", ["Bytes"]),
         tests("LinuxSystem", ["Bytes", "Concurrency", "TestSupport"]),
         tests("Concurrency", ["Bytes", "LinuxSystem"]),

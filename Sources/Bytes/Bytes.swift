@@ -6,3 +6,4 @@
 // - `ByteReader` and `ByteWriter` decode and encode little-endian structures field by field.
 // - `RandomAccessBytes` is a source that can be read at any offset.
 // - `Hex` and `Base64` are the text encodings of digests and documents.
+// - `LargeArray` and `LargeTable` hold what grows with the number of files, in memory that `LargeMemory` provides.

@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -105,6 +106,23 @@ intptr_t cl_writev(int32_t fd, const cl_iovec *vectors, size_t count) {
 intptr_t cl_lseek(int32_t fd, int64_t offset, int32_t whence) { return RETRY(lseek(fd, offset, whence)); }
 intptr_t cl_ftruncate(int32_t fd, int64_t size) { return RETRY(ftruncate(fd, size)); }
 intptr_t cl_fallocate(int32_t fd, int32_t mode, int64_t offset, int64_t length) { return RETRY(fallocate(fd, mode, offset, length)); }
+
+intptr_t cl_map_shared(int32_t fd, size_t count, void **base) {
+    void *mapped = mmap(NULL, count, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (mapped == MAP_FAILED) return -errno;
+    *base = mapped;
+    return 0;
+}
+
+intptr_t cl_map_resize(void **base, size_t old, size_t count) {
+    void *mapped = mremap(*base, old, count, MREMAP_MAYMOVE);
+    if (mapped == MAP_FAILED) return -errno;
+    *base = mapped;
+    return 0;
+}
+
+intptr_t cl_map_evict(void *base, size_t count) { return RETRY(madvise(base, count, MADV_DONTNEED)); }
+intptr_t cl_unmap(void *base, size_t count) { return RETRY(munmap(base, count)); }
 
 intptr_t cl_copy_file_range(int32_t from, int64_t *fromOffset, int32_t to, int64_t *toOffset, size_t count) {
     return RETRY(copy_file_range(from, (off64_t *)fromOffset, to, (off64_t *)toOffset, count, 0));

@@ -23,7 +23,7 @@ final class BlockHashes: Sendable {
     /// - Parameters:
     ///   - byteCount: the size of the file.
     ///   - parts: of objects, in ascending order of their offsets. The hashes of all their blocks must be set.
-    init?(_ algorithm: VerityAlgorithm, byteCount: UInt64, parts: [ObjectPart]) {
+    init?(_ algorithm: VerityAlgorithm, byteCount: UInt64, parts: some Collection<ObjectPart>) {
         let size = byteCount / Self.blockSize * UInt64(algorithm.digestSize)
         guard byteCount > 0, byteCount % Self.blockSize == 0, size <= Self.sizeLimit else { return nil }
         self.algorithm = algorithm

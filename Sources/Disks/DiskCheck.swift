@@ -94,7 +94,7 @@ extension ImageDisks {
         if problem(of: record, record.stream, false) != nil { return true }
         guard let stream = try repository.stream(record.stream) else { return false }
         return try damaged.contains(stream)
-            || images.objects(ofStream: stream, StreamContentType.disk).map { !damaged.isDisjoint(with: $0) } ?? true
+            || images.objects(ofStream: stream, StreamContentType.disk).map { !damaged.isDisjoint(with: $0.contents + $0.named) } ?? true
     }
 
     /// Makes a disk again, whatever the store has of it.

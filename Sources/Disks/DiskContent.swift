@@ -10,23 +10,18 @@ import ComposefsRepository
 struct DiskContent {
     let byteCount: UInt64
     /// In ascending order of their offsets.
-    let parts: [ObjectPart]
+    let parts: ObjectParts
     private let metadata: ((UnsafeRawBufferPointer, _ offset: UInt64) throws -> Void) throws -> Void
 
     init(_ plan: ErofsDiskPlan) {
         byteCount = plan.byteCount
-        parts = plan.placements.map {
-            ObjectPart(object: $0.object, objectSize: $0.byteCount, objectOffset: 0, offset: $0.offset, count: $0.byteCount)
-        }
+        parts = ObjectParts(.erofs(plan.placements))
         metadata = { try plan.writeMetadata($0) }
     }
 
     init(_ plan: Ext4Plan) {
         byteCount = plan.byteCount
-        parts = plan.placements.map {
-            ObjectPart(
-                object: $0.object, objectSize: $0.objectSize, objectOffset: $0.objectOffset, offset: $0.imageOffset, count: $0.byteCount)
-        }
+        parts = ObjectParts(.ext4(plan.placements))
         metadata = { write in
             for blocks in plan.metadata { try blocks.bytes.withUnsafeBytes { try write($0, blocks.offset) } }
         }
@@ -35,14 +30,14 @@ struct DiskContent {
     /// A file that is an object as a whole.
     init(_ object: ObjectID, size: UInt64) {
         byteCount = size
-        parts = [ObjectPart(object: object, objectSize: size, objectOffset: 0, offset: 0, count: size)]
+        parts = ObjectParts(.one(ObjectPart(object: object, objectSize: size, objectOffset: 0, offset: 0, count: size)))
         metadata = { _ in }
     }
 
     /// A file of these bytes.
     init(_ bytes: [UInt8]) {
         byteCount = UInt64(bytes.count)
-        parts = []
+        parts = ObjectParts(.none)
         metadata = { write in try bytes.withUnsafeBytes { try write($0, 0) } }
     }
 

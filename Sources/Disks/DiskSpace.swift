@@ -26,7 +26,7 @@ struct DiskSpace {
     }
 
     /// What the parts have without the holes of their objects.
-    private func dataBytes(of parts: [ObjectPart], in repository: Repository) throws -> UInt64 {
+    private func dataBytes(of parts: ObjectParts, in repository: Repository) throws -> UInt64 {
         var total: UInt64 = 0
         var first = 0
         while first < parts.count {

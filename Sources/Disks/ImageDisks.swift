@@ -30,6 +30,7 @@ public struct ImageDisks: Sendable {
     /// The same.
     public func make(_ request: DiskRequest, of image: StoredImage, at path: ByteString) throws -> DiskReport {
         try request.check()
+        repository.noteOutput(FileDescriptor.split(path).directory)
         let layers = try images.layers(of: image)
         let kept = try kept(request, of: image)
         let build = { (sink: any DiskSink) in

@@ -5,21 +5,6 @@ import ComposefsLinuxSystem
 import ComposefsRepository
 import Synchronization
 
-/// A part of an object and its place in an image. All numbers are in bytes.
-struct ObjectPart: Sendable {
-    var object: ObjectID
-    /// The size of the whole object.
-    var objectSize: UInt64
-    /// The offset in the object; a multiple of 4096.
-    var objectOffset: UInt64
-    /// The offset in the image; a multiple of 4096.
-    var offset: UInt64
-    var count: UInt64
-
-    var end: UInt64 { offset + count }
-    var isWhole: Bool { objectOffset == 0 && count == objectSize }
-}
-
 /// Copies objects into an image, on several threads. Each is verified: by the kernel's digest, or by one of the bytes that are copied, unless
 /// `ObjectProofs` knows it.
 ///
@@ -71,7 +56,7 @@ struct ObjectCopy: Sendable {
     }
 
     private let repository: Repository
-    private let parts: [ObjectPart]
+    private let parts: ObjectParts
     private let proofs: ObjectProofs?
     private let cancellation: Cancellation
     private var jobs: [Job] = []
@@ -80,30 +65,33 @@ struct ObjectCopy: Sendable {
     ///   - parts: in ascending order of their offsets. Parts of one object that follow each other are copied together.
     ///   - proofs: of objects that need not be hashed; nil if the hashes of all blocks are wanted.
     ///   - cancellation: ends the copy before the next job.
-    init(_ parts: [ObjectPart], from repository: Repository, _ proofs: ObjectProofs?, _ cancellation: Cancellation) {
+    init(_ parts: ObjectParts, from repository: Repository, _ proofs: ObjectProofs?, _ cancellation: Cancellation) {
         self.repository = repository
         self.parts = parts
         self.proofs = proofs
         self.cancellation = cancellation
-        var first = 0
-        while first < parts.count {
-            var end = first + 1
-            let isJoined = parts[first].isWhole && parts[first].objectSize < Self.largestJoined
-            if isJoined {
-                while end < parts.count, parts[end].isWhole, parts[end].objectSize < Self.largestJoined,
-                    parts[end].offset - parts[end - 1].end < Self.blockSize,
-                    parts[end].end - parts[first].offset <= UInt64(Self.bufferSize)
-                {
-                    end += 1
-                }
+        var next = parts.startIndex
+        var open: (job: Job, first: ObjectPart, last: ObjectPart)?
+        for part in parts {
+            if let job = open, Self.continues(part, job.job, first: job.first, last: job.last) {
+                open = (Job(parts: job.job.parts.lowerBound..<(next + 1), isJoined: job.job.isJoined), job.first, part)
             } else {
-                while end < parts.count, parts[end].object == parts[first].object, parts[end].objectOffset > parts[end - 1].objectOffset {
-                    end += 1
-                }
+                if let open { jobs.append(open.job) }
+                let isJoined = part.isWhole && part.objectSize < Self.largestJoined
+                open = (Job(parts: next..<(next + 1), isJoined: isJoined), part, part)
             }
-            jobs.append(Job(parts: first..<end, isJoined: isJoined))
-            first = end
+            next += 1
         }
+        if let open { jobs.append(open.job) }
+    }
+
+    /// Whether a part belongs to the job of the parts before it.
+    private static func continues(_ part: ObjectPart, _ job: Job, first: ObjectPart, last: ObjectPart) -> Bool {
+        if job.isJoined {
+            return part.isWhole && part.objectSize < largestJoined && part.offset - last.end < blockSize
+                && part.end - first.offset <= UInt64(bufferSize)
+        }
+        return part.object == first.object && part.objectOffset > last.objectOffset
     }
 
     /// Starts to copy all parts to a file that reads as zeros so far, and returns.
@@ -167,14 +155,15 @@ struct ObjectCopy: Sendable {
     private func run(
         _ job: Job, _ target: Target, _ buffer: UnsafeMutableRawBufferPointer, _ hasher: inout VerityHasher
     ) throws {
-        if job.isJoined { return try join(parts[job.parts], target, buffer, &hasher) }
-        guard let first = parts[job.parts].first else { preconditionFailure("a job without parts") }
+        let parts = Array(parts[job.parts])[...]
+        if job.isJoined { return try join(parts, target, buffer, &hasher) }
+        guard let first = parts.first else { preconditionFailure("a job without parts") }
         let source = try repository.openObject(first.object, verify: repository.isSecure)
         let status = try status(of: source, first)
-        let isShared = clone(parts[job.parts], from: source, target)
+        let isShared = clone(parts, from: source, target)
         var isKnown = try isVerified(first, status) || isShared && isUnchanged(first, status)
-        if !isKnown { isKnown = parts[job.parts].allSatisfy { target.takeHashes(of: $0, status) } }
-        try copy(parts[job.parts], beyond: isShared, hashes: !isKnown, from: source, status, target, buffer, &hasher)
+        if !isKnown { isKnown = parts.allSatisfy { target.takeHashes(of: $0, status) } }
+        try copy(parts, beyond: isShared, hashes: !isKnown, from: source, status, target, buffer, &hasher)
     }
 
     private func status(of file: borrowing FileDescriptor, _ part: ObjectPart) throws -> FileStatus {
@@ -191,7 +180,7 @@ struct ObjectCopy: Sendable {
 
     private func isUnchanged(_ part: ObjectPart, _ status: FileStatus) throws -> Bool {
         try proofs?.isUnchanged(part.object, status) {
-            Set(jobs.filter { !$0.isJoined }.compactMap { parts[$0.parts].first?.object })
+            Set(jobs.filter { !$0.isJoined }.map { parts[$0.parts.lowerBound].object })
         } ?? false
     }
 

@@ -60,19 +60,20 @@ extension ImageStore {
 
 /// Hashes objects of layers on a thread of its own while others merge the layers, which needs one thread only.
 final class AheadVerifier: Sendable {
-    private let known = Mutex<Set<ObjectID>>([])
+    private let known: Mutex<ObjectIDTable>
     private let isEnded = Atomic<Bool>(false)
     private let pool = WorkerPool(threads: 1)
     /// Files that were changed later are not taken for verified.
     private let start: FileTime
 
-    /// The most objects that are remembered, about 100 bytes each.
+    /// The most objects that are remembered, about 50 or 80 bytes each.
     private static let limit = 1 << 16
     private static let bufferSize = 1 << 18
 
     /// Starts, unless there is nothing to win.
     init?(_ repository: Repository, _ layers: LayerStreams) {
         guard !repository.isSecure, Host.processorCount > 1 else { return nil }
+        known = Mutex(ObjectIDTable(repository.algorithm))
         // The kernel's clock for file times is some milliseconds late.
         let now = Host.currentTime()
         start = FileTime(seconds: now.seconds - 1, nanoseconds: now.nanoseconds)
@@ -80,7 +81,7 @@ final class AheadVerifier: Sendable {
     }
 
     func contains(_ id: ObjectID, _ status: FileStatus) -> Bool {
-        FileTime(changeOf: status) < start && known.withLock { $0.contains(id) }
+        FileTime(changeOf: status) < start && known.withLock { $0.number(of: id) != nil }
     }
 
     /// Ends the thread after at most one more part of an object.
@@ -101,7 +102,7 @@ final class AheadVerifier: Sendable {
                 guard (try? hash(id, repository, &hasher, buffer)) == id else { continue }
                 guard
                     known.withLock({ known in
-                        known.insert(id)
+                        _ = known.insert(id)
                         return known.count < Self.limit
                     })
                 else { return }

@@ -24,9 +24,17 @@ package final class StoredObjects: Sendable {
     }
 
     private struct State {
-        var known: [ObjectID: Known] = [:]
+        /// Nil if there were too many.
+        var known: [ObjectID: Known]? = [:]
         var hashRoom = StoredObjects.hashBytes
         var contents = SmallContents()
+
+        /// Lets go of all, and keeps nothing any more.
+        mutating func end() {
+            known = nil
+            hashRoom = 0
+            contents.end()
+        }
     }
 
     private let algorithm: VerityAlgorithm
@@ -37,6 +45,8 @@ package final class StoredObjects: Sendable {
     private static let hashBytes = 8 << 20
     /// What an entry takes besides, about, in bytes.
     private static let overhead = 160
+    /// Of an image with more objects too small a part would be known, beside all else that it needs.
+    private static let objectLimit = 32_000
 
     /// - Parameter keepsHashes: whether the digest of a disk is computed from the hashes of blocks, and not by the kernel.
     package init(_ algorithm: VerityAlgorithm, keepsHashes: Bool) {
@@ -61,10 +71,11 @@ package final class StoredObjects: Sendable {
         var known = Known(hashes: hashes, time: FileTime(seconds: now.seconds, nanoseconds: now.nanoseconds), content: nil)
         state.withLock { state in
             let bytes = hashes.count + Self.overhead
-            guard bytes <= state.hashRoom, state.known[id] == nil else { return }
+            guard bytes <= state.hashRoom, let count = state.known?.count, state.known?[id] == nil else { return }
+            guard count < Self.objectLimit else { return state.end() }
             state.hashRoom -= bytes
             if isSmall { known.content = state.contents.add(content, size: Int(size)) }
-            state.known[id] = known
+            state.known?[id] = known
         }
     }
 
@@ -72,13 +83,15 @@ package final class StoredObjects: Sendable {
     package func dropContent() {
         state.withLock { state in
             state.contents.end()
-            for index in state.known.values.indices { state.known.values[index].content = nil }
+            guard var known = state.known.take() else { return }
+            for index in known.values.indices { known.values[index].content = nil }
+            state.known = known
         }
     }
 
     /// The hashes of all blocks of an object; nil if they are not known, or its file was changed since.
     func hashes(of id: ObjectID, _ status: FileStatus) -> [UInt8]? {
-        guard let known = state.withLock({ $0.known[id] }), FileTime(changeOf: status) <= known.time else { return nil }
+        guard let known = state.withLock({ $0.known?[id] }), FileTime(changeOf: status) <= known.time else { return nil }
         let size = UInt64(algorithm.digestSize)
         guard UInt64(known.hashes.count) == (status.size + BlockHashes.blockSize - 1) / BlockHashes.blockSize * size else { return nil }
         return known.hashes
@@ -89,9 +102,9 @@ package final class StoredObjects: Sendable {
     /// - Parameter place: has the object's size. If that is another one, nothing is copied.
     func takeSmall(_ id: ObjectID, into place: UnsafeMutableRawBufferPointer) -> Small? {
         state.withLock { state in
-            guard let index = state.known.index(forKey: id), let content = state.known.values[index].content.take() else { return nil }
+            guard let hashes = state.known?[id]?.hashes, let content = state.known?[id]?.content.take() else { return nil }
             state.contents.take(content, into: place)
-            return Small(size: content.bytes.count, hashes: state.known.values[index].hashes)
+            return Small(size: content.bytes.count, hashes: hashes)
         }
     }
 }

@@ -5,7 +5,7 @@ internal import ComposefsHashing
 /// The list of extended attributes of each inode of an image, in the order in which they are written.
 struct AttributeLists {
     /// A range in `references`.
-    struct List {
+    struct List: BitwiseCopyable {
         var first: UInt32 = 0
         var count: UInt32 = 0
         /// The filter bits of all names.
@@ -33,8 +33,8 @@ struct AttributeLists {
     }
 
     private(set) var table: AttributeTable
-    private(set) var references: [AttributeTable.Reference] = []
-    private(set) var lists: [List] = []
+    private(set) var references: LargeArray<AttributeTable.Reference>
+    private(set) var lists: LargeArray<List>
     /// The size of the shared table in bytes.
     private(set) var sharedSize = 0
     /// Whether any inode has a POSIX ACL.
@@ -43,11 +43,13 @@ struct AttributeLists {
     private var known: [Key: Int] = [:]
 
     init(_ plan: borrowing ImagePlan, _ tree: borrowing FileTree) throws(ErofsError) {
-        table = AttributeTable(version: plan.version)
-        lists.reserveCapacity(plan.nodes.count)
+        table = AttributeTable(version: plan.version, tree)
+        references = LargeArray(in: tree.memory)
+        lists = LargeArray(in: tree.memory)
         // Most inodes have the same list as the one before. A comparison with it saves the dictionary lookup.
         var last: (key: Key, base: Int)?
-        for node in plan.nodes {
+        for index in plan.nodes.indices {
+            let node = plan.nodes[index]
             let content: Content? =
                 node.kind == .regular && node.role == .ordinary ? tree.content(of: node.inode) : nil
             let key = key(of: node, content, plan, tree)
@@ -62,7 +64,8 @@ struct AttributeLists {
         }
         known = [:]
         bases = []
-        for list in lists {
+        for index in lists.indices {
+            let list = lists[index]
             for index in Int(list.first)..<Int(list.first + list.count) { table.count(references[index]) }
         }
         sharedSize = try table.share(in: tree)
@@ -123,11 +126,11 @@ struct AttributeLists {
         for reference in list {
             let name = table.name(of: reference)
             if name.full.isEmpty || name.full.bytes.contains(0) {
-                throw .unwritable(path: plan.path(of: node), .attributeNameInvalid(name.full))
+                throw .unwritable(path: plan.path(of: node, tree), .attributeNameInvalid(name.full))
             }
-            if name.suffix.count > 255 { throw .unwritable(path: plan.path(of: node), .attributeNameTooLong(name.full)) }
+            if name.suffix.count > 255 { throw .unwritable(path: plan.path(of: node, tree), .attributeNameTooLong(name.full)) }
             let size = table.kept[reference.index].value.count
-            if size > 65535 { throw .unwritable(path: plan.path(of: node), .attributeValueTooLong(name.full, bytes: size)) }
+            if size > 65535 { throw .unwritable(path: plan.path(of: node, tree), .attributeValueTooLong(name.full, bytes: size)) }
         }
         var metacopyAt = 0
         var redirectAt = key.isSparse ? 1 : 0
@@ -137,7 +140,7 @@ struct AttributeLists {
             redirectAt = list.count { table.name(of: $0).full < OverlayAttribute.redirect }
         }
         let start = references.count
-        references.append(contentsOf: list)
+        list.withUnsafeBufferPointer { references.append(contentsOf: $0) }
         let filter = list.reduce(0) { $0 | table.name(of: $1).filterBit }
         bases.append(
             Base(
@@ -148,8 +151,7 @@ struct AttributeLists {
     }
 
     private mutating func list(_ index: Int, _ inode: FileTree.InodeID, _ content: Content?, _ tree: borrowing FileTree) -> List {
-        guard let content, let id = content.digest else { return bases[index].list }
-        let digest = table.intern(id, of: inode, in: tree)
+        guard let content, let digest = tree.objectNumber(of: inode) else { return bases[index].list }
         let base = bases[index]
         let start = references.count
         var filter = base.filter | table.names[Int(table.redirectName)].filterBit

@@ -7,7 +7,7 @@ internal import ComposefsHashing
 /// A `Reference` identifies an attribute. The attributes that tell overlayfs where a file's content is are not stored as bytes, because
 /// they follow from the object's digest. They need eight bytes per file, even with a million files.
 struct AttributeTable {
-    struct Reference: Hashable {
+    struct Reference: Hashable, BitwiseCopyable {
         /// Two bits for the kind, thirty for the index.
         let raw: UInt32
         enum Kind: UInt32 { case kept = 0, metacopy, redirect }
@@ -31,20 +31,17 @@ struct AttributeTable {
     }
 
     /// First the number of uses of an attribute, then its offset in the shared table plus one; 0 if it is not shared.
-    struct Use { var state: UInt32 = 0 }
+    struct Use: BitwiseCopyable { var state: UInt32 = 0 }
 
     let version: ErofsVersion
     private(set) var names: [Name] = []
     private(set) var kept: [Kept] = []
     private var nameIndex: [ByteString: UInt32] = [:]
     private var keptIndex: [Kept: UInt32] = [:]
-    /// An inode that has each distinct digest.
-    private(set) var digestOwners: [FileTree.InodeID] = []
-    private var digestAlgorithms: [VerityAlgorithm] = []
-    private var digestSlots: [UInt64] = []
     private var keptUses: [Use] = []
-    private var metacopyUses: [Use] = []
-    private var redirectUses: [Use] = []
+    /// By the number of the tree's object.
+    private var metacopyUses: LargeArray<Use>
+    private var redirectUses: LargeArray<Use>
     private(set) var shared: [Reference] = []
 
     let metacopyName: UInt32
@@ -52,8 +49,10 @@ struct AttributeTable {
     /// `trusted.overlay.metacopy` without a digest.
     let emptyMetacopy: Reference
 
-    init(version: ErofsVersion) {
+    init(version: ErofsVersion, _ tree: borrowing FileTree) {
         self.version = version
+        metacopyUses = LargeArray(repeating: Use(), count: tree.objectCapacity, in: tree.memory)
+        redirectUses = LargeArray(repeating: Use(), count: tree.objectCapacity, in: tree.memory)
         metacopyName = 0
         redirectName = 1
         emptyMetacopy = Reference(.kept, 0)
@@ -90,40 +89,6 @@ struct AttributeTable {
         return Reference(.kept, index)
     }
 
-    /// The index of the digest of the inode's content; equal digests have equal indices.
-    mutating func intern(_ digest: ObjectID, of inode: FileTree.InodeID, in tree: borrowing FileTree) -> Int {
-        if (digestOwners.count + 1) * 4 > digestSlots.count * 3 { growDigestSlots() }
-        var hasher = Hasher()
-        digest.withUnsafeBytes { hasher.combine(bytes: $0) }
-        let tag = UInt64(UInt32(truncatingIfNeeded: hasher.finalize()))
-        let mask = digestSlots.count - 1
-        var at = Int(tag) & mask
-        while digestSlots[at] != .max {
-            let slot = digestSlots[at]
-            let index = Int(slot & 0xffff_ffff)
-            if slot >> 32 == tag, tree.content(of: digestOwners[index])?.digest == digest { return index }
-            at = (at + 1) & mask
-        }
-        let index = digestOwners.count
-        digestSlots[at] = tag << 32 | UInt64(index)
-        digestOwners.append(inode)
-        digestAlgorithms.append(digest.algorithm)
-        metacopyUses.append(Use())
-        redirectUses.append(Use())
-        return index
-    }
-
-    private mutating func growDigestSlots() {
-        let old = digestSlots
-        digestSlots = Array(repeating: .max, count: max(64, old.count * 2))
-        let mask = digestSlots.count - 1
-        for slot in old where slot != .max {
-            var at = Int(slot >> 32) & mask
-            while digestSlots[at] != .max { at = (at + 1) & mask }
-            digestSlots[at] = slot
-        }
-    }
-
     // MARK: Looking
 
     func nameIndex(of reference: Reference) -> UInt32 {
@@ -134,16 +99,12 @@ struct AttributeTable {
         }
     }
 
-    func digestAlgorithm(_ index: Int) -> VerityAlgorithm { digestAlgorithms[index] }
-
     func name(of reference: Reference) -> Name { names[Int(nameIndex(of: reference))] }
 
     /// The value of an attribute in bytes.
     func value(of reference: Reference, in tree: borrowing FileTree) -> [UInt8] {
         if reference.kind == .kept { return kept[reference.index].value.bytes }
-        guard let digest = tree.content(of: digestOwners[reference.index])?.digest else {
-            preconditionFailure("an inode that holds a digest is a file with an object")
-        }
+        let digest = tree.object(reference.index)
         if reference.kind == .metacopy {
             return Self.bytes(ObjectAttribute.metacopySize(digest.algorithm)) { ObjectAttribute.encodeMetacopy(digest, into: $0) }
         }
@@ -185,41 +146,41 @@ struct AttributeTable {
 
     /// After counting: assigns attributes that are used at least twice to the shared table. Returns the table's size in bytes.
     mutating func share(in tree: borrowing FileTree) throws(ErofsError) -> Int {
-        var found: [(reference: Reference, value: [UInt8])] = []
-        func gather(_ uses: [Use], _ kind: Reference.Kind) {
-            for index in uses.indices where uses[index].state >= 2 {
-                let reference = Reference(kind, index)
-                found.append((reference, value(of: reference, in: tree)))
-            }
-        }
-        gather(keptUses, .kept)
-        gather(metacopyUses, .metacopy)
-        gather(redirectUses, .redirect)
+        var found: [Reference] = []
+        for index in keptUses.indices where keptUses[index].state >= 2 { found.append(Reference(.kept, index)) }
+        for index in metacopyUses.indices where metacopyUses[index].state >= 2 { found.append(Reference(.metacopy, index)) }
+        for index in redirectUses.indices where redirectUses[index].state >= 2 { found.append(Reference(.redirect, index)) }
         let ranks = nameRanks()
         let firstEpoch = version.isFirstEpoch
         found.sort { lhs, rhs in
-            let (l, r) = (ranks[Int(nameIndex(of: lhs.reference))], ranks[Int(nameIndex(of: rhs.reference))])
+            let (l, r) = (ranks[Int(nameIndex(of: lhs))], ranks[Int(nameIndex(of: rhs))])
             if l != r { return firstEpoch ? l > r : l < r }
+            if lhs.kind == rhs.kind, lhs.kind != .kept {
+                let (first, second) = (tree.object(lhs.index), tree.object(rhs.index))
+                // Both forms have the order of the digests.
+                if first.algorithm == second.algorithm { return firstEpoch ? first > second : first < second }
+            }
+            let (first, second) = (self.value(of: lhs, in: tree), self.value(of: rhs, in: tree))
             // Versions 0 and 1 sort in descending order, and a longer value sorts before any shorter one.
-            if firstEpoch, lhs.value.count != rhs.value.count { return lhs.value.count > rhs.value.count }
-            let order = lhs.value.withUnsafeBytes { l in rhs.value.withUnsafeBytes { r in compareBytes(l, r) } }
+            if firstEpoch, first.count != second.count { return first.count > second.count }
+            let order = first.withUnsafeBytes { first in second.withUnsafeBytes { compareBytes(first, $0) } }
             return firstEpoch ? order > 0 : order < 0
         }
-        keptUses = Array(repeating: Use(), count: keptUses.count)
-        metacopyUses = Array(repeating: Use(), count: metacopyUses.count)
-        redirectUses = Array(repeating: Use(), count: redirectUses.count)
+        for index in keptUses.indices { keptUses[index] = Use() }
+        for index in metacopyUses.indices { metacopyUses[index] = Use() }
+        for index in redirectUses.indices { redirectUses[index] = Use() }
         var offset = 0
-        for (reference, value) in found {
+        for reference in found {
             let use = Use(state: UInt32(offset + 1))
             switch reference.kind {
             case .kept: keptUses[reference.index] = use
             case .metacopy: metacopyUses[reference.index] = use
             case .redirect: redirectUses[reference.index] = use
             }
-            offset += Self.entrySize(suffix: name(of: reference).suffix.count, value: value.count)
+            offset += Self.entrySize(suffix: name(of: reference).suffix.count, value: value(of: reference, in: tree).count)
             guard offset <= Erofs.maximumImageSize else { throw .imageTooLarge(bytes: UInt64(offset)) }
         }
-        shared = found.map(\.reference)
+        shared = found
         return offset
     }
 
@@ -233,15 +194,5 @@ struct AttributeTable {
         var ranks = Array(repeating: 0, count: names.count)
         for (rank, name) in order.enumerated() { ranks[name] = rank }
         return ranks
-    }
-}
-
-extension Content {
-    /// The digest of the object that has the content.
-    var digest: ObjectID? {
-        switch self {
-        case .external(let id, _), .externalWithoutVerity(let id, _): id
-        default: nil
-        }
     }
 }

@@ -75,7 +75,7 @@ enum Erofs {
     static func attributeLimit(imageSize: Int) -> Int { (1 << 28) + 16 * imageSize }
 
     /// The layout of an inode's data (`EROFS_INODE_*`), as bits of the format field.
-    enum Layout: UInt16 {
+    enum Layout: UInt16, BitwiseCopyable {
         case plain = 0
         case inline = 4
         case chunked = 8

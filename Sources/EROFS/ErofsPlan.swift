@@ -1,3 +1,4 @@
+internal import ComposefsBytes
 public import ComposefsFileTree
 public import ComposefsHashing
 
@@ -28,19 +29,19 @@ public struct ErofsPlan: Sendable {
         var window = ImageWindow(limit: layout.size)
         defer { window.deallocate() }
         try window.open(0..<Erofs.firstInodeOffset, body)
-        ImageEmitter(out: window.image, nameBytes: plan.names).emitHeaders(plan, lists, layout)
+        ImageEmitter(out: window.image).emitHeaders(plan, lists, layout)
         for index in plan.nodes.indices {
             let it = layout.inodes[index]
             try window.open(it.offset..<it.end, body)
-            ImageEmitter(out: window.image, nameBytes: plan.names).emitInode(index, plan, lists, layout, tree)
+            ImageEmitter(out: window.image).emitInode(index, plan, lists, layout, tree)
         }
         try window.open(layout.inodesEnd..<(layout.inodesEnd + lists.sharedSize), body)
-        ImageEmitter(out: window.image, nameBytes: plan.names).emitSharedAttributes(lists, at: layout.inodesEnd, tree)
+        ImageEmitter(out: window.image).emitSharedAttributes(lists, at: layout.inodesEnd, tree)
         for index in plan.nodes.indices where layout.inodes[index].blocks > 0 {
             let it = layout.inodes[index]
             let start = Int(it.dataBlock) * Erofs.blockSize
             try window.open(start..<(start + Int(it.blocks) * Erofs.blockSize), body)
-            ImageEmitter(out: window.image, nameBytes: plan.names).emitBlocks(index, plan, layout, tree)
+            ImageEmitter(out: window.image).emitBlocks(index, plan, layout, tree)
         }
         try window.open(layout.size..<layout.size, body)
         try window.flush(body)

@@ -5,7 +5,6 @@ internal import ComposefsHashing
 /// Writes the parts of an image to the offsets of its layout.
 struct ImageEmitter {
     let out: ImageBytes
-    let nameBytes: [UInt8]
 
     func emitHeaders(_ plan: borrowing ImagePlan, _ lists: borrowing AttributeLists, _ layout: borrowing ImageLayout) {
         let firstEpoch = plan.version.isFirstEpoch
@@ -95,7 +94,7 @@ struct ImageEmitter {
         let (node, it) = (plan.nodes[index], layout.inodes[index])
         guard part == .tail ? it.tail > 0 : it.blocks > 0 else { return }
         if node.directory != ImagePlan.none {
-            emitDirectory(part, plan.directories[Int(node.directory)], it, plan, layout)
+            emitDirectory(part, plan.directories[Int(node.directory)], it, plan, layout, tree)
         } else if node.role == .ordinary {
             emitContent(part, it, node, tree)
         }
@@ -123,7 +122,7 @@ struct ImageEmitter {
 
     private func emitDirectory(
         _ part: Part, _ directory: ImagePlan.Directory, _ it: ImageLayout.Inode, _ plan: borrowing ImagePlan,
-        _ layout: borrowing ImageLayout
+        _ layout: borrowing ImageLayout, _ tree: borrowing FileTree
     ) {
         var block = 0
         var first = Int(directory.first)
@@ -140,7 +139,7 @@ struct ImageEmitter {
             let isInBlocks = block < Int(it.blocks)
             if isInBlocks == (part == .blocks) {
                 let start = isInBlocks ? (Int(it.dataBlock) + block) * Erofs.blockSize : it.tailOffset
-                emitEntries(first..<next, of: directory, at: start, plan, layout)
+                emitEntries(first..<next, of: directory, at: start, plan, layout, tree)
             }
             block += 1
             first = next
@@ -149,27 +148,25 @@ struct ImageEmitter {
 
     /// Writes one block of a directory: all entries, then all names.
     private func emitEntries(
-        _ range: Range<Int>, of directory: ImagePlan.Directory, at start: Int, _ plan: borrowing ImagePlan, _ layout: borrowing ImageLayout
+        _ range: Range<Int>, of directory: ImagePlan.Directory, at start: Int, _ plan: borrowing ImagePlan, _ layout: borrowing ImageLayout,
+        _ tree: borrowing FileTree
     ) {
         var nameOffset = range.count * DirectoryEntryLayout.size
         var at = start
-        nameBytes.withUnsafeBytes { names in
-            for index in range {
-                let record = plan.records[index]
-                let node =
-                    switch (record.role, record.nameLength) {
-                    case (.dots, 1): directory.node
-                    case (.dots, _): plan.directories[Int(directory.parent)].node
-                    default: record.node
-                    }
-                out.put(layout.inodes[Int(node)].nid, at: at + DirectoryEntryLayout.number)
-                out.put(UInt16(truncatingIfNeeded: nameOffset), at: at + DirectoryEntryLayout.nameOffset)
-                out.put(record.kind.rawValue, at: at + DirectoryEntryLayout.fileType)
-                let from = Int(record.name)
-                out.put(UnsafeRawBufferPointer(rebasing: names[from..<(from + Int(record.nameLength))]), at: start + nameOffset)
-                nameOffset += Int(record.nameLength)
-                at += DirectoryEntryLayout.size
-            }
+        for index in range {
+            let record = plan.records[index]
+            let node =
+                switch (record.role, record.nameLength) {
+                case (.dots, 1): directory.node
+                case (.dots, _): plan.directories[Int(directory.parent)].node
+                default: record.node
+                }
+            out.put(layout.inodes[Int(node)].nid, at: at + DirectoryEntryLayout.number)
+            out.put(UInt16(truncatingIfNeeded: nameOffset), at: at + DirectoryEntryLayout.nameOffset)
+            out.put(record.kind.rawValue, at: at + DirectoryEntryLayout.fileType)
+            plan.withName(of: record, tree) { out.put($0, at: start + nameOffset) }
+            nameOffset += Int(record.nameLength)
+            at += DirectoryEntryLayout.size
         }
     }
 
@@ -213,9 +210,7 @@ struct ImageEmitter {
             out.put(value, at: valueAt)
             size = value.count
         case .metacopy, .redirect:
-            guard let digest = tree.content(of: lists.table.digestOwners[reference.index])?.digest else {
-                preconditionFailure("an inode that holds a digest is a file with an object")
-            }
+            let digest = tree.object(reference.index)
             if reference.kind == .metacopy {
                 size = ObjectAttribute.metacopySize(digest.algorithm)
                 ObjectAttribute.encodeMetacopy(digest, into: out.room(size, at: valueAt))

@@ -4,7 +4,7 @@ internal import ComposefsFileTree
 /// The position of each part of an image. It is computed before anything is written, so that the image is allocated once.
 struct ImageLayout {
     /// The form and position of one inode.
-    struct Inode {
+    struct Inode: BitwiseCopyable {
         /// The offset in bytes, a multiple of 32.
         var offset = 0
         /// The value of the inode's size field.
@@ -30,7 +30,7 @@ struct ImageLayout {
         var nid: UInt64 { UInt64(offset / Erofs.slotSize) }
     }
 
-    private(set) var inodes: [Inode] = []
+    private(set) var inodes: LargeArray<Inode>
     /// The end of the last inode, and the start of the shared attributes.
     private(set) var inodesEnd = Erofs.firstInodeOffset
     /// The size of the image in bytes.
@@ -40,17 +40,18 @@ struct ImageLayout {
 
     init(_ plan: borrowing ImagePlan, _ lists: borrowing AttributeLists, _ tree: borrowing FileTree) throws(ErofsError) {
         let firstEpoch = plan.version.isFirstEpoch
+        inodes = LargeArray(in: tree.memory)
         if firstEpoch { earliest = Self.earliest(plan, tree) }
-        inodes.reserveCapacity(plan.nodes.count)
         var position = Erofs.firstInodeOffset
-        for (index, node) in plan.nodes.enumerated() {
+        for index in plan.nodes.indices {
+            let node = plan.nodes[index]
             var it = Inode()
-            it.attributes = UInt32(try Self.attributeSize(lists, index, node, plan))
+            it.attributes = UInt32(try Self.attributeSize(lists, index, node, plan, tree))
             try Self.measure(&it, node, plan, tree)
             if firstEpoch {
                 let nanoseconds = tree.modified(of: node.inode).nanoseconds
                 guard nanoseconds < 1_000_000_000 else {
-                    throw .unwritable(path: plan.path(of: node), .nanosecondsTooLarge(nanoseconds))
+                    throw .unwritable(path: plan.path(of: node, tree), .nanosecondsTooLarge(nanoseconds))
                 }
                 it.isExtended =
                     tree.modified(of: node.inode) != earliest || node.links > 65535 || tree.uid(of: node.inode) > 65535
@@ -72,8 +73,8 @@ struct ImageLayout {
     /// The earliest time. Versions 0 and 1 compare seconds as unsigned numbers, so negative ones are late.
     private static func earliest(_ plan: borrowing ImagePlan, _ tree: borrowing FileTree) -> Timestamp {
         var earliest = tree.modified(of: FileTree.root)
-        for node in plan.nodes {
-            let time = tree.modified(of: node.inode)
+        for index in plan.nodes.indices {
+            let time = tree.modified(of: plan.nodes[index].inode)
             let (new, old) = (UInt64(bitPattern: time.seconds), UInt64(bitPattern: earliest.seconds))
             if new < old || (new == old && time.nanoseconds < earliest.nanoseconds) { earliest = time }
         }
@@ -81,7 +82,7 @@ struct ImageLayout {
     }
 
     private static func attributeSize(
-        _ lists: borrowing AttributeLists, _ index: Int, _ node: ImagePlan.Node, _ plan: borrowing ImagePlan
+        _ lists: borrowing AttributeLists, _ index: Int, _ node: ImagePlan.Node, _ plan: borrowing ImagePlan, _ tree: borrowing FileTree
     ) throws(ErofsError) -> Int {
         let list = lists.lists[index]
         if list.count == 0 { return 0 }
@@ -93,11 +94,11 @@ struct ImageLayout {
                 shared += 1
                 size += AttributeHeaderLayout.referenceSize
             } else {
-                size += lists.localSize(reference)
+                size += lists.localSize(reference, tree)
             }
         }
-        if shared > 255 { throw .unwritable(path: plan.path(of: node), .tooManySharedAttributes(shared)) }
-        if size > Erofs.maximumAttributeSize { throw .unwritable(path: plan.path(of: node), .attributesTooLarge(bytes: size)) }
+        if shared > 255 { throw .unwritable(path: plan.path(of: node, tree), .tooManySharedAttributes(shared)) }
+        if size > Erofs.maximumAttributeSize { throw .unwritable(path: plan.path(of: node, tree), .attributesTooLarge(bytes: size)) }
         return size
     }
 
@@ -116,7 +117,7 @@ struct ImageLayout {
             it.size = UInt64(bytes.count)
             if !firstEpoch {
                 guard bytes.count < Erofs.blockSize else {
-                    throw .unwritable(path: plan.path(of: node), .inlineContentTooLong(bytes: bytes.count))
+                    throw .unwritable(path: plan.path(of: node, tree), .inlineContentTooLong(bytes: bytes.count))
                 }
                 it.tail = UInt16(bytes.count)
             } else {
@@ -139,13 +140,13 @@ struct ImageLayout {
             }
         case .blockDevice(let number), .characterDevice(let number):
             guard let value = UInt32(exactly: number) else {
-                throw .unwritable(path: plan.path(of: node), .deviceNumberTooLarge(number))
+                throw .unwritable(path: plan.path(of: node, tree), .deviceNumberTooLarge(number))
             }
             it.value = value
         case .fifo, .socket: break
         case .symbolicLink(let target):
             guard target.count <= plan.version.maximumTargetLength else {
-                throw .unwritable(path: plan.path(of: node), .targetTooLong(bytes: target.count))
+                throw .unwritable(path: plan.path(of: node, tree), .targetTooLong(bytes: target.count))
             }
             it.size = UInt64(target.count)
             it.tail = UInt16(target.count)
@@ -238,14 +239,14 @@ struct ImageLayout {
 extension AttributeLists {
     /// The size of an attribute that only one inode has, in bytes.
     @inline(__always)
-    func localSize(_ reference: AttributeTable.Reference) -> Int {
+    func localSize(_ reference: AttributeTable.Reference, _ tree: borrowing FileTree) -> Int {
         let suffix = table.names[Int(table.nameIndex(of: reference))].suffix.count
         switch reference.kind {
         case .kept: return AttributeTable.entrySize(suffix: suffix, value: table.kept[reference.index].value.count)
         case .metacopy:
-            return AttributeTable.entrySize(suffix: suffix, value: ObjectAttribute.metacopySize(table.digestAlgorithm(reference.index)))
+            return AttributeTable.entrySize(suffix: suffix, value: ObjectAttribute.metacopySize(tree.objectAlgorithm(reference.index)))
         case .redirect:
-            return AttributeTable.entrySize(suffix: suffix, value: ObjectAttribute.redirectSize(table.digestAlgorithm(reference.index)))
+            return AttributeTable.entrySize(suffix: suffix, value: ObjectAttribute.redirectSize(tree.objectAlgorithm(reference.index)))
         }
     }
 }

@@ -4,8 +4,8 @@ internal import ComposefsFileTree
 /// The content of an image: the reachable part of a tree as flat lists, with inodes in the order in which they are written.
 struct ImagePlan {
     /// A directory entry.
-    struct Record {
-        var name: UInt32
+    struct Record: BitwiseCopyable {
+        var name: Name
         var nameLength: UInt8
         var kind: FileTree.Kind
         var role: Role
@@ -15,7 +15,17 @@ struct ImagePlan {
         var node: UInt32 = ImagePlan.none
     }
 
-    enum Role: UInt8 {
+    /// Where the name of an entry is.
+    struct Name: BitwiseCopyable {
+        fileprivate let raw: UInt32
+
+        init(_ entry: FileTree.EntryID) { raw = UInt32(entry.arenaIndex) }
+        /// - Parameter stub: the number of a directory of the object store, of which the name are the two hexadecimal digits.
+        init(stub: UInt8) { raw = UInt32(stub) }
+        static let dots = Name(stub: 0)
+    }
+
+    enum Role: UInt8, BitwiseCopyable {
         case ordinary
         /// A whiteout that becomes a regular file, with attributes that tell overlayfs that it was a whiteout.
         case escapedWhiteout
@@ -25,7 +35,7 @@ struct ImagePlan {
         case dots
     }
 
-    struct Directory {
+    struct Directory: BitwiseCopyable {
         var inode: FileTree.InodeID
         /// The start of the range in `records`, in ascending byte order of names.
         var first: UInt32
@@ -40,7 +50,7 @@ struct ImagePlan {
     }
 
     /// An inode of the image.
-    struct Node {
+    struct Node: BitwiseCopyable {
         var inode: FileTree.InodeID
         /// The first entry for this inode, for messages; `none` for the root.
         var record: UInt32
@@ -54,25 +64,28 @@ struct ImagePlan {
     static let none = UInt32.max
 
     let version: ErofsVersion
-    var records: [Record] = []
-    var names: [UInt8] = []
-    var directories: [Directory] = []
-    var nodes: [Node] = []
+    private(set) var records: LargeArray<Record>
+    private(set) var directories: LargeArray<Directory>
+    private(set) var nodes: LargeArray<Node>
 
     /// For each inode of the tree: the number of entries for it.
-    private var references: [UInt32]
+    private var references: LargeArray<UInt32>
     /// For each inode of the tree: the index of its directory, or of a leaf's node.
-    private var slots: [UInt32]
+    private var slots: LargeArray<UInt32>
     /// For each leaf of the tree: the directory of its first entry in depth-first order.
-    private var homes: [UInt32]
+    private var homes: LargeArray<UInt32>
+    /// The length of all names, in bytes.
+    private var nameBytes = 0
 
     init(_ tree: borrowing FileTree, version: ErofsVersion) throws(ErofsError) {
         self.version = version
         let capacity = tree.inodeCapacity
-        references = Array(repeating: 0, count: capacity)
-        slots = Array(repeating: Self.none, count: capacity)
-        homes = Array(repeating: Self.none, count: capacity)
-        names.append(contentsOf: [0x2e, 0x2e])
+        records = LargeArray(in: tree.memory)
+        directories = LargeArray(in: tree.memory)
+        nodes = LargeArray(in: tree.memory)
+        references = LargeArray(repeating: 0, count: capacity, in: tree.memory)
+        slots = LargeArray(repeating: Self.none, count: capacity, in: tree.memory)
+        homes = LargeArray(repeating: Self.none, count: capacity, in: tree.memory)
         try collect(tree)
         if version.isFirstEpoch {
             orderBreadthFirst()
@@ -83,9 +96,9 @@ struct ImagePlan {
             let slot = slots[records[index].inode.arenaIndex]
             records[index].node = records[index].kind == .directory ? directories[Int(slot)].node : slot
         }
-        references = []
-        slots = []
-        homes = []
+        references.reset()
+        slots.reset()
+        homes.reset()
     }
 
     // MARK: Collecting
@@ -115,7 +128,7 @@ struct ImagePlan {
             open.append((opened, directories[Int(opened)].first))
         }
         if let (index, record) = linkedWhiteout(in: tree) {
-            throw .unwritable(path: path(ofRecord: index, named: record), .linkedWhiteout)
+            throw .unwritable(path: path(ofRecord: index, named: record, tree), .linkedWhiteout)
         }
     }
 
@@ -125,53 +138,61 @@ struct ImagePlan {
         let index = UInt32(directories.count)
         slots[inode.arenaIndex] = index
         directories.append(Directory(inode: inode, first: UInt32(records.count), end: 0, parent: parent, record: record))
+        var rest = insertions(in: inode, isRoot: index == 0, tree)[...]
         for entry in tree.sortedEntries(of: inode) {
             let target = tree.inode(of: entry)
             let kind = tree.kind(of: target)
-            let start = names.count
-            tree.withName(of: entry) { names.append(contentsOf: $0) }
-            let length = names.count - start
+            let length = tree.nameLength(of: entry)
+            nameBytes += length
             // Every record needs 12 bytes and its name in the image, so all offsets and indices are far below 32 bits.
-            let needed = names.count + DirectoryEntryLayout.size * records.count
+            let needed = nameBytes + DirectoryEntryLayout.size * records.count
             guard needed <= Erofs.maximumImageSize else { throw .imageTooLarge(bytes: UInt64(needed)) }
             guard let nameLength = UInt8(exactly: length) else {
-                let path = path(ofDirectory: index) + ByteString(Array(names[start...]))
-                throw .unwritable(path: path, .nameTooLong(bytes: length))
+                throw .unwritable(path: path(ofDirectory: index, tree) + tree.name(of: entry), .nameTooLong(bytes: length))
+            }
+            while let next = rest.first {
+                let order = tree.withName(of: entry) { name in next.name.bytes.withUnsafeBytes { compareBytes($0, name) } }
+                guard order <= 0 else { break }
+                rest.removeFirst()
+                // The entry takes the place of a stub with its name.
+                if order < 0 { insert(next.record) }
             }
             if kind == .directory { directories[Int(index)].subdirectories += 1 }
-            records.append(Record(name: UInt32(start), nameLength: nameLength, kind: kind, role: .ordinary, inode: target))
+            var record = Record(name: Name(entry), nameLength: nameLength, kind: kind, role: .ordinary, inode: target)
+            if version.isFirstEpoch, kind == .characterDevice, tree.isWhiteout(target), index != 0 || !isStubAlready(tree, record) {
+                record.kind = .regular
+                record.role = .escapedWhiteout
+                directories[Int(index)].holdsEscapedWhiteout = true
+            }
+            records.append(record)
         }
-        let first = Int(directories[Int(index)].first)
-        if version.isFirstEpoch {
-            escapeWhiteouts(tree, in: Int(index), from: first)
-            if index == 0 { insertStubs() }
-        }
-        insertDots(from: first, in: inode)
+        for next in rest { insert(next.record) }
         directories[Int(index)].end = UInt32(records.count)
     }
 
-    private mutating func insertDots(from first: Int, in inode: FileTree.InodeID) {
-        for length in [1, 2] {
-            let dots = names[0..<length]
-            let at = records[first...].firstIndex { !name(of: $0).lexicographicallyPrecedes(dots) } ?? records.count
-            records.insert(Record(name: 0, nameLength: UInt8(length), kind: .directory, role: .dots, inode: inode), at: at)
-        }
+    private mutating func insert(_ record: Record) {
+        if record.role == .stub { nameBytes += Int(record.nameLength) }
+        records.append(record)
     }
 
-    private mutating func escapeWhiteouts(_ tree: borrowing FileTree, in directory: Int, from first: Int) {
-        for index in first..<records.count where records[index].kind == .characterDevice && tree.isWhiteout(records[index].inode) {
-            if directory == 0, isStubAlready(tree, records[index]) { continue }
-            records[index].kind = .regular
-            records[index].role = .escapedWhiteout
-            directories[directory].holdsEscapedWhiteout = true
+    /// The entries of a directory that are not in the tree, in ascending byte order of their names.
+    private func insertions(
+        in inode: FileTree.InodeID, isRoot: Bool, _ tree: borrowing FileTree
+    ) -> [(name: ByteString, record: Record)] {
+        var added = (1...2).map {
+            Record(name: .dots, nameLength: $0, kind: .directory, role: .dots, inode: inode)
         }
+        if isRoot, version.isFirstEpoch {
+            added += (0...UInt8.max).map {
+                Record(name: Name(stub: $0), nameLength: 2, kind: .characterDevice, role: .stub, inode: FileTree.root)
+            }
+        }
+        return added.map { (name(of: $0, tree), $0) }
     }
 
     /// Whether the root's entry equals the one that would be inserted for the object store's directory of that name.
     private func isStubAlready(_ tree: borrowing FileTree, _ record: Record) -> Bool {
-        guard names.withUnsafeBytes({ Erofs.isObjectDirectory(UnsafeRawBufferPointer(rebasing: $0[range(of: record)])) }) else {
-            return false
-        }
+        guard withName(of: record, tree, { Erofs.isObjectDirectory($0) }) else { return false }
         let inode = record.inode
         return tree.permissions(of: inode) == 0o644 && tree.uid(of: inode) == tree.uid(of: FileTree.root)
             && tree.gid(of: inode) == tree.gid(of: FileTree.root) && tree.modified(of: inode) == tree.modified(of: FileTree.root)
@@ -179,24 +200,10 @@ struct ImagePlan {
                 == tree.extendedAttributes(of: FileTree.root).filter { $0.name == OverlayAttribute.selinux }
     }
 
-    private mutating func insertStubs() {
-        var merged: [Record] = []
-        merged.reserveCapacity(records.count + 258)
-        var rest = records[...]
-        for value in 0..<256 {
-            let stub = Hex.encode(CollectionOfOne(UInt8(value))).utf8
-            while let next = rest.first, name(of: next).lexicographicallyPrecedes(stub) { merged.append(rest.removeFirst()) }
-            if let next = rest.first, name(of: next).elementsEqual(stub) { continue }
-            let record = Record(
-                name: UInt32(names.count), nameLength: 2, kind: .characterDevice, role: .stub, inode: FileTree.root)
-            merged.append(record)
-            names.append(contentsOf: stub)
-        }
-        records = merged + rest
-    }
-
     private func linkedWhiteout(in tree: borrowing FileTree) -> (Int, Record)? {
-        for (index, record) in records.enumerated() where record.kind == .characterDevice || record.role == .escapedWhiteout {
+        for index in records.indices {
+            let record = records[index]
+            guard record.kind == .characterDevice || record.role == .escapedWhiteout else { continue }
             if record.role != .stub, references[record.inode.arenaIndex] > 1, tree.isWhiteout(record.inode) { return (index, record) }
         }
         return nil
@@ -271,15 +278,25 @@ struct ImagePlan {
 
     // MARK: Names
 
-    func range(of record: Record) -> Range<Int> { Int(record.name)..<(Int(record.name) + Int(record.nameLength)) }
-    private func name(of record: Record) -> ArraySlice<UInt8> { names[range(of: record)] }
-
-    /// The absolute path of a node by its first name, for messages.
-    func path(of node: Node) -> ByteString {
-        node.record == Self.none ? "/" : path(ofRecord: Int(node.record), named: records[Int(node.record)])
+    /// Passes the name of an entry to `body`; the bytes are valid only during the call.
+    func withName<Result>(of record: Record, _ tree: borrowing FileTree, _ body: (UnsafeRawBufferPointer) -> Result) -> Result {
+        let digits: [UInt8]
+        switch record.role {
+        case .ordinary, .escapedWhiteout: return tree.withName(of: FileTree.EntryID(arenaIndex: Int(record.name.raw)), body)
+        case .stub: digits = Array(Hex.encode(CollectionOfOne(UInt8(truncatingIfNeeded: record.name.raw))).utf8)
+        case .dots: digits = Array(repeating: UInt8(ascii: "."), count: Int(record.nameLength))
+        }
+        return digits.withUnsafeBytes(body)
     }
 
-    private func path(ofRecord index: Int, named record: Record) -> ByteString {
+    private func name(of record: Record, _ tree: borrowing FileTree) -> ByteString { withName(of: record, tree) { ByteString($0) } }
+
+    /// The absolute path of a node by its first name, for messages.
+    func path(of node: Node, _ tree: borrowing FileTree) -> ByteString {
+        node.record == Self.none ? "/" : path(ofRecord: Int(node.record), named: records[Int(node.record)], tree)
+    }
+
+    private func path(ofRecord index: Int, named record: Record, _ tree: borrowing FileTree) -> ByteString {
         // Directories were opened in the order of their records.
         var low = 0
         var high = directories.count
@@ -287,17 +304,17 @@ struct ImagePlan {
             let middle = (low + high) / 2
             if Int(directories[middle].first) <= index { low = middle } else { high = middle }
         }
-        return path(ofDirectory: UInt32(low)) + ByteString(name(of: record))
+        return path(ofDirectory: UInt32(low), tree) + name(of: record, tree)
     }
 
     /// The path of a directory, with a slash at the end.
-    private func path(ofDirectory index: UInt32) -> ByteString {
-        var parts: [ArraySlice<UInt8>] = []
+    private func path(ofDirectory index: UInt32, _ tree: borrowing FileTree) -> ByteString {
+        var parts: [ByteString] = []
         var at = index
         while at != 0 {
-            parts.append(name(of: records[Int(directories[Int(at)].record)]))
+            parts.append(name(of: records[Int(directories[Int(at)].record)], tree))
             at = directories[Int(at)].parent
         }
-        return ByteString([0x2f] + parts.reversed().flatMap { Array($0) + [0x2f] })
+        return ByteString([0x2f] + parts.reversed().flatMap { $0.bytes + [0x2f] })
     }
 }

@@ -4,15 +4,25 @@ internal import ComposefsHashing
 
 /// The blocks of one directory: a single block of entries, or an index of hashes with leaf blocks below it (Documentation/filesystems/ext4/directory.rst).
 struct DirectoryBlocks {
-    struct Entry {
-        /// The range in `names`.
-        var name: Range<Int>
+    struct Entry: BitwiseCopyable {
+        /// Where the name begins in `names`.
+        private let start: UInt32
         var inode: UInt32
-        var kind: FileTree.Kind
         var hash: UInt32 = 0
         var minor: UInt32 = 0
+        private let nameLength: UInt8
+        var kind: FileTree.Kind
 
-        var length: Int { EntryLayout.recordLength(name: name.count) }
+        /// - Parameter name: the range in the names, at most 255 bytes.
+        init(name: Range<Int>, inode: UInt32, kind: FileTree.Kind) {
+            start = UInt32(name.lowerBound)
+            nameLength = UInt8(name.count)
+            self.inode = inode
+            self.kind = kind
+        }
+
+        var name: Range<Int> { Int(start)..<(Int(start) + Int(nameLength)) }
+        var length: Int { EntryLayout.recordLength(name: Int(nameLength)) }
     }
 
     private static let dot = UInt8(ascii: ".")

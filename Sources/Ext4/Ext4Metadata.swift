@@ -40,7 +40,7 @@ public struct Ext4Metadata: Sequence, IteratorProtocol {
         self.plan = plan
         checksums = Checksums(uuid: plan.uuid.bytes)
         var directories: [UInt32] = []
-        for (index, node) in plan.list.nodes.enumerated() where node.kind == .directory {
+        for index in plan.list.nodes.indices where plan.list.nodes[index].kind == .directory {
             let group = plan.geometry.group(ofInode: InodeList.number(index))
             while directories.count <= group { directories.append(0) }
             directories[group] += 1
@@ -209,7 +209,9 @@ public struct Ext4Metadata: Sequence, IteratorProtocol {
             for run in runs {
                 let start = Int(run.logical) * Ext4Format.blockSize
                 let end = start + Int(run.count) * Ext4Format.blockSize
-                var part = Array(content[start..<Swift.min(end, content.count)])
+                // Usually there is one run, and the content is not copied.
+                var part = content
+                if start > 0 || end < content.count { part = Array(content[start..<Swift.min(end, content.count)]) }
                 part.append(contentsOf: repeatElement(0, count: end - start - part.count))
                 pending.append(Ext4Blocks(block: run.start, part))
             }

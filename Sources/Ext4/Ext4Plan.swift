@@ -1,3 +1,4 @@
+internal import ComposefsBytes
 public import ComposefsFileTree
 public import ComposefsHashing
 
@@ -11,7 +12,7 @@ public struct Ext4Plan: Sendable {
     public var uuid: Ext4UUID { list.uuid }
 
     /// The blocks that belong to an inode.
-    struct Allocation: Sendable {
+    struct Allocation: Sendable, BitwiseCopyable {
         var attributeBlock: UInt64 = 0
         /// The range in `runs` of the data.
         var firstRun: UInt32 = 0
@@ -23,8 +24,9 @@ public struct Ext4Plan: Sendable {
     let list: InodeList
     let options: Ext4Options
     private(set) var geometry = Geometry(blocks: 0, inodesPerGroup: 16, groups: 1, reservedDescriptorBlocks: 0)
-    private(set) var allocations: [Allocation] = []
-    private(set) var runs: [BlockRun] = []
+    let allocations: LargeArray<Allocation>
+    private let runs: LargeArray<BlockRun>
+    private let places: LargeArray<Ext4Placements.Place>
     private(set) var journal: [BlockRun] = []
     private(set) var resizeBlock: UInt64 = 0
     /// The block after the last used one. All data blocks before it are used.
@@ -63,6 +65,7 @@ public struct Ext4Plan: Sendable {
         runs = layout.runs
         journal = layout.journal
         resizeBlock = layout.resizeBlock
+        places = Ext4Placements.places(of: list, allocations)
         end = layout.end
         if case .exactly(let bytes) = options.size {
             byteCount = (bytes >> Ext4Format.blockBits) << Ext4Format.blockBits
@@ -75,19 +78,22 @@ public struct Ext4Plan: Sendable {
     public var metadata: Ext4Metadata { Ext4Metadata(self) }
 
     /// The places of the contents of objects, in ascending order.
-    public var placements: Ext4Placements { Ext4Placements(self) }
+    public var placements: Ext4Placements { Ext4Placements(list, runs, places) }
 
     /// The runs of an inode's data.
-    func dataRuns(_ index: Int) -> ArraySlice<BlockRun> {
+    func dataRuns(_ index: Int) -> [BlockRun] {
         let it = allocations[index]
-        return runs[Int(it.firstRun)..<Int(it.firstRun + it.runCount)]
+        return (0..<Int(it.runCount)).map { runs[Int(it.firstRun) + $0] }
     }
 
     /// The numbers of the blocks of an inode's extent tree.
     func treeBlocks(_ index: Int) -> [UInt64] {
         let it = allocations[index]
         let first = Int(it.firstRun + it.runCount)
-        return runs[first..<(first + Int(it.treeRunCount))].flatMap { run in (0..<UInt64(run.count)).map { run.start + $0 } }
+        return (first..<(first + Int(it.treeRunCount))).flatMap { index in
+            let run = runs[index]
+            return (0..<UInt64(run.count)).map { run.start + $0 }
+        }
     }
 }
 
@@ -105,35 +111,49 @@ public struct Ext4Placement: Hashable, Sendable {
 }
 
 /// The places of the contents of objects, in ascending order of their offsets in the image.
-public struct Ext4Placements: Sequence, IteratorProtocol, Sendable {
-    private let plan: Ext4Plan
-    private var node = 0
-    private var run = 0
+public struct Ext4Placements: RandomAccessCollection, Sendable {
+    /// A run of a file.
+    struct Place: BitwiseCopyable {
+        /// An index into the list's nodes.
+        var node: UInt32
+        /// An index into the plan's runs.
+        var run: UInt32
+    }
 
-    init(_ plan: Ext4Plan) { self.plan = plan }
+    private let list: InodeList
+    private let runs: LargeArray<BlockRun>
+    private let places: LargeArray<Place>
 
-    public mutating func next() -> Ext4Placement? {
-        let list = plan.list
-        while node < list.nodes.count {
-            let it = list.nodes[node]
-            if it.role == .tree, it.kind == .regular {
-                switch list.tree.content(of: it.inode) {
-                case .external(let id, let size), .externalWithoutVerity(let id, let size):
-                    let runs = plan.dataRuns(node)
-                    if run < runs.count {
-                        let part = runs[runs.startIndex + run]
-                        run += 1
-                        let offset = UInt64(part.logical) << Ext4Format.blockBits
-                        return Ext4Placement(
-                            object: id, objectSize: size, objectOffset: offset, imageOffset: part.start << Ext4Format.blockBits,
-                            byteCount: Swift.min(UInt64(part.count) << Ext4Format.blockBits, size - offset))
-                    }
-                default: break
-                }
-            }
-            node += 1
-            run = 0
+    fileprivate init(_ list: InodeList, _ runs: LargeArray<BlockRun>, _ places: LargeArray<Place>) {
+        self.list = list
+        self.runs = runs
+        self.places = places
+    }
+
+    fileprivate static func places(of list: InodeList, _ allocations: LargeArray<Ext4Plan.Allocation>) -> LargeArray<Place> {
+        var places = LargeArray<Place>(in: list.tree.memory)
+        for index in list.nodes.indices {
+            let node = list.nodes[index]
+            guard node.role == .tree, node.kind == .regular, list.tree.objectNumber(of: node.inode) != nil else { continue }
+            let it = allocations[index]
+            for run in 0..<it.runCount { places.append(Place(node: UInt32(index), run: it.firstRun + run)) }
         }
-        return nil
+        return places
+    }
+
+    public var startIndex: Int { 0 }
+    public var endIndex: Int { places.count }
+
+    public subscript(index: Int) -> Ext4Placement {
+        let place = places[index]
+        switch list.tree.content(of: list.nodes[Int(place.node)].inode) {
+        case .external(let id, let size), .externalWithoutVerity(let id, let size):
+            let run = runs[Int(place.run)]
+            let offset = UInt64(run.logical) << Ext4Format.blockBits
+            return Ext4Placement(
+                object: id, objectSize: size, objectOffset: offset, imageOffset: run.start << Ext4Format.blockBits,
+                byteCount: Swift.min(UInt64(run.count) << Ext4Format.blockBits, size - offset))
+        default: preconditionFailure("a place of a file without an object")
+        }
     }
 }

@@ -2,7 +2,7 @@ internal import ComposefsBytes
 internal import ComposefsHashing
 
 /// Consecutive blocks of a file that are consecutive in the image: an extent.
-struct BlockRun: Equatable, Sendable {
+struct BlockRun: Equatable, Sendable, BitwiseCopyable {
     /// The first block of the file.
     var logical: UInt32
     /// 1…32,768.

@@ -4,9 +4,9 @@ internal import ComposefsHashing
 
 /// The inodes of a file system in the order of their numbers: the root, `lost+found`, the tree depth-first, values of extended attributes.
 struct InodeList: Sendable {
-    enum Role: UInt8 { case tree, lostAndFound, value }
+    enum Role: UInt8, BitwiseCopyable { case tree, lostAndFound, value }
 
-    struct Node: Sendable {
+    struct Node: Sendable, BitwiseCopyable {
         /// The root for inodes that are not in the tree.
         var inode: FileTree.InodeID
         /// The first entry for this inode; nil for the root and for inodes that are not in the tree.
@@ -28,7 +28,7 @@ struct InodeList: Sendable {
     }
 
     /// Consecutive blocks of a file that hold data.
-    struct Segment: Sendable {
+    struct Segment: Sendable, BitwiseCopyable {
         var first: UInt32
         var count: UInt32
     }
@@ -37,8 +37,8 @@ struct InodeList: Sendable {
     static let lostAndFound: ByteString = "lost+found"
 
     let tree: FileTree
-    private(set) var nodes: [Node] = []
-    private(set) var segments: [Segment] = []
+    private(set) var nodes: LargeArray<Node>
+    private var segments: LargeArray<Segment>
     /// Values that have inodes of their own, each once, and the number of inodes that refer to each.
     private(set) var values: [[UInt8]] = []
     private(set) var valueReferences: [UInt64] = []
@@ -47,7 +47,7 @@ struct InodeList: Sendable {
     /// By the number of the tree's group of equal attributes.
     private var attributeLists: [Int: AttributeList] = [:]
     /// For each inode of the tree, its index in `nodes`.
-    private var slots: [UInt32]
+    private var slots: LargeArray<UInt32>
     private let hasLostAndFound: Bool
     let uuid: Ext4UUID
     let hash: DirectoryHash
@@ -64,7 +64,9 @@ struct InodeList: Sendable {
 
     init(_ tree: FileTree, _ options: Ext4Options, holes: (ObjectID, UInt64) -> [Range<UInt64>]) throws(Ext4Error) {
         self.tree = tree
-        slots = Array(repeating: Self.none, count: tree.inodeCapacity)
+        nodes = LargeArray(in: tree.memory)
+        segments = LargeArray(in: tree.memory)
+        slots = LargeArray(repeating: Self.none, count: tree.inodeCapacity, in: tree.memory)
         hasLostAndFound = options.hasLostAndFound && tree.entry(Self.lostAndFound, in: FileTree.root) == nil
         uuid = options.uuid ?? Ext4UUID(digest: TreeDigest.of(tree))
         hash = DirectoryHash(seed: uuid.bytes, isSigned: false)
@@ -85,8 +87,9 @@ struct InodeList: Sendable {
         return Self.number(firstValue + index)
     }
 
-    func segments(of node: Node) -> ArraySlice<Segment> {
-        segments[Int(node.firstSegment)..<(Int(node.firstSegment) + Int(node.segmentCount))]
+    /// Passes the segments of an inode to `body`.
+    func forEachSegment(of node: Node, _ body: (Segment) -> Void) {
+        for index in 0..<Int(node.segmentCount) { body(segments[Int(node.firstSegment) + index]) }
     }
 
     func directory(_ index: Int) throws(Unwritable) -> DirectoryBlocks {
@@ -100,7 +103,10 @@ struct InodeList: Sendable {
             add(0, 1, .directory)
         }
         if nodes[index].role == .tree {
-            for entry in tree.sortedEntries(of: nodes[index].inode) {
+            let sorted = tree.sortedEntries(of: nodes[index].inode)
+            entries.reserveCapacity(entries.count + sorted.count)
+            names.reserveCapacity(sorted.reduce(names.count) { $0 + tree.nameLength(of: $1) })
+            for entry in sorted {
                 let start = names.count
                 tree.withName(of: entry) { names.append(contentsOf: $0) }
                 let inode = tree.inode(of: entry)
@@ -162,8 +168,8 @@ struct InodeList: Sendable {
                 open.append((index, tree.sortedEntries(of: inode), 0))
             }
         }
-        for (index, node) in nodes.enumerated() where node.role == .tree {
-            do throws(Unwritable) { try check(node) } catch { throw .unwritable(path: path(index), error.reason) }
+        for index in nodes.indices where nodes[index].role == .tree {
+            do throws(Unwritable) { try check(nodes[index]) } catch { throw .unwritable(path: path(index), error.reason) }
         }
     }
 
@@ -218,7 +224,9 @@ struct InodeList: Sendable {
         case .lostAndFound: return (UInt64(Ext4Format.blockSize), true)
         case .tree: break
         }
-        if node.kind == .directory { return (UInt64(segments(of: node).first?.count ?? 0) << Ext4Format.blockBits, true) }
+        if node.kind == .directory {
+            return (node.segmentCount == 0 ? 0 : UInt64(segments[Int(node.firstSegment)].count) << Ext4Format.blockBits, true)
+        }
         switch tree.content(of: node.inode) {
         case .inline(let bytes): return (UInt64(bytes.count), true)
         case .external(_, let size), .externalWithoutVerity(_, let size), .sparse(let size): return (size, true)
@@ -275,7 +283,7 @@ enum TreeDigest {
     static func of(_ tree: FileTree) -> [UInt8] {
         var hasher = DigestHasher(.sha256)
         var writer = ByteWriter(capacity: 1 << 16)
-        var numbers = [UInt32](repeating: InodeList.none, count: tree.inodeCapacity)
+        var numbers = LargeArray<UInt32>(repeating: InodeList.none, count: tree.inodeCapacity, in: tree.memory)
         var count: UInt32 = 0
         writer.append("cfsoci.ext4\u{0}".utf8)
 

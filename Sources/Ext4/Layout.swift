@@ -1,3 +1,4 @@
+internal import ComposefsBytes
 internal import ComposefsFileTree
 
 /// Finds the geometry of a file system and allocates its blocks.
@@ -10,8 +11,8 @@ struct Layout {
     private let list: InodeList
     private let options: Ext4Options
     private(set) var geometry: Geometry
-    private(set) var allocations: [Ext4Plan.Allocation] = []
-    private(set) var runs: [BlockRun] = []
+    private(set) var allocations: LargeArray<Ext4Plan.Allocation>
+    private(set) var runs: LargeArray<BlockRun>
     private(set) var journal: [BlockRun] = []
     private(set) var resizeBlock: UInt64 = 0
     private(set) var end: UInt64 = 0
@@ -21,6 +22,8 @@ struct Layout {
     init(_ list: InodeList, _ options: Ext4Options) {
         self.list = list
         self.options = options
+        allocations = LargeArray(in: list.tree.memory)
+        runs = LargeArray(in: list.tree.memory)
         geometry = Geometry(blocks: 0, inodesPerGroup: 16, groups: 1, reservedDescriptorBlocks: options.reservedDescriptorBlocks)
     }
 
@@ -85,13 +88,14 @@ struct Layout {
 
     private mutating func allocate(journalBlocks: Int, spare: UInt64) {
         var cursor = BlockCursor(geometry)
-        runs.removeAll(keepingCapacity: true)
-        allocations = Array(repeating: Ext4Plan.Allocation(), count: list.nodes.count)
+        runs.removeAll()
+        allocations.removeAll()
+        allocations.append(repeating: Ext4Plan.Allocation(), count: list.nodes.count)
         resizeBlock = geometry.reservedDescriptorBlocks > 0 ? cursor.take(1).start : 0
         take(0, UInt64(journalBlocks), &cursor)
-        journal = runs
+        journal = runs.indices.map { runs[$0] }
         precondition(journal.count <= Ext4Format.extentsInInode, "a journal of \(journalBlocks) blocks has \(journal.count) extents")
-        runs.removeAll(keepingCapacity: true)
+        runs.removeAll()
         for index in list.nodes.indices {
             if list.nodes[index].hasAttributeBlock { allocations[index].attributeBlock = cursor.take(1).start }
             if !isFile(index) { allocate(index, &cursor) }
@@ -107,7 +111,7 @@ struct Layout {
 
     private mutating func allocate(_ index: Int, _ cursor: inout BlockCursor) {
         let first = runs.count
-        for segment in list.segments(of: list.nodes[index]) { take(segment.first, UInt64(segment.count), &cursor) }
+        list.forEachSegment(of: list.nodes[index]) { take($0.first, UInt64($0.count), &cursor) }
         let count = runs.count - first
         take(0, UInt64(ExtentTree.blockCount(runs: count)), &cursor)
         allocations[index].firstRun = UInt32(first)

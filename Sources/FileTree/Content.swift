@@ -21,7 +21,7 @@ public enum Content: Hashable, Sendable {
 
 extension FileTree {
     /// The type of an inode.
-    public enum Kind: UInt8, Sendable, Hashable {
+    public enum Kind: UInt8, Sendable, Hashable, BitwiseCopyable {
         // In the order of EROFS's directory entry types (FT_REG_FILE…, erofs_fs.h).
         case regular = 1, directory, characterDevice, blockDevice, fifo, socket, symbolicLink
 

@@ -2,20 +2,22 @@
 //
 // The module does no I/O and knows no format. Names are bytes; a tree cannot contain an invalid name or a hard link to a directory.
 //
-// - `FileTree` holds inodes and directory entries in flat arrays, so that trees of millions of files stay small.
+// - `FileTree` holds inodes and directory entries in flat arrays, so that trees of millions of files stay small. `order` puts them side by side in the
+//   order in which images are written.
 // - `Metadata`, `Content`, `Timestamp` and `ExtendedAttribute` describe an inode; `FileKind` is its type.
 // - `FileTreeError` is the reason why a change was refused.
 
 public import ComposefsBytes
-internal import ComposefsHashing
+package import ComposefsHashing
 
-/// A file system tree in memory. Inodes and directory entries are stored in flat arrays and addressed by index.
+/// A file system tree in memory. Inodes and directory entries are stored in flat arrays and addressed by index. Those of large trees may be in
+/// files of which only a part is in memory at a time (`LargeMemory`).
 ///
 /// Hard links are several entries for one inode. Adding, finding and removing an entry takes constant time for any directory size; removing
 /// a subtree takes time in proportion to the subtree. The space of removed nodes is not reused: a tree is built once and then read.
 public struct FileTree: Sendable {
     /// Identifies an inode within one tree. Stays valid for the life of the tree; the ID of a removed inode is not reused.
-    public struct InodeID: Hashable, Sendable, Comparable {
+    public struct InodeID: Hashable, Sendable, Comparable, BitwiseCopyable {
         @usableFromInline let index: UInt32
         @usableFromInline init(_ index: UInt32) { self.index = index }
         /// The position in the arena, below `inodeCapacity`: an index for side tables.
@@ -24,9 +26,10 @@ public struct FileTree: Sendable {
     }
 
     /// Identifies a directory entry within one tree.
-    public struct EntryID: Hashable, Sendable {
+    public struct EntryID: Hashable, Sendable, BitwiseCopyable {
         @usableFromInline let index: UInt32
         @usableFromInline init(_ index: UInt32) { self.index = index }
+        package init(arenaIndex: Int) { index = UInt32(arenaIndex) }
         /// The position in the arena, below `entryCapacity`. Later entries have larger positions.
         @inlinable public var arenaIndex: Int { Int(index) }
     }
@@ -34,15 +37,15 @@ public struct FileTree: Sendable {
     /// The root directory's inode.
     public static let root = InodeID(0)
 
-    struct Inode {
-        var modified: Timestamp
+    struct Inode: BitwiseCopyable {
         /// The file size, the device number, or the length of the inline content or target.
         var value: UInt64 = 0
+        var modified: Timestamp
         var uid: UInt32
         var gid: UInt32
         /// The index of the list of extended attributes; 0 is the empty list.
         var attributes: UInt32
-        /// An index into `digests` or an offset into `blob`; for a directory, the first entry.
+        /// The number of an object or an offset into `blob`; for a directory, the first entry.
         var reference: UInt32
         /// For a directory, the last entry.
         var last: UInt32 = none
@@ -50,39 +53,60 @@ public struct FileTree: Sendable {
         var links: UInt32
         var permissions: UInt16
         var shape: Shape
+        /// That of an object.
+        var algorithm = VerityAlgorithm.sha256
     }
 
-    enum Shape: UInt8 {
+    enum Shape: UInt8, BitwiseCopyable {
         case directory, inline, external, externalWithoutVerity, sparse, blockDevice, characterDevice, fifo, socket, symbolicLink
     }
 
-    struct Entry {
+    struct Entry: BitwiseCopyable {
         var name: UInt32
-        var nameLength: UInt16
         var parent: UInt32
         var inode: UInt32
         var next: UInt32
         var previous: UInt32
+        var nameLength: UInt16
+
+        /// The range in `names`.
+        var nameRange: Range<Int> { Int(name)..<(Int(name) + Int(nameLength)) }
     }
 
     static let none = UInt32.max
 
-    var inodes: [Inode] = []
-    var entries: [Entry] = []
+    var inodes: LargeArray<Inode>
+    var entries: LargeArray<Entry>
     /// All names, concatenated.
-    var names: [UInt8] = []
+    var names: LargeArray<UInt8>
     /// Inline contents and symlink targets, concatenated.
-    var blob: [UInt8] = []
-    var digests: [ObjectID] = []
+    var blob: LargeArray<UInt8>
+    /// The distinct objects of each algorithm.
+    var objects: (sha256: ObjectIDTable, sha512: ObjectIDTable)
     var attributeLists: [[ExtendedAttribute]] = [[]]
     /// The places of the lists, but of the empty one, which is the first.
     var attributeIndex: [[ExtendedAttribute]: UInt32] = [:]
     /// Finds the entry for a directory and a name.
-    var table = EntryTable()
+    var table: LargeTable
 
-    public init(root metadata: Metadata) {
+    public init(root metadata: Metadata) { self.init(root: metadata, in: HeapMemory.shared) }
+
+    /// - Parameter memory: where inodes, entries, names and contents are.
+    package init(root metadata: Metadata, in memory: any LargeMemory) {
+        inodes = LargeArray(in: memory)
+        entries = LargeArray(in: memory)
+        names = LargeArray(in: memory)
+        blob = LargeArray(in: memory)
+        objects = (ObjectIDTable(.sha256, in: memory), ObjectIDTable(.sha512, in: memory))
+        table = LargeTable(in: memory)
         inodes.append(makeInode(metadata, shape: .directory))
     }
+
+    /// Whether the entries of each directory are side by side in ascending order of their names, and so are their inodes.
+    var isInOrder = true
+
+    /// Where the tree is, for what is made of it.
+    package var memory: any LargeMemory { inodes.memory }
 
     // MARK: Inodes
 
@@ -170,8 +194,8 @@ public struct FileTree: Sendable {
         switch it.shape {
         case .directory: return nil
         case .inline: return .inline(bytes(of: it))
-        case .external: return .external(digests[Int(it.reference)], size: it.value)
-        case .externalWithoutVerity: return .externalWithoutVerity(digests[Int(it.reference)], size: it.value)
+        case .external: return .external(object(it), size: it.value)
+        case .externalWithoutVerity: return .externalWithoutVerity(object(it), size: it.value)
         case .sparse: return .sparse(size: it.value)
         case .blockDevice: return .blockDevice(it.value)
         case .characterDevice: return .characterDevice(it.value)
@@ -181,6 +205,29 @@ public struct FileTree: Sendable {
         }
     }
 
+    private func object(_ it: Inode) -> ObjectID {
+        (it.algorithm == .sha256 ? objects.sha256 : objects.sha512).ids[Int(it.reference)]
+    }
+
+    /// The number of distinct objects that were ever added: every `objectNumber` is smaller.
+    package var objectCapacity: Int { objects.sha256.count + objects.sha512.count }
+
+    /// The number of the object with a file's content, which is the same for files with the same object; nil for other inodes. It changes when the
+    /// tree does.
+    package func objectNumber(of inode: InodeID) -> Int? {
+        let it = self[inode]
+        guard it.shape == .external || it.shape == .externalWithoutVerity else { return nil }
+        return Int(it.reference) + (it.algorithm == .sha256 ? 0 : objects.sha256.count)
+    }
+
+    /// The object with a number.
+    package func object(_ number: Int) -> ObjectID {
+        let first = objects.sha256.count
+        return number < first ? objects.sha256.ids[number] : objects.sha512.ids[number - first]
+    }
+
+    package func objectAlgorithm(_ number: Int) -> VerityAlgorithm { number < objects.sha256.count ? .sha256 : .sha512 }
+
     /// Whether this is a character device 0:0, the whiteout of overlayfs.
     public func isWhiteout(_ inode: InodeID) -> Bool {
         let it = self[inode]
@@ -189,18 +236,19 @@ public struct FileTree: Sendable {
 
     private func bytes(of it: Inode) -> ByteString {
         let start = Int(it.reference)
-        return ByteString(Array(blob[start..<(start + Int(it.value))]))
+        return blob.withElements(start..<(start + Int(it.value))) { ByteString(Array($0)) }
     }
 
     // MARK: Entries
 
     /// Passes the entry's name to `body`; the bytes are valid only during the call.
     public func withName<Result>(of entry: EntryID, _ body: (UnsafeRawBufferPointer) -> Result) -> Result {
-        names.withUnsafeBytes { all in
-            let it = entries[Int(entry.index)]
-            return body(UnsafeRawBufferPointer(rebasing: all[Int(it.name)..<(Int(it.name) + Int(it.nameLength))]))
-        }
+        let it = entries[Int(entry.index)]
+        return names.withElements(it.nameRange) { body(UnsafeRawBufferPointer($0)) }
     }
+
+    /// The length of the entry's name, in bytes.
+    package func nameLength(of entry: EntryID) -> Int { Int(entries[Int(entry.index)].nameLength) }
 
     public func name(of entry: EntryID) -> ByteString { withName(of: entry) { ByteString($0) } }
 
@@ -231,27 +279,17 @@ public struct FileTree: Sendable {
         return list
     }
 
-    /// The entries after the first `count` ones that were ever added, as far as they are still in the tree, in the order in which they were added.
-    public func entries(addedAfter count: Int) -> [EntryID] {
-        (min(count, entries.count)..<entries.count).compactMap { index in
+    /// Visits the entries after the first `count` ones that were ever added, as far as they are still in the tree, in the order in which they were
+    /// added.
+    package func forEachEntry<Failure: Error>(
+        addedAfter count: Int, _ body: (EntryID) throws(Failure) -> Void
+    ) throws(Failure) {
+        for index in min(count, entries.count)..<entries.count {
             let it = entries[index]
             // A removed entry keeps its fields, but the table does not find it any more.
             let found = withName(of: EntryID(UInt32(index))) { find($0, in: InodeID(it.parent)) }
-            return found == UInt32(index) ? EntryID(UInt32(index)) : nil
+            if found == UInt32(index) { try body(EntryID(UInt32(index))) }
         }
-    }
-
-    /// The entries of a directory in ascending byte order of their names.
-    public func sortedEntries(of directory: InodeID) -> [EntryID] {
-        var list = entries(of: directory)
-        names.withUnsafeBytes { all in
-            func name(_ entry: EntryID) -> UnsafeRawBufferPointer {
-                let it = entries[Int(entry.index)]
-                return UnsafeRawBufferPointer(rebasing: all[Int(it.name)..<(Int(it.name) + Int(it.nameLength))])
-            }
-            list.sort { compareBytes(name($0), name($1)) < 0 }
-        }
-        return list
     }
 
     /// The inode at a path of names separated by `/`. Symbolic links are not followed; empty names are skipped.

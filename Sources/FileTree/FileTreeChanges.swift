@@ -125,7 +125,6 @@ extension FileTree {
 
     mutating func intern(_ attributes: [ExtendedAttribute]) -> UInt32 {
         if attributes.isEmpty { return 0 }
-        if attributes.isEmpty { return 0 }
         if let known = attributeIndex[attributes] { return known }
         let index = UInt32(attributeLists.count)
         attributeLists.append(attributes)
@@ -144,14 +143,10 @@ extension FileTree {
             try keep(target, in: &it)
         case .external(let id, let size):
             it.shape = .external
-            it.reference = UInt32(digests.count)
-            it.value = size
-            digests.append(id)
+            keep(id, size, in: &it)
         case .externalWithoutVerity(let id, let size):
             it.shape = .externalWithoutVerity
-            it.reference = UInt32(digests.count)
-            it.value = size
-            digests.append(id)
+            keep(id, size, in: &it)
         case .sparse(let size):
             it.shape = .sparse
             it.value = size
@@ -166,11 +161,17 @@ extension FileTree {
         }
     }
 
+    private mutating func keep(_ id: ObjectID, _ size: UInt64, in it: inout Inode) {
+        it.algorithm = id.algorithm
+        it.reference = UInt32(id.algorithm == .sha256 ? objects.sha256.insert(id) : objects.sha512.insert(id))
+        it.value = size
+    }
+
     private mutating func keep(_ bytes: ByteString, in it: inout Inode) throws(FileTreeError) {
         guard blob.count + bytes.count < Int(UInt32.max) else { throw .tooLarge }
         it.reference = UInt32(blob.count)
         it.value = UInt64(bytes.count)
-        blob.append(contentsOf: bytes.bytes)
+        bytes.bytes.withUnsafeBufferPointer { blob.append(contentsOf: $0) }
     }
 
     private func checkRoom(_ name: ByteString, in directory: InodeID) throws(FileTreeError) {
@@ -179,26 +180,31 @@ extension FileTree {
             !name.bytes.contains(where: { $0 == 0 || $0 == UInt8(ascii: "/") })
         else { throw .invalidName(name) }
         guard entry(name, in: directory) == nil else { throw .exists }
-        guard names.count + name.count < Int(UInt32.max), inodes.count < Int(UInt32.max), entries.count < Int(UInt32.max) else {
+        guard names.count + name.count < Int(UInt32.max), inodes.count < Int(UInt32.max), entries.count < Int(UInt32.max) - 2 else {
             throw .tooLarge
         }
     }
 
-    private mutating func addEntry(_ name: ByteString, in directory: InodeID, to inode: UInt32) {
+    mutating func addEntry(_ name: UnsafeBufferPointer<UInt8>, in directory: InodeID, to inode: UInt32) {
         let index = UInt32(entries.count)
         let last = inodes[Int(directory.index)].last
         entries.append(
             Entry(
-                name: UInt32(names.count), nameLength: UInt16(name.count), parent: directory.index, inode: inode, next: Self.none,
-                previous: last))
-        names.append(contentsOf: name.bytes)
+                name: UInt32(names.count), parent: directory.index, inode: inode, next: Self.none, previous: last,
+                nameLength: UInt16(name.count)))
+        names.append(contentsOf: name)
         if last == Self.none {
             inodes[Int(directory.index)].reference = index
         } else {
             entries[Int(last)].next = index
         }
         inodes[Int(directory.index)].last = index
-        name.bytes.withUnsafeBytes { table.insert(index, hash: EntryTable.hash($0, directory.index)) }
+        table.insert(index, hash: Self.hash(UnsafeRawBufferPointer(name), directory.index))
+    }
+
+    private mutating func addEntry(_ name: ByteString, in directory: InodeID, to inode: UInt32) {
+        isInOrder = false
+        name.bytes.withUnsafeBufferPointer { addEntry($0, in: directory, to: inode) }
     }
 
     private mutating func unlink(_ index: UInt32) {
@@ -213,83 +219,23 @@ extension FileTree {
         } else {
             entries[Int(it.next)].previous = it.previous
         }
-        let hash = withName(of: EntryID(index)) { EntryTable.hash($0, it.parent) }
+        let hash = withName(of: EntryID(index)) { Self.hash($0, it.parent) }
         table.remove(index, hash: hash)
     }
 
     func find(_ name: UnsafeRawBufferPointer, in directory: InodeID) -> UInt32? {
-        names.withUnsafeBytes { all in
-            table.find(hash: EntryTable.hash(name, directory.index)) { candidate in
-                let it = entries[Int(candidate)]
-                guard it.parent == directory.index, Int(it.nameLength) == name.count else { return false }
-                return compareBytes(UnsafeRawBufferPointer(rebasing: all[Int(it.name)..<(Int(it.name) + name.count)]), name) == 0
-            }
+        table.find(hash: Self.hash(name, directory.index)) { candidate in
+            let it = entries[Int(candidate)]
+            guard it.parent == directory.index, Int(it.nameLength) == name.count else { return false }
+            return names.withElements(it.nameRange) { compareBytes(UnsafeRawBufferPointer($0), name) == 0 }
         }
     }
-}
 
-/// An open-addressing hash table of entry indices; the keys are in the tree. It is seeded per process, so that names cannot be chosen to
-/// collide.
-struct EntryTable: Sendable {
-    private var slots: [UInt64] = []
-    private var used = 0
-    private static let empty = UInt64.max
-    private static let removed = UInt64.max - 1
-
-    static func hash(_ name: UnsafeRawBufferPointer, _ directory: UInt32) -> UInt32 {
+    /// Seeded per process, so that names cannot be chosen to collide.
+    private static func hash(_ name: UnsafeRawBufferPointer, _ directory: UInt32) -> UInt32 {
         var hasher = Hasher()
         hasher.combine(directory)
         hasher.combine(bytes: name)
         return UInt32(truncatingIfNeeded: hasher.finalize())
-    }
-
-    func find(hash: UInt32, where matches: (UInt32) -> Bool) -> UInt32? {
-        guard !slots.isEmpty else { return nil }
-        let mask = slots.count - 1
-        var at = Int(hash) & mask
-        while slots[at] != Self.empty {
-            let slot = slots[at]
-            if slot != Self.removed, UInt32(truncatingIfNeeded: slot >> 32) == hash, matches(UInt32(truncatingIfNeeded: slot)) {
-                return UInt32(truncatingIfNeeded: slot)
-            }
-            at = (at + 1) & mask
-        }
-        return nil
-    }
-
-    mutating func insert(_ entry: UInt32, hash: UInt32) {
-        if (used + 1) * 4 > slots.count * 3 { grow() }
-        insertSlot(UInt64(hash) << 32 | UInt64(entry))
-        used += 1
-    }
-
-    mutating func remove(_ entry: UInt32, hash: UInt32) {
-        guard !slots.isEmpty else { return }
-        let mask = slots.count - 1
-        let wanted = UInt64(hash) << 32 | UInt64(entry)
-        var at = Int(hash) & mask
-        while slots[at] != Self.empty {
-            if slots[at] == wanted {
-                slots[at] = Self.removed
-                return
-            }
-            at = (at + 1) & mask
-        }
-    }
-
-    private mutating func insertSlot(_ slot: UInt64) {
-        let mask = slots.count - 1
-        var at = Int(slot >> 32) & mask
-        while slots[at] != Self.empty { at = (at + 1) & mask }
-        slots[at] = slot
-    }
-
-    private mutating func grow() {
-        let live = slots.filter { $0 != Self.empty && $0 != Self.removed }
-        var capacity = 64
-        while capacity < live.count * 3 { capacity *= 2 }
-        slots = Array(repeating: Self.empty, count: capacity)
-        for slot in live { insertSlot(slot) }
-        used = live.count
     }
 }

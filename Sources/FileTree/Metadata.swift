@@ -1,7 +1,7 @@
 public import ComposefsBytes
 
 /// A point in time as file systems store it, rounded down: -1.25 s is -2 seconds and 750,000,000 nanoseconds.
-public struct Timestamp: Hashable, Sendable, Comparable {
+public struct Timestamp: Hashable, Sendable, Comparable, BitwiseCopyable {
     /// Whole seconds since 1970-01-01T00:00:00Z.
     public var seconds: Int64
     /// Nanoseconds that are added to the seconds, 0…999,999,999.

@@ -1,7 +1,7 @@
 internal import ComposefsBytes
 
 /// A hash algorithm of fs-verity. The raw value is the kernel's number (`FS_VERITY_HASH_ALG_*`, linux/fsverity.h).
-public enum VerityAlgorithm: UInt8, Sendable, Hashable, CaseIterable {
+public enum VerityAlgorithm: UInt8, Sendable, Hashable, CaseIterable, BitwiseCopyable {
     case sha256 = 1
     case sha512 = 2
 

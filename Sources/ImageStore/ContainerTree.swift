@@ -80,7 +80,7 @@ extension ImageStore {
     ) throws -> FileTree {
         if let known = layers.sharing?.known { return known }
         let filtering = if let sharing = layers.sharing { sharing.filtering } else { filtering }
-        var merger = LayerMerger(filtering, memoryLimit: treeLimit)
+        var merger = LayerMerger(filtering, memoryLimit: treeLimit, in: repository.memory)
         try merge(layers, into: &merger, entryLimit: entryLimit) { _, _ in }
         let tree = merger.finish()
         layers.sharing?.keep(tree)
@@ -97,8 +97,8 @@ extension ImageStore {
         ofStack layers: LayerStreams, entryLimit: UInt64 = .max, treeLimit: UInt64 = .max,
         _ body: (_ index: Int, StackableLayer) throws -> Void
     ) throws -> FileTree {
-        var merger = LayerMerger(recordingRemovals: (), memoryLimit: treeLimit)
-        var stack = LayerStack()
+        var merger = LayerMerger(recordingRemovals: (), memoryLimit: treeLimit, in: repository.memory)
+        var stack = LayerStack(in: repository.memory)
         try merge(layers, into: &merger, entryLimit: entryLimit) { index, merger in try body(index, try stack.layer(of: merger)) }
         let tree = merger.finish()
         if let sharing = layers.sharing {

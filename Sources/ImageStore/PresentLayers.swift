@@ -74,14 +74,14 @@ extension ImageStore {
     /// - Parameter reads: see `Repository.faulty`.
     package func isWhole(_ stream: ObjectID, _ type: UInt64, reads: Bool = false) throws -> Bool {
         guard let objects = try objects(ofStream: stream, type) else { return false }
-        return try repository.faulty(objects, reads: reads).isEmpty
+        return try repository.faulty(objects.contents, reads: reads).isEmpty && repository.faulty(objects.named, reads: reads).isEmpty
     }
 
-    /// The objects that a stream refers to, without duplicates; nil if it cannot be read or has another content type.
-    package func objects(ofStream stream: ObjectID, _ type: UInt64) throws -> [ObjectID]? {
+    /// The objects that a stream refers to, with its content and by name; nil if it cannot be read or has another content type.
+    package func objects(ofStream stream: ObjectID, _ type: UInt64) throws -> (contents: ObjectIDList, named: [ObjectID])? {
         do {
             let reader = try repository.openStream(stream, contentType: type)
-            return Set(reader.objectReferences + reader.namedReferences.map(\.id)).sorted()
+            return (reader.objectReferences, Set(reader.namedReferences.map(\.id)).sorted())
         } catch {
             if case .system(let error) = error, error.errno != .inputOutput, error.errno != .badMessage { throw error }
             return nil
@@ -155,11 +155,14 @@ extension ImageStore {
             let objects = try objects(ofStream: stream, isLayer ? StreamContentType.layer : StreamContentType.blob)
         else { return false }
         if try LayerHint.isSet(digest, on: stream, in: repository) {
-            let changed = try repository.changed(objects, since: verified)
+            let changed =
+                try repository.changed(objects.contents, since: verified) + repository.changed(objects.named, since: verified)
             if changed.isEmpty { return true }
             guard try repository.faulty(changed).isEmpty else { return false }
         } else {
-            guard try repository.faulty(objects).isEmpty, (try? layerDigest(of: stream, digest.algorithm)) == digest else { return false }
+            guard try repository.faulty(objects.contents).isEmpty, try repository.faulty(objects.named).isEmpty,
+                (try? layerDigest(of: stream, digest.algorithm)) == digest
+            else { return false }
         }
         // The next check need not read anything: the record is newer than the objects.
         if !repository.isReadOnly { try LayerHint.set(digest, on: stream, in: repository) }

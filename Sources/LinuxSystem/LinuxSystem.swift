@@ -7,4 +7,5 @@
 // - `RootedDirectory` is a directory that paths cannot leave, even if other users can write below it.
 // - `FileSystemContext`, `MountAttributes` and `LoopDevice` are the mount API; `FuseDevice` is a FUSE connection.
 // - `LocalListener` and `LocalConnection` are sockets of the local machine, over which descriptors can be passed.
+// - `FileMapping` is a file in memory, and `SpilledMemory` memory for large arrays that is partly in such files.
 // - `Host` has facts about the machine; `ChildProcess`, `Signal` and `Terminal` are for the command.

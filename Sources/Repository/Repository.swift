@@ -109,6 +109,25 @@ public final class Repository: Sendable {
         }
     }
 
+    /// Memory for what grows with the number of files of an image: what exceeds a limit is in files without names, of the repository's file system or,
+    /// if the handle is read-only, of that of the output.
+    package var memory: any LargeMemory {
+        activity.memory.withLock { known in
+            if let known { return known }
+            let new = SpilledMemory { [weak self] in
+                guard let self else { throw RepositoryError.readOnly(.openedReadOnly) }
+                guard self.isReadOnly else { return try self.makeTemporary(mode: 0o600).withoutName() }
+                guard let output = self.activity.output.withLock({ $0 }) else { throw RepositoryError.readOnly(.openedReadOnly) }
+                return try FileDescriptor.open(output, [.readOnly, .directory]).openUnnamed()
+            }
+            known = new
+            return new
+        }
+    }
+
+    /// A caller writes to a directory anyway. `memory` may make files without names there.
+    package func noteOutput(_ directory: ByteString) { activity.output.withLock { $0 = directory } }
+
     func syncFileSystem() throws(RepositoryError) {
         try system { () throws(SystemError) in try root.syncFileSystem() }
     }
@@ -164,6 +183,10 @@ struct Activity: ~Copyable {
     let directories = KeptDirectories(of: Layout.objects)
     /// Whether the file system refused FICLONE once.
     let cannotClone = Atomic<Bool>(false)
+    /// Nil before it is asked for.
+    let memory = Mutex<SpilledMemory?>(nil)
+    /// A directory outside of the repository that may be written to.
+    let output = Mutex<ByteString?>(nil)
     let marker = Mutex(Marker())
 
     /// The marker of another handle, and when it was made.

@@ -24,7 +24,7 @@ public struct SplitStreamReader<Source: RandomAccessBytes>: ~Copyable {
     /// The size of the whole content, inline and external, according to the header, in bytes.
     public let totalSize: UInt64
     /// The external objects, each once, in the order of their first use.
-    public let objectReferences: [ObjectID]
+    public let objectReferences: ObjectIDList
     /// The named references in the order of the file, which is ascending if the writer follows the format. Of equal names, the last one
     /// counts.
     public let namedReferences: [NamedReference]
@@ -51,12 +51,21 @@ public struct SplitStreamReader<Source: RandomAccessBytes>: ~Copyable {
     ///   - algorithm: The repository's algorithm. A stream for another algorithm is refused.
     ///   - contentType: If not nil, a stream with another content type is refused.
     public init(_ source: Source, algorithm: VerityAlgorithm, contentType: UInt64? = nil) throws(SplitStreamError) {
+        try self.init(source, algorithm: algorithm, contentType: contentType, in: HeapMemory.shared)
+    }
+
+    /// The same.
+    ///
+    /// - Parameter memory: where the references are.
+    package init(
+        _ source: Source, algorithm: VerityAlgorithm, contentType: UInt64?, in memory: any LargeMemory
+    ) throws(SplitStreamError) {
         let sections = try SplitStreamSections(source, algorithm)
         if let contentType, contentType != sections.contentType {
             throw SplitStreamError(.contentType(found: sections.contentType, expected: contentType))
         }
-        let streams = try sections.digests(sections.streamReferences, "stream reference", source, algorithm)
-        let objects = try sections.digests(sections.objectReferences, "object reference", source, algorithm)
+        let streams = try sections.digests(sections.streamReferences, "stream reference", source, algorithm, in: memory)
+        let objects = try sections.digests(sections.objectReferences, "object reference", source, algorithm, in: memory)
         let names = try sections.names(source, streams)
         objectReferences = objects
         namedReferences = names

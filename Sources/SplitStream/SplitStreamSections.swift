@@ -77,27 +77,23 @@ struct SplitStreamSections {
 
     /// Reads a table of concatenated digests.
     func digests(
-        _ range: Range<UInt64>, _ name: String, _ source: some RandomAccessBytes, _ algorithm: VerityAlgorithm
-    ) throws(SplitStreamError) -> [ObjectID] {
-        let size = algorithm.digestSize
+        _ range: Range<UInt64>, _ name: String, _ source: some RandomAccessBytes, _ algorithm: VerityAlgorithm, in memory: any LargeMemory
+    ) throws(SplitStreamError) -> ObjectIDList {
+        let size = UInt64(algorithm.digestSize)
         let length = range.upperBound - range.lowerBound
-        guard length % UInt64(size) == 0, length / UInt64(size) <= SplitStreamLayout.mostDigests else {
-            throw SplitStreamError(.badTable(name))
-        }
-        let bytes = try source.bytes(range)
-        var digests: [ObjectID] = []
-        digests.reserveCapacity(bytes.count / size)
-        bytes.withUnsafeBytes { all in
-            for start in stride(from: 0, to: all.count, by: size) {
-                let digest = UnsafeRawBufferPointer(rebasing: all[start..<(start + size)])
-                if let id = ObjectID(algorithm: algorithm, bytes: digest) { digests.append(id) }
-            }
+        guard length % size == 0, length / size <= SplitStreamLayout.mostDigests else { throw SplitStreamError(.badTable(name)) }
+        var digests = ObjectIDList(algorithm, in: memory)
+        var at = range.lowerBound
+        while at < range.upperBound {
+            let part = at..<min(at + 1024 * size, range.upperBound)
+            digests.append(concatenated: try source.bytes(part))
+            at = part.upperBound
         }
         return digests
     }
 
     /// Reads the names: concatenated records `<decimal index>:<name>NUL`.
-    func names(_ source: some RandomAccessBytes, _ digests: [ObjectID]) throws(SplitStreamError) -> [NamedReference] {
+    func names(_ source: some RandomAccessBytes, _ digests: ObjectIDList) throws(SplitStreamError) -> [NamedReference] {
         // Compressed data cannot be much longer than the decompressed data.
         guard packedNames.upperBound - packedNames.lowerBound <= UInt64(SplitStreamLayout.longestNames) else {
             throw SplitStreamError(.badNames("they are too long"))

@@ -1,17 +1,53 @@
-internal import ComposefsBytes
+package import ComposefsBytes
 internal import ComposefsCompression
 public import ComposefsHashing
 
 /// The finished file: `head`, followed by the bytes passed to `spill`, followed by `bodyRest`.
 public struct SplitStreamParts: Sendable {
-    /// Header, info, digest tables and compressed names.
-    public var head: [UInt8]
+    /// Header and info.
+    private let header: [UInt8]
+    private let references: [ObjectIDList]
+    private let packedNames: [UInt8]
     /// The end of the compressed body; the whole body if nothing was spilled.
-    public var bodyRest: [UInt8]
+    public let bodyRest: [UInt8]
     /// The number of bytes of the compressed body that were passed to `spill`.
-    public var spilled: UInt64
+    public let spilled: UInt64
     /// The size of the whole content before compression, in bytes.
-    public var totalSize: UInt64
+    public let totalSize: UInt64
+
+    fileprivate init(
+        header: [UInt8], references: [ObjectIDList], packedNames: [UInt8], bodyRest: [UInt8], spilled: UInt64, totalSize: UInt64
+    ) {
+        self.header = header
+        self.references = references
+        self.packedNames = packedNames
+        self.bodyRest = bodyRest
+        self.spilled = spilled
+        self.totalSize = totalSize
+    }
+
+    /// Header, info, digest tables and compressed names.
+    public var head: [UInt8] {
+        var head: [UInt8] = []
+        forEachPartOfHead { head.append(contentsOf: $0) }
+        return head
+    }
+
+    /// Passes `head` to `body`, in parts: the tables may be large.
+    package func forEachPartOfHead<Failure: Error>(_ body: ([UInt8]) throws(Failure) -> Void) throws(Failure) {
+        try body(header)
+        for list in references {
+            var writer = ByteWriter()
+            for id in list {
+                id.withUnsafeBytes { writer.append($0) }
+                guard writer.count >= 1 << 16 else { continue }
+                try body(writer.bytes)
+                writer = ByteWriter()
+            }
+            try body(writer.bytes)
+        }
+        try body(packedNames)
+    }
 }
 
 /// Writes a split stream: inline bytes and references to objects in the order of the content, and names in any order.
@@ -31,10 +67,8 @@ public struct SplitStreamWriter: ~Copyable {
     private let spill: ((UnsafeRawBufferPointer) throws -> Void)?
 
     private var names: [(name: String, index: Int)] = []
-    private var streamDigests: [ObjectID] = []
-    private var streamIndex: [ObjectID: Int] = [:]
-    private var objectDigests: [ObjectID] = []
-    private var objectIndex: [ObjectID: Int] = [:]
+    private var streams: ObjectIDTable
+    private var objects: ObjectIDTable
     /// An error of a call that cannot throw; `finish` throws it.
     private var fault: SplitStreamError?
 
@@ -54,13 +88,24 @@ public struct SplitStreamWriter: ~Copyable {
     /// - Parameter spill: Receives compressed bytes of the body, in order, whenever more than a mebibyte is buffered. If it is nil, all
     ///   bytes are kept in memory.
     public init(algorithm: VerityAlgorithm, contentType: UInt64, spill: ((UnsafeRawBufferPointer) throws -> Void)? = nil) {
+        self.init(algorithm: algorithm, contentType: contentType, in: HeapMemory.shared, spill: spill)
+    }
+
+    /// The same.
+    ///
+    /// - Parameter memory: where the digests are.
+    package init(
+        algorithm: VerityAlgorithm, contentType: UInt64, in memory: any LargeMemory, spill: ((UnsafeRawBufferPointer) throws -> Void)?
+    ) {
         self.algorithm = algorithm
+        streams = ObjectIDTable(algorithm, in: memory)
+        objects = ObjectIDTable(algorithm, in: memory)
         self.contentType = contentType
         self.spill = spill
     }
 
     /// The distinct external objects so far, in the order of their first use.
-    public var objectReferences: [ObjectID] { objectDigests }
+    public var objectReferences: ObjectIDList { objects.ids }
 
     /// Gives the object a name. If the name is already in use, it moves to this object.
     ///
@@ -68,7 +113,7 @@ public struct SplitStreamWriter: ~Copyable {
     public mutating func addNamedReference(_ name: String, _ id: ObjectID) {
         guard id.algorithm == algorithm else { return fail("reference \(name) has a \(id.algorithm.name) digest") }
         guard !name.utf8.contains(0) else { return fail("a reference's name holds a NUL byte") }
-        let index = Self.index(of: id, &streamDigests, &streamIndex)
+        let index = streams.insert(id)
         // There are only a few names. A dictionary would also treat canonically equivalent names as equal.
         if let known = names.firstIndex(where: { $0.name.utf8.elementsEqual(name.utf8) }) {
             names[known].index = index
@@ -96,7 +141,7 @@ public struct SplitStreamWriter: ~Copyable {
         guard id.algorithm == algorithm else { throw SplitStreamError(.unwritable("an object has a \(id.algorithm.name) digest")) }
         try count(size)
         closeChunk()
-        let index = Self.index(of: id, &objectDigests, &objectIndex)
+        let index = objects.insert(id)
         append(Int64(index))
         if raw.count >= Self.batchSize { try pack() }
     }
@@ -123,16 +168,18 @@ public struct SplitStreamWriter: ~Copyable {
             item.withUnsafeBytes { compressor.compress($0, into: &packedNames) }
         }
         compressor.finish(into: &packedNames)
-        return SplitStreamParts(head: head(packedNames), bodyRest: packed, spilled: spilled, totalSize: totalSize)
+        return SplitStreamParts(
+            header: header(packedNames), references: [streams.ids, objects.ids], packedNames: packedNames, bodyRest: packed,
+            spilled: spilled, totalSize: totalSize)
     }
 
-    private func head(_ packedNames: [UInt8]) -> [UInt8] {
+    private func header(_ packedNames: [UInt8]) -> [UInt8] {
         let info = SplitStreamLayout.headerSize
-        let streams = info + SplitStreamLayout.infoSize
-        let objects = streams + streamDigests.count * algorithm.digestSize
-        let names = objects + objectDigests.count * algorithm.digestSize
+        let streamsStart = info + SplitStreamLayout.infoSize
+        let objectsStart = streamsStart + streams.count * algorithm.digestSize
+        let names = objectsStart + objects.count * algorithm.digestSize
         let body = names + packedNames.count
-        var writer = ByteWriter(capacity: body)
+        var writer = ByteWriter(capacity: streamsStart)
         func range(_ start: Int, _ end: UInt64) {
             writer.u64(UInt64(start))
             writer.u64(end)
@@ -142,24 +189,14 @@ public struct SplitStreamWriter: ~Copyable {
         writer.u16(0)
         writer.u8(algorithm.rawValue)
         writer.u8(SplitStreamLayout.logBlockSize)
-        range(info, UInt64(streams))
-        range(streams, UInt64(objects))
-        range(objects, UInt64(names))
+        range(info, UInt64(streamsStart))
+        range(streamsStart, UInt64(objectsStart))
+        range(objectsStart, UInt64(names))
         range(body, UInt64(body) + spilled + UInt64(packed.count))
         range(names, UInt64(body))
         writer.u64(contentType)
         writer.u64(totalSize)
-        for digest in streamDigests { digest.withUnsafeBytes { writer.append($0) } }
-        for digest in objectDigests { digest.withUnsafeBytes { writer.append($0) } }
-        writer.append(packedNames)
         return writer.bytes
-    }
-
-    private static func index(of id: ObjectID, _ list: inout [ObjectID], _ indices: inout [ObjectID: Int]) -> Int {
-        if let known = indices[id] { return known }
-        indices[id] = list.count
-        list.append(id)
-        return list.count - 1
     }
 
     private mutating func fail(_ what: String) {

@@ -20,7 +20,7 @@ struct RandomTree {
     private var nameLimit = 8
     private(set) var tree = FileTree(root: Metadata(permissions: 0))
 
-    init(seed: UInt64, isPortable: Bool) throws {
+    init(seed: UInt64, isPortable: Bool, in memory: any LargeMemory = HeapMemory.shared) throws {
         random = SplitMix(state: seed)
         self.isPortable = isPortable
         richness = random.below(4)
@@ -34,7 +34,7 @@ struct RandomTree {
         }
         if isOneTime { times = [times[0]] }
         for _ in 0..<5 { if let id = makeDigest() { digests.append(id) } }
-        tree = FileTree(root: makeMetadata())
+        tree = FileTree(root: makeMetadata(), in: memory)
         try fill(count: random.pick([5, 40, 200, 700, 1500]))
     }
 

@@ -11,10 +11,10 @@ struct RandomTree {
     private(set) var tree = FileTree(root: Metadata(permissions: 0o755))
     private let nameLimit: Int
 
-    init(seed: UInt64) throws {
+    init(seed: UInt64, in memory: any LargeMemory = HeapMemory.shared) throws {
         random = SplitMix(state: seed)
         nameLimit = random.pick([3, 8, 30, 120, 255])
-        tree = FileTree(root: makeMetadata(isFile: false))
+        tree = FileTree(root: makeMetadata(isFile: false), in: memory)
         var directories = [FileTree.root]
         var leaves: [FileTree.InodeID] = []
         let hasBigDirectory = random.oneIn(2)

@@ -100,7 +100,7 @@ struct SmallStore {
 
     /// The objects to which a layer's stream refers.
     func objects(of layer: LayerArchive) throws -> [ObjectID] {
-        try repository.openStream(store.layerStream(layer.diffID)).objectReferences
+        Array(try repository.openStream(store.layerStream(layer.diffID)).objectReferences)
     }
 
     func links() throws -> [ByteString] {

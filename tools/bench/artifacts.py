@@ -9,7 +9,7 @@ fsmeta`, which reads the layers, merges them and writes metadata only.
 Prints the median, its ratio to that of the copy, and the peak memory; then the same of `pull --disk`. --check fails if a limit is exceeded. If BENCH_FS has reflinks (xfs, btrfs), an
 image of large files is measured in addition, with a limit of its own: only what cannot be shared is read. The pull verified the rest.
 The same pulls are measured beside microsandbox's `msb`, if it is to be had (peer.py).
-Pulls that make a disk of 60,000 small contents, and of 200,000 files that are kept in line, are measured for their peak memory alone.
+Images of up to 600,000 files are measured for the peak memory of their pulls, and for a time that no pull of them may exceed.
 """
 
 import argparse
@@ -31,7 +31,10 @@ RATIO_LIMIT, MEMORY_LIMIT, MERGE_LIMIT, SHARED_LIMIT = 1.2, 96, 1.0, 0.3
 KINDS = ["single", "layered", "vmdk", "fsmeta", "flat"]
 # Seconds for a pull that also makes and keeps a disk: what another program needs for its pull and a sync, which keeps the disk alone; for flat 0.6 of that.
 PULL_LIMITS = {"image a": {"layered": 1.14, "flat": 0.6 * 2.27}, "image b": {"layered": 4.05, "flat": 0.6 * 6.82}}
-FILES, WHITEOUTS, IN_LINE = 60_000, 6_000, 200_000
+FILES, WHITEOUTS = 60_000, 6_000
+OBJECTS, IN_LINE, SIDE_BY_SIDE = 150_000, 600_000, 500_000
+# Seconds for a pull of so many files: time in proportion to their number is far below.
+LONGEST = 60
 # Each has a part of a block at its end, which is copied.
 LARGE_FILES, LARGE_SIZE = 48, (8 << 20) + 1000
 
@@ -166,9 +169,20 @@ def make_small_files(path):
                         for number in range(FILES // 4)] for layer in range(4)])
 
 
+def make_objects(path):
+    """Contents that are just too long to be kept in line."""
+    make_layout(path, [[(f"usr/d{number % 500}/f{layer}-{number}", f"{layer} {number} ".encode() + b"x" * 100)
+                        for number in range(OBJECTS // 3)] for layer in range(3)])
+
+
 def make_files_in_line(path):
-    make_layout(path, [[(f"usr/d{number % 300}/f{layer}-{number}", f"{layer} {number}".encode()) for number in range(IN_LINE // 4)]
+    make_layout(path, [[(f"usr/d{number // 160}/f{layer}-{number}", f"{layer} {number}".encode()) for number in range(IN_LINE // 4)]
                        for layer in range(4)])
+
+
+def make_one_directory(path):
+    make_layout(path, [[(f"usr/d/f{layer}-{number}", f"{layer} {number}".encode()) for number in range(SIDE_BY_SIDE // 2)]
+                       for layer in range(2)])
 
 
 def made(scratch, make):
@@ -191,15 +205,20 @@ def measure_sharing(scratch, runs):
 def measure_memory(scratch):
     """The peaks of pulls of images with many files."""
     faults = []
-    for name, make in [(f"{FILES} small contents", make_small_files), (f"{IN_LINE} files in line", make_files_in_line)]:
+    images = [
+        (f"{FILES} small contents", make_small_files), (f"{OBJECTS} objects", make_objects), (f"{IN_LINE} files in line", make_files_in_line),
+        (f"{SIDE_BY_SIDE} files in one directory", make_one_directory),
+    ]
+    for name, make in images:
         layout = made(scratch, make)
         for kind in [None, "layered", "flat"]:
             repository = scratch.repository("sha512")
             disk = ["--disk", kind] if kind else []
             seconds, peak = timed([COMMAND, "-q", "pull", "oci:" + layout, "image", "--repo", repository, *disk])
             print(f"{' '.join(['pull', *disk])} of {name}: {seconds:.2f} s, peak {peak:.0f} MiB (limit {MEMORY_LIMIT})")
-            if peak > MEMORY_LIMIT:
-                faults.append(f"memory of {' '.join(['pull', *disk])} of {name}")
+            if peak > MEMORY_LIMIT or seconds > LONGEST:
+                faults.append(f"{' '.join(['pull', *disk])} of {name}")
+        subprocess.run(["rm", "-r", layout], check=True)
     return faults
 
 

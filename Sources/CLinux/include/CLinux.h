@@ -47,6 +47,14 @@ intptr_t cl_writev(int32_t fd, const cl_iovec *vectors, size_t count);
 intptr_t cl_lseek(int32_t fd, int64_t offset, int32_t whence);
 intptr_t cl_ftruncate(int32_t fd, int64_t size);
 intptr_t cl_fallocate(int32_t fd, int32_t mode, int64_t offset, int64_t length);
+
+// Shared mappings of files, for reading and writing.
+intptr_t cl_map_shared(int32_t fd, size_t count, void **base);
+// May move the mapping.
+intptr_t cl_map_resize(void **base, size_t old, size_t count);
+// Takes the pages out of the process. The file keeps what was written.
+intptr_t cl_map_evict(void *base, size_t count);
+intptr_t cl_unmap(void *base, size_t count);
 intptr_t cl_copy_file_range(int32_t from, int64_t *fromOffset, int32_t to, int64_t *toOffset, size_t count);
 intptr_t cl_ficlone(int32_t to, int32_t from);
 intptr_t cl_ficlonerange(int32_t to, int32_t from, uint64_t fromOffset, uint64_t count, uint64_t toOffset);

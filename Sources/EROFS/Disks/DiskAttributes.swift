@@ -24,10 +24,11 @@ struct DiskAttributes: Sendable {
     private static let maximumShared = 255
 
     /// - Throws: `ErofsError.unwritable`.
-    init(_ tree: FileTree, _ nodes: [ErofsDiskPlan.Node]) throws(ErofsError) {
+    init(_ tree: FileTree, _ nodes: LargeArray<ErofsDiskPlan.Node>) throws(ErofsError) {
         var owners: [(group: Int, inode: FileTree.InodeID, count: Int)] = []
         var known: [Int: Int] = [:]
-        for node in nodes {
+        for index in nodes.indices {
+            let node = nodes[index]
             let group = tree.extendedAttributeGroup(of: node.inode)
             guard group != 0 else { continue }
             if let index = known[group] {

@@ -18,12 +18,15 @@ extension ErofsDiskPlan {
         part.writer.append(attributes.shared)
         part.pad(to: Int(blocksStart - metadataBlock) * Erofs.blockSize)
         for index in nodes.indices where hasMetadataBlocks(nodes[index]) {
-            let content = content(of: index)
             // A tail beside the inode is not in a block.
-            let tail = nodes[index].layout == .inline ? content.count % Erofs.blockSize : 0
-            part.writer.append(content[..<(content.count - tail)])
-            part.padBlock()
-            try part.flush(ifLargerThan: MetadataPart.size, write)
+            let tail = nodes[index].layout == .inline ? Int(nodes[index].size) % Erofs.blockSize : 0
+            var rest = Int(nodes[index].size) - tail
+            try forEachPart(of: index) { bytes in
+                part.writer.append(bytes.prefix(rest))
+                rest -= min(rest, Erofs.align(bytes.count, to: Erofs.blockSize))
+                part.padBlock()
+                try part.flush(ifLargerThan: MetadataPart.size, write)
+            }
         }
         try part.flush(ifLargerThan: 0, write)
     }
@@ -36,13 +39,21 @@ extension ErofsDiskPlan {
         }
     }
 
-    /// The content of a directory, a symbolic link or a file in line.
-    private func content(of index: Int) -> [UInt8] {
+    /// Passes the content of a directory, a symbolic link or a file in line to `body`. Each part but the last fills whole blocks, once it is padded.
+    private func forEachPart(of index: Int, _ body: ([UInt8]) throws -> Void) rethrows {
         switch tree.content(of: nodes[index].inode) {
-        case nil: directory(index)
-        case .inline(let bytes), .symbolicLink(let bytes): bytes.bytes
-        default: []
+        case nil: try forEachDirectoryBlock(index, body)
+        case .inline(let bytes), .symbolicLink(let bytes): try body(bytes.bytes)
+        default: break
         }
+    }
+
+    /// What is beside an inode: the last part of a block.
+    private func tail(of index: Int) -> [UInt8] {
+        let count = Int(nodes[index].size) % Erofs.blockSize
+        var last: [UInt8] = []
+        forEachPart(of: index) { last = $0 }
+        return Array(last.suffix(count))
     }
 
     // MARK: Superblock and devices
@@ -121,8 +132,7 @@ extension ErofsDiskPlan {
         switch node.layout {
         case .plain: break
         case .inline:
-            let content = content(of: index)
-            writer.append(content.suffix(content.count % Erofs.blockSize))
+            writer.append(tail(of: index))
         case .chunked: writer.append(repeatElement(0xff, count: Int(Erofs.chunkTableSize(size: node.size))))
         }
     }
@@ -141,32 +151,34 @@ extension ErofsDiskPlan {
 
     // MARK: Directories
 
-    /// The content of a directory. The last block is not padded.
-    private func directory(_ index: Int) -> [UInt8] {
-        let listing = listing(index)
-        var writer = ByteWriter(capacity: Int(nodes[index].size))
-        var first = 0
-        while first < listing.entries.count {
-            var (end, size) = (first, 0)
-            while end < listing.entries.count {
-                let next = size + DirectoryEntryLayout.size + listing.entries[end].name.count
-                if next > Erofs.blockSize { break }
-                size = next
-                end += 1
-            }
-            writer.pad(to: Erofs.blockSize)
-            var nameOffset = (end - first) * DirectoryEntryLayout.size
-            for entry in listing.entries[first..<end] {
+    /// Passes the blocks of a directory to `body`, without the zeros at their ends.
+    private func forEachDirectoryBlock(_ index: Int, _ body: ([UInt8]) throws -> Void) rethrows {
+        var listed: [ListedEntry] = []
+        var size = 0
+        func write() throws {
+            var writer = ByteWriter(capacity: size)
+            var nameOffset = listed.count * DirectoryEntryLayout.size
+            for entry in listed {
                 writer.u64(UInt64(slots[entry.inode.arenaIndex]))
                 writer.u16(UInt16(nameOffset))
                 writer.u8(tree.kind(of: entry.inode).rawValue)
                 writer.u8(0)
-                nameOffset += entry.name.count
+                nameOffset += entry.nameLength(tree)
             }
-            for entry in listing.entries[first..<end] { writer.append(listing.names[entry.name]) }
-            first = end
+            for entry in listed { entry.appendName(to: &writer, tree) }
+            try body(writer.bytes)
         }
-        return writer.bytes
+        try forEachListed(index) { entry in
+            let needed = DirectoryEntryLayout.size + entry.nameLength(tree)
+            if size + needed > Erofs.blockSize {
+                try write()
+                listed.removeAll(keepingCapacity: true)
+                size = 0
+            }
+            listed.append(entry)
+            size += needed
+        }
+        try write()
     }
 }
 

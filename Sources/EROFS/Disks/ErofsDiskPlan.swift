@@ -24,7 +24,7 @@ public struct ErofsDiskPlan: Sendable {
     }
 
     /// An inode, in the order of the image: depth first, names in ascending byte order.
-    struct Node: Sendable {
+    struct Node: Sendable, BitwiseCopyable {
         var inode: FileTree.InodeID
         /// The index of the parent directory; the root is its own parent.
         var parent: UInt32
@@ -43,10 +43,10 @@ public struct ErofsDiskPlan: Sendable {
 
     let tree: FileTree
     let contents: Contents
-    private(set) var nodes: [Node] = []
+    private(set) var nodes: LargeArray<Node>
     let attributes: DiskAttributes
     /// For each inode of the tree, its number in the image.
-    private(set) var slots: [UInt32]
+    private(set) var slots: LargeArray<UInt32>
     /// The first block of inodes.
     let metadataBlock: UInt32
     /// The end of the inodes, and the start of shared attributes, in bytes from the start of the metadata.
@@ -56,12 +56,15 @@ public struct ErofsDiskPlan: Sendable {
     /// The first block of contents; the size of an image that has none itself.
     public private(set) var contentStart: UInt32 = 0
     private(set) var hasHoles = false
-    /// The objects of the image in the order of their blocks. Empty unless the image holds its contents.
-    public private(set) var placements: [ErofsPlacement] = []
+    /// The objects that the image holds, in the order of their blocks.
+    private var places: LargeArray<ErofsPlacements.Place>
     private var contentBlocks: UInt64 = 0
 
     /// The size of the image in blocks of 4 KiB.
     public var blockCount: UInt32 { contentStart + UInt32(contentBlocks) }
+
+    /// The objects of the image in the order of their blocks. Empty unless the image holds its contents.
+    public var placements: ErofsPlacements { ErofsPlacements(places, tree, start: UInt64(contentStart)) }
 
     /// The size of the image in bytes.
     public var byteCount: UInt64 { UInt64(blockCount) << Erofs.blockBits }
@@ -74,38 +77,38 @@ public struct ErofsDiskPlan: Sendable {
         self.tree = tree
         self.contents = contents
         attributes = try DiskAttributes(tree, nodes)
-        slots = Array(repeating: Node.none, count: tree.inodeCapacity)
+        slots = LargeArray(repeating: Node.none, count: tree.inodeCapacity, in: tree.memory)
+        places = LargeArray(in: tree.memory)
         var devices = 0
         if case .space(let space, .devices) = contents { devices = space.images.count }
         let headerSize = Erofs.firstInodeOffset + devices * DeviceSlotLayout.size
         metadataBlock = UInt32((headerSize + Erofs.blockSize - 1) / Erofs.blockSize)
         self.nodes = nodes
         try place()
-        for node in self.nodes { slots[node.inode.arenaIndex] = node.slot }
+        for index in self.nodes.indices { slots[self.nodes[index].inode.arenaIndex] = self.nodes[index].slot }
     }
 
     // MARK: Order
 
-    private static func collect(_ tree: FileTree) -> [Node] {
-        var nodes = [Node(inode: FileTree.root, parent: 0)]
-        var isKnown = [Bool](repeating: false, count: tree.inodeCapacity)
-        // The entries of a directory that are still to visit, in descending order, with the directory's index.
-        var pending: [(directory: UInt32, entries: [FileTree.EntryID])] = []
-        func open(_ directory: Int) { pending.append((UInt32(directory), tree.sortedEntries(of: nodes[directory].inode).reversed())) }
-        open(0)
-        while let level = pending.last {
-            guard let entry = level.entries.last else {
-                pending.removeLast()
+    private static func collect(_ tree: FileTree) -> LargeArray<Node> {
+        var nodes = LargeArray<Node>(repeating: Node(inode: FileTree.root, parent: 0), count: 1, in: tree.memory)
+        var isKnown = LargeArray<Bool>(repeating: false, count: tree.inodeCapacity, in: tree.memory)
+        // An explicit stack instead of recursion, because the tree determines the depth.
+        var open: [(directory: UInt32, entries: [FileTree.EntryID], next: Int)] = [(0, tree.sortedEntries(of: FileTree.root), 0)]
+        while let (directory, entries, next) = open.last {
+            guard next < entries.count else {
+                open.removeLast()
                 continue
             }
-            pending[pending.count - 1].entries.removeLast()
-            let inode = tree.inode(of: entry)
+            open[open.count - 1].next = next + 1
+            let inode = tree.inode(of: entries[next])
             guard !isKnown[inode.arenaIndex] else { continue }
             isKnown[inode.arenaIndex] = true
-            nodes.append(Node(inode: inode, parent: level.directory))
+            let node = UInt32(nodes.count)
+            nodes.append(Node(inode: inode, parent: directory))
             if tree.isDirectory(inode) {
-                nodes[Int(level.directory)].subdirectories += 1
-                open(nodes.count - 1)
+                nodes[Int(directory)].subdirectories += 1
+                open.append((node, tree.sortedEntries(of: inode), 0))
             }
         }
         return nodes
@@ -118,11 +121,12 @@ public struct ErofsDiskPlan: Sendable {
         /// In bytes from the start of the metadata.
         var position = 0
         var blocks: UInt64 = 0
-        var objects: [ObjectID: UInt32] = [:]
+        /// By the number of the tree's object.
+        var objects: LargeArray<UInt32>
     }
 
     private mutating func place() throws(ErofsError) {
-        var cursors = Cursors()
+        var cursors = Cursors(objects: LargeArray(repeating: Node.none, count: tree.objectCapacity, in: tree.memory))
         for index in nodes.indices {
             do throws(Unplaceable) {
                 try place(index, &cursors)
@@ -142,7 +146,6 @@ public struct ErofsDiskPlan: Sendable {
         guard end < UInt64(UInt32.max) else { throw .diskTooLarge(bytes: end << Erofs.blockBits) }
         blocksStart = UInt32(start)
         contentStart = UInt32(start + cursors.blocks)
-        for index in placements.indices { placements[index].offset += UInt64(contentStart) << Erofs.blockBits }
     }
 
     private enum Unplaceable: Error {
@@ -167,7 +170,7 @@ public struct ErofsDiskPlan: Sendable {
             try place(index, size: UInt64(target.count), fixed: fixed, &cursors)
         case .external(let id, let size), .externalWithoutVerity(let id, let size):
             nodes[index].size = size
-            if size > 0 { nodes[index].block = try block(of: id, size, &cursors) }
+            if size > 0 { nodes[index].block = try block(of: id, inode, size, &cursors) }
             try put(index, length: fixed, &cursors)
         case .sparse(let size):
             nodes[index].size = size
@@ -215,29 +218,33 @@ public struct ErofsDiskPlan: Sendable {
         cursors.position += length
     }
 
-    private mutating func block(of id: ObjectID, _ size: UInt64, _ cursors: inout Cursors) throws(Unplaceable) -> UInt32 {
+    private mutating func block(
+        of id: ObjectID, _ inode: FileTree.InodeID, _ size: UInt64, _ cursors: inout Cursors
+    ) throws(Unplaceable) -> UInt32 {
         if case .space(let space, _) = contents {
             guard let block = space.block(of: id) else { preconditionFailure("an object that no image of the space holds") }
             return block
         }
-        if let known = cursors.objects[id] { return known }
+        guard let number = tree.objectNumber(of: inode) else { preconditionFailure("a file without an object") }
+        let known = cursors.objects[number]
+        guard known == Node.none else { return known }
         let blocks = (size - 1) >> UInt64(Erofs.blockBits) + 1
         guard contentBlocks + blocks < UInt64(UInt32.max) else { throw .size(contentBlocks + blocks) }
         let block = UInt32(contentBlocks)
         contentBlocks += blocks
-        cursors.objects[id] = block
-        placements.append(ErofsPlacement(object: id, offset: UInt64(block) << Erofs.blockBits, byteCount: size))
+        cursors.objects[number] = block
+        places.append(ErofsPlacements.Place(inode: inode, block: block))
         return block
     }
 
     /// The size of a directory's content: full blocks, and what the last one uses.
     private func directorySize(_ index: Int) throws(Unplaceable) -> UInt64 {
-        let listing = listing(index)
         var blocks: UInt64 = 0
         var used = 0
-        for entry in listing.entries {
-            guard entry.name.count <= Erofs.maximumNameLength else { throw .reason(.nameTooLong(bytes: entry.name.count)) }
-            let size = DirectoryEntryLayout.size + entry.name.count
+        try forEachListed(index) { (entry) throws(Unplaceable) in
+            let length = entry.nameLength(tree)
+            guard length <= Erofs.maximumNameLength else { throw .reason(.nameTooLong(bytes: length)) }
+            let size = DirectoryEntryLayout.size + length
             if used + size > Erofs.blockSize {
                 blocks += 1
                 used = 0
@@ -247,10 +254,19 @@ public struct ErofsDiskPlan: Sendable {
         return blocks << UInt64(Erofs.blockBits) + UInt64(used)
     }
 
-    /// The entries of a directory, with `.` and `..`, in the order of the image.
-    func listing(_ index: Int) -> DiskListing {
+    /// Passes the entries of a directory, with `.` and `..`, to `body` in the order of the image: ascending byte order of their names.
+    func forEachListed<Failure: Error>(_ index: Int, _ body: (ListedEntry) throws(Failure) -> Void) throws(Failure) {
         let node = nodes[index]
-        return DiskListing(tree, node.inode, parent: nodes[Int(node.parent)].inode)
+        var dots = [ListedEntry(name: .dots(2), inode: nodes[Int(node.parent)].inode), ListedEntry(name: .dots(1), inode: node.inode)]
+        for entry in tree.sortedEntries(of: node.inode) {
+            // Names that begin with a byte below that of the dot precede it.
+            while let dot = dots.last, tree.withName(of: entry, { dot.dots.lexicographicallyPrecedes($0) }) {
+                try body(dot)
+                dots.removeLast()
+            }
+            try body(ListedEntry(name: .entry(entry), inode: tree.inode(of: entry)))
+        }
+        for dot in dots.reversed() { try body(dot) }
     }
 }
 
@@ -261,6 +277,39 @@ public struct ErofsPlacement: Hashable, Sendable {
     public var offset: UInt64
     /// The size of the object. Zeros follow up to the next block.
     public var byteCount: UInt64
+}
+
+/// The objects of an image in the order of their blocks.
+public struct ErofsPlacements: RandomAccessCollection, Sendable {
+    struct Place: BitwiseCopyable {
+        /// A file with the object.
+        var inode: FileTree.InodeID
+        /// From the start of the contents.
+        var block: UInt32
+    }
+
+    private let places: LargeArray<Place>
+    private let tree: FileTree
+    /// The first block of contents.
+    private let start: UInt64
+
+    init(_ places: LargeArray<Place>, _ tree: FileTree, start: UInt64) {
+        self.places = places
+        self.tree = tree
+        self.start = start
+    }
+
+    public var startIndex: Int { 0 }
+    public var endIndex: Int { places.count }
+
+    public subscript(index: Int) -> ErofsPlacement {
+        let place = places[index]
+        switch tree.content(of: place.inode) {
+        case .external(let id, let size), .externalWithoutVerity(let id, let size):
+            return ErofsPlacement(object: id, offset: (start + UInt64(place.block)) << UInt64(Erofs.blockBits), byteCount: size)
+        default: preconditionFailure("a place of a file without an object")
+        }
+    }
 }
 
 /// Images that hold objects, one after the other in one space of blocks.
@@ -275,7 +324,22 @@ public struct ErofsBlockSpace: Sendable {
 
     /// The sizes of the images in blocks of 4 KiB, the lowest first.
     public private(set) var images: [UInt32] = []
-    private var blocks: [ObjectID: UInt32] = [:]
+    private struct Objects: Sendable {
+        var ids: ObjectIDTable
+        /// By the number of the object.
+        var blocks: LargeArray<UInt32>
+
+        init(_ algorithm: VerityAlgorithm, _ memory: any LargeMemory) {
+            ids = ObjectIDTable(algorithm, in: memory)
+            blocks = LargeArray(in: memory)
+        }
+
+        mutating func insert(_ id: ObjectID, _ block: UInt32) {
+            if ids.insert(id) == blocks.count { blocks.append(block) }
+        }
+    }
+
+    private var objects: [VerityAlgorithm: Objects] = [:]
     private(set) var blockCount: UInt64 = 0
 
     public init() {}
@@ -286,43 +350,50 @@ public struct ErofsBlockSpace: Sendable {
     public mutating func append(_ plan: ErofsDiskPlan) throws(ErofsError) {
         let end = blockCount + UInt64(plan.blockCount)
         guard end < UInt64(UInt32.max) else { throw .diskTooLarge(bytes: end << Erofs.blockBits) }
-        for placement in plan.placements where blocks[placement.object] == nil {
-            blocks[placement.object] = UInt32(blockCount + placement.offset >> UInt64(Erofs.blockBits))
+        for placement in plan.placements {
+            let block = UInt32(blockCount + placement.offset >> UInt64(Erofs.blockBits))
+            let algorithm = placement.object.algorithm
+            objects[algorithm, default: Objects(algorithm, plan.tree.memory)].insert(placement.object, block)
         }
         images.append(plan.blockCount)
         blockCount = end
     }
 
-    func block(of id: ObjectID) -> UInt32? { blocks[id] }
+    func block(of id: ObjectID) -> UInt32? {
+        guard let objects = objects[id.algorithm], let number = objects.ids.number(of: id) else { return nil }
+        return objects.blocks[number]
+    }
 }
 
-/// The entries of a directory in ascending byte order of their names.
-struct DiskListing {
-    struct Entry {
-        /// The range in `names`.
-        var name: Range<Int>
-        var inode: FileTree.InodeID
+/// An entry of a directory of an image.
+struct ListedEntry {
+    enum Name {
+        /// `.` or `..`.
+        case dots(Int)
+        case entry(FileTree.EntryID)
     }
 
-    private(set) var names: [UInt8] = []
-    private(set) var entries: [Entry] = []
+    var name: Name
+    var inode: FileTree.InodeID
 
-    init(_ tree: FileTree, _ directory: FileTree.InodeID, parent: FileTree.InodeID) {
-        var dots: [(name: [UInt8], inode: FileTree.InodeID)] = [(Array("..".utf8), parent), (Array(".".utf8), directory)]
-        for entry in tree.sortedEntries(of: directory) {
-            let inode = tree.inode(of: entry)
-            // Names that begin with a byte below that of the dot precede it.
-            while let dot = dots.last, tree.withName(of: entry, { dot.name.lexicographicallyPrecedes($0) }) {
-                add(dot.name, dot.inode)
-                dots.removeLast()
-            }
-            tree.withName(of: entry) { add($0, inode) }
+    /// The name, if it is `.` or `..`.
+    var dots: [UInt8] {
+        guard case .dots(let count) = name else { return [] }
+        return Array(repeating: UInt8(ascii: "."), count: count)
+    }
+
+    /// In bytes.
+    func nameLength(_ tree: FileTree) -> Int {
+        switch name {
+        case .dots(let count): count
+        case .entry(let entry): tree.nameLength(of: entry)
         }
-        for dot in dots.reversed() { add(dot.name, dot.inode) }
     }
 
-    private mutating func add(_ name: some Collection<UInt8>, _ inode: FileTree.InodeID) {
-        entries.append(Entry(name: names.count..<(names.count + name.count), inode: inode))
-        names.append(contentsOf: name)
+    func appendName(to writer: inout ByteWriter, _ tree: FileTree) {
+        switch name {
+        case .dots: writer.append(dots)
+        case .entry(let entry): tree.withName(of: entry) { writer.append($0) }
+        }
     }
 }

@@ -19,7 +19,7 @@ public enum LeafContent: Sendable, Hashable {
 /// end of the layer, and do not affect the layer's own entries. Parents without an entry are directories with mode 0755, owner 0:0 and time
 /// 0. Parents that are symbolic links are resolved with the image as the root, unless the layer replaces the link by a directory.
 public struct LayerMerger {
-    var tree = FileTree(root: Self.implicit)
+    var tree: FileTree
     private(set) var isLowest = true
 
     /// Entries of the tree from this index on were made by the layer that is being applied.
@@ -51,13 +51,19 @@ public struct LayerMerger {
     ///   - filtering: extended attributes that it does not allow are not stored in the tree; nil keeps all.
     ///   - memoryLimit: bytes of memory that the tree and an image of it may take, roughly.
     public init(_ filtering: XattrFiltering? = nil, memoryLimit: UInt64 = .max) {
+        self.init(filtering, memoryLimit: memoryLimit, in: HeapMemory.shared)
+    }
+
+    /// - Parameter memory: where the tree is.
+    init(_ filtering: XattrFiltering? = nil, memoryLimit: UInt64 = .max, in memory: any LargeMemory) {
+        tree = FileTree(root: Self.implicit, in: memory)
         self.filtering = filtering
         budget = MergeBudget(memory: memoryLimit)
     }
 
     /// Keeps all extended attributes, and records what a layer removes.
-    init(recordingRemovals: Void, memoryLimit: UInt64 = .max) {
-        self.init(memoryLimit: memoryLimit)
+    init(recordingRemovals: Void, memoryLimit: UInt64 = .max, in memory: any LargeMemory) {
+        self.init(memoryLimit: memoryLimit, in: memory)
         removals = []
     }
 
@@ -109,7 +115,11 @@ public struct LayerMerger {
         isLowest = false
     }
 
-    public consuming func finish() -> FileTree { tree }
+    public consuming func finish() -> FileTree {
+        var tree = tree
+        tree.order()
+        return tree
+    }
 
     private mutating func insertWaiting() throws(MergeError) {
         guard !waiting.isEmpty else { return }

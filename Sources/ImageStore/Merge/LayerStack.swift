@@ -45,48 +45,55 @@ public struct StackException: Hashable, Sendable, Codable, CustomStringConvertib
 /// Makes the layers of a stack, one after the other, from a merge.
 struct LayerStack {
     /// For each directory of the merged tree, by its position, the entry that names it.
-    private var names: [FileTree.EntryID?] = [nil]
+    private var names: LargeArray<UInt32>
     private var isLowest = true
+
+    private static let none = UInt32.max
 
     private static let opaque: ByteString = "trusted.overlay.opaque"
     private static let prefix: ByteString = "trusted.overlay."
     private static let escapedPrefix: ByteString = "trusted.overlay.overlay."
 
+    /// - Parameter memory: where the layers' trees are.
+    init(in memory: any LargeMemory) { names = LargeArray(repeating: Self.none, count: 1, in: memory) }
+
     /// The layer that the merger has applied last. Must be called after each.
     mutating func layer(of merger: borrowing LayerMerger) throws(FileTreeError) -> StackableLayer {
-        let own = merger.tree.entries(addedAfter: merger.firstOwn)
         let firstInode = names.count
-        names += Array(repeating: nil, count: merger.tree.inodeCapacity - names.count)
-        for entry in own where merger.tree.isDirectory(merger.tree.inode(of: entry)) {
-            names[merger.tree.inode(of: entry).arenaIndex] = entry
+        names.append(repeating: Self.none, count: merger.tree.inodeCapacity - names.count)
+        merger.tree.forEachEntry(addedAfter: merger.firstOwn) { entry in
+            let inode = merger.tree.inode(of: entry)
+            if merger.tree.isDirectory(inode) { names[inode.arenaIndex] = UInt32(entry.arenaIndex) }
         }
         var copy = Copy(merger, names, firstOwnInode: isLowest ? 0 : firstInode)
         isLowest = false
-        try copy.add(own)
+        try copy.addAll()
+        copy.result.order()
         return StackableLayer(tree: copy.result, exceptions: copy.exceptions)
     }
 
     private struct Copy: ~Copyable {
         let tree: FileTree
-        let names: [FileTree.EntryID?]
+        let names: LargeArray<UInt32>
         let firstOwn: Int
         let firstOwnInode: Int
         let described: Set<FileTree.InodeID>
         /// Names that the layer has removed or replaced, by directory.
         var removed: [FileTree.InodeID: Set<ByteString>] = [:]
         var directories: [FileTree.InodeID: FileTree.InodeID] = [:]
+        /// Those with several names.
         var leaves: [FileTree.InodeID: FileTree.InodeID] = [:]
         var result: FileTree
         var exceptions: [StackException] = []
 
-        init(_ merger: borrowing LayerMerger, _ names: [FileTree.EntryID?], firstOwnInode: Int) {
+        init(_ merger: borrowing LayerMerger, _ names: LargeArray<UInt32>, firstOwnInode: Int) {
             guard let removals = merger.removals else { preconditionFailure("the merger does not record what layers remove") }
             tree = merger.tree
             self.names = names
             firstOwn = merger.firstOwn
             self.firstOwnInode = firstOwnInode
             described = merger.described
-            result = FileTree(root: LayerStack.escaped(tree.metadata(of: FileTree.root)))
+            result = FileTree(root: LayerStack.escaped(tree.metadata(of: FileTree.root)), in: names.memory)
             directories[FileTree.root] = FileTree.root
             for removal in removals { removed[removal.directory, default: []].insert(removal.name) }
         }
@@ -97,8 +104,9 @@ struct LayerStack {
 
         private func isAlive(_ directory: FileTree.InodeID) -> Bool { directory == FileTree.root || tree.linkCount(of: directory) > 0 }
 
-        mutating func add(_ own: [FileTree.EntryID]) throws(FileTreeError) {
-            for entry in own { try add(entry) }
+        mutating func addAll() throws(FileTreeError) {
+            let tree = tree
+            try tree.forEachEntry(addedAfter: firstOwn) { (entry) throws(FileTreeError) in try add(entry) }
             for directory in described.sorted() where isAlive(directory) { _ = try self.directory(directory) }
             for (directory, names) in removed.sorted(by: { $0.key < $1.key }) where isAlive(directory) && !isOwn(directory) {
                 if hidesAll(directory) {
@@ -131,7 +139,8 @@ struct LayerStack {
             if let known = leaves[inode] { return try result.addLink(name, in: directory, to: known) }
             if inode.arenaIndex < firstOwnInode { exceptions.append(StackException(kind: .linkAcrossLayers, path: path(of: entry))) }
             guard let content = tree.content(of: inode) else { preconditionFailure("a leaf without content") }
-            leaves[inode] = try result.addLeaf(name, in: directory, LayerStack.escaped(tree.metadata(of: inode)), content)
+            let leaf = try result.addLeaf(name, in: directory, LayerStack.escaped(tree.metadata(of: inode)), content)
+            if tree.linkCount(of: inode) > 1 { leaves[inode] = leaf }
         }
 
         private mutating func addWhiteout(_ name: ByteString, in directory: FileTree.InodeID) throws(FileTreeError) {
@@ -162,8 +171,9 @@ struct LayerStack {
         }
 
         private func entry(of directory: FileTree.InodeID) -> FileTree.EntryID {
-            guard let entry = names[directory.arenaIndex] else { preconditionFailure("every directory but the root has a name") }
-            return entry
+            let entry = names[directory.arenaIndex]
+            precondition(entry != LayerStack.none, "every directory but the root has a name")
+            return FileTree.EntryID(arenaIndex: Int(entry))
         }
 
         private func path(of entry: FileTree.EntryID) -> ByteString {

@@ -240,7 +240,7 @@ extension Repository {
     }
 
     struct StreamReferences {
-        var objects: [ObjectID]
+        var objects: ObjectIDList
         var named: [NamedReference]
 
         init(_ reader: consuming SplitStreamReader<OpenFile>) {

@@ -6,28 +6,42 @@ internal import Synchronization
 /// Objects that one handle has read and found intact, with the identity and times of their files: a file that was written to, replaced or linked
 /// again since is read again.
 final class IntactObjects: Sendable {
-    private struct Identity: Hashable, Sendable {
-        var device: UInt64
-        var inode: UInt64
-        var size: UInt64
-        var changed: FileTime
+    /// An object, and the identity and times of its file. The hash has 128 bits and a secret seed for each process, so that no two are equal.
+    private struct Fingerprint: Hashable, Sendable {
+        var words: (UInt64, UInt64)
 
-        init(_ status: FileStatus) {
-            (device, inode, size) = (status.device, status.inode, status.size)
-            changed = FileTime(changeOf: status)
+        init(_ id: ObjectID, _ status: FileStatus) {
+            func word(_ number: UInt8) -> UInt64 {
+                var hasher = Hasher()
+                hasher.combine(number)
+                hasher.combine(id)
+                hasher.combine(status.device)
+                hasher.combine(status.inode)
+                hasher.combine(status.size)
+                hasher.combine(FileTime(changeOf: status))
+                return UInt64(bitPattern: Int64(hasher.finalize()))
+            }
+            words = (word(0), word(1))
         }
+
+        static func == (lhs: Fingerprint, rhs: Fingerprint) -> Bool { lhs.words == rhs.words }
+        func hash(into hasher: inout Hasher) { hasher.combine(words.0) }
     }
 
-    /// About 200 bytes each. A forgotten object is read once more.
+    /// About 32 bytes each. A forgotten object is read once more.
     private static let limit = 1 << 18
-    private let known = Mutex<[ObjectID: Identity]>([:])
+    private let known = Mutex<Set<Fingerprint>>([])
 
-    func contains(_ id: ObjectID, _ status: FileStatus) -> Bool { known.withLock { $0[id] == Identity(status) } }
+    func contains(_ id: ObjectID, _ status: FileStatus) -> Bool {
+        let wanted = Fingerprint(id, status)
+        return known.withLock { $0.contains(wanted) }
+    }
 
     func insert(_ id: ObjectID, _ status: FileStatus) {
+        let new = Fingerprint(id, status)
         known.withLock { known in
             if known.count >= Self.limit { known.removeAll(keepingCapacity: true) }
-            known[id] = Identity(status)
+            known.insert(new)
         }
     }
 }
@@ -57,13 +71,15 @@ extension Repository {
     /// - Parameter reads: read the content also if the kernel's digest is correct, because the disk may have lost it.
     /// - Throws: `RepositoryError.system` if the repository cannot be read at all.
     package func faulty(
-        _ ids: [ObjectID], reads: Bool = false, threads: Int = Host.processorCount
+        _ ids: some RandomAccessCollection<ObjectID> & Sendable, reads: Bool = false, threads: Int = Host.processorCount
     ) throws(RepositoryError) -> [ObjectID] {
         try filter(ids, threads) { (id) throws(RepositoryError) in try !self.isIntact(id, reads: reads) }
     }
 
     /// The objects with files that were changed after a time, are missing, or are not regular files.
-    package func changed(_ ids: [ObjectID], since time: FileTime) throws(RepositoryError) -> [ObjectID] {
+    package func changed(_ ids: some RandomAccessCollection<ObjectID> & Sendable, since time: FileTime) throws(RepositoryError)
+        -> [ObjectID]
+    {
         try filter(ids, Host.processorCount) { (id) throws(RepositoryError) in
             guard let changed = try self.changeTime(of: id) else { return true }
             return time < changed
@@ -71,13 +87,23 @@ extension Repository {
     }
 
     private func filter(
-        _ ids: [ObjectID], _ threads: Int, _ isWanted: @escaping @Sendable (ObjectID) throws(RepositoryError) -> Bool
+        _ ids: some RandomAccessCollection<ObjectID> & Sendable, _ threads: Int,
+        _ isWanted: @escaping @Sendable (ObjectID) throws(RepositoryError) -> Bool
     ) throws(RepositoryError) -> [ObjectID] {
-        let results = parallelMap(ids, threads: threads) { id -> Result<Bool, RepositoryError> in
-            do throws(RepositoryError) { return .success(try isWanted(id)) } catch { return .failure(error) }
+        // In parts, because most results are empty.
+        let size = max(1, min(256, ids.count / (max(1, threads) * 4)))
+        let starts = Array(stride(from: 0, to: ids.count, by: size))
+        let results = parallelMap(starts, threads: threads, batch: 1) { start -> Result<[ObjectID], RepositoryError> in
+            do throws(RepositoryError) {
+                var wanted: [ObjectID] = []
+                for id in ids.dropFirst(start).prefix(size) where try isWanted(id) { wanted.append(id) }
+                return .success(wanted)
+            } catch {
+                return .failure(error)
+            }
         }
         var wanted: [ObjectID] = []
-        for (id, result) in zip(ids, results) where try result.get() { wanted.append(id) }
+        for result in results { wanted += try result.get() }
         return wanted
     }
 

@@ -103,6 +103,9 @@ struct Temporary: ~Copyable {
         throw SystemError("link", path, .exists)
     }
 
+    /// The file, which disappears when it is closed.
+    consuming func withoutName() -> FileDescriptor { file }
+
     // MARK: Verity
 
     /// Makes the file immutable, with fs-verity. Returns false if the file system has none. Afterwards the file is open for reading only.

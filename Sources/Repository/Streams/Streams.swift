@@ -29,7 +29,7 @@ extension Repository {
         let file: OpenFile
         do { file = try OpenFile(object) } catch { throw .system(error) }
         do {
-            return try SplitStreamReader(file, algorithm: algorithm, contentType: contentType)
+            return try SplitStreamReader(file, algorithm: algorithm, contentType: contentType, in: memory)
         } catch {
             throw .stream(ByteString(id.hex), .format(error))
         }
@@ -78,7 +78,9 @@ public struct StreamBuilder: ~Copyable {
         self.repository = repository
         let spill = SpillFile(repository)
         self.spill = spill
-        writer = SplitStreamWriter(algorithm: repository.algorithm, contentType: contentType) { try spill.append($0) }
+        writer = SplitStreamWriter(algorithm: repository.algorithm, contentType: contentType, in: repository.memory) {
+            try spill.append($0)
+        }
     }
 
     /// The number of content bytes so far, inline and in objects.
@@ -107,7 +109,7 @@ public struct StreamBuilder: ~Copyable {
         let parts: SplitStreamParts
         do { parts = try writer.finish() } catch { throw Repository.streamError(error) }
         var object = try repository.makeObjectWriter()
-        try object.append(parts.head)
+        try parts.forEachPartOfHead { (part) throws(RepositoryError) in try object.append(part) }
         try spill.copy(to: &object)
         try object.append(parts.bodyRest)
         return try object.finish()

@@ -421,7 +421,7 @@ private struct ImageCopy: Sendable {
         of stream: ObjectID, _ type: UInt64, _ progress: @escaping @Sendable (Int, Int) -> Void
     ) throws -> ObjectImporter.Counts {
         let importer = try ObjectImporter(from: source.repository, to: repository)
-        let objects = try source.repository.openStream(stream, contentType: type).objectReferences
+        let objects = Array(try source.repository.openStream(stream, contentType: type).objectReferences)
         let lastReport = Mutex(MonotonicTime.now)
         var counts = try importer.run(objects, threads: threads, options.cancellation) { done, total in
             // Progress is reported at most ten times a second.

@@ -1,0 +1,43 @@
+import ComposefsFileTree
+import ComposefsHashing
+import ComposefsTestSupport
+import Testing
+
+@testable import ComposefsEROFS
+
+/// Trees that are not on the heap, and are put in order before they are written.
+@Suite struct LargeTrees {
+    @Test(arguments: 0..<40) func sameImages(seed: UInt64) throws {
+        let tree = try RandomTree(seed: seed, isPortable: false).tree
+        let memory = CountedMemory()
+        var other = try RandomTree(seed: seed, isPortable: false, in: memory).tree
+        let unordered = other
+        other.order()
+        #expect(other.inodeCapacity <= tree.inodeCapacity && memory.evictions > 0)
+        for version in ErofsVersion.allCases {
+            let expected = Result { try writeErofs(tree, version: version) }
+            for tree in [unordered, other] {
+                switch (expected, Result { try writeErofs(tree, version: version) }) {
+                case (.success(let bytes), .success(let found)): #expect(found == bytes)
+                case (.failure(let error), .failure(let found)): #expect("\(found)" == "\(error)")
+                default: Issue.record("one of two equal trees is refused")
+                }
+            }
+        }
+        let expected = Result { try bytes(ErofsDiskPlan(tree)) }
+        for tree in [unordered, other] {
+            switch (expected, Result { try bytes(ErofsDiskPlan(tree)) }) {
+            case (.success(let bytes), .success(let found)): #expect(found == bytes)
+            case (.failure(let error), .failure(let found)): #expect("\(found)" == "\(error)")
+            default: Issue.record("one of two equal trees is refused")
+            }
+        }
+    }
+
+    /// Everything that a plan says of an image.
+    private func bytes(_ plan: ErofsDiskPlan) throws -> [[UInt8]] {
+        var parts: [[UInt8]] = []
+        plan.writeMetadata { bytes, offset in parts.append(Array(bytes) + Array("\(offset)".utf8)) }
+        return parts + plan.placements.map { Array("\($0.object) \($0.offset) \($0.byteCount)".utf8) }
+    }
+}
