@@ -81,8 +81,8 @@ public struct FileTree: Sendable {
     var names: LargeArray<UInt8>
     /// Inline contents and symlink targets, concatenated.
     var blob: LargeArray<UInt8>
-    /// The distinct objects of each algorithm.
-    var objects: (sha256: ObjectIDTable, sha512: ObjectIDTable)
+    /// The distinct objects, those of SHA-256 first.
+    var objects: [ObjectIDTable]
     var attributeLists: [[ExtendedAttribute]] = [[]]
     /// The places of the lists, but of the empty one, which is the first.
     var attributeIndex: [[ExtendedAttribute]: UInt32] = [:]
@@ -97,7 +97,7 @@ public struct FileTree: Sendable {
         entries = LargeArray(in: memory)
         names = LargeArray(in: memory)
         blob = LargeArray(in: memory)
-        objects = (ObjectIDTable(.sha256, in: memory), ObjectIDTable(.sha512, in: memory))
+        objects = [ObjectIDTable(.sha256, in: memory), ObjectIDTable(.sha512, in: memory)]
         table = LargeTable(in: memory)
         inodes.append(makeInode(metadata, shape: .directory))
     }
@@ -206,27 +206,27 @@ public struct FileTree: Sendable {
     }
 
     private func object(_ it: Inode) -> ObjectID {
-        (it.algorithm == .sha256 ? objects.sha256 : objects.sha512).ids[Int(it.reference)]
+        objects[it.algorithm == .sha256 ? 0 : 1].ids[Int(it.reference)]
     }
 
     /// The number of distinct objects that were ever added: every `objectNumber` is smaller.
-    package var objectCapacity: Int { objects.sha256.count + objects.sha512.count }
+    package var objectCapacity: Int { objects[0].count + objects[1].count }
 
     /// The number of the object with a file's content, which is the same for files with the same object; nil for other inodes. It changes when the
     /// tree does.
     package func objectNumber(of inode: InodeID) -> Int? {
         let it = self[inode]
         guard it.shape == .external || it.shape == .externalWithoutVerity else { return nil }
-        return Int(it.reference) + (it.algorithm == .sha256 ? 0 : objects.sha256.count)
+        return Int(it.reference) + (it.algorithm == .sha256 ? 0 : objects[0].count)
     }
 
     /// The object with a number.
     package func object(_ number: Int) -> ObjectID {
-        let first = objects.sha256.count
-        return number < first ? objects.sha256.ids[number] : objects.sha512.ids[number - first]
+        let first = objects[0].count
+        return number < first ? objects[0].ids[number] : objects[1].ids[number - first]
     }
 
-    package func objectAlgorithm(_ number: Int) -> VerityAlgorithm { number < objects.sha256.count ? .sha256 : .sha512 }
+    package func objectAlgorithm(_ number: Int) -> VerityAlgorithm { number < objects[0].count ? .sha256 : .sha512 }
 
     /// Whether this is a character device 0:0, the whiteout of overlayfs.
     public func isWhiteout(_ inode: InodeID) -> Bool {

@@ -163,7 +163,7 @@ extension FileTree {
 
     private mutating func keep(_ id: ObjectID, _ size: UInt64, in it: inout Inode) {
         it.algorithm = id.algorithm
-        it.reference = UInt32(id.algorithm == .sha256 ? objects.sha256.insert(id) : objects.sha512.insert(id))
+        it.reference = UInt32(objects[id.algorithm == .sha256 ? 0 : 1].insert(id))
         it.value = size
     }
 

@@ -8,9 +8,15 @@ import ComposefsFileTree
 /// overlayfs are no changes.
 struct EtcMerge {
     /// A directory in a tree.
-    struct Side {
-        var tree: FileTree
-        var root: FileTree.InodeID
+    /// A tree and its `/etc`. A class, since trees are large values, and directories are merged by recursion.
+    final class Side: Sendable {
+        let tree: FileTree
+        let root: FileTree.InodeID
+
+        init(tree: FileTree, root: FileTree.InodeID = FileTree.root) {
+            self.tree = tree
+            self.root = root
+        }
     }
 
     struct Result {
@@ -48,7 +54,7 @@ struct EtcMerge {
 
     private let old: Side?
     private let new: Side?
-    private let upper: FileTree
+    private let upper: Side
     /// Whether `upper` is all of the local `/etc`, and not only its changes.
     private let isComplete: Bool
     private var kept: [ByteString] = []
@@ -76,7 +82,7 @@ struct EtcMerge {
     private init(old: Side?, new: Side?, upper: FileTree, isComplete: Bool) {
         self.old = old
         self.new = new
-        self.upper = upper
+        self.upper = Side(tree: upper)
         self.isComplete = isComplete
     }
 
@@ -95,11 +101,11 @@ struct EtcMerge {
     // MARK: What there is
 
     private func attribute(_ name: ByteString, _ inode: FileTree.InodeID) -> ByteString? {
-        upper.extendedAttributes(of: inode).first { $0.name == name }?.value
+        upper.tree.extendedAttributes(of: inode).first { $0.name == name }?.value
     }
 
     private func isWhiteout(_ inode: FileTree.InodeID) -> Bool {
-        upper.isWhiteout(inode) || (upper.kind(of: inode) == .regular && attribute(Self.whiteout, inode) != nil)
+        upper.tree.isWhiteout(inode) || (upper.tree.kind(of: inode) == .regular && attribute(Self.whiteout, inode) != nil)
     }
 
     private func oldDirectory(_ inode: FileTree.InodeID?) -> FileTree.InodeID? {
@@ -111,7 +117,7 @@ struct EtcMerge {
     }
 
     private func isDirectory(_ local: Local) -> Bool {
-        if let upper = local.upper { return self.upper.isDirectory(upper) }
+        if let upper = local.upper { return self.upper.tree.isDirectory(upper) }
         return oldDirectory(local.lower) != nil
     }
 
@@ -119,7 +125,7 @@ struct EtcMerge {
     private func child(_ name: ByteString, of local: Local, _ path: ByteString) throws(BootError) -> Local? {
         let lower = oldDirectory(local.lower)
         let below = lower.flatMap { old?.tree.lookup(name, in: $0) }
-        guard let directory = local.upper, let inode = upper.lookup(name, in: directory) else {
+        guard let directory = local.upper, let inode = upper.tree.lookup(name, in: directory) else {
             return below.map { Local(upper: nil, lower: $0) }
         }
         if isWhiteout(inode) { return nil }
@@ -132,7 +138,7 @@ struct EtcMerge {
                 target = lower.flatMap { old?.tree.lookup(redirect, in: $0) }
             }
         }
-        if upper.isDirectory(inode) {
+        if upper.tree.isDirectory(inode) {
             let isOpaque = attribute(Self.opaque, inode) == "y"
             return Local(upper: inode, lower: isOpaque ? nil : oldDirectory(target))
         }
@@ -150,7 +156,7 @@ struct EtcMerge {
 
     private func names(in local: Local, _ o: FileTree.InodeID?) -> [ByteString] {
         var names: Set<ByteString> = []
-        if let directory = local.upper { names.formUnion(upper.entries(of: directory).map(upper.name(of:))) }
+        if let directory = local.upper { names.formUnion(upper.tree.entries(of: directory).map(upper.tree.name(of:))) }
         if let old {
             for directory in [oldDirectory(local.lower), oldDirectory(o)] {
                 if let directory { names.formUnion(old.tree.entries(of: directory).map(old.tree.name(of:))) }
@@ -167,7 +173,7 @@ struct EtcMerge {
     }
 
     private func metadata(_ local: Local) -> Metadata? {
-        if let inode = local.upper { return clean(upper.metadata(of: inode)) }
+        if let inode = local.upper { return clean(upper.tree.metadata(of: inode)) }
         return local.lower.flatMap { old?.tree.metadata(of: $0) }.map(clean)
     }
 
@@ -175,7 +181,7 @@ struct EtcMerge {
         guard let metadata = metadata(local) else { throw .etcDamaged("/etc" + path) }
         let content: Content?
         if let inode = local.upper, attribute(Self.metacopy, inode) == nil {
-            content = upper.content(of: inode)
+            content = upper.tree.content(of: inode)
         } else {
             // The content stayed in the image.
             content = local.lower.flatMap { old?.tree.content(of: $0) }
