@@ -26,9 +26,9 @@ package final class SpilledMemory: LargeMemory {
     private let makeFile: @Sendable () throws -> FileDescriptor
 
     /// What may be on the heap, in bytes, before anything is in files.
-    private static let heapLimit = 24 << 20
+    private static let heapLimit = 20 << 20
     /// The same of what is used in no order.
-    private static let scatteredLimit = 32 << 20
+    private static let scatteredLimit = 28 << 20
     /// Smaller regions stay on the heap.
     private static let smallestFile = 1 << 20
     /// What may be used of files, in bytes, before all of it is taken out of memory again.

@@ -30,7 +30,7 @@ import Testing
         return try #require(Int(text.split(separator: " ")[1])) * 4096
     }
 
-    /// 96 MiB of arrays, of which at most 24 MiB are on the heap and 16 MiB of files in use. All files are removed.
+    /// 96 MiB of arrays, of which at most 20 MiB are on the heap and 16 MiB of files in use. All files are removed.
     @Test func staysSmall() throws {
         let scratch = try Scratch()
         let repository = try scratch.create()
