@@ -7,8 +7,7 @@ import ComposefsFileTree
 /// user and the new image changed both is as the user left it, and is told as a conflict. Times alone, SELinux labels and the marks of
 /// overlayfs are no changes.
 struct EtcMerge {
-    /// A directory in a tree.
-    /// A tree and its `/etc`. A class, since trees are large values, and directories are merged by recursion.
+    /// A directory in a tree. A class, since trees are large values, and directories are merged by recursion.
     final class Side: Sendable {
         let tree: FileTree
         let root: FileTree.InodeID
