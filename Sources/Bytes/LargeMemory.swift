@@ -57,8 +57,7 @@ public final class LargeWindows: @unchecked Sendable {
     func use(_ address: UnsafeRawPointer) { use(UInt(bitPattern: address) >> Self.bits) }
 
     /// - Parameter byteCount: not 0.
-    @usableFromInline
-    func use(_ address: UnsafeRawPointer, byteCount: Int) {
+    public func use(_ address: UnsafeRawPointer, byteCount: Int) {
         let first = UInt(bitPattern: address)
         for window in (first >> Self.bits)...((first + UInt(byteCount) - 1) >> Self.bits) { use(window) }
     }
