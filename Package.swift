@@ -216,7 +216,7 @@ let package = Package(
                 "Bytes", "Hashing", "JSON", "LinuxSystem", "Concurrency", "Varlink", "Repository", "ImageStore", "Transfer", "Transports",
                 "OCI", "TestSupport",
             ]),
-        tests("FileTree", ["Bytes"]),
+        tests("FileTree", ["Bytes", "TestSupport"]),
         tests("Tar", ["Bytes"]),
         tests("SplitStream", ["Bytes", "Hashing", "Compression"]),
         tests("EROFS", ["Bytes", "Hashing", "FileTree", "Dumpfile", "TestSupport"]),
@@ -231,7 +231,7 @@ let package = Package(
             "Transports",
             ["Bytes", "Hashing", "Compression", "LinuxSystem", "Concurrency", "JSON", "OCIModel", "ImageStore", "Transfer", "TestSupport"]),
         tests("HTTPClient", ["Bytes", "Compression", "LinuxSystem", "Concurrency", "TestSupport"]),
-        tests("ImageStore", ["Bytes", "Hashing", "FileTree", "Tar", "Dumpfile", "OCIModel", "Transports", "Transfer"]),
+        tests("ImageStore", ["Bytes", "Hashing", "FileTree", "Tar", "Dumpfile", "OCIModel", "Transports", "Transfer", "TestSupport"]),
         tests(
             "Registry",
             [

@@ -10,7 +10,7 @@ struct SelinuxLabelling {
     private static let unlabelled: Int32 = -2
 
     private struct Frame {
-        var entries: [FileTree.EntryID]
+        var entries: FileTree.EntryList
         var next = 0
         /// The length of the directory's path, with the `/` at its end.
         var length: Int

@@ -16,29 +16,26 @@ struct AttributeTable {
         var index: Int { Int(raw & 0x3fff_ffff) }
     }
 
-    struct Name {
-        var full: ByteString
+    /// How a name is stored in an image.
+    struct Name: BitwiseCopyable {
         var prefix: UInt8
-        /// The part of the name after the prefix, which the image stores.
-        var suffix: [UInt8]
+        /// The length of the prefix, which the image does not store.
+        var prefixLength: UInt8
+        /// With the prefix.
+        var length: UInt32
         /// The bit of the filter by which readers skip inodes that do not have an attribute of this name.
         var filterBit: UInt32
-    }
-
-    struct Kept: Hashable {
-        var name: UInt32
-        var value: ByteString
     }
 
     /// First the number of uses of an attribute, then its offset in the shared table plus one; 0 if it is not shared.
     struct Use: BitwiseCopyable { var state: UInt32 = 0 }
 
     let version: ErofsVersion
-    private(set) var names: [Name] = []
-    private(set) var kept: [Kept] = []
-    private var nameIndex: [ByteString: UInt32] = [:]
-    private var keptIndex: [Kept: UInt32] = [:]
-    private var keptUses: [Use] = []
+    private var names: DistinctBytes
+    private var nameForms: LargeArray<Name>
+    /// The number of the name, then the value.
+    private var kept: DistinctBytes
+    private var keptUses: LargeArray<Use>
     /// By the number of the tree's object.
     private var metacopyUses: LargeArray<Use>
     private var redirectUses: LargeArray<Use>
@@ -51,6 +48,10 @@ struct AttributeTable {
 
     init(version: ErofsVersion, _ tree: borrowing FileTree) {
         self.version = version
+        names = DistinctBytes(in: tree.memory)
+        nameForms = LargeArray(in: tree.memory)
+        kept = DistinctBytes(in: tree.memory)
+        keptUses = LargeArray(in: tree.memory)
         metacopyUses = LargeArray(repeating: Use(), count: tree.objectCapacity, in: tree.memory)
         redirectUses = LargeArray(repeating: Use(), count: tree.objectCapacity, in: tree.memory)
         metacopyName = 0
@@ -64,46 +65,85 @@ struct AttributeTable {
     // MARK: Adding
 
     private mutating func internName(_ full: ByteString) -> UInt32 {
-        if let known = nameIndex[full] { return known }
+        let index = full.bytes.withUnsafeBytes { names.insert($0) }
+        guard index == nameForms.count else { return UInt32(index) }
         var prefix = Erofs.attributePrefixes.count - 1
         while prefix > 0 {
             let skipped = version.isFirstEpoch && prefix == Int(Erofs.lustrePrefix)
             if !skipped, full.bytes.starts(with: Erofs.attributePrefixes[prefix]) { break }
             prefix -= 1
         }
-        let suffix = Array(full.bytes.dropFirst(Erofs.attributePrefixes[prefix].count))
-        let bit = suffix.withUnsafeBytes { xxHash32($0, seed: Erofs.filterSeed &+ UInt32(prefix)) } % 32
-        let index = UInt32(names.count)
-        names.append(Name(full: full, prefix: UInt8(prefix), suffix: suffix, filterBit: 1 << bit))
-        nameIndex[full] = index
-        return index
+        let prefixLength = Erofs.attributePrefixes[prefix].count
+        let bit = full.bytes[prefixLength...].withUnsafeBytes { xxHash32($0, seed: Erofs.filterSeed &+ UInt32(prefix)) } % 32
+        nameForms.append(Name(prefix: UInt8(prefix), prefixLength: UInt8(prefixLength), length: UInt32(full.count), filterBit: 1 << bit))
+        return UInt32(index)
     }
 
     mutating func intern(_ attribute: ExtendedAttribute) -> Reference {
-        let key = Kept(name: internName(attribute.name), value: attribute.value)
-        if let known = keptIndex[key] { return Reference(.kept, Int(known)) }
-        let index = kept.count
-        kept.append(key)
-        keptUses.append(Use())
-        keptIndex[key] = UInt32(index)
+        var key = ByteWriter(capacity: Self.nameSize + attribute.value.count)
+        key.u32(internName(attribute.name))
+        key.append(attribute.value.bytes)
+        let index = key.bytes.withUnsafeBytes { kept.insert($0) }
+        if index == keptUses.count { keptUses.append(Use()) }
         return Reference(.kept, index)
     }
 
+    /// Before each value in `kept`, in bytes.
+    private static let nameSize = 4
+
     // MARK: Looking
 
-    func nameIndex(of reference: Reference) -> UInt32 {
+    private func nameIndex(of reference: Reference) -> Int {
         switch reference.kind {
-        case .kept: kept[reference.index].name
-        case .metacopy: metacopyName
-        case .redirect: redirectName
+        case .kept: kept.withBytes(of: reference.index) { Int($0.loadUnaligned(as: UInt32.self).littleEndian) }
+        case .metacopy: Int(metacopyName)
+        case .redirect: Int(redirectName)
         }
     }
 
-    func name(of reference: Reference) -> Name { names[Int(nameIndex(of: reference))] }
+    func name(of reference: Reference) -> Name { nameForms[nameIndex(of: reference)] }
+
+    /// The name with its prefix.
+    func fullName(of reference: Reference) -> ByteString { names.withBytes(of: nameIndex(of: reference)) { ByteString($0) } }
+
+    /// The length of the part of the name that the image stores.
+    func suffixLength(of reference: Reference) -> Int {
+        let name = name(of: reference)
+        return Int(name.length) - Int(name.prefixLength)
+    }
+
+    /// Passes the part of the name that the image stores to `body`. The bytes are valid only during the call.
+    func withSuffix<Result>(of reference: Reference, _ body: (UnsafeRawBufferPointer) -> Result) -> Result {
+        let name = nameIndex(of: reference)
+        return names.withBytes(of: name) { body(UnsafeRawBufferPointer(rebasing: $0.dropFirst(Int(nameForms[name].prefixLength)))) }
+    }
+
+    /// The length of the value of an attribute that is kept.
+    func keptValueLength(_ index: Int) -> Int { kept.byteCount(of: index) - Self.nameSize }
+
+    /// Passes the value of an attribute that is kept to `body`. The bytes are valid only during the call.
+    func withKeptValue<Result>(_ index: Int, _ body: (UnsafeRawBufferPointer) -> Result) -> Result {
+        kept.withBytes(of: index) { body(UnsafeRawBufferPointer(rebasing: $0.dropFirst(Self.nameSize))) }
+    }
+
+    /// Whether any attribute is a POSIX ACL.
+    var hasACL: Bool {
+        for index in keptUses.indices where (2...3).contains(name(of: Reference(.kept, index)).prefix) { return true }
+        return false
+    }
+
+    /// The length of an attribute's value, in bytes.
+    func valueLength(of reference: Reference, in tree: borrowing FileTree) -> Int {
+        switch reference.kind {
+        case .kept: keptValueLength(reference.index)
+        case .metacopy: ObjectAttribute.metacopySize(tree.objectAlgorithm(reference.index))
+        case .redirect: ObjectAttribute.redirectSize(tree.objectAlgorithm(reference.index))
+        }
+    }
 
     /// The value of an attribute in bytes.
-    func value(of reference: Reference, in tree: borrowing FileTree) -> [UInt8] {
-        if reference.kind == .kept { return kept[reference.index].value.bytes }
+    private func value(of reference: Reference, in tree: borrowing FileTree) -> [UInt8] {
+        if reference.kind == .kept { return withKeptValue(reference.index) { Array($0) } }
         let digest = tree.object(reference.index)
         if reference.kind == .metacopy {
             return Self.bytes(ObjectAttribute.metacopySize(digest.algorithm)) { ObjectAttribute.encodeMetacopy(digest, into: $0) }
@@ -153,7 +193,7 @@ struct AttributeTable {
         let ranks = nameRanks()
         let firstEpoch = version.isFirstEpoch
         found.sort { lhs, rhs in
-            let (l, r) = (ranks[Int(nameIndex(of: lhs))], ranks[Int(nameIndex(of: rhs))])
+            let (l, r) = (ranks[nameIndex(of: lhs)], ranks[nameIndex(of: rhs)])
             if l != r { return firstEpoch ? l > r : l < r }
             if lhs.kind == rhs.kind, lhs.kind != .kept {
                 let (first, second) = (tree.object(lhs.index), tree.object(rhs.index))
@@ -177,7 +217,7 @@ struct AttributeTable {
             case .metacopy: metacopyUses[reference.index] = use
             case .redirect: redirectUses[reference.index] = use
             }
-            offset += Self.entrySize(suffix: name(of: reference).suffix.count, value: value(of: reference, in: tree).count)
+            offset += Self.entrySize(suffix: suffixLength(of: reference), value: valueLength(of: reference, in: tree))
             guard offset <= Erofs.maximumImageSize else { throw .imageTooLarge(bytes: UInt64(offset)) }
         }
         shared = found
@@ -185,14 +225,19 @@ struct AttributeTable {
     }
 
     /// The rank of each name in the order of the shared table.
-    private func nameRanks() -> [Int] {
-        let order = names.indices.sorted { lhs, rhs in
-            if version.isFirstEpoch { return names[lhs].full < names[rhs].full }
-            if names[lhs].prefix != names[rhs].prefix { return names[lhs].prefix < names[rhs].prefix }
-            return names[lhs].suffix.lexicographicallyPrecedes(names[rhs].suffix)
+    private func nameRanks() -> [UInt32] {
+        let order = (0..<UInt32(nameForms.count)).sorted { lhs, rhs in
+            let (left, right) = (nameForms[Int(lhs)], nameForms[Int(rhs)])
+            if !version.isFirstEpoch, left.prefix != right.prefix { return left.prefix < right.prefix }
+            let skipped = version.isFirstEpoch ? 0 : Int(left.prefixLength)
+            return names.withBytes(of: Int(lhs)) { l in
+                names.withBytes(of: Int(rhs)) { r in
+                    compareBytes(UnsafeRawBufferPointer(rebasing: l[skipped...]), UnsafeRawBufferPointer(rebasing: r[skipped...])) < 0
+                }
+            }
         }
-        var ranks = Array(repeating: 0, count: names.count)
-        for (rank, name) in order.enumerated() { ranks[name] = rank }
+        var ranks = [UInt32](repeating: 0, count: nameForms.count)
+        for (rank, name) in order.enumerated() { ranks[Int(name)] = UInt32(rank) }
         return ranks
     }
 }

@@ -35,16 +35,36 @@ public struct ErofsPlan: Sendable {
             try window.open(it.offset..<it.end, body)
             ImageEmitter(out: window.image).emitInode(index, plan, lists, layout, tree)
         }
-        try window.open(layout.inodesEnd..<(layout.inodesEnd + lists.sharedSize), body)
-        ImageEmitter(out: window.image).emitSharedAttributes(lists, at: layout.inodesEnd, tree)
-        for index in plan.nodes.indices where layout.inodes[index].blocks > 0 {
-            let it = layout.inodes[index]
-            let start = Int(it.dataBlock) * Erofs.blockSize
-            try window.open(start..<(start + Int(it.blocks) * Erofs.blockSize), body)
-            ImageEmitter(out: window.image).emitBlocks(index, plan, layout, tree)
+        var at = layout.inodesEnd
+        for reference in lists.table.shared {
+            let end = at + lists.localSize(reference, tree)
+            try window.open(at..<end, body)
+            ImageEmitter(out: window.image).emitEntry(lists, reference, at: at, tree)
+            at = end
         }
+        for index in plan.nodes.indices where layout.inodes[index].blocks > 0 { try writeBlocks(index, &window, body) }
         try window.open(layout.size..<layout.size, body)
         try window.flush(body)
+    }
+
+    private func writeBlocks<Failure: Error>(
+        _ index: Int, _ window: inout ImageWindow, _ body: (UnsafeRawBufferPointer) throws(Failure) -> Void
+    ) throws(Failure) {
+        let it = layout.inodes[index]
+        let start = Int(it.dataBlock) * Erofs.blockSize
+        guard plan.nodes[index].directory != ImagePlan.none else {
+            try window.open(start..<(start + Int(it.blocks) * Erofs.blockSize), body)
+            return ImageEmitter(out: window.image).emitBlocks(index, plan, layout, tree)
+        }
+        // One by one, since a directory can be large.
+        let directory = plan.directories[Int(plan.nodes[index].directory)]
+        var next = Int(directory.first)
+        for block in 0..<Int(it.blocks) {
+            let (at, records) = (start + block * Erofs.blockSize, plan.block(of: directory, from: next))
+            try window.open(at..<(at + Erofs.blockSize), body)
+            ImageEmitter(out: window.image).emitEntries(records, of: directory, at: at, plan, layout, tree)
+            next = records.upperBound
+        }
     }
 
     /// The image's fs-verity digest.

@@ -71,12 +71,12 @@ struct ImageEmitter {
             let base = firstEpoch ? layout.inodesEnd % Erofs.blockSize : layout.inodesEnd
             emitAttributes(lists, lists.lists[index], at: at + it.headerSize, sharedBase: base, tree)
         }
-        emit(.tail, of: index, plan, layout, tree)
+        emitTail(index, plan, layout, tree)
     }
 
-    /// The data blocks of an inode.
+    /// The data blocks of an inode that is no directory.
     func emitBlocks(_ index: Int, _ plan: borrowing ImagePlan, _ layout: borrowing ImageLayout, _ tree: borrowing FileTree) {
-        emit(.blocks, of: index, plan, layout, tree)
+        if plan.nodes[index].role == .ordinary { emitContent(.blocks, layout.inodes[index], plan.nodes[index], tree) }
     }
 
     // MARK: Contents
@@ -88,15 +88,16 @@ struct ImageEmitter {
         case blocks
     }
 
-    private func emit(
-        _ part: Part, of index: Int, _ plan: borrowing ImagePlan, _ layout: borrowing ImageLayout, _ tree: borrowing FileTree
-    ) {
+    private func emitTail(_ index: Int, _ plan: borrowing ImagePlan, _ layout: borrowing ImageLayout, _ tree: borrowing FileTree) {
         let (node, it) = (plan.nodes[index], layout.inodes[index])
-        guard part == .tail ? it.tail > 0 : it.blocks > 0 else { return }
+        guard it.tail > 0 else { return }
         if node.directory != ImagePlan.none {
-            emitDirectory(part, plan.directories[Int(node.directory)], it, plan, layout, tree)
+            let directory = plan.directories[Int(node.directory)]
+            var records = plan.block(of: directory, from: Int(directory.first))
+            for _ in 0..<it.blocks { records = plan.block(of: directory, from: records.upperBound) }
+            emitEntries(records, of: directory, at: it.tailOffset, plan, layout, tree)
         } else if node.role == .ordinary {
-            emitContent(part, it, node, tree)
+            emitContent(.tail, it, node, tree)
         }
     }
 
@@ -120,34 +121,8 @@ struct ImageEmitter {
         }
     }
 
-    private func emitDirectory(
-        _ part: Part, _ directory: ImagePlan.Directory, _ it: ImageLayout.Inode, _ plan: borrowing ImagePlan,
-        _ layout: borrowing ImageLayout, _ tree: borrowing FileTree
-    ) {
-        var block = 0
-        var first = Int(directory.first)
-        let end = Int(directory.end)
-        while first < end {
-            var used = 0
-            var next = first
-            while next < end {
-                let need = DirectoryEntryLayout.size + Int(plan.records[next].nameLength)
-                if used + need > Erofs.blockSize { break }
-                used += need
-                next += 1
-            }
-            let isInBlocks = block < Int(it.blocks)
-            if isInBlocks == (part == .blocks) {
-                let start = isInBlocks ? (Int(it.dataBlock) + block) * Erofs.blockSize : it.tailOffset
-                emitEntries(first..<next, of: directory, at: start, plan, layout, tree)
-            }
-            block += 1
-            first = next
-        }
-    }
-
     /// Writes one block of a directory: all entries, then all names.
-    private func emitEntries(
+    func emitEntries(
         _ range: Range<Int>, of directory: ImagePlan.Directory, at start: Int, _ plan: borrowing ImagePlan, _ layout: borrowing ImageLayout,
         _ tree: borrowing FileTree
     ) {
@@ -192,37 +167,24 @@ struct ImageEmitter {
         }
     }
 
-    func emitSharedAttributes(_ lists: borrowing AttributeLists, at start: Int, _ tree: borrowing FileTree) {
-        var at = start
-        for reference in lists.table.shared { at += emitEntry(lists, reference, at: at, tree) }
-    }
-
-    /// Writes an entry and returns its size in bytes.
-    private func emitEntry(
+    /// Writes an attribute and returns its size in bytes.
+    @discardableResult
+    func emitEntry(
         _ lists: borrowing AttributeLists, _ reference: AttributeTable.Reference, at: Int, _ tree: borrowing FileTree
     ) -> Int {
-        let name = lists.table.names[Int(lists.table.nameIndex(of: reference))]
-        let valueAt = at + AttributeEntryLayout.size + name.suffix.count
-        let size: Int
+        let name = lists.table.name(of: reference)
+        let suffixLength = lists.table.suffixLength(of: reference)
+        let valueAt = at + AttributeEntryLayout.size + suffixLength
+        let size = lists.table.valueLength(of: reference, in: tree)
         switch reference.kind {
-        case .kept:
-            let value = lists.table.kept[reference.index].value.bytes
-            out.put(value, at: valueAt)
-            size = value.count
-        case .metacopy, .redirect:
-            let digest = tree.object(reference.index)
-            if reference.kind == .metacopy {
-                size = ObjectAttribute.metacopySize(digest.algorithm)
-                ObjectAttribute.encodeMetacopy(digest, into: out.room(size, at: valueAt))
-            } else {
-                size = ObjectAttribute.redirectSize(digest.algorithm)
-                ObjectAttribute.encodeRedirect(digest, into: out.room(size, at: valueAt))
-            }
+        case .kept: lists.table.withKeptValue(reference.index) { out.put($0, at: valueAt) }
+        case .metacopy: ObjectAttribute.encodeMetacopy(tree.object(reference.index), into: out.room(size, at: valueAt))
+        case .redirect: ObjectAttribute.encodeRedirect(tree.object(reference.index), into: out.room(size, at: valueAt))
         }
-        out.put(UInt8(truncatingIfNeeded: name.suffix.count), at: at + AttributeEntryLayout.nameLength)
+        out.put(UInt8(truncatingIfNeeded: suffixLength), at: at + AttributeEntryLayout.nameLength)
         out.put(name.prefix, at: at + AttributeEntryLayout.namePrefix)
         out.put(UInt16(truncatingIfNeeded: size), at: at + AttributeEntryLayout.valueSize)
-        out.put(name.suffix, at: at + AttributeEntryLayout.size)
-        return AttributeTable.entrySize(suffix: name.suffix.count, value: size)
+        lists.table.withSuffix(of: reference) { out.put($0, at: at + AttributeEntryLayout.size) }
+        return AttributeTable.entrySize(suffix: suffixLength, value: size)
     }
 }

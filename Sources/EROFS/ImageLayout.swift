@@ -240,13 +240,6 @@ extension AttributeLists {
     /// The size of an attribute that only one inode has, in bytes.
     @inline(__always)
     func localSize(_ reference: AttributeTable.Reference, _ tree: borrowing FileTree) -> Int {
-        let suffix = table.names[Int(table.nameIndex(of: reference))].suffix.count
-        switch reference.kind {
-        case .kept: return AttributeTable.entrySize(suffix: suffix, value: table.kept[reference.index].value.count)
-        case .metacopy:
-            return AttributeTable.entrySize(suffix: suffix, value: ObjectAttribute.metacopySize(tree.objectAlgorithm(reference.index)))
-        case .redirect:
-            return AttributeTable.entrySize(suffix: suffix, value: ObjectAttribute.redirectSize(tree.objectAlgorithm(reference.index)))
-        }
+        AttributeTable.entrySize(suffix: table.suffixLength(of: reference), value: table.valueLength(of: reference, in: tree))
     }
 }

@@ -276,6 +276,18 @@ struct ImagePlan {
             Node(inode: record.inode, record: index, directory: Self.none, links: links, kind: record.kind, role: record.role))
     }
 
+    /// The records that a block of a directory holds, from its first one on.
+    func block(of directory: Directory, from first: Int) -> Range<Int> {
+        var used = 0
+        var next = first
+        while next < Int(directory.end) {
+            used += DirectoryEntryLayout.size + Int(records[next].nameLength)
+            if used > Erofs.blockSize { break }
+            next += 1
+        }
+        return first..<next
+    }
+
     // MARK: Names
 
     /// Passes the name of an entry to `body`; the bytes are valid only during the call.

@@ -5,114 +5,142 @@ internal import ComposefsHashing
 /// The blocks of one directory: a single block of entries, or an index of hashes with leaf blocks below it (Documentation/filesystems/ext4/directory.rst).
 struct DirectoryBlocks {
     struct Entry: BitwiseCopyable {
-        /// Where the name begins in `names`.
-        private let start: UInt32
+        /// The position of the tree's entry, or `lostAndFound`.
+        private let position: UInt32
         var inode: UInt32
         var hash: UInt32 = 0
         var minor: UInt32 = 0
         private let nameLength: UInt8
         var kind: FileTree.Kind
 
-        /// - Parameter name: the range in the names, at most 255 bytes.
-        init(name: Range<Int>, inode: UInt32, kind: FileTree.Kind) {
-            start = UInt32(name.lowerBound)
-            nameLength = UInt8(name.count)
+        private static let lostAndFound = UInt32.max
+
+        /// - Parameter entry: with a name of at most 255 bytes; nil for `lost+found`.
+        init(_ entry: FileTree.EntryID?, of tree: FileTree, inode: UInt32, kind: FileTree.Kind) {
+            position = entry.map { UInt32($0.arenaIndex) } ?? Self.lostAndFound
+            nameLength = UInt8(entry.map { tree.nameLength(of: $0) } ?? InodeList.lostAndFound.count)
             self.inode = inode
             self.kind = kind
         }
 
-        var name: Range<Int> { Int(start)..<(Int(start) + Int(nameLength)) }
         var length: Int { EntryLayout.recordLength(name: Int(nameLength)) }
+
+        /// The order in which names are stored in the tree.
+        static func isStoredBefore(_ lhs: Entry, _ rhs: Entry) -> Bool { lhs.position < rhs.position }
+
+        func withName<Result>(in tree: FileTree, _ body: (UnsafeRawBufferPointer) -> Result) -> Result {
+            if position == Self.lostAndFound { return InodeList.lostAndFound.bytes.withUnsafeBytes(body) }
+            return tree.withName(of: FileTree.EntryID(arenaIndex: Int(position)), body)
+        }
     }
 
     private static let dot = UInt8(ascii: ".")
     private static let dotsSize = 2 * 12
 
-    private let names: [UInt8]
-    private var entries: [Entry]
-    /// The range in `entries` of each leaf block; empty without an index.
-    private var leaves: [Range<Int>] = []
+    private let tree: FileTree
+    private var entries: LargeArray<Entry>
+    /// The first entry of each leaf block; empty without an index.
+    private var leaves: [UInt32] = []
     private var nodeCount = 0
 
     var isIndexed: Bool { !leaves.isEmpty }
     var blockCount: Int { isIndexed ? 1 + nodeCount + leaves.count : 1 }
 
     /// - Parameter entries: All entries except `.` and `..`, with valid names.
-    init(_ entries: [Entry], names: [UInt8], hash: DirectoryHash) throws(Unwritable) {
-        self.names = names
+    init(_ entries: consuming LargeArray<Entry>, of tree: FileTree, hash: DirectoryHash) throws(Unwritable) {
+        self.tree = tree
         self.entries = entries
-        let size = entries.reduce(Self.dotsSize) { $0 + $1.length }
+        var size = Self.dotsSize
+        for index in self.entries.indices { size += self.entries[index].length }
         guard size > EntryLayout.blockSpace else { return }
 
-        names.withUnsafeBytes { all in
-            for index in self.entries.indices {
-                let name = UnsafeRawBufferPointer(rebasing: all[self.entries[index].name])
-                (self.entries[index].hash, self.entries[index].minor) = hash(name)
-            }
-            self.entries.sort {
-                if $0.hash != $1.hash { return $0.hash < $1.hash }
-                if $0.minor != $1.minor { return $0.minor < $1.minor }
-                return compareBytes(UnsafeRawBufferPointer(rebasing: all[$0.name]), UnsafeRawBufferPointer(rebasing: all[$1.name])) < 0
-            }
+        for index in self.entries.indices {
+            (self.entries[index].hash, self.entries[index].minor) = self.entries[index].withName(in: tree) { hash($0) }
         }
-        var (first, used) = (0, 0)
-        for (index, entry) in self.entries.enumerated() {
-            if used + entry.length > EntryLayout.blockSpace {
-                leaves.append(first..<index)
-                (first, used) = (index, 0)
-            }
-            used += entry.length
+        self.entries.sort { left, right in
+            if left.hash != right.hash { return left.hash < right.hash }
+            if left.minor != right.minor { return left.minor < right.minor }
+            return left.withName(in: tree) { name in right.withName(in: tree) { compareBytes(name, $0) < 0 } }
         }
-        leaves.append(first..<self.entries.count)
+        var used = 0
+        for index in self.entries.indices {
+            let length = self.entries[index].length
+            if index == 0 || used + length > EntryLayout.blockSpace {
+                leaves.append(UInt32(index))
+                used = 0
+            }
+            used += length
+        }
         if leaves.count > IndexLayout.rootLimit {
             nodeCount = (leaves.count + IndexLayout.nodeLimit - 1) / IndexLayout.nodeLimit
-            guard nodeCount <= IndexLayout.rootLimit else { throw Unwritable(.directoryTooLarge(entries: entries.count)) }
+            guard nodeCount <= IndexLayout.rootLimit else { throw Unwritable(.directoryTooLarge(entries: self.entries.count)) }
         }
     }
 
-    /// The bytes of all blocks.
+    /// The bytes of a range of blocks.
+    ///
     /// - Parameter seed: The start of the checksums of the inode's blocks.
-    func encode(own: UInt32, parent: UInt32, seed: UInt32) -> [UInt8] {
-        var bytes = [UInt8](repeating: 0, count: blockCount * Ext4Format.blockSize)
+    func encode(_ blocks: Range<Int>, own: UInt32, parent: UInt32, seed: UInt32) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: blocks.count * Ext4Format.blockSize)
+        for block in blocks where block <= nodeCount {
+            let start = (block - blocks.lowerBound) * Ext4Format.blockSize
+            if block == 0 {
+                writeRoot(&bytes, at: start, own: own, parent: parent, seed)
+            } else {
+                bytes.put(UInt16(Ext4Format.blockSize), at: start + EntryLayout.recordLength)
+                let first = (block - 1) * IndexLayout.nodeLimit
+                let children = (first..<min(first + IndexLayout.nodeLimit, leaves.count)).map(leafChild)
+                writeIndex(&bytes, at: start, entries: IndexLayout.nodeEntries, limit: IndexLayout.nodeLimit, children, seed)
+            }
+        }
         guard isIndexed else {
-            writeRecord(&bytes, at: 0, inode: own, length: 12, type: .directory, name: [Self.dot])
-            let room = EntryLayout.blockSpace - 12
-            writeRecord(&bytes, at: 12, inode: parent, length: entries.isEmpty ? room : 12, type: .directory, name: [Self.dot, Self.dot])
-            writeEntries(&bytes, entries[...], from: Self.dotsSize, block: 0, seed: seed)
+            writeEntries(&bytes, [(at: 0, from: Self.dotsSize, entries: entries.indices)], seed: seed)
             return bytes
         }
-        // The record of `..` hides the index from kernels that do not know it.
-        writeRecord(&bytes, at: 0, inode: own, length: 12, type: .directory, name: [Self.dot])
-        writeRecord(
-            &bytes, at: 12, inode: parent, length: Ext4Format.blockSize - 12, type: .directory, name: [Self.dot, Self.dot])
-        bytes[IndexLayout.hashVersion] = Ext4Format.halfMD4
-        bytes[IndexLayout.infoLength] = 8
-        bytes[IndexLayout.levels] = nodeCount > 0 ? 1 : 0
-        let firstLeaf = 1 + nodeCount
-        let children = leaves.indices.map { (hash: leafHash($0), block: UInt32(firstLeaf + $0)) }
-        if nodeCount == 0 {
-            writeIndex(&bytes, block: 0, entries: IndexLayout.rootEntries, limit: IndexLayout.rootLimit, children[...], seed)
-        } else {
-            var top: [(hash: UInt32, block: UInt32)] = []
-            for node in 0..<nodeCount {
-                let first = node * IndexLayout.nodeLimit
-                let part = children[first..<min(first + IndexLayout.nodeLimit, children.count)]
-                let start = (1 + node) * Ext4Format.blockSize
-                bytes.put(UInt16(Ext4Format.blockSize), at: start + EntryLayout.recordLength)
-                writeIndex(&bytes, block: 1 + node, entries: IndexLayout.nodeEntries, limit: IndexLayout.nodeLimit, part, seed)
-                top.append((children[first].hash, UInt32(1 + node)))
-            }
-            writeIndex(&bytes, block: 0, entries: IndexLayout.rootEntries, limit: IndexLayout.rootLimit, top[...], seed)
+        let written = blocks.clamped(to: firstLeaf..<blockCount).map { block in
+            (at: (block - blocks.lowerBound) * Ext4Format.blockSize, from: 0, entries: entries(ofLeaf: block - firstLeaf))
         }
-        for (index, leaf) in leaves.enumerated() {
-            writeEntries(&bytes, entries[leaf], from: 0, block: firstLeaf + index, seed: seed)
-        }
+        writeEntries(&bytes, written, seed: seed)
         return bytes
+    }
+
+    private var firstLeaf: Int { 1 + nodeCount }
+
+    private func entries(ofLeaf leaf: Int) -> Range<Int> {
+        Int(leaves[leaf])..<(leaf + 1 < leaves.count ? Int(leaves[leaf + 1]) : entries.count)
+    }
+
+    private typealias Child = (hash: UInt32, block: UInt32)
+
+    private func leafChild(_ leaf: Int) -> Child { (leafHash(leaf), UInt32(firstLeaf + leaf)) }
+
+    /// Writes what the first block has besides entries.
+    private func writeRoot(_ bytes: inout [UInt8], at start: Int, own: UInt32, parent: UInt32, _ seed: UInt32) {
+        writeRecord(&bytes, at: start, inode: own, length: 12, type: .directory, name: [Self.dot])
+        guard isIndexed else {
+            let room = EntryLayout.blockSpace - 12
+            writeRecord(
+                &bytes, at: start + 12, inode: parent, length: entries.isEmpty ? room : 12, type: .directory, name: [Self.dot, Self.dot])
+            return
+        }
+        // The record of `..` hides the index from kernels that do not know it.
+        writeRecord(
+            &bytes, at: start + 12, inode: parent, length: Ext4Format.blockSize - 12, type: .directory, name: [Self.dot, Self.dot])
+        bytes[start + IndexLayout.hashVersion] = Ext4Format.halfMD4
+        bytes[start + IndexLayout.infoLength] = 8
+        bytes[start + IndexLayout.levels] = nodeCount > 0 ? 1 : 0
+        let children: [Child]
+        if nodeCount == 0 {
+            children = leaves.indices.map(leafChild)
+        } else {
+            children = (0..<nodeCount).map { (leafHash($0 * IndexLayout.nodeLimit), UInt32(1 + $0)) }
+        }
+        writeIndex(&bytes, at: start, entries: IndexLayout.rootEntries, limit: IndexLayout.rootLimit, children, seed)
     }
 
     /// The least hash of a leaf. Bit 0 is set if the leaf before it ends with the same hash.
     private func leafHash(_ leaf: Int) -> UInt32 {
-        let first = leaves[leaf].lowerBound
+        let first = Int(leaves[leaf])
         guard first > 0 else { return 0 }
         let hash = entries[first].hash
         return entries[first - 1].hash == hash ? hash | 1 : hash
@@ -128,27 +156,34 @@ struct DirectoryBlocks {
         bytes.put(name, at: offset + EntryLayout.name)
     }
 
-    /// Writes the entries of a block. The last record extends to the block's tail.
-    private func writeEntries(_ bytes: inout [UInt8], _ part: ArraySlice<Entry>, from offset: Int, block: Int, seed: UInt32) {
-        let start = block * Ext4Format.blockSize
-        var at = offset
-        for (index, entry) in zip(part.indices, part) {
-            let length = index == part.endIndex - 1 ? EntryLayout.blockSpace - at : entry.length
-            writeRecord(&bytes, at: start + at, inode: entry.inode, length: length, type: entry.kind, name: names[entry.name])
-            at += entry.length
+    /// Writes blocks of entries, each of which has room from an offset on. The last record of a block extends to its tail.
+    private func writeEntries(_ bytes: inout [UInt8], _ blocks: [(at: Int, from: Int, entries: Range<Int>)], seed: UInt32) {
+        // Each with the offset and the length of its record, in the order of the tree: names of a large tree can be far from each other.
+        var records: [(entry: Entry, at: Int, length: Int)] = []
+        records.reserveCapacity(blocks.reduce(0) { $0 + $1.entries.count })
+        for block in blocks {
+            var at = block.at + block.from
+            for index in block.entries {
+                let entry = entries[index]
+                let isLast = index + 1 == block.entries.upperBound
+                records.append((entry, at, isLast ? block.at + EntryLayout.blockSpace - at : entry.length))
+                at += entry.length
+            }
         }
-        let tail = start + EntryLayout.blockSpace
-        bytes.put(UInt16(EntryLayout.tailSize), at: tail + EntryLayout.recordLength)
-        bytes[tail + EntryLayout.fileType] = Ext4Format.tailType
-        bytes.put(crc32c(seed, bytes[start..<tail]), at: start + EntryLayout.checksum)
+        records.sort { Entry.isStoredBefore($0.entry, $1.entry) }
+        for (entry, at, length) in records {
+            entry.withName(in: tree) { writeRecord(&bytes, at: at, inode: entry.inode, length: length, type: entry.kind, name: $0) }
+        }
+        for block in blocks {
+            let tail = block.at + EntryLayout.blockSpace
+            bytes.put(UInt16(EntryLayout.tailSize), at: tail + EntryLayout.recordLength)
+            bytes[tail + EntryLayout.fileType] = Ext4Format.tailType
+            bytes.put(crc32c(seed, bytes[block.at..<tail]), at: block.at + EntryLayout.checksum)
+        }
     }
 
     /// Writes the limit, the count and the entries of an index block. The first entry has no hash.
-    private func writeIndex(
-        _ bytes: inout [UInt8], block: Int, entries offset: Int, limit: Int, _ children: ArraySlice<(hash: UInt32, block: UInt32)>,
-        _ seed: UInt32
-    ) {
-        let start = block * Ext4Format.blockSize
+    private func writeIndex(_ bytes: inout [UInt8], at start: Int, entries offset: Int, limit: Int, _ children: [Child], _ seed: UInt32) {
         var at = start + offset
         for (index, child) in children.enumerated() {
             if index > 0 { bytes.put(child.hash, at: at) }

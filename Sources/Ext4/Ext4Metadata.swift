@@ -23,6 +23,8 @@ public struct Ext4Metadata: Sequence, IteratorProtocol {
     private let descriptors: [UInt8]
     /// Blocks at the start of a group, which are before all others.
     private var header: ArraySlice<Ext4Blocks> = []
+    /// After `header`: inodes of the group that was opened last, from 0 on, that are not written yet.
+    private var inodes: Range<Int> = 0..<0
     private var pending: ArraySlice<Ext4Blocks> = []
     private var nextGroup = 0
     private var step = Step.system
@@ -31,6 +33,8 @@ public struct Ext4Metadata: Sequence, IteratorProtocol {
         case system
         /// The metadata of a node.
         case node(Int)
+        /// The blocks of a directory from one on.
+        case directory(Int, DirectoryBlocks, block: Int)
         /// The contents of a file.
         case file(Int)
         case end
@@ -55,6 +59,7 @@ public struct Ext4Metadata: Sequence, IteratorProtocol {
     public mutating func next() -> Ext4Blocks? {
         while true {
             if let blocks = header.popFirst() { return blocks }
+            if !inodes.isEmpty { return nextInodes() }
             if pending.isEmpty { fill() }
             guard let blocks = pending.first else {
                 guard nextGroup < plan.geometry.groups else { return nil }
@@ -95,14 +100,24 @@ public struct Ext4Metadata: Sequence, IteratorProtocol {
         }
         guard flags & GroupDescriptor.inodesUninitialized == 0 else { return }
         header.append(Ext4Blocks(block: geometry.inodeBitmap(group), writer.table.inodeBitmap(group)))
-        var inodes = ByteWriter(capacity: writer.table.usedInodes(group) * Ext4Format.inodeSize)
-        let start = UInt32(group * geometry.inodesPerGroup)
-        for index in 0..<UInt32(writer.table.usedInodes(group)) { inodes.append(inode(start + index + 1)) }
-        inodes.pad(to: Ext4Format.blockSize)
-        header.append(Ext4Blocks(block: geometry.inodeTable(group), inodes.bytes))
+        inodes = 0..<writer.table.usedInodes(group)
     }
 
     // MARK: Inodes
+
+    /// Inodes that are made at a time; whole blocks.
+    private static let inodePart = 4096
+
+    private mutating func nextInodes() -> Ext4Blocks {
+        let group = nextGroup - 1
+        let part = inodes.prefix(Self.inodePart)
+        inodes = part.endIndex..<inodes.upperBound
+        var bytes = ByteWriter(capacity: part.count * Ext4Format.inodeSize + Ext4Format.blockSize)
+        let first = UInt32(group * plan.geometry.inodesPerGroup) + 1
+        for index in part { bytes.append(inode(first + UInt32(index))) }
+        bytes.pad(to: Ext4Format.blockSize)
+        return Ext4Blocks(block: plan.geometry.inodeTable(group) + UInt64(part.startIndex / Ext4Format.inodesPerBlock), bytes.bytes)
+    }
 
     private func inode(_ number: UInt32) -> [UInt8] {
         let empty = [UInt8](repeating: 0, count: Ext4Format.inodeSize)
@@ -128,7 +143,7 @@ public struct Ext4Metadata: Sequence, IteratorProtocol {
         record.blocks = runs.reduce(UInt64(extentBlocks.count)) { $0 + UInt64($1.count) } + (node.hasAttributeBlock ? 1 : 0)
         record.attributeBlock = plan.allocations[index].attributeBlock
         // Values in inodes of their own count for every inode that has them.
-        for value in list.attributes(of: node)?.separateValues ?? [] { record.blocks += Ext4Format.blocks(UInt64(value.count)) }
+        for value in list.separateValues(of: node) { record.blocks += Ext4Format.blocks(UInt64(value.count)) }
         if isInBlocks {
             record.flags |= Ext4Format.flagExtents
             record.blockMap = ExtentTree.encode(runs, blocks: extentBlocks, seed: checksums.inodeSeed(number)).root
@@ -144,7 +159,7 @@ public struct Ext4Metadata: Sequence, IteratorProtocol {
         case .value:
             record.mode = 0o100600
             record.flags |= Ext4Format.flagAttributeValue
-            let value = list.values[Int(node.value)]
+            let value = list.value(of: node)
             let references = list.valueReferences[Int(node.value)]
             return record.encodeValue(number, hash: crc32c(checksums.seed, value), references: references, checksums)
         case .lostAndFound: record.mode = 0o040700
@@ -179,10 +194,18 @@ public struct Ext4Metadata: Sequence, IteratorProtocol {
                 if let journal = plan.journal.first { pending.append(Ext4Blocks(block: journal.start, writer.journalSuperblock)) }
                 step = .node(0)
             case .node(let index) where index == nodes.count: step = .file(0)
+            case .node(let index) where nodes[index].kind == .directory:
+                appendAttributes(index)
+                step = .directory(index, directory(index), block: 0)
             case .node(let index):
                 appendAttributes(index)
                 if nodes[index].kind != .regular || nodes[index].role == .value { appendContent(index) }
                 step = .node(index + 1)
+            case .directory(let index, let directory, let block) where block == directory.blockCount:
+                appendExtentTree(index)
+                step = .node(index + 1)
+            case .directory(let index, let directory, let block):
+                step = .directory(index, directory, block: appendPart(of: directory, index, from: block))
             case .file(let index) where index == nodes.count: step = .end
             case .file(let index):
                 if nodes[index].kind == .regular, nodes[index].role == .tree { appendContent(index) }
@@ -200,45 +223,61 @@ public struct Ext4Metadata: Sequence, IteratorProtocol {
     }
 
     private mutating func appendContent(_ index: Int) {
-        let list = plan.list
-        let node = list.nodes[index]
-        let number = InodeList.number(index)
         let runs = plan.dataRuns(index)
-        guard !runs.isEmpty else { return }
-        if let content = content(node, index) {
-            for run in runs {
-                let start = Int(run.logical) * Ext4Format.blockSize
-                let end = start + Int(run.count) * Ext4Format.blockSize
-                // Usually there is one run, and the content is not copied.
-                var part = content
-                if start > 0 || end < content.count { part = Array(content[start..<Swift.min(end, content.count)]) }
-                part.append(contentsOf: repeatElement(0, count: end - start - part.count))
-                pending.append(Ext4Blocks(block: run.start, part))
-            }
+        guard !runs.isEmpty, let content = content(plan.list.nodes[index]) else { return appendExtentTree(index) }
+        for run in runs {
+            let start = Int(run.logical) * Ext4Format.blockSize
+            let end = start + Int(run.count) * Ext4Format.blockSize
+            // Usually there is one run, and the content is not copied.
+            var part = content
+            if start > 0 || end < content.count { part = Array(content[start..<Swift.min(end, content.count)]) }
+            part.append(contentsOf: repeatElement(0, count: end - start - part.count))
+            pending.append(Ext4Blocks(block: run.start, part))
         }
+        appendExtentTree(index)
+    }
+
+    private mutating func appendExtentTree(_ index: Int) {
         let blocks = plan.treeBlocks(index)
         guard !blocks.isEmpty else { return }
-        for (block, bytes) in ExtentTree.encode(runs, blocks: blocks, seed: checksums.inodeSeed(number)).blocks {
+        let seed = checksums.inodeSeed(InodeList.number(index))
+        for (block, bytes) in ExtentTree.encode(plan.dataRuns(index), blocks: blocks, seed: seed).blocks {
             pending.append(Ext4Blocks(block: block, bytes))
         }
     }
 
     /// The bytes of an inode that come from the tree; nil if they are those of an object.
-    private func content(_ node: InodeList.Node, _ index: Int) -> [UInt8]? {
-        let list = plan.list
-        let number = InodeList.number(index)
-        if node.kind == .directory {
-            let parent = InodeList.number(Int(node.parent))
-            do throws(Unwritable) {
-                return try list.directory(index).encode(own: number, parent: parent, seed: checksums.inodeSeed(number))
-            } catch {
-                preconditionFailure("a directory that was planned cannot be written")
-            }
-        }
-        if node.role == .value { return list.values[Int(node.value)] }
-        switch list.tree.content(of: node.inode) {
+    private func content(_ node: InodeList.Node) -> [UInt8]? {
+        if node.role == .value { return plan.list.value(of: node) }
+        switch plan.list.tree.content(of: node.inode) {
         case .inline(let bytes), .symbolicLink(let bytes): return bytes.bytes
         default: return nil
         }
+    }
+
+    // MARK: Directories
+
+    /// Blocks of a directory that are made at a time.
+    private static let directoryPart = 128
+
+    private func directory(_ index: Int) -> DirectoryBlocks {
+        do throws(Unwritable) {
+            return try plan.list.directory(index)
+        } catch {
+            preconditionFailure("a directory that was planned cannot be written")
+        }
+    }
+
+    /// Appends consecutive blocks of a directory, and returns the number of the next one.
+    private mutating func appendPart(of directory: DirectoryBlocks, _ index: Int, from block: Int) -> Int {
+        guard let run = plan.dataRuns(index).first(where: { Int($0.logical) + Int($0.count) > block }) else {
+            preconditionFailure("a block of a directory without a place")
+        }
+        let end = Swift.min(block + Self.directoryPart, Int(run.logical) + Int(run.count))
+        let number = InodeList.number(index)
+        let bytes = directory.encode(
+            block..<end, own: number, parent: InodeList.number(Int(plan.list.nodes[index].parent)), seed: checksums.inodeSeed(number))
+        pending.append(Ext4Blocks(block: run.start + UInt64(block - Int(run.logical)), bytes))
+        return end
     }
 }

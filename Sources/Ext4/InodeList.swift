@@ -33,6 +33,13 @@ struct InodeList: Sendable {
         var count: UInt32
     }
 
+    /// What is known of a list of attributes, which is made of the tree when it is needed.
+    private struct AttributeForm: BitwiseCopyable {
+        var isChecked = false
+        var hasBlock = false
+        var hasSeparateValues = false
+    }
+
     static let none = UInt32.max
     static let lostAndFound: ByteString = "lost+found"
 
@@ -40,12 +47,11 @@ struct InodeList: Sendable {
     private(set) var nodes: LargeArray<Node>
     private var segments: LargeArray<Segment>
     /// Values that have inodes of their own, each once, and the number of inodes that refer to each.
-    private(set) var values: [[UInt8]] = []
-    private(set) var valueReferences: [UInt64] = []
-    private var valueIndex: [[UInt8]: Int] = [:]
+    private(set) var values: DistinctBytes
+    private(set) var valueReferences: LargeArray<UInt64>
     private var firstValue = 0
-    /// By the number of the tree's group of equal attributes.
-    private var attributeLists: [Int: AttributeList] = [:]
+    /// By the number of the tree's list of attributes.
+    private var attributeForms: LargeArray<AttributeForm>
     /// For each inode of the tree, its index in `nodes`.
     private var slots: LargeArray<UInt32>
     private let hasLostAndFound: Bool
@@ -67,6 +73,9 @@ struct InodeList: Sendable {
         nodes = LargeArray(in: tree.memory)
         segments = LargeArray(in: tree.memory)
         slots = LargeArray(repeating: Self.none, count: tree.inodeCapacity, in: tree.memory)
+        values = DistinctBytes(in: tree.memory)
+        valueReferences = LargeArray(in: tree.memory)
+        attributeForms = LargeArray(repeating: AttributeForm(), count: tree.attributeListCapacity, in: tree.memory)
         hasLostAndFound = options.hasLostAndFound && tree.entry(Self.lostAndFound, in: FileTree.root) == nil
         uuid = options.uuid ?? Ext4UUID(digest: TreeDigest.of(tree))
         hash = DirectoryHash(seed: uuid.bytes, isSigned: false)
@@ -77,15 +86,33 @@ struct InodeList: Sendable {
 
     // MARK: Reading
 
+    /// The attributes of an inode that was checked; nil if it has none.
     func attributes(of node: Node) -> AttributeList? {
-        node.role == .tree ? attributeLists[tree.extendedAttributeGroup(of: node.inode)] : nil
+        guard node.role == .tree, tree.extendedAttributeGroup(of: node.inode) != 0 else { return nil }
+        do throws(Unwritable) {
+            return try AttributeList(tree.extendedAttributes(of: node.inode))
+        } catch {
+            preconditionFailure("attributes that were checked cannot be written")
+        }
+    }
+
+    private func form(of node: Node) -> AttributeForm {
+        node.role == .tree ? attributeForms[tree.extendedAttributeGroup(of: node.inode)] : AttributeForm()
+    }
+
+    /// The values of an inode's attributes that have inodes of their own.
+    func separateValues(of node: Node) -> [[UInt8]] {
+        form(of: node).hasSeparateValues ? attributes(of: node)?.separateValues ?? [] : []
     }
 
     /// The number of the inode that holds a value.
     func number(ofValue value: [UInt8]) -> UInt32 {
-        guard let index = valueIndex[value] else { preconditionFailure("a value without an inode") }
+        guard let index = value.withUnsafeBytes({ values.number(of: $0) }) else { preconditionFailure("a value without an inode") }
         return Self.number(firstValue + index)
     }
+
+    /// A value that has an inode of its own.
+    func value(of node: Node) -> [UInt8] { values.withBytes(of: Int(node.value)) { Array($0) } }
 
     /// Passes the segments of an inode to `body`.
     func forEachSegment(of node: Node, _ body: (Segment) -> Void) {
@@ -93,27 +120,18 @@ struct InodeList: Sendable {
     }
 
     func directory(_ index: Int) throws(Unwritable) -> DirectoryBlocks {
-        var names: [UInt8] = []
-        var entries: [DirectoryBlocks.Entry] = []
-        func add(_ name: Int, _ node: Int, _ kind: FileTree.Kind) {
-            entries.append(DirectoryBlocks.Entry(name: name..<names.count, inode: Self.number(node), kind: kind))
-        }
+        var entries = LargeArray<DirectoryBlocks.Entry>(in: tree.memory)
         if index == 0, hasLostAndFound {
-            names += Self.lostAndFound.bytes
-            add(0, 1, .directory)
+            entries.append(DirectoryBlocks.Entry(nil, of: tree, inode: Self.number(1), kind: .directory))
         }
         if nodes[index].role == .tree {
-            let sorted = tree.sortedEntries(of: nodes[index].inode)
-            entries.reserveCapacity(entries.count + sorted.count)
-            names.reserveCapacity(sorted.reduce(names.count) { $0 + tree.nameLength(of: $1) })
-            for entry in sorted {
-                let start = names.count
-                tree.withName(of: entry) { names.append(contentsOf: $0) }
+            for entry in tree.sortedEntries(of: nodes[index].inode) {
                 let inode = tree.inode(of: entry)
-                add(start, Int(slots[inode.arenaIndex]), tree.kind(of: inode))
+                let number = Self.number(Int(slots[inode.arenaIndex]))
+                entries.append(DirectoryBlocks.Entry(entry, of: tree, inode: number, kind: tree.kind(of: inode)))
             }
         }
-        return try DirectoryBlocks(entries, names: names, hash: hash)
+        return try DirectoryBlocks(entries, of: tree, hash: hash)
     }
 
     func path(_ index: Int) -> ByteString {
@@ -142,7 +160,7 @@ struct InodeList: Sendable {
             nodes[0].links += 1
         }
         // An explicit stack instead of recursion, because the tree determines the depth.
-        var open: [(node: UInt32, entries: [FileTree.EntryID], next: Int)] = [(0, tree.sortedEntries(of: FileTree.root), 0)]
+        var open: [(node: UInt32, entries: FileTree.EntryList, next: Int)] = [(0, tree.sortedEntries(of: FileTree.root), 0)]
         while let (parent, entries, next) = open.last {
             guard next < entries.count else {
                 open.removeLast()
@@ -177,9 +195,11 @@ struct InodeList: Sendable {
         let time = tree.modified(of: node.inode)
         guard time.nanoseconds < 1_000_000_000 else { throw Unwritable(.nanosecondsTooLarge(time.nanoseconds)) }
         if node.kind != .directory, node.links > Ext4Format.maximumLinks { throw Unwritable(.tooManyLinks(node.links)) }
-        let group = tree.extendedAttributeGroup(of: node.inode)
-        if group != 0, attributeLists[group] == nil {
-            attributeLists[group] = try AttributeList(tree.extendedAttributes(of: node.inode))
+        let list = tree.extendedAttributeGroup(of: node.inode)
+        if list != 0, !attributeForms[list].isChecked {
+            let attributes = try AttributeList(tree.extendedAttributes(of: node.inode))
+            attributeForms[list] = AttributeForm(
+                isChecked: true, hasBlock: attributes.hasBlock, hasSeparateValues: !attributes.separateValues.isEmpty)
         }
         switch tree.content(of: node.inode) {
         case .symbolicLink(let target):
@@ -198,18 +218,15 @@ struct InodeList: Sendable {
         let count = nodes.count
         firstValue = count
         for index in 0..<count {
-            guard let list = attributes(of: nodes[index]) else { continue }
-            nodes[index].hasAttributeBlock = list.hasBlock
-            for value in list.separateValues {
-                if let known = valueIndex[value] {
-                    valueReferences[known] += 1
+            nodes[index].hasAttributeBlock = form(of: nodes[index]).hasBlock
+            for value in separateValues(of: nodes[index]) {
+                let number = value.withUnsafeBytes { values.insert($0) }
+                if number < valueReferences.count {
+                    valueReferences[number] += 1
                     continue
                 }
-                valueIndex[value] = values.count
                 nodes.append(
-                    Node(
-                        inode: FileTree.root, role: .value, kind: .regular, parent: 0, links: 1, value: UInt32(values.count)))
-                values.append(value)
+                    Node(inode: FileTree.root, role: .value, kind: .regular, parent: 0, links: 1, value: UInt32(number)))
                 valueReferences.append(1)
             }
         }
@@ -220,7 +237,7 @@ struct InodeList: Sendable {
     /// The size of an inode's content in bytes, and whether blocks hold it.
     func content(of node: Node) -> (size: UInt64, isInBlocks: Bool) {
         switch node.role {
-        case .value: return (UInt64(values[Int(node.value)].count), true)
+        case .value: return (UInt64(values.byteCount(of: Int(node.value))), true)
         case .lostAndFound: return (UInt64(Ext4Format.blockSize), true)
         case .tree: break
         }
@@ -321,7 +338,7 @@ enum TreeDigest {
         }
 
         add(FileTree.root)
-        var open: [(directory: FileTree.InodeID, entries: [FileTree.EntryID], next: Int)] = [
+        var open: [(directory: FileTree.InodeID, entries: FileTree.EntryList, next: Int)] = [
             (FileTree.root, tree.sortedEntries(of: FileTree.root), 0)
         ]
         while let (directory, entries, next) = open.last {

@@ -7,12 +7,12 @@ extension FileTree {
     ///   - top: the entries of the root, in order.
     ///   - body: takes the absolute path, the inode, and for a further name of a leaf the path of its first name.
     package func forEachEntry<Failure: Error>(
-        from top: [EntryID], _ body: (ByteString, InodeID, _ first: ByteString?) throws(Failure) -> Void
+        from top: EntryList, _ body: (ByteString, InodeID, _ first: ByteString?) throws(Failure) -> Void
     ) throws(Failure) {
         /// The path of the first name of each leaf that has several names.
         var firstNames: [InodeID: ByteString] = [:]
         // An explicit stack instead of recursion, because the input determines the depth.
-        var levels: [(entries: [EntryID], at: Int, pathLength: Int)] = [(top, 0, 0)]
+        var levels: [(entries: EntryList, at: Int, pathLength: Int)] = [(top, 0, 0)]
         var path: [UInt8] = []
         while let level = levels.last {
             path.removeSubrange(level.pathLength...)

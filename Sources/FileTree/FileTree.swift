@@ -83,9 +83,8 @@ public struct FileTree: Sendable {
     var blob: LargeArray<UInt8>
     /// The distinct objects, those of SHA-256 first.
     var objects: [ObjectIDTable]
-    var attributeLists: [[ExtendedAttribute]] = [[]]
-    /// The places of the lists, but of the empty one, which is the first.
-    var attributeIndex: [[ExtendedAttribute]: UInt32] = [:]
+    /// One element: a tree is a small value.
+    var attributes: [AttributeStore]
     /// Finds the entry for a directory and a name.
     var table: LargeTable
 
@@ -98,11 +97,13 @@ public struct FileTree: Sendable {
         names = LargeArray(in: memory)
         blob = LargeArray(in: memory)
         objects = [ObjectIDTable(.sha256, in: memory), ObjectIDTable(.sha512, in: memory)]
+        attributes = [AttributeStore(in: memory)]
         table = LargeTable(in: memory)
         inodes.append(makeInode(metadata, shape: .directory))
     }
 
-    /// Whether the entries of each directory are side by side in ascending order of their names, and so are their inodes.
+    /// Whether the entries of each directory are side by side in ascending order of their names, with no other one between them, and so are their
+    /// inodes.
     var isInOrder = true
 
     /// Where the tree is, for what is made of it.
@@ -117,7 +118,7 @@ public struct FileTree: Sendable {
     public var entryCapacity: Int { entries.count }
 
     /// The total size of names and values of all distinct lists of extended attributes, in bytes.
-    public internal(set) var attributeBytes = 0
+    public var attributeBytes: Int { attributes[0].byteCount }
 
     public func kind(of inode: InodeID) -> Kind {
         switch self[inode].shape {
@@ -142,7 +143,7 @@ public struct FileTree: Sendable {
     public func metadata(of inode: InodeID) -> Metadata {
         let it = self[inode]
         return Metadata(
-            permissions: it.permissions, uid: it.uid, gid: it.gid, modified: it.modified, sorted: attributeLists[Int(it.attributes)])
+            permissions: it.permissions, uid: it.uid, gid: it.gid, modified: it.modified, sorted: attributes[0][it.attributes])
     }
 
     public func permissions(of inode: InodeID) -> UInt16 { self[inode].permissions }
@@ -151,19 +152,38 @@ public struct FileTree: Sendable {
     public func modified(of inode: InodeID) -> Timestamp { self[inode].modified }
 
     /// The extended attributes in ascending byte order of their names.
-    public func extendedAttributes(of inode: InodeID) -> [ExtendedAttribute] { attributeLists[Int(self[inode].attributes)] }
+    public func extendedAttributes(of inode: InodeID) -> [ExtendedAttribute] { attributes[0][self[inode].attributes] }
 
     /// A number that is the same for inodes with the same attributes; 0 means none. It allows grouping without comparing.
     public func extendedAttributeGroup(of inode: InodeID) -> Int { Int(self[inode].attributes) }
 
+    /// The number of distinct lists of attributes that were ever added: every `extendedAttributeGroup` is smaller.
+    package var attributeListCapacity: Int { attributes[0].listCount }
+
+    /// The number of distinct attributes that were ever added: every number of one is smaller.
+    package var attributeCapacity: Int { attributes[0].attributeCount }
+
+    /// Passes the numbers of an inode's attributes to `body`, in ascending byte order of the names. Equal attributes have the same number.
+    package func forEachAttribute<Failure: Error>(
+        of inode: InodeID, _ body: (_ number: Int) throws(Failure) -> Void
+    ) throws(Failure) {
+        let list = self[inode].attributes
+        if list != 0 { try attributes[0].forEachAttribute(of: list, body) }
+    }
+
+    /// Passes name and value of an attribute to `body`. The bytes are valid only during the call.
+    package func withAttribute<Result, Failure: Error>(
+        _ number: Int, _ body: (_ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) throws(Failure) -> Result
+    ) throws(Failure) -> Result { try attributes[0].withAttribute(number, body) }
+
     public mutating func setMetadata(of inode: InodeID, to metadata: Metadata) {
-        let attributes = intern(metadata.extendedAttributes)
+        let list = attributes[0].insert(metadata.extendedAttributes)
         withInode(inode) {
             $0.permissions = metadata.permissions
             $0.uid = metadata.uid
             $0.gid = metadata.gid
             $0.modified = metadata.modified
-            $0.attributes = attributes
+            $0.attributes = list
         }
     }
 
@@ -173,19 +193,18 @@ public struct FileTree: Sendable {
 
     /// Rewrites the extended attributes of all inodes. `transform` is called once for each distinct list.
     public mutating func mapExtendedAttributes(_ transform: ([ExtendedAttribute]) -> [ExtendedAttribute]) {
-        let old = attributeLists
-        attributeLists = [[]]
-        attributeIndex = [:]
-        attributeBytes = 0
-        let moved = old.map { intern(transform($0)) }
+        let old = attributes[0]
+        attributes[0] = AttributeStore(in: memory)
+        var moved = LargeArray<UInt32>(in: memory)
+        for list in 0..<old.listCount { moved.append(attributes[0].insert(transform(old[UInt32(list)]))) }
         for index in inodes.indices { inodes[index].attributes = moved[Int(inodes[index].attributes)] }
     }
 
-    public mutating func setExtendedAttributes(of inode: InodeID, to attributes: [ExtendedAttribute]) {
+    public mutating func setExtendedAttributes(of inode: InodeID, to new: [ExtendedAttribute]) {
         var metadata = Metadata(permissions: 0)
-        metadata.setExtendedAttributes(attributes)
-        let interned = intern(metadata.extendedAttributes)
-        withInode(inode) { $0.attributes = interned }
+        metadata.setExtendedAttributes(new)
+        let list = attributes[0].insert(metadata.extendedAttributes)
+        withInode(inode) { $0.attributes = list }
     }
 
     /// The content of a leaf; nil for a directory.
@@ -267,13 +286,18 @@ public struct FileTree: Sendable {
     public func lookup(_ name: ByteString, in directory: InodeID) -> InodeID? { entry(name, in: directory).map(inode(of:)) }
 
     /// The entries of a directory in the order in which they were added. Empty if the inode is not a directory.
-    public func entries(of directory: InodeID) -> [EntryID] {
+    public func entries(of directory: InodeID) -> EntryList {
         let it = self[directory]
-        guard it.shape == .directory else { return [] }
-        var list: [EntryID] = []
-        var at = it.reference
+        guard it.shape == .directory, it.reference != Self.none else { return EntryList(.range(0, 0)) }
+        if isInOrder { return EntryList(.range(it.reference, Int(it.last - it.reference) + 1)) }
+        return EntryList(.list(entryNumbers(of: directory)))
+    }
+
+    func entryNumbers(of directory: InodeID) -> LargeArray<UInt32> {
+        var list = LargeArray<UInt32>(in: memory)
+        var at = self[directory].reference
         while at != Self.none {
-            list.append(EntryID(at))
+            list.append(at)
             at = entries[Int(at)].next
         }
         return list

@@ -119,18 +119,9 @@ extension FileTree {
 
     mutating func makeInode(_ metadata: Metadata, shape: Shape) -> Inode {
         Inode(
-            modified: metadata.modified, uid: metadata.uid, gid: metadata.gid, attributes: intern(metadata.extendedAttributes),
-            reference: Self.none, links: 1, permissions: metadata.permissions, shape: shape)
-    }
-
-    mutating func intern(_ attributes: [ExtendedAttribute]) -> UInt32 {
-        if attributes.isEmpty { return 0 }
-        if let known = attributeIndex[attributes] { return known }
-        let index = UInt32(attributeLists.count)
-        attributeLists.append(attributes)
-        attributeBytes += attributes.reduce(0) { $0 + $1.name.count + $1.value.count }
-        attributeIndex[attributes] = index
-        return index
+            modified: metadata.modified, uid: metadata.uid, gid: metadata.gid,
+            attributes: attributes[0].insert(metadata.extendedAttributes), reference: Self.none, links: 1,
+            permissions: metadata.permissions, shape: shape)
     }
 
     private mutating func fill(_ it: inout Inode, with content: Content) throws(FileTreeError) {
@@ -208,6 +199,7 @@ extension FileTree {
     }
 
     private mutating func unlink(_ index: UInt32) {
+        isInOrder = false
         let it = entries[Int(index)]
         if it.previous == Self.none {
             inodes[Int(it.parent)].reference = it.next

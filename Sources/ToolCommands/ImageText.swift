@@ -30,7 +30,7 @@ struct ImageText {
     /// - Parameter body: as that of `FileTree.forEachEntry`.
     private func forEachEntry(_ body: (ByteString, FileTree.InodeID, ByteString?) throws -> Void) rethrows {
         let top = tree.sortedEntries(of: FileTree.root).filter { filter.isEmpty || filter.contains(tree.name(of: $0)) }
-        try tree.forEachEntry(from: top, body)
+        try tree.forEachEntry(from: FileTree.EntryList(top), body)
     }
 
     // MARK: Lines

@@ -1,3 +1,4 @@
+import ComposefsBytes
 import ComposefsFileTree
 import ComposefsHashing
 import ComposefsTestSupport
@@ -39,5 +40,30 @@ import Testing
         var parts: [[UInt8]] = []
         plan.writeMetadata { bytes, offset in parts.append(Array(bytes) + Array("\(offset)".utf8)) }
         return parts + plan.placements.map { Array("\($0.object) \($0.offset) \($0.byteCount)".utf8) }
+    }
+
+    /// A directory that is larger than the buffer of a writer, and attributes that pairs of files share.
+    @Test func largeDirectory() throws {
+        var tree = FileTree(root: Metadata(permissions: 0o755))
+        for number in 0..<9000 {
+            let attribute = ExtendedAttribute(
+                name: "security.capability", value: ByteString("\(number / 2)" + String(repeating: "v", count: 200)))
+            try tree.addLeaf(
+                ByteString("\(number &* 7919 % 9000)" + String(repeating: "n", count: 240)), in: FileTree.root,
+                Metadata(permissions: 0o644, extendedAttributes: [attribute]), .inline(ByteString("\(number)")))
+        }
+        for version in ErofsVersion.allCases {
+            let image = try writeErofs(tree, version: version)
+            let read = try ErofsImage(image).tree()
+            #expect(read.entries(of: FileTree.root).count == 9000)
+            for entry in tree.entries(of: FileTree.root) {
+                guard let found = read.lookup(tree.name(of: entry), in: FileTree.root) else {
+                    Issue.record("a file is missing")
+                    return
+                }
+                #expect(read.content(of: found) == tree.content(of: tree.inode(of: entry)))
+                #expect(read.extendedAttributes(of: found) == tree.extendedAttributes(of: tree.inode(of: entry)))
+            }
+        }
     }
 }

@@ -4,20 +4,12 @@ internal import ComposefsFileTree
 /// The extended attributes of the inodes of a disk's image. What several inodes have is stored once, up to the 255 attributes that an inode can
 /// share.
 ///
-/// The tree counts inodes with equal lists as one group, and so does this table: its size is that of the distinct lists.
+/// The table has a number for each distinct attribute of the tree. What is beside an inode follows from the tree.
 struct DiskAttributes: Sendable {
-    private struct Group {
-        /// The range in `references`.
-        var shared: Range<Int> = 0..<0
-        /// The entries that are beside the inode, encoded.
-        var own: [UInt8] = []
-    }
-
-    private var groups: [Int: Group] = [:]
-    /// The offsets of shared entries in their table, in bytes.
-    private var references: [UInt32] = []
+    /// For each attribute of the tree, where it is in `shared`, plus one; 0 if it is beside its inode.
+    private var places: LargeArray<UInt32>
     /// The table of shared entries.
-    private(set) var shared: [UInt8] = []
+    private(set) var shared: LargeArray<UInt8>
 
     var sharedSize: Int { shared.count }
 
@@ -25,108 +17,121 @@ struct DiskAttributes: Sendable {
 
     /// - Throws: `ErofsError.unwritable`.
     init(_ tree: FileTree, _ nodes: LargeArray<ErofsDiskPlan.Node>) throws(ErofsError) {
-        var owners: [(group: Int, inode: FileTree.InodeID, count: Int)] = []
-        var known: [Int: Int] = [:]
+        places = LargeArray(repeating: 0, count: tree.attributeCapacity, in: tree.memory)
+        shared = LargeArray(in: tree.memory)
+        guard tree.attributeCapacity > 0 else { return }
+        var uses = LargeArray<UInt32>(repeating: 0, count: tree.attributeCapacity, in: tree.memory)
+        for index in nodes.indices { tree.forEachAttribute(of: nodes[index].inode) { uses[$0] += 1 } }
+        var isKnown = LargeArray<Bool>(repeating: false, count: tree.attributeListCapacity, in: tree.memory)
         for index in nodes.indices {
-            let node = nodes[index]
-            let group = tree.extendedAttributeGroup(of: node.inode)
-            guard group != 0 else { continue }
-            if let index = known[group] {
-                owners[index].count += 1
-            } else {
-                known[group] = owners.count
-                owners.append((group, node.inode, 1))
-            }
+            let inode = nodes[index].inode
+            let list = tree.extendedAttributeGroup(of: inode)
+            guard list != 0, !isKnown[list] else { continue }
+            isKnown[list] = true
+            do throws(Refusal) { try add(inode, of: tree, uses) } catch { throw .unwritable(path: tree.path(of: inode), error.reason) }
         }
-        guard !owners.isEmpty else { return }
-        var uses: [ExtendedAttribute: Int] = [:]
-        for owner in owners {
-            for attribute in tree.extendedAttributes(of: owner.inode) { uses[attribute, default: 0] += owner.count }
-        }
-        var offsets: [ExtendedAttribute: UInt32] = [:]
-        for owner in owners {
-            var group = Group()
-            var list: [UInt32] = []
-            for attribute in tree.extendedAttributes(of: owner.inode) {
-                let entry: [UInt8]
-                do throws(Refusal) {
-                    entry = try Self.encode(attribute)
-                } catch {
-                    throw .unwritable(path: tree.path(of: owner.inode), error.reason)
-                }
-                if let uses = uses[attribute], uses > 1, list.count < Self.maximumShared, let offset = share(attribute, entry, &offsets) {
-                    list.append(offset)
-                } else {
-                    group.own += entry
-                }
-            }
-            group.shared = references.count..<(references.count + list.count)
-            references += list
-            let size = Self.size(shared: list.count, own: group.own.count)
-            guard size <= Erofs.maximumAttributeSize else {
-                throw .unwritable(path: tree.path(of: owner.inode), .attributesTooLarge(bytes: size))
-            }
-            groups[owner.group] = group
-        }
-    }
-
-    /// The offset of an entry in the table, to which it is added if it is new; nil if the table is full.
-    private mutating func share(_ attribute: ExtendedAttribute, _ entry: [UInt8], _ offsets: inout [ExtendedAttribute: UInt32]) -> UInt32? {
-        if let known = offsets[attribute] { return known }
-        guard let offset = UInt32(exactly: shared.count), shared.count + entry.count < Int(UInt32.max) else { return nil }
-        shared += entry
-        offsets[attribute] = offset
-        return offset
-    }
-
-    private static func size(shared: Int, own: Int) -> Int {
-        AttributeHeaderLayout.size + shared * AttributeHeaderLayout.referenceSize + own
     }
 
     private struct Refusal: Error {
         var reason: ErofsError.Reason
     }
 
-    private static func encode(_ attribute: ExtendedAttribute) throws(Refusal) -> [UInt8] {
-        let (name, value) = (attribute.name, attribute.value)
-        guard !name.isEmpty, !name.bytes.contains(0) else { throw Refusal(reason: .attributeNameInvalid(name)) }
-        // No kernel knows the prefix `lustre.`.
-        let prefix =
-            Erofs.attributePrefixes.indices.last { $0 != Int(Erofs.lustrePrefix) && name.bytes.starts(with: Erofs.attributePrefixes[$0]) }
-            ?? 0
-        let suffix = name.bytes.dropFirst(Erofs.attributePrefixes[prefix].count)
-        guard let nameLength = UInt8(exactly: suffix.count) else { throw Refusal(reason: .attributeNameTooLong(name)) }
-        guard let size = UInt16(exactly: value.count) else { throw Refusal(reason: .attributeValueTooLong(name, bytes: value.count)) }
-        var entry = ByteWriter(capacity: AttributeEntryLayout.size + suffix.count + value.count + AttributeEntryLayout.alignment)
-        entry.u8(nameLength)
-        entry.u8(UInt8(prefix))
-        entry.u16(size)
-        entry.append(suffix)
-        entry.append(value.bytes)
-        entry.pad(to: AttributeEntryLayout.alignment)
-        return entry.bytes
+    /// Adds to the table what an inode has in common with others.
+    private mutating func add(_ inode: FileTree.InodeID, of tree: FileTree, _ uses: LargeArray<UInt32>) throws(Refusal) {
+        var count = 0
+        try tree.forEachAttribute(of: inode) { (number) throws(Refusal) in
+            let entry = Entry(number, of: tree)
+            try entry.check(number, of: tree)
+            guard uses[number] > 1, count < Self.maximumShared else { return }
+            if places[number] == 0 {
+                guard shared.count + entry.size < Int(UInt32.max) else { return }
+                places[number] = UInt32(shared.count + 1)
+                var writer = ByteWriter(capacity: entry.size)
+                entry.write(number, of: tree, to: &writer)
+                writer.bytes.withUnsafeBufferPointer { shared.append(contentsOf: $0) }
+            }
+            count += 1
+        }
+    }
+
+    /// The form of an attribute in the image.
+    private struct Entry {
+        var prefix: Int
+        var suffixLength: Int
+        var valueLength: Int
+
+        var size: Int {
+            Erofs.align(AttributeEntryLayout.size + suffixLength + valueLength, to: AttributeEntryLayout.alignment)
+        }
+
+        init(_ number: Int, of tree: FileTree) {
+            self = tree.withAttribute(number) { name, value in
+                // No kernel knows the prefix `lustre.`.
+                let prefix =
+                    Erofs.attributePrefixes.indices.last { $0 != Int(Erofs.lustrePrefix) && name.starts(with: Erofs.attributePrefixes[$0]) }
+                    ?? 0
+                return Entry(prefix: prefix, suffixLength: name.count - Erofs.attributePrefixes[prefix].count, valueLength: value.count)
+            }
+        }
+
+        private init(prefix: Int, suffixLength: Int, valueLength: Int) {
+            self.prefix = prefix
+            self.suffixLength = suffixLength
+            self.valueLength = valueLength
+        }
+
+        func check(_ number: Int, of tree: FileTree) throws(Refusal) {
+            func name() -> ByteString { tree.withAttribute(number) { name, _ in ByteString(name) } }
+            let isValid = tree.withAttribute(number) { name, _ in !name.isEmpty && !name.contains(0) }
+            guard isValid else { throw Refusal(reason: .attributeNameInvalid(name())) }
+            guard suffixLength <= Int(UInt8.max) else { throw Refusal(reason: .attributeNameTooLong(name())) }
+            guard valueLength <= Int(UInt16.max) else { throw Refusal(reason: .attributeValueTooLong(name(), bytes: valueLength)) }
+        }
+
+        func write(_ number: Int, of tree: FileTree, to writer: inout ByteWriter) {
+            writer.u8(UInt8(suffixLength))
+            writer.u8(UInt8(prefix))
+            writer.u16(UInt16(valueLength))
+            tree.withAttribute(number) { name, value in
+                writer.append(UnsafeRawBufferPointer(rebasing: name.suffix(suffixLength)))
+                writer.append(value)
+            }
+            writer.zeros(size - AttributeEntryLayout.size - suffixLength - valueLength)
+        }
     }
 
     // MARK: Areas
 
+    /// Whether an attribute is in the table, for an inode that has a number of shared ones already.
+    private func isShared(_ number: Int, _ count: Int) -> Bool { count < Self.maximumShared && places[number] != 0 }
+
     /// The size of the area after an inode; 0 without attributes.
     func size(of inode: FileTree.InodeID, in tree: FileTree) -> Int {
-        guard let group = groups[tree.extendedAttributeGroup(of: inode)] else { return 0 }
-        return Self.size(shared: group.shared.count, own: group.own.count)
+        guard tree.extendedAttributeGroup(of: inode) != 0 else { return 0 }
+        var (count, own) = (0, 0)
+        tree.forEachAttribute(of: inode) { number in
+            if isShared(number, count) { count += 1 } else { own += Entry(number, of: tree).size }
+        }
+        return AttributeHeaderLayout.size + count * AttributeHeaderLayout.referenceSize + own
     }
 
     /// Appends the area after an inode.
     ///
     /// - Parameter tableOffset: the offset of the table of shared entries, in bytes from the block that the superblock names.
     func write(_ inode: FileTree.InodeID, in tree: FileTree, tableOffset: Int, to writer: inout ByteWriter) {
-        guard let group = groups[tree.extendedAttributeGroup(of: inode)] else { return }
+        guard tree.extendedAttributeGroup(of: inode) != 0 else { return }
+        var references: [UInt32] = []
+        var own: [Int] = []
+        tree.forEachAttribute(of: inode) { number in
+            if isShared(number, references.count) { references.append(places[number] - 1) } else { own.append(number) }
+        }
         writer.u32(0)
-        writer.u8(UInt8(group.shared.count))
+        writer.u8(UInt8(references.count))
         writer.zeros(AttributeHeaderLayout.reserved.count)
-        for reference in references[group.shared] {
+        for reference in references {
             writer.u32(UInt32((tableOffset + Int(reference)) / AttributeHeaderLayout.referenceSize))
         }
-        writer.append(group.own)
+        for number in own { Entry(number, of: tree).write(number, of: tree, to: &writer) }
     }
 }
 

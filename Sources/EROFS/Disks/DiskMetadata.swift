@@ -15,7 +15,10 @@ extension ErofsDiskPlan {
             try part.flush(ifLargerThan: MetadataPart.size, write)
         }
         part.pad(to: inodesEnd)
-        part.writer.append(attributes.shared)
+        for start in stride(from: 0, to: attributes.sharedSize, by: MetadataPart.size) {
+            attributes.shared.withElements(start..<min(start + MetadataPart.size, attributes.sharedSize)) { part.writer.append($0) }
+            try part.flush(ifLargerThan: MetadataPart.size, write)
+        }
         part.pad(to: Int(blocksStart - metadataBlock) * Erofs.blockSize)
         for index in nodes.indices where hasMetadataBlocks(nodes[index]) {
             // A tail beside the inode is not in a block.
@@ -113,19 +116,19 @@ extension ErofsDiskPlan {
     private func writeInode(_ index: Int, to writer: inout ByteWriter) {
         let node = nodes[index]
         let kind = tree.kind(of: node.inode)
-        let metadata = tree.metadata(of: node.inode)
+        let modified = tree.modified(of: node.inode)
         let area = attributes.size(of: node.inode, in: tree)
         writer.u16(Erofs.formatExtended | node.layout.rawValue)
         writer.u16(area == 0 ? 0 : UInt16(1 + (area - AttributeHeaderLayout.size) / AttributeEntryLayout.alignment))
-        writer.u16(kind.modeBits | metadata.permissions)
+        writer.u16(kind.modeBits | tree.permissions(of: node.inode))
         writer.u16(0)
         writer.u64(node.size)
         writer.u32(value(of: node))
         writer.u32(node.slot)
-        writer.u32(metadata.uid)
-        writer.u32(metadata.gid)
-        writer.i64(metadata.modified.seconds)
-        writer.u32(metadata.modified.nanoseconds)
+        writer.u32(tree.uid(of: node.inode))
+        writer.u32(tree.gid(of: node.inode))
+        writer.i64(modified.seconds)
+        writer.u32(modified.nanoseconds)
         writer.u32(kind == .directory ? 2 + node.subdirectories : tree.linkCount(of: node.inode))
         writer.zeros(ExtendedInodeLayout.reservedAtEnd.count)
         attributes.write(node.inode, in: tree, tableOffset: inodesEnd % Erofs.blockSize, to: &writer)

@@ -94,7 +94,7 @@ public struct ErofsDiskPlan: Sendable {
         var nodes = LargeArray<Node>(repeating: Node(inode: FileTree.root, parent: 0), count: 1, in: tree.memory)
         var isKnown = LargeArray<Bool>(repeating: false, count: tree.inodeCapacity, in: tree.memory)
         // An explicit stack instead of recursion, because the tree determines the depth.
-        var open: [(directory: UInt32, entries: [FileTree.EntryID], next: Int)] = [(0, tree.sortedEntries(of: FileTree.root), 0)]
+        var open: [(directory: UInt32, entries: FileTree.EntryList, next: Int)] = [(0, tree.sortedEntries(of: FileTree.root), 0)]
         while let (directory, entries, next) = open.last {
             guard next < entries.count else {
                 open.removeLast()
@@ -158,7 +158,9 @@ public struct ErofsDiskPlan: Sendable {
         guard tree.modified(of: inode).nanoseconds < 1_000_000_000 else {
             throw .reason(.nanosecondsTooLarge(tree.modified(of: inode).nanoseconds))
         }
-        let fixed = ExtendedInodeLayout.size + attributes.size(of: inode, in: tree)
+        let area = attributes.size(of: inode, in: tree)
+        guard area <= Erofs.maximumAttributeSize else { throw .reason(.attributesTooLarge(bytes: area)) }
+        let fixed = ExtendedInodeLayout.size + area
         guard let content = tree.content(of: inode) else {
             let size = try directorySize(index)
             return try place(index, size: size, fixed: fixed, &cursors)
