@@ -1,3 +1,4 @@
+import ComposefsBytes
 import ComposefsHashing
 import ComposefsLinuxSystem
 import ComposefsRepository
@@ -7,8 +8,9 @@ import Synchronization
 final class BlockHashes: Sendable {
     private let algorithm: VerityAlgorithm
     private let byteCount: UInt64
+    private let memory: any LargeMemory
     /// Threads write to different blocks. Memory is taken only for the blocks of objects.
-    private nonisolated(unsafe) let hashes: UnsafeMutableRawBufferPointer
+    private let region: LargeRegion
     /// Blocks that hold objects, in ascending order.
     private let objects: [Range<UInt64>]
     /// Blocks that hold metadata, in ascending order; only the thread that begins the file adds some.
@@ -16,6 +18,8 @@ final class BlockHashes: Sendable {
 
     /// Larger tables are not made: the file is read again instead.
     private static let sizeLimit: UInt64 = 32 << 20
+    /// Blocks of which the hashes are read at a time.
+    private static let hashesPart = 1 << 12
     static let blockSize = UInt64(VerityHasher.blockSize)
 
     /// Blocks without an object or metadata are zero.
@@ -23,18 +27,20 @@ final class BlockHashes: Sendable {
     /// - Parameters:
     ///   - byteCount: the size of the file.
     ///   - parts: of objects, in ascending order of their offsets. The hashes of all their blocks must be set.
-    init?(_ algorithm: VerityAlgorithm, byteCount: UInt64, parts: some Collection<ObjectPart>) {
+    ///   - memory: where the hashes are.
+    init?(_ algorithm: VerityAlgorithm, byteCount: UInt64, parts: some Collection<ObjectPart>, in memory: any LargeMemory) {
         let size = byteCount / Self.blockSize * UInt64(algorithm.digestSize)
         guard byteCount > 0, byteCount % Self.blockSize == 0, size <= Self.sizeLimit else { return nil }
         self.algorithm = algorithm
         self.byteCount = byteCount
-        hashes = .allocate(byteCount: Int(size), alignment: 64)
+        self.memory = memory
+        region = memory.allocate(byteCount: Int(size), isScattered: false)
         var objects: [Range<UInt64>] = []
         for part in parts { Self.add(Self.blocks(part.offset..<part.end), to: &objects) }
         self.objects = objects
     }
 
-    deinit { hashes.deallocate() }
+    deinit { memory.release(region) }
 
     /// The blocks that a range of bytes touches.
     private static func blocks(_ range: Range<UInt64>) -> Range<UInt64> {
@@ -55,8 +61,14 @@ final class BlockHashes: Sendable {
     func place(at offset: UInt64, count: UInt64) -> UnsafeMutableRawBufferPointer {
         precondition(offset % Self.blockSize == 0 && count <= byteCount && offset <= byteCount - count, "a part outside of the file")
         let (first, blocks) = (Int(offset / Self.blockSize), Int((count + Self.blockSize - 1) / Self.blockSize))
+        return hashes(ofBlocks: first..<(first + blocks))
+    }
+
+    private func hashes(ofBlocks blocks: Range<Int>) -> UnsafeMutableRawBufferPointer {
         let size = algorithm.digestSize
-        return UnsafeMutableRawBufferPointer(rebasing: hashes[(first * size)..<((first + blocks) * size)])
+        let place = UnsafeMutableRawBufferPointer(start: region.base + blocks.lowerBound * size, count: blocks.count * size)
+        if !blocks.isEmpty { region.windows?.use(UnsafeRawPointer(region.base + blocks.lowerBound * size), byteCount: place.count) }
+        return place
     }
 
     /// Copies the hashes of a part of an object.
@@ -105,9 +117,11 @@ final class BlockHashes: Sendable {
             // A block with the end of an object and metadata was read.
             let known = max(position, next.lowerBound)..<min(end, max(position, next.upperBound))
             hasher.update(zeros: (known.lowerBound - position) * Self.blockSize)
-            let size = UInt64(algorithm.digestSize)
-            let place = Int(known.lowerBound * size)..<Int(known.upperBound * size)
-            hasher.update(blockHashes: UnsafeRawBufferPointer(rebasing: hashes[place]))
+            // In parts: not all hashes are in memory at a time.
+            for first in stride(from: Int(known.lowerBound), to: Int(known.upperBound), by: Self.hashesPart) {
+                let part = hashes(ofBlocks: first..<min(first + Self.hashesPart, Int(known.upperBound)))
+                hasher.update(blockHashes: UnsafeRawBufferPointer(part))
+            }
             position = known.upperBound
             if next.upperBound <= position { objects.removeFirst() }
         }

@@ -112,7 +112,9 @@ struct ObjectSink: DiskSink {
     func begin(_ made: MadeFile, _ content: DiskContent, _ proofs: ObjectProofs?) throws -> any FileInMaking {
         let file = try repository.makeObjectFile()
         // With fs-verity the kernel computes the digest.
-        let hashes = repository.isSecure ? nil : BlockHashes(repository.algorithm, byteCount: content.byteCount, parts: content.parts)
+        let hashes =
+            repository.isSecure
+            ? nil : BlockHashes(repository.algorithm, byteCount: content.byteCount, parts: content.parts, in: repository.memory)
         let copy = try file.withFile { try content.start(into: $0, from: repository, nil, hashes: hashes, stored: stored, cancellation) }
         return StoredFile(made, file, copy, hashes)
     }

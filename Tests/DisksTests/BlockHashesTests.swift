@@ -26,15 +26,17 @@ import Testing
                 object: any, objectSize: UInt64(range.count), objectOffset: 0, offset: UInt64(range.lowerBound),
                 count: UInt64(range.count))
         }
-        let hashes = try #require(BlockHashes(algorithm, byteCount: UInt64(bytes.count), parts: parts))
-        for part in parts {
-            var hasher = VerityHasher(algorithm)
-            hasher.blockHashes = hashes.place(at: part.offset, count: part.count).baseAddress
-            bytes[Int(part.offset)..<Int(part.end)].withUnsafeBytes { hasher.update($0) }
-            _ = hasher.finalize()
+        for memory in [HeapMemory.shared, CountedMemory(windows: 1)] as [any LargeMemory] {
+            let hashes = try #require(BlockHashes(algorithm, byteCount: UInt64(bytes.count), parts: parts, in: memory))
+            for part in parts {
+                var hasher = VerityHasher(algorithm)
+                hasher.blockHashes = hashes.place(at: part.offset, count: part.count).baseAddress
+                bytes[Int(part.offset)..<Int(part.end)].withUnsafeBytes { hasher.update($0) }
+                _ = hasher.finalize()
+            }
+            for range in metadata { hashes.addMetadata(UInt64(range.lowerBound)..<UInt64(range.upperBound)) }
+            #expect(try hashes.identifier(of: file) == any, "objects \(objects), metadata \(metadata)")
         }
-        for range in metadata { hashes.addMetadata(UInt64(range.lowerBound)..<UInt64(range.upperBound)) }
-        #expect(try hashes.identifier(of: file) == any, "objects \(objects), metadata \(metadata)")
     }
 
     @Test(arguments: VerityAlgorithm.allCases)

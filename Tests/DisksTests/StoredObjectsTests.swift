@@ -56,7 +56,7 @@ import Testing
         let disk = try repository.makeObjectFile()
         #expect(throws: RepositoryError.self) {
             try disk.withFile { target in
-                let hashes = BlockHashes(.sha256, byteCount: 12_288, parts: DiskContent(id, size: 10_000).parts)
+                let hashes = BlockHashes(.sha256, byteCount: 12_288, parts: DiskContent(id, size: 10_000).parts, in: HeapMemory.shared)
                 try DiskContent(id, size: 10_000).start(
                     into: target, from: repository, nil, hashes: hashes, stored: stored, Cancellation()
                 ).finish()
@@ -66,7 +66,7 @@ import Testing
 
     /// A file of the object alone, and the hash of its block.
     private func copy(_ id: ObjectID, size: Int) throws -> (bytes: [UInt8], hash: [UInt8]) {
-        let hashes = try #require(BlockHashes(.sha256, byteCount: 4096, parts: []))
+        let hashes = try #require(BlockHashes(.sha256, byteCount: 4096, parts: [], in: HeapMemory.shared))
         let bytes = try repository.makeObjectFile().withFile { target in
             try DiskContent(id, size: UInt64(size)).start(
                 into: target, from: repository, nil, hashes: hashes, stored: stored, Cancellation()
