@@ -97,7 +97,7 @@ struct MadeDisk: CommandReport {
     /// Nil for a kept disk of several files without a descriptor.
     var path: ByteString?
     var files: [DiskFile]
-    var exceptions: [StackException]
+    var exceptions: StackExceptions
     var isKept: Bool
 
     init(_ report: DiskReport) {

@@ -40,7 +40,7 @@ struct DiskBuilder {
         /// In the order of the disk: a descriptor, the merged image, then the layers from bottom to top.
         var files: [MadeFile] = []
         /// What overlayfs cannot show of a stack.
-        var exceptions: [StackException] = []
+        var exceptions = StackExceptions()
     }
 
     static let descriptorName: ByteString = "disk.vmdk"
@@ -130,7 +130,7 @@ struct DiskBuilder {
         var result = Result()
         var pending: (any FileInMaking)?
         let merged = try addLayers { index, added in
-            result.exceptions += added.layer.exceptions
+            result.exceptions.append(contentsOf: added.layer.exceptions)
             // The content of one is copied while the next one is merged.
             if let file = try pending?.finish() { result.files.append(file) }
             pending = nil

@@ -63,7 +63,7 @@ public struct DiskReport: Sendable, Hashable, Codable {
     /// In the order of the disk: the merged image, then the layers from bottom to top; a descriptor first.
     public var files: [DiskFile]
     /// What overlayfs cannot show of a stack.
-    public var exceptions: [StackException]
+    public var exceptions: StackExceptions
 }
 
 /// What the making of a disk refuses.
@@ -119,7 +119,7 @@ public enum KeptDiskFault: Sendable, Hashable, CustomStringConvertible {
     public var description: String {
         switch self {
         case .unexpectedContent: "does not have the files of such a disk"
-        case .exceptions(let bytes): "what overlayfs cannot show has \(bytes) bytes, the limit is \(StackExceptionText.limit)"
+        case .exceptions(let bytes): "what overlayfs cannot show has \(bytes) bytes, the limit is \(KeptDisk.exceptionLimit)"
         case .size(let found, let expected): "its files have \(found) bytes, the stream says \(expected)"
         }
     }

@@ -29,7 +29,10 @@ public struct KeptDisk: Sendable, Hashable, Codable {
     /// In the order of the disk: a descriptor, the merged image, then the layers from bottom to top.
     public var files: [File]
     /// What overlayfs cannot show of a stack.
-    public var exceptions: [StackException]
+    public var exceptions: StackExceptions
+
+    /// Of their text, in bytes.
+    static let exceptionLimit = 16 << 20
 
     var stream: ByteString { DiskRecord.stream(request.key, chainID) }
 }
@@ -121,11 +124,10 @@ extension ImageDisks {
             }
         }
         for file in disk.files { try stream.external(file.object, size: file.size) }
-        let exceptions = StackExceptionText.encode(disk.exceptions)
-        guard exceptions.count <= StackExceptionText.limit else {
-            throw DiskError.keptDisk(disk.stream, .exceptions(bytes: exceptions.count))
+        guard disk.exceptions.byteCount <= KeptDisk.exceptionLimit else {
+            throw DiskError.keptDisk(disk.stream, .exceptions(bytes: disk.exceptions.byteCount))
         }
-        if !exceptions.isEmpty { try exceptions.withUnsafeBytes { try stream.inline($0) } }
+        try disk.exceptions.withParts { try stream.inline($0) }
         publication.stream(disk.stream, try stream.finish().id)
         return disk
     }
@@ -187,11 +189,11 @@ extension ImageDisks {
                 guard text.isEmpty, objects.count < expected.count else { throw DiskError.keptDisk(name, .unexpectedContent) }
                 objects.append(object)
             case .inline(let bytes):
-                guard text.count + bytes.count <= StackExceptionText.limit else { throw DiskError.keptDisk(name, .unexpectedContent) }
+                guard text.count + bytes.count <= KeptDisk.exceptionLimit else { throw DiskError.keptDisk(name, .unexpectedContent) }
                 text += bytes
             }
         }
-        guard objects.count == expected.count, let exceptions = StackExceptionText.decode(text) else {
+        guard objects.count == expected.count, let exceptions = StackExceptions(text: text) else {
             throw DiskError.keptDisk(name, .unexpectedContent)
         }
         var files: [KeptDisk.File] = []

@@ -2,7 +2,7 @@ public import ComposefsBytes
 
 /// An entry of an archive: its header, combined with the extension headers before it.
 public struct TarEntry: Sendable {
-    public enum Kind: Hashable, Sendable {
+    public enum Kind: Hashable, Sendable, BitwiseCopyable {
         case regular, hardLink, symbolicLink, characterDevice, blockDevice, directory, fifo
         /// An unknown type flag. The content of such an entry, if any, stays inline.
         case other(UInt8)

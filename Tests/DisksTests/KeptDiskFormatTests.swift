@@ -43,14 +43,19 @@ import Testing
     }
 
     @Test func exceptionTexts() throws {
-        let exceptions = [
+        let exceptions: StackExceptions = [
             StackException(kind: .whiteoutDevice, path: "/a:b\n"), StackException(kind: .linkAcrossLayers, path: ByteString([0x2f, 0xff])),
         ]
-        let text = StackExceptionText.encode(exceptions)
+        var text: [UInt8] = []
+        exceptions.withParts { text += $0 }
         #expect(text == Array("whiteoutDevice:/a:b\n\0linkAcrossLayers:/".utf8) + [0xff, 0])
-        #expect(StackExceptionText.decode(text) == exceptions && StackExceptionText.decode([]) == [])
+        #expect(StackExceptions(text: text) == exceptions && StackExceptions(text: []) == [])
+        #expect(exceptions.map(\.path) == ["/a:b\n", ByteString([0x2f, 0xff])] && exceptions.count == 2)
+        var twice = exceptions
+        twice.append(contentsOf: exceptions)
+        #expect(Array(twice) == Array(exceptions) + Array(exceptions) && twice != exceptions)
         for bad in ["whiteoutDevice:/a", "other:/a\0", "whiteoutDevice\0", "\0", "whiteoutDevice:/a\0\0"] {
-            #expect(StackExceptionText.decode(Array(bad.utf8)) == nil, "\(bad)")
+            #expect(StackExceptions(text: Array(bad.utf8)) == nil, "\(bad)")
         }
     }
 }

@@ -24,18 +24,19 @@ public struct LayerMerger {
 
     /// Entries of the tree from this index on were made by the layer that is being applied.
     private(set) var firstOwn = 0
-    /// Names of lower layers that the layer has removed or replaced, for `LayerStack`; nil if they are not recorded.
-    private(set) var removals: [Removal]?
+    /// Entries of lower layers that the layer has removed or replaced, by their positions, for `LayerStack`; nil if they are not recorded. They keep
+    /// their names and parents.
+    private(set) var removals: LargeArray<UInt32>?
     /// Directories of lower layers that the layer has entries for.
     private(set) var described: Set<FileTree.InodeID> = []
     /// Names of lower layers that the layer links to themselves.
     private var renewed: Set<FileTree.EntryID> = []
-    private var whiteouts: [(path: EntryPath, offset: UInt64)] = []
+    private var whiteouts: LayerWhiteouts
     /// Entries from the first one whose path leads through a lower layer's file in place of a directory: only at the end of the layer is it
     /// known whether the layer replaces that file.
-    private var waiting: [(path: EntryPath, entry: TarEntry, content: LeafContent)] = []
-    /// The indexes of the directories among the waiting entries; nil before the end of the layer.
-    private var replacements: Set<ByteString>?
+    private var waiting: WaitingEntries
+    /// The paths of the directories among the waiting entries; nil before the end of the layer.
+    private var replacements: DistinctBytes?
 
     private var knownParents = KnownParents()
     private var budget: MergeBudget
@@ -57,6 +58,8 @@ public struct LayerMerger {
     /// - Parameter memory: where the tree is.
     init(_ filtering: XattrFiltering? = nil, memoryLimit: UInt64 = .max, in memory: any LargeMemory) {
         tree = FileTree(root: Self.implicit, in: memory)
+        whiteouts = LayerWhiteouts(in: memory)
+        waiting = WaitingEntries(in: memory)
         self.filtering = filtering
         budget = MergeBudget(memory: memoryLimit)
     }
@@ -64,7 +67,7 @@ public struct LayerMerger {
     /// Keeps all extended attributes, and records what a layer removes.
     init(recordingRemovals: Void, memoryLimit: UInt64 = .max, in memory: any LargeMemory) {
         self.init(memoryLimit: memoryLimit, in: memory)
-        removals = []
+        removals = LargeArray(in: memory)
     }
 
     init(implicitLimit: Int, stepLimit: Int = MergeBudget.stepLimit) {
@@ -81,7 +84,7 @@ public struct LayerMerger {
         whiteouts.removeAll()
         waiting.removeAll()
         replacements = nil
-        if removals != nil { removals = [] }
+        removals?.reset()
     }
 
     /// Applies the layer's next entry, in the archive's order.
@@ -100,11 +103,11 @@ public struct LayerMerger {
             // The lowest layer has no lower layers to hide.
             if isLowest { return }
             try budget.spend(memory: 160 + entry.path.count, tree, entry)
-            whiteouts.append((path, entry.headerOffset))
+            whiteouts.append(path, offset: entry.headerOffset)
         case .root, .entry:
             if waiting.isEmpty, try insert(path, entry, content) { return }
             try budget.spend(memory: MergeBudget.waitingCost(entry, content), tree, entry)
-            waiting.append((path, entry, content))
+            waiting.append(entry, content)
         }
     }
 
@@ -123,14 +126,18 @@ public struct LayerMerger {
 
     private mutating func insertWaiting() throws(MergeError) {
         guard !waiting.isEmpty else { return }
-        var directories: Set<ByteString> = []
-        for item in waiting where item.entry.kind == .directory {
-            let names = item.entry.path.bytes.split(separator: UInt8(ascii: "/")).filter { !$0.elementsEqual([UInt8(ascii: ".")]) }
-            directories.insert(ByteString(Array(names.joined(separator: [UInt8(ascii: "/")]))))
+        var directories = DistinctBytes(in: tree.memory)
+        for index in waiting.indices {
+            let entry = waiting[index].entry
+            guard entry.kind == .directory else { continue }
+            let names = entry.path.bytes.split(separator: UInt8(ascii: "/")).filter { !$0.elementsEqual([UInt8(ascii: ".")]) }
+            _ = Array(names.joined(separator: [UInt8(ascii: "/")])).withUnsafeBytes { directories.insert($0) }
         }
         replacements = directories
-        for item in waiting {
-            let isInserted = try insert(item.path, item.entry, item.content)
+        for index in waiting.indices {
+            let (entry, content) = waiting[index]
+            guard case .success(let path) = EntryPath.parse(entry.path) else { preconditionFailure("a path that was refused") }
+            let isInserted = try insert(path, entry, content)
             precondition(isInserted, "at a layer's end nothing is left to wait for")
         }
         waiting.removeAll()
@@ -142,8 +149,9 @@ public struct LayerMerger {
 
     private mutating func applyWhiteouts() throws(MergeError) {
         // The link is not followed to find entries below a hidden link, whichever of the two whiteouts comes first in the archive.
-        whiteouts.sort { $0.path.depth < $1.path.depth }
-        for (path, offset) in whiteouts {
+        whiteouts.sort()
+        for index in whiteouts.indices {
+            let (path, offset) = whiteouts[index]
             guard let directory = try lowerDirectory(path, offset) else { continue }
             switch path.role {
             case .opaque: hideChildren(of: directory)
@@ -213,7 +221,7 @@ public struct LayerMerger {
         case .directory, .symbolicLink: knownParents.forget()
         default: break
         }
-        if removals != nil, !isOwn(entry) { removals?.append(Removal(directory: tree.parent(of: entry), name: tree.name(of: entry))) }
+        if !isOwn(entry) { removals?.append(UInt32(entry.arenaIndex)) }
         tree.remove(entry)
     }
 
@@ -371,7 +379,7 @@ public struct LayerMerger {
             }
             if !isOwn(found) {
                 guard let replacements else { return .waits }
-                if replacements.contains(walk.path(of: name)) {
+                if walk.path(of: name).bytes.withUnsafeBytes({ replacements.number(of: $0) }) != nil {
                     remove(found)
                     try makeParent(name, &walk, entry)
                     continue

@@ -1,11 +1,5 @@
-public import ComposefsBytes
+import ComposefsBytes
 package import ComposefsFileTree
-
-/// A name that a layer has removed or replaced, and the directory that had it.
-struct Removal: Hashable, Sendable {
-    var directory: FileTree.InodeID
-    var name: ByteString
-}
 
 /// What a layer adds to the layers below it, as overlayfs needs it (Documentation/filesystems/overlayfs.rst).
 package struct StackableLayer: Sendable {
@@ -13,33 +7,7 @@ package struct StackableLayer: Sendable {
     /// (`trusted.overlay.opaque`) on directories that replace lower ones. Attributes that overlayfs would obey are escaped.
     package var tree: FileTree
     /// What overlayfs cannot show.
-    package var exceptions: [StackException]
-}
-
-/// Something that a stack of layers cannot show.
-public struct StackException: Hashable, Sendable, Codable, CustomStringConvertible {
-    public enum Kind: String, Hashable, Sendable, Codable {
-        /// A character device 0:0, which is a whiteout for overlayfs: the name is missing.
-        case whiteoutDevice
-        /// A hard link to a file of a lower layer: it is a copy.
-        case linkAcrossLayers
-    }
-
-    public var kind: Kind
-    /// Absolute.
-    public var path: ByteString
-
-    package init(kind: Kind, path: ByteString) {
-        self.kind = kind
-        self.path = path
-    }
-
-    public var description: String {
-        switch kind {
-        case .whiteoutDevice: "\(path) is a character device 0:0, which overlayfs cannot show"
-        case .linkAcrossLayers: "\(path) is a hard link to a file of a lower layer; in a stack it is a copy"
-        }
-    }
+    package var exceptions: StackExceptions
 }
 
 /// Makes the layers of a stack, one after the other, from a merge.
@@ -78,24 +46,32 @@ struct LayerStack {
         let firstOwn: Int
         let firstOwnInode: Int
         let described: Set<FileTree.InodeID>
-        /// Names that the layer has removed or replaced, by directory.
-        var removed: [FileTree.InodeID: Set<ByteString>] = [:]
+        /// Entries of lower layers that the layer has removed or replaced, ordered by directory and name.
+        let removed: LargeArray<UInt32>
         var directories: [FileTree.InodeID: FileTree.InodeID] = [:]
         /// Those with several names.
         var leaves: [FileTree.InodeID: FileTree.InodeID] = [:]
         var result: FileTree
-        var exceptions: [StackException] = []
+        var exceptions: StackExceptions
 
         init(_ merger: borrowing LayerMerger, _ names: LargeArray<UInt32>, firstOwnInode: Int) {
-            guard let removals = merger.removals else { preconditionFailure("the merger does not record what layers remove") }
-            tree = merger.tree
+            guard var removed = merger.removals else { preconditionFailure("the merger does not record what layers remove") }
+            let tree = merger.tree
+            removed.sort { left, right in
+                let (left, right) = (FileTree.EntryID(arenaIndex: Int(left)), FileTree.EntryID(arenaIndex: Int(right)))
+                let (first, second) = (tree.parent(of: left), tree.parent(of: right))
+                if first != second { return first < second }
+                return tree.withName(of: left) { name in tree.withName(of: right) { compareBytes(name, $0) < 0 } }
+            }
+            self.removed = removed
+            self.tree = tree
             self.names = names
             firstOwn = merger.firstOwn
             self.firstOwnInode = firstOwnInode
             described = merger.described
+            exceptions = StackExceptions(in: names.memory)
             result = FileTree(root: LayerStack.escaped(tree.metadata(of: FileTree.root)), in: names.memory)
             directories[FileTree.root] = FileTree.root
-            for removal in removals { removed[removal.directory, default: []].insert(removal.name) }
         }
 
         private func isOwn(_ directory: FileTree.InodeID) -> Bool {
@@ -108,18 +84,53 @@ struct LayerStack {
             let tree = tree
             try tree.forEachEntry(addedAfter: firstOwn) { (entry) throws(FileTreeError) in try add(entry) }
             for directory in described.sorted() where isAlive(directory) { _ = try self.directory(directory) }
-            for (directory, names) in removed.sorted(by: { $0.key < $1.key }) where isAlive(directory) && !isOwn(directory) {
+            var next = 0
+            while next < removed.count {
+                let directory = tree.parent(of: removedEntry(next))
+                let range = next..<removedIndex { tree.parent(of: $0) > directory }
+                next = range.upperBound
+                guard isAlive(directory), !isOwn(directory) else { continue }
                 if hidesAll(directory) {
                     _ = try self.directory(directory)
                     continue
                 }
-                for name in names.sorted() where tree.entry(name, in: directory) == nil { try addWhiteout(name, in: directory) }
+                for index in range {
+                    let name = tree.name(of: removedEntry(index))
+                    if tree.entry(name, in: directory) == nil { try addWhiteout(name, in: directory) }
+                }
             }
+        }
+
+        private func removedEntry(_ index: Int) -> FileTree.EntryID { FileTree.EntryID(arenaIndex: Int(removed[index])) }
+
+        /// The index of the first removed entry for which a condition holds that holds for all after it; their number if there is none.
+        private func removedIndex(_ condition: (FileTree.EntryID) -> Bool) -> Int {
+            var (low, high) = (0, removed.count)
+            while low < high {
+                let middle = (low + high) / 2
+                if condition(removedEntry(middle)) { high = middle } else { low = middle + 1 }
+            }
+            return low
+        }
+
+        /// Whether the layer has removed or replaced a name of a lower layer.
+        private func isRemoved(_ name: ByteString, in directory: FileTree.InodeID) -> Bool {
+            let index = removedIndex { entry in
+                let parent = tree.parent(of: entry)
+                return parent == directory ? tree.name(of: entry) >= name : parent > directory
+            }
+            guard index < removed.count else { return false }
+            return tree.parent(of: removedEntry(index)) == directory && tree.name(of: removedEntry(index)) == name
+        }
+
+        private func hasRemovals(_ directory: FileTree.InodeID) -> Bool {
+            let index = removedIndex { tree.parent(of: $0) >= directory }
+            return index < removed.count && tree.parent(of: removedEntry(index)) == directory
         }
 
         /// Whether a directory of a lower layer has lost all that it had there. The root's mark has no effect.
         private func hidesAll(_ directory: FileTree.InodeID) -> Bool {
-            directory != FileTree.root && removed[directory] != nil
+            directory != FileTree.root && hasRemovals(directory)
                 && tree.entries(of: directory).allSatisfy { $0.arenaIndex >= firstOwn }
         }
 
@@ -132,7 +143,7 @@ struct LayerStack {
             let (parent, name) = (tree.parent(of: entry), tree.name(of: entry))
             if tree.isWhiteout(inode) {
                 exceptions.append(StackException(kind: .whiteoutDevice, path: path(of: entry)))
-                if removed[parent]?.contains(name) == true, !hidesAll(parent) { try addWhiteout(name, in: parent) }
+                if isRemoved(name, in: parent), !hidesAll(parent) { try addWhiteout(name, in: parent) }
                 return
             }
             let directory = try directory(parent)
@@ -160,7 +171,7 @@ struct LayerStack {
                 let (parent, name) = (tree.parent(of: entry), tree.name(of: entry))
                 guard let place = directories[parent] else { preconditionFailure("parents are added first") }
                 var metadata = LayerStack.escaped(tree.metadata(of: next))
-                if isOwn(next) ? removed[parent]?.contains(name) == true : hidesAll(next) {
+                if isOwn(next) ? isRemoved(name, in: parent) : hidesAll(next) {
                     metadata.setExtendedAttributes(
                         metadata.extendedAttributes + [ExtendedAttribute(name: LayerStack.opaque, value: "y")])
                 }
