@@ -9,7 +9,7 @@ fsmeta`, which reads the layers, merges them and writes metadata only.
 Prints the median, its ratio to that of the copy, and the peak memory; then the same of `pull --disk`. --check fails if a limit is exceeded. If BENCH_FS has reflinks (xfs, btrfs), an
 image of large files is measured in addition, with a limit of its own: only what cannot be shared is read. The pull verified the rest.
 The same pulls are measured beside microsandbox's `msb`, if it is to be had (peer.py).
-Images of up to 600,000 files are measured for the peak memory of their pulls, and for a time that no pull of them may exceed.
+Images of up to a million files are measured for the peak memory of their pulls, and for a time that no pull of them may exceed.
 """
 
 import argparse
@@ -32,7 +32,8 @@ KINDS = ["single", "layered", "vmdk", "fsmeta", "flat"]
 # Seconds for a pull that also makes and keeps a disk: what another program needs for its pull and a sync, which keeps the disk alone; for flat 0.6 of that.
 PULL_LIMITS = {"image a": {"layered": 1.14, "flat": 0.6 * 2.27}, "image b": {"layered": 4.05, "flat": 0.6 * 6.82}}
 FILES, WHITEOUTS = 60_000, 6_000
-OBJECTS, IN_LINE, SIDE_BY_SIDE = 150_000, 600_000, 500_000
+OBJECTS, IN_LINE, SIDE_BY_SIDE, LONG_NAMES, ATTRIBUTES, WAITING = 150_000, 600_000, 1_000_000, 400_000, 300_000, 400_000
+LARGE_ATTRIBUTES = 50_000
 # Seconds for a pull of so many files: time in proportion to their number is far below.
 LONGEST = 60
 # Each has a part of a block at its end, which is copied.
@@ -121,7 +122,7 @@ def measure_pull(scratch, name, layout, runs):
 
 
 def make_layout(path, layers):
-    """Of layers that are lists of names and contents, from bottom to top."""
+    """Of layers, from bottom to top, that are lists of names, contents (text: the target of a link) and PAX records."""
     blobs = os.path.join(path, "blobs/sha256")
     os.makedirs(blobs, exist_ok=True)
 
@@ -133,9 +134,15 @@ def make_layout(path, layers):
 
     def layer(entries):
         archive = io.BytesIO()
-        with tarfile.open(fileobj=archive, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            for name, content in entries:
+        with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            for name, content, *records in entries:
                 entry = tarfile.TarInfo(name)
+                if records:
+                    entry.pax_headers = records[0]
+                if isinstance(content, str):
+                    entry.type, entry.linkname = tarfile.SYMTYPE, content
+                    tar.addfile(entry)
+                    continue
                 entry.size = len(content)
                 tar.addfile(entry, io.BytesIO(content))
         return blob(archive.getvalue())
@@ -181,8 +188,32 @@ def make_files_in_line(path):
 
 
 def make_one_directory(path):
-    make_layout(path, [[(f"usr/d/f{layer}-{number}", f"{layer} {number}".encode()) for number in range(SIDE_BY_SIDE // 2)]
+    """Empty files, which take no blocks of a flat disk."""
+    make_layout(path, [[(f"usr/d/f{layer}-{number}", b"") for number in range(SIDE_BY_SIDE // 2)] for layer in range(2)])
+
+
+def make_long_names(path):
+    make_layout(path, [[(f"usr/d/f{layer}-{number}".ljust(240, "x"), b"") for number in range(LONG_NAMES // 2)]
                        for layer in range(2)])
+
+
+def make_attributes(path):
+    """Each file has attributes that no other one has. An image of the OCI tree has both, one of the composefs tree the first."""
+    make_layout(path, [[(f"usr/d{number // 160}/f{layer}-{number}", f"{layer} {number}".encode(), {
+        "SCHILY.xattr.security.capability": f"{layer} {number:018}", "SCHILY.xattr.user.sum": f"{layer} {number:038}"})
+        for number in range(ATTRIBUTES // 2)] for layer in range(2)])
+
+
+def make_large_attributes(path):
+    make_layout(path, [[(f"usr/d{number // 160}/f{layer}-{number}", f"{layer} {number}".encode(), {
+        "SCHILY.xattr.security.capability": f"{layer} {number // 2:04998}"})
+        for number in range(LARGE_ATTRIBUTES // 2)] for layer in range(2)])
+
+
+def make_below_link(path):
+    """The upper layer has a file below a link of the lower one, which it could still replace by a directory: all its entries have to wait."""
+    make_layout(path, [[("usr/lib/a", b"a"), ("lib", "usr/lib")],
+                       [("lib/b", b"b")] + [(f"usr/d{number // 300}/f{number}", f"{number}".encode()) for number in range(WAITING)]])
 
 
 def made(scratch, make):
@@ -207,7 +238,9 @@ def measure_memory(scratch):
     faults = []
     images = [
         (f"{FILES} small contents", make_small_files), (f"{OBJECTS} objects", make_objects), (f"{IN_LINE} files in line", make_files_in_line),
-        (f"{SIDE_BY_SIDE} files in one directory", make_one_directory),
+        (f"{SIDE_BY_SIDE} files in one directory", make_one_directory), (f"{LONG_NAMES} long names in one directory", make_long_names),
+        (f"{ATTRIBUTES} files with attributes of their own", make_attributes),
+        (f"{LARGE_ATTRIBUTES} files with large attributes", make_large_attributes), (f"{WAITING} files that wait", make_below_link),
     ]
     for name, make in images:
         layout = made(scratch, make)
