@@ -160,7 +160,7 @@ public struct Ext4Metadata: Sequence, IteratorProtocol {
             record.mode = 0o100600
             record.flags |= Ext4Format.flagAttributeValue
             let value = list.value(of: node)
-            let references = list.valueReferences[Int(node.value)]
+            let references = list.references(to: node)
             return record.encodeValue(number, hash: crc32c(checksums.seed, value), references: references, checksums)
         case .lostAndFound: record.mode = 0o040700
         case .tree:

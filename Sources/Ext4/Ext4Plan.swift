@@ -37,7 +37,7 @@ public struct Ext4Plan: Sendable {
         var features = Features.written
         if !journal.isEmpty { features.compatible |= Features.Compatible.journal }
         if geometry.reservedDescriptorBlocks > 0 { features.compatible |= Features.Compatible.resizeInode }
-        if list.values.count > 0 { features.incompatible |= Features.Incompatible.attributeValues }
+        if list.hasValues { features.incompatible |= Features.Incompatible.attributeValues }
         return features
     }
 

@@ -33,6 +33,14 @@ struct InodeList: Sendable {
         var count: UInt32
     }
 
+    private struct Attributes: Sendable {
+        /// Values that have inodes of their own, each once, and the number of inodes that refer to each.
+        var values: DistinctBytes
+        var references: LargeArray<UInt64>
+        /// By the number of the tree's list.
+        var forms: LargeArray<AttributeForm>
+    }
+
     /// What is known of a list of attributes, which is made of the tree when it is needed.
     private struct AttributeForm: BitwiseCopyable {
         var isChecked = false
@@ -46,12 +54,9 @@ struct InodeList: Sendable {
     let tree: FileTree
     private(set) var nodes: LargeArray<Node>
     private var segments: LargeArray<Segment>
-    /// Values that have inodes of their own, each once, and the number of inodes that refer to each.
-    private(set) var values: DistinctBytes
-    private(set) var valueReferences: LargeArray<UInt64>
+    /// One element, so that copies of the list stay cheap.
+    private var attributes: [Attributes]
     private var firstValue = 0
-    /// By the number of the tree's list of attributes.
-    private var attributeForms: LargeArray<AttributeForm>
     /// For each inode of the tree, its index in `nodes`.
     private var slots: LargeArray<UInt32>
     private let hasLostAndFound: Bool
@@ -73,9 +78,11 @@ struct InodeList: Sendable {
         nodes = LargeArray(in: tree.memory)
         segments = LargeArray(in: tree.memory)
         slots = LargeArray(repeating: Self.none, count: tree.inodeCapacity, in: tree.memory)
-        values = DistinctBytes(in: tree.memory)
-        valueReferences = LargeArray(in: tree.memory)
-        attributeForms = LargeArray(repeating: AttributeForm(), count: tree.attributeListCapacity, in: tree.memory)
+        attributes = [
+            Attributes(
+                values: DistinctBytes(in: tree.memory), references: LargeArray(in: tree.memory),
+                forms: LargeArray(repeating: AttributeForm(), count: tree.attributeListCapacity, in: tree.memory))
+        ]
         hasLostAndFound = options.hasLostAndFound && tree.entry(Self.lostAndFound, in: FileTree.root) == nil
         uuid = options.uuid ?? Ext4UUID(digest: TreeDigest.of(tree))
         hash = DirectoryHash(seed: uuid.bytes, isSigned: false)
@@ -97,7 +104,7 @@ struct InodeList: Sendable {
     }
 
     private func form(of node: Node) -> AttributeForm {
-        node.role == .tree ? attributeForms[tree.extendedAttributeGroup(of: node.inode)] : AttributeForm()
+        node.role == .tree ? attributes[0].forms[tree.extendedAttributeGroup(of: node.inode)] : AttributeForm()
     }
 
     /// The values of an inode's attributes that have inodes of their own.
@@ -107,12 +114,19 @@ struct InodeList: Sendable {
 
     /// The number of the inode that holds a value.
     func number(ofValue value: [UInt8]) -> UInt32 {
-        guard let index = value.withUnsafeBytes({ values.number(of: $0) }) else { preconditionFailure("a value without an inode") }
+        let index = value.withUnsafeBytes { attributes[0].values.number(of: $0) }
+        guard let index else { preconditionFailure("a value without an inode") }
         return Self.number(firstValue + index)
     }
 
+    /// Whether any value has an inode of its own.
+    var hasValues: Bool { attributes[0].values.count > 0 }
+
+    /// The number of inodes that refer to a value.
+    func references(to node: Node) -> UInt64 { attributes[0].references[Int(node.value)] }
+
     /// A value that has an inode of its own.
-    func value(of node: Node) -> [UInt8] { values.withBytes(of: Int(node.value)) { Array($0) } }
+    func value(of node: Node) -> [UInt8] { attributes[0].values.withBytes(of: Int(node.value)) { Array($0) } }
 
     /// Passes the segments of an inode to `body`.
     func forEachSegment(of node: Node, _ body: (Segment) -> Void) {
@@ -196,10 +210,10 @@ struct InodeList: Sendable {
         guard time.nanoseconds < 1_000_000_000 else { throw Unwritable(.nanosecondsTooLarge(time.nanoseconds)) }
         if node.kind != .directory, node.links > Ext4Format.maximumLinks { throw Unwritable(.tooManyLinks(node.links)) }
         let list = tree.extendedAttributeGroup(of: node.inode)
-        if list != 0, !attributeForms[list].isChecked {
-            let attributes = try AttributeList(tree.extendedAttributes(of: node.inode))
-            attributeForms[list] = AttributeForm(
-                isChecked: true, hasBlock: attributes.hasBlock, hasSeparateValues: !attributes.separateValues.isEmpty)
+        if list != 0, !attributes[0].forms[list].isChecked {
+            let found = try AttributeList(tree.extendedAttributes(of: node.inode))
+            attributes[0].forms[list] = AttributeForm(
+                isChecked: true, hasBlock: found.hasBlock, hasSeparateValues: !found.separateValues.isEmpty)
         }
         switch tree.content(of: node.inode) {
         case .symbolicLink(let target):
@@ -220,14 +234,14 @@ struct InodeList: Sendable {
         for index in 0..<count {
             nodes[index].hasAttributeBlock = form(of: nodes[index]).hasBlock
             for value in separateValues(of: nodes[index]) {
-                let number = value.withUnsafeBytes { values.insert($0) }
-                if number < valueReferences.count {
-                    valueReferences[number] += 1
+                let number = value.withUnsafeBytes { attributes[0].values.insert($0) }
+                if number < attributes[0].references.count {
+                    attributes[0].references[number] += 1
                     continue
                 }
                 nodes.append(
                     Node(inode: FileTree.root, role: .value, kind: .regular, parent: 0, links: 1, value: UInt32(number)))
-                valueReferences.append(1)
+                attributes[0].references.append(1)
             }
         }
     }
@@ -237,7 +251,7 @@ struct InodeList: Sendable {
     /// The size of an inode's content in bytes, and whether blocks hold it.
     func content(of node: Node) -> (size: UInt64, isInBlocks: Bool) {
         switch node.role {
-        case .value: return (UInt64(values.byteCount(of: Int(node.value))), true)
+        case .value: return (UInt64(attributes[0].values.byteCount(of: Int(node.value))), true)
         case .lostAndFound: return (UInt64(Ext4Format.blockSize), true)
         case .tree: break
         }

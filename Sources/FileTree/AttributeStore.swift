@@ -9,6 +9,7 @@ struct AttributeStore: Sendable {
     private var lists: DistinctBytes
     /// The first lists, ready for use: most trees have few.
     private var first: [[ExtendedAttribute]] = []
+    private var firstNumbers: [[ExtendedAttribute]: UInt32] = [:]
     private var firstBytes = 0
     /// The total size of names and values of all lists, in bytes.
     private(set) var byteCount = 0
@@ -33,6 +34,7 @@ struct AttributeStore: Sendable {
     @discardableResult
     mutating func insert(_ list: [ExtendedAttribute]) -> UInt32 {
         if list.isEmpty, lists.count > 0 { return 0 }
+        if let known = firstNumbers[list] { return known }
         let numbers = list.map { insert($0) }
         let known = lists.count
         let number = numbers.withUnsafeBytes { lists.insert($0) }
@@ -42,6 +44,7 @@ struct AttributeStore: Sendable {
         let cost = size + list.count * Self.attributeCost
         if number == first.count, firstBytes + cost <= Self.firstLimit {
             first.append(list)
+            firstNumbers[list] = UInt32(number)
             firstBytes += cost
         }
         return UInt32(number)
